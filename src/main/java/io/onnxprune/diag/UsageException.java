@@ -1,0 +1,10 @@
+package io.onnxprune.diag;
+
+/** A wrong command line or recipe: reported like any {@link UserException}, but with exit code 2. */
+public final class UsageException extends UserException {
+    private static final long serialVersionUID = 1L;
+
+    public UsageException(String message) {
+        super(message);
+    }
+}
