@@ -1,0 +1,172 @@
+package io.onnxprune.runtime;
+
+import ai.onnxruntime.platform.Fp16Conversions;
+import io.onnxprune.ir.DType;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.Arrays;
+import java.util.Objects;
+
+/**
+ * A dense tensor in this process's memory, row major, little-endian.
+ *
+ * <p>The bytes are shared, not copied: a direct buffer (a memory-mapped file, say) reaches ONNX Runtime without a copy.
+ * Heap buffers work too and are copied when they are fed.
+ *
+ * @param dtype element type; of at least 8 bits and of fixed width
+ * @param shape extent of each axis, outermost first; empty for a scalar
+ * @param bytes exactly the elements, from position 0 to the limit
+ */
+@SuppressWarnings("ArrayRecordComponent") // Shapes are arrays everywhere in this package; nothing compares tensors.
+public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
+    /**
+     * Checks that the bytes are as many as the shape says.
+     *
+     * @throws IllegalArgumentException when they are not, or when the type has no elements of whole bytes
+     */
+    public HostTensor {
+        Objects.requireNonNull(dtype, "dtype");
+        shape = shape.clone();
+        bytes = bytes.slice().order(ByteOrder.LITTLE_ENDIAN);
+        if (dtype.bits() < 8) {
+            throw new IllegalArgumentException("a host tensor cannot hold " + dtype);
+        }
+        long expected = dtype.bytes(elements(shape));
+        if (bytes.remaining() != expected) {
+            throw new IllegalArgumentException("%s%s takes %d bytes, found %d"
+                    .formatted(dtype, Arrays.toString(shape), expected, bytes.remaining()));
+        }
+    }
+
+    /** An int64 tensor of {@code shape} with these values in row-major order. */
+    public static HostTensor ofInt64(long[] shape, long... values) {
+        HostTensor tensor = zeros(DType.INT64, shape);
+        tensor.bytes.duplicate().order(ByteOrder.LITTLE_ENDIAN).asLongBuffer().put(values);
+        return tensor;
+    }
+
+    /** A float32 tensor of {@code shape} with these values in row-major order. */
+    public static HostTensor ofFloat32(long[] shape, float... values) {
+        HostTensor tensor = zeros(DType.FLOAT, shape);
+        tensor.bytes.duplicate().order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().put(values);
+        return tensor;
+    }
+
+    /** A bool tensor of {@code shape} with these values in row-major order. */
+    public static HostTensor ofBool(long[] shape, boolean... values) {
+        HostTensor tensor = zeros(DType.BOOL, shape);
+        for (int i = 0; i < values.length; i++) {
+            tensor.bytes.put(i, (byte) (values[i] ? 1 : 0));
+        }
+        return tensor;
+    }
+
+    /**
+     * Integers stored in {@code dtype} (INT64, INT32 or BOOL), in row-major order: what a graph input that may be of
+     * either width is fed with.
+     *
+     * @throws IllegalArgumentException when {@code dtype} is another type
+     */
+    public static HostTensor ofIntegers(DType dtype, long[] shape, long... values) {
+        HostTensor tensor = zeros(dtype, shape);
+        ByteBuffer bytes = tensor.bytes;
+        for (int i = 0; i < values.length; i++) {
+            switch (dtype) {
+                case INT64 -> bytes.putLong(8 * i, values[i]);
+                case INT32 -> bytes.putInt(4 * i, Math.toIntExact(values[i]));
+                case BOOL -> bytes.put(i, (byte) (values[i] != 0 ? 1 : 0));
+                default -> throw new IllegalArgumentException("not an integer input type: " + dtype);
+            }
+        }
+        return tensor;
+    }
+
+    /**
+     * A tensor of zeros in a direct buffer.
+     *
+     * @throws IllegalArgumentException when it would take 2 GiB or more
+     */
+    public static HostTensor zeros(DType dtype, long[] shape) {
+        long size = dtype.bytes(elements(shape));
+        if (size > Integer.MAX_VALUE - 64) {
+            throw new IllegalArgumentException(
+                    "%s%s does not fit one buffer of 2 GiB".formatted(dtype, Arrays.toString(shape)));
+        }
+        return new HostTensor(dtype, shape, ByteBuffer.allocateDirect((int) size));
+    }
+
+    @Override
+    public long[] shape() {
+        return shape.clone();
+    }
+
+    /** A view of the bytes with its own position, little-endian. */
+    @Override
+    public ByteBuffer bytes() {
+        return bytes.duplicate().order(ByteOrder.LITTLE_ENDIAN);
+    }
+
+    /** How many elements the tensor has; 1 for a scalar. */
+    public long elements() {
+        return elements(shape);
+    }
+
+    /** How many elements a tensor of this shape has. */
+    static long elements(long[] shape) {
+        long product = 1;
+        for (long extent : shape) {
+            product = Math.multiplyExact(product, extent);
+        }
+        return product;
+    }
+
+    /**
+     * A copy of the elements of an integer or bool tensor; unsigned types are widened without a sign.
+     *
+     * @throws IllegalArgumentException when the elements are not integers
+     */
+    public long[] toLongs() {
+        long[] values = new long[(int) elements()];
+        for (int i = 0; i < values.length; i++) {
+            values[i] = switch (dtype) {
+                case INT64, UINT64 -> bytes.getLong(8 * i);
+                case INT32 -> bytes.getInt(4 * i);
+                case UINT32 -> Integer.toUnsignedLong(bytes.getInt(4 * i));
+                case INT16 -> bytes.getShort(2 * i);
+                case UINT16 -> Short.toUnsignedLong(bytes.getShort(2 * i));
+                case INT8 -> bytes.get(i);
+                case UINT8, BOOL -> Byte.toUnsignedLong(bytes.get(i));
+                default -> throw new IllegalArgumentException("not an integer tensor: " + dtype);
+            };
+        }
+        return values;
+    }
+
+    /**
+     * A copy of the elements of a floating-point tensor as float32: float16 and bfloat16 are widened exactly, float64 is
+     * rounded.
+     *
+     * @throws IllegalArgumentException when the elements are not floating-point numbers
+     */
+    public float[] toFloats() {
+        float[] values = new float[(int) elements()];
+        if (dtype == DType.FLOAT) {
+            bytes().asFloatBuffer().get(values);
+            return values;
+        }
+        for (int i = 0; i < values.length; i++) {
+            values[i] = switch (dtype) {
+                case FLOAT16 -> Fp16Conversions.fp16ToFloat(bytes.getShort(2 * i));
+                case BFLOAT16 -> Fp16Conversions.bf16ToFloat(bytes.getShort(2 * i));
+                case DOUBLE -> (float) bytes.getDouble(8 * i);
+                default -> throw new IllegalArgumentException("not a floating-point tensor: " + dtype);
+            };
+        }
+        return values;
+    }
+
+    @Override
+    public String toString() {
+        return dtype + Arrays.toString(shape);
+    }
+}

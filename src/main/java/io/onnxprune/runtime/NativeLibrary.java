@@ -1,0 +1,204 @@
+package io.onnxprune.runtime;
+
+import static java.nio.charset.StandardCharsets.UTF_8;
+
+import io.onnxprune.diag.UserException;
+import java.io.IOException;
+import java.io.InputStream;
+import java.net.JarURLConnection;
+import java.net.URL;
+import java.net.URLConnection;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.util.LinkedHashMap;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Optional;
+import java.util.zip.CRC32;
+
+/**
+ * Chooses the native ONNX Runtime of this process and lays it out in a folder of its own.
+ *
+ * <p>Microsoft's jar has a native library without training and, on most platforms, without CUDA; the JavaCPP presets'
+ * jars have one with both. Java's loader takes either one folder with every library or nothing, so the core, the JNI
+ * half (always Microsoft's: it belongs to the Java classes) and the providers are put side by side in a cache folder
+ * whose name changes with their content.
+ */
+final class NativeLibrary {
+    /** The loader's own setting: a folder with all native libraries. */
+    private static final String FOLDER_PROPERTY = "onnxruntime.native.path";
+
+    private static final String PRESETS = "org/bytedeco/onnxruntime/linux-x86_64";
+    private static final String OWN = "ai/onnxruntime/native/linux-x64/";
+    private static final String CORE = "libonnxruntime.so";
+    private static final String JNI = "libonnxruntime4j_jni.so";
+    private static final String SHARED = "libonnxruntime_providers_shared.so";
+    private static final String CUDA = "libonnxruntime_providers_cuda.so";
+
+    private static Choice chosen;
+
+    private NativeLibrary() {}
+
+    /** What was loaded; a process cannot load a second one. */
+    private record Choice(Optional<Path> library, boolean cuda) {}
+
+    /**
+     * Makes the library that {@code options} ask for the one that ONNX Runtime's Java classes will load. Must run before
+     * any of them is initialised.
+     *
+     * @throws UserException when the library is missing, cannot be unpacked, or another one is loaded already
+     */
+    static synchronized void prepare(RuntimeOptions options) {
+        boolean wantsCuda = options.provider() == RuntimeOptions.Provider.CUDA;
+        if (chosen != null) {
+            if (!chosen.library.equals(options.library()) || (wantsCuda && !chosen.cuda)) {
+                throw new UserException("Another ONNX Runtime library is loaded in this process already; start a new"
+                        + " process to use " + (wantsCuda ? "CUDA" : "a different library") + ".");
+            }
+            return;
+        }
+        boolean cuda = wantsCuda;
+        if (options.library().isPresent()) {
+            System.setProperty(
+                    FOLDER_PROPERTY,
+                    link(options.library().get().toAbsolutePath()).toString());
+        } else if (System.getProperty(FOLDER_PROPERTY) == null && isLinuxX64()) {
+            cuda = unpack(wantsCuda);
+        }
+        chosen = new Choice(options.library(), cuda);
+    }
+
+    /** Where unpacked native libraries are kept: XDG_CACHE_HOME or ~/.cache, and the temporary folder if neither works. */
+    static Path cacheFolder() {
+        String xdg = System.getenv("XDG_CACHE_HOME");
+        Path base = xdg == null || xdg.isBlank() ? Path.of(System.getProperty("user.home"), ".cache") : Path.of(xdg);
+        Path folder = base.resolve("onnx-prune");
+        try {
+            return Files.createDirectories(folder);
+        } catch (IOException e) {
+            return Path.of(System.getProperty("java.io.tmpdir"), "onnx-prune-" + System.getProperty("user.name"));
+        }
+    }
+
+    private static boolean isLinuxX64() {
+        String arch = System.getProperty("os.arch").toLowerCase(Locale.ROOT);
+        return System.getProperty("os.name").toLowerCase(Locale.ROOT).contains("linux")
+                && (arch.equals("amd64") || arch.equals("x86_64"));
+    }
+
+    /**
+     * Unpacks the presets' library, if the class path has one.
+     *
+     * @return whether what will be loaded can have the CUDA provider
+     */
+    private static boolean unpack(boolean wantsCuda) {
+        boolean gpuPresets = resource(PRESETS + "-gpu/" + CUDA) != null;
+        if (wantsCuda && !gpuPresets) {
+            if (resource(OWN + CUDA) != null) {
+                return true; // Microsoft's GPU jar: its own loader knows what to do.
+            }
+            throw new UserException("The CUDA provider's library " + CUDA + " is not on the class path; add"
+                    + " org.bytedeco:onnxruntime with the classifier linux-x86_64-gpu, or use the CPU provider.");
+        }
+        boolean plain = !wantsCuda && resource(PRESETS + "/" + CORE + ".1") != null;
+        String folder = PRESETS + (plain ? "/" : "-gpu/");
+        if (resource(folder + CORE + ".1") == null || resource(OWN + JNI) == null) {
+            return false;
+        }
+        Map<String, URL> files = new LinkedHashMap<>();
+        files.put(CORE, resource(folder + CORE + ".1"));
+        files.put(JNI, resource(OWN + JNI));
+        for (String provider : new String[] {SHARED, CUDA}) {
+            if (resource(folder + provider) != null) {
+                files.put(provider, resource(folder + provider));
+            }
+        }
+        System.setProperty(FOLDER_PROPERTY, copy(files).toString());
+        return files.containsKey(CUDA);
+    }
+
+    private static URL resource(String name) {
+        return NativeLibrary.class.getClassLoader().getResource(name);
+    }
+
+    /** Copies the files into the cache folder that belongs to exactly these contents, unless they are there. */
+    private static Path copy(Map<String, URL> files) {
+        Path folder = cacheFolder();
+        try {
+            CRC32 key = new CRC32();
+            Map<String, Long> sizes = new LinkedHashMap<>();
+            for (Map.Entry<String, URL> file : files.entrySet()) {
+                URLConnection connection = file.getValue().openConnection();
+                long size = connection.getContentLengthLong();
+                long stamp = connection instanceof JarURLConnection jar
+                        ? jar.getJarEntry().getCrc()
+                        : connection.getLastModified();
+                sizes.put(file.getKey(), size);
+                key.update("%s %d %x\n".formatted(file.getKey(), size, stamp).getBytes(UTF_8));
+            }
+            folder = folder.resolve("onnxruntime-%08x".formatted(key.getValue()));
+            Files.createDirectories(folder);
+            for (Map.Entry<String, URL> file : files.entrySet()) {
+                Path target = folder.resolve(file.getKey());
+                if (!Files.exists(target) || Files.size(target) != sizes.get(file.getKey())) {
+                    copy(file.getValue(), target);
+                }
+            }
+            return folder;
+        } catch (IOException e) {
+            throw new UserException(
+                    "The native ONNX Runtime cannot be unpacked to %s (%s); make room there or set XDG_CACHE_HOME to a folder that can be written."
+                            .formatted(folder, e.getMessage()),
+                    e);
+        }
+    }
+
+    /** Written under another name and moved, so that two processes that start together never load half a library. */
+    private static void copy(URL source, Path target) throws IOException {
+        Path temporary =
+                Files.createTempFile(target.getParent(), target.getFileName().toString(), ".part");
+        try (InputStream in = source.openStream()) {
+            Files.copy(in, temporary, StandardCopyOption.REPLACE_EXISTING);
+            Files.move(temporary, target, StandardCopyOption.ATOMIC_MOVE);
+        } finally {
+            Files.deleteIfExists(temporary);
+        }
+    }
+
+    /** A folder of links to the user's library and the providers beside it, with the JNI half of the class path. */
+    private static Path link(Path library) {
+        if (!Files.isRegularFile(library)) {
+            throw new UserException(
+                    "The ONNX Runtime library " + library + " does not exist; give the path of a libonnxruntime.so.");
+        }
+        try {
+            Path folder = Files.createTempDirectory("onnx-prune-runtime");
+            folder.toFile().deleteOnExit();
+            link(folder, CORE, library);
+            for (String provider : new String[] {SHARED, CUDA}) {
+                Path beside = library.resolveSibling(provider);
+                if (Files.isRegularFile(beside)) {
+                    link(folder, provider, beside);
+                }
+            }
+            URL jni = resource(OWN + JNI);
+            if (jni != null) {
+                copy(jni, folder.resolve(JNI));
+                folder.resolve(JNI).toFile().deleteOnExit();
+            }
+            return folder;
+        } catch (IOException e) {
+            throw new UserException(
+                    "The ONNX Runtime library %s cannot be linked into a temporary folder: %s."
+                            .formatted(library, e.getMessage()),
+                    e);
+        }
+    }
+
+    private static void link(Path folder, String name, Path target) throws IOException {
+        Path link = folder.resolve(name);
+        Files.createSymbolicLink(link, target);
+        link.toFile().deleteOnExit();
+    }
+}

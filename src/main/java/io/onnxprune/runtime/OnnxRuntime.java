@@ -1,0 +1,252 @@
+package io.onnxprune.runtime;
+
+import ai.onnxruntime.OnnxJavaType;
+import ai.onnxruntime.OnnxTensor;
+import ai.onnxruntime.OnnxTensorLike;
+import ai.onnxruntime.OrtEnvironment;
+import ai.onnxruntime.OrtException;
+import ai.onnxruntime.OrtLoggingLevel;
+import ai.onnxruntime.OrtProvider;
+import ai.onnxruntime.OrtSession;
+import ai.onnxruntime.OrtSession.SessionOptions;
+import ai.onnxruntime.providers.OrtCUDAProviderOptions;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.DType;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * The ONNX Runtime of this process. Opens models as {@link Session}s that all run the same way: on the same provider,
+ * deterministic, and silent (what the runtime has to say comes as an exception, never on the terminal).
+ */
+public final class OnnxRuntime implements AutoCloseable {
+    /** Bytes of the largest tensor that Java can hand over: its buffers have int sizes. */
+    private static final long MAX_TENSOR_BYTES = Integer.MAX_VALUE - 64L;
+
+    private final OrtEnvironment environment;
+    private final RuntimeOptions options;
+
+    private OnnxRuntime(OrtEnvironment environment, RuntimeOptions options) {
+        this.environment = environment;
+        this.options = options;
+    }
+
+    /**
+     * Loads ONNX Runtime, unpacking its native library on the first use on a machine.
+     *
+     * @throws UserException when the library cannot be loaded, or the provider is not there
+     */
+    public static OnnxRuntime open(RuntimeOptions options) {
+        NativeLibrary.prepare(options);
+        OrtEnvironment environment;
+        try {
+            environment = OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL, "onnx-prune");
+        } catch (LinkageError | IllegalStateException | NullPointerException e) {
+            throw new UserException("The native ONNX Runtime cannot be loaded: %s.".formatted(rootReason(e)), e);
+        }
+        if (options.provider() == RuntimeOptions.Provider.CUDA
+                && !OrtEnvironment.getAvailableProviders().contains(OrtProvider.CUDA)) {
+            throw new UserException("The ONNX Runtime library that was loaded is built without CUDA; use one with CUDA"
+                    + " or the CPU provider.");
+        }
+        return new OnnxRuntime(environment, options);
+    }
+
+    private static String rootReason(Throwable failure) {
+        Throwable cause = failure;
+        while (cause.getCause() != null) {
+            cause = cause.getCause();
+        }
+        return shorten(String.valueOf(cause.getMessage()));
+    }
+
+    /** The version of the native library, such as {@code 1.24.1}. */
+    public String version() {
+        return environment.getVersion();
+    }
+
+    /** Whether the native library can train, which recovery needs. */
+    public boolean trainingEnabled() {
+        return environment.isTrainingEnabled();
+    }
+
+    /** How models are run. */
+    public RuntimeOptions options() {
+        return options;
+    }
+
+    /** Where this program keeps unpacked native libraries. */
+    public static Path cacheFolder() {
+        return NativeLibrary.cacheFolder();
+    }
+
+    /** Whether tensors of this type can be fed, or supplied as initializers; the others must stay in the model. */
+    public static boolean accepts(DType dtype) {
+        return switch (dtype) {
+            case FLOAT, DOUBLE, FLOAT16, BFLOAT16, INT8, UINT8, INT16, INT32, INT64, BOOL -> true;
+            default -> false;
+        };
+    }
+
+    /**
+     * Opens a model file; external data is found beside it.
+     *
+     * @param optimize whether the runtime may fuse and fold; without, what runs is the graph as written
+     * @throws UserException when the file is missing or ONNX Runtime refuses the model
+     */
+    public Session open(Path model, boolean optimize) {
+        if (!Files.isRegularFile(model)) {
+            throw new UserException("The model file " + model + " does not exist; give the path of an ONNX model.");
+        }
+        return create(model.toString(), Map.of(), optimize, o -> environment.createSession(model.toString(), o));
+    }
+
+    /**
+     * Opens a serialised model whose weights are given apart.
+     *
+     * @param model a {@code ModelProto} of less than 2 GiB
+     * @param initializers by name, for initializers of the main graph whose {@code data_location} is EXTERNAL in the
+     *     model; whatever file they name is not looked at, and they need not name one. Direct buffers (memory-mapped
+     *     files too) are used in place on the CPU, so the caller must not change them while the session lives; buffers
+     *     that are not aligned to their element size are copied.
+     * @param optimize whether the runtime may fuse and fold; without, what runs is the graph as written
+     * @throws UserException when ONNX Runtime refuses the model or a tensor
+     */
+    public Session open(byte[] model, Map<String, HostTensor> initializers, boolean optimize) {
+        return create("in memory", initializers, optimize, o -> environment.createSession(model, o));
+    }
+
+    /** The same as {@link #open(byte[], Map, boolean)} for a direct buffer, from its position to its limit. */
+    public Session open(ByteBuffer model, Map<String, HostTensor> initializers, boolean optimize) {
+        return create("in memory", initializers, optimize, o -> environment.createSession(model, o));
+    }
+
+    private interface Factory {
+        OrtSession create(SessionOptions options) throws OrtException;
+    }
+
+    private Session create(String name, Map<String, HostTensor> initializers, boolean optimize, Factory factory) {
+        List<OnnxTensor> held = new ArrayList<>();
+        try (SessionOptions sessionOptions = sessionOptions(optimize)) {
+            Map<String, OnnxTensorLike> weights = new HashMap<>();
+            for (Map.Entry<String, HostTensor> initializer : initializers.entrySet()) {
+                OnnxTensor tensor = toOnnx(initializer.getKey(), initializer.getValue());
+                held.add(tensor);
+                weights.put(initializer.getKey(), tensor);
+            }
+            supply(sessionOptions, weights);
+            return new Session(this, factory.create(sessionOptions), held);
+        } catch (OrtException e) {
+            held.forEach(OnnxTensor::close);
+            throw failure("ONNX Runtime cannot load the model " + name, e);
+        } catch (UserException e) {
+            held.forEach(OnnxTensor::close);
+            throw e;
+        }
+    }
+
+    /**
+     * Gives the weights to a session twice, since each of the two ways does half of the work: as external initializers
+     * shape inference and constant folding can read them, but alone these are copied when the session is made; as shared
+     * initializers the kernels use them in place, but alone folding looks for the file. The kernels' own packed copies of
+     * weights are switched off for the same reason: a model that only just fits would not fit twice.
+     */
+    private static void supply(SessionOptions target, Map<String, OnnxTensorLike> weights) throws OrtException {
+        if (weights.isEmpty()) {
+            return;
+        }
+        target.addExternalInitializers(weights);
+        for (Map.Entry<String, OnnxTensorLike> weight : weights.entrySet()) {
+            target.addInitializer(weight.getKey(), weight.getValue());
+        }
+        target.addConfigEntry("session.disable_prepacking", "1");
+    }
+
+    /** Options that every session of this process runs with; training sessions take them too. */
+    SessionOptions sessionOptions(boolean optimize) throws OrtException {
+        SessionOptions result = new SessionOptions();
+        result.setOptimizationLevel(optimize ? SessionOptions.OptLevel.ALL_OPT : SessionOptions.OptLevel.NO_OPT);
+        // Shapes change from run to run here; a pattern per shape would only hold memory.
+        result.setMemoryPatternOptimization(false);
+        result.setDeterministicCompute(true);
+        result.setSessionLogLevel(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL);
+        if (options.threads() > 0) {
+            result.setIntraOpNumThreads(options.threads());
+        }
+        if (options.provider() == RuntimeOptions.Provider.CUDA) {
+            addCuda(result);
+        }
+        return result;
+    }
+
+    private void addCuda(SessionOptions target) throws OrtException {
+        try (OrtCUDAProviderOptions cuda = new OrtCUDAProviderOptions(options.device())) {
+            // TF32 keeps 10 bits of mantissa: too few to compare a pruned model with its original.
+            cuda.add("use_tf32", "0");
+            cuda.add("arena_extend_strategy", "kSameAsRequested");
+            target.addCUDA(cuda);
+        } catch (OrtException e) {
+            throw new UserException(
+                    "CUDA device %d cannot be used: %s; install the CUDA and cuDNN versions that this ONNX Runtime was built for, or use the CPU provider."
+                            .formatted(options.device(), shorten(e.getMessage())),
+                    e);
+        }
+    }
+
+    OrtEnvironment environment() {
+        return environment;
+    }
+
+    /** A view of {@code tensor} for the runtime; must be closed, and the tensor must stay reachable until then. */
+    OnnxTensor toOnnx(String name, HostTensor tensor) {
+        if (!accepts(tensor.dtype())) {
+            throw new UserException(
+                    "ONNX Runtime's Java API cannot take the tensor %s of type %s; keep it in the model."
+                            .formatted(name, tensor.dtype()));
+        }
+        ByteBuffer bytes = tensor.bytes();
+        if (bytes.remaining() > MAX_TENSOR_BYTES) {
+            throw new UserException("The tensor %s has %d bytes, more than a Java buffer can hand over; keep it in the"
+                            .formatted(name, bytes.remaining())
+                    + " model's external data.");
+        }
+        if (!bytes.isDirect() || bytes.alignmentOffset(0, tensor.dtype().bits() / 8) != 0) {
+            // Vectorised kernels take for granted that elements are aligned, and crash where they are not.
+            bytes = ByteBuffer.allocateDirect(bytes.remaining()).put(bytes).flip();
+        }
+        try {
+            return OnnxTensor.createTensor(
+                    environment,
+                    bytes.order(ByteOrder.nativeOrder()),
+                    tensor.shape(),
+                    OnnxJavaType.valueOf(tensor.dtype().name()));
+        } catch (OrtException e) {
+            throw failure("ONNX Runtime cannot take the tensor " + name, e);
+        }
+    }
+
+    /** One sentence that keeps the runtime's own reason. */
+    static UserException failure(String what, Exception cause) {
+        return new UserException(what + ": " + shorten(String.valueOf(cause.getMessage())), cause);
+    }
+
+    /** The runtime's message on one line, without error codes, C++ signatures and source positions. */
+    static String shorten(String message) {
+        String text = message.replaceFirst("^Error code - \\w+ - message: ", "")
+                .replaceAll("\\S*/onnxruntime/\\S+\\.(cc|h|cpp|cu):\\d+\\s", "")
+                .replaceAll("\\b[\\w:&<>*, ]+\\([^()]*(const|\\*|&)[^()]*\\)( const)?\\s?", "")
+                .replaceAll("\\s+", " ")
+                .strip();
+        return text.length() > 400 ? text.substring(0, 397) + "..." : text;
+    }
+
+    /** Sessions are closed by those who opened them; the runtime itself stays for the life of the process. */
+    @Override
+    public void close() {}
+}

@@ -1,0 +1,25 @@
+package io.onnxprune.runtime;
+
+import java.nio.file.Path;
+import java.util.Optional;
+
+/**
+ * Where and how models run.
+ *
+ * @param provider the execution provider
+ * @param device number of the accelerator; without meaning on the CPU
+ * @param threads threads that one operator may use; 0 for as many as there are cores
+ * @param library a libonnxruntime to use in place of the one on the class path
+ */
+public record RuntimeOptions(Provider provider, int device, int threads, Optional<Path> library) {
+    /** Execution providers that models can run on. */
+    public enum Provider {
+        CPU,
+        CUDA
+    }
+
+    /** The CPU with all cores and the library of the class path. */
+    public static RuntimeOptions cpu() {
+        return new RuntimeOptions(Provider.CPU, 0, 0, Optional.empty());
+    }
+}

@@ -1,0 +1,137 @@
+package io.onnxprune.runtime;
+
+import ai.onnxruntime.NodeInfo;
+import ai.onnxruntime.OnnxTensor;
+import ai.onnxruntime.OnnxTensorLike;
+import ai.onnxruntime.OrtException;
+import ai.onnxruntime.OrtSession;
+import ai.onnxruntime.TensorInfo;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.DType;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+
+/** A model that is loaded and ready to run. Close it to give its memory back. */
+public final class Session implements AutoCloseable {
+    private final OnnxRuntime runtime;
+    private final OrtSession session;
+    private final List<OnnxTensor> initializers;
+    private final List<Io> inputs;
+    private final List<Io> outputs;
+
+    /**
+     * A graph input or output.
+     *
+     * @param name its name in the graph
+     * @param dtype element type; UNDEFINED when it is not a tensor
+     * @param shape extent of each axis, -1 where it is not fixed; empty for a scalar or an unknown rank
+     * @param dimNames the name of each dynamic axis, empty where it has none or is fixed
+     */
+    @SuppressWarnings("ArrayRecordComponent") // Plain data about the interface; nothing compares it.
+    public record Io(String name, DType dtype, long[] shape, String[] dimNames) {
+        /** How many axes there are. */
+        public int rank() {
+            return shape.length;
+        }
+    }
+
+    Session(OnnxRuntime runtime, OrtSession session, List<OnnxTensor> initializers) throws OrtException {
+        this.runtime = runtime;
+        this.session = session;
+        // The runtime reads the weights in place: these references keep their memory alive.
+        this.initializers = List.copyOf(initializers);
+        this.inputs = describe(session.getInputInfo());
+        this.outputs = describe(session.getOutputInfo());
+    }
+
+    private static List<Io> describe(Map<String, NodeInfo> infos) {
+        List<Io> result = new ArrayList<>();
+        for (NodeInfo node : infos.values()) {
+            if (node.getInfo() instanceof TensorInfo tensor) {
+                result.add(
+                        new Io(node.getName(), Outputs.dtype(tensor), tensor.getShape(), tensor.getDimensionNames()));
+            } else {
+                result.add(new Io(node.getName(), DType.UNDEFINED, new long[0], new String[0]));
+            }
+        }
+        return List.copyOf(result);
+    }
+
+    /** The graph inputs in graph order, without initializers. */
+    public List<Io> inputs() {
+        return inputs;
+    }
+
+    /** The graph outputs in graph order. */
+    public List<Io> outputs() {
+        return outputs;
+    }
+
+    /**
+     * Runs the model once.
+     *
+     * @param feeds by input name
+     * @param wanted names of the outputs to compute
+     * @throws UserException when an input is missing or has the wrong type or shape, or the run fails
+     */
+    public Outputs run(Map<String, HostTensor> feeds, Collection<String> wanted) {
+        return run(feeds, null, Map.of(), wanted);
+    }
+
+    /**
+     * Runs the model once, with outputs of an earlier run as inputs, which are not copied: how a decoder's cache goes
+     * from step to step.
+     *
+     * @param feeds by input name
+     * @param earlier the earlier run, still open; null when {@code carried} is empty
+     * @param carried from input name to the name of the output of {@code earlier} that it takes
+     * @param wanted names of the outputs to compute
+     * @throws UserException when an input is missing or has the wrong type or shape, or the run fails
+     */
+    public Outputs run(
+            Map<String, HostTensor> feeds, Outputs earlier, Map<String, String> carried, Collection<String> wanted) {
+        Map<String, OnnxTensorLike> fed = new HashMap<>();
+        List<OnnxTensor> own = new ArrayList<>();
+        try {
+            for (Map.Entry<String, HostTensor> feed : feeds.entrySet()) {
+                OnnxTensor tensor = runtime.toOnnx(feed.getKey(), feed.getValue());
+                own.add(tensor);
+                fed.put(feed.getKey(), tensor);
+            }
+            for (Map.Entry<String, String> carry : carried.entrySet()) {
+                fed.put(carry.getKey(), earlier.onnx(carry.getValue()));
+            }
+            return new Outputs(session.run(fed, new LinkedHashSet<>(wanted)));
+        } catch (OrtException e) {
+            throw OnnxRuntime.failure("ONNX Runtime cannot run the model on " + describeFeeds(feeds), e);
+        } finally {
+            own.forEach(OnnxTensor::close);
+        }
+    }
+
+    private static String describeFeeds(Map<String, HostTensor> feeds) {
+        Map<String, HostTensor> few = new LinkedHashMap<>();
+        for (Map.Entry<String, HostTensor> feed : feeds.entrySet()) {
+            if (few.size() < 4) {
+                few.put(feed.getKey(), feed.getValue());
+            }
+        }
+        return few + (feeds.size() > few.size() ? " and %d more".formatted(feeds.size() - few.size()) : "");
+    }
+
+    @Override
+    public void close() {
+        try {
+            session.close();
+        } catch (OrtException e) {
+            throw OnnxRuntime.failure("ONNX Runtime cannot close a session", e);
+        } finally {
+            initializers.forEach(OnnxTensor::close);
+        }
+    }
+}
