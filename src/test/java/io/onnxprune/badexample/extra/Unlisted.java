@@ -1,0 +1,6 @@
+package io.onnxprune.badexample.extra;
+
+/** Lies in a package that has no place in the dependency order. */
+public final class Unlisted {
+    private Unlisted() {}
+}
