@@ -1,0 +1,2 @@
+/** What the tool tells its user: failures with one sentence each, warnings, progress. */
+package io.onnxprune.diag;

@@ -1,0 +1,287 @@
+package io.onnxprune.dims;
+
+import java.util.ArrayList;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Set;
+import java.util.function.Consumer;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
+
+/**
+ * The structure of one axis: an {@link Atom} that can be pruned, a {@link Product} of dimensions (outermost first, as
+ * {@code head × head_dim}) or a {@link Sum} (concatenation, as {@code q ⊕ k ⊕ v}). Sizes come in pairs, one for each of
+ * the two traced runs; where they differ the dimension is dynamic.
+ */
+public abstract sealed class Dim {
+    /** The dimension of an axis of extent one. */
+    public static final Dim ONE = new Product(List.of());
+
+    private Dim() {}
+
+    /** Which indices of each atom stay: null for all of them. */
+    public interface Keep {
+        int[] kept(Atom atom);
+
+        /** Everything stays. */
+        Keep ALL = atom -> null;
+    }
+
+    /** The extent in the given run (0 or 1) when only the kept indices of each atom are left. */
+    public abstract long size(int run, Keep keep);
+
+    public final long size(int run) {
+        return size(run, Keep.ALL);
+    }
+
+    /** This dimension with bound atoms replaced and nesting flattened. */
+    abstract Dim resolve();
+
+    abstract void forEachAtom(Consumer<Atom> action);
+
+    /** The unbound atoms in this dimension, in order of first occurrence. */
+    public final Set<Atom> atoms() {
+        Set<Atom> atoms = new LinkedHashSet<>();
+        forEachAtom(atoms::add);
+        return atoms;
+    }
+
+    public final boolean isDynamic() {
+        return size(0) != size(1) || atoms().stream().anyMatch(atom -> atom.dynamic);
+    }
+
+    final boolean sameSize(Dim other) {
+        return size(0) == other.size(0) && size(1) == other.size(1);
+    }
+
+    final boolean isOne() {
+        return size(0) == 1 && size(1) == 1;
+    }
+
+    /** The indices along this axis that stay, ascending. Only for dimensions that are not dynamic. */
+    public final int[] kept(Keep keep) {
+        return resolve().keptIndices(keep);
+    }
+
+    abstract int[] keptIndices(Keep keep);
+
+    /** A variable: the smallest thing that can be pruned. Bound to another dimension once more is known about it. */
+    public static final class Atom extends Dim {
+        private final int id;
+        private final long[] size;
+        private Dim binding;
+        private String pin;
+        private boolean dynamic;
+        private final Set<String> evidence = new LinkedHashSet<>();
+
+        Atom(int id, long first, long second) {
+            this.id = id;
+            this.size = new long[] {first, second};
+            this.dynamic = first != second;
+        }
+
+        public int id() {
+            return id;
+        }
+
+        /** Why this may not be pruned, or null. */
+        public String pin() {
+            return pin;
+        }
+
+        /** Marks as not prunable; the first reason stays. */
+        void pin(String reason) {
+            if (pin == null) {
+                pin = reason;
+            }
+        }
+
+        void markDynamic() {
+            dynamic = true;
+        }
+
+        /** The nodes at which this was found to be the same as another dimension. */
+        public Set<String> evidence() {
+            return evidence;
+        }
+
+        void bind(Dim target) {
+            binding = target;
+        }
+
+        @Override
+        public long size(int run, Keep keep) {
+            if (binding != null) {
+                return binding.size(run, keep);
+            }
+            int[] kept = keep.kept(this);
+            return kept == null ? size[run] : kept.length;
+        }
+
+        @Override
+        Dim resolve() {
+            if (binding == null) {
+                return this;
+            }
+            binding = binding.resolve();
+            return binding;
+        }
+
+        @Override
+        void forEachAtom(Consumer<Atom> action) {
+            if (binding == null) {
+                action.accept(this);
+            } else {
+                binding.forEachAtom(action);
+            }
+        }
+
+        @Override
+        int[] keptIndices(Keep keep) {
+            int[] kept = keep.kept(this);
+            return kept == null ? IntStream.range(0, Math.toIntExact(size[0])).toArray() : kept;
+        }
+
+        @Override
+        public String toString() {
+            return binding != null ? binding.toString() : (dynamic ? "~" : "") + size[0] + "#" + id;
+        }
+    }
+
+    /** Nested axes laid out in one, outermost first. */
+    public static final class Product extends Dim {
+        private final List<Dim> factors;
+
+        private Product(List<Dim> factors) {
+            this.factors = List.copyOf(factors);
+        }
+
+        /** The factors, none of them a product. Call on a resolved dimension. */
+        public List<Dim> factors() {
+            return factors;
+        }
+
+        @Override
+        public long size(int run, Keep keep) {
+            long size = 1;
+            for (Dim factor : factors) {
+                size *= factor.size(run, keep);
+            }
+            return size;
+        }
+
+        @Override
+        Dim resolve() {
+            return product(factors);
+        }
+
+        @Override
+        void forEachAtom(Consumer<Atom> action) {
+            factors.forEach(factor -> factor.forEachAtom(action));
+        }
+
+        @Override
+        int[] keptIndices(Keep keep) {
+            int[] indices = {0};
+            for (Dim factor : factors) {
+                int extent = Math.toIntExact(factor.size(0));
+                int[] inner = factor.keptIndices(keep);
+                int[] combined = new int[Math.multiplyExact(indices.length, inner.length)];
+                int at = 0;
+                for (int outer : indices) {
+                    for (int index : inner) {
+                        combined[at++] = outer * extent + index;
+                    }
+                }
+                indices = combined;
+            }
+            return indices;
+        }
+
+        @Override
+        public String toString() {
+            return factors.isEmpty()
+                    ? "1"
+                    : factors.stream().map(Dim::toString).collect(Collectors.joining(" × ", "(", ")"));
+        }
+    }
+
+    /** Axes laid out one after the other. */
+    public static final class Sum extends Dim {
+        private final List<Dim> parts;
+
+        private Sum(List<Dim> parts) {
+            this.parts = List.copyOf(parts);
+        }
+
+        /** The parts, none of them a sum. Call on a resolved dimension. */
+        public List<Dim> parts() {
+            return parts;
+        }
+
+        @Override
+        public long size(int run, Keep keep) {
+            long size = 0;
+            for (Dim part : parts) {
+                size += part.size(run, keep);
+            }
+            return size;
+        }
+
+        @Override
+        Dim resolve() {
+            return sum(parts);
+        }
+
+        @Override
+        void forEachAtom(Consumer<Atom> action) {
+            parts.forEach(part -> part.forEachAtom(action));
+        }
+
+        @Override
+        int[] keptIndices(Keep keep) {
+            IntStream.Builder indices = IntStream.builder();
+            int offset = 0;
+            for (Dim part : parts) {
+                for (int index : part.keptIndices(keep)) {
+                    indices.add(offset + index);
+                }
+                offset += Math.toIntExact(part.size(0));
+            }
+            return indices.build().toArray();
+        }
+
+        @Override
+        public String toString() {
+            return parts.stream().map(Dim::toString).collect(Collectors.joining(" ⊕ ", "[", "]"));
+        }
+    }
+
+    /** The product of {@code factors}, flattened, without factors of extent one. */
+    static Dim product(List<Dim> factors) {
+        List<Dim> flat = new ArrayList<>();
+        for (Dim factor : factors) {
+            Dim resolved = factor.resolve();
+            if (resolved instanceof Product product) {
+                flat.addAll(product.factors);
+            } else if (!resolved.isOne()) {
+                flat.add(resolved);
+            }
+        }
+        return flat.isEmpty() ? ONE : flat.size() == 1 ? flat.get(0) : new Product(flat);
+    }
+
+    /** The concatenation of {@code parts}, flattened. */
+    static Dim sum(List<Dim> parts) {
+        List<Dim> flat = new ArrayList<>();
+        for (Dim part : parts) {
+            Dim resolved = part.resolve();
+            if (resolved instanceof Sum sum) {
+                flat.addAll(sum.parts);
+            } else if (resolved.size(0) != 0 || resolved.size(1) != 0) {
+                flat.add(resolved);
+            }
+        }
+        return flat.size() == 1 ? flat.get(0) : new Sum(flat);
+    }
+}

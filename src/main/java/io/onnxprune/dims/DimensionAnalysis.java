@@ -1,0 +1,152 @@
+package io.onnxprune.dims;
+
+import io.onnxprune.ir.Program;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Use;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * Gives every axis of every tensor a {@link Dim} and unifies them by the operators' rules (DESIGN §3). No operator or
+ * value name decides anything.
+ */
+public final class DimensionAnalysis {
+    private final Program program;
+    private final Trace trace;
+    private final Unifier unifier = new Unifier();
+    private final Notes notes = new Notes();
+    private final Elements elements;
+    private final Map<Value, Dim[]> values = new HashMap<>();
+    private final Map<Use, Dim[]> constantUses = new LinkedHashMap<>();
+
+    private DimensionAnalysis(Program program, Trace trace) {
+        this.program = program;
+        this.trace = trace;
+        this.elements = new Elements(trace, this::dims);
+    }
+
+    /** Analyses a traced program. */
+    public static DimensionAnalysis of(Program program, Trace trace) {
+        DimensionAnalysis analysis = new DimensionAnalysis(program, trace);
+        program.inputs().forEach(analysis::declareInput);
+        for (Op op : program.ops()) {
+            if (!op.outputs().stream().allMatch(value -> value != null && value.constant() != null)) {
+                OperatorRules.apply(new RuleContext(analysis, op));
+                analysis.elements.evaluate(op);
+            }
+        }
+        return analysis;
+    }
+
+    public Program program() {
+        return program;
+    }
+
+    public Trace trace() {
+        return trace;
+    }
+
+    public Notes notes() {
+        return notes;
+    }
+
+    Unifier unifier() {
+        return unifier;
+    }
+
+    Elements elements() {
+        return elements;
+    }
+
+    /** What a noted operand element will be after pruning if it is left as it is. */
+    public long automatic(Notes.SizeOperand size, int run, Dim.Keep keep) {
+        return elements.of(size.op().input(size.input()))[size.element()].value(run, keep);
+    }
+
+    /** Dimensions of each constant at each place where it is read; small constants are not tied between places. */
+    public Map<Use, Dim[]> constantUses() {
+        return constantUses;
+    }
+
+    /** The dimensions of a computed value or graph input; null if it was not traced. */
+    public Dim[] dims(Value value) {
+        Dim[] dims = values.get(value);
+        if (dims == null && value.constant() == null && trace.isKnown(value)) {
+            dims = fresh(trace.shape(value, 0), trace.shape(value, 1));
+            values.put(value, dims);
+        }
+        return dims != null ? dims : value.constant() != null ? shared(value) : null;
+    }
+
+    /** The dimensions of an operand at its use. */
+    public Dim[] operand(Op op, int input) {
+        Value value = op.input(input);
+        if (value == null) {
+            return null;
+        }
+        if (value.constant() == null) {
+            return dims(value);
+        }
+        return constantUses.computeIfAbsent(new Use(op, input), use -> {
+            // Vectors are shared by value between unrelated places (all-one norms, zero biases, head counts); a matrix
+            // that is read twice is shared on purpose (tied embeddings).
+            boolean shared = value.constant().rank() >= 2;
+            return shared ? shared(value) : fresh(value.constant().shape(), value.constant().shape());
+        });
+    }
+
+    private Dim[] shared(Value value) {
+        return values.computeIfAbsent(
+                value, key -> fresh(key.constant().shape(), key.constant().shape()));
+    }
+
+    private Dim[] fresh(long[] first, long[] second) {
+        Dim[] dims = new Dim[first.length];
+        for (int axis = 0; axis < dims.length; axis++) {
+            dims[axis] = first[axis] == 1 && second[axis] == 1 ? Dim.ONE : unifier.atom(first[axis], second[axis]);
+            if (first[axis] == 0 || second[axis] == 0) {
+                ((Dim.Atom) dims[axis]).markDynamic();
+            }
+        }
+        return dims;
+    }
+
+    private void declareInput(Value value) {
+        Dim[] dims = dims(value);
+        List<ValueInfo.Extent> declared =
+                value.info() == null ? null : value.info().shape();
+        if (dims == null || declared == null || declared.size() != dims.length) {
+            return;
+        }
+        for (int axis = 0; axis < dims.length; axis++) {
+            boolean variable = dims[axis] instanceof Dim.Atom atom && atom.size(0) != atom.size(1);
+            if (dims[axis] instanceof Dim.Atom atom && !declared.get(axis).isKnown() && (variable || atom.size(0) == 0)) {
+                atom.markDynamic();
+            }
+        }
+    }
+
+    /** The atoms of constants, each with the places that carry it, in program order. */
+    Map<Dim.Atom, List<Member>> members() {
+        Map<Dim.Atom, List<Member>> members = new LinkedHashMap<>();
+        constantUses.forEach((use, dims) -> {
+            Tensor tensor = use.op().input(use.input()).constant();
+            for (int axis = 0; axis < dims.length; axis++) {
+                for (Dim.Atom atom : dims[axis].atoms()) {
+                    members.computeIfAbsent(atom, key -> new ArrayList<>())
+                            .add(new Member(use, axis, dims[axis], tensor));
+                }
+            }
+        });
+        return members;
+    }
+
+    /** One axis of a constant, at one place where it is read, that carries an atom. */
+    public record Member(Use use, int axis, Dim dim, Tensor tensor) {}
+}

@@ -1,0 +1,90 @@
+package io.onnxprune.dims;
+
+import java.util.ArrayList;
+import java.util.List;
+
+/** Operators that work element by element, with broadcasting, and softmax. */
+final class ElementwiseRules {
+    private ElementwiseRules() {}
+
+    static void register(OperatorRules.Table table) {
+        table.onnx(
+                ElementwiseRules::broadcast,
+                "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd",
+                "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Div", "Elu",
+                "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish",
+                "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish",
+                "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink",
+                "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh",
+                "ThresholdedRelu", "Where", "Xor");
+        table.contrib(
+                ElementwiseRules::broadcast, "BiasGelu", "FastGelu", "Gelu", "QuickGelu");
+        table.onnx(ElementwiseRules::first, "CastLike", "Dropout", "Bernoulli", "RandomNormalLike", "RandomUniformLike");
+        table.onnx(ElementwiseRules::softmax, "Softmax", "LogSoftmax", "Hardmax");
+        table.contrib(ElementwiseRules::softmax, "Softmax");
+        table.onnx(ElementwiseRules::cumulative, "CumSum");
+        table.onnx(ElementwiseRules::triangle, "Trilu");
+    }
+
+    /** Numpy broadcasting: axes are aligned at the end; an axis of extent one is stretched, not related. */
+    private static void broadcast(RuleContext c) {
+        for (int i = 0; i < c.op().inputs().size(); i++) {
+            align(c, c.in(i), c.out(0));
+        }
+    }
+
+    static void align(RuleContext c, Dim[] operand, Dim[] result) {
+        if (operand == null || result == null) {
+            return;
+        }
+        int shift = result.length - operand.length;
+        for (int axis = Math.max(0, -shift); axis < operand.length; axis++) {
+            c.unifyBroadcast(operand[axis], result[axis + shift]);
+        }
+    }
+
+    private static void first(RuleContext c) {
+        for (int i = 0; i < c.op().outputs().size(); i++) {
+            if (c.out(i) != null) {
+                c.unifyAll(c.in(0), c.out(i));
+            }
+        }
+    }
+
+    private static void softmax(RuleContext c) {
+        Dim[] out = c.out(0);
+        c.unifyAll(c.in(0), out);
+        // Before opset 13 the default axis was 1, and everything from it on was normalised together.
+        boolean flattens = c.op().node().domain().isEmpty() && c.opset() < 13;
+        int axis = RuleContext.axis(c.node().intAttribute("axis", flattens ? 1 : -1), out.length);
+        List<Dim> batch = new ArrayList<>();
+        for (int i = 0; i < out.length; i++) {
+            if (i == axis || flattens && i > axis) {
+                c.pin(out[i], "normalised by a softmax");
+            } else if (i < out.length - 2) {
+                batch.add(out[i]);
+            }
+        }
+        if (axis == out.length - 1 && c.node().is("Softmax")) {
+            c.distribution(batch, out[axis]);
+        }
+    }
+
+    private static void cumulative(RuleContext c) {
+        Dim[] out = c.out(0);
+        c.unifyAll(c.in(0), out);
+        long[] axis = c.constants(1);
+        for (int i = 0; i < out.length; i++) {
+            if (axis == null || i == RuleContext.axis(axis[0], out.length)) {
+                c.pin(out[i], "accumulated along");
+            }
+        }
+    }
+
+    private static void triangle(RuleContext c) {
+        Dim[] out = c.out(0);
+        c.unifyAll(c.in(0), out);
+        c.pin(out[out.length - 1], "column of a triangular mask");
+        c.pin(out[out.length - 2], "row of a triangular mask");
+    }
+}

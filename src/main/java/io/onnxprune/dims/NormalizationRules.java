@@ -1,0 +1,65 @@
+package io.onnxprune.dims;
+
+import java.util.ArrayList;
+import java.util.List;
+
+/** Layer normalisations: they keep shapes and take a mean over the trailing axes. */
+final class NormalizationRules {
+    private NormalizationRules() {}
+
+    static void register(OperatorRules.Table table) {
+        // ONNX Runtime registers SimplifiedLayerNormalization in the default domain.
+        table.onnx(
+                NormalizationRules::normalize,
+                "LayerNormalization",
+                "RMSNormalization",
+                "SimplifiedLayerNormalization");
+        table.contrib(NormalizationRules::normalize, "LayerNormalization", "SimplifiedLayerNormalization");
+        table.contrib(
+                NormalizationRules::skipNormalize, "SkipLayerNormalization", "SkipSimplifiedLayerNormalization");
+        table.onnx(c -> c.unifyAll(c.in(0), c.out(0)), "LpNormalization");
+    }
+
+    private static void normalize(RuleContext c) {
+        Dim[] x = c.in(0);
+        int axis = RuleContext.axis(c.node().intAttribute("axis", -1), x.length);
+        c.unifyAll(x, c.out(0));
+        ElementwiseRules.align(c, c.in(1), x);
+        ElementwiseRules.align(c, c.in(2), x);
+        statistics(c, x, axis, 1, 2);
+        c.mean(0, from(axis, x.length));
+    }
+
+    /** input + skip (+ bias), normalised; output 3 is the sum itself. */
+    private static void skipNormalize(RuleContext c) {
+        Dim[] x = c.in(0);
+        ElementwiseRules.align(c, c.in(1), x);
+        c.unifyAll(x, c.out(0));
+        for (int i = 2; i < c.op().inputs().size(); i++) {
+            ElementwiseRules.align(c, c.in(i), x);
+        }
+        if (c.out(3) != null) {
+            c.unifyAll(x, c.out(3));
+        }
+        statistics(c, x, x.length - 1, 1, 2);
+        c.mean(0, from(x.length - 1, x.length));
+    }
+
+    /** The optional mean and inverse deviation: the input's shape with extent one on normalised axes. */
+    private static void statistics(RuleContext c, Dim[] x, int axis, int... outputs) {
+        for (int output : outputs) {
+            Dim[] out = c.out(output);
+            for (int i = 0; out != null && i < axis; i++) {
+                c.unifyBroadcast(x[i], out[i]);
+            }
+        }
+    }
+
+    private static List<Integer> from(int axis, int rank) {
+        List<Integer> axes = new ArrayList<>();
+        for (int i = axis; i < rank; i++) {
+            axes.add(i);
+        }
+        return axes;
+    }
+}

@@ -1,0 +1,178 @@
+package io.onnxprune.dims;
+
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
+import java.util.Arrays;
+import java.util.List;
+
+/**
+ * What an operator rule sees and may do: the dimensions of its operands, unification, pins, and notes for the stages
+ * that follow (which numbers encode sizes, what is reduced over, where attention is).
+ */
+final class RuleContext {
+    private final DimensionAnalysis analysis;
+    private final Op op;
+
+    RuleContext(DimensionAnalysis analysis, Op op) {
+        this.analysis = analysis;
+        this.op = op;
+    }
+
+    Op op() {
+        return op;
+    }
+
+    Node node() {
+        return op.node();
+    }
+
+    /** The dimensions of operand {@code index} at this use, or null where it is omitted or was not traced. */
+    Dim[] in(int index) {
+        return analysis.operand(op, index);
+    }
+
+    /** The dimensions of result {@code index}: fresh variables with the traced extents, or null. */
+    Dim[] out(int index) {
+        Value value = op.output(index);
+        return value == null ? null : analysis.dims(value);
+    }
+
+    /** The version of the default operator set. */
+    long opset() {
+        return analysis.program().model().opset();
+    }
+
+    boolean isConstant(int index) {
+        Value value = op.input(index);
+        return value != null && value.constant() != null;
+    }
+
+    /** The elements of a small integer operand, or null. */
+    Element[] elements(int index) {
+        return analysis.elements().of(op.input(index));
+    }
+
+    /** The contents of a small integer operand when both runs agree on them, else null. */
+    long[] constants(int index) {
+        Value value = op.input(index);
+        if (value == null) {
+            return null;
+        }
+        long[] first = analysis.trace().contents(value, 0);
+        return first != null && Arrays.equals(first, analysis.trace().contents(value, 1)) ? first : null;
+    }
+
+    /** The contents of a small integer operand in one run, or null. */
+    long[] contents(int index, int run) {
+        Value value = op.input(index);
+        return value == null ? null : analysis.trace().contents(value, run);
+    }
+
+    Dim.Atom fresh(long size) {
+        return analysis.unifier().atom(size, size);
+    }
+
+    /** A variable of the given extent that may not be pruned. */
+    Dim.Atom pinned(long size, String reason) {
+        Dim.Atom atom = fresh(size);
+        atom.pin(reason + " at node " + node().label());
+        return atom;
+    }
+
+    /** Makes two dimensions equal; where that is impossible both are pinned with this node as the reason. */
+    void unify(Dim left, Dim right) {
+        try {
+            analysis.unifier().unify(left, right, node().label());
+        } catch (Unifier.MismatchException e) {
+            String reason = e.getMessage();
+            pin(left, reason);
+            pin(right, reason);
+        }
+    }
+
+    /** Unifies axis by axis; both must have one rank. Axes of extent one on either side are left alone. */
+    void unifyAll(Dim[] left, Dim[] right) {
+        for (int i = 0; i < left.length; i++) {
+            unifyBroadcast(left[i], right[i]);
+        }
+    }
+
+    /** Unifies two axes of an elementwise operation: an axis of extent one is stretched and not related. */
+    void unifyBroadcast(Dim left, Dim right) {
+        if (!left.isOne() && !right.isOne()) {
+            unify(left, right);
+        }
+    }
+
+    /** Cuts a dimension into consecutive parts; pins it and returns null where that is impossible. */
+    List<Dim> cutInto(Dim dim, List<Long> extents) {
+        try {
+            return analysis.unifier().cutInto(dim, extents);
+        } catch (Unifier.MismatchException e) {
+            pin(dim, e.getMessage());
+            return null;
+        }
+    }
+
+    void pin(Dim dim, String reason) {
+        if (dim != null) {
+            dim.atoms().forEach(atom -> atom.pin(reason + " at node " + node().label()));
+        }
+    }
+
+    void pin(Dim[] dims, String reason) {
+        if (dims != null) {
+            for (Dim dim : dims) {
+                pin(dim, reason);
+            }
+        }
+    }
+
+    /** Notes that element {@code element} of integer operand {@code input} must equal {@code sign} times a size. */
+    void require(int input, int element, int sign, Dim size) {
+        analysis.notes().sizes().add(new Notes.SizeOperand(op, input, element, sign, size));
+    }
+
+    /** Notes that an INT attribute (element -1) or an element of an INTS attribute must equal a size. */
+    void requireAttribute(String attribute, int element, Dim size) {
+        analysis.notes().attributes().add(new Notes.SizeAttribute(op, attribute, element, size));
+    }
+
+    /** Notes that a Split without explicit sizes yields these parts. */
+    void equalSplit(List<Dim> parts) {
+        analysis.notes().equalSplits().add(new Notes.EqualSplit(op, parts));
+    }
+
+    /** The dimensions of result {@code index} of an If on both of its sides. */
+    List<Dim[]> branchOutputs(int index) {
+        return analysis.program().branchOutputs(node()).stream()
+                .map(yields -> analysis.dims(yields.get(index)))
+                .toList();
+    }
+
+    /** Whether the first result is a small integer vector: shape arithmetic, which has no dimensions of its own. */
+    boolean isShapeArithmetic() {
+        return analysis.trace().contents(op.output(0), 0) != null;
+    }
+
+    /** Notes that the operator takes a mean over {@code axes} of operand {@code input}. */
+    void mean(int input, List<Integer> axes) {
+        analysis.notes().means().add(new Notes.Mean(op, input, List.copyOf(axes)));
+    }
+
+    /** Notes attention: one distribution for each index of {@code batch} over {@code axis}. */
+    void distribution(List<Dim> batch, Dim axis) {
+        analysis.notes().distributions().add(new Notes.Distribution(op, batch, axis));
+    }
+
+    /** Notes a contraction over {@code dim} between two operands. */
+    void contraction(Dim dim, boolean withConstant) {
+        analysis.notes().contractions().add(new Notes.Contraction(op, dim, withConstant));
+    }
+
+    /** An axis number of an operand of the given rank, negative ones counted from the end. */
+    static int axis(long axis, int rank) {
+        return (int) (axis < 0 ? axis + rank : axis);
+    }
+}

@@ -1,0 +1,145 @@
+package io.onnxprune.dims;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Program;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.runtime.DecoderFeeds;
+import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.Outputs;
+import io.onnxprune.runtime.Session;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * Concrete shapes of every value, and the contents of small integer ones, from two runs of the graph with different
+ * batch, sequence and past lengths. What differs between the runs is dynamic.
+ */
+public final class Trace {
+    private static final int MAX_ELEMENTS = 256;
+
+    /** Batch, sequence and past length of one run. */
+    private record Size(long batch, long sequence, long past) {}
+
+    /**
+     * Sizes to try: with a past, without one (some kernels refuse several tokens after a past), one token after a past,
+     * and batch 1 (some exports fix it). Numbers are pairwise different, so that sums and products of them are too.
+     */
+    private static final List<List<Size>> ATTEMPTS = List.of(
+            List.of(new Size(2, 3, 4), new Size(3, 5, 8)),
+            List.of(new Size(2, 3, 0), new Size(3, 5, 0)),
+            List.of(new Size(1, 3, 4), new Size(1, 5, 8)),
+            List.of(new Size(1, 3, 0), new Size(1, 5, 0)),
+            List.of(new Size(1, 1, 4), new Size(1, 1, 8)),
+            List.of(new Size(1, 1, 0), new Size(1, 1, 0)));
+
+    private final Map<Value, long[][]> shapes = new HashMap<>();
+    private final Map<Value, long[][]> contents = new HashMap<>();
+    private final Map<Value, DType> dtypes = new HashMap<>();
+
+    private Trace() {}
+
+    /**
+     * Traces {@code program}. Weights are not read: large constants are replaced by cheap stand-ins of the same shape.
+     *
+     * @throws UserException if ONNX Runtime cannot run the model at any of the sizes tried
+     */
+    public static Trace of(Program program, OnnxRuntime runtime, Log log) {
+        Trace trace = new Trace();
+        for (TraceGraph graph : TraceGraph.variants(program)) {
+            trace.run(program, graph, runtime, log);
+        }
+        return trace;
+    }
+
+    private void run(Program program, TraceGraph graph, OnnxRuntime runtime, Log log) {
+        UserException failure = null;
+        try (Session session = runtime.open(graph.serialized(), Map.of(), false)) {
+            DecoderFeeds feeds = new DecoderFeeds(session.inputs(), graph.extentHints());
+            for (List<Size> attempt : ATTEMPTS) {
+                try {
+                    for (int run = 0; run < 2; run++) {
+                        Size size = attempt.get(run);
+                        Map<String, HostTensor> inputs =
+                                feeds.make(size.batch, size.sequence, size.past, graph.takesThenBranch());
+                        for (Value input : program.inputs()) {
+                            record(input, run, inputs.get(input.name()));
+                        }
+                        try (Outputs outputs = session.run(inputs, graph.valueNames().keySet())) {
+                            collect(graph, outputs, run);
+                        }
+                    }
+                    log.debug("traced at " + attempt);
+                    return;
+                } catch (UserException e) {
+                    failure = failure == null ? e : failure;
+                    log.debug("trace at " + attempt + " failed: " + e.getMessage());
+                }
+            }
+        }
+        throw new UserException(
+                "ONNX Runtime cannot run " + program.model().source() + ": "
+                        + (failure == null ? "" : failure.getMessage()),
+                failure);
+    }
+
+    private void record(Value value, int run, HostTensor tensor) {
+        if (tensor != null) {
+            shapes.computeIfAbsent(value, key -> new long[2][])[run] = tensor.shape();
+            dtypes.put(value, tensor.dtype());
+        }
+    }
+
+    private void collect(TraceGraph graph, Outputs outputs, int run) {
+        graph.valueNames().forEach((name, value) -> {
+            if (!outputs.has(name)) {
+                return;
+            }
+            long[] shape = outputs.shape(name);
+            shapes.computeIfAbsent(value, key -> new long[2][])[run] = shape;
+            DType dtype = outputs.dtype(name);
+            dtypes.put(value, dtype);
+            boolean small = io.onnxprune.ir.Tensor.elements(shape) <= MAX_ELEMENTS;
+            if (small && (dtype.isIndex() || dtype == DType.BOOL)) {
+                contents.computeIfAbsent(value, key -> new long[2][])[run] =
+                        outputs.tensor(name).toLongs();
+            }
+        });
+    }
+
+    /** The shape in the given run, or null if the value was not reached (or is no tensor). */
+    public long[] shape(Value value, int run) {
+        if (value.constant() != null) {
+            return value.constant().shape();
+        }
+        long[][] pair = shapes.get(value);
+        return pair == null ? null : pair[run];
+    }
+
+    public boolean isKnown(Value value) {
+        return shape(value, 0) != null && shape(value, 1) != null && shape(value, 0).length == shape(value, 1).length;
+    }
+
+    /** The elements of a small integer or boolean value in the given run, or null. */
+    public long[] contents(Value value, int run) {
+        if (value.constant() != null) {
+            boolean integers = value.constant().dtype().isIndex()
+                    || value.constant().dtype() == DType.BOOL;
+            return integers && value.constant().bytes() != null && value.constant().elements() <= MAX_ELEMENTS
+                    ? value.constant().toLongs()
+                    : null;
+        }
+        long[][] pair = contents.get(value);
+        return pair == null ? null : pair[run];
+    }
+
+    /** The element type, half types widened; {@link DType#UNDEFINED} if unknown. */
+    public DType dtype(Value value) {
+        return value.constant() != null
+                ? value.constant().dtype()
+                : dtypes.getOrDefault(value, DType.UNDEFINED);
+    }
+}

@@ -1,0 +1,213 @@
+package io.onnxprune.dims;
+
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Program;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.ir.Widening;
+import io.onnxprune.onnx.ModelWriter;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * A copy of a program that costs almost nothing to run and has the same shapes everywhere: half precision widened,
+ * branches of If inlined on one side, every value an output, and no weights. Products with large constant matrices
+ * become outer products of the same shape; other large constants are made at run time by ConstantOfShape.
+ */
+final class TraceGraph {
+    private static final int LARGE = 1024;
+
+    private final Program program;
+    private final boolean thenBranch;
+    private final Map<Value, String> names = new HashMap<>();
+    private final Map<String, Value> traced = new LinkedHashMap<>();
+    private final Map<String, Tensor> initializers = new LinkedHashMap<>();
+    private final List<Node> nodes = new ArrayList<>();
+    private int fresh;
+
+    private TraceGraph(Program program, boolean thenBranch) {
+        this.program = program;
+        this.thenBranch = thenBranch;
+        for (Value input : program.inputs()) {
+            names.put(input, input.name());
+        }
+        for (Op op : program.ops()) {
+            if (op.branch().stream().allMatch(branch -> branch.taken() == thenBranch)) {
+                add(op);
+            }
+        }
+    }
+
+    /** One graph, or two (every If taken, every If not taken) where the program has branches. */
+    static List<TraceGraph> variants(Program program) {
+        boolean branches = program.ops().stream().anyMatch(op -> op.node().is("If"));
+        return branches
+                ? List.of(new TraceGraph(program, true), new TraceGraph(program, false))
+                : List.of(new TraceGraph(program, true));
+    }
+
+    boolean takesThenBranch() {
+        return thenBranch;
+    }
+
+    /** The values that a run yields, by output name. */
+    Map<String, Value> valueNames() {
+        return traced;
+    }
+
+    byte[] serialized() {
+        List<ValueInfo> outputs = traced.keySet().stream()
+                .map(name -> new ValueInfo(name, DType.UNDEFINED, null, new byte[0]))
+                .toList();
+        List<ValueInfo> inputs = program.inputs().stream()
+                .map(value -> value.info().withDType(Widening.widen(value.info().dtype())))
+                .toList();
+        Graph graph = new Graph("trace", inputs, outputs, List.of(), initializers, nodes, new byte[0]);
+        return ModelWriter.skeleton(program.model().withGraph(graph), Long.MAX_VALUE);
+    }
+
+    /**
+     * Extents of graph input axes that are declared with a symbol but fixed by the operator that reads them: the head
+     * size of a fused attention's cache.
+     */
+    Map<String, Long> extentHints() {
+        Map<String, Long> hints = new HashMap<>();
+        for (Op op : program.ops()) {
+            long headSize = FusedAttentionRules.headSize(op);
+            for (Value input : op.inputs()) {
+                if (headSize > 0 && input != null && input.producer() == null && input.constant() == null) {
+                    hints.put(input.name(), headSize);
+                }
+            }
+        }
+        return hints;
+    }
+
+    private void add(Op op) {
+        Node node = op.node();
+        if (op.outputs().stream().allMatch(value -> value != null && value.constant() != null)) {
+            return;
+        }
+        if (node.is("If")) {
+            List<Value> yields = program.branchOutputs(node).get(thenBranch ? 0 : 1);
+            for (int i = 0; i < yields.size(); i++) {
+                emit("Identity", List.of(read(yields.get(i))), output(op.output(i)), Map.of());
+            }
+            return;
+        }
+        Value weight = op.input(1);
+        if (node.is("MatMul") && isLarge(weight) && weight.constant().rank() == 2) {
+            outerProduct(op, weight.constant().dim(1));
+        } else if (node.is("Gemm") && isLarge(weight) && node.intAttribute("transA", 0) == 0) {
+            outerProduct(op, weight.constant().dim(node.intAttribute("transB", 0) == 0 ? 1 : 0));
+        } else if (node.is("MatMulNBits")) {
+            outerProduct(op, node.intAttribute("N", 0));
+        } else if (node.is("Gather")
+                && isLarge(op.input(0))
+                && op.input(0).constant().dtype().isFloat()
+                && op.input(0).constant().rank() == 2
+                && node.intAttribute("axis", 0) == 0) {
+            lookUp(op, op.input(0).constant().dim(1));
+        } else {
+            List<String> inputs = op.inputs().subList(0, node.inputs().size()).stream()
+                    .map(value -> value == null ? "" : read(value))
+                    .toList();
+            List<String> outputs = op.outputs().stream()
+                    .map(value -> value == null ? "" : output(value))
+                    .toList();
+            nodes.add(Widening.widen(node).withInputs(inputs).withOutputs(outputs));
+        }
+    }
+
+    private static boolean isLarge(Value value) {
+        return value != null && value.constant() != null && value.constant().elements() >= LARGE;
+    }
+
+    /** x[.., K] · W[K, N], shape only: (Σ_K x) ⊗ c[N]. */
+    private void outerProduct(Op op, long columns) {
+        String sum = name();
+        String x = read(op.input(0));
+        if (program.model().opset() >= 13) {
+            emit("ReduceSum", List.of(x, indices(-1)), sum, Map.of("keepdims", new Attribute.Int(1)));
+        } else {
+            emit(
+                    "ReduceSum",
+                    List.of(x),
+                    sum,
+                    Map.of("keepdims", new Attribute.Int(1), "axes", new Attribute.Ints(List.of(-1L))));
+        }
+        emit("Mul", List.of(sum, filled(DType.FLOAT, columns)), output(op.output(0)), Map.of());
+    }
+
+    /** W[V, D] gathered at indices, shape only. */
+    private void lookUp(Op op, long columns) {
+        String cast = name();
+        String column = name();
+        emit("Cast", List.of(read(op.input(1))), cast, Map.of("to", new Attribute.Int(DType.FLOAT.code())));
+        if (program.model().opset() >= 13) {
+            emit("Unsqueeze", List.of(cast, indices(-1)), column, Map.of());
+        } else {
+            emit("Unsqueeze", List.of(cast), column, Map.of("axes", new Attribute.Ints(List.of(-1L))));
+        }
+        emit("Mul", List.of(column, filled(DType.FLOAT, columns)), output(op.output(0)), Map.of());
+    }
+
+    private String read(Value value) {
+        if (value.constant() == null) {
+            return names.get(value);
+        }
+        Tensor tensor = value.constant();
+        boolean large = tensor.dtype().isFloat() ? tensor.elements() >= LARGE : tensor.elements() >= LARGE * LARGE;
+        if (large) {
+            return filled(Widening.widen(tensor.dtype()), tensor.shape());
+        }
+        return names.computeIfAbsent(value, key -> {
+            String name = name();
+            initializers.put(name, Widening.widen(tensor));
+            return name;
+        });
+    }
+
+    /** A constant made when it is needed. Half, so that logarithms and quotients stay finite. */
+    private String filled(DType dtype, long... shape) {
+        Tensor value = dtype.isFloat()
+                ? Tensor.ofFloats(dtype, new long[] {1}, 0.5f)
+                : Tensor.of(
+                        dtype,
+                        new long[] {1},
+                        io.onnxprune.ir.Bytes.of(java.nio.ByteBuffer.allocate((int) dtype.bytes(1))));
+        String name = name();
+        emit("ConstantOfShape", List.of(indices(shape)), name, Map.of("value", new Attribute.Constant(value)));
+        return name;
+    }
+
+    private String indices(long... values) {
+        String name = name();
+        initializers.put(name, Tensor.ofIndices(DType.INT64, new long[] {values.length}, values));
+        return name;
+    }
+
+    private String output(Value value) {
+        String name = name();
+        names.put(value, name);
+        traced.put(name, value);
+        return name;
+    }
+
+    private void emit(String op, List<String> inputs, String output, Map<String, Attribute> attributes) {
+        nodes.add(Node.of("", op, inputs, List.of(output), attributes));
+    }
+
+    private String name() {
+        return "onnx_prune_trace_" + fresh++;
+    }
+}

@@ -1,0 +1,46 @@
+package io.onnxprune.ir;
+
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * A graph in SSA form, nodes in topological order. Immutable; weights are shared between versions of a graph.
+ *
+ * @param values declared types of inner values (ONNX value_info)
+ * @param rest serialized fields that are only carried through
+ */
+@SuppressWarnings("ArrayRecordComponent") // carried through, never compared
+public record Graph(
+        String name,
+        List<ValueInfo> inputs,
+        List<ValueInfo> outputs,
+        List<ValueInfo> values,
+        Map<String, Tensor> initializers,
+        List<Node> nodes,
+        byte[] rest) {
+    public Graph {
+        inputs = List.copyOf(inputs);
+        outputs = List.copyOf(outputs);
+        values = List.copyOf(values);
+        initializers = Collections.unmodifiableMap(new LinkedHashMap<>(initializers));
+        nodes = List.copyOf(nodes);
+    }
+
+    public Graph withNodes(List<Node> changed) {
+        return new Graph(name, inputs, outputs, values, initializers, changed, rest);
+    }
+
+    public Graph withInitializers(Map<String, Tensor> changed) {
+        return new Graph(name, inputs, outputs, values, changed, nodes, rest);
+    }
+
+    public Graph withValues(List<ValueInfo> changed) {
+        return new Graph(name, inputs, outputs, changed, initializers, nodes, rest);
+    }
+
+    public Graph withInterface(List<ValueInfo> changedInputs, List<ValueInfo> changedOutputs) {
+        return new Graph(name, changedInputs, changedOutputs, values, initializers, nodes, rest);
+    }
+}

@@ -1,0 +1,285 @@
+package io.onnxprune.ir;
+
+import io.onnxprune.diag.UserException;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeSet;
+
+/**
+ * The use-def view of a model: every operator application with its resolved input and output values, branches of
+ * {@code If} flattened in front of the node that owns them. Values are objects, so equal names in sibling branches do
+ * not clash.
+ */
+public final class Program {
+    /**
+     * An SSA value. Constants (initializers and outputs of Constant nodes) carry their tensor.
+     */
+    public static final class Value {
+        private final String name;
+        private final Tensor constant;
+        private Op producer;
+        private final List<Use> uses = new ArrayList<>();
+        private ValueInfo info;
+
+        private Value(String name, Tensor constant) {
+            this.name = name;
+            this.constant = constant;
+        }
+
+        public String name() {
+            return name;
+        }
+
+        /** The tensor of a constant, else null. */
+        public Tensor constant() {
+            return constant;
+        }
+
+        /** The application that computes this value; null for graph inputs and initializers. */
+        public Op producer() {
+            return producer;
+        }
+
+        public List<Use> uses() {
+            return uses;
+        }
+
+        /** The declared type from graph inputs, outputs or value_info; may be null. */
+        public ValueInfo info() {
+            return info;
+        }
+
+        @Override
+        public String toString() {
+            return name;
+        }
+    }
+
+    /** A place where a value is read. */
+    public record Use(Op op, int input) {}
+
+    /**
+     * One operator application.
+     *
+     * @param inputs resolved operands, null where omitted; for a node with an opaque body (Loop, Scan, ...) followed by
+     *     the values that the body captures
+     * @param outputs results, null where omitted
+     * @param branch which branches of which If nodes this application is in, outermost first; empty at the top
+     */
+    public record Op(Node node, List<Value> inputs, List<Value> outputs, List<Branch> branch, int index) {
+        /** The operand, or null where it is omitted. */
+        public Value input(int position) {
+            return position < inputs.size() ? inputs.get(position) : null;
+        }
+
+        /** The result, or null where it is omitted. */
+        public Value output(int position) {
+            return position < outputs.size() ? outputs.get(position) : null;
+        }
+
+        @Override
+        public boolean equals(Object other) {
+            return this == other;
+        }
+
+        @Override
+        public int hashCode() {
+            return index;
+        }
+
+        @Override
+        public String toString() {
+            return node.label();
+        }
+    }
+
+    /** One side of an If. */
+    public record Branch(Node owner, boolean taken) {}
+
+    private final Model model;
+    private final List<Op> ops = new ArrayList<>();
+    private final List<Value> inputs = new ArrayList<>();
+    private final List<Value> outputs = new ArrayList<>();
+    private final Map<String, Value> initializers = new LinkedHashMap<>();
+    private final Map<Node, List<List<Value>>> branchOutputs = new HashMap<>();
+
+    private Program(Model model) {
+        this.model = model;
+    }
+
+    /**
+     * Indexes {@code model}.
+     *
+     * @throws UserException if a node reads a value that nothing defines
+     */
+    public static Program of(Model model) {
+        Program program = new Program(model);
+        Graph graph = model.graph();
+        Map<String, Value> scope = new HashMap<>();
+        graph.initializers().forEach((name, tensor) -> {
+            Value value = new Value(name, tensor);
+            scope.put(name, value);
+            program.initializers.put(name, value);
+        });
+        for (ValueInfo info : graph.inputs()) {
+            if (!graph.initializers().containsKey(info.name())) {
+                Value value = new Value(info.name(), null);
+                value.info = info;
+                scope.put(info.name(), value);
+                program.inputs.add(value);
+            }
+        }
+        program.walk(graph, scope, List.of());
+        for (ValueInfo info : graph.outputs()) {
+            Value value = program.resolve(scope, info.name(), "graph output");
+            value.info = info;
+            program.outputs.add(value);
+        }
+        return program;
+    }
+
+    public Model model() {
+        return model;
+    }
+
+    /** All applications in an order of execution. */
+    public List<Op> ops() {
+        return ops;
+    }
+
+    /** Graph inputs that are not initializers. */
+    public List<Value> inputs() {
+        return inputs;
+    }
+
+    public List<Value> outputs() {
+        return outputs;
+    }
+
+    /** The initializers of the top graph by name. */
+    public Map<String, Value> initializers() {
+        return initializers;
+    }
+
+    /** The values that the then-branch and the else-branch of an If yield, in this order. */
+    public List<List<Value>> branchOutputs(Node owner) {
+        return branchOutputs.get(owner);
+    }
+
+    private void walk(Graph graph, Map<String, Value> scope, List<Branch> branch) {
+        for (Node node : graph.nodes()) {
+            List<Value> operands = new ArrayList<>();
+            for (String name : node.inputs()) {
+                operands.add(name.isEmpty() ? null : resolve(scope, name, node.label()));
+            }
+            if (node.is("If")) {
+                walkBranches(node, scope, branch);
+            } else {
+                for (String captured : captures(node)) {
+                    if (scope.containsKey(captured)) {
+                        operands.add(scope.get(captured));
+                    }
+                }
+            }
+            Tensor constant = constantOf(node);
+            List<Value> results = new ArrayList<>();
+            for (String name : node.outputs()) {
+                Value value = name.isEmpty() ? null : new Value(name, constant);
+                results.add(value);
+                if (value != null) {
+                    scope.put(name, value);
+                }
+            }
+            Op op = new Op(node, java.util.Collections.unmodifiableList(operands), results, branch, ops.size());
+            ops.add(op);
+            for (int i = 0; i < operands.size(); i++) {
+                if (operands.get(i) != null) {
+                    operands.get(i).uses.add(new Use(op, i));
+                }
+            }
+            for (Value value : results) {
+                if (value != null) {
+                    value.producer = op;
+                }
+            }
+        }
+        for (ValueInfo info : graph.values()) {
+            Value value = scope.get(info.name());
+            if (value != null && value.info == null) {
+                value.info = info;
+            }
+        }
+    }
+
+    private void walkBranches(Node node, Map<String, Value> scope, List<Branch> branch) {
+        List<List<Value>> yields = new ArrayList<>();
+        for (String key : List.of("then_branch", "else_branch")) {
+            if (!(node.attributes().get(key) instanceof Attribute.Body body)) {
+                throw new UserException("node " + node.label() + " has no " + key + "; the model is damaged");
+            }
+            Map<String, Value> inner = new HashMap<>(scope);
+            body.graph().initializers().forEach((name, tensor) -> inner.put(name, new Value(name, tensor)));
+            List<Branch> path = new ArrayList<>(branch);
+            path.add(new Branch(node, key.equals("then_branch")));
+            walk(body.graph(), inner, List.copyOf(path));
+            List<Value> values = new ArrayList<>();
+            for (ValueInfo info : body.graph().outputs()) {
+                values.add(resolve(inner, info.name(), node.label()));
+            }
+            yields.add(values);
+        }
+        branchOutputs.put(node, yields);
+    }
+
+    private Value resolve(Map<String, Value> scope, String name, String where) {
+        Value value = scope.get(name);
+        if (value == null) {
+            throw new UserException("the model is damaged: " + where + " reads \"" + name
+                    + "\", which no input, initializer or earlier node defines");
+        }
+        return value;
+    }
+
+    /** Names that the bodies of a node read from outside, in a stable order. */
+    private static TreeSet<String> captures(Node node) {
+        TreeSet<String> names = new TreeSet<>();
+        for (Attribute attribute : node.attributes().values()) {
+            if (attribute instanceof Attribute.Body body) {
+                for (Node inner : body.graph().nodes()) {
+                    names.addAll(inner.inputs());
+                    names.addAll(captures(inner));
+                }
+                body.graph().outputs().forEach(output -> names.add(output.name()));
+                body.graph().nodes().forEach(inner -> names.removeAll(inner.outputs()));
+                body.graph().inputs().forEach(input -> names.remove(input.name()));
+                body.graph().initializers().keySet().forEach(names::remove);
+            }
+        }
+        return names;
+    }
+
+    /** The tensor that a Constant node yields, or null for any other node or a kind that is not a tensor of numbers. */
+    private static Tensor constantOf(Node node) {
+        if (!node.is("Constant") || !node.domain().isEmpty()) {
+            return null;
+        }
+        if (node.attributes().get("value") instanceof Attribute.Constant constant) {
+            return constant.tensor();
+        }
+        if (node.attributes().get("value_int") instanceof Attribute.Int value) {
+            return Tensor.ofIndices(DType.INT64, new long[0], value.value());
+        }
+        if (node.attributes().get("value_ints") instanceof Attribute.Ints value) {
+            return Tensor.ofIndices(DType.INT64, new long[] {value.values().size()}, value.values().stream()
+                    .mapToLong(Long::longValue)
+                    .toArray());
+        }
+        if (node.attributes().get("value_float") instanceof Attribute.Real value) {
+            return Tensor.ofFloats(DType.FLOAT, new long[0], value.value());
+        }
+        return null;
+    }
+}

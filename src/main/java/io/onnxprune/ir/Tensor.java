@@ -1,0 +1,134 @@
+package io.onnxprune.ir;
+
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.Arrays;
+
+/**
+ * A constant tensor: element type, shape and lazily read bytes. {@code opaque} is the serialized form of a tensor that
+ * the tool does not interpret (strings, for example), or null; such a tensor has no bytes.
+ */
+public final class Tensor {
+    private final DType dtype;
+    private final long[] shape;
+    private final Bytes bytes;
+    private final byte[] opaque;
+
+    private Tensor(DType dtype, long[] shape, Bytes bytes, byte[] opaque) {
+        this.dtype = dtype;
+        this.shape = shape.clone();
+        this.bytes = bytes;
+        this.opaque = opaque;
+    }
+
+    /**
+     * A tensor over the given bytes.
+     *
+     * @throws IllegalArgumentException if the bytes do not hold exactly the elements of the shape
+     */
+    public static Tensor of(DType dtype, long[] shape, Bytes bytes) {
+        Tensor tensor = new Tensor(dtype, shape, bytes, null);
+        if (bytes.size() != dtype.bytes(tensor.elements())) {
+            throw new IllegalArgumentException("expected " + dtype.bytes(tensor.elements()) + " bytes for " + dtype
+                    + Arrays.toString(shape) + ", found " + bytes.size());
+        }
+        return tensor;
+    }
+
+    /** A tensor that is only carried through. */
+    public static Tensor opaque(DType dtype, long[] shape, byte[] serialized) {
+        return new Tensor(dtype, shape, null, serialized);
+    }
+
+    /** An int64 or int32 tensor with the given values. */
+    public static Tensor ofIndices(DType dtype, long[] shape, long... values) {
+        ByteBuffer buffer = ByteBuffer.allocate(Math.toIntExact(dtype.bytes(values.length)))
+                .order(ByteOrder.LITTLE_ENDIAN);
+        for (long value : values) {
+            if (dtype == DType.INT32) {
+                buffer.putInt(Math.toIntExact(value));
+            } else {
+                buffer.putLong(value);
+            }
+        }
+        return of(dtype, shape, Bytes.of(buffer.flip()));
+    }
+
+    /** A floating-point tensor with the given values, rounded to {@code dtype}. */
+    public static Tensor ofFloats(DType dtype, long[] shape, float... values) {
+        ByteBuffer buffer = ByteBuffer.allocate(Math.toIntExact(dtype.bytes(values.length)))
+                .order(ByteOrder.LITTLE_ENDIAN);
+        Floats.encode(dtype, values, values.length, buffer);
+        return of(dtype, shape, Bytes.of(buffer.flip()));
+    }
+
+    public DType dtype() {
+        return dtype;
+    }
+
+    public long[] shape() {
+        return shape.clone();
+    }
+
+    public int rank() {
+        return shape.length;
+    }
+
+    public long dim(int axis) {
+        return shape[axis];
+    }
+
+    /** The bytes; null for an opaque tensor. */
+    public Bytes bytes() {
+        return bytes;
+    }
+
+    /** The serialized form of a tensor that is only carried through, else null. */
+    public byte[] opaque() {
+        return opaque;
+    }
+
+    public long elements() {
+        return elements(shape);
+    }
+
+    /** The product of the extents. */
+    public static long elements(long[] shape) {
+        long count = 1;
+        for (long extent : shape) {
+            count = Math.multiplyExact(count, extent);
+        }
+        return count;
+    }
+
+    /** The values of an integer or boolean tensor as longs; for the small tensors that carry sizes. */
+    public long[] toLongs() {
+        ByteBuffer buffer = ByteBuffer.wrap(bytes.toArray()).order(ByteOrder.LITTLE_ENDIAN);
+        long[] values = new long[Math.toIntExact(elements())];
+        for (int i = 0; i < values.length; i++) {
+            values[i] = switch (dtype) {
+                case INT64, UINT64 -> buffer.getLong();
+                case INT32 -> buffer.getInt();
+                case UINT32 -> Integer.toUnsignedLong(buffer.getInt());
+                case INT16 -> buffer.getShort();
+                case UINT16 -> Short.toUnsignedLong(buffer.getShort());
+                case INT8 -> buffer.get();
+                case UINT8, BOOL -> Byte.toUnsignedLong(buffer.get());
+                default -> throw new IllegalStateException("not an integer tensor: " + dtype);
+            };
+        }
+        return values;
+    }
+
+    /** The values of a floating-point tensor, narrowed to float; for small tensors. */
+    public float[] toFloats() {
+        float[] values = new float[Math.toIntExact(elements())];
+        Floats.decode(dtype, ByteBuffer.wrap(bytes.toArray()).order(ByteOrder.LITTLE_ENDIAN), values, values.length);
+        return values;
+    }
+
+    @Override
+    public String toString() {
+        return dtype.name().toLowerCase(java.util.Locale.ROOT) + Arrays.toString(shape);
+    }
+}

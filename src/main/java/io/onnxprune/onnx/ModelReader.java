@@ -1,0 +1,272 @@
+package io.onnxprune.onnx;
+
+import ai.onnx.proto.OnnxMl.AttributeProto;
+import ai.onnx.proto.OnnxMl.GraphProto;
+import ai.onnx.proto.OnnxMl.ModelProto;
+import ai.onnx.proto.OnnxMl.NodeProto;
+import ai.onnx.proto.OnnxMl.OperatorSetIdProto;
+import ai.onnx.proto.OnnxMl.StringStringEntryProto;
+import ai.onnx.proto.OnnxMl.TensorProto;
+import ai.onnx.proto.OnnxMl.TensorShapeProto;
+import ai.onnx.proto.OnnxMl.ValueInfoProto;
+import com.google.protobuf.ByteString;
+import com.google.protobuf.CodedInputStream;
+import com.google.protobuf.InvalidProtocolBufferException;
+import com.google.protobuf.UnsafeByteOperations;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.Bytes;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import java.io.IOException;
+import java.nio.MappedByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * Imports an ONNX file. The file is memory mapped and parsed in place: inline weights are slices of the mapping and
+ * external ones are ranges of their file, so nothing the size of the model comes onto the heap.
+ */
+public final class ModelReader {
+    private final Path file;
+    private final Map<Path, Long> externalSizes = new LinkedHashMap<>();
+    private boolean externalData;
+
+    private ModelReader(Path file) {
+        this.file = file;
+    }
+
+    /**
+     * Reads {@code file}.
+     *
+     * @throws UserException if it is no ONNX model, is cut off, or its external data is missing, short or outside the
+     *     model's folder
+     */
+    public static Model read(Path file) {
+        return new ModelReader(file).read();
+    }
+
+    private Model read() {
+        ModelProto proto = parse();
+        if (!proto.hasGraph() || proto.getGraph().getNodeCount() == 0 && proto.getGraph().getOutputCount() == 0) {
+            throw new UserException(file + " is not an ONNX model: it holds no graph");
+        }
+        Map<String, Long> opsets = new LinkedHashMap<>();
+        for (OperatorSetIdProto opset : proto.getOpsetImportList()) {
+            opsets.put(opset.getDomain().equals("ai.onnx") ? "" : opset.getDomain(), opset.getVersion());
+        }
+        Map<String, String> metadata = new LinkedHashMap<>();
+        for (StringStringEntryProto entry : proto.getMetadataPropsList()) {
+            metadata.put(entry.getKey(), entry.getValue());
+        }
+        Graph graph = graph(proto.getGraph());
+        byte[] rest = proto.toBuilder()
+                .clearIrVersion()
+                .clearOpsetImport()
+                .clearMetadataProps()
+                .clearGraph()
+                .build()
+                .toByteArray();
+        return new Model(proto.getIrVersion(), opsets, graph, metadata, externalData, file, rest);
+    }
+
+    private ModelProto parse() {
+        if (!Files.isRegularFile(file)) {
+            throw new UserException("there is no model file " + file);
+        }
+        try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
+            if (channel.size() == 0) {
+                throw new UserException(file + " is empty");
+            }
+            if (channel.size() > Integer.MAX_VALUE) {
+                throw new UserException(file + " is over 2 GiB, which no ONNX file can be; export it with external data");
+            }
+            MappedByteBuffer mapped = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size());
+            CodedInputStream input = UnsafeByteOperations.unsafeWrap(mapped).newCodedInput();
+            input.enableAliasing(true);
+            input.setRecursionLimit(1000);
+            return ModelProto.parseFrom(input);
+        } catch (InvalidProtocolBufferException e) {
+            throw new UserException(
+                    file + " is not an ONNX model, or is cut off or damaged (" + firstSentence(e.getMessage())
+                            + "); export or download it again",
+                    e);
+        } catch (IOException e) {
+            throw new UserException("cannot read " + file + ": " + e.getMessage(), e);
+        }
+    }
+
+    private static String firstSentence(String text) {
+        int end = text.indexOf(". ");
+        return end < 0 ? text : text.substring(0, end);
+    }
+
+    private Graph graph(GraphProto proto) {
+        Map<String, Tensor> initializers = new LinkedHashMap<>();
+        for (TensorProto tensor : proto.getInitializerList()) {
+            initializers.put(tensor.getName(), tensor(tensor, "initializer \"" + tensor.getName() + '"'));
+        }
+        List<Node> nodes = new ArrayList<>();
+        for (NodeProto node : proto.getNodeList()) {
+            nodes.add(node(node));
+        }
+        byte[] rest = proto.toBuilder()
+                .clearName()
+                .clearInput()
+                .clearOutput()
+                .clearValueInfo()
+                .clearInitializer()
+                .clearNode()
+                .build()
+                .toByteArray();
+        return new Graph(
+                proto.getName(),
+                proto.getInputList().stream().map(ModelReader::valueInfo).toList(),
+                proto.getOutputList().stream().map(ModelReader::valueInfo).toList(),
+                proto.getValueInfoList().stream().map(ModelReader::valueInfo).toList(),
+                initializers,
+                nodes,
+                rest);
+    }
+
+    private Node node(NodeProto proto) {
+        Map<String, Attribute> attributes = new LinkedHashMap<>();
+        for (AttributeProto attribute : proto.getAttributeList()) {
+            attributes.put(attribute.getName(), attribute(attribute, proto));
+        }
+        byte[] rest = proto.toBuilder()
+                .clearName()
+                .clearDomain()
+                .clearOpType()
+                .clearInput()
+                .clearOutput()
+                .clearAttribute()
+                .build()
+                .toByteArray();
+        return new Node(
+                proto.getName(),
+                proto.getDomain(),
+                proto.getOpType(),
+                proto.getInputList(),
+                proto.getOutputList(),
+                attributes,
+                rest);
+    }
+
+    private Attribute attribute(AttributeProto proto, NodeProto node) {
+        if (!proto.getRefAttrName().isEmpty()) {
+            return new Attribute.Opaque(proto.toByteArray());
+        }
+        return switch (proto.getType()) {
+            case INT -> new Attribute.Int(proto.getI());
+            case INTS -> new Attribute.Ints(proto.getIntsList());
+            case FLOAT -> new Attribute.Real(proto.getF());
+            case STRING -> proto.getS().isValidUtf8()
+                    ? new Attribute.Text(proto.getS().toStringUtf8())
+                    : new Attribute.Opaque(proto.toByteArray());
+            case TENSOR -> new Attribute.Constant(
+                    tensor(proto.getT(), "constant of node \"" + node.getName() + '"'));
+            case GRAPH -> new Attribute.Body(graph(proto.getG()));
+            default -> new Attribute.Opaque(proto.toByteArray());
+        };
+    }
+
+    static ValueInfo valueInfo(ValueInfoProto proto) {
+        if (!proto.getType().hasTensorType()) {
+            return new ValueInfo(proto.getName(), DType.UNDEFINED, null, proto.toByteArray());
+        }
+        DType dtype = DType.of(proto.getType().getTensorType().getElemType());
+        List<ValueInfo.Extent> shape = null;
+        if (proto.getType().getTensorType().hasShape()) {
+            shape = new ArrayList<>();
+            for (TensorShapeProto.Dimension dim :
+                    proto.getType().getTensorType().getShape().getDimList()) {
+                shape.add(
+                        dim.hasDimValue()
+                                ? ValueInfo.Extent.of(dim.getDimValue())
+                                : new ValueInfo.Extent(-1, dim.getDimParam()));
+            }
+        }
+        return new ValueInfo(proto.getName(), dtype, shape, proto.toByteArray());
+    }
+
+    private Tensor tensor(TensorProto proto, String where) {
+        DType dtype = DType.of(proto.getDataType());
+        long[] shape = proto.getDimsList().stream().mapToLong(Long::longValue).toArray();
+        if (proto.getDataLocation() == TensorProto.DataLocation.EXTERNAL) {
+            externalData = true;
+            return Tensor.of(dtype, shape, external(proto, dtype, shape, where));
+        }
+        if (dtype.bits() == 0 || proto.hasSegment()) {
+            return Tensor.opaque(dtype, shape, proto.toByteArray());
+        }
+        long expected = dtype.bytes(Tensor.elements(shape));
+        ByteString raw = proto.hasRawData() ? proto.getRawData() : TensorFields.toRawData(proto, dtype, shape);
+        if (raw.size() != expected) {
+            throw new UserException(where + " of " + file + " holds " + raw.size() + " bytes where its shape needs "
+                    + expected + "; the file is damaged");
+        }
+        return Tensor.of(dtype, shape, Bytes.of(raw.asReadOnlyByteBuffer()));
+    }
+
+    private Bytes external(TensorProto proto, DType dtype, long[] shape, String where) {
+        Map<String, String> entries = new LinkedHashMap<>();
+        for (StringStringEntryProto entry : proto.getExternalDataList()) {
+            entries.put(entry.getKey(), entry.getValue());
+        }
+        String location = entries.getOrDefault("location", "");
+        Path folder = file.toAbsolutePath().getParent().normalize();
+        Path data = folder.resolve(location).normalize();
+        if (location.isEmpty() || Path.of(location).isAbsolute() || !data.startsWith(folder)) {
+            throw new UserException(where + " of " + file + " keeps its data in \"" + location
+                    + "\", which is not inside the model's folder; refused, move the data beside the model");
+        }
+        long fileSize = externalSizes.computeIfAbsent(data, path -> {
+            try {
+                return Files.size(path);
+            } catch (IOException e) {
+                throw new UserException("the external data file " + path + " of " + file
+                        + " is missing; put it back beside the model", e);
+            }
+        });
+        long offset = number(entries, "offset", 0, where);
+        long expected = dtype.bytes(Tensor.elements(shape));
+        long length = number(entries, "length", expected, where);
+        if (dtype.bits() == 0) {
+            throw new UserException(where + " of " + file + " has element type code " + proto.getDataType()
+                    + ", which this version does not know");
+        }
+        if (length != expected) {
+            throw new UserException(where + " of " + file + " declares " + length + " bytes of external data where its"
+                    + " shape needs " + expected + "; the model is damaged");
+        }
+        if (offset < 0 || offset + length > fileSize) {
+            throw new UserException("the external data file " + data + " is too short (" + fileSize + " bytes) for "
+                    + where + ", which needs bytes " + offset + " to " + (offset + length) + "; download it again");
+        }
+        return Bytes.of(data, offset, length);
+    }
+
+    private long number(Map<String, String> entries, String key, long missing, String where) {
+        String text = entries.get(key);
+        if (text == null) {
+            return missing;
+        }
+        try {
+            return Long.parseLong(text);
+        } catch (NumberFormatException e) {
+            throw new UserException(
+                    where + " of " + file + " has an external data " + key + " that is no number: " + text, e);
+        }
+    }
+}

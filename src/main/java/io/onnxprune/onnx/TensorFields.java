@@ -1,0 +1,57 @@
+package io.onnxprune.onnx;
+
+import ai.onnx.proto.OnnxMl.TensorProto;
+import com.google.protobuf.ByteString;
+import com.google.protobuf.UnsafeByteOperations;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Tensor;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+
+/** Converts the typed value fields of a TensorProto (float_data, int32_data, ...) to the bytes of raw_data. */
+final class TensorFields {
+    private TensorFields() {}
+
+    /** See the field comments of TensorProto in onnx.proto for which type is kept in which field. */
+    static ByteString toRawData(TensorProto proto, DType dtype, long[] shape) {
+        ByteBuffer raw = ByteBuffer.allocate(Math.toIntExact(dtype.bytes(Tensor.elements(shape))))
+                .order(ByteOrder.LITTLE_ENDIAN);
+        switch (dtype) {
+            case FLOAT, COMPLEX64 -> {
+                for (int i = 0; i < proto.getFloatDataCount() && raw.remaining() >= 4; i++) {
+                    raw.putFloat(proto.getFloatData(i));
+                }
+            }
+            case DOUBLE, COMPLEX128 -> {
+                for (int i = 0; i < proto.getDoubleDataCount() && raw.remaining() >= 8; i++) {
+                    raw.putDouble(proto.getDoubleData(i));
+                }
+            }
+            case INT64 -> {
+                for (int i = 0; i < proto.getInt64DataCount() && raw.remaining() >= 8; i++) {
+                    raw.putLong(proto.getInt64Data(i));
+                }
+            }
+            case UINT32, UINT64 -> {
+                for (int i = 0; i < proto.getUint64DataCount() && raw.remaining() >= dtype.bits() / 8; i++) {
+                    put(raw, dtype.bits(), proto.getUint64Data(i));
+                }
+            }
+            default -> {
+                for (int i = 0; i < proto.getInt32DataCount() && raw.remaining() >= Math.max(1, dtype.bits() / 8); i++) {
+                    put(raw, dtype.bits(), proto.getInt32Data(i));
+                }
+            }
+        }
+        return UnsafeByteOperations.unsafeWrap(raw.flip());
+    }
+
+    private static void put(ByteBuffer raw, int bits, long value) {
+        switch (bits) {
+            case 64 -> raw.putLong(value);
+            case 32 -> raw.putInt((int) value);
+            case 16 -> raw.putShort((short) value);
+            default -> raw.put((byte) value);
+        }
+    }
+}

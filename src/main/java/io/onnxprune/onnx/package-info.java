@@ -1,0 +1,2 @@
+/** Reading and writing ONNX files: the only place that knows protobuf, external data and the 2 GiB limits. */
+package io.onnxprune.onnx;
