@@ -36,7 +36,7 @@ final class ContractionRules {
         }
         Dim inner = a.remove(a.size() - 1);
         c.unifyBroadcast(inner, b.remove(Math.max(0, b.size() - 2)));
-        c.contraction(inner, c.isConstant(0) || c.isConstant(1));
+        c.contraction(inner, c.isWeight(0) || c.isWeight(1));
         if (!b.isEmpty()) {
             c.unifyBroadcast(b.remove(b.size() - 1), out.remove(out.size() - 1));
         }
@@ -54,7 +54,7 @@ final class ContractionRules {
         Dim[] a = c.in(0);
         Dim[] b = c.in(1);
         c.unifyBroadcast(a[1 - transposeA], b[transposeB]);
-        c.contraction(a[1 - transposeA], c.isConstant(0) || c.isConstant(1));
+        c.contraction(a[1 - transposeA], c.isWeight(0) || c.isWeight(1));
         c.unifyBroadcast(a[transposeA], c.out(0)[0]);
         c.unifyBroadcast(b[1 - transposeB], c.out(0)[1]);
         ElementwiseRules.align(c, c.in(2), c.out(0));
@@ -82,7 +82,7 @@ final class ContractionRules {
         }
         letters.forEach((letter, dim) -> {
             if (sides[1].indexOf(letter) < 0) {
-                c.contraction(dim, c.isConstant(0) || terms.length > 1 && c.isConstant(1));
+                c.contraction(dim, c.isWeight(0) || terms.length > 1 && c.isWeight(1));
             }
         });
     }

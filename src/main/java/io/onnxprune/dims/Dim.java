@@ -23,6 +23,12 @@ public abstract sealed class Dim {
     public interface Keep {
         int[] kept(Atom atom);
 
+        /** How many indices of {@code atom} stay; -1 for all of them. */
+        default long count(Atom atom) {
+            int[] kept = kept(atom);
+            return kept == null ? -1 : kept.length;
+        }
+
         /** Everything stays. */
         Keep ALL = atom -> null;
     }
@@ -114,8 +120,8 @@ public abstract sealed class Dim {
             if (binding != null) {
                 return binding.size(run, keep);
             }
-            int[] kept = keep.kept(this);
-            return kept == null ? size[run] : kept.length;
+            long count = keep.count(this);
+            return count < 0 ? size[run] : count;
         }
 
         @Override

@@ -7,7 +7,19 @@ import java.util.List;
 final class IndexRules {
     private static final String LOOKED_UP = "looked up by index (a vocabulary or position table)";
 
+    private static final String RANKED = "ranked by top-k";
+
     private IndexRules() {}
+
+    /** Whether the pin says that indices select along this dimension: a vocabulary or a position table. */
+    static boolean isLookedUp(Dim.Atom atom) {
+        return atom.pin() != null && atom.pin().startsWith(LOOKED_UP);
+    }
+
+    /** Whether the pin says that top-k chooses among its indices: experts of a mixture. */
+    static boolean isRanked(Dim.Atom atom) {
+        return atom.pin() != null && atom.pin().startsWith(RANKED);
+    }
 
     static void register(OperatorRules.Table table) {
         table.onnx(IndexRules::slice, "Slice");
@@ -187,8 +199,13 @@ final class IndexRules {
         Dim[] out = c.out(0);
         int depth = Math.toIntExact(indices[indices.length - 1].size(0));
         int batch = (int) c.node().intAttribute("batch_dims", 0);
+        long[] constant = c.constants(1);
         for (int i = batch; i < batch + depth; i++) {
-            c.pin(data[i], LOOKED_UP);
+            if (constant != null && constant.length == 1 && !data[i].isDynamic()) {
+                selectOne(c, data[i], constant[0]);
+            } else {
+                c.pin(data[i], LOOKED_UP);
+            }
         }
         c.pin(indices[indices.length - 1], "components of an index");
         for (int i = 0; i < indices.length - 1; i++) {
@@ -245,8 +262,8 @@ final class IndexRules {
             Dim[] out = c.out(output);
             for (int i = 0; out != null && i < in.length; i++) {
                 if (i == axis) {
-                    c.pin(in[i], "ranked by top-k");
-                    c.pin(out[i], "ranked by top-k");
+                    c.pin(in[i], RANKED);
+                    c.pin(out[i], RANKED);
                 } else {
                     c.unifyBroadcast(in[i], out[i]);
                 }

@@ -19,7 +19,12 @@ public final class Notes {
     public record Mean(Op op, int input, List<Integer> axes) {}
 
     /** Softmax or fused attention: a distribution over {@code axis} for each index of {@code batch}. */
-    public record Distribution(Op op, List<Dim> batch, Dim axis) {}
+    public record Distribution(Op op, List<Dim> batch, Dim axis) {
+        /** Attention distributes over positions, whose number varies; a router distributes over experts. */
+        boolean overPositions() {
+            return axis.isDynamic() || axis.isOne();
+        }
+    }
 
     /** A sum of products over {@code dim}, with a constant operand (a linear layer) or between two activations. */
     public record Contraction(Op op, Dim dim, boolean withConstant) {}

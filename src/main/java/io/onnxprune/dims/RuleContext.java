@@ -5,12 +5,16 @@ import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Set;
 
 /**
  * What an operator rule sees and may do: the dimensions of its operands, unification, pins, and notes for the stages
  * that follow (which numbers encode sizes, what is reduced over, where attention is).
  */
 final class RuleContext {
+    private static final Set<String> WEIGHT_PRESERVING = Set.of(
+            "Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Gather", "GatherND", "DequantizeLinear");
+
     private final DimensionAnalysis analysis;
     private final Op op;
 
@@ -45,6 +49,18 @@ final class RuleContext {
 
     boolean isConstant(int index) {
         Value value = op.input(index);
+        return value != null && value.constant() != null;
+    }
+
+    /** Whether an operand is a weight: a constant, or one that was only moved, cast or selected from. */
+    boolean isWeight(int index) {
+        Value value = op.input(index);
+        while (value != null && value.constant() == null && value.producer() != null) {
+            if (!WEIGHT_PRESERVING.contains(value.producer().node().op())) {
+                return false;
+            }
+            value = value.producer().input(0);
+        }
         return value != null && value.constant() != null;
     }
 

@@ -106,11 +106,12 @@ final class TraceGraph {
         }
         Value weight = op.input(1);
         if (node.is("MatMul") && isLarge(weight) && weight.constant().rank() == 2) {
-            outerProduct(op, weight.constant().dim(1));
+            outerProduct(op, weight.constant().dim(0), weight.constant().dim(1));
         } else if (node.is("Gemm") && isLarge(weight) && node.intAttribute("transA", 0) == 0) {
-            outerProduct(op, weight.constant().dim(node.intAttribute("transB", 0) == 0 ? 1 : 0));
+            int rows = (int) node.intAttribute("transB", 0);
+            outerProduct(op, weight.constant().dim(rows), weight.constant().dim(1 - rows));
         } else if (node.is("MatMulNBits")) {
-            outerProduct(op, node.intAttribute("N", 0));
+            outerProduct(op, node.intAttribute("K", 0), node.intAttribute("N", 0));
         } else if (node.is("Gather")
                 && isLarge(op.input(0))
                 && op.input(0).constant().dtype().isFloat()
@@ -132,20 +133,11 @@ final class TraceGraph {
         return value != null && value.constant() != null && value.constant().elements() >= LARGE;
     }
 
-    /** x[.., K] · W[K, N], shape only: (Σ_K x) ⊗ c[N]. */
-    private void outerProduct(Op op, long columns) {
-        String sum = name();
-        String x = read(op.input(0));
-        if (program.model().opset() >= 13) {
-            emit("ReduceSum", List.of(x, indices(-1)), sum, Map.of("keepdims", new Attribute.Int(1)));
-        } else {
-            emit(
-                    "ReduceSum",
-                    List.of(x),
-                    sum,
-                    Map.of("keepdims", new Attribute.Int(1), "axes", new Attribute.Ints(List.of(-1L))));
-        }
-        emit("Mul", List.of(sum, filled(DType.FLOAT, columns)), output(op.output(0)), Map.of());
+    /** x[.., K] · W[K, N], shape only: (x · c[K, 1]) ⊗ c[N]. */
+    private void outerProduct(Op op, long rows, long columns) {
+        String column = name();
+        emit("MatMul", List.of(read(op.input(0)), filled(DType.FLOAT, rows, 1)), column, Map.of());
+        emit("Mul", List.of(column, filled(DType.FLOAT, columns)), output(op.output(0)), Map.of());
     }
 
     /** W[V, D] gathered at indices, shape only. */

@@ -1,0 +1,227 @@
+package io.onnxprune.dims;
+
+import io.onnxprune.ir.Program;
+import io.onnxprune.ir.Program.Branch;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Deque;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/**
+ * The residual stream of a decoder: the values joined by additions {@code x + f(x)}, the width that they share, and the
+ * blocks {@code f} between them, grouped into layers.
+ */
+public final class ResidualStream {
+    /**
+     * One residual branch.
+     *
+     * @param add the addition, plain or inside a fused skip normalisation
+     * @param base the operand that carries the stream
+     * @param branch the operand that the block computes
+     * @param ops the applications inside the block
+     * @param attention whether the block mixes positions
+     * @param layer index of its layer
+     */
+    public record Block(Op add, Value base, Value branch, Set<Op> ops, boolean attention, int layer) {}
+
+    private final DimensionAnalysis analysis;
+    private final List<Dim.Atom> width;
+    private final List<Block> blocks = new ArrayList<>();
+
+    private ResidualStream(DimensionAnalysis analysis) {
+        this.analysis = analysis;
+        this.width = findWidth();
+        if (!width.isEmpty()) {
+            findBlocks();
+        }
+    }
+
+    static ResidualStream of(DimensionAnalysis analysis) {
+        return new ResidualStream(analysis);
+    }
+
+    /** The variables of the hidden dimension, one unless the width is made of blocks; empty without residual additions. */
+    public List<Dim.Atom> width() {
+        return width;
+    }
+
+    /** All blocks in program order; a model with branches has those of each branch. */
+    public List<Block> blocks() {
+        return blocks;
+    }
+
+    public int layers() {
+        return blocks.stream().mapToInt(block -> block.layer + 1).max().orElse(0);
+    }
+
+    private static boolean isAddition(Op op) {
+        return op.node().is("Add") && op.node().domain().isEmpty() || isSkipNormalization(op);
+    }
+
+    /** Whether the application adds its first two operands and normalises the sum. */
+    public static boolean isSkipNormalization(Op op) {
+        return op.node().is("SkipLayerNormalization") || op.node().is("SkipSimplifiedLayerNormalization");
+    }
+
+    private boolean joinsActivations(Op op) {
+        return isAddition(op)
+                && op.input(0) != null
+                && op.input(1) != null
+                && op.input(0).constant() == null
+                && op.input(1).constant() == null
+                && !lastAxis(op.input(0)).isEmpty()
+                && lastAxis(op.input(0)).equals(lastAxis(op.input(1)));
+    }
+
+    /** The variables of the last axis; empty if it is dynamic. */
+    private List<Dim.Atom> lastAxis(Value value) {
+        Dim[] dims = analysis.dims(value);
+        boolean fixed = dims != null && dims.length >= 2 && !dims[dims.length - 1].isDynamic();
+        return fixed ? List.copyOf(dims[dims.length - 1].atoms()) : List.of();
+    }
+
+    private List<Dim.Atom> findWidth() {
+        Map<List<Dim.Atom>, Integer> votes = new HashMap<>();
+        for (Op op : analysis.program().ops()) {
+            if (joinsActivations(op) && (reaches(op.input(0), op.input(1)) || reaches(op.input(1), op.input(0)))) {
+                votes.merge(lastAxis(op.input(0)), 1, Integer::sum);
+            }
+        }
+        return votes.entrySet().stream()
+                .max(Map.Entry.comparingByValue())
+                .map(Map.Entry::getKey)
+                .orElse(List.of());
+    }
+
+    /** Whether {@code to} is computed from {@code from}, by more than its shape. */
+    private boolean reaches(Value from, Value to) {
+        int first = from.producer() == null ? -1 : from.producer().index();
+        Set<Value> seen = new HashSet<>();
+        Deque<Value> open = new ArrayDeque<>(List.of(to));
+        while (!open.isEmpty()) {
+            Value value = open.pop();
+            if (value == from) {
+                return true;
+            }
+            boolean data = analysis.trace().dtype(value).isFloat();
+            if (data && value.producer() != null && value.producer().index() > first && seen.add(value)) {
+                value.producer().inputs().stream()
+                        .filter(input -> input != null)
+                        .forEach(open::push);
+            }
+        }
+        return false;
+    }
+
+    private void findBlocks() {
+        Set<Op> attention = new HashSet<>();
+        analysis.notes().distributions().stream()
+                .filter(Notes.Distribution::overPositions)
+                .forEach(distribution -> attention.add(distribution.op()));
+        Set<Value> stream = new HashSet<>();
+        Set<Value> fromStream = new HashSet<>();
+        Map<List<Branch>, LayerCounter> counters = new HashMap<>();
+        for (Op op : analysis.program().ops()) {
+            boolean tainted = op.inputs().stream().anyMatch(fromStream::contains);
+            if (joinsActivations(op) && lastAxis(op.input(0)).equals(width)) {
+                int base = baseOperand(op, stream, fromStream);
+                if (base >= 0) {
+                    if (stream.add(op.input(base))) {
+                        fromStream.add(op.input(base));
+                        taintUpTo(op, fromStream);
+                    }
+                    Set<Op> inside = inside(op.input(1 - base), stream, fromStream);
+                    boolean mixes = inside.stream().anyMatch(attention::contains);
+                    boolean feedsForward = !mixes || containsForward(inside);
+                    int layer = counters.computeIfAbsent(op.branch(), key -> new LayerCounter())
+                            .next(mixes, feedsForward);
+                    blocks.add(new Block(op, op.input(base), op.input(1 - base), inside, mixes, layer));
+                    stream.add(sum(op));
+                    tainted = true;
+                }
+            }
+            if (tainted) {
+                op.outputs().stream().filter(value -> value != null).forEach(fromStream::add);
+            }
+        }
+    }
+
+    /** The output that holds the sum itself; for a last skip normalisation that does not yield it, the result. */
+    static Value sum(Op op) {
+        return isSkipNormalization(op) && op.output(3) != null ? op.output(3) : op.output(0);
+    }
+
+    private int baseOperand(Op op, Set<Value> stream, Set<Value> fromStream) {
+        for (int base = 0; base < 2; base++) {
+            if (stream.contains(op.input(base)) && fromStream.contains(op.input(1 - base))
+                    || !stream.contains(op.input(1 - base)) && reaches(op.input(base), op.input(1 - base))) {
+                return base;
+            }
+        }
+        return -1;
+    }
+
+    /** Marks everything before {@code op} that is computed from a value of {@code fromStream}. */
+    private void taintUpTo(Op op, Set<Value> fromStream) {
+        for (Op earlier : analysis.program().ops().subList(0, op.index() + 1)) {
+            if (earlier.inputs().stream().anyMatch(fromStream::contains)) {
+                earlier.outputs().stream().filter(value -> value != null).forEach(fromStream::add);
+            }
+        }
+    }
+
+    private static Set<Op> inside(Value branch, Set<Value> stream, Set<Value> fromStream) {
+        Set<Op> inside = new LinkedHashSet<>();
+        Deque<Value> open = new ArrayDeque<>(List.of(branch));
+        while (!open.isEmpty()) {
+            Value value = open.pop();
+            if (value.producer() != null
+                    && fromStream.contains(value)
+                    && !stream.contains(value)
+                    && !stream.contains(sum(value.producer()))
+                    && inside.add(value.producer())) {
+                value.producer().inputs().stream()
+                        .filter(input -> input != null)
+                        .forEach(open::push);
+            }
+        }
+        return inside;
+    }
+
+    /** Whether an attention block also holds a feed-forward part: products that the attention does not feed. */
+    private boolean containsForward(Set<Op> inside) {
+        Set<Dim.Atom> heads = new HashSet<>();
+        analysis.notes().distributions().stream()
+                .filter(distribution -> inside.contains(distribution.op()))
+                .forEach(distribution -> distribution.batch().forEach(dim -> heads.addAll(dim.atoms())));
+        return analysis.notes().contractions().stream()
+                .filter(contraction -> inside.contains(contraction.op()) && contraction.withConstant())
+                .anyMatch(contraction -> contraction.dim().atoms().stream()
+                        .noneMatch(atom -> width.contains(atom) || heads.contains(atom)));
+    }
+
+    /** A layer holds at most one attention and one feed-forward block, in either order. */
+    private static final class LayerCounter {
+        private int layer;
+        private boolean attention;
+        private boolean forward;
+
+        int next(boolean mixes, boolean feedsForward) {
+            if (attention && mixes || forward && feedsForward) {
+                layer++;
+                attention = false;
+                forward = false;
+            }
+            attention |= mixes;
+            forward |= feedsForward;
+            return layer;
+        }
+    }
+}

@@ -1,0 +1,235 @@
+package io.onnxprune.dims;
+
+import io.onnxprune.dims.DimensionAnalysis.Member;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/**
+ * Names what dimension inference found: the role and the layer of every dimension that weights carry. Roles follow from
+ * where a dimension occurs: heads index the distributions of attention, the hidden dimension runs through the residual
+ * additions, FFN channels are summed over by one linear layer and made by another.
+ */
+public final class Structure {
+    private final DimensionAnalysis analysis;
+    private final ResidualStream stream;
+    private final Map<Dim.Atom, List<Member>> members;
+    private final Map<Dim.Atom, Role> roles = new HashMap<>();
+    private final List<Dimension> dimensions = new ArrayList<>();
+
+    private Structure(DimensionAnalysis analysis) {
+        this.analysis = analysis;
+        this.stream = ResidualStream.of(analysis);
+        this.members = analysis.members();
+        assignRoles();
+        pinInterface();
+        pinPackedTensors();
+        nameDimensions();
+    }
+
+    public static Structure of(DimensionAnalysis analysis) {
+        return new Structure(analysis);
+    }
+
+    public DimensionAnalysis analysis() {
+        return analysis;
+    }
+
+    public ResidualStream stream() {
+        return stream;
+    }
+
+    /** Dimensions that weights carry, by role and layer. Those of extent one are left out. */
+    public List<Dimension> dimensions() {
+        return dimensions;
+    }
+
+    /** The role of any atom; {@link Role#OTHER} if nothing is known. */
+    public Role role(Dim.Atom atom) {
+        return roles.getOrDefault(atom, Role.OTHER);
+    }
+
+    private void assignRoles() {
+        for (Notes.Distribution distribution : analysis.notes().distributions()) {
+            if (!distribution.overPositions()) {
+                continue;
+            }
+            List<Dim.Atom> heads = new ArrayList<>();
+            distribution.batch().forEach(dim -> dim.atoms().stream()
+                    .filter(atom -> !atom.isDynamic() && atom.size(0) > 1)
+                    .forEach(heads::add));
+            for (int i = 0; i < heads.size(); i++) {
+                boolean alone = heads.size() == 1;
+                roles.putIfAbsent(heads.get(i), alone ? Role.HEADS : i == 0 ? Role.KV_HEADS : Role.QUERY_HEADS);
+            }
+        }
+        stream.width().forEach(atom -> roles.put(atom, Role.HIDDEN));
+        assignHeadSizes();
+        assignTables();
+        Set<Dim.Atom> contracted = new HashSet<>();
+        analysis.notes().contractions().stream()
+                .filter(Notes.Contraction::withConstant)
+                .forEach(contraction -> contracted.addAll(contraction.dim().atoms()));
+        members.forEach((atom, places) -> {
+            long matrices =
+                    places.stream().filter(place -> place.tensor().rank() >= 2).count();
+            boolean whole = atom.pin() == null
+                    || places.stream().anyMatch(place -> place.dim().resolve() == atom);
+            if (contracted.contains(atom) && matrices >= 2 && whole && !atom.isDynamic()) {
+                roles.putIfAbsent(atom, Role.FFN);
+            }
+        });
+    }
+
+    private void assignHeadSizes() {
+        Set<Dim.Atom> scores = new HashSet<>();
+        analysis.notes().contractions().stream()
+                .filter(contraction -> !contraction.withConstant())
+                .forEach(contraction -> scores.addAll(contraction.dim().atoms()));
+        Set<Dim.Atom> perHead = new LinkedHashSet<>();
+        members.values().forEach(places -> places.forEach(place -> collectInsideHeads(place.dim().resolve(), perHead)));
+        for (Dim.Atom atom : perHead) {
+            roles.putIfAbsent(atom, scores.contains(atom) ? Role.QK_HEAD_DIM : Role.V_HEAD_DIM);
+        }
+        scores.stream().filter(atom -> !atom.isDynamic()).forEach(atom -> roles.putIfAbsent(atom, Role.QK_HEAD_DIM));
+    }
+
+    /** Factors beside a head count in one axis are components of a head. */
+    private void collectInsideHeads(Dim dim, Set<Dim.Atom> found) {
+        if (dim instanceof Dim.Sum sum) {
+            sum.parts().forEach(part -> collectInsideHeads(part.resolve(), found));
+        } else if (dim instanceof Dim.Product product) {
+            boolean heads = product.atoms().stream().anyMatch(this::isHeads);
+            if (heads) {
+                found.addAll(product.factors().get(product.factors().size() - 1).atoms());
+                found.removeIf(this::isHeads);
+            } else {
+                product.factors().forEach(factor -> collectInsideHeads(factor.resolve(), found));
+            }
+        }
+    }
+
+    private boolean isHeads(Dim.Atom atom) {
+        Role role = roles.get(atom);
+        return role == Role.HEADS || role == Role.KV_HEADS || role == Role.QUERY_HEADS;
+    }
+
+    /** Vocabulary: the looked-up axis of the largest table of hidden vectors, and the last axis of the logits. */
+    private void assignTables() {
+        Dim.Atom vocabulary = null;
+        for (Map.Entry<Dim.Atom, List<Member>> entry : members.entrySet()) {
+            Dim.Atom atom = entry.getKey();
+            boolean table = IndexRules.isLookedUp(atom)
+                    && entry.getValue().stream().anyMatch(this::isBesideWidth);
+            if (table && (vocabulary == null || atom.size(0) > vocabulary.size(0))) {
+                vocabulary = atom;
+            }
+            if (IndexRules.isRanked(atom)) {
+                roles.putIfAbsent(atom, Role.EXPERTS);
+            }
+        }
+        if (vocabulary != null) {
+            roles.putIfAbsent(vocabulary, Role.VOCABULARY);
+        }
+        for (Value output : analysis.program().outputs()) {
+            Dim[] dims = analysis.dims(output);
+            if (dims != null && dims.length > 0 && dims.length <= 3) {
+                for (Dim.Atom atom : dims[dims.length - 1].atoms()) {
+                    if (vocabulary != null && atom.size(0) == vocabulary.size(0)) {
+                        roles.putIfAbsent(atom, Role.VOCABULARY);
+                    }
+                }
+            }
+        }
+    }
+
+    private boolean isBesideWidth(Member place) {
+        Dim[] dims = analysis.operand(place.use().op(), place.use().input());
+        return dims.length == 2 && stream.width().containsAll(dims[1 - place.axis()].atoms());
+    }
+
+    /** Axes of graph inputs and outputs are a promise to the caller, except those of the attention cache. */
+    private void pinInterface() {
+        for (Value output : analysis.program().outputs()) {
+            pinInterface(output, "graph output");
+        }
+        for (Value input : analysis.program().inputs()) {
+            pinInterface(input, "graph input");
+        }
+    }
+
+    private void pinInterface(Value value, String what) {
+        Dim[] dims = analysis.dims(value);
+        if (dims == null) {
+            return;
+        }
+        for (Dim dim : dims) {
+            for (Dim.Atom atom : dim.atoms()) {
+                Role role = role(atom);
+                if (!isHeads(atom) && role != Role.QK_HEAD_DIM && role != Role.V_HEAD_DIM) {
+                    atom.pin("an axis of " + what + " \"" + value.name() + '"');
+                }
+            }
+        }
+    }
+
+    private void pinPackedTensors() {
+        members.forEach((atom, places) -> places.forEach(place -> {
+            if (place.tensor().dtype().bits() < 8) {
+                atom.pin("weights packed below a byte at node " + place.use().op().node().label());
+            }
+        }));
+    }
+
+    private void nameDimensions() {
+        Map<Op, Integer> layers = new HashMap<>();
+        stream.blocks().forEach(block -> block.ops().forEach(op -> layers.putIfAbsent(op, block.layer())));
+        List<Dimension> found = new ArrayList<>();
+        members.forEach((atom, places) -> {
+            List<Member> weights = places.stream()
+                    .filter(place -> isWeight(place))
+                    .toList();
+            if (!weights.isEmpty() && atom.size(0) > 1 && !atom.isDynamic()) {
+                found.add(new Dimension(
+                        "", role(atom), layer(atom, weights, layers), atom, (int) atom.size(0), weights, atom.pin()));
+            }
+        });
+        found.sort(Comparator.comparing(Dimension::role).thenComparing(Dimension::layer));
+        Map<String, Integer> counts = new LinkedHashMap<>();
+        found.forEach(dimension -> counts.merge(baseName(dimension), 1, Integer::sum));
+        Map<String, Integer> used = new HashMap<>();
+        for (Dimension d : found) {
+            String base = baseName(d);
+            String name = counts.get(base) == 1 ? base : base + "." + used.merge(base, 1, Integer::sum);
+            dimensions.add(new Dimension(name, d.role(), d.layer(), d.atom(), d.size(), d.members(), d.pin()));
+        }
+    }
+
+    private static boolean isWeight(Member member) {
+        boolean quantised = member.tensor().dtype().bits() <= 8 && member.tensor().rank() >= 1;
+        return member.tensor().dtype().isFloat() || quantised;
+    }
+
+    private static String baseName(Dimension dimension) {
+        return dimension.role().key() + (dimension.layer() < 0 ? "" : "." + dimension.layer());
+    }
+
+    /** The layer of the blocks that use the dimension, or -1 if there are several or none. */
+    private int layer(Dim.Atom atom, List<Member> places, Map<Op, Integer> layers) {
+        if (stream.width().contains(atom)) {
+            return -1;
+        }
+        Set<Integer> found = new HashSet<>();
+        places.forEach(place -> found.add(layers.getOrDefault(place.use().op(), -1)));
+        found.remove(-1);
+        return found.size() == 1 ? found.iterator().next() : -1;
+    }
+}

@@ -1,0 +1,50 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Structure;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.Map;
+
+/**
+ * Which units of which dimension stay, by dimension name; what is not named stays whole. Plain data: it can be written,
+ * read, edited and applied later.
+ *
+ * @param model hash of the model that it was made for; empty if unknown
+ * @param keep kept indices of each named dimension, ascending
+ * @param layers kept layers, ascending, or null for all
+ * @param blocks kept residual blocks (attention or feed-forward), ascending, or null for all
+ */
+@SuppressWarnings("ArrayRecordComponent") // plain data, never compared
+public record Plan(String model, Map<String, int[]> keep, int[] layers, int[] blocks) {
+    public Plan {
+        keep = new LinkedHashMap<>(keep);
+    }
+
+    /** A plan that removes nothing. */
+    public static Plan keepAll(String model) {
+        return new Plan(model, Map.of(), null, null);
+    }
+
+    /** The kept indices by variable, for the structure that the plan was made for. */
+    public Dim.Keep keep(Structure structure) {
+        Map<Dim.Atom, int[]> byAtom = new HashMap<>();
+        for (Dimension dimension : structure.dimensions()) {
+            int[] kept = keep.get(dimension.name());
+            if (kept != null && kept.length < dimension.size()) {
+                byAtom.put(dimension.atom(), kept);
+            }
+        }
+        return byAtom::get;
+    }
+
+    /** Whether residual block {@code index}, in layer {@code layer}, is removed. */
+    public boolean removesBlock(int index, int layer) {
+        return layers != null && !contains(layers, layer) || blocks != null && !contains(blocks, index);
+    }
+
+    private static boolean contains(int[] sorted, int value) {
+        return java.util.Arrays.binarySearch(sorted, value) >= 0;
+    }
+}
