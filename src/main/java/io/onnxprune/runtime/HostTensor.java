@@ -4,6 +4,7 @@ import ai.onnxruntime.platform.Fp16Conversions;
 import io.onnxprune.ir.DType;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.nio.FloatBuffer;
 import java.util.Arrays;
 import java.util.Objects;
 
@@ -163,6 +164,16 @@ public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
             };
         }
         return values;
+    }
+
+    /**
+     * The elements of a floating-point tensor as float32, as {@link #toFloats} gives them, but without a copy where they
+     * are float32 already.
+     *
+     * @throws IllegalArgumentException when the elements are not floating-point numbers
+     */
+    public FloatBuffer asFloats() {
+        return dtype == DType.FLOAT ? bytes().asFloatBuffer() : FloatBuffer.wrap(toFloats());
     }
 
     @Override

@@ -2,7 +2,6 @@ package io.onnxprune.runtime;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
-import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import ai.onnx.proto.OnnxMl.GraphProto;
 import ai.onnx.proto.OnnxMl.ModelProto;
@@ -31,7 +30,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 class OnnxRuntimeTest {
     private static final OnnxRuntime RUNTIME = OnnxRuntime.open(RuntimeOptions.cpu());
-    private static final Path MODELS = Path.of("../shared/models");
+    private static final Path MODELS = Path.of("testmodels");
 
     @Test
     void theNativeLibraryCanTrain() {
@@ -80,7 +79,6 @@ class OnnxRuntimeTest {
     @ValueSource(booleans = {true, false})
     void weightsOfARealModelCanBeSuppliedFromAMappedFile(boolean optimize, @TempDir Path folder) throws IOException {
         Path file = MODELS.resolve("stories-llama/model.onnx");
-        assumeTrue(Files.exists(file), file + " is absent");
         ModelProto.Builder model = ModelProto.parseFrom(Files.readAllBytes(file)).toBuilder();
         Map<String, HostTensor> weights = moveWeights(model.getGraphBuilder(), folder.resolve("weights"));
         assertThat(weights).hasSizeGreaterThan(20);

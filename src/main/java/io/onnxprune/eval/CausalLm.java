@@ -1,0 +1,259 @@
+package io.onnxprune.eval;
+
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.DType;
+import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.Outputs;
+import io.onnxprune.runtime.Session;
+import java.nio.ByteBuffer;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.stream.IntStream;
+
+/**
+ * Drives an exported decoder, whichever exporter wrote it: with or without a cache, masks and positions of either integer
+ * width, or a switch between a branch with and one without cache.
+ */
+public final class CausalLm implements AutoCloseable {
+    /** Extents tried first where the graph leaves the size of a head open; all up to the last one follow. */
+    private static final int[] USUAL_HEAD_SIZES = {64, 128, 96, 80, 256, 16, 32, 8, 48, 112, 160, 192, 576};
+
+    private static final int LARGEST_HEAD_SIZE = 1024;
+
+    private final Session session;
+    private final DecoderInterface graph;
+    private final boolean ownsSession;
+    private long vocabulary;
+    private int headSize;
+    private boolean oneRowAtATime;
+
+    /** The state after some tokens: their logits, and the cache from which {@link CausalLm#decode} goes on. */
+    public final class Step implements AutoCloseable {
+        private final Outputs outputs;
+        private final int length;
+        private boolean closed;
+
+        private Step(Outputs outputs, int length) {
+            this.outputs = outputs;
+            this.length = length;
+        }
+
+        /** Logits of the tokens of this step alone, {@code [batch, tokens, vocabulary]}, read from the runtime anew each time. */
+        public HostTensor logits() {
+            return outputs.tensor(graph.logits().name());
+        }
+
+        /** How many tokens of each row the model has seen. */
+        public int length() {
+            return length;
+        }
+
+        @Override
+        public void close() {
+            if (!closed) {
+                closed = true;
+                outputs.close();
+            }
+        }
+    }
+
+    private CausalLm(Session session, boolean ownsSession) {
+        this.session = session;
+        this.ownsSession = ownsSession;
+        this.graph = new DecoderInterface(session.inputs(), session.outputs());
+        this.vocabulary = graph.logits().shape()[2];
+        this.oneRowAtATime = graph.tokens().shape()[0] == 1;
+    }
+
+    /**
+     * Opens a model file, optimised by the runtime.
+     *
+     * @throws UserException when it cannot be loaded or is no decoder that can be driven
+     */
+    public static CausalLm open(OnnxRuntime runtime, Path model) {
+        Session session = runtime.open(model, true);
+        try {
+            return new CausalLm(session, true);
+        } catch (UserException e) {
+            session.close();
+            throw e;
+        }
+    }
+
+    /**
+     * Drives a session that stays the caller's to close.
+     *
+     * @throws UserException when it is no decoder that can be driven
+     */
+    public static CausalLm of(Session session) {
+        return new CausalLm(session, false);
+    }
+
+    /** Whether the model can go on from a cache. */
+    public boolean hasCache() {
+        return !graph.caches().isEmpty();
+    }
+
+    /** How many tokens the model gives logits for; asks the model itself where the graph does not say. */
+    public long vocabulary() {
+        if (vocabulary < 0) {
+            try (Outputs outputs = run(new long[][] {{0, 0}}, false)) {
+                vocabulary = outputs.shape(graph.logits().name())[2];
+            }
+        }
+        return vocabulary;
+    }
+
+    /**
+     * The logits of whole rows. A model that can only take one row at a time gets them one by one.
+     *
+     * @param tokens {@code [batch][tokens]}, rows of equal length
+     * @return {@code [batch, tokens, vocabulary]} in the model's own element type
+     * @throws UserException when the model cannot run on these tokens or does not give logits for each of them
+     */
+    public HostTensor logits(long[][] tokens) {
+        if (tokens.length == 1 || !oneRowAtATime) {
+            try (Outputs outputs = run(tokens, false)) {
+                return readLogits(outputs, tokens);
+            } catch (UserException e) {
+                if (tokens.length == 1) {
+                    throw e;
+                }
+                rowByRowOr(e, tokens[0]);
+            }
+        }
+        return logitsRowByRow(tokens);
+    }
+
+    /** Remembers that the model takes single rows only; throws the failure where it does not take those either. */
+    private void rowByRowOr(UserException failure, long[] row) {
+        try {
+            run(new long[][] {row}, false).close();
+            oneRowAtATime = true;
+        } catch (UserException stillFailing) {
+            throw failure;
+        }
+    }
+
+    private HostTensor logitsRowByRow(long[][] tokens) {
+        List<HostTensor> rows = new ArrayList<>();
+        for (long[] row : tokens) {
+            rows.add(logits(new long[][] {row}));
+        }
+        long[] shape = rows.get(0).shape();
+        shape[0] = tokens.length;
+        HostTensor result = HostTensor.zeros(rows.get(0).dtype(), shape);
+        ByteBuffer bytes = result.bytes();
+        rows.forEach(row -> bytes.put(row.bytes()));
+        return result;
+    }
+
+    private HostTensor readLogits(Outputs outputs, long[][] tokens) {
+        HostTensor result = outputs.tensor(graph.logits().name());
+        if (result.shape()[1] != tokens[0].length) {
+            throw new UserException(
+                    "The model gives logits for %d of %d positions; export it with logits for all of them."
+                            .formatted(result.shape()[1], tokens[0].length));
+        }
+        return result;
+    }
+
+    /**
+     * Begins with these tokens and keeps the cache.
+     *
+     * @param tokens {@code [batch][tokens]}, rows of equal length
+     * @throws UserException when the model cannot run on these tokens
+     */
+    public Step prefill(long[][] tokens) {
+        return new Step(run(tokens, true), tokens[0].length);
+    }
+
+    /**
+     * Goes on from a step with the next tokens. The earlier step is closed by this, since its cache is used up.
+     *
+     * @param previous a step of a model that {@link #hasCache}
+     * @param next {@code [batch][tokens]}, rows of equal length, as many as before
+     * @throws UserException when the model cannot run on these tokens
+     */
+    public Step decode(Step previous, long[][] next) {
+        Map<String, String> carried = new LinkedHashMap<>();
+        graph.caches().forEach(cache -> carried.put(cache.input().name(), cache.output()));
+        try (previous) {
+            Outputs outputs = session.run(graph.feeds(next, previous.length), previous.outputs, carried, wanted(true));
+            return new Step(outputs, previous.length + next[0].length);
+        }
+    }
+
+    private Set<String> wanted(boolean keepCache) {
+        Set<String> wanted = new LinkedHashSet<>();
+        wanted.add(graph.logits().name());
+        if (keepCache) {
+            graph.caches().forEach(cache -> wanted.add(cache.output()));
+        }
+        return wanted;
+    }
+
+    private Outputs run(long[][] tokens, boolean keepCache) {
+        if (headSize == 0 && graph.hasUnknownExtent()) {
+            headSize = findHeadSize(tokens);
+        }
+        return run(tokens, headSize, wanted(keepCache));
+    }
+
+    private Outputs run(long[][] tokens, int unknownExtent, Set<String> wanted) {
+        Map<String, HostTensor> feeds = graph.feeds(tokens, 0);
+        for (DecoderInterface.Cache cache : graph.caches()) {
+            feeds.put(cache.input().name(), DecoderInterface.emptyCache(cache, tokens.length, unknownExtent));
+        }
+        return session.run(feeds, wanted);
+    }
+
+    /**
+     * Finds the extent that the graph leaves open by running one token with each candidate: a kernel refuses an empty
+     * cache of the wrong extent before it computes anything with it, so that a wrong guess is cheap.
+     */
+    private int findHeadSize(long[][] tokens) {
+        DecoderInterface.Cache open = graph.caches().stream()
+                .filter(DecoderInterface::hasUnknownExtent)
+                .findFirst()
+                .orElseThrow();
+        long[][] one = {{tokens[0][0]}};
+        UserException failure = null;
+        for (int size : headSizes()) {
+            try (Outputs outputs = run(one, size, wanted(true))) {
+                long[] shape = outputs.shape(open.output());
+                return (int) shape[shape.length - 1];
+            } catch (UserException e) {
+                failure = failure == null ? e : failure;
+            }
+        }
+        throw new UserException(
+                "The cache input %s leaves an extent open, and none up to %d runs; the first failure was: %s"
+                        .formatted(open.input().name(), LARGEST_HEAD_SIZE, failure.getMessage()),
+                failure);
+    }
+
+    private static int[] headSizes() {
+        return IntStream.concat(IntStream.of(USUAL_HEAD_SIZES), IntStream.rangeClosed(1, LARGEST_HEAD_SIZE))
+                .distinct()
+                .toArray();
+    }
+
+    /** The element type of the logits. */
+    public DType logitsType() {
+        return graph.logits().dtype();
+    }
+
+    @Override
+    public void close() {
+        if (ownsSession) {
+            session.close();
+        }
+    }
+}

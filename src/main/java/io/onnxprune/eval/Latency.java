@@ -1,0 +1,85 @@
+package io.onnxprune.eval;
+
+import io.onnxprune.diag.Log;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.OptionalDouble;
+
+/**
+ * How fast a model runs, one row at a time.
+ *
+ * @param prefillTokensPerSecond tokens of a prompt taken in each second
+ * @param decodeTokensPerSecond tokens written each second after the prompt; empty for a model without a cache
+ */
+public record Latency(double prefillTokensPerSecond, OptionalDouble decodeTokensPerSecond) {
+    private static final int WARM_UP = 2;
+    private static final int MIN_REPEATS = 3;
+    private static final int MAX_REPEATS = 15;
+    private static final int DECODED_TOKENS = 32;
+
+    /** Repeats stop here once there are enough of them: large models need no 15 to be measured well. */
+    private static final double ENOUGH_SECONDS = 3;
+
+    /**
+     * Measures a model: medians over repeats, after warm-up.
+     *
+     * @param length tokens of the prompt
+     * @throws io.onnxprune.diag.UserException when the model cannot take so many tokens
+     */
+    public static Latency measure(CausalLm model, int length, Log log) {
+        long[] prompt = prompt(length, model.vocabulary());
+        List<Double> prefill = new ArrayList<>();
+        List<Double> decode = new ArrayList<>();
+        long begin = System.nanoTime();
+        try (Log.Progress progress = log.progress("latency", WARM_UP + MAX_REPEATS)) {
+            for (int i = 0; i < WARM_UP; i++) {
+                repeat(model, prompt, new ArrayList<>(), new ArrayList<>());
+                progress.step(1);
+            }
+            while (prefill.size() < MIN_REPEATS
+                    || (prefill.size() < MAX_REPEATS && secondsSince(begin) < ENOUGH_SECONDS)) {
+                repeat(model, prompt, prefill, decode);
+                progress.step(1);
+            }
+        }
+        return new Latency(
+                length / median(prefill),
+                decode.isEmpty() ? OptionalDouble.empty() : OptionalDouble.of(1 / median(decode)));
+    }
+
+    /** Takes in the prompt once and writes some tokens, adding the seconds of each run to the lists. */
+    private static void repeat(CausalLm model, long[] prompt, List<Double> prefill, List<Double> decode) {
+        long start = System.nanoTime();
+        CausalLm.Step step = model.prefill(new long[][] {prompt});
+        prefill.add(secondsSince(start));
+        try {
+            for (int i = 0; model.hasCache() && i < DECODED_TOKENS; i++) {
+                long[][] next = {{prompt[i % prompt.length]}};
+                start = System.nanoTime();
+                step = model.decode(step, next);
+                decode.add(secondsSince(start));
+            }
+        } finally {
+            step.close();
+        }
+    }
+
+    private static double secondsSince(long start) {
+        return (System.nanoTime() - start) * 1e-9;
+    }
+
+    /** Tokens all over the vocabulary: what they are makes no difference to the time. */
+    private static long[] prompt(int length, long vocabulary) {
+        long[] tokens = new long[length];
+        Arrays.setAll(tokens, i -> (i * 7919L + 1) % vocabulary);
+        return tokens;
+    }
+
+    private static double median(List<Double> values) {
+        double[] sorted =
+                values.stream().mapToDouble(Double::doubleValue).sorted().toArray();
+        int middle = sorted.length / 2;
+        return sorted.length % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+    }
+}

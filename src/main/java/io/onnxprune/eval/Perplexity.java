@@ -1,0 +1,100 @@
+package io.onnxprune.eval;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.runtime.HostTensor;
+import java.nio.FloatBuffer;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+import java.util.stream.IntStream;
+
+/**
+ * How surprised a model is by data.
+ *
+ * @param perplexity exp of {@code nll}
+ * @param nll mean negative log-likelihood of the next token, in nats
+ * @param tokens how many tokens were predicted: all but the first of each row
+ */
+public record Perplexity(double perplexity, double nll, long tokens) {
+    /** Bytes of logits that a batch may have. */
+    private static final long LOGITS_BYTES = 64L << 20;
+
+    /** Tokens of a batch beyond which batching gains nothing and attention only takes more memory. */
+    private static final long BATCH_TOKENS = 1024;
+
+    /**
+     * Measures a model.
+     *
+     * @param rows token ids, each row of at least two; rows of equal length are run together
+     * @param log told about every row
+     * @throws UserException when the model cannot run on the rows, or gives no finite numbers
+     */
+    public static Perplexity measure(CausalLm model, List<long[]> rows, Log log) {
+        Map<Integer, List<long[]>> byLength = new TreeMap<>();
+        for (long[] row : rows) {
+            byLength.computeIfAbsent(row.length, length -> new ArrayList<>()).add(row);
+        }
+        double sum = 0;
+        long count = 0;
+        try (Log.Progress progress = log.progress("perplexity", rows.size())) {
+            for (Map.Entry<Integer, List<long[]>> group : byLength.entrySet()) {
+                int size = batchSize(group.getKey(), model.vocabulary());
+                List<long[]> same = group.getValue();
+                for (int start = 0; start < same.size(); start += size) {
+                    long[][] batch = same.subList(start, Math.min(start + size, same.size()))
+                            .toArray(long[][]::new);
+                    sum += batchNll(model, batch);
+                    count += (long) batch.length * (group.getKey() - 1);
+                    progress.step(batch.length);
+                }
+            }
+        }
+        double nll = sum / count;
+        if (!Double.isFinite(nll)) {
+            throw new UserException(
+                    "The model's logits are not finite numbers on this data; its weights or its precision"
+                            + " overflow, so try it in float32.");
+        }
+        return new Perplexity(Math.exp(nll), nll, count);
+    }
+
+    private static int batchSize(int length, long vocabulary) {
+        long byMemory = LOGITS_BYTES / (length * vocabulary * Float.BYTES);
+        return (int) Math.max(1, Math.min(byMemory, BATCH_TOKENS / length));
+    }
+
+    private static double batchNll(CausalLm model, long[][] batch) {
+        HostTensor logits = model.logits(batch);
+        FloatBuffer values = logits.asFloats();
+        int vocabulary = (int) logits.shape()[2];
+        int length = batch[0].length;
+        int predictions = length - 1;
+        double[] nll = new double[batch.length * predictions];
+        // Each position on its own, then summed in order: the same on any number of cores.
+        IntStream.range(0, nll.length).parallel().forEach(i -> {
+            int row = i / predictions;
+            int position = i % predictions;
+            int offset = (row * length + position) * vocabulary;
+            nll[i] = nll(values, offset, vocabulary, (int) batch[row][position + 1]);
+        });
+        return Arrays.stream(nll).sum();
+    }
+
+    /** {@code logsumexp(x) - x[target]} over the {@code size} logits from {@code offset}. */
+    static double nll(FloatBuffer logits, int offset, int size, int target) {
+        float[] x = new float[size];
+        logits.get(offset, x);
+        float max = Float.NEGATIVE_INFINITY;
+        for (float value : x) {
+            max = Math.max(max, value);
+        }
+        double sum = 0;
+        for (float value : x) {
+            sum += Math.exp(value - max);
+        }
+        return Math.log(sum) + max - x[target];
+    }
+}

@@ -1,0 +1,78 @@
+package io.onnxprune.eval;
+
+import ai.djl.huggingface.tokenizers.Encoding;
+import ai.djl.huggingface.tokenizers.HuggingFaceTokenizer;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.Map;
+
+/** Turns text into token ids with a {@code tokenizer.json}, without any network access. */
+final class TextTokenizer implements AutoCloseable {
+    static {
+        // Offline, the library takes its native half from the jar, even beside a GPU, and calls nobody.
+        setDefault("ai.djl.offline", "true");
+        setDefault("OPT_OUT_TRACKING", "true");
+        setDefault(
+                "DJL_CACHE_DIR", OnnxRuntime.cacheFolder().resolve("tokenizers").toString());
+    }
+
+    private final HuggingFaceTokenizer tokenizer;
+
+    private static void setDefault(String property, String value) {
+        if (System.getProperty(property) == null) {
+            System.setProperty(property, value);
+        }
+    }
+
+    /**
+     * Loads a tokenizer.
+     *
+     * @throws UserException when the file is missing or is no tokenizer
+     */
+    TextTokenizer(Path file) {
+        if (!Files.isRegularFile(file)) {
+            throw new UserException("The tokenizer " + file + " does not exist; give the tokenizer.json that the model"
+                    + " was exported with.");
+        }
+        // Data is cut into windows later, so the tokenizer must neither cut nor fill up.
+        Map<String, String> options =
+                Map.of("truncation", "do_not_truncate", "padding", "do_not_pad", "addSpecialTokens", "true");
+        try (InputStream in = Files.newInputStream(file)) {
+            tokenizer = HuggingFaceTokenizer.newInstance(in, options);
+        } catch (IOException | RuntimeException | LinkageError e) {
+            throw new UserException(
+                    "The tokenizer %s cannot be read (%s); give the tokenizer.json that the model was exported with."
+                            .formatted(file, firstLine(e)),
+                    e);
+        }
+    }
+
+    private static String firstLine(Throwable failure) {
+        return String.valueOf(failure.getMessage())
+                .lines()
+                .findFirst()
+                .orElse(failure.getClass().getSimpleName());
+    }
+
+    /** The ids of a text, with the token that the tokenizer itself puts first (BOS) and without any that it appends. */
+    long[] encode(String text) {
+        Encoding encoding = tokenizer.encode(text, true, false);
+        long[] ids = encoding.getIds();
+        long[] special = encoding.getSpecialTokenMask();
+        int end = ids.length;
+        while (end > 0 && special[end - 1] != 0) {
+            end--;
+        }
+        return Arrays.copyOf(ids, end);
+    }
+
+    @Override
+    public void close() {
+        tokenizer.close();
+    }
+}

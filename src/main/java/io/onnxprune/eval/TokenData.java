@@ -1,0 +1,214 @@
+package io.onnxprune.eval;
+
+import static java.nio.charset.StandardCharsets.UTF_8;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import io.onnxprune.diag.UserException;
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.nio.charset.CharacterCodingException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Locale;
+import java.util.Optional;
+import java.util.OptionalInt;
+
+/**
+ * Rows of token ids, each of at least two tokens.
+ *
+ * @param source the file that they came from
+ * @param rows the ids of each row
+ */
+public record TokenData(Path source, List<long[]> rows) {
+    /** Tokens of a window where running text is cut and no length is asked for. */
+    private static final int TEXT_WINDOW = 256;
+
+    private static final ObjectMapper JSON = new ObjectMapper();
+
+    /**
+     * Reads a data file. The kinds are JSON lines (each an object with either {@code input_ids}, a list of ids, or
+     * {@code text}), plain text, and NumPy arrays of int32 or int64 with one or two axes. Rows that have ids stay as they
+     * are, or are cut into windows of {@code sequenceLength} when they are longer; text and one-axis arrays are joined
+     * and always cut. What is left after the last whole window is dropped, and nothing is padded.
+     *
+     * @param file .jsonl, .json, .npy, .txt or .text
+     * @param tokenizer the tokenizer.json for text
+     * @param sequenceLength tokens of a window, at least 2
+     * @throws UserException when the file is missing, empty, broken, of another kind, or has no row of two tokens; or when
+     *     it has text and there is no tokenizer
+     */
+    public static TokenData read(Path file, Optional<Path> tokenizer, OptionalInt sequenceLength) {
+        if (sequenceLength.isPresent() && sequenceLength.getAsInt() < 2) {
+            throw new UserException("A sequence length of %d is too short; a prediction takes at least 2 tokens."
+                    .formatted(sequenceLength.getAsInt()));
+        }
+        if (!Files.isRegularFile(file)) {
+            throw new UserException("The data file " + file + " does not exist; give a file of tokens or text.");
+        }
+        try {
+            if (Files.size(file) == 0) {
+                throw new UserException("The data file " + file + " is empty; give a file of tokens or text.");
+            }
+            Rows rows = readRows(file, tokenizer);
+            return new TokenData(file, rows.cut(file, sequenceLength));
+        } catch (CharacterCodingException e) {
+            throw new UserException("The data file " + file + " is not UTF-8 text; convert it.", e);
+        } catch (IOException e) {
+            throw new UserException("The data file %s cannot be read: %s.".formatted(file, e.getMessage()), e);
+        }
+    }
+
+    private static Rows readRows(Path file, Optional<Path> tokenizer) throws IOException {
+        String name = file.getFileName().toString().toLowerCase(Locale.ROOT);
+        String extension = name.substring(name.lastIndexOf('.') + 1);
+        return switch (extension) {
+            case "jsonl", "json", "ndjson" -> readJsonLines(file, tokenizer);
+            case "npy" -> NumpyReader.read(file);
+            case "txt", "text", "md", "raw" -> {
+                Rows rows = new Rows();
+                try (LazyTokenizer text = new LazyTokenizer(file, tokenizer)) {
+                    rows.running.add(text.encode(Files.readString(file)));
+                }
+                yield rows;
+            }
+            default ->
+                throw new UserException(
+                        "The data file %s is of no known kind; use .jsonl, .txt or .npy.".formatted(file));
+        };
+    }
+
+    private static Rows readJsonLines(Path file, Optional<Path> tokenizer) throws IOException {
+        Rows rows = new Rows();
+        try (BufferedReader reader = Files.newBufferedReader(file, UTF_8);
+                LazyTokenizer text = new LazyTokenizer(file, tokenizer)) {
+            int number = 0;
+            for (String line = reader.readLine(); line != null; line = reader.readLine()) {
+                number++;
+                if (!line.isBlank()) {
+                    readJsonLine(file, number, line, text, rows);
+                }
+            }
+        }
+        return rows;
+    }
+
+    private static void readJsonLine(Path file, int number, String line, LazyTokenizer text, Rows rows) {
+        JsonNode node;
+        try {
+            node = JSON.readTree(line);
+        } catch (JsonProcessingException e) {
+            throw new UserException(
+                    "Line %d of %s is not valid JSON (%s); write one JSON object on each line."
+                            .formatted(number, file, e.getOriginalMessage()),
+                    e);
+        }
+        JsonNode ids = node.path("input_ids");
+        if (ids.isArray()) {
+            long[] row = new long[ids.size()];
+            for (int i = 0; i < row.length; i++) {
+                if (!ids.get(i).isIntegralNumber()) {
+                    throw new UserException("Line %d of %s has an input_ids entry that is not an integer: %s."
+                            .formatted(number, file, ids.get(i)));
+                }
+                row[i] = ids.get(i).asLong();
+            }
+            rows.fixed.add(row);
+        } else if (node.path("text").isTextual()) {
+            rows.running.add(text.encode(node.path("text").asText()));
+        } else {
+            throw new UserException("Line %d of %s has neither input_ids (a list of integers) nor text (a string)."
+                    .formatted(number, file));
+        }
+    }
+
+    /**
+     * Checks that a model knows all ids.
+     *
+     * @param vocabulary how many tokens the model knows
+     * @throws UserException when an id is negative or not below {@code vocabulary}
+     */
+    public void requireVocabulary(long vocabulary) {
+        for (long[] row : rows) {
+            for (long id : row) {
+                if (id < 0 || id >= vocabulary) {
+                    throw new UserException(
+                            "Token id %d in %s is outside the model's vocabulary of %d; the tokenizer does not match this model, so use the tokenizer.json that it was exported with."
+                                    .formatted(id, source, vocabulary));
+                }
+            }
+        }
+    }
+
+    /** What a file holds before it is cut. */
+    static final class Rows {
+        /** Rows with borders of their own. */
+        final List<long[]> fixed = new ArrayList<>();
+
+        /** Pieces of running text, to be joined. */
+        final List<long[]> running = new ArrayList<>();
+
+        List<long[]> cut(Path file, OptionalInt sequenceLength) {
+            List<long[]> result = new ArrayList<>();
+            for (long[] row : fixed) {
+                windows(row, sequenceLength.orElse(row.length), result);
+            }
+            int total = running.stream().mapToInt(piece -> piece.length).sum();
+            long[] joined = new long[total];
+            int position = 0;
+            for (long[] piece : running) {
+                System.arraycopy(piece, 0, joined, position, piece.length);
+                position += piece.length;
+            }
+            windows(joined, sequenceLength.orElse(TEXT_WINDOW), result);
+            if (result.isEmpty()) {
+                throw new UserException("No row of %s has 2 tokens; a prediction takes at least 2.".formatted(file));
+            }
+            return List.copyOf(result);
+        }
+
+        private static void windows(long[] row, int length, List<long[]> into) {
+            if (row.length <= length) {
+                if (row.length >= 2) {
+                    into.add(row);
+                }
+                return;
+            }
+            for (int start = 0; start + length <= row.length; start += length) {
+                into.add(Arrays.copyOfRange(row, start, start + length));
+            }
+        }
+    }
+
+    /** Loads the tokenizer when the first text comes, since data with ids needs none. */
+    private static final class LazyTokenizer implements AutoCloseable {
+        private final Path data;
+        private final Optional<Path> file;
+        private TextTokenizer tokenizer;
+
+        LazyTokenizer(Path data, Optional<Path> file) {
+            this.data = data;
+            this.file = file;
+        }
+
+        long[] encode(String text) {
+            if (tokenizer == null) {
+                tokenizer = new TextTokenizer(file.orElseThrow(() -> new UserException(
+                        "The data file %s has text, and there is no tokenizer; put tokenizer.json beside the model or give --tokenizer FILE."
+                                .formatted(data))));
+            }
+            return tokenizer.encode(text);
+        }
+
+        @Override
+        public void close() {
+            if (tokenizer != null) {
+                tokenizer.close();
+            }
+        }
+    }
+}

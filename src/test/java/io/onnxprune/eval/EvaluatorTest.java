@@ -1,0 +1,56 @@
+package io.onnxprune.eval;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.RuntimeOptions;
+import java.nio.file.Path;
+import java.util.Optional;
+import java.util.OptionalInt;
+import org.junit.jupiter.api.Test;
+
+class EvaluatorTest {
+    private static final OnnxRuntime RUNTIME = OnnxRuntime.open(RuntimeOptions.cpu());
+    private static final Path MODELS = Path.of("testmodels");
+    private static final Path DATA = MODELS.resolve("tokens.jsonl");
+
+    @Test
+    void perplexityAndSpeed() {
+        EvalOptions options = new EvalOptions(DATA, Optional.empty(), OptionalInt.of(32), OptionalInt.of(16));
+        Evaluation found = Evaluator.evaluate(RUNTIME, MODELS.resolve("stories-llama/model.onnx"), options, Log.NONE);
+        assertThat(found.rows()).isEqualTo(32);
+        assertThat(found.tokens()).isEqualTo(32 * 31);
+        assertThat(found.vocabulary()).isEqualTo(512);
+        assertThat(found.perplexity()).isEqualTo(Math.exp(found.nll())).isBetween(3.0, 12.0);
+        assertThat(found.prefillTokensPerSecond().orElseThrow()).isPositive();
+        assertThat(found.decodeTokensPerSecond().orElseThrow()).isPositive();
+    }
+
+    @Test
+    void thereIsNoDecodingSpeedWithoutACache() {
+        try (CausalLm model = CausalLm.open(RUNTIME, MODELS.resolve("opt-c/model.onnx"))) {
+            assertThat(Latency.measure(model, 8, Log.NONE).decodeTokensPerSecond())
+                    .isEmpty();
+        }
+    }
+
+    @Test
+    void dataThatDoesNotFitTheVocabularyIsRefused() {
+        assertThatThrownBy(() ->
+                        Evaluator.evaluate(RUNTIME, MODELS.resolve("opt-c/model.onnx"), EvalOptions.of(DATA), Log.NONE))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining("vocabulary of 320")
+                .hasMessageContaining("tokenizer does not match");
+    }
+
+    @Test
+    void aFileThatIsNoDecoderIsRefused() {
+        assertThatThrownBy(
+                        () -> Evaluator.evaluate(RUNTIME, MODELS.resolve("README.md"), EvalOptions.of(DATA), Log.NONE))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining("README.md");
+    }
+}
