@@ -7,6 +7,7 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -41,6 +42,7 @@ public final class DimensionAnalysis {
                 analysis.elements.evaluate(op);
             }
         }
+        program.ops().forEach(analysis::pinSizesUsedAsNumbers);
         return analysis;
     }
 
@@ -64,9 +66,14 @@ public final class DimensionAnalysis {
         return elements;
     }
 
-    /** What a noted operand element will be after pruning if it is left as it is. */
-    public long automatic(Notes.SizeOperand size, int run, Dim.Keep keep) {
-        return elements.of(size.op().input(size.input()))[size.element()].value(run, keep);
+    /** What the elements of a small integer value will be after pruning if nothing is patched; null if it is none. */
+    public long[] automatic(Value value, int run, Dim.Keep keep) {
+        Element[] terms = elements.of(value);
+        return terms == null
+                ? null
+                : Arrays.stream(terms)
+                        .mapToLong(term -> term.value(run, keep))
+                        .toArray();
     }
 
     /** Dimensions of each constant at each place where it is read; small constants are not tied between places. */
@@ -115,6 +122,34 @@ public final class DimensionAnalysis {
             }
         }
         return dims;
+    }
+
+    /**
+     * A size that is cast to a floating-point number and meets activations (an attention scale computed from the head
+     * size) is part of the function: that dimension must keep its extent.
+     */
+    private void pinSizesUsedAsNumbers(Op op) {
+        boolean toNumber = op.node().is("Cast")
+                && trace.dtype(op.input(0)).isIndex()
+                && trace.dtype(op.output(0)).isFloat();
+        Element[] terms = toNumber ? elements.of(op.input(0)) : null;
+        if (terms != null && meetsActivations(op.output(0), 8)) {
+            for (Element term : terms) {
+                term.forEachDim(dim -> dim.atoms()
+                        .forEach(atom -> atom.pin("its size is used as a number at node " + op.node().label())));
+            }
+        }
+    }
+
+    private boolean meetsActivations(Value value, int depth) {
+        long[] shape = trace.shape(value, 0);
+        if (shape == null || !trace.dtype(value).isFloat() || depth == 0) {
+            return false;
+        }
+        return shape.length >= 2
+                || value.uses().stream()
+                        .map(use -> use.op().output(0))
+                        .anyMatch(next -> next != null && meetsActivations(next, depth - 1));
     }
 
     private void declareInput(Value value) {

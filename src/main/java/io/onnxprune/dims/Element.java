@@ -1,5 +1,6 @@
 package io.onnxprune.dims;
 
+import java.util.function.Consumer;
 import java.util.function.LongBinaryOperator;
 
 /**
@@ -9,6 +10,9 @@ import java.util.function.LongBinaryOperator;
 sealed interface Element {
     /** The value in a run when only the kept indices of each atom are left. */
     long value(int run, Dim.Keep keep);
+
+    /** The dimensions whose sizes this is computed from. */
+    default void forEachDim(Consumer<Dim> action) {}
 
     /** A number in the model. */
     record Literal(long number) implements Element {
@@ -24,6 +28,11 @@ sealed interface Element {
         public long value(int run, Dim.Keep keep) {
             return dim.size(run, keep);
         }
+
+        @Override
+        public void forEachDim(Consumer<Dim> action) {
+            action.accept(dim);
+        }
     }
 
     /** Arithmetic on two elements. */
@@ -31,6 +40,12 @@ sealed interface Element {
         @Override
         public long value(int run, Dim.Keep keep) {
             return operator.applyAsLong(left.value(run, keep), right.value(run, keep));
+        }
+
+        @Override
+        public void forEachDim(Consumer<Dim> action) {
+            left.forEachDim(action);
+            right.forEachDim(action);
         }
     }
 

@@ -53,8 +53,7 @@ final class LayoutRules {
             return;
         }
         for (int axis = 0; axis < target.length; axis++) {
-            long value = target[axis].value(0, Dim.Keep.ALL);
-            if (value > 0 && !out[axis].isDynamic() || value > 0 && out[axis].atoms().size() > 1) {
+            if (target[axis].value(0, Dim.Keep.ALL) > 0) {
                 c.require(1, axis, 1, out[axis]);
             }
         }

@@ -2,6 +2,7 @@ package io.onnxprune.dims;
 
 import java.util.ArrayList;
 import java.util.List;
+import java.util.stream.IntStream;
 
 /** Quantised weights: a matrix may lose whole rows, and along its quantisation blocks whole blocks. */
 final class QuantizationRules {
@@ -105,5 +106,7 @@ final class QuantizationRules {
 
     private static void dynamicQuantize(RuleContext c) {
         c.unifyAll(c.in(0), c.out(0));
+        // The range is a statistic over all elements, like a mean: what is removed no longer widens it.
+        c.mean(0, IntStream.range(0, c.in(0).length).boxed().toList());
     }
 }

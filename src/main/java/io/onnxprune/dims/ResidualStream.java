@@ -148,9 +148,16 @@ public final class ResidualStream {
                 }
             }
             if (tainted) {
-                op.outputs().stream().filter(value -> value != null).forEach(fromStream::add);
+                taint(op, fromStream);
             }
         }
+    }
+
+    /** Marks what an application computes from the stream; a shape read off it is not a part of it. */
+    private void taint(Op op, Set<Value> fromStream) {
+        op.outputs().stream()
+                .filter(value -> value != null && analysis.trace().dtype(value).isFloat())
+                .forEach(fromStream::add);
     }
 
     /** The output that holds the sum itself; for a last skip normalisation that does not yield it, the result. */
@@ -172,7 +179,7 @@ public final class ResidualStream {
     private void taintUpTo(Op op, Set<Value> fromStream) {
         for (Op earlier : analysis.program().ops().subList(0, op.index() + 1)) {
             if (earlier.inputs().stream().anyMatch(fromStream::contains)) {
-                earlier.outputs().stream().filter(value -> value != null).forEach(fromStream::add);
+                taint(earlier, fromStream);
             }
         }
     }

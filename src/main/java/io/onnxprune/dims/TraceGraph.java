@@ -72,7 +72,7 @@ final class TraceGraph {
                 .map(value -> value.info().withDType(Widening.widen(value.info().dtype())))
                 .toList();
         Graph graph = new Graph("trace", inputs, outputs, List.of(), initializers, nodes, new byte[0]);
-        return ModelWriter.skeleton(program.model().withGraph(graph), Long.MAX_VALUE);
+        return ModelWriter.skeleton(program.model().withGraph(graph), tensor -> false);
     }
 
     /**
@@ -106,18 +106,22 @@ final class TraceGraph {
         }
         Value weight = op.input(1);
         if (node.is("MatMul") && isLarge(weight) && weight.constant().rank() == 2) {
-            outerProduct(op, weight.constant().dim(0), weight.constant().dim(1));
+            outerProduct(op, weight.constant().dtype(), weight.constant().dim(0), weight.constant().dim(1));
         } else if (node.is("Gemm") && isLarge(weight) && node.intAttribute("transA", 0) == 0) {
             int rows = (int) node.intAttribute("transB", 0);
-            outerProduct(op, weight.constant().dim(rows), weight.constant().dim(1 - rows));
+            outerProduct(
+                    op,
+                    weight.constant().dtype(),
+                    weight.constant().dim(rows),
+                    weight.constant().dim(1 - rows));
         } else if (node.is("MatMulNBits")) {
-            outerProduct(op, node.intAttribute("K", 0), node.intAttribute("N", 0));
+            outerProduct(op, DType.FLOAT, node.intAttribute("K", 0), node.intAttribute("N", 0));
         } else if (node.is("Gather")
                 && isLarge(op.input(0))
                 && op.input(0).constant().dtype().isFloat()
                 && op.input(0).constant().rank() == 2
                 && node.intAttribute("axis", 0) == 0) {
-            lookUp(op, op.input(0).constant().dim(1));
+            lookUp(op, Widening.widen(op.input(0).constant().dtype()), op.input(0).constant().dim(1));
         } else {
             List<String> inputs = op.inputs().subList(0, node.inputs().size()).stream()
                     .map(value -> value == null ? "" : read(value))
@@ -134,23 +138,24 @@ final class TraceGraph {
     }
 
     /** x[.., K] · W[K, N], shape only: (x · c[K, 1]) ⊗ c[N]. */
-    private void outerProduct(Op op, long rows, long columns) {
+    private void outerProduct(Op op, DType dtype, long rows, long columns) {
         String column = name();
-        emit("MatMul", List.of(read(op.input(0)), filled(DType.FLOAT, rows, 1)), column, Map.of());
-        emit("Mul", List.of(column, filled(DType.FLOAT, columns)), output(op.output(0)), Map.of());
+        DType wide = Widening.widen(dtype);
+        emit("MatMul", List.of(read(op.input(0)), filled(wide, rows, 1)), column, Map.of());
+        emit("Mul", List.of(column, filled(wide, columns)), output(op.output(0)), Map.of());
     }
 
     /** W[V, D] gathered at indices, shape only. */
-    private void lookUp(Op op, long columns) {
+    private void lookUp(Op op, DType dtype, long columns) {
         String cast = name();
         String column = name();
-        emit("Cast", List.of(read(op.input(1))), cast, Map.of("to", new Attribute.Int(DType.FLOAT.code())));
+        emit("Cast", List.of(read(op.input(1))), cast, Map.of("to", new Attribute.Int(dtype.code())));
         if (program.model().opset() >= 13) {
             emit("Unsqueeze", List.of(cast, indices(-1)), column, Map.of());
         } else {
             emit("Unsqueeze", List.of(cast), column, Map.of("axes", new Attribute.Ints(List.of(-1L))));
         }
-        emit("Mul", List.of(column, filled(DType.FLOAT, columns)), output(op.output(0)), Map.of());
+        emit("Mul", List.of(column, filled(dtype, columns)), output(op.output(0)), Map.of());
     }
 
     private String read(Value value) {

@@ -3,9 +3,11 @@ package io.onnxprune.ir;
 import io.onnxprune.diag.UserException;
 import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeSet;
 
 /**
@@ -170,7 +172,7 @@ public final class Program {
     }
 
     private void walk(Graph graph, Map<String, Value> scope, List<Branch> branch) {
-        for (Node node : graph.nodes()) {
+        for (Node node : sorted(graph, scope)) {
             List<Value> operands = new ArrayList<>();
             for (String name : node.inputs()) {
                 operands.add(name.isEmpty() ? null : resolve(scope, name, node.label()));
@@ -212,6 +214,32 @@ public final class Program {
                 value.info = info;
             }
         }
+    }
+
+    /** The nodes in an order of execution: as they stand, unless the file has one before a node that it reads. */
+    private static List<Node> sorted(Graph graph, Map<String, Value> outer) {
+        List<Node> sorted = new ArrayList<>();
+        Set<String> defined = new HashSet<>(outer.keySet());
+        defined.add("");
+        List<Node> waiting = graph.nodes();
+        while (!waiting.isEmpty()) {
+            List<Node> later = new ArrayList<>();
+            for (Node node : waiting) {
+                if (defined.containsAll(node.inputs())) {
+                    sorted.add(node);
+                    defined.addAll(node.outputs());
+                } else {
+                    later.add(node);
+                }
+            }
+            if (later.size() == waiting.size()) {
+                // Nothing can run: resolving the first of them reports what is missing.
+                sorted.addAll(later);
+                break;
+            }
+            waiting = later;
+        }
+        return sorted;
     }
 
     private void walkBranches(Node node, Map<String, Value> scope, List<Branch> branch) {

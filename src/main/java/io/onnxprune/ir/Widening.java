@@ -1,8 +1,11 @@
 package io.onnxprune.ir;
 
+import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * Rewrites nodes so that a graph computes in float32 where it declared a half precision: kernels for float16 and
@@ -13,6 +16,61 @@ public final class Widening {
     private static final List<String> TYPE_ATTRIBUTES = List.of("to", "dtype", "output_dtype");
 
     private Widening() {}
+
+    /**
+     * The model with every half precision computation in float32. Half initializers stay as they are and are cast where
+     * they are read, so that only the weights in use are held in float32.
+     */
+    public static Model widen(Model model) {
+        boolean half = model.graph().initializers().values().stream().anyMatch(t -> isHalf(t.dtype()))
+                || model.graph().inputs().stream().anyMatch(input -> isHalf(input.dtype()));
+        return half ? model.withGraph(widen(model.graph(), new HashSet<>())) : model;
+    }
+
+    private static boolean isHalf(DType dtype) {
+        return widen(dtype) != dtype;
+    }
+
+    private static Graph widen(Graph graph, Set<String> outer) {
+        Set<String> halves = new HashSet<>(outer);
+        graph.initializers().forEach((name, tensor) -> {
+            if (isHalf(tensor.dtype())) {
+                halves.add(name);
+            }
+        });
+        List<Node> nodes = new ArrayList<>();
+        for (Node node : graph.nodes()) {
+            Node changed = widen(node);
+            for (int i = 0; i < node.inputs().size(); i++) {
+                if (halves.contains(node.input(i))) {
+                    String cast = "onnx_prune_widened_" + System.identityHashCode(node) + "_" + i;
+                    nodes.add(Node.of(
+                            cast,
+                            "Cast",
+                            List.of(node.input(i)),
+                            List.of(cast),
+                            Map.of("to", new Attribute.Int(DType.FLOAT.code()))));
+                    changed = changed.withInput(i, cast);
+                }
+            }
+            for (Map.Entry<String, Attribute> attribute : node.attributes().entrySet()) {
+                if (attribute.getValue() instanceof Attribute.Body body) {
+                    changed = changed.withAttribute(
+                            attribute.getKey(), new Attribute.Body(widen(body.graph(), halves)));
+                }
+            }
+            nodes.add(changed);
+        }
+        return graph.withNodes(nodes)
+                .withValues(List.of())
+                .withInterface(
+                        graph.inputs().stream()
+                                .map(input -> input.withDType(widen(input.dtype())))
+                                .toList(),
+                        graph.outputs().stream()
+                                .map(output -> output.withDType(widen(output.dtype())))
+                                .toList());
+    }
 
     public static DType widen(DType dtype) {
         return dtype == DType.FLOAT16 || dtype == DType.BFLOAT16 ? DType.FLOAT : dtype;

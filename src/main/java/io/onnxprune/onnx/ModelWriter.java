@@ -28,6 +28,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Predicate;
 
 /**
  * Writes a model as an ONNX file: weights inside it while everything fits in the 2 GiB of a protobuf message, else (or
@@ -69,7 +70,7 @@ public final class ModelWriter {
                     proto.writeTo(out);
                 }
             }
-            if (external) {
+            if (external && Files.exists(temporaryData)) {
                 Files.move(temporaryData, data, java.nio.file.StandardCopyOption.REPLACE_EXISTING);
             }
             Files.move(temporary, target, java.nio.file.StandardCopyOption.REPLACE_EXISTING);
@@ -82,16 +83,14 @@ public final class ModelWriter {
     }
 
     /**
-     * Serializes the graph alone for a runtime session: initializers of {@code threshold} bytes or more are only
-     * declared as external, and handed to the session separately.
+     * Serializes the graph alone for a runtime session: initializers of the top graph that {@code supplied} accepts are
+     * only declared, and handed to the session separately.
      */
-    public static byte[] skeleton(Model model, long threshold) {
+    public static byte[] skeleton(Model model, Predicate<Tensor> supplied) {
         WeightStore store = (tensor, proto) -> {
-            if (tensor.bytes().size() >= threshold) {
+            if (supplied.test(tensor)) {
                 proto.setDataLocation(TensorProto.DataLocation.EXTERNAL);
                 proto.addExternalData(entry("location", "supplied-by-session"));
-                proto.addExternalData(entry("offset", "0"));
-                proto.addExternalData(entry("length", Long.toString(tensor.bytes().size())));
             } else {
                 proto.setRawData(UnsafeByteOperations.unsafeWrap(tensor.bytes().toArray()));
             }

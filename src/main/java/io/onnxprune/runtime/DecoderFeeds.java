@@ -32,7 +32,7 @@ public final class DecoderFeeds {
     public Map<String, HostTensor> make(long batch, long sequence, long past, boolean flag) {
         long[] tokens = new long[Math.toIntExact(batch * sequence)];
         for (int i = 0; i < tokens.length; i++) {
-            tokens[i] = 1 + i % 2;
+            tokens[i] = 1L + i % 2;
         }
         return make(batch, sequence, past, flag, tokens);
     }

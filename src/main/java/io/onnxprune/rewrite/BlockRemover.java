@@ -1,0 +1,334 @@
+package io.onnxprune.rewrite;
+
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.ResidualStream;
+import io.onnxprune.dims.ResidualStream.Block;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.plan.Plan;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeMap;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+/**
+ * Removes residual blocks: what read the sum reads its base instead, caches of the block leave the interface, those of
+ * later layers are renumbered, and what nothing reads any more is dropped.
+ */
+public final class BlockRemover {
+    private static final Pattern NUMBERED = Pattern.compile("(\\D*)(\\d+)(.*)");
+
+    private final Structure structure;
+    private final Model model;
+    private final List<Block> removed = new ArrayList<>();
+    private final Map<String, String> renamed = new HashMap<>();
+    private final Map<String, Node> replaced = new HashMap<>();
+    private final Set<String> gone = new HashSet<>();
+
+    private BlockRemover(Structure structure, Plan plan, Model model) {
+        this.structure = structure;
+        this.model = model;
+        List<Block> blocks = structure.stream().blocks();
+        for (int i = 0; i < blocks.size(); i++) {
+            if (plan.removesBlock(i, blocks.get(i).layer())) {
+                removed.add(blocks.get(i));
+            }
+        }
+    }
+
+    /**
+     * Removes the blocks that {@code plan} does not keep from {@code model}, a sliced form of the model that
+     * {@code structure} describes.
+     *
+     * @throws UserException if a block cannot be taken out
+     */
+    public static Model remove(Structure structure, Plan plan, Model model) {
+        BlockRemover remover = new BlockRemover(structure, plan, model);
+        return remover.removed.isEmpty() ? model : remover.run();
+    }
+
+    private Model run() {
+        for (Block block : removed) {
+            if (!block.add().branch().isEmpty()) {
+                throw new UserException("node " + block.add().node().label()
+                        + " is inside a branch of an If, where layers cannot be removed; export one model without"
+                        + " branches, or prune heads and ffn only");
+            }
+            bypass(block);
+        }
+        Set<String> inside = insideOutputs();
+        Set<String> lost = new HashSet<>();
+        for (Value output : structure.analysis().program().outputs()) {
+            if (inside.contains(root(output).name())) {
+                lost.add(output.name());
+            }
+        }
+        Graph graph = model.graph();
+        List<ValueInfo> outputs = graph.outputs().stream()
+                .filter(output -> !lost.contains(output.name()))
+                .toList();
+        List<Node> nodes = rewired(graph, outputs);
+        nodes = withoutDead(graph, nodes, outputs);
+        checkGone(nodes, inside);
+        return model.withGraph(renumbered(cleaned(graph, nodes, outputs)));
+    }
+
+    private void bypass(Block block) {
+        Node node = block.add().node();
+        String sum = ResidualStream.isSkipNormalization(block.add()) ? node.output(3) : node.output(0);
+        if (!sum.isEmpty()) {
+            renamed.put(sum, block.base().name());
+        }
+        if (ResidualStream.isSkipNormalization(block.add())) {
+            boolean simplified = node.is("SkipSimplifiedLayerNormalization");
+            List<String> inputs = new ArrayList<>(List.of(block.base().name(), node.input(2)));
+            if (!simplified && !node.input(3).isEmpty()) {
+                inputs.add(node.input(3));
+            }
+            Map<String, Attribute> attributes = new LinkedHashMap<>();
+            attributes.put("axis", new Attribute.Int(-1));
+            attributes.put("epsilon", new Attribute.Real(node.floatAttribute("epsilon", 1e-12f)));
+            attributes.put("stash_type", new Attribute.Int(1));
+            replaced.put(
+                    node.output(0),
+                    Node.of(
+                            node.name(),
+                            simplified ? "SimplifiedLayerNormalization" : "LayerNormalization",
+                            inputs,
+                            List.of(node.output(0)),
+                            attributes));
+        } else {
+            gone.add(node.output(0));
+        }
+    }
+
+    private Set<String> insideOutputs() {
+        Set<String> names = new HashSet<>();
+        for (Block block : removed) {
+            for (Op op : block.ops()) {
+                op.outputs().stream().filter(value -> value != null).forEach(value -> names.add(value.name()));
+            }
+        }
+        return names;
+    }
+
+    /** The value behind casts and copies. */
+    private static Value root(Value value) {
+        Value current = value;
+        while (current.producer() != null) {
+            Op producer = current.producer();
+            boolean copy = producer.node().is("Identity")
+                    || producer.node().is("Cast")
+                    || producer.node().is("Concat") && producer.inputs().size() == 1;
+            if (!copy) {
+                break;
+            }
+            current = producer.input(0);
+        }
+        return current;
+    }
+
+    private String resolve(String name) {
+        String current = name;
+        while (renamed.containsKey(current)) {
+            current = renamed.get(current);
+        }
+        return current;
+    }
+
+    private List<Node> rewired(Graph graph, List<ValueInfo> outputs) {
+        Set<String> wanted = new HashSet<>();
+        outputs.forEach(output -> wanted.add(output.name()));
+        Map<String, String> sideShapes = sideShapes();
+        List<Node> nodes = new ArrayList<>();
+        for (Node node : graph.nodes()) {
+            if (gone.contains(node.output(0))) {
+                if (wanted.contains(node.output(0))) {
+                    nodes.add(Node.of(
+                            node.name(), "Identity", List.of(resolve(node.output(0))), node.outputs(), Map.of()));
+                }
+                continue;
+            }
+            Node changed = replaced.getOrDefault(node.output(0), node);
+            boolean shape = node.is("Shape") && sideShapes.containsKey(node.input(0));
+            nodes.add(
+                    shape
+                            ? changed.withInput(0, sideShapes.get(node.input(0)))
+                            : changed.withInputs(
+                                    changed.inputs().stream().map(this::resolve).toList()));
+        }
+        return nodes;
+    }
+
+    /**
+     * Lengths are often read from the first layer's cache. Where that layer goes, the same extents are read from a
+     * cache of a layer that stays: from removed cache inputs to kept ones of the same shape.
+     */
+    private Map<String, String> sideShapes() {
+        Set<Op> inside = new HashSet<>();
+        removed.forEach(block -> inside.addAll(block.ops()));
+        Set<Value> lost = new HashSet<>();
+        for (Op op : inside) {
+            op.inputs().stream().filter(value -> value != null).map(BlockRemover::root).forEach(lost::add);
+        }
+        List<Value> keptInputs = structure.analysis().program().inputs().stream()
+                .filter(input -> !lost.contains(input))
+                .toList();
+        Map<String, String> result = new HashMap<>();
+        for (Op op : structure.analysis().program().ops()) {
+            if (op.node().is("Shape") && !inside.contains(op)) {
+                Value read = op.input(0);
+                boolean cache = lost.contains(root(read)) && root(read).producer() == null;
+                keptInputs.stream()
+                        .filter(kept -> cache && sameLengths(read, kept))
+                        .findFirst()
+                        .ifPresent(kept -> result.put(read.name(), kept.name()));
+            }
+        }
+        return result;
+    }
+
+    /** Whether two cache inputs agree on every axis whose extent varies. */
+    private boolean sameLengths(Value lost, Value kept) {
+        long[] first = structure.analysis().trace().shape(lost, 0);
+        long[] second = structure.analysis().trace().shape(kept, 0);
+        if (first == null || second == null || first.length < 3 || first.length != second.length) {
+            return false;
+        }
+        long[] firstAgain = structure.analysis().trace().shape(lost, 1);
+        for (int axis = 0; axis < first.length; axis++) {
+            if (first[axis] != firstAgain[axis] && first[axis] != second[axis]) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    /** Drops nodes that reached an output before and no longer do. */
+    private static List<Node> withoutDead(Graph before, List<Node> nodes, List<ValueInfo> outputs) {
+        Set<String> liveBefore = live(before.nodes(), before.outputs());
+        Set<String> live = live(nodes, outputs);
+        return nodes.stream()
+                .filter(node -> node.outputs().stream().anyMatch(live::contains)
+                        || node.outputs().stream().noneMatch(liveBefore::contains))
+                .toList();
+    }
+
+    private static Set<String> live(List<Node> nodes, List<ValueInfo> outputs) {
+        Set<String> live = new HashSet<>();
+        outputs.forEach(output -> live.add(output.name()));
+        boolean changed = true;
+        while (changed) {
+            changed = false;
+            for (int i = nodes.size() - 1; i >= 0; i--) {
+                Node node = nodes.get(i);
+                if (node.outputs().stream().anyMatch(live::contains)) {
+                    changed |= live.addAll(reads(node));
+                }
+            }
+        }
+        return live;
+    }
+
+    /** What a node reads, in its bodies too. */
+    private static Set<String> reads(Node node) {
+        Set<String> names = new LinkedHashSet<>(node.inputs());
+        for (Attribute attribute : node.attributes().values()) {
+            if (attribute instanceof Attribute.Body body) {
+                body.graph().nodes().forEach(inner -> names.addAll(reads(inner)));
+                body.graph().outputs().forEach(output -> names.add(output.name()));
+            }
+        }
+        return names;
+    }
+
+    private static void checkGone(List<Node> nodes, Set<String> inside) {
+        for (Node node : nodes) {
+            boolean product = node.is("MatMul") || node.is("Gemm") || node.domain().equals("com.microsoft");
+            if (product && inside.contains(node.output(0))) {
+                throw new UserException("node " + node.label()
+                        + " of a removed layer is still needed outside it; keep that layer (--protect) or remove others");
+            }
+        }
+    }
+
+    private Graph cleaned(Graph before, List<Node> nodes, List<ValueInfo> outputs) {
+        Set<String> readBefore = new HashSet<>();
+        before.nodes().forEach(node -> readBefore.addAll(reads(node)));
+        Set<String> read = new HashSet<>();
+        nodes.forEach(node -> read.addAll(reads(node)));
+        outputs.forEach(output -> read.add(output.name()));
+        Map<String, Tensor> initializers = new LinkedHashMap<>(before.initializers());
+        initializers.keySet().removeIf(name -> readBefore.contains(name) && !read.contains(name));
+        List<ValueInfo> inputs = before.inputs().stream()
+                .filter(input -> !readBefore.contains(input.name()) || read.contains(input.name()))
+                .toList();
+        Set<String> defined = new HashSet<>();
+        nodes.forEach(node -> defined.addAll(node.outputs()));
+        List<ValueInfo> values = before.values().stream()
+                .filter(value -> defined.contains(value.name()))
+                .toList();
+        return new Graph(before.name(), inputs, outputs, values, initializers, nodes, before.rest());
+    }
+
+    /** Numbers in the names of cache inputs and outputs become consecutive again where some are gone. */
+    private Graph renumbered(Graph graph) {
+        Map<String, String> names = new HashMap<>();
+        renumber(model.graph().inputs(), graph.inputs(), names);
+        renumber(model.graph().outputs(), graph.outputs(), names);
+        List<Node> nodes = new ArrayList<>();
+        for (Node node : graph.nodes()) {
+            nodes.add(node.withInputs(rename(node.inputs(), names)).withOutputs(rename(node.outputs(), names)));
+        }
+        return graph.withNodes(nodes)
+                .withValues(renameInfos(graph.values(), names))
+                .withInterface(renameInfos(graph.inputs(), names), renameInfos(graph.outputs(), names));
+    }
+
+    private static void renumber(List<ValueInfo> before, List<ValueInfo> after, Map<String, String> names) {
+        Map<String, TreeMap<Integer, String>> families = new LinkedHashMap<>();
+        for (ValueInfo info : after) {
+            Matcher matcher = NUMBERED.matcher(info.name());
+            if (matcher.matches()) {
+                families.computeIfAbsent(matcher.group(1) + "#" + matcher.group(3), key -> new TreeMap<>())
+                        .put(Integer.parseInt(matcher.group(2)), info.name());
+            }
+        }
+        families.forEach((family, members) -> {
+            long membersBefore = before.stream()
+                    .map(info -> NUMBERED.matcher(info.name()))
+                    .filter(matcher -> matcher.matches() && family.equals(matcher.group(1) + "#" + matcher.group(3)))
+                    .count();
+            if (membersBefore > members.size()) {
+                int number = 0;
+                for (String name : members.values()) {
+                    names.put(name, family.replace("#", Integer.toString(number++)));
+                }
+            }
+        });
+    }
+
+    private static List<String> rename(List<String> values, Map<String, String> names) {
+        return values.stream().map(name -> names.getOrDefault(name, name)).toList();
+    }
+
+    private static List<ValueInfo> renameInfos(List<ValueInfo> values, Map<String, String> names) {
+        return values.stream()
+                .map(value -> value.withName(names.getOrDefault(value.name(), value.name())))
+                .toList();
+    }
+}

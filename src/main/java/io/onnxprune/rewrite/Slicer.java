@@ -1,0 +1,194 @@
+package io.onnxprune.rewrite;
+
+import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.DimensionAnalysis;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Program;
+import io.onnxprune.ir.Program.Use;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Slicing;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * Makes the smaller model: every constant is sliced at each place where it is read, every stale number is patched, and
+ * declared shapes follow.
+ */
+public final class Slicer {
+    private final DimensionAnalysis analysis;
+    private final Dim.Keep keep;
+    private final GraphEditor editor;
+    private final Map<String, Tensor> replaced = new HashMap<>();
+
+    private Slicer(DimensionAnalysis analysis, Dim.Keep keep) {
+        this.analysis = analysis;
+        this.keep = keep;
+        this.editor = new GraphEditor(analysis.program().model());
+    }
+
+    /**
+     * The model with only the kept indices of each variable. Where nothing is removed, the model itself.
+     *
+     * @throws io.onnxprune.diag.UserException if a size is computed in a way that cannot be patched
+     */
+    public static Model slice(Structure structure, Dim.Keep keep) {
+        DimensionAnalysis analysis = structure.analysis();
+        boolean changes = structure.dimensions().stream().anyMatch(dimension -> keep.kept(dimension.atom()) != null);
+        return changes ? new Slicer(analysis, keep).run() : analysis.program().model();
+    }
+
+    private Model run() {
+        sliceConstants();
+        ShapePatcher patcher = new ShapePatcher(analysis, keep, editor);
+        patcher.patch();
+        patcher.patchAttributes();
+        Model model = editor.apply(replaced);
+        return model.withGraph(declareShapes(model.graph()));
+    }
+
+    private void sliceConstants() {
+        Map<Value, List<Use>> uses = new LinkedHashMap<>();
+        analysis.constantUses().keySet().forEach(use -> uses.computeIfAbsent(
+                        use.op().input(use.input()), key -> new ArrayList<>())
+                .add(use));
+        uses.forEach(this::sliceConstant);
+    }
+
+    private void sliceConstant(Value value, List<Use> uses) {
+        Map<String, List<Use>> bySlice = new LinkedHashMap<>();
+        Map<String, int[][]> slices = new HashMap<>();
+        for (Use use : uses) {
+            int[][] kept = kept(analysis.constantUses().get(use), value.constant());
+            String key = Arrays.deepToString(kept);
+            slices.put(key, kept);
+            bySlice.computeIfAbsent(key, unused -> new ArrayList<>()).add(use);
+        }
+        String whole = Arrays.deepToString(new int[value.constant().rank()][]);
+        boolean everywhere = uses.size() == value.uses().size();
+        // The name stays with the whole tensor where somebody still reads that, else with the first slice.
+        boolean nameTaken = bySlice.containsKey(whole) || !everywhere;
+        for (Map.Entry<String, List<Use>> entry : bySlice.entrySet()) {
+            if (entry.getKey().equals(whole)) {
+                continue;
+            }
+            Tensor sliced = Slicing.slice(value.constant(), slices.get(entry.getKey()));
+            if (!nameTaken && replaceInPlace(value, sliced)) {
+                nameTaken = true;
+                continue;
+            }
+            String name = editor.addInitializer(value.name() + "_pruned", sliced);
+            entry.getValue().forEach(use -> editor.setInput(use.op().node(), use.input(), name));
+        }
+    }
+
+    private boolean replaceInPlace(Value value, Tensor sliced) {
+        Program program = analysis.program();
+        if (program.initializers().get(value.name()) == value) {
+            replaced.put(value.name(), sliced);
+            return true;
+        }
+        if (value.producer() != null) {
+            Node constant = value.producer().node();
+            if (constant.attributes().containsKey("value")) {
+                editor.replace(constant, constant.withAttribute("value", new Attribute.Constant(sliced)));
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /** Kept indices of each axis, null where an axis stays whole. */
+    private int[][] kept(Dim[] dims, Tensor tensor) {
+        int[][] kept = new int[dims.length][];
+        for (int axis = 0; axis < dims.length; axis++) {
+            if (dims[axis].size(0, keep) != tensor.dim(axis)) {
+                kept[axis] = dims[axis].kept(keep);
+            }
+        }
+        return kept;
+    }
+
+    /** Declared shapes of inputs and outputs follow; those of inner values too, or go where they are not known. */
+    private Graph declareShapes(Graph graph) {
+        Map<String, Value> known = new HashMap<>();
+        for (Program.Op op : analysis.program().ops()) {
+            if (op.branch().isEmpty()) {
+                op.outputs().stream().filter(value -> value != null).forEach(value -> known.put(value.name(), value));
+            }
+        }
+        analysis.program().inputs().forEach(value -> known.put(value.name(), value));
+        known.putAll(analysis.program().initializers());
+        List<ValueInfo> values = new ArrayList<>();
+        for (ValueInfo info : graph.values()) {
+            Value value = known.get(info.name());
+            if (value != null && value.constant() == null && analysis.trace().isKnown(value)) {
+                values.add(declared(info, value));
+            }
+        }
+        return withoutInnerShapes(graph)
+                .withValues(values)
+                .withInterface(
+                        graph.inputs().stream()
+                                .map(info -> declared(info, known.get(info.name())))
+                                .toList(),
+                        graph.outputs().stream()
+                                .map(info -> declared(info, known.get(info.name())))
+                                .toList());
+    }
+
+    private ValueInfo declared(ValueInfo info, Value value) {
+        if (value != null && value.constant() != null && info.shape() != null) {
+            // An initializer that is listed as a graph input too (before IR version 4).
+            Tensor tensor = replaced.getOrDefault(value.name(), value.constant());
+            return info.withShape(Arrays.stream(tensor.shape())
+                    .mapToObj(ValueInfo.Extent::of)
+                    .toList());
+        }
+        Dim[] dims = value == null ? null : analysis.dims(value);
+        if (info.shape() == null || dims == null || dims.length != info.shape().size()) {
+            return info;
+        }
+        List<ValueInfo.Extent> shape = new ArrayList<>(info.shape());
+        for (int axis = 0; axis < dims.length; axis++) {
+            long size = dims[axis].size(0, keep);
+            if (shape.get(axis).isKnown() && size != dims[axis].size(0)) {
+                shape.set(axis, ValueInfo.Extent.of(size));
+            } else if (size != dims[axis].size(0) && dims[axis].isDynamic()) {
+                // A symbol for a product like batch × heads no longer says the truth about the heads.
+                shape.set(axis, new ValueInfo.Extent(-1, ""));
+            }
+        }
+        return info.withShape(shape);
+    }
+
+    /** Bodies of If and Loop lose their declared inner shapes, which the runtime infers again. */
+    private static Graph withoutInnerShapes(Graph graph) {
+        List<Node> nodes = new ArrayList<>();
+        for (Node node : graph.nodes()) {
+            Node changed = node;
+            for (Map.Entry<String, Attribute> attribute : node.attributes().entrySet()) {
+                if (attribute.getValue() instanceof Attribute.Body body) {
+                    Graph inner = withoutInnerShapes(body.graph());
+                    List<ValueInfo> outputs = inner.outputs().stream()
+                            .map(output -> output.withShape(null))
+                            .toList();
+                    changed = changed.withAttribute(
+                            attribute.getKey(),
+                            new Attribute.Body(inner.withValues(List.of()).withInterface(inner.inputs(), outputs)));
+                }
+            }
+            nodes.add(changed);
+        }
+        return graph.withNodes(nodes);
+    }
+}

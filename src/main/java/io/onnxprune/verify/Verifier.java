@@ -1,0 +1,133 @@
+package io.onnxprune.verify;
+
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.eval.CausalLm;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.Widening;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.onnx.ModelWriter;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.rewrite.MaskedModel;
+import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.Session;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.OptionalDouble;
+import java.util.Random;
+
+/**
+ * Compares the emitted file with the full-size model in which the removed units are zero, on ONNX Runtime with graph
+ * optimisations off: logits of a prefill, and of one cached decode step. Both run in float32 where the model has a half
+ * precision, so that rounding does not hide mistakes.
+ */
+public final class Verifier {
+    private static final int BATCH = 2;
+    private static final int LENGTH = 7;
+    private static final long SUPPLIED_BYTES = 4096;
+
+    /**
+     * What was compared.
+     *
+     * @param maxAbsDiff largest difference of a prefill logit
+     * @param decodeMaxAbsDiff largest difference of a logit of the decode step; empty without a cache
+     * @param scale largest magnitude of a logit
+     * @param tokens positions compared
+     */
+    public record Verification(double maxAbsDiff, OptionalDouble decodeMaxAbsDiff, double scale, long tokens) {
+        /** The larger difference, relative to the logits' scale. */
+        public double relative() {
+            return Math.max(maxAbsDiff, decodeMaxAbsDiff.orElse(0)) / Math.max(scale, Double.MIN_NORMAL);
+        }
+    }
+
+    private record Logits(float[] prefill, float[] decode) {}
+
+    private Verifier() {}
+
+    /**
+     * Compares {@code emitted} with the masked form of the model that {@code structure} describes.
+     *
+     * @throws UserException if either does not run
+     */
+    public static Verification compare(Structure structure, Plan plan, Path emitted, OnnxRuntime runtime, long seed) {
+        Logits expected = run(MaskedModel.of(structure, plan), runtime, seed);
+        // Weights of the first model are mapped until collected: without this, both would count at once.
+        System.gc();
+        Logits found = run(ModelReader.read(emitted), runtime, seed);
+        double scale = 0;
+        for (float value : expected.prefill) {
+            scale = Math.max(scale, Math.abs(value));
+        }
+        OptionalDouble decode = expected.decode == null || found.decode == null
+                ? OptionalDouble.empty()
+                : OptionalDouble.of(difference(expected.decode, found.decode));
+        return new Verification(difference(expected.prefill, found.prefill), decode, scale, (long) BATCH * LENGTH);
+    }
+
+    private static double difference(float[] expected, float[] found) {
+        if (expected.length != found.length) {
+            throw new UserException("verification failed: the pruned model yields " + found.length
+                    + " logits where the original yields " + expected.length);
+        }
+        double largest = 0;
+        for (int i = 0; i < expected.length; i++) {
+            double difference = Math.abs((double) expected[i] - found[i]);
+            // NaN on both sides is agreement; on one side it is not.
+            if (Double.isNaN(difference) && Float.isNaN(expected[i]) != Float.isNaN(found[i])) {
+                return Double.POSITIVE_INFINITY;
+            }
+            largest = Math.max(largest, Double.isNaN(difference) ? 0 : difference);
+        }
+        return largest;
+    }
+
+    private static Logits run(Model model, OnnxRuntime runtime, long seed) {
+        try (Session session = open(Widening.widen(model), runtime)) {
+            CausalLm decoder = CausalLm.of(session);
+            Random random = new Random(seed);
+            long[][] tokens = tokens(random, BATCH, LENGTH, decoder.vocabulary());
+            float[] prefill = decoder.logits(tokens).toFloats();
+            if (!decoder.hasCache()) {
+                return new Logits(prefill, null);
+            }
+            long[][] row = {tokens[0]};
+            long[][] next = tokens(random, 1, 1, decoder.vocabulary());
+            try (CausalLm.Step step = decoder.decode(decoder.prefill(row), next)) {
+                return new Logits(prefill, step.logits().toFloats());
+            }
+        }
+    }
+
+    private static long[][] tokens(Random random, int batch, int length, long vocabulary) {
+        long[][] tokens = new long[batch][length];
+        for (long[] row : tokens) {
+            for (int i = 0; i < length; i++) {
+                row[i] = random.nextInt((int) Math.min(vocabulary, Integer.MAX_VALUE));
+            }
+        }
+        return tokens;
+    }
+
+    /** A session over a model in memory; weights are supplied from where they are, not copied into the message. */
+    private static Session open(Model model, OnnxRuntime runtime) {
+        Map<String, HostTensor> weights = new LinkedHashMap<>();
+        model.graph().initializers().forEach((name, tensor) -> {
+            if (isSupplied(tensor)) {
+                weights.put(
+                        name,
+                        new HostTensor(tensor.dtype(), tensor.shape(), tensor.bytes().direct()));
+            }
+        });
+        return runtime.open(ModelWriter.skeleton(model, Verifier::isSupplied), weights, false);
+    }
+
+    private static boolean isSupplied(Tensor tensor) {
+        return tensor.bytes() != null
+                && tensor.bytes().size() >= SUPPLIED_BYTES
+                && OnnxRuntime.accepts(tensor.dtype());
+    }
+}

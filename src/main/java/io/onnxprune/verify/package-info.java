@@ -1,0 +1,2 @@
+/** Runs the pruned model beside the masked full-size one: the proof that slicing changed nothing but size. */
+package io.onnxprune.verify;
