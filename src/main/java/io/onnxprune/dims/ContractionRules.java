@@ -65,7 +65,9 @@ final class ContractionRules {
         String equation = c.node().textAttribute("equation", "").replace(" ", "");
         String[] sides = equation.split("->", -1);
         String[] terms = sides[0].split(",", -1);
-        if (sides.length != 2 || equation.contains(".") || terms.length != c.op().inputs().size()) {
+        if (sides.length != 2
+                || equation.contains(".")
+                || terms.length != c.op().inputs().size()) {
             OperatorRules.pinEverything(c, "einsum " + equation + " is not followed");
             return;
         }

@@ -71,9 +71,7 @@ public final class DimensionAnalysis {
         Element[] terms = elements.of(value);
         return terms == null
                 ? null
-                : Arrays.stream(terms)
-                        .mapToLong(term -> term.value(run, keep))
-                        .toArray();
+                : Arrays.stream(terms).mapToLong(term -> term.value(run, keep)).toArray();
     }
 
     /** Dimensions of each constant at each place where it is read; small constants are not tied between places. */
@@ -104,7 +102,9 @@ public final class DimensionAnalysis {
             // Vectors are shared by value between unrelated places (all-one norms, zero biases, head counts); a matrix
             // that is read twice is shared on purpose (tied embeddings).
             boolean shared = value.constant().rank() >= 2;
-            return shared ? shared(value) : fresh(value.constant().shape(), value.constant().shape());
+            return shared
+                    ? shared(value)
+                    : fresh(value.constant().shape(), value.constant().shape());
         });
     }
 
@@ -136,7 +136,8 @@ public final class DimensionAnalysis {
         if (terms != null && meetsActivations(op.output(0), 8)) {
             for (Element term : terms) {
                 term.forEachDim(dim -> dim.atoms()
-                        .forEach(atom -> atom.pin("its size is used as a number at node " + op.node().label())));
+                        .forEach(atom -> atom.pin("its size is used as a number at node "
+                                + op.node().label())));
             }
         }
     }
@@ -161,7 +162,9 @@ public final class DimensionAnalysis {
         }
         for (int axis = 0; axis < dims.length; axis++) {
             boolean variable = dims[axis] instanceof Dim.Atom atom && atom.size(0) != atom.size(1);
-            if (dims[axis] instanceof Dim.Atom atom && !declared.get(axis).isKnown() && (variable || atom.size(0) == 0)) {
+            if (dims[axis] instanceof Dim.Atom atom
+                    && !declared.get(axis).isKnown()
+                    && (variable || atom.size(0) == 0)) {
                 atom.markDynamic();
             }
         }

@@ -110,10 +110,7 @@ final class Elements {
     }
 
     private static Element[] zip(
-            int count,
-            Element[] left,
-            Element[] right,
-            java.util.function.BinaryOperator<Element> combine) {
+            int count, Element[] left, Element[] right, java.util.function.BinaryOperator<Element> combine) {
         if (left.length != count && left.length != 1 || right.length != count && right.length != 1) {
             return null;
         }

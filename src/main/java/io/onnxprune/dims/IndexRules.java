@@ -84,9 +84,11 @@ final class IndexRules {
             strided(c, in, out, from, step);
             return;
         }
-        List<Dim> parts = c.cutInto(in, List.of(from, out.size(0), size - from - out.size(0)).stream()
-                .filter(extent -> extent > 0)
-                .toList());
+        List<Dim> parts = c.cutInto(
+                in,
+                List.of(from, out.size(0), size - from - out.size(0)).stream()
+                        .filter(extent -> extent > 0)
+                        .toList());
         if (parts == null) {
             c.pin(out, "a range of an axis that cannot be cut there");
             return;
@@ -116,8 +118,10 @@ final class IndexRules {
             c.pin(out, "sliced with a step that does not divide it");
             return;
         }
-        c.unify(in, Dim.product(List.of(
-                out.isOne() ? Dim.ONE : out, c.pinned(step, "interleaved components of a strided slice"))));
+        c.unify(
+                in,
+                Dim.product(List.of(
+                        out.isOne() ? Dim.ONE : out, c.pinned(step, "interleaved components of a strided slice"))));
     }
 
     private static void gather(RuleContext c) {

@@ -15,8 +15,7 @@ final class NormalizationRules {
                 "RMSNormalization",
                 "SimplifiedLayerNormalization");
         table.contrib(NormalizationRules::normalize, "LayerNormalization", "SimplifiedLayerNormalization");
-        table.contrib(
-                NormalizationRules::skipNormalize, "SkipLayerNormalization", "SkipSimplifiedLayerNormalization");
+        table.contrib(NormalizationRules::skipNormalize, "SkipLayerNormalization", "SkipSimplifiedLayerNormalization");
         table.onnx(c -> c.unifyAll(c.in(0), c.out(0)), "LpNormalization");
     }
 

@@ -55,7 +55,8 @@ final class OperatorRules {
     static void apply(RuleContext context) {
         Rule rule = TABLE.find(context.node().domain(), context.node().op());
         boolean traced = context.op().outputs().stream()
-                .allMatch(value -> value == null || context.out(context.op().outputs().indexOf(value)) != null);
+                .allMatch(value ->
+                        value == null || context.out(context.op().outputs().indexOf(value)) != null);
         if (rule == null || !traced) {
             String reason = rule == null ? "operator without a rule" : "shapes that ONNX Runtime did not report";
             pinEverything(context, reason);

@@ -1,6 +1,5 @@
 package io.onnxprune.dims;
 
-import io.onnxprune.ir.Program;
 import io.onnxprune.ir.Program.Branch;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;

@@ -13,7 +13,15 @@ import java.util.Set;
  */
 final class RuleContext {
     private static final Set<String> WEIGHT_PRESERVING = Set.of(
-            "Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Gather", "GatherND", "DequantizeLinear");
+            "Identity",
+            "Cast",
+            "Transpose",
+            "Reshape",
+            "Squeeze",
+            "Unsqueeze",
+            "Gather",
+            "GatherND",
+            "DequantizeLinear");
 
     private final DimensionAnalysis analysis;
     private final Op op;

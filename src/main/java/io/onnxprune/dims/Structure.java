@@ -63,9 +63,11 @@ public final class Structure {
                 continue;
             }
             List<Dim.Atom> heads = new ArrayList<>();
-            distribution.batch().forEach(dim -> dim.atoms().stream()
-                    .filter(atom -> !atom.isDynamic() && atom.size(0) > 1)
-                    .forEach(heads::add));
+            distribution
+                    .batch()
+                    .forEach(dim -> dim.atoms().stream()
+                            .filter(atom -> !atom.isDynamic() && atom.size(0) > 1)
+                            .forEach(heads::add));
             for (int i = 0; i < heads.size(); i++) {
                 boolean alone = heads.size() == 1;
                 roles.putIfAbsent(heads.get(i), alone ? Role.HEADS : i == 0 ? Role.KV_HEADS : Role.QUERY_HEADS);
@@ -95,7 +97,9 @@ public final class Structure {
                 .filter(contraction -> !contraction.withConstant())
                 .forEach(contraction -> scores.addAll(contraction.dim().atoms()));
         Set<Dim.Atom> perHead = new LinkedHashSet<>();
-        members.values().forEach(places -> places.forEach(place -> collectInsideHeads(place.dim().resolve(), perHead)));
+        members.values()
+                .forEach(places ->
+                        places.forEach(place -> collectInsideHeads(place.dim().resolve(), perHead)));
         for (Dim.Atom atom : perHead) {
             roles.putIfAbsent(atom, scores.contains(atom) ? Role.QK_HEAD_DIM : Role.V_HEAD_DIM);
         }
@@ -127,8 +131,8 @@ public final class Structure {
         Dim.Atom vocabulary = null;
         for (Map.Entry<Dim.Atom, List<Member>> entry : members.entrySet()) {
             Dim.Atom atom = entry.getKey();
-            boolean table = IndexRules.isLookedUp(atom)
-                    && entry.getValue().stream().anyMatch(this::isBesideWidth);
+            boolean table =
+                    IndexRules.isLookedUp(atom) && entry.getValue().stream().anyMatch(this::isBesideWidth);
             if (table && (vocabulary == null || atom.size(0) > vocabulary.size(0))) {
                 vocabulary = atom;
             }
@@ -184,7 +188,8 @@ public final class Structure {
     private void pinPackedTensors() {
         members.forEach((atom, places) -> places.forEach(place -> {
             if (place.tensor().dtype().bits() < 8) {
-                atom.pin("weights packed below a byte at node " + place.use().op().node().label());
+                atom.pin("weights packed below a byte at node "
+                        + place.use().op().node().label());
             }
         }));
     }
@@ -194,9 +199,8 @@ public final class Structure {
         stream.blocks().forEach(block -> block.ops().forEach(op -> layers.putIfAbsent(op, block.layer())));
         List<Dimension> found = new ArrayList<>();
         members.forEach((atom, places) -> {
-            List<Member> weights = places.stream()
-                    .filter(place -> isWeight(place))
-                    .toList();
+            List<Member> weights =
+                    places.stream().filter(place -> isWeight(place)).toList();
             if (!weights.isEmpty() && atom.size(0) > 1 && !atom.isDynamic()) {
                 found.add(new Dimension(
                         "", role(atom), layer(atom, weights, layers), atom, (int) atom.size(0), weights, atom.pin()));
@@ -214,7 +218,8 @@ public final class Structure {
     }
 
     private static boolean isWeight(Member member) {
-        boolean quantised = member.tensor().dtype().bits() <= 8 && member.tensor().rank() >= 1;
+        boolean quantised =
+                member.tensor().dtype().bits() <= 8 && member.tensor().rank() >= 1;
         return member.tensor().dtype().isFloat() || quantised;
     }
 

@@ -68,7 +68,8 @@ public final class Trace {
                         for (Value input : program.inputs()) {
                             record(input, run, inputs.get(input.name()));
                         }
-                        try (Outputs outputs = session.run(inputs, graph.valueNames().keySet())) {
+                        try (Outputs outputs =
+                                session.run(inputs, graph.valueNames().keySet())) {
                             collect(graph, outputs, run);
                         }
                     }
@@ -126,9 +127,11 @@ public final class Trace {
     /** The elements of a small integer or boolean value in the given run, or null. */
     public long[] contents(Value value, int run) {
         if (value.constant() != null) {
-            boolean integers = value.constant().dtype().isIndex()
-                    || value.constant().dtype() == DType.BOOL;
-            return integers && value.constant().bytes() != null && value.constant().elements() <= MAX_ELEMENTS
+            boolean integers =
+                    value.constant().dtype().isIndex() || value.constant().dtype() == DType.BOOL;
+            return integers
+                            && value.constant().bytes() != null
+                            && value.constant().elements() <= MAX_ELEMENTS
                     ? value.constant().toLongs()
                     : null;
         }
@@ -138,8 +141,6 @@ public final class Trace {
 
     /** The element type, half types widened; {@link DType#UNDEFINED} if unknown. */
     public DType dtype(Value value) {
-        return value.constant() != null
-                ? value.constant().dtype()
-                : dtypes.getOrDefault(value, DType.UNDEFINED);
+        return value.constant() != null ? value.constant().dtype() : dtypes.getOrDefault(value, DType.UNDEFINED);
     }
 }

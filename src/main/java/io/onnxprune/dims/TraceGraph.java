@@ -3,7 +3,6 @@ package io.onnxprune.dims;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
-import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program;
 import io.onnxprune.ir.Program.Op;
@@ -106,7 +105,11 @@ final class TraceGraph {
         }
         Value weight = op.input(1);
         if (node.is("MatMul") && isLarge(weight) && weight.constant().rank() == 2) {
-            outerProduct(op, weight.constant().dtype(), weight.constant().dim(0), weight.constant().dim(1));
+            outerProduct(
+                    op,
+                    weight.constant().dtype(),
+                    weight.constant().dim(0),
+                    weight.constant().dim(1));
         } else if (node.is("Gemm") && isLarge(weight) && node.intAttribute("transA", 0) == 0) {
             int rows = (int) node.intAttribute("transB", 0);
             outerProduct(
@@ -121,7 +124,10 @@ final class TraceGraph {
                 && op.input(0).constant().dtype().isFloat()
                 && op.input(0).constant().rank() == 2
                 && node.intAttribute("axis", 0) == 0) {
-            lookUp(op, Widening.widen(op.input(0).constant().dtype()), op.input(0).constant().dim(1));
+            lookUp(
+                    op,
+                    Widening.widen(op.input(0).constant().dtype()),
+                    op.input(0).constant().dim(1));
         } else {
             List<String> inputs = op.inputs().subList(0, node.inputs().size()).stream()
                     .map(value -> value == null ? "" : read(value))
@@ -178,10 +184,8 @@ final class TraceGraph {
     private String filled(DType dtype, long... shape) {
         Tensor value = dtype.isFloat()
                 ? Tensor.ofFloats(dtype, new long[] {1}, 0.5f)
-                : Tensor.of(
-                        dtype,
-                        new long[] {1},
-                        io.onnxprune.ir.Bytes.of(java.nio.ByteBuffer.allocate((int) dtype.bytes(1))));
+                : Tensor.of(dtype, new long[] {1}, io.onnxprune.ir.Bytes.of(java.nio.ByteBuffer.allocate((int)
+                        dtype.bytes(1))));
         String name = name();
         emit("ConstantOfShape", List.of(indices(shape)), name, Map.of("value", new Attribute.Constant(value)));
         return name;

@@ -1,9 +1,11 @@
 package io.onnxprune.ir;
 
 import java.util.Collections;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * A graph in SSA form, nodes in topological order. Immutable; weights are shared between versions of a graph.
@@ -26,6 +28,14 @@ public record Graph(
         values = List.copyOf(values);
         initializers = Collections.unmodifiableMap(new LinkedHashMap<>(initializers));
         nodes = List.copyOf(nodes);
+    }
+
+    /** All names that nodes and graph outputs read, in subgraphs too. */
+    public Set<String> reads() {
+        Set<String> names = new HashSet<>();
+        nodes.forEach(node -> names.addAll(node.reads()));
+        outputs.forEach(output -> names.add(output.name()));
+        return names;
     }
 
     public Graph withNodes(List<Node> changed) {

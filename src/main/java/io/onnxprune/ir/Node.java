@@ -2,8 +2,10 @@ package io.onnxprune.ir;
 
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * One operator application. Inputs and outputs are value names; an empty name is an omitted optional one. Immutable,
@@ -75,6 +77,17 @@ public final class Node {
     /** The name of input {@code index}, or "" where it is omitted. */
     public String input(int index) {
         return index < inputs.size() ? inputs.get(index) : "";
+    }
+
+    /** The names that this node reads, in its bodies too; the empty name of omitted inputs may be among them. */
+    public Set<String> reads() {
+        Set<String> names = new LinkedHashSet<>(inputs);
+        for (Attribute attribute : attributes.values()) {
+            if (attribute instanceof Attribute.Body body) {
+                names.addAll(body.graph().reads());
+            }
+        }
+        return names;
     }
 
     /** The name of output {@code index}, or "" where it is omitted. */

@@ -301,9 +301,10 @@ public final class Program {
             return Tensor.ofIndices(DType.INT64, new long[0], value.value());
         }
         if (node.attributes().get("value_ints") instanceof Attribute.Ints value) {
-            return Tensor.ofIndices(DType.INT64, new long[] {value.values().size()}, value.values().stream()
-                    .mapToLong(Long::longValue)
-                    .toArray());
+            return Tensor.ofIndices(
+                    DType.INT64,
+                    new long[] {value.values().size()},
+                    value.values().stream().mapToLong(Long::longValue).toArray());
         }
         if (node.attributes().get("value_float") instanceof Attribute.Real value) {
             return Tensor.ofFloats(DType.FLOAT, new long[0], value.value());

@@ -89,7 +89,8 @@ public final class Slicing {
         private static int[] indices(int[] kept, long extent) {
             return kept != null
                     ? kept
-                    : java.util.stream.IntStream.range(0, Math.toIntExact(extent)).toArray();
+                    : java.util.stream.IntStream.range(0, Math.toIntExact(extent))
+                            .toArray();
         }
 
         @Override

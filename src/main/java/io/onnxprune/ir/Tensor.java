@@ -42,8 +42,8 @@ public final class Tensor {
 
     /** An int64 or int32 tensor with the given values. */
     public static Tensor ofIndices(DType dtype, long[] shape, long... values) {
-        ByteBuffer buffer = ByteBuffer.allocate(Math.toIntExact(dtype.bytes(values.length)))
-                .order(ByteOrder.LITTLE_ENDIAN);
+        ByteBuffer buffer =
+                ByteBuffer.allocate(Math.toIntExact(dtype.bytes(values.length))).order(ByteOrder.LITTLE_ENDIAN);
         for (long value : values) {
             if (dtype == DType.INT32) {
                 buffer.putInt(Math.toIntExact(value));
@@ -56,8 +56,8 @@ public final class Tensor {
 
     /** A floating-point tensor with the given values, rounded to {@code dtype}. */
     public static Tensor ofFloats(DType dtype, long[] shape, float... values) {
-        ByteBuffer buffer = ByteBuffer.allocate(Math.toIntExact(dtype.bytes(values.length)))
-                .order(ByteOrder.LITTLE_ENDIAN);
+        ByteBuffer buffer =
+                ByteBuffer.allocate(Math.toIntExact(dtype.bytes(values.length))).order(ByteOrder.LITTLE_ENDIAN);
         Floats.encode(dtype, values, values.length, buffer);
         return of(dtype, shape, Bytes.of(buffer.flip()));
     }

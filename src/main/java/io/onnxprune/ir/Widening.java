@@ -55,8 +55,8 @@ public final class Widening {
             }
             for (Map.Entry<String, Attribute> attribute : node.attributes().entrySet()) {
                 if (attribute.getValue() instanceof Attribute.Body body) {
-                    changed = changed.withAttribute(
-                            attribute.getKey(), new Attribute.Body(widen(body.graph(), halves)));
+                    changed =
+                            changed.withAttribute(attribute.getKey(), new Attribute.Body(widen(body.graph(), halves)));
                 }
             }
             nodes.add(changed);

@@ -58,7 +58,8 @@ public final class ModelReader {
 
     private Model read() {
         ModelProto proto = parse();
-        if (!proto.hasGraph() || proto.getGraph().getNodeCount() == 0 && proto.getGraph().getOutputCount() == 0) {
+        if (!proto.hasGraph()
+                || proto.getGraph().getNodeCount() == 0 && proto.getGraph().getOutputCount() == 0) {
             throw new UserException(file + " is not an ONNX model: it holds no graph");
         }
         Map<String, Long> opsets = new LinkedHashMap<>();
@@ -89,7 +90,8 @@ public final class ModelReader {
                 throw new UserException(file + " is empty");
             }
             if (channel.size() > Integer.MAX_VALUE) {
-                throw new UserException(file + " is over 2 GiB, which no ONNX file can be; export it with external data");
+                throw new UserException(
+                        file + " is over 2 GiB, which no ONNX file can be; export it with external data");
             }
             MappedByteBuffer mapped = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size());
             CodedInputStream input = UnsafeByteOperations.unsafeWrap(mapped).newCodedInput();
@@ -171,11 +173,11 @@ public final class ModelReader {
             case INT -> new Attribute.Int(proto.getI());
             case INTS -> new Attribute.Ints(proto.getIntsList());
             case FLOAT -> new Attribute.Real(proto.getF());
-            case STRING -> proto.getS().isValidUtf8()
-                    ? new Attribute.Text(proto.getS().toStringUtf8())
-                    : new Attribute.Opaque(proto.toByteArray());
-            case TENSOR -> new Attribute.Constant(
-                    tensor(proto.getT(), "constant of node \"" + node.getName() + '"'));
+            case STRING ->
+                proto.getS().isValidUtf8()
+                        ? new Attribute.Text(proto.getS().toStringUtf8())
+                        : new Attribute.Opaque(proto.toByteArray());
+            case TENSOR -> new Attribute.Constant(tensor(proto.getT(), "constant of node \"" + node.getName() + '"'));
             case GRAPH -> new Attribute.Body(graph(proto.getG()));
             default -> new Attribute.Opaque(proto.toByteArray());
         };
@@ -235,8 +237,9 @@ public final class ModelReader {
             try {
                 return Files.size(path);
             } catch (IOException e) {
-                throw new UserException("the external data file " + path + " of " + file
-                        + " is missing; put it back beside the model", e);
+                throw new UserException(
+                        "the external data file " + path + " of " + file + " is missing; put it back beside the model",
+                        e);
             }
         });
         long offset = number(entries, "offset", 0, where);

@@ -63,7 +63,8 @@ public final class ModelWriter {
             Files.createDirectories(target.getParent());
             try (WeightFile weights = new WeightFile(temporaryData)) {
                 WeightStore store = external
-                        ? (tensor, proto) -> weights.storeExternal(tensor, proto, data.getFileName().toString())
+                        ? (tensor, proto) -> weights.storeExternal(
+                                tensor, proto, data.getFileName().toString())
                         : weights::storeInline;
                 ModelProto proto = new Serializer(store).model(model);
                 try (OutputStream out = new BufferedOutputStream(Files.newOutputStream(temporary), 1 << 20)) {
@@ -106,13 +107,16 @@ public final class ModelWriter {
     public static long bytes(Graph graph) {
         long total = 0;
         for (Tensor tensor : graph.initializers().values()) {
-            total += tensor.bytes() == null ? tensor.opaque().length : tensor.bytes().size();
+            total += tensor.bytes() == null
+                    ? tensor.opaque().length
+                    : tensor.bytes().size();
         }
         for (Node node : graph.nodes()) {
             for (Attribute attribute : node.attributes().values()) {
                 if (attribute instanceof Attribute.Body body) {
                     total += bytes(body.graph());
-                } else if (attribute instanceof Attribute.Constant constant && constant.tensor().bytes() != null) {
+                } else if (attribute instanceof Attribute.Constant constant
+                        && constant.tensor().bytes() != null) {
                     total += constant.tensor().bytes().size();
                 }
             }
@@ -213,7 +217,9 @@ public final class ModelWriter {
 
         private TensorProto tensor(String name, Tensor tensor, boolean movable) throws IOException {
             if (tensor.opaque() != null) {
-                return parse(TensorProto.newBuilder(), tensor.opaque()).setName(name).build();
+                return parse(TensorProto.newBuilder(), tensor.opaque())
+                        .setName(name)
+                        .build();
             }
             TensorProto.Builder proto =
                     TensorProto.newBuilder().setDataType(tensor.dtype().code());

@@ -38,7 +38,9 @@ final class TensorFields {
                 }
             }
             default -> {
-                for (int i = 0; i < proto.getInt32DataCount() && raw.remaining() >= Math.max(1, dtype.bits() / 8); i++) {
+                for (int i = 0;
+                        i < proto.getInt32DataCount() && raw.remaining() >= Math.max(1, dtype.bits() / 8);
+                        i++) {
                     put(raw, dtype.bits(), proto.getInt32Data(i));
                 }
             }

@@ -17,7 +17,6 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
-import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -183,7 +182,10 @@ public final class BlockRemover {
         removed.forEach(block -> inside.addAll(block.ops()));
         Set<Value> lost = new HashSet<>();
         for (Op op : inside) {
-            op.inputs().stream().filter(value -> value != null).map(BlockRemover::root).forEach(lost::add);
+            op.inputs().stream()
+                    .filter(value -> value != null)
+                    .map(BlockRemover::root)
+                    .forEach(lost::add);
         }
         List<Value> keptInputs = structure.analysis().program().inputs().stream()
                 .filter(input -> !lost.contains(input))
@@ -237,41 +239,29 @@ public final class BlockRemover {
             for (int i = nodes.size() - 1; i >= 0; i--) {
                 Node node = nodes.get(i);
                 if (node.outputs().stream().anyMatch(live::contains)) {
-                    changed |= live.addAll(reads(node));
+                    changed |= live.addAll(node.reads());
                 }
             }
         }
         return live;
     }
 
-    /** What a node reads, in its bodies too. */
-    private static Set<String> reads(Node node) {
-        Set<String> names = new LinkedHashSet<>(node.inputs());
-        for (Attribute attribute : node.attributes().values()) {
-            if (attribute instanceof Attribute.Body body) {
-                body.graph().nodes().forEach(inner -> names.addAll(reads(inner)));
-                body.graph().outputs().forEach(output -> names.add(output.name()));
-            }
-        }
-        return names;
-    }
-
     private static void checkGone(List<Node> nodes, Set<String> inside) {
         for (Node node : nodes) {
-            boolean product = node.is("MatMul") || node.is("Gemm") || node.domain().equals("com.microsoft");
+            boolean product =
+                    node.is("MatMul") || node.is("Gemm") || node.domain().equals("com.microsoft");
             if (product && inside.contains(node.output(0))) {
-                throw new UserException("node " + node.label()
-                        + " of a removed layer is still needed outside it; keep that layer (--protect) or remove others");
+                throw new UserException(
+                        "node " + node.label()
+                                + " of a removed layer is still needed outside it; keep that layer (--protect) or remove others");
             }
         }
     }
 
     private Graph cleaned(Graph before, List<Node> nodes, List<ValueInfo> outputs) {
-        Set<String> readBefore = new HashSet<>();
-        before.nodes().forEach(node -> readBefore.addAll(reads(node)));
-        Set<String> read = new HashSet<>();
-        nodes.forEach(node -> read.addAll(reads(node)));
-        outputs.forEach(output -> read.add(output.name()));
+        Set<String> readBefore = before.reads();
+        Set<String> read =
+                before.withNodes(nodes).withInterface(before.inputs(), outputs).reads();
         Map<String, Tensor> initializers = new LinkedHashMap<>(before.initializers());
         initializers.keySet().removeIf(name -> readBefore.contains(name) && !read.contains(name));
         List<ValueInfo> inputs = before.inputs().stream()
@@ -288,7 +278,11 @@ public final class BlockRemover {
     /** Numbers in the names of cache inputs and outputs become consecutive again where some are gone. */
     private Graph renumbered(Graph graph) {
         Map<String, String> names = new HashMap<>();
-        renumber(model.graph().inputs(), graph.inputs(), names);
+        Set<String> constants = model.graph().initializers().keySet();
+        renumber(
+                withoutConstants(model.graph().inputs(), constants),
+                withoutConstants(graph.inputs(), constants),
+                names);
         renumber(model.graph().outputs(), graph.outputs(), names);
         List<Node> nodes = new ArrayList<>();
         for (Node node : graph.nodes()) {
@@ -297,6 +291,13 @@ public final class BlockRemover {
         return graph.withNodes(nodes)
                 .withValues(renameInfos(graph.values(), names))
                 .withInterface(renameInfos(graph.inputs(), names), renameInfos(graph.outputs(), names));
+    }
+
+    /** Before IR version 4 initializers are listed as inputs too; their names are not part of the interface. */
+    private static List<ValueInfo> withoutConstants(List<ValueInfo> inputs, Set<String> constants) {
+        return inputs.stream()
+                .filter(input -> !constants.contains(input.name()))
+                .toList();
     }
 
     private static void renumber(List<ValueInfo> before, List<ValueInfo> after, Map<String, String> names) {

@@ -38,9 +38,14 @@ public final class MaskedModel {
         this.editor = new GraphEditor(analysis.program().model());
     }
 
-    /** The masked form of the model that {@code structure} describes. */
-    public static Model of(Structure structure, Plan plan) {
+    /**
+     * The masked form of the model that {@code structure} describes.
+     *
+     * @param updates new full-size contents of constants, as given to the slicer
+     */
+    public static Model of(Structure structure, Plan plan, Map<Value, Tensor> updates) {
         MaskedModel masked = new MaskedModel(structure.analysis(), plan.keep(structure));
+        updates.forEach(masked::update);
         masked.maskWeights();
         masked.maskMeans();
         List<ResidualStream.Block> blocks = structure.stream().blocks();
@@ -62,7 +67,7 @@ public final class MaskedModel {
                 return;
             }
             if (tensor.dtype().isFloat()) {
-                String name = use.op().input(use.input()).name();
+                String name = editor.current(use.op().node()).input(use.input());
                 for (int axis : pruned) {
                     name = multiplied(use.op().node(), name, mask(dims, axis, tensor.dtype()));
                 }
@@ -73,6 +78,11 @@ public final class MaskedModel {
         });
         // An integer weight has no zero of its own: what it produces is masked instead.
         quantised.forEach(op -> maskOutput(op, 0));
+    }
+
+    private void update(Value value, Tensor tensor) {
+        String name = editor.addInitializer(value.name() + "_updated", tensor);
+        value.uses().forEach(use -> editor.setInput(use.op().node(), use.input(), name));
     }
 
     private List<Integer> prunedAxes(Dim[] dims) {
@@ -100,9 +110,8 @@ public final class MaskedModel {
                 values[index] = 1;
                 integers[index] = 1;
             }
-            Tensor tensor = dtype.isFloat()
-                    ? Tensor.ofFloats(dtype, shape, values)
-                    : Tensor.ofIndices(dtype, shape, integers);
+            Tensor tensor =
+                    dtype.isFloat() ? Tensor.ofFloats(dtype, shape, values) : Tensor.ofIndices(dtype, shape, integers);
             return editor.addInitializer("onnx_prune_mask", tensor);
         });
     }
@@ -186,7 +195,12 @@ public final class MaskedModel {
         String factor = scalar(dtype, shrinkage(dims, pruned));
         editor.insertAfter(
                 op.node(),
-                Node.of(inner + "_scaled", "Mul", List.of(inner, factor), List.of(op.output(0).name()), Map.of()));
+                Node.of(
+                        inner + "_scaled",
+                        "Mul",
+                        List.of(inner, factor),
+                        List.of(op.output(0).name()),
+                        Map.of()));
     }
 
     private void maskInput(Op op, Dim[] dims, List<Integer> pruned) {
@@ -243,7 +257,9 @@ public final class MaskedModel {
                     node,
                     "Add",
                     mean(multiplied(node, value, value)),
-                    scalar(dtype, node.floatAttribute("epsilon", node.is("RMSNormalization") || centred ? 1e-5f : 1e-12f)));
+                    scalar(
+                            dtype,
+                            node.floatAttribute("epsilon", node.is("RMSNormalization") || centred ? 1e-5f : 1e-12f)));
             value = emit(node, "Div", value, emit(node, "Sqrt", variance));
             value = multiplied(node, value, current.input(skip ? 2 : 1));
             int bias = skip ? 3 : 2;
@@ -255,8 +271,7 @@ public final class MaskedModel {
             editor.replace(node, Node.of(node.name(), "Identity", List.of(value), outputs, Map.of()));
             if (op.output(3) != null) {
                 editor.insertBefore(
-                        node,
-                        Node.of(node.name() + "_sum", "Identity", List.of(x), List.of(node.output(3)), Map.of()));
+                        node, Node.of(node.name() + "_sum", "Identity", List.of(x), List.of(node.output(3)), Map.of()));
             }
         }
 

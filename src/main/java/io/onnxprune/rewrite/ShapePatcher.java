@@ -68,8 +68,7 @@ final class ShapePatcher {
         }
         if (!stale.isEmpty()) {
             String patched = patched(use.op(), value, stale);
-            editor.setInput(
-                    use.op().node(), use.input(), patched != null ? patched : scaled(use.op(), value, stale));
+            editor.setInput(use.op().node(), use.input(), patched != null ? patched : scaled(use.op(), value, stale));
         }
     }
 
@@ -134,10 +133,12 @@ final class ShapePatcher {
         long[] numbers = value.constant().toLongs();
         stale.forEach((element, patch) -> numbers[element] = patch.needed);
         String key = "constant " + System.identityHashCode(value) + Arrays.toString(numbers);
-        return made.computeIfAbsent(key, unused -> editor.addInitializer(
-                value.name() + "_pruned",
-                Tensor.ofIndices(
-                        value.constant().dtype(), value.constant().shape(), numbers)));
+        return made.computeIfAbsent(
+                key,
+                unused -> editor.addInitializer(
+                        value.name() + "_pruned",
+                        Tensor.ofIndices(
+                                value.constant().dtype(), value.constant().shape(), numbers)));
     }
 
     /** Patches the parts that hold stale elements; null if one of them cannot be. */
@@ -210,7 +211,12 @@ final class ShapePatcher {
         String result = editor.freshName(left + "_scaled");
         editor.insertBefore(
                 consumer.node(),
-                Node.of(editor.freshName(result + "_node"), operator, List.of(left, constant), List.of(result), Map.of()));
+                Node.of(
+                        editor.freshName(result + "_node"),
+                        operator,
+                        List.of(left, constant),
+                        List.of(result),
+                        Map.of()));
         return result;
     }
 
@@ -230,10 +236,10 @@ final class ShapePatcher {
             }
         });
         analysis.notes().equalSplits().forEach(split -> {
-            long[] sizes = split.parts().stream()
-                    .mapToLong(part -> part.size(0, keep))
-                    .toArray();
-            long[] before = split.parts().stream().mapToLong(part -> part.size(0)).toArray();
+            long[] sizes =
+                    split.parts().stream().mapToLong(part -> part.size(0, keep)).toArray();
+            long[] before =
+                    split.parts().stream().mapToLong(part -> part.size(0)).toArray();
             boolean equal = Arrays.stream(sizes).distinct().count() == 1;
             if (!equal && !Arrays.equals(sizes, before)) {
                 makeExplicit(split.op().node(), sizes);
@@ -248,7 +254,8 @@ final class ShapePatcher {
         Node current = editor.current(split);
         boolean byInput = analysis.program().model().opset() >= 13;
         if (!byInput) {
-            attributes.put("split", new Attribute.Ints(Arrays.stream(sizes).boxed().toList()));
+            attributes.put(
+                    "split", new Attribute.Ints(Arrays.stream(sizes).boxed().toList()));
         }
         Node changed = new Node(
                 current.name(),

@@ -28,23 +28,28 @@ public final class Slicer {
     private final DimensionAnalysis analysis;
     private final Dim.Keep keep;
     private final GraphEditor editor;
+    private final Map<Value, Tensor> updates;
     private final Map<String, Tensor> replaced = new HashMap<>();
 
-    private Slicer(DimensionAnalysis analysis, Dim.Keep keep) {
+    private Slicer(DimensionAnalysis analysis, Dim.Keep keep, Map<Value, Tensor> updates) {
         this.analysis = analysis;
         this.keep = keep;
+        this.updates = updates;
         this.editor = new GraphEditor(analysis.program().model());
     }
 
     /**
      * The model with only the kept indices of each variable. Where nothing is removed, the model itself.
      *
+     * @param updates new full-size contents of constants that compensate for what goes
      * @throws io.onnxprune.diag.UserException if a size is computed in a way that cannot be patched
      */
-    public static Model slice(Structure structure, Dim.Keep keep) {
+    public static Model slice(Structure structure, Dim.Keep keep, Map<Value, Tensor> updates) {
         DimensionAnalysis analysis = structure.analysis();
         boolean changes = structure.dimensions().stream().anyMatch(dimension -> keep.kept(dimension.atom()) != null);
-        return changes ? new Slicer(analysis, keep).run() : analysis.program().model();
+        return changes
+                ? new Slicer(analysis, keep, updates).run()
+                : analysis.program().model();
     }
 
     private Model run() {
@@ -58,9 +63,10 @@ public final class Slicer {
 
     private void sliceConstants() {
         Map<Value, List<Use>> uses = new LinkedHashMap<>();
-        analysis.constantUses().keySet().forEach(use -> uses.computeIfAbsent(
-                        use.op().input(use.input()), key -> new ArrayList<>())
-                .add(use));
+        analysis.constantUses()
+                .keySet()
+                .forEach(use -> uses.computeIfAbsent(use.op().input(use.input()), key -> new ArrayList<>())
+                        .add(use));
         uses.forEach(this::sliceConstant);
     }
 
@@ -76,12 +82,13 @@ public final class Slicer {
         String whole = Arrays.deepToString(new int[value.constant().rank()][]);
         boolean everywhere = uses.size() == value.uses().size();
         // The name stays with the whole tensor where somebody still reads that, else with the first slice.
-        boolean nameTaken = bySlice.containsKey(whole) || !everywhere;
+        boolean nameTaken = bySlice.containsKey(whole) && !updates.containsKey(value) || !everywhere;
         for (Map.Entry<String, List<Use>> entry : bySlice.entrySet()) {
-            if (entry.getKey().equals(whole)) {
+            if (entry.getKey().equals(whole) && !updates.containsKey(value)) {
                 continue;
             }
-            Tensor sliced = Slicing.slice(value.constant(), slices.get(entry.getKey()));
+            Tensor full = updates.getOrDefault(value, value.constant());
+            Tensor sliced = Slicing.slice(full, slices.get(entry.getKey()));
             if (!nameTaken && replaceInPlace(value, sliced)) {
                 nameTaken = true;
                 continue;
@@ -150,9 +157,8 @@ public final class Slicer {
         if (value != null && value.constant() != null && info.shape() != null) {
             // An initializer that is listed as a graph input too (before IR version 4).
             Tensor tensor = replaced.getOrDefault(value.name(), value.constant());
-            return info.withShape(Arrays.stream(tensor.shape())
-                    .mapToObj(ValueInfo.Extent::of)
-                    .toList());
+            return info.withShape(
+                    Arrays.stream(tensor.shape()).mapToObj(ValueInfo.Extent::of).toList());
         }
         Dim[] dims = value == null ? null : analysis.dims(value);
         if (info.shape() == null || dims == null || dims.length != info.shape().size()) {

@@ -4,6 +4,7 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.eval.CausalLm;
 import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelReader;
@@ -51,10 +52,12 @@ public final class Verifier {
     /**
      * Compares {@code emitted} with the masked form of the model that {@code structure} describes.
      *
+     * @param updates new full-size contents of constants, as given to the slicer
      * @throws UserException if either does not run
      */
-    public static Verification compare(Structure structure, Plan plan, Path emitted, OnnxRuntime runtime, long seed) {
-        Logits expected = run(MaskedModel.of(structure, plan), runtime, seed);
+    public static Verification compare(
+            Structure structure, Plan plan, Map<Value, Tensor> updates, Path emitted, OnnxRuntime runtime, long seed) {
+        Logits expected = run(MaskedModel.of(structure, plan, updates), runtime, seed);
         // Weights of the first model are mapped until collected: without this, both would count at once.
         System.gc();
         Logits found = run(ModelReader.read(emitted), runtime, seed);
@@ -113,21 +116,24 @@ public final class Verifier {
     }
 
     /** A session over a model in memory; weights are supplied from where they are, not copied into the message. */
-    private static Session open(Model model, OnnxRuntime runtime) {
+    private static Session open(Model full, OnnxRuntime runtime) {
+        // The runtime drops initializers that nothing reads, and then refuses to be given them.
+        Map<String, Tensor> read = new LinkedHashMap<>(full.graph().initializers());
+        read.keySet().retainAll(full.graph().reads());
+        Model model = full.withGraph(full.graph().withInitializers(read));
         Map<String, HostTensor> weights = new LinkedHashMap<>();
         model.graph().initializers().forEach((name, tensor) -> {
             if (isSupplied(tensor)) {
                 weights.put(
                         name,
-                        new HostTensor(tensor.dtype(), tensor.shape(), tensor.bytes().direct()));
+                        new HostTensor(
+                                tensor.dtype(), tensor.shape(), tensor.bytes().direct()));
             }
         });
         return runtime.open(ModelWriter.skeleton(model, Verifier::isSupplied), weights, false);
     }
 
     private static boolean isSupplied(Tensor tensor) {
-        return tensor.bytes() != null
-                && tensor.bytes().size() >= SUPPLIED_BYTES
-                && OnnxRuntime.accepts(tensor.dtype());
+        return tensor.bytes() != null && tensor.bytes().size() >= SUPPLIED_BYTES && OnnxRuntime.accepts(tensor.dtype());
     }
 }

@@ -1,0 +1,2 @@
+/** The command line: options, progress, tables, exit codes. The only place that prints. */
+package io.onnxprune.cli;

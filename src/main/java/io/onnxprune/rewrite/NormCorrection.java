@@ -1,0 +1,140 @@
+package io.onnxprune.rewrite;
+
+import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.DimensionAnalysis;
+import io.onnxprune.dims.DimensionAnalysis.Member;
+import io.onnxprune.dims.Notes.Mean;
+import io.onnxprune.dims.Role;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Floats;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Use;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.Map;
+import java.util.Set;
+
+/**
+ * When the residual stream gets narrower, its normalisations average over fewer channels. If the channels that stay
+ * carry more (or less) than their share of the signal, every normalised value becomes too small (or too large): the
+ * norms' weights are scaled by √(mean energy of the kept channels / mean energy of all), the energy of a channel taken
+ * from the weights that write it.
+ */
+public final class NormCorrection {
+    private static final int REACH = 10;
+    private static final Set<String> BETWEEN =
+            Set.of("Add", "Sqrt", "Div", "Reciprocal", "Mul", "Pow", "Cast", "Identity", "Sub");
+
+    private NormCorrection() {}
+
+    /** Full-size norm weights to use with a plan that narrows the hidden dimension; empty for any other. */
+    public static Map<Value, Tensor> of(Structure structure, Dim.Keep keep) {
+        Map<Value, Tensor> updates = new HashMap<>();
+        for (Dimension hidden : structure.dimensions()) {
+            int[] kept = keep.kept(hidden.atom());
+            boolean single = structure.stream().width().size() == 1;
+            if (hidden.role() == Role.HIDDEN && kept != null && single) {
+                float factor = factor(energies(structure, hidden), kept);
+                for (Mean mean : structure.analysis().notes().means()) {
+                    Value weight = weightOf(structure.analysis(), mean, hidden.atom());
+                    if (weight != null && weight.constant().dtype().isFloat()) {
+                        updates.computeIfAbsent(weight, value -> scaled(value.constant(), factor));
+                    }
+                }
+            }
+        }
+        return updates;
+    }
+
+    private static float factor(double[] energies, int[] kept) {
+        double all = Arrays.stream(energies).average().orElse(0);
+        double stays = Arrays.stream(kept)
+                .mapToDouble(index -> energies[index])
+                .average()
+                .orElse(0);
+        return all > 0 && stays > 0 ? (float) Math.sqrt(stays / all) : 1;
+    }
+
+    /** Sum of squares, by hidden channel, of the matrices that yield hidden vectors (the channel is their last axis). */
+    private static double[] energies(Structure structure, Dimension hidden) {
+        double[] energies = new double[hidden.size()];
+        for (Member member : hidden.members()) {
+            Tensor tensor = member.tensor();
+            boolean writes = tensor.rank() == 2
+                    && tensor.dtype().isFloat()
+                    && member.dim().atoms().size() == 1
+                    && member.dim().size(0) == hidden.size()
+                    && yieldsHidden(structure.analysis(), member.use(), hidden.atom());
+            if (writes) {
+                boolean last = member.axis() == 1;
+                long columns = tensor.dim(1);
+                Floats.forEachBlock(tensor, (first, values, count) -> {
+                    for (int i = 0; i < count; i++) {
+                        long position = first + i;
+                        energies[(int) (last ? position % columns : position / columns)] +=
+                                (double) values[i] * values[i];
+                    }
+                });
+            }
+        }
+        return energies;
+    }
+
+    private static boolean yieldsHidden(DimensionAnalysis analysis, Use use, Dim.Atom hidden) {
+        Value output = use.op().output(0);
+        Dim[] dims = output == null ? null : analysis.dims(output);
+        return dims != null && dims.length > 0 && dims[dims.length - 1].atoms().contains(hidden);
+    }
+
+    /** The scale of a normalisation over {@code hidden}: its operand, or the next vector that its statistic meets. */
+    private static Value weightOf(DimensionAnalysis analysis, Mean mean, Dim.Atom hidden) {
+        Dim[] dims = analysis.operand(mean.op(), mean.input());
+        boolean over = mean.axes().stream().anyMatch(axis -> dims[axis].atoms().contains(hidden));
+        if (!over) {
+            return null;
+        }
+        if (!mean.op().node().is("ReduceMean")) {
+            return vectorOperand(analysis, mean.op(), hidden);
+        }
+        Op op = mean.op();
+        for (int step = 0; step < REACH && op != null; step++) {
+            Value weight = op.node().is("Mul") ? vectorOperand(analysis, op, hidden) : null;
+            if (weight != null) {
+                return weight;
+            }
+            Value output = op.output(0);
+            op = output == null
+                    ? null
+                    : output.uses().stream()
+                            .map(Use::op)
+                            .filter(next -> BETWEEN.contains(next.node().op()))
+                            .findFirst()
+                            .orElse(null);
+        }
+        return null;
+    }
+
+    private static Value vectorOperand(DimensionAnalysis analysis, Op op, Dim.Atom hidden) {
+        for (int i = 0; i < op.inputs().size(); i++) {
+            Value value = op.input(i);
+            boolean vector = value != null
+                    && value.constant() != null
+                    && value.constant().rank() == 1;
+            if (vector && analysis.operand(op, i)[0].atoms().contains(hidden)) {
+                return value;
+            }
+        }
+        return null;
+    }
+
+    private static Tensor scaled(Tensor tensor, float factor) {
+        float[] values = tensor.toFloats();
+        for (int i = 0; i < values.length; i++) {
+            values[i] *= factor;
+        }
+        return Tensor.ofFloats(tensor.dtype(), tensor.shape(), values);
+    }
+}
