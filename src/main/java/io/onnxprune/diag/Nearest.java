@@ -1,0 +1,40 @@
+package io.onnxprune.diag;
+
+import java.util.Collection;
+import java.util.Comparator;
+
+/** Suggestions for names that do not exist: the valid one that takes the fewest edits. */
+public final class Nearest {
+    private Nearest() {}
+
+    /** The element of {@code valid} with the smallest edit distance to {@code name}, the first of equals; null if none. */
+    public static String to(String name, Collection<String> valid) {
+        return valid.stream()
+                .min(Comparator.comparingInt(candidate -> distance(name, candidate)))
+                .orElse(null);
+    }
+
+    /** A clause to end an error message with: {@code ; did you mean "ffn"?}, empty if there is nothing to suggest. */
+    public static String suggestion(String name, Collection<String> valid) {
+        String nearest = to(name, valid);
+        return nearest == null ? "" : "; did you mean \"" + nearest + "\"?";
+    }
+
+    /** Insertions, deletions and substitutions that turn {@code a} into {@code b} (Levenshtein). */
+    static int distance(String a, String b) {
+        int[] row = new int[b.length() + 1];
+        for (int j = 0; j < row.length; j++) {
+            row[j] = j;
+        }
+        for (int i = 1; i <= a.length(); i++) {
+            int diagonal = row[0];
+            row[0] = i;
+            for (int j = 1; j < row.length; j++) {
+                int substitution = diagonal + (a.charAt(i - 1) == b.charAt(j - 1) ? 0 : 1);
+                diagonal = row[j];
+                row[j] = Math.min(substitution, 1 + Math.min(row[j], row[j - 1]));
+            }
+        }
+        return row[b.length()];
+    }
+}
