@@ -1,0 +1,119 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.dims.ResidualStream;
+import io.onnxprune.dims.ResidualStream.Block;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Program;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import java.util.ArrayDeque;
+import java.util.BitSet;
+import java.util.Deque;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/** Which constants nothing reads any more once residual blocks are gone. */
+final class Liveness {
+    private final Program program;
+    private final List<Block> blocks;
+    private final Set<Tensor> alive;
+
+    Liveness(Structure structure) {
+        program = structure.analysis().program();
+        blocks = structure.stream().blocks();
+        alive = reached(new BitSet());
+    }
+
+    /** The constants that die with the blocks of the given indices. */
+    Set<Tensor> deadWithout(BitSet removed) {
+        Set<Tensor> dead = new HashSet<>();
+        if (!removed.isEmpty()) {
+            dead.addAll(alive);
+            dead.removeAll(reached(removed));
+        }
+        return dead;
+    }
+
+    private Set<Tensor> reached(BitSet removed) {
+        Map<Op, Block> skipped = new HashMap<>();
+        removed.stream().mapToObj(blocks::get).forEach(block -> skipped.put(block.add(), block));
+        Set<Value> gone = valuesOfBlocks(removed, skipped);
+        Set<Tensor> constants = new HashSet<>();
+        Set<Value> seen = new HashSet<>();
+        Deque<Value> open = new ArrayDeque<>();
+        program.outputs().stream().filter(output -> !gone.contains(output)).forEach(open::push);
+        while (!open.isEmpty()) {
+            Value value = open.pop();
+            if (!seen.add(value)) {
+                continue;
+            }
+            if (value.constant() != null) {
+                constants.add(value.constant());
+            }
+            Op producer = value.producer();
+            if (producer != null) {
+                pushSources(value, producer, skipped.get(producer), open);
+            }
+        }
+        return constants;
+    }
+
+    private void pushSources(Value value, Op producer, Block skipped, Deque<Value> open) {
+        if (skipped != null && isSum(producer, value)) {
+            open.push(skipped.base());
+            // A bias that a fused operator adds to the sum is no part of the block.
+            Value bias = producer.input(producer.node().is("SkipLayerNormalization") ? 4 : 3);
+            if (bias != null) {
+                open.push(bias);
+            }
+            return;
+        }
+        for (Value input : producer.inputs()) {
+            if (input != null && (skipped == null || input != skipped.branch())) {
+                open.push(input);
+            }
+        }
+        if (producer.node().is("If")) {
+            int output = producer.outputs().indexOf(value);
+            program.branchOutputs(producer.node()).forEach(values -> open.push(values.get(output)));
+        }
+    }
+
+    /** Whether {@code value} is the bare sum, not its normalisation by the same fused operator. */
+    private static boolean isSum(Op add, Value value) {
+        return !ResidualStream.isSkipNormalization(add) || value == add.output(3);
+    }
+
+    /** What the removed blocks compute beside the stream: their cache outputs go with them. */
+    private Set<Value> valuesOfBlocks(BitSet removed, Map<Op, Block> skipped) {
+        Set<Op> inside = new HashSet<>();
+        removed.stream().forEach(index -> inside.addAll(blocks.get(index).ops()));
+        for (int index = removed.nextClearBit(0); index < blocks.size(); index = removed.nextClearBit(index + 1)) {
+            inside.removeAll(blocks.get(index).ops());
+        }
+        Set<Value> gone = new HashSet<>();
+        for (Op op : program.ops()) {
+            Block block = skipped.get(op);
+            boolean reads = op.inputs().stream()
+                    .anyMatch(input ->
+                            input != null && gone.contains(input) && (block == null || input != block.branch()));
+            if (op.node().is("If")) {
+                List<List<Value>> yields = program.branchOutputs(op.node());
+                for (int i = 0; i < op.outputs().size(); i++) {
+                    int output = i;
+                    if (yields.stream().anyMatch(values -> gone.contains(values.get(output)))) {
+                        gone.add(op.output(output));
+                    }
+                }
+            } else if (inside.contains(op) || reads) {
+                gone.addAll(op.outputs());
+            }
+        }
+        gone.remove(null);
+        return gone;
+    }
+}
