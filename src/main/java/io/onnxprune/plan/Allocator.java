@@ -1,0 +1,240 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Structure;
+import java.util.ArrayList;
+import java.util.BitSet;
+import java.util.Comparator;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.stream.IntStream;
+
+/** One run of {@link Allocation#of}: first whole layers and blocks as far as they fit, then units of dimensions. */
+final class Allocator {
+    private final Structure structure;
+    private final Scores scores;
+    private final Budget budget;
+    private final Log log;
+    private final ParameterCount count;
+    private final double target;
+
+    Allocator(Structure structure, Scores scores, Budget budget, Log log) {
+        this.structure = structure;
+        this.scores = scores;
+        this.budget = budget;
+        this.log = log;
+        this.count = ParameterCount.of(structure);
+        this.target = budget.target(count.whole());
+    }
+
+    Allocation run(String model) {
+        long whole = budget.measure(count.whole());
+        if (target > whole) {
+            throw new UserException(String.format(
+                    "the model already has only %,d %s, fewer than the %,.0f asked for", whole, budget.unit(), target));
+        }
+        if (target == whole) {
+            return new Allocation(Plan.keepAll(model), count.whole(), count.whole());
+        }
+        Candidates candidates = new Candidates(structure, budget, log);
+        checkReachable(candidates);
+        ParameterCount.Running running = count.start();
+        int[] layers = dropLayers(candidates, running);
+        int[] blocks = dropBlocks(candidates, layers, running);
+        List<Track> tracks = tracks(candidates, running);
+        new UnitFill(tracks, running, budget, target).run();
+
+        Map<String, int[]> keep = new LinkedHashMap<>();
+        for (Track track : tracks) {
+            for (int i = 0; i < track.dimensions().size() && track.canGrow(); i++) {
+                keep.put(track.dimensions().get(i).name(), track.kept(i));
+            }
+        }
+        Plan plan = new Plan(model, keep, layers, blocks);
+        return new Allocation(plan, count.whole(), count.under(plan));
+    }
+
+    /** The tracks of all groups, without the dimensions of layers that are gone. */
+    private List<Track> tracks(Candidates candidates, ParameterCount.Running running) {
+        List<Track> tracks = new ArrayList<>();
+        for (List<Dimension> group : candidates.groups()) {
+            List<Dimension> left = group.stream()
+                    .filter(dimension -> budget.measure(running.lossOf(List.of(dimension), dimension.size() - 1)) > 0)
+                    .toList();
+            if (!left.isEmpty()) {
+                tracks.add(new Track(
+                        left,
+                        left.stream()
+                                .map(dimension -> scores.units().get(dimension.name()))
+                                .toList(),
+                        step(left.get(0))));
+            }
+        }
+        return tracks;
+    }
+
+    private int step(Dimension dimension) {
+        return switch (dimension.role()) {
+            case HEADS, KV_HEADS, QUERY_HEADS -> budget.roundHeads();
+            case FFN, HIDDEN -> {
+                // A unit is several channels where quantisation blocks stay whole; fused projections carry it twice.
+                long channels = dimension.members().stream()
+                        .mapToLong(member -> member.dim().size(0) / dimension.size())
+                        .min()
+                        .orElse(1);
+                yield budget.roundTo() / gcd(budget.roundTo(), (int) Math.max(1, channels));
+            }
+            case QK_HEAD_DIM, V_HEAD_DIM, EXPERTS, VOCABULARY, OTHER -> 1;
+        };
+    }
+
+    private static int gcd(int a, int b) {
+        return b == 0 ? a : gcd(b, a % b);
+    }
+
+    /** Drops layers, the least important first, as far as they fit; null if all stay, else the indices that stay. */
+    private int[] dropLayers(Candidates candidates, ParameterCount.Running running) {
+        if (!budget.prune().layers()) {
+            return null;
+        }
+        boolean alone = budget.prune().roles().isEmpty() && !budget.prune().blocks();
+        BitSet gone = drop(
+                droppable(candidates.layers(), Depth.layers(structure).size(), scores.layers()),
+                Depth.layers(structure),
+                new BitSet(),
+                alone,
+                running);
+        return kept(structure.stream().layers(), gone);
+    }
+
+    private int[] dropBlocks(Candidates candidates, int[] layers, ParameterCount.Running running) {
+        if (!budget.prune().blocks()) {
+            return null;
+        }
+        List<int[]> copies = Depth.blocks(structure);
+        Plan sofar = new Plan("", Map.of(), layers, null);
+        BitSet before = new BitSet();
+        for (int i = 0; i < structure.stream().blocks().size(); i++) {
+            before.set(
+                    i, sofar.removesBlock(i, structure.stream().blocks().get(i).layer()));
+        }
+        List<Integer> left = candidates.blocks().stream()
+                .filter(position -> !before.get(copies.get(position)[0]))
+                .toList();
+        double[] values = copies.stream()
+                .mapToDouble(indices -> scores.blocks()[indices[0]])
+                .toArray();
+        long present =
+                copies.stream().filter(indices -> !before.get(indices[0])).count();
+        boolean alone = budget.prune().roles().isEmpty();
+        BitSet gone = drop(droppable(left, present, values), copies, before, alone, running);
+        BitSet indices = new BitSet();
+        gone.stream().forEach(position -> indices.or(ParameterCount.bits(copies.get(position))));
+        return kept(structure.stream().blocks().size(), indices);
+    }
+
+    /** The candidates, least important first; one of {@code present} always stays. */
+    private static List<Integer> droppable(List<Integer> candidates, long present, double[] values) {
+        List<Integer> sorted = new ArrayList<>(candidates);
+        sorted.sort(Comparator.comparingDouble(position -> values[position]));
+        return sorted.size() == present && !sorted.isEmpty() ? sorted.subList(0, sorted.size() - 1) : sorted;
+    }
+
+    /**
+     * Drops the sets of blocks at {@code order} that fit.
+     *
+     * @param before blocks that are gone already
+     * @param alone whether nothing else can make up for what is missed, so that the nearest is wanted
+     */
+    private BitSet drop(
+            List<Integer> order, List<int[]> sets, BitSet before, boolean alone, ParameterCount.Running running) {
+        BitSet dropped = new BitSet();
+        BitSet gone = (BitSet) before.clone();
+        for (int position : order) {
+            BitSet next = (BitSet) gone.clone();
+            next.or(ParameterCount.bits(sets.get(position)));
+            double needed = budget.measure(running.size()) - target;
+            running.remove(next);
+            double freed = needed - (budget.measure(running.size()) - target);
+            if (freed <= needed + (alone ? freed / 2 : 0)) {
+                gone = next;
+                dropped.set(position);
+            } else {
+                running.remove(gone);
+            }
+        }
+        return dropped;
+    }
+
+    private static int[] kept(int total, BitSet gone) {
+        return gone.isEmpty()
+                ? null
+                : IntStream.range(0, total).filter(index -> !gone.get(index)).toArray();
+    }
+
+    private void checkReachable(Candidates candidates) {
+        ParameterCount.Running running = count.start();
+        double unit = Double.MAX_VALUE;
+        for (Track track : tracks(candidates, running)) {
+            if (track.canShrink()) {
+                unit = Math.min(unit, (double) budget.measure(track.nextLoss(running)));
+            }
+        }
+        if (unit == Double.MAX_VALUE) {
+            unit = smallestDepthUnit(candidates);
+        }
+        for (Track track : tracks(candidates, running)) {
+            track.moveTo(track.lastPosition(), running);
+        }
+        removeAllDepth(candidates, running);
+        long least = budget.measure(running.size());
+        if (least - unit / 2 > target) {
+            long whole = budget.measure(count.whole());
+            throw new UserException(String.format(
+                    "%,.0f %s cannot be reached by pruning %s: at least %,d stay (ratio %.4f)%s; prune more"
+                            + " structures or ask for less",
+                    target, budget.unit(), budget.prune(), least, 1 - (double) least / whole, candidates.limits()));
+        }
+    }
+
+    private double smallestDepthUnit(Candidates candidates) {
+        List<int[]> sets = new ArrayList<>();
+        if (budget.prune().layers()) {
+            candidates.layers().forEach(i -> sets.add(Depth.layers(structure).get(i)));
+        }
+        if (budget.prune().blocks()) {
+            candidates.blocks().forEach(i -> sets.add(Depth.blocks(structure).get(i)));
+        }
+        return sets.stream()
+                .mapToDouble(blocks -> {
+                    ParameterCount.Running running = count.start();
+                    running.remove(ParameterCount.bits(blocks));
+                    return budget.measure(count.whole().minus(running.size()));
+                })
+                .min()
+                .orElse(0);
+    }
+
+    private void removeAllDepth(Candidates candidates, ParameterCount.Running running) {
+        BitSet gone = new BitSet();
+        if (budget.prune().layers()) {
+            List<int[]> layers = Depth.layers(structure);
+            droppable(candidates.layers(), layers.size(), scores.layers())
+                    .forEach(index -> gone.or(ParameterCount.bits(layers.get(index))));
+        }
+        if (budget.prune().blocks()) {
+            List<int[]> blocks = Depth.blocks(structure);
+            List<Integer> left = candidates.blocks().stream()
+                    .filter(position -> !gone.get(blocks.get(position)[0]))
+                    .toList();
+            long present = blocks.stream().filter(set -> !gone.get(set[0])).count();
+            double[] values =
+                    blocks.stream().mapToDouble(set -> scores.blocks()[set[0]]).toArray();
+            droppable(left, present, values).forEach(index -> gone.or(ParameterCount.bits(blocks.get(index))));
+        }
+        running.remove(gone);
+    }
+}

@@ -1,0 +1,114 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.diag.UsageException;
+import java.util.List;
+
+/**
+ * How much to remove, of what, and by which rules.
+ *
+ * @param prune what may be removed
+ * @param goal what the target counts
+ * @param amount the target: a share of the model's parameters to remove, in [0, 1), or the parameters or bytes to keep
+ * @param scope how units of different dimensions compete
+ * @param layout whether layers may differ
+ * @param roundTo FFN and hidden widths are cut to multiples of this many channels
+ * @param roundHeads head counts are cut to multiples of this
+ * @param protect patterns ({@code *} and {@code ?}) of dimension names, {@code layers.3} and {@code blocks.3} to leave
+ * @param skipFirst number of first layers to leave
+ * @param skipLast number of last layers to leave
+ */
+public record Budget(
+        PruneSet prune,
+        Goal goal,
+        double amount,
+        Scope scope,
+        Layout layout,
+        int roundTo,
+        int roundHeads,
+        List<String> protect,
+        int skipFirst,
+        int skipLast) {
+    /** What the target counts. */
+    public enum Goal {
+        RATIO,
+        PARAMETERS,
+        BYTES
+    }
+
+    /** How units of different dimensions compete. */
+    public enum Scope {
+        /** Every dimension loses the same share, its least important units. */
+        LOCAL,
+        /** One ranking of all units by score per parameter. */
+        GLOBAL
+    }
+
+    /** Whether layers may differ. */
+    public enum Layout {
+        PER_LAYER,
+        /** Dimensions of equal role and size keep equal counts. */
+        UNIFORM
+    }
+
+    public Budget {
+        protect = List.copyOf(protect);
+        if (goal == Goal.RATIO && !(amount >= 0 && amount < 1)) {
+            throw new UsageException("the ratio to remove must be at least 0 and less than 1, not " + amount);
+        }
+        if (goal != Goal.RATIO && !(amount > 0)) {
+            throw new UsageException("the " + what(goal) + " to keep must be more than 0, not " + amount);
+        }
+        if (roundTo < 1 || roundHeads < 1) {
+            throw new UsageException(
+                    "sizes can only be rounded to multiples of 1 or more, not of " + Math.min(roundTo, roundHeads));
+        }
+        if (skipFirst < 0 || skipLast < 0) {
+            throw new UsageException(
+                    "the number of layers to leave cannot be negative, as " + Math.min(skipFirst, skipLast) + " is");
+        }
+    }
+
+    /** Removes a share of the model's parameters, every layer by itself, without rounding or protection. */
+    public static Budget ofRatio(PruneSet prune, double ratio) {
+        return new Budget(prune, Goal.RATIO, ratio, Scope.LOCAL, Layout.PER_LAYER, 1, 1, List.of(), 0, 0);
+    }
+
+    public Budget withTarget(Goal changed, double target) {
+        return new Budget(prune, changed, target, scope, layout, roundTo, roundHeads, protect, skipFirst, skipLast);
+    }
+
+    public Budget withScope(Scope changed) {
+        return new Budget(prune, goal, amount, changed, layout, roundTo, roundHeads, protect, skipFirst, skipLast);
+    }
+
+    public Budget withLayout(Layout changed) {
+        return new Budget(prune, goal, amount, scope, changed, roundTo, roundHeads, protect, skipFirst, skipLast);
+    }
+
+    public Budget withRounding(int sizes, int heads) {
+        return new Budget(prune, goal, amount, scope, layout, sizes, heads, protect, skipFirst, skipLast);
+    }
+
+    public Budget withProtection(List<String> patterns, int first, int last) {
+        return new Budget(prune, goal, amount, scope, layout, roundTo, roundHeads, patterns, first, last);
+    }
+
+    private static String what(Goal goal) {
+        return goal == Goal.BYTES ? "bytes" : "parameters";
+    }
+
+    /** What of {@code size} the target counts. */
+    long measure(ParameterCount.Size size) {
+        return goal == Goal.BYTES ? size.bytes() : size.parameters();
+    }
+
+    /** The unit of {@link #measure}, for messages. */
+    String unit() {
+        return what(goal);
+    }
+
+    /** What should be left of a model of size {@code whole}. */
+    double target(ParameterCount.Size whole) {
+        return goal == Goal.RATIO ? measure(whole) * (1 - amount) : amount;
+    }
+}

@@ -1,0 +1,182 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.Nearest;
+import io.onnxprune.diag.UsageException;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.ResidualStream.Block;
+import io.onnxprune.dims.Structure;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.regex.Pattern;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
+
+/** What a budget lets go: the dimensions, layers and blocks that are neither pinned nor protected. */
+final class Candidates {
+    private final Structure structure;
+    private final Budget budget;
+    private final List<List<Dimension>> groups = new ArrayList<>();
+    private final Map<String, String> blocked = new LinkedHashMap<>();
+
+    /**
+     * Selects what {@code budget} allows.
+     *
+     * @throws UserException if a role that is asked for does not exist or none of it may be pruned
+     * @throws UsageException if a protection pattern matches nothing
+     */
+    Candidates(Structure structure, Budget budget, Log log) {
+        this.structure = structure;
+        this.budget = budget;
+        checkPatterns();
+        groupsOf(budget.layout()).forEach(group -> {
+            String reason = group.stream()
+                    .map(this::blockedBy)
+                    .filter(found -> found != null)
+                    .findFirst()
+                    .orElse(null);
+            if (reason == null) {
+                groups.add(group);
+            } else {
+                group.forEach(dimension -> blocked.put(dimension.name(), reason));
+            }
+        });
+        Set<String> words = new LinkedHashSet<>();
+        budget.prune().roles().forEach(role -> words.add(PruneSet.word(role)));
+        words.forEach(word -> checkRole(word, log));
+        if ((budget.prune().layers() || budget.prune().blocks())
+                && structure.stream().blocks().isEmpty()) {
+            throw new UserException("layers cannot be pruned: "
+                    + structure.analysis().program().model().source()
+                    + " has no residual stream; prune something else");
+        }
+    }
+
+    /** Groups of dimensions that keep equal counts. */
+    List<List<Dimension>> groups() {
+        return groups;
+    }
+
+    /** Indices of layers that may be dropped. */
+    List<Integer> layers() {
+        return IntStream.range(0, structure.stream().layers())
+                .filter(layer -> !isSkipped(layer) && !isProtected("layers." + layer))
+                .boxed()
+                .toList();
+    }
+
+    /** Positions in {@link Depth#blocks} that may be dropped. */
+    List<Integer> blocks() {
+        List<int[]> copies = Depth.blocks(structure);
+        List<Block> blocks = structure.stream().blocks();
+        return IntStream.range(0, copies.size())
+                .filter(position ->
+                        !isSkipped(blocks.get(copies.get(position)[0]).layer()))
+                .filter(position -> Arrays.stream(copies.get(position)).noneMatch(i -> isProtected("blocks." + i)))
+                .boxed()
+                .toList();
+    }
+
+    /** Why more cannot be removed, for an error message; empty if nothing asked for is held back. */
+    String limits() {
+        if (blocked.isEmpty()) {
+            return "";
+        }
+        List<String> names = blocked.entrySet().stream()
+                .limit(3)
+                .map(entry -> entry.getKey() + " (" + entry.getValue() + ")")
+                .toList();
+        int more = blocked.size() - names.size();
+        return ", held back by " + String.join(", ", names) + (more > 0 ? " and " + more + " more" : "");
+    }
+
+    private List<List<Dimension>> groupsOf(Budget.Layout layout) {
+        Map<String, List<Dimension>> found = new LinkedHashMap<>();
+        for (Dimension dimension : structure.dimensions()) {
+            if (budget.prune().roles().contains(dimension.role())) {
+                boolean tied = layout == Budget.Layout.UNIFORM && dimension.layer() >= 0;
+                String key = tied ? dimension.role().key() + '/' + dimension.size() : dimension.name();
+                found.computeIfAbsent(key, unused -> new ArrayList<>()).add(dimension);
+            }
+        }
+        return List.copyOf(found.values());
+    }
+
+    /** Why a dimension may not be pruned, or null. */
+    private String blockedBy(Dimension dimension) {
+        if (!dimension.isPrunable()) {
+            return dimension.pin();
+        }
+        if (isProtected(dimension.name())) {
+            return dimension.name() + " is protected";
+        }
+        return isSkipped(dimension.layer()) ? "layer " + dimension.layer() + " is skipped" : null;
+    }
+
+    private boolean isSkipped(int layer) {
+        int layers = structure.stream().layers();
+        return layer >= 0 && (layer < budget.skipFirst() || layer >= layers - budget.skipLast());
+    }
+
+    private boolean isProtected(String name) {
+        return budget.protect().stream()
+                .anyMatch(pattern -> glob(pattern).matcher(name).matches());
+    }
+
+    private static Pattern glob(String pattern) {
+        return Pattern.compile(pattern.chars()
+                .mapToObj(c -> c == '*' ? ".*" : c == '?' ? "." : Pattern.quote(Character.toString(c)))
+                .collect(Collectors.joining()));
+    }
+
+    private void checkPatterns() {
+        List<String> names = new ArrayList<>();
+        structure.dimensions().forEach(dimension -> names.add(dimension.name()));
+        IntStream.range(0, structure.stream().layers()).forEach(layer -> names.add("layers." + layer));
+        IntStream.range(0, structure.stream().blocks().size()).forEach(block -> names.add("blocks." + block));
+        for (String pattern : budget.protect()) {
+            if (names.stream().noneMatch(name -> glob(pattern).matcher(name).matches())) {
+                throw new UsageException("the pattern \"" + pattern + "\" protects nothing in this model"
+                        + Nearest.suggestion(pattern, names));
+            }
+        }
+    }
+
+    private void checkRole(String word, Log log) {
+        List<Dimension> all = structure.dimensions().stream()
+                .filter(dimension -> PruneSet.word(dimension.role()).equals(word))
+                .toList();
+        if (all.isEmpty()) {
+            Set<String> present = structure.dimensions().stream()
+                    .filter(Dimension::isPrunable)
+                    .map(dimension -> PruneSet.word(dimension.role()))
+                    .collect(Collectors.toCollection(LinkedHashSet::new));
+            throw new UserException("there are no " + word + " to prune in this model; it has "
+                    + (present.isEmpty() ? "nothing that can be pruned" : String.join(", ", present)));
+        }
+        List<Dimension> held = all.stream()
+                .filter(dimension -> blocked.containsKey(dimension.name()))
+                .toList();
+        if (held.size() == all.size()) {
+            String first = held.get(0).name();
+            String tied = budget.layout() == Budget.Layout.UNIFORM && all.size() > 1
+                    ? " and a uniform layout shrinks all or none"
+                    : "";
+            throw new UserException("no " + word + " can be pruned in this model: " + blocked.get(first) + tied
+                    + "; prune something else");
+        }
+        List<Dimension> pinned =
+                held.stream().filter(dimension -> !dimension.isPrunable()).toList();
+        if (!pinned.isEmpty()) {
+            log.warn(pinned.size() + " of " + all.size() + " dimensions of "
+                    + pinned.get(0).role().title() + " are left whole: "
+                    + pinned.get(0).name() + ", " + pinned.get(0).pin());
+        }
+    }
+}

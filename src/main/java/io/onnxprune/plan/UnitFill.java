@@ -1,0 +1,230 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.dims.Role;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.PriorityQueue;
+import java.util.function.ToDoubleFunction;
+
+/**
+ * Removes units of dimensions until the target is met within half a unit of the smallest kind. Sizes multiply (a
+ * narrower hidden width makes every channel cheaper), so each step is counted on the model as it then is.
+ */
+final class UnitFill {
+    private static final int BISECTIONS = 60;
+
+    private final List<Track> tracks;
+    private final ParameterCount.Running running;
+    private final Budget budget;
+    private final double target;
+
+    /** A step that waits for its turn; {@code order} settles equal keys. */
+    private record Step(Track track, double key, int order) {}
+
+    UnitFill(List<Track> tracks, ParameterCount.Running running, Budget budget, double target) {
+        this.tracks = tracks.stream().filter(Track::canShrink).toList();
+        this.running = running;
+        this.budget = budget;
+        this.target = target;
+    }
+
+    void run() {
+        if (tracks.isEmpty()) {
+            return;
+        }
+        if (budget.scope() == Budget.Scope.GLOBAL) {
+            fill(tracks, this::scorePerParameter);
+        } else {
+            shareEqually();
+            fill(tracks, UnitFill::shareAfter);
+        }
+        overshootAndGiveBack();
+    }
+
+    /** What is still to be removed; negative when too much is gone. */
+    private double needed() {
+        return budget.measure(running.size()) - target;
+    }
+
+    private long loss(Track track) {
+        return budget.measure(track.nextLoss(running));
+    }
+
+    private double smallestUnit() {
+        return tracks.stream()
+                .mapToDouble(track -> track.canShrink() ? loss(track) : Double.MAX_VALUE)
+                .min()
+                .orElse(0);
+    }
+
+    private double scorePerParameter(Track track) {
+        long parameters = Math.max(1, track.nextLoss(running).parameters());
+        return track.stepScore(track.position()) / parameters;
+    }
+
+    private static double shareAfter(Track track) {
+        return 1 - (track.count() - 1.0) / track.size();
+    }
+
+    /** Takes the step with the smallest key, again and again; a track whose next step is too large is left out. */
+    private void fill(List<Track> from, ToDoubleFunction<Track> key) {
+        boolean moved = true;
+        while (moved) {
+            moved = false;
+            double half = smallestUnit() / 2;
+            PriorityQueue<Step> queue =
+                    new PriorityQueue<>(Comparator.comparingDouble(Step::key).thenComparingInt(Step::order));
+            for (int i = 0; i < from.size(); i++) {
+                if (from.get(i).canShrink()) {
+                    queue.add(new Step(from.get(i), key.applyAsDouble(from.get(i)), i));
+                }
+            }
+            while (!queue.isEmpty() && needed() >= half) {
+                Step step = queue.poll();
+                if (loss(step.track) <= needed() + half) {
+                    step.track.moveTo(step.track.position() + 1, running);
+                    moved = true;
+                    if (step.track.canShrink()) {
+                        queue.add(new Step(step.track, key.applyAsDouble(step.track), step.order));
+                    }
+                }
+            }
+        }
+    }
+
+    /**
+     * Gives every dimension the same share: the coarse kinds (heads) are rounded to it, the finest one (channels) makes
+     * up the difference, its dimensions equal to within one step.
+     */
+    private void shareEqually() {
+        double half = smallestUnit() / 2;
+        double share = largestShare(tracks, half);
+        List<List<Track>> kinds = coarseToFine();
+        List<Track> finest = kinds.get(kinds.size() - 1);
+        setShare(tracks, share);
+        for (List<Track> kind : kinds.subList(0, kinds.size() - 1)) {
+            List<Integer> floor = kind.stream().map(Track::position).toList();
+            kind.forEach(track -> track.moveTo(track.nearest(track.size() * (1 - share)), running));
+            // The finest kind can only give back what it lost; beyond that, rounding up would miss the target.
+            finest.forEach(track -> track.moveTo(0, running));
+            if (needed() < -half) {
+                for (int i = 0; i < kind.size(); i++) {
+                    kind.get(i).moveTo(floor.get(i), running);
+                }
+            }
+            setShare(finest, share);
+        }
+        setShare(finest, largestShare(finest, half));
+        List<Track> leastFirst = new ArrayList<>(finest);
+        leastFirst.sort(Comparator.comparingDouble(this::scorePerParameterIfAny));
+        for (Track track : leastFirst) {
+            if (track.canShrink() && loss(track) <= needed() + half) {
+                track.moveTo(track.position() + 1, running);
+            }
+        }
+    }
+
+    private double scorePerParameterIfAny(Track track) {
+        return track.canShrink() ? scorePerParameter(track) : Double.MAX_VALUE;
+    }
+
+    /** The largest share that {@code some} can lose without missing the target by more than {@code tolerance}. */
+    private double largestShare(List<Track> some, double tolerance) {
+        double low = 0;
+        double high = 1;
+        for (int i = 0; i < BISECTIONS; i++) {
+            double middle = (low + high) / 2;
+            setShare(some, middle);
+            if (needed() >= -tolerance) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        setShare(some, 1);
+        return needed() >= -tolerance ? 1 : low;
+    }
+
+    private void setShare(List<Track> some, double share) {
+        some.forEach(track -> track.moveTo(track.atLeast(track.size() * (1 - share)), running));
+    }
+
+    private List<List<Track>> coarseToFine() {
+        Map<Role, List<Track>> kinds = new LinkedHashMap<>();
+        Map<Role, Long> costs = new LinkedHashMap<>();
+        for (Track track : tracks) {
+            kinds.computeIfAbsent(track.role(), key -> new ArrayList<>()).add(track);
+            costs.merge(track.role(), wholeLoss(track), Math::max);
+        }
+        List<Role> order = new ArrayList<>(kinds.keySet());
+        order.sort(Comparator.comparing(costs::get).reversed());
+        return order.stream().map(kinds::get).toList();
+    }
+
+    /** What the first step of a track frees. */
+    private long wholeLoss(Track track) {
+        int position = track.position();
+        track.moveTo(0, running);
+        long loss = loss(track);
+        track.moveTo(position, running);
+        return loss;
+    }
+
+    /**
+     * When nothing more fits but too much is left (the fine units are used up), takes the cheapest coarse step and
+     * gives fine units back, the most important first.
+     */
+    private void overshootAndGiveBack() {
+        List<Integer> before = tracks.stream().map(Track::position).toList();
+        double error = needed();
+        double half = smallestUnit() / 2;
+        Track overshot = error <= half
+                ? null
+                : tracks.stream()
+                        .filter(Track::canShrink)
+                        .min(Comparator.comparingLong(this::loss))
+                        .orElse(null);
+        if (overshot != null) {
+            overshot.moveTo(overshot.position() + 1, running);
+        }
+        giveBack(overshot);
+        if (Math.abs(needed()) > Math.abs(error)) {
+            for (int i = 0; i < before.size(); i++) {
+                tracks.get(i).moveTo(before.get(i), running);
+            }
+        }
+    }
+
+    private void giveBack(Track except) {
+        while (needed() < 0) {
+            Track best = null;
+            double bestWorth = Double.NEGATIVE_INFINITY;
+            for (Track track : tracks) {
+                if (track != except && track.canGrow()) {
+                    double worth = worthOfLastStep(track);
+                    if (worth > bestWorth) {
+                        best = track;
+                        bestWorth = worth;
+                    }
+                }
+            }
+            if (best == null) {
+                return;
+            }
+            best.moveTo(best.position() - 1, running);
+        }
+    }
+
+    /** How much a track's last step is missed; negative infinity if taking it back would not bring the target nearer. */
+    private double worthOfLastStep(Track track) {
+        double error = Math.abs(needed());
+        track.moveTo(track.position() - 1, running);
+        boolean nearer = Math.abs(needed()) < error;
+        double worth = budget.scope() == Budget.Scope.GLOBAL ? scorePerParameter(track) : shareAfter(track);
+        track.moveTo(track.position() + 1, running);
+        return nearer ? worth : Double.NEGATIVE_INFINITY;
+    }
+}
