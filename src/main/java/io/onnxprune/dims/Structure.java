@@ -12,6 +12,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.stream.Collectors;
 
 /**
  * Names what dimension inference found: the role and the layer of every dimension that weights carry. Roles follow from
@@ -55,6 +56,24 @@ public final class Structure {
     /** The role of any atom; {@link Role#OTHER} if nothing is known. */
     public Role role(Dim.Atom atom) {
         return roles.getOrDefault(atom, Role.OTHER);
+    }
+
+    /** A dimension in terms of the named ones: {@code heads.0 × v_head_dim.0}; sizes stand for what has no name. */
+    public String describe(Dim dim) {
+        Dim resolved = dim.resolve();
+        if (resolved instanceof Dim.Product product) {
+            return product.factors().isEmpty()
+                    ? "1"
+                    : product.factors().stream().map(this::describe).collect(Collectors.joining(" × "));
+        }
+        if (resolved instanceof Dim.Sum sum) {
+            return sum.parts().stream().map(this::describe).collect(Collectors.joining(" ⊕ ", "(", ")"));
+        }
+        return dimensions.stream()
+                .filter(dimension -> dimension.atom() == resolved)
+                .map(Dimension::name)
+                .findFirst()
+                .orElse(resolved.isDynamic() ? "dynamic" : Long.toString(resolved.size(0)));
     }
 
     private void assignRoles() {

@@ -5,11 +5,14 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program;
 import io.onnxprune.ir.Program.Value;
-import io.onnxprune.runtime.DecoderFeeds;
+import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.ir.Widening;
+import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
+import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -22,7 +25,7 @@ public final class Trace {
     private static final int MAX_ELEMENTS = 256;
 
     /** Batch, sequence and past length of one run. */
-    private record Size(long batch, long sequence, long past) {}
+    private record Size(int batch, int sequence, int past) {}
 
     /**
      * Sizes to try: with a past, without one (some kernels refuse several tokens after a past), one token after a past,
@@ -58,13 +61,12 @@ public final class Trace {
     private void run(Program program, TraceGraph graph, OnnxRuntime runtime, Log log) {
         UserException failure = null;
         try (Session session = runtime.open(graph.serialized(), Map.of(), false)) {
-            DecoderFeeds feeds = new DecoderFeeds(session.inputs(), graph.extentHints());
+            DecoderInterface decoder = new DecoderInterface(declared(program.inputs()), declared(program.outputs()));
+            Map<String, Long> hints = graph.extentHints();
             for (List<Size> attempt : ATTEMPTS) {
                 try {
                     for (int run = 0; run < 2; run++) {
-                        Size size = attempt.get(run);
-                        Map<String, HostTensor> inputs =
-                                feeds.make(size.batch, size.sequence, size.past, graph.takesThenBranch());
+                        Map<String, HostTensor> inputs = feeds(decoder, attempt.get(run), hints);
                         for (Value input : program.inputs()) {
                             record(input, run, inputs.get(input.name()));
                         }
@@ -85,6 +87,36 @@ public final class Trace {
                 "ONNX Runtime cannot run " + program.model().source() + ": "
                         + (failure == null ? "" : failure.getMessage()),
                 failure);
+    }
+
+    private static Map<String, HostTensor> feeds(DecoderInterface decoder, Size size, Map<String, Long> hints) {
+        long[][] tokens = new long[size.batch][size.sequence];
+        int past = decoder.caches().isEmpty() ? 0 : size.past;
+        Map<String, HostTensor> feeds = decoder.feeds(tokens, past);
+        for (DecoderInterface.Cache cache : decoder.caches()) {
+            int headSize = hints.getOrDefault(cache.input().name(), 0L).intValue();
+            if (headSize == 0 && DecoderInterface.hasUnknownExtent(cache)) {
+                throw new UserException("cannot tell the head size of the cache input \""
+                        + cache.input().name() + "\"; export it with a number there");
+            }
+            feeds.put(cache.input().name(), DecoderInterface.cache(cache, size.batch, past, headSize));
+        }
+        return feeds;
+    }
+
+    /** The interface as the model declares it, half precisions widened as in the traced graph. */
+    private static List<Session.Io> declared(List<Value> values) {
+        List<Session.Io> declared = new ArrayList<>();
+        for (Value value : values) {
+            List<ValueInfo.Extent> extents =
+                    value.info().shape() == null ? List.of() : value.info().shape();
+            declared.add(new Session.Io(
+                    value.name(),
+                    Widening.widen(value.info().dtype()),
+                    extents.stream().mapToLong(ValueInfo.Extent::size).toArray(),
+                    extents.stream().map(ValueInfo.Extent::symbol).toArray(String[]::new)));
+        }
+        return declared;
     }
 
     private void record(Value value, int run, HostTensor tensor) {

@@ -54,10 +54,6 @@ final class TraceGraph {
                 : List.of(new TraceGraph(program, true));
     }
 
-    boolean takesThenBranch() {
-        return thenBranch;
-    }
-
     /** The values that a run yields, by output name. */
     Map<String, Value> valueNames() {
         return traced;

@@ -2,6 +2,7 @@ package io.onnxprune.eval;
 
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
+import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
@@ -209,7 +210,7 @@ public final class CausalLm implements AutoCloseable {
     private Outputs run(long[][] tokens, int unknownExtent, Set<String> wanted) {
         Map<String, HostTensor> feeds = graph.feeds(tokens, 0);
         for (DecoderInterface.Cache cache : graph.caches()) {
-            feeds.put(cache.input().name(), DecoderInterface.emptyCache(cache, tokens.length, unknownExtent));
+            feeds.put(cache.input().name(), DecoderInterface.cache(cache, tokens.length, 0, unknownExtent));
         }
         return session.run(feeds, wanted);
     }

@@ -45,6 +45,7 @@ public final class Verifier {
         }
     }
 
+    @SuppressWarnings("ArrayRecordComponent") // plain data, never compared
     private record Logits(float[] prefill, float[] decode) {}
 
     private Verifier() {}

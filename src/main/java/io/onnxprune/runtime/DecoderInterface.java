@@ -1,8 +1,7 @@
-package io.onnxprune.eval;
+package io.onnxprune.runtime;
 
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
-import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.Session.Io;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -17,7 +16,7 @@ import java.util.Optional;
  * Which graph input and output of a decoder is what, found from types, ranks and axis names; the names of the standard
  * interface (input_ids, attention_mask, position_ids ...) only tell integer inputs of one shape apart.
  */
-final class DecoderInterface {
+public final class DecoderInterface {
     /** The part that an input plays. */
     private enum Role {
         TOKENS,
@@ -37,7 +36,7 @@ final class DecoderInterface {
      * @param batchAxis the axis of the batch, or -1 when it is fixed
      * @param pastAxis the axis that grows with every token
      */
-    record Cache(Io input, String output, int batchAxis, int pastAxis) {}
+    public record Cache(Io input, String output, int batchAxis, int pastAxis) {}
 
     private final Map<Io, Role> roles = new LinkedHashMap<>();
     private final List<Cache> caches = new ArrayList<>();
@@ -49,7 +48,7 @@ final class DecoderInterface {
      *
      * @throws UserException when there is no token input, no logits, or an input that cannot be filled
      */
-    DecoderInterface(List<Io> inputs, List<Io> outputs) {
+    public DecoderInterface(List<Io> inputs, List<Io> outputs) {
         logits = findLogits(outputs);
         tokens = findTokens(inputs);
         List<Io> states = new ArrayList<>();
@@ -65,15 +64,18 @@ final class DecoderInterface {
         pairCaches(states, outputs);
     }
 
-    Io tokens() {
+    /** The input of token ids. */
+    public Io tokens() {
         return tokens;
     }
 
-    Io logits() {
+    /** The output of logits. */
+    public Io logits() {
         return logits;
     }
 
-    List<Cache> caches() {
+    /** The caches, in the order of their inputs. */
+    public List<Cache> caches() {
         return caches;
     }
 
@@ -202,7 +204,7 @@ final class DecoderInterface {
      *
      * @param step {@code [batch][tokens]}
      */
-    Map<String, HostTensor> feeds(long[][] step, int past) {
+    public Map<String, HostTensor> feeds(long[][] step, int past) {
         int batch = step.length;
         int length = step[0].length;
         Map<String, HostTensor> feeds = new LinkedHashMap<>();
@@ -266,18 +268,19 @@ final class DecoderInterface {
     }
 
     /**
-     * An empty cache.
+     * A cache of zeros.
      *
+     * @param past how many positions it holds
      * @param unknown the extent of axes that the graph leaves open and that are neither batch nor past (a symbolic head
      *     size)
      */
-    static HostTensor emptyCache(Cache cache, int batch, int unknown) {
+    public static HostTensor cache(Cache cache, int batch, int past, int unknown) {
         long[] shape = cache.input().shape().clone();
         for (int axis = 0; axis < shape.length; axis++) {
             if (axis == cache.batchAxis()) {
                 shape[axis] = batch;
             } else if (axis == cache.pastAxis()) {
-                shape[axis] = 0;
+                shape[axis] = past;
             } else if (shape[axis] < 0) {
                 shape[axis] = unknown;
             }
@@ -286,11 +289,12 @@ final class DecoderInterface {
     }
 
     /** Whether a cache has an axis whose extent the graph does not tell. */
-    boolean hasUnknownExtent() {
+    public boolean hasUnknownExtent() {
         return caches.stream().anyMatch(DecoderInterface::hasUnknownExtent);
     }
 
-    static boolean hasUnknownExtent(Cache cache) {
+    /** Whether this cache has an axis whose extent the graph does not tell. */
+    public static boolean hasUnknownExtent(Cache cache) {
         for (int axis = 0; axis < cache.input().rank(); axis++) {
             if (cache.input().shape()[axis] < 0 && axis != cache.batchAxis() && axis != cache.pastAxis()) {
                 return true;

@@ -1,0 +1,131 @@
+package io.onnxprune.cli;
+
+import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.eval.EvalOptions;
+import io.onnxprune.eval.Evaluation;
+import io.onnxprune.eval.Evaluator;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Optional;
+import java.util.OptionalDouble;
+import java.util.OptionalInt;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
+import picocli.CommandLine.Spec;
+
+/** {@code onnx-prune eval}: perplexity and speed of one model, or of two side by side. */
+@Command(
+        name = "eval",
+        mixinStandardHelpOptions = true,
+        description = "Measures perplexity on token data, and prefill and decode speed.")
+final class EvalCommand implements Callable<Integer> {
+    @Spec
+    private CommandSpec spec;
+
+    @Parameters(paramLabel = "MODEL", description = "a model file, or a folder with model.onnx")
+    private Path model;
+
+    @Option(names = "--against", paramLabel = "OTHER", description = "a second model to show beside it")
+    private Path against;
+
+    @Option(
+            names = "--data",
+            required = true,
+            paramLabel = "FILE",
+            description = "jsonl with input_ids or text, .npy of token ids, or plain text")
+    private Path data;
+
+    @Option(
+            names = "--tokenizer",
+            paramLabel = "FILE",
+            description = "tokenizer.json for text (default: the one beside the model)")
+    private Path tokenizer;
+
+    @Option(names = "--seq-len", paramLabel = "N", description = "cut rows into windows of N tokens")
+    private Integer sequenceLength;
+
+    @Option(
+            names = "--prompt",
+            paramLabel = "N",
+            description = "prompt length of the speed measurement (default: 128); 0 leaves speed out")
+    private int prompt = EvalOptions.DEFAULT_PROMPT;
+
+    @Mixin
+    private RuntimeArguments runtime = new RuntimeArguments();
+
+    @Mixin
+    private OutputArguments output = new OutputArguments();
+
+    @Override
+    public Integer call() throws IOException {
+        Console console =
+                output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
+        List<Path> models = new ArrayList<>(List.of(model));
+        if (against != null) {
+            models.add(against);
+        }
+        EvalOptions options = new EvalOptions(
+                data,
+                Optional.ofNullable(tokenizer),
+                sequenceLength == null ? OptionalInt.empty() : OptionalInt.of(sequenceLength),
+                prompt > 0 ? OptionalInt.of(prompt) : OptionalInt.empty());
+        Table table = new Table(
+                "model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">file bytes");
+        List<Map<String, Object>> results = new ArrayList<>();
+        try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
+            for (Path path : models) {
+                ModelFolder folder = ModelFolder.of(path);
+                Evaluation found = Evaluator.evaluate(ort, folder.model(), options, console);
+                long bytes = folder.bytes();
+                results.add(json(path, found, bytes));
+                table.row(
+                        path,
+                        number(OptionalDouble.of(found.perplexity()), "%.4f"),
+                        number(OptionalDouble.of(found.nll()), "%.5f"),
+                        found.tokens(),
+                        number(found.prefillTokensPerSecond(), "%.0f"),
+                        number(found.decodeTokensPerSecond(), "%.0f"),
+                        bytes);
+            }
+        }
+        console.print(table.toString());
+        Map<String, Object> json = new LinkedHashMap<>(results.get(0));
+        if (results.size() > 1) {
+            json.put("against", results.get(1));
+        }
+        output.writeJson(json);
+        return 0;
+    }
+
+    private static String number(OptionalDouble value, String format) {
+        return value.isPresent() ? String.format(Locale.ROOT, format, value.getAsDouble()) : "-";
+    }
+
+    private static Map<String, Object> json(Path path, Evaluation found, long bytes) {
+        Map<String, Object> json = new LinkedHashMap<>();
+        json.put("model", path.toString());
+        json.put("perplexity", found.perplexity());
+        json.put("nll", found.nll());
+        json.put("tokens", found.tokens());
+        json.put("rows", found.rows());
+        json.put("prefill_tokens_per_second", orNull(found.prefillTokensPerSecond()));
+        json.put("decode_tokens_per_second", orNull(found.decodeTokensPerSecond()));
+        json.put("bytes", bytes);
+        return json;
+    }
+
+    private static Double orNull(OptionalDouble value) {
+        return value.isPresent() ? value.getAsDouble() : null;
+    }
+}

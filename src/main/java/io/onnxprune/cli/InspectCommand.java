@@ -1,0 +1,231 @@
+package io.onnxprune.cli;
+
+import io.onnxprune.compiler.AnalysedModel;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.DimensionAnalysis.Member;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.ir.Program.Use;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.plan.ParameterCount;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
+import picocli.CommandLine.Spec;
+
+/** {@code onnx-prune inspect}: what can be pruned in a model, what cannot, and why. */
+@Command(
+        name = "inspect",
+        mixinStandardHelpOptions = true,
+        description = "Shows what can be pruned in a model, what cannot, and which node stopped it.")
+final class InspectCommand implements Callable<Integer> {
+    private static final int EVIDENCE = 12;
+
+    @Spec
+    private CommandSpec spec;
+
+    @Parameters(paramLabel = "MODEL", description = "a model file, or a folder with model.onnx")
+    private Path path;
+
+    @Option(
+            names = "--explain",
+            paramLabel = "NAME",
+            description = "show the dimensions of an initializer or value, and what ties them")
+    private String explain;
+
+    @Option(names = "--groups", description = "list every slice of every weight that belongs to a dimension")
+    private boolean groups;
+
+    @Mixin
+    private RuntimeArguments runtime = new RuntimeArguments();
+
+    @Mixin
+    private OutputArguments output = new OutputArguments();
+
+    @Override
+    public Integer call() {
+        Console console =
+                output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
+        ModelFolder folder = ModelFolder.of(path);
+        try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
+            AnalysedModel model = AnalysedModel.load(folder.model(), ort, console);
+            Structure structure = model.structure();
+            if (explain != null) {
+                console.print(explanation(structure));
+                return 0;
+            }
+            ParameterCount count = ParameterCount.of(structure);
+            console.print(String.format(
+                    "%s: %,d parameters, %,d bytes, %d layers (%d residual blocks), opset %d",
+                    folder.model(),
+                    count.whole().parameters(),
+                    count.whole().bytes(),
+                    structure.stream().layers(),
+                    structure.stream().blocks().size(),
+                    model.model().opset()));
+            console.print("");
+            console.print(prunable(structure, count).toString());
+            Table pinned = pinned(structure);
+            if (!pinned.isEmpty()) {
+                console.print("");
+                console.print(pinned.toString());
+            }
+            if (groups) {
+                console.print("");
+                printGroups(console, structure);
+            }
+            output.writeJson(json(structure, count));
+        }
+        return 0;
+    }
+
+    private static Table prunable(Structure structure, ParameterCount count) {
+        Table table = new Table("prunable", "role", ">layer", ">size", ">parameters per unit", ">members");
+        for (Dimension dimension : structure.dimensions()) {
+            if (dimension.isPrunable()) {
+                table.row(
+                        dimension.name(),
+                        dimension.role().title(),
+                        layer(dimension),
+                        dimension.size(),
+                        count.unit(dimension).parameters(),
+                        dimension.members().size());
+            }
+        }
+        for (int i = 0; i < structure.stream().layers(); i++) {
+            table.row("layers[" + i + "]", "whole layer", i, 1, count.layer(i).parameters(), "");
+        }
+        return table;
+    }
+
+    private static Table pinned(Structure structure) {
+        Table table = new Table("pinned", "role", ">layer", ">size", "because");
+        for (Dimension dimension : structure.dimensions()) {
+            if (!dimension.isPrunable()) {
+                table.row(
+                        dimension.name(),
+                        dimension.role().title(),
+                        layer(dimension),
+                        dimension.size(),
+                        dimension.pin());
+            }
+        }
+        return table;
+    }
+
+    private static String layer(Dimension dimension) {
+        return dimension.layer() < 0 ? "all" : Integer.toString(dimension.layer());
+    }
+
+    private static void printGroups(Console console, Structure structure) {
+        for (Dimension dimension : structure.dimensions()) {
+            console.print(dimension.name() + " (" + dimension.size() + " units)");
+            for (Member member : dimension.members()) {
+                console.print("    " + member.use().op().input(member.use().input()).name() + " " + member.tensor()
+                        + " axis " + member.axis() + " = " + structure.describe(member.dim()) + ", read by node "
+                        + member.use().op().node().label());
+            }
+        }
+    }
+
+    private String explanation(Structure structure) {
+        Map<String, Dim[]> found = new LinkedHashMap<>();
+        structure.analysis().constantUses().forEach((use, dims) -> {
+            if (use.op().input(use.input()).name().equals(explain)) {
+                found.put(explain + ", read by node " + use.op().node().label(), dims);
+            }
+        });
+        if (found.isEmpty()) {
+            values(structure).stream()
+                    .filter(value -> value.name().equals(explain)
+                            || value.producer() != null
+                                    && value.producer().node().name().equals(explain))
+                    .filter(value -> structure.analysis().dims(value) != null)
+                    .forEach(value -> found.put(value.name(), structure.analysis().dims(value)));
+        }
+        if (found.isEmpty()) {
+            throw new UserException("there is no initializer, value or node named \"" + explain + "\" in " + path
+                    + " with dimensions to explain; run inspect --groups for the names");
+        }
+        StringBuilder text = new StringBuilder();
+        Set<Dim.Atom> seen = new LinkedHashSet<>();
+        found.forEach((name, dims) -> {
+            text.append(name).append('\n');
+            for (int axis = 0; axis < dims.length; axis++) {
+                text.append("    axis ").append(axis).append(" = ").append(structure.describe(dims[axis])).append('\n');
+                seen.addAll(dims[axis].atoms());
+            }
+        });
+        seen.forEach(atom -> explainAtom(structure, atom, text));
+        return text.toString().stripTrailing();
+    }
+
+    private static void explainAtom(Structure structure, Dim.Atom atom, StringBuilder text) {
+        text.append(structure.describe(atom)).append(": ");
+        text.append(atom.isDynamic() ? "varies between runs" : atom.size(0) + " units");
+        if (atom.pin() != null) {
+            text.append(", pinned: ").append(atom.pin());
+        }
+        text.append('\n');
+        List<String> nodes = new ArrayList<>(atom.evidence());
+        for (String node : nodes.subList(0, Math.min(EVIDENCE, nodes.size()))) {
+            text.append("    tied at node ").append(node).append('\n');
+        }
+        if (nodes.size() > EVIDENCE) {
+            text.append("    and at ").append(nodes.size() - EVIDENCE).append(" more\n");
+        }
+    }
+
+    private static List<Value> values(Structure structure) {
+        List<Value> values = new ArrayList<>(structure.analysis().program().inputs());
+        structure.analysis().program().ops().forEach(op -> op.outputs().stream()
+                .filter(value -> value != null)
+                .forEach(values::add));
+        return values;
+    }
+
+    private static Map<String, Object> json(Structure structure, ParameterCount count) {
+        Map<String, Object> json = new LinkedHashMap<>();
+        json.put("parameters", count.whole().parameters());
+        json.put("bytes", count.whole().bytes());
+        json.put("layers", structure.stream().layers());
+        List<Map<String, Object>> dimensions = new ArrayList<>();
+        for (Dimension dimension : structure.dimensions()) {
+            Map<String, Object> entry = new LinkedHashMap<>();
+            entry.put("name", dimension.name());
+            entry.put("role", dimension.role().key());
+            entry.put("layer", dimension.layer());
+            entry.put("size", dimension.size());
+            entry.put("prunable", dimension.isPrunable());
+            entry.put("pinned_because", dimension.pin());
+            entry.put("unit_parameters", count.unit(dimension).parameters());
+            List<Map<String, Object>> members = new ArrayList<>();
+            for (Member member : dimension.members()) {
+                Use use = member.use();
+                Map<String, Object> slice = new LinkedHashMap<>();
+                slice.put("tensor", use.op().input(use.input()).name());
+                slice.put("axis", member.axis());
+                slice.put("dimension", structure.describe(member.dim()));
+                slice.put("node", use.op().node().name());
+                members.add(slice);
+            }
+            entry.put("members", members);
+            dimensions.add(entry);
+        }
+        json.put("dimensions", dimensions);
+        return json;
+    }
+}

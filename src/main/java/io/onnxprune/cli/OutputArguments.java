@@ -1,0 +1,48 @@
+package io.onnxprune.cli;
+
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.SerializationFeature;
+import io.onnxprune.diag.UserException;
+import java.io.IOException;
+import java.io.PrintWriter;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import picocli.CommandLine.Option;
+
+/** Options about what is shown and written beside the result. */
+final class OutputArguments {
+    @Option(names = "--json", paramLabel = "FILE", description = "write the result as JSON too (docs/json.md)")
+    private Path json;
+
+    @Option(names = "--quiet", description = "print warnings and errors only")
+    private boolean quiet;
+
+    @Option(names = "--verbose", description = "print details, and stack traces of failures")
+    private boolean verbose;
+
+    boolean isVerbose() {
+        return verbose;
+    }
+
+    Console console(PrintWriter out, PrintWriter err) {
+        Console.Level level = verbose ? Console.Level.VERBOSE : quiet ? Console.Level.QUIET : Console.Level.NORMAL;
+        // The launcher tells: the virtual machine cannot ask whether standard error alone is a terminal.
+        boolean terminal = "1".equals(System.getenv("ONNX_PRUNE_TERMINAL"));
+        return new Console(out, err, level, terminal);
+    }
+
+    /** Writes {@code content} where {@code --json} says, if it was given. */
+    void writeJson(Object content) {
+        if (json == null) {
+            return;
+        }
+        try {
+            byte[] text = new ObjectMapper()
+                    .enable(SerializationFeature.INDENT_OUTPUT)
+                    .writeValueAsBytes(content);
+            Files.write(json, text);
+        } catch (IOException e) {
+            throw new UserException("cannot write " + json + ": " + e.getMessage(), e);
+        }
+    }
+}

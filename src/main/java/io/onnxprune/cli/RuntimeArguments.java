@@ -1,0 +1,46 @@
+package io.onnxprune.cli;
+
+import io.onnxprune.runtime.RuntimeOptions;
+import java.nio.file.Path;
+import java.util.Locale;
+import java.util.Optional;
+import picocli.CommandLine.Option;
+
+/** Options about where models run. */
+final class RuntimeArguments {
+    /** Execution providers by their names on the command line. */
+    enum Provider {
+        cpu,
+        cuda
+    }
+
+    @Option(
+            names = "--provider",
+            paramLabel = "cpu|cuda",
+            description = "execution provider of ONNX Runtime (default: cpu)")
+    private Provider provider = Provider.cpu;
+
+    @Option(names = "--device", paramLabel = "N", description = "GPU number (default: 0)")
+    private int device;
+
+    @Option(names = "--threads", paramLabel = "N", description = "threads (default: all cores)")
+    private int threads;
+
+    @Option(
+            names = "--ort-library",
+            paramLabel = "FILE",
+            description = "another libonnxruntime to use instead of the bundled one")
+    private Path library;
+
+    RuntimeOptions options() {
+        return new RuntimeOptions(
+                RuntimeOptions.Provider.valueOf(provider.name().toUpperCase(Locale.ROOT)),
+                device,
+                threads,
+                Optional.ofNullable(library));
+    }
+
+    int threads() {
+        return threads > 0 ? threads : Runtime.getRuntime().availableProcessors();
+    }
+}
