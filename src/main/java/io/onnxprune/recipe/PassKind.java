@@ -1,0 +1,132 @@
+package io.onnxprune.recipe;
+
+import io.onnxprune.plan.PruneSet;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Locale;
+
+/**
+ * The passes that a recipe can name. Each is declared here once: validation, the table in passes/README.md and help
+ * follow from it.
+ */
+@SuppressWarnings("ImmutableEnumChecker") // the list of options is an immutable one
+public enum PassKind {
+    /** Importance of every unit. */
+    SCORE(
+            "Measures the importance of every unit, layer and block.",
+            null,
+            PassOption.choice("metric", "magnitude", "What importance is.", "magnitude", "random"),
+            PassOption.choice("norm", "l2", "For magnitude: sums of absolute values or of squares.", "l1", "l2"),
+            PassOption.choice(
+                    "reduction",
+                    "sum",
+                    "For magnitude: how the sums of the tensors in a coupled group become one score.",
+                    "sum",
+                    "mean",
+                    "max"),
+            PassOption.integer("seed", 0, "0", "For random: the seed.")),
+    /** From scores to a plan. */
+    ALLOCATE(
+            "Chooses what to remove so that the model meets the target.",
+            "score",
+            PassOption.words("prune", "heads, ffn", "What may be removed.", PruneSet.words()),
+            PassOption.number("ratio", 0, "0.2", "Share of the whole model's parameters to remove, less than 1."),
+            PassOption.choice(
+                    "scope",
+                    "local",
+                    "local: every dimension loses the same share; global: one ranking by score per parameter.",
+                    "local",
+                    "global"),
+            PassOption.choice(
+                    "layout",
+                    "per-layer",
+                    "uniform: all layers keep the same number of heads and channels.",
+                    "per-layer",
+                    "uniform"),
+            PassOption.integer("round-to", 1, "1", "FFN and hidden widths are cut to multiples of this."),
+            PassOption.integer("round-heads", 1, "1", "Head counts are cut to multiples of this."),
+            PassOption.words("protect", "", "Patterns of dimension names to leave whole: ffn.0, heads.*.", List.of()),
+            PassOption.integer("skip-first", 0, "0", "Number of first layers to leave whole."),
+            PassOption.integer("skip-last", 0, "0", "Number of last layers to leave whole.")),
+    /** From a plan to a smaller model. */
+    REWRITE(
+            "Removes what the plan leaves out.",
+            "allocate",
+            PassOption.flag(
+                    "norm-correction",
+                    true,
+                    "Rescales normalisation weights when the hidden width shrinks, whose mean square changes with it.")),
+    /** Comparison with the masked model. */
+    VERIFY(
+            "Compares the smaller model with the whole one in which everything that was removed is zero.",
+            "rewrite",
+            PassOption.number("tolerance", 0, "1e-4", "Largest difference, relative to the scale of the logits."));
+
+    private final String summary;
+    private final String needs;
+    private final List<PassOption> options;
+
+    PassKind(String summary, String needs, PassOption... options) {
+        this.summary = summary;
+        this.needs = needs;
+        this.options = List.of(options);
+    }
+
+    /** The name in recipes. */
+    public String key() {
+        return name().toLowerCase(Locale.ROOT);
+    }
+
+    /** One sentence for help and documentation. */
+    public String summary() {
+        return summary;
+    }
+
+    /** The name of a pass that must come before, or null. */
+    public String needs() {
+        return needs;
+    }
+
+    public List<PassOption> options() {
+        return options;
+    }
+
+    /** The option with this key, or null. */
+    PassOption option(String key) {
+        return options.stream()
+                .filter(option -> option.key().equals(key))
+                .findFirst()
+                .orElse(null);
+    }
+
+    /** The pass with this name, or null. */
+    static PassKind of(String key) {
+        return Arrays.stream(values())
+                .filter(kind -> kind.key().equals(key))
+                .findFirst()
+                .orElse(null);
+    }
+
+    static List<String> keys() {
+        return Arrays.stream(values()).map(PassKind::key).toList();
+    }
+
+    /** All passes and options as Markdown tables, as in passes/README.md. */
+    public static String markdown() {
+        StringBuilder text = new StringBuilder();
+        for (PassKind kind : values()) {
+            text.append("### ").append(kind.key()).append("\n\n").append(kind.summary);
+            if (kind.needs != null) {
+                text.append(" Needs `").append(kind.needs).append("` before it.");
+            }
+            text.append("\n\n| key | values | default | |\n|---|---|---|---|\n");
+            for (PassOption option : kind.options) {
+                text.append("| `").append(option.key()).append("` | ").append(option.values());
+                text.append(" | ").append(option.fallback().isEmpty() ? "none" : "`" + option.fallback() + "`");
+                text.append(" | ").append(option.summary()).append(" |\n");
+            }
+            text.append('\n');
+        }
+        return text.toString().stripTrailing() + "\n";
+    }
+}
