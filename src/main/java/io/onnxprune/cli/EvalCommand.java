@@ -6,7 +6,6 @@ import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -80,8 +79,8 @@ final class EvalCommand implements Callable<Integer> {
                 Optional.ofNullable(tokenizer),
                 sequenceLength == null ? OptionalInt.empty() : OptionalInt.of(sequenceLength),
                 prompt > 0 ? OptionalInt.of(prompt) : OptionalInt.empty());
-        Table table = new Table(
-                "model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">file bytes");
+        Table table =
+                new Table("model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">file bytes");
         List<Map<String, Object>> results = new ArrayList<>();
         try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
             for (Path path : models) {

@@ -134,7 +134,8 @@ final class InspectCommand implements Callable<Integer> {
         for (Dimension dimension : structure.dimensions()) {
             console.print(dimension.name() + " (" + dimension.size() + " units)");
             for (Member member : dimension.members()) {
-                console.print("    " + member.use().op().input(member.use().input()).name() + " " + member.tensor()
+                console.print("    "
+                        + member.use().op().input(member.use().input()).name() + " " + member.tensor()
                         + " axis " + member.axis() + " = " + structure.describe(member.dim()) + ", read by node "
                         + member.use().op().node().label());
             }
@@ -154,7 +155,8 @@ final class InspectCommand implements Callable<Integer> {
                             || value.producer() != null
                                     && value.producer().node().name().equals(explain))
                     .filter(value -> structure.analysis().dims(value) != null)
-                    .forEach(value -> found.put(value.name(), structure.analysis().dims(value)));
+                    .forEach(value ->
+                            found.put(value.name(), structure.analysis().dims(value)));
         }
         if (found.isEmpty()) {
             throw new UserException("there is no initializer, value or node named \"" + explain + "\" in " + path
@@ -165,7 +167,11 @@ final class InspectCommand implements Callable<Integer> {
         found.forEach((name, dims) -> {
             text.append(name).append('\n');
             for (int axis = 0; axis < dims.length; axis++) {
-                text.append("    axis ").append(axis).append(" = ").append(structure.describe(dims[axis])).append('\n');
+                text.append("    axis ")
+                        .append(axis)
+                        .append(" = ")
+                        .append(structure.describe(dims[axis]))
+                        .append('\n');
                 seen.addAll(dims[axis].atoms());
             }
         });
@@ -191,9 +197,12 @@ final class InspectCommand implements Callable<Integer> {
 
     private static List<Value> values(Structure structure) {
         List<Value> values = new ArrayList<>(structure.analysis().program().inputs());
-        structure.analysis().program().ops().forEach(op -> op.outputs().stream()
-                .filter(value -> value != null)
-                .forEach(values::add));
+        structure
+                .analysis()
+                .program()
+                .ops()
+                .forEach(op ->
+                        op.outputs().stream().filter(value -> value != null).forEach(values::add));
         return values;
     }
 

@@ -34,16 +34,16 @@ public final class Main {
                 .setOut(out)
                 .setErr(err)
                 .setParameterExceptionHandler(Main::wrongUsage)
-                .setExecutionExceptionHandler(
-                        (failure, command, parsed) -> failed(failure, command, Arrays.asList(arguments)
-                                .contains("--verbose")));
+                .setExecutionExceptionHandler((failure, command, parsed) ->
+                        failed(failure, command, Arrays.asList(arguments).contains("--verbose")));
         return line.execute(arguments);
     }
 
     private static int wrongUsage(ParameterException failure, String[] arguments) {
         PrintWriter err = failure.getCommandLine().getErr();
-        err.println("error: " + failure.getMessage().lines().findFirst().orElse("wrong command line")
-                + suggestion(failure) + " (see " + failure.getCommandLine().getCommandSpec().qualifiedName() + " --help)");
+        err.println(
+                "error: " + failure.getMessage().lines().findFirst().orElse("wrong command line") + suggestion(failure)
+                        + " (see " + failure.getCommandLine().getCommandSpec().qualifiedName() + " --help)");
         return USAGE;
     }
 

@@ -100,13 +100,18 @@ public final class ResidualStream {
     }
 
     /** Whether {@code to} is computed from {@code from}, by more than its shape. */
-    private boolean reaches(Value from, Value to) {
+    private boolean reaches(Value start, Value to) {
+        Value from = root(start);
         int first = from.producer() == null ? -1 : from.producer().index();
         Set<Value> seen = new HashSet<>();
         Deque<Value> open = new ArrayDeque<>(List.of(to));
         while (!open.isEmpty()) {
             Value value = open.pop();
-            if (value == from) {
+            // A fused skip normalisation yields the sum beside what is computed from it.
+            boolean sibling = value.producer() != null
+                    && value.producer() == from.producer()
+                    && isSkipNormalization(value.producer());
+            if (value == from || sibling) {
                 return true;
             }
             boolean data = analysis.trace().dtype(value).isFloat();
@@ -117,6 +122,17 @@ public final class ResidualStream {
             }
         }
         return false;
+    }
+
+    /** The value behind casts and copies. */
+    private static Value root(Value value) {
+        Value current = value;
+        while (current.producer() != null
+                && (current.producer().node().is("Cast")
+                        || current.producer().node().is("Identity"))) {
+            current = current.producer().input(0);
+        }
+        return current;
     }
 
     private void findBlocks() {
@@ -132,8 +148,12 @@ public final class ResidualStream {
             if (joinsActivations(op) && lastAxis(op.input(0)).equals(width)) {
                 int base = baseOperand(op, stream, fromStream);
                 if (base >= 0) {
-                    if (stream.add(op.input(base))) {
-                        fromStream.add(op.input(base));
+                    Value start = root(op.input(base));
+                    if (stream.add(start)) {
+                        fromStream.add(start);
+                        if (start.producer() != null && isSkipNormalization(start.producer())) {
+                            taint(start.producer(), fromStream);
+                        }
                         taintUpTo(op, fromStream);
                     }
                     Set<Op> inside = inside(op.input(1 - base), stream, fromStream);
@@ -166,8 +186,8 @@ public final class ResidualStream {
 
     private int baseOperand(Op op, Set<Value> stream, Set<Value> fromStream) {
         for (int base = 0; base < 2; base++) {
-            if (stream.contains(op.input(base)) && fromStream.contains(op.input(1 - base))
-                    || !stream.contains(op.input(1 - base)) && reaches(op.input(base), op.input(1 - base))) {
+            if (stream.contains(root(op.input(base))) && fromStream.contains(op.input(1 - base))
+                    || !stream.contains(root(op.input(1 - base))) && reaches(op.input(base), op.input(1 - base))) {
                 return base;
             }
         }
@@ -201,16 +221,63 @@ public final class ResidualStream {
         return inside;
     }
 
-    /** Whether an attention block also holds a feed-forward part: products that the attention does not feed. */
+    /** Whether an attention block also holds a feed-forward part: linear layers beside the attention, not around it. */
     private boolean containsForward(Set<Op> inside) {
-        Set<Dim.Atom> heads = new HashSet<>();
-        analysis.notes().distributions().stream()
-                .filter(distribution -> inside.contains(distribution.op()))
-                .forEach(distribution -> distribution.batch().forEach(dim -> heads.addAll(dim.atoms())));
+        Set<Op> around = beforeAttention(inside);
+        for (Op op : attention(inside)) {
+            closure(op, inside, around, false);
+        }
         return analysis.notes().contractions().stream()
-                .filter(contraction -> inside.contains(contraction.op()) && contraction.withConstant())
-                .anyMatch(contraction -> contraction.dim().atoms().stream()
-                        .noneMatch(atom -> width.contains(atom) || heads.contains(atom)));
+                .anyMatch(contraction -> inside.contains(contraction.op())
+                        && contraction.withConstant()
+                        && !around.contains(contraction.op()));
+    }
+
+    /** The applications of a block that distribute over positions, and those that mix values by the distributions. */
+    private Set<Op> attention(Set<Op> inside) {
+        Set<Op> found = new HashSet<>();
+        Set<Op> after = new HashSet<>();
+        for (Notes.Distribution distribution : analysis.notes().distributions()) {
+            if (inside.contains(distribution.op()) && distribution.overPositions()) {
+                found.add(distribution.op());
+                closure(distribution.op(), inside, after, false);
+            }
+        }
+        analysis.notes().contractions().stream()
+                .filter(contraction -> !contraction.withConstant() && after.contains(contraction.op()))
+                .forEach(contraction -> found.add(contraction.op()));
+        return found;
+    }
+
+    /** The applications among {@code inside}, those of one block, that its attention is computed from. */
+    Set<Op> beforeAttention(Set<Op> inside) {
+        Set<Op> before = new HashSet<>();
+        for (Op op : attention(inside)) {
+            closure(op, inside, before, true);
+        }
+        return before;
+    }
+
+    /** Adds what an application is computed from (or what is computed from it) within a block. */
+    private static void closure(Op start, Set<Op> inside, Set<Op> found, boolean backward) {
+        Deque<Op> open = new ArrayDeque<>(List.of(start));
+        Set<Op> seen = new HashSet<>();
+        while (!open.isEmpty()) {
+            Op op = open.pop();
+            if (!inside.contains(op) || !seen.add(op)) {
+                continue;
+            }
+            found.add(op);
+            if (backward) {
+                op.inputs().stream()
+                        .filter(value -> value != null && value.producer() != null)
+                        .forEach(value -> open.push(value.producer()));
+            } else {
+                op.outputs().stream()
+                        .filter(value -> value != null)
+                        .forEach(value -> value.uses().forEach(use -> open.push(use.op())));
+            }
+        }
     }
 
     /** A layer holds at most one attention and one feed-forward block, in either order. */

@@ -18,6 +18,8 @@ public enum Role {
     QK_HEAD_DIM("query and key head size"),
     /** Components of a value head. */
     V_HEAD_DIM("value head size"),
+    /** Width between the two factors of a low-rank projection of queries, keys or values. */
+    LATENT("latent width of attention"),
     /** Experts of a mixture. */
     EXPERTS("experts"),
     /** Rows of the embedding and columns of the head. */

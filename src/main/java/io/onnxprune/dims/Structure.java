@@ -20,6 +20,9 @@ import java.util.stream.Collectors;
  * additions, FFN channels are summed over by one linear layer and made by another.
  */
 public final class Structure {
+    /** How many steps (transposes, look-ups) a weight may take before the block that it belongs to. */
+    private static final int MOVES = 4;
+
     private final DimensionAnalysis analysis;
     private final ResidualStream stream;
     private final Map<Dim.Atom, List<Member>> members;
@@ -95,17 +98,25 @@ public final class Structure {
         stream.width().forEach(atom -> roles.put(atom, Role.HIDDEN));
         assignHeadSizes();
         assignTables();
+        Set<Op> beforeAttention = new HashSet<>();
+        stream.blocks().forEach(block -> beforeAttention.addAll(stream.beforeAttention(block.ops())));
         Set<Dim.Atom> contracted = new HashSet<>();
-        analysis.notes().contractions().stream()
-                .filter(Notes.Contraction::withConstant)
-                .forEach(contraction -> contracted.addAll(contraction.dim().atoms()));
+        Set<Dim.Atom> elsewhere = new HashSet<>();
+        for (Notes.Contraction contraction : analysis.notes().contractions()) {
+            if (contraction.withConstant()) {
+                contracted.addAll(contraction.dim().atoms());
+                if (!beforeAttention.contains(contraction.op())) {
+                    elsewhere.addAll(contraction.dim().atoms());
+                }
+            }
+        }
         members.forEach((atom, places) -> {
             long matrices =
                     places.stream().filter(place -> place.tensor().rank() >= 2).count();
             boolean whole = atom.pin() == null
                     || places.stream().anyMatch(place -> place.dim().resolve() == atom);
             if (contracted.contains(atom) && matrices >= 2 && whole && !atom.isDynamic()) {
-                roles.putIfAbsent(atom, Role.FFN);
+                roles.putIfAbsent(atom, elsewhere.contains(atom) ? Role.FFN : Role.LATENT);
             }
         });
     }
@@ -174,6 +185,15 @@ public final class Structure {
         }
     }
 
+    private static boolean readsTokens(Member place) {
+        Value index = place.use().op().input(1);
+        return place.tensor().rank() == 2
+                && place.use().input() == 0
+                && index != null
+                && index.producer() == null
+                && index.constant() == null;
+    }
+
     private boolean isBesideWidth(Member place) {
         Dim[] dims = analysis.operand(place.use().op(), place.use().input());
         return dims.length == 2 && stream.width().containsAll(dims[1 - place.axis()].atoms());
@@ -231,7 +251,8 @@ public final class Structure {
         Map<String, Integer> used = new HashMap<>();
         for (Dimension d : found) {
             String base = baseName(d);
-            String name = counts.get(base) == 1 ? base : base + "." + used.merge(base, 1, Integer::sum);
+            // Another separator than before a layer: ffn-1 is the first of several, ffn.1 the one of layer 1.
+            String name = counts.get(base) == 1 ? base : base + "-" + used.merge(base, 1, Integer::sum);
             dimensions.add(new Dimension(name, d.role(), d.layer(), d.atom(), d.size(), d.members(), d.pin()));
         }
     }
@@ -248,12 +269,22 @@ public final class Structure {
 
     /** The layer of the blocks that use the dimension, or -1 if there are several or none. */
     private int layer(Dim.Atom atom, List<Member> places, Map<Op, Integer> layers) {
-        if (stream.width().contains(atom)) {
+        boolean table = IndexRules.isLookedUp(atom) && places.stream().anyMatch(this::isBesideWidth);
+        if (stream.width().contains(atom) || role(atom) == Role.VOCABULARY || table) {
             return -1;
         }
         Set<Integer> found = new HashSet<>();
-        places.forEach(place -> found.add(layers.getOrDefault(place.use().op(), -1)));
-        found.remove(-1);
+        places.forEach(place -> collectLayers(place.use().op(), layers, MOVES, found));
         return found.size() == 1 ? found.iterator().next() : -1;
+    }
+
+    /** The layer of an application; of one that only prepares a weight, those of the applications that use it. */
+    private static void collectLayers(Op op, Map<Op, Integer> layers, int depth, Set<Integer> found) {
+        Integer layer = layers.get(op);
+        if (layer != null) {
+            found.add(layer);
+        } else if (depth > 0 && op.output(0) != null) {
+            op.output(0).uses().forEach(use -> collectLayers(use.op(), layers, depth - 1, found));
+        }
     }
 }

@@ -87,7 +87,7 @@ final class Allocator {
                         .orElse(1);
                 yield budget.roundTo() / gcd(budget.roundTo(), (int) Math.max(1, channels));
             }
-            case QK_HEAD_DIM, V_HEAD_DIM, EXPERTS, VOCABULARY, OTHER -> 1;
+            case QK_HEAD_DIM, V_HEAD_DIM, LATENT, EXPERTS, VOCABULARY, OTHER -> 1;
         };
     }
 
