@@ -5,7 +5,8 @@ import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
 import io.onnxprune.runtime.OnnxRuntime;
-import java.io.IOException;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.onnx.ModelWriter;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -67,7 +68,7 @@ final class EvalCommand implements Callable<Integer> {
     private OutputArguments output = new OutputArguments();
 
     @Override
-    public Integer call() throws IOException {
+    public Integer call() {
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
         List<Path> models = new ArrayList<>(List.of(model));
@@ -80,13 +81,13 @@ final class EvalCommand implements Callable<Integer> {
                 sequenceLength == null ? OptionalInt.empty() : OptionalInt.of(sequenceLength),
                 prompt > 0 ? OptionalInt.of(prompt) : OptionalInt.empty());
         Table table =
-                new Table("model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">file bytes");
+                new Table("model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">weight bytes");
         List<Map<String, Object>> results = new ArrayList<>();
         try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
             for (Path path : models) {
                 ModelFolder folder = ModelFolder.of(path);
                 Evaluation found = Evaluator.evaluate(ort, folder.model(), options, console);
-                long bytes = folder.bytes();
+                long bytes = ModelWriter.bytes(ModelReader.read(folder.model()).graph());
                 results.add(json(path, found, bytes));
                 table.row(
                         path,

@@ -101,7 +101,7 @@ public final class ResidualStream {
 
     /** Whether {@code to} is computed from {@code from}, by more than its shape. */
     private boolean reaches(Value start, Value to) {
-        Value from = root(start);
+        Value from = start.origin();
         int first = from.producer() == null ? -1 : from.producer().index();
         Set<Value> seen = new HashSet<>();
         Deque<Value> open = new ArrayDeque<>(List.of(to));
@@ -124,17 +124,6 @@ public final class ResidualStream {
         return false;
     }
 
-    /** The value behind casts and copies. */
-    private static Value root(Value value) {
-        Value current = value;
-        while (current.producer() != null
-                && (current.producer().node().is("Cast")
-                        || current.producer().node().is("Identity"))) {
-            current = current.producer().input(0);
-        }
-        return current;
-    }
-
     private void findBlocks() {
         Set<Op> attention = new HashSet<>();
         analysis.notes().distributions().stream()
@@ -148,7 +137,7 @@ public final class ResidualStream {
             if (joinsActivations(op) && lastAxis(op.input(0)).equals(width)) {
                 int base = baseOperand(op, stream, fromStream);
                 if (base >= 0) {
-                    Value start = root(op.input(base));
+                    Value start = op.input(base).origin();
                     if (stream.add(start)) {
                         fromStream.add(start);
                         if (start.producer() != null && isSkipNormalization(start.producer())) {
@@ -186,8 +175,8 @@ public final class ResidualStream {
 
     private int baseOperand(Op op, Set<Value> stream, Set<Value> fromStream) {
         for (int base = 0; base < 2; base++) {
-            if (stream.contains(root(op.input(base))) && fromStream.contains(op.input(1 - base))
-                    || !stream.contains(root(op.input(1 - base))) && reaches(op.input(base), op.input(1 - base))) {
+            if (stream.contains(op.input(base).origin()) && fromStream.contains(op.input(1 - base))
+                    || !stream.contains(op.input(1 - base).origin()) && reaches(op.input(base), op.input(1 - base))) {
                 return base;
             }
         }

@@ -49,6 +49,15 @@ public final class Program {
             return uses;
         }
 
+        /** The value that this one is a cast or a copy of; itself if it is none. */
+        public Value origin() {
+            Value current = this;
+            while (current.producer != null && current.producer.isCopy()) {
+                current = current.producer.input(0);
+            }
+            return current;
+        }
+
         /** The declared type from graph inputs, outputs or value_info; may be null. */
         public ValueInfo info() {
             return info;
@@ -80,6 +89,10 @@ public final class Program {
         /** The result, or null where it is omitted. */
         public Value output(int position) {
             return position < outputs.size() ? outputs.get(position) : null;
+        }
+
+        private boolean isCopy() {
+            return node.is("Identity") || node.is("Cast") || node.is("Concat") && inputs.size() == 1;
         }
 
         @Override

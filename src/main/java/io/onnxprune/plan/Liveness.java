@@ -41,11 +41,13 @@ final class Liveness {
     private Set<Tensor> reached(BitSet removed) {
         Map<Op, Block> skipped = new HashMap<>();
         removed.stream().mapToObj(blocks::get).forEach(block -> skipped.put(block.add(), block));
-        Set<Value> gone = valuesOfBlocks(removed, skipped);
+        Set<Op> inside = insideOnly(removed);
         Set<Tensor> constants = new HashSet<>();
         Set<Value> seen = new HashSet<>();
         Deque<Value> open = new ArrayDeque<>();
-        program.outputs().stream().filter(output -> !gone.contains(output)).forEach(open::push);
+        program.outputs().stream()
+                .filter(output -> !inside.contains(output.origin().producer()))
+                .forEach(open::push);
         while (!open.isEmpty()) {
             Value value = open.pop();
             if (!seen.add(value)) {
@@ -72,6 +74,10 @@ final class Liveness {
             }
             return;
         }
+        if (producer.node().is("Shape")) {
+            // Lengths are read from any cache that stays; no weight is needed for that.
+            return;
+        }
         for (Value input : producer.inputs()) {
             if (input != null && (skipped == null || input != skipped.branch())) {
                 open.push(input);
@@ -88,32 +94,13 @@ final class Liveness {
         return !ResidualStream.isSkipNormalization(add) || value == add.output(3);
     }
 
-    /** What the removed blocks compute beside the stream: their cache outputs go with them. */
-    private Set<Value> valuesOfBlocks(BitSet removed, Map<Op, Block> skipped) {
+    /** The applications of removed blocks alone: their cache outputs go with them. */
+    private Set<Op> insideOnly(BitSet removed) {
         Set<Op> inside = new HashSet<>();
         removed.stream().forEach(index -> inside.addAll(blocks.get(index).ops()));
         for (int index = removed.nextClearBit(0); index < blocks.size(); index = removed.nextClearBit(index + 1)) {
             inside.removeAll(blocks.get(index).ops());
         }
-        Set<Value> gone = new HashSet<>();
-        for (Op op : program.ops()) {
-            Block block = skipped.get(op);
-            boolean reads = op.inputs().stream()
-                    .anyMatch(input ->
-                            input != null && gone.contains(input) && (block == null || input != block.branch()));
-            if (op.node().is("If")) {
-                List<List<Value>> yields = program.branchOutputs(op.node());
-                for (int i = 0; i < op.outputs().size(); i++) {
-                    int output = i;
-                    if (yields.stream().anyMatch(values -> gone.contains(values.get(output)))) {
-                        gone.add(op.output(output));
-                    }
-                }
-            } else if (inside.contains(op) || reads) {
-                gone.addAll(op.outputs());
-            }
-        }
-        gone.remove(null);
-        return gone;
+        return inside;
     }
 }

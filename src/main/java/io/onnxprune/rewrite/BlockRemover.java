@@ -72,7 +72,7 @@ public final class BlockRemover {
         Set<String> inside = insideOutputs();
         Set<String> lost = new HashSet<>();
         for (Value output : structure.analysis().program().outputs()) {
-            if (inside.contains(root(output).name())) {
+            if (inside.contains(output.origin().name())) {
                 lost.add(output.name());
             }
         }
@@ -125,22 +125,6 @@ public final class BlockRemover {
         return names;
     }
 
-    /** The value behind casts and copies. */
-    private static Value root(Value value) {
-        Value current = value;
-        while (current.producer() != null) {
-            Op producer = current.producer();
-            boolean copy = producer.node().is("Identity")
-                    || producer.node().is("Cast")
-                    || producer.node().is("Concat") && producer.inputs().size() == 1;
-            if (!copy) {
-                break;
-            }
-            current = producer.input(0);
-        }
-        return current;
-    }
-
     private String resolve(String name) {
         String current = name;
         while (renamed.containsKey(current)) {
@@ -184,7 +168,7 @@ public final class BlockRemover {
         for (Op op : inside) {
             op.inputs().stream()
                     .filter(value -> value != null)
-                    .map(BlockRemover::root)
+                    .map(Value::origin)
                     .forEach(lost::add);
         }
         List<Value> keptInputs = structure.analysis().program().inputs().stream()
@@ -194,7 +178,7 @@ public final class BlockRemover {
         for (Op op : structure.analysis().program().ops()) {
             if (op.node().is("Shape") && !inside.contains(op)) {
                 Value read = op.input(0);
-                boolean cache = lost.contains(root(read)) && root(read).producer() == null;
+                boolean cache = lost.contains(read.origin()) && read.origin().producer() == null;
                 keptInputs.stream()
                         .filter(kept -> cache && sameLengths(read, kept))
                         .findFirst()

@@ -1,0 +1,226 @@
+package io.onnxprune.cli;
+
+import io.onnxprune.compiler.PruneJob;
+import io.onnxprune.compiler.PruneReport;
+import io.onnxprune.compiler.Pruner;
+import io.onnxprune.diag.UsageException;
+import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.emit.OutputTarget;
+import io.onnxprune.eval.EvalOptions;
+import io.onnxprune.plan.Budget;
+import io.onnxprune.recipe.Pass;
+import io.onnxprune.recipe.PassKind;
+import io.onnxprune.recipe.PlanPasses;
+import io.onnxprune.recipe.Recipe;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Optional;
+import java.util.OptionalInt;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
+import picocli.CommandLine.Spec;
+
+/** {@code onnx-prune MODEL -o OUT}: writes a smaller model. */
+@Command(
+        name = "onnx-prune",
+        mixinStandardHelpOptions = true,
+        versionProvider = Main.Version.class,
+        description = "Prunes an exported ONNX language model: reads MODEL, writes a smaller one that still works.",
+        footer = {
+            "",
+            "A model is an .onnx file or a folder with model.onnx and what its exporter wrote beside it.",
+            "Exit codes: 0 done, 1 failed, 2 wrong command line or recipe."
+        })
+final class PruneCommand implements Callable<Integer> {
+    @Spec
+    private CommandSpec spec;
+
+    @Parameters(arity = "0..1", paramLabel = "MODEL", description = "the model to prune; never changed")
+    private Path model;
+
+    @Option(
+            names = {"-o", "--output"},
+            paramLabel = "OUT",
+            description = "an .onnx file, or a folder that gets everything needed to serve the model")
+    private Path out;
+
+    @Option(names = "--method", paramLabel = "NAME", description = "a bundled recipe (default: magnitude)")
+    private String method;
+
+    @Option(names = "--recipe", paramLabel = "FILE", description = "a recipe of your own")
+    private Path recipeFile;
+
+    @Option(
+            names = "--ratio",
+            paramLabel = "R",
+            description = "share of the whole model's parameters to remove (default: 0.2)")
+    private String ratio;
+
+    @Option(names = "--params", paramLabel = "N", description = "parameters to keep: 1.1B, 700M, 250000")
+    private String parameters;
+
+    @Option(names = "--size", paramLabel = "N", description = "bytes to keep: 900MB, 1.5GB")
+    private String size;
+
+    @Option(
+            names = "--prune",
+            paramLabel = "WHAT",
+            description = "heads, ffn, hidden, layers, query_heads, blocks, ... (default: heads,ffn)")
+    private String prune;
+
+    @Option(names = "--scope", paramLabel = "local|global", description = "same share everywhere, or one ranking")
+    private String scope;
+
+    @Option(
+            names = "--layout",
+            paramLabel = "per-layer|uniform",
+            description = "may layers differ (default: per-layer; uniform beside a genai_config.json)")
+    private String layout;
+
+    @Option(names = "--round-to", paramLabel = "N", description = "keep FFN and hidden widths multiples of N")
+    private String roundTo;
+
+    @Option(names = "--round-heads", paramLabel = "N", description = "keep head counts multiples of N")
+    private String roundHeads;
+
+    @Option(
+            names = "--protect",
+            paramLabel = "PATTERN",
+            description = "dimensions to leave whole, as inspect names them: ffn.0, heads.*")
+    private List<String> protect = List.of();
+
+    @Option(names = "--skip-first", paramLabel = "N", description = "leave the first N layers whole")
+    private String skipFirst;
+
+    @Option(names = "--skip-last", paramLabel = "N", description = "leave the last N layers whole")
+    private String skipLast;
+
+    @Option(names = "--dry-run", description = "make the plan and show it, write no model")
+    private boolean dryRun;
+
+    @Option(names = "--plan-out", paramLabel = "FILE", description = "write the plan (docs/plan-format.md)")
+    private Path planOut;
+
+    @Option(names = "--plan", paramLabel = "FILE", description = "apply this plan instead of making one")
+    private Path plan;
+
+    @Option(names = "--no-verify", description = "do not compare the result with the masked original")
+    private boolean noVerify;
+
+    @Option(names = "--external-data", description = "keep weights outside the model file")
+    private boolean externalData;
+
+    @Option(
+            names = "--calibration",
+            paramLabel = "FILE",
+            description = "token data to measure perplexity and speed on, before and after")
+    private Path calibration;
+
+    @Option(names = "--tokenizer", paramLabel = "FILE", description = "tokenizer.json for text data")
+    private Path tokenizer;
+
+    @Option(names = "--seed", paramLabel = "N", description = "seed of everything random (default: 0)")
+    private long seed;
+
+    @Option(names = "--dump-ir", paramLabel = "DIR", description = "write the model as text after each pass")
+    private Path dumpIr;
+
+    @Mixin
+    private RuntimeArguments runtime = new RuntimeArguments();
+
+    @Mixin
+    private OutputArguments output = new OutputArguments();
+
+    @Override
+    public Integer call() {
+        if (model == null) {
+            throw new UsageException("no model was named; onnx-prune MODEL -o OUT (see onnx-prune --help)");
+        }
+        if (out == null && !dryRun) {
+            throw new UsageException("no output was named; add -o OUT, or --dry-run to see the plan only");
+        }
+        Console console =
+                output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
+        Recipe recipe = recipe();
+        ModelFolder input = ModelFolder.of(model);
+        Optional<OutputTarget> target = dryRun ? Optional.empty() : Optional.of(OutputTarget.of(input, out));
+        Budget budget = budget(recipe, input, console);
+        PruneJob job = new PruneJob(
+                input,
+                target,
+                recipe,
+                budget,
+                Optional.ofNullable(plan),
+                Optional.ofNullable(planOut),
+                externalData,
+                Optional.ofNullable(calibration)
+                        .map(data -> new EvalOptions(
+                                data,
+                                Optional.ofNullable(tokenizer),
+                                OptionalInt.empty(),
+                                OptionalInt.of(EvalOptions.DEFAULT_PROMPT))),
+                Optional.ofNullable(dumpIr),
+                seed,
+                runtime.threads());
+        try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
+            PruneReport report = Pruner.run(job, ort, console);
+            PruneSummary.print(report, console);
+            output.writeJson(report.toJson());
+        }
+        return 0;
+    }
+
+    private Recipe recipe() {
+        if (method != null && recipeFile != null) {
+            throw new UsageException("--method and --recipe both name a recipe; give one of them");
+        }
+        Recipe recipe = recipeFile != null
+                ? Recipe.read(recipeFile)
+                : Recipe.bundled(method == null ? "magnitude" : method);
+        recipe = with(recipe, "prune", prune);
+        recipe = with(recipe, "ratio", ratio);
+        recipe = with(recipe, "scope", scope);
+        recipe = with(recipe, "layout", layout);
+        recipe = with(recipe, "round-to", roundTo);
+        recipe = with(recipe, "round-heads", roundHeads);
+        recipe = with(recipe, "protect", protect.isEmpty() ? null : String.join(",", protect));
+        recipe = with(recipe, "skip-first", skipFirst);
+        recipe = with(recipe, "skip-last", skipLast);
+        if (spec.commandLine().getParseResult().hasMatchedOption("--seed")) {
+            recipe = recipe.with(PassKind.SCORE, "seed", Long.toString(seed));
+        }
+        return noVerify ? recipe.without(PassKind.VERIFY) : recipe;
+    }
+
+    private static Recipe with(Recipe recipe, String key, String value) {
+        return value == null ? recipe : recipe.with(PassKind.ALLOCATE, key, value);
+    }
+
+    private Budget budget(Recipe recipe, ModelFolder input, Console console) {
+        Pass allocate = recipe.pass(PassKind.ALLOCATE);
+        if (allocate == null) {
+            throw new UsageException("recipe " + recipe.name() + " has no allocate pass, so it cannot make a plan");
+        }
+        Budget budget = PlanPasses.budget(allocate);
+        if ((ratio == null ? 0 : 1) + (parameters == null ? 0 : 1) + (size == null ? 0 : 1) > 1) {
+            throw new UsageException("--ratio, --params and --size each set the target; give one of them");
+        }
+        if (parameters != null) {
+            budget = budget.withTarget(Budget.Goal.PARAMETERS, Amount.parameters(parameters));
+        } else if (size != null) {
+            budget = budget.withTarget(Budget.Goal.BYTES, Amount.bytes(size));
+        }
+        boolean scalarConfig = input.companion("genai_config.json").isPresent();
+        if (scalarConfig && !allocate.isGiven("layout") && plan == null) {
+            console.info("genai_config.json has one head count for all layers, so all layers keep equal counts"
+                    + " (--layout per-layer to let them differ)");
+            budget = budget.withLayout(Budget.Layout.UNIFORM);
+        }
+        return budget;
+    }
+}

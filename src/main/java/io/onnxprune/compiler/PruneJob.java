@@ -1,0 +1,37 @@
+package io.onnxprune.compiler;
+
+import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.emit.OutputTarget;
+import io.onnxprune.eval.EvalOptions;
+import io.onnxprune.plan.Budget;
+import io.onnxprune.recipe.Recipe;
+import java.nio.file.Path;
+import java.util.Optional;
+
+/**
+ * What one run of the compiler is asked to do.
+ *
+ * @param input the model
+ * @param target where the result goes; empty for a dry run
+ * @param recipe the passes and their options
+ * @param budget how much to remove of what
+ * @param plan a plan to apply instead of making one
+ * @param planOut where to write the plan
+ * @param externalData keep weights outside the model file
+ * @param calibration data to measure perplexity and speed on before and after
+ * @param dumpIr folder for the text form of the model after each pass
+ * @param seed of everything random
+ * @param threads for work outside the runtime
+ */
+public record PruneJob(
+        ModelFolder input,
+        Optional<OutputTarget> target,
+        Recipe recipe,
+        Budget budget,
+        Optional<Path> plan,
+        Optional<Path> planOut,
+        boolean externalData,
+        Optional<EvalOptions> calibration,
+        Optional<Path> dumpIr,
+        long seed,
+        int threads) {}

@@ -1,0 +1,121 @@
+package io.onnxprune.compiler;
+
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.emit.Emitter;
+import io.onnxprune.eval.Evaluation;
+import io.onnxprune.plan.ParameterCount;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.verify.Verifier.Verification;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.OptionalDouble;
+
+/**
+ * What a run did.
+ *
+ * @param before size of the whole model
+ * @param after size of the result
+ * @param ratioRequested share of parameters that was asked to go; empty where a plan was given
+ * @param emission what was written; empty for a dry run
+ * @param verification empty if it was switched off, or for a dry run
+ * @param evaluationBefore empty without calibration data
+ */
+public record PruneReport(
+        Structure structure,
+        Plan plan,
+        ParameterCount.Size before,
+        ParameterCount.Size after,
+        OptionalDouble ratioRequested,
+        Optional<Emitter.Emission> emission,
+        Optional<Verification> verification,
+        Optional<Evaluation> evaluationBefore,
+        Optional<Evaluation> evaluationAfter,
+        List<PassTime> passes,
+        long peakResidentBytes,
+        long seed) {
+    /** How long a pass took. */
+    public record PassTime(String name, double seconds) {}
+
+    /** Share of the parameters that went. */
+    public double ratioAchieved() {
+        return before.parameters() == 0 ? 0 : 1 - (double) after.parameters() / before.parameters();
+    }
+
+    /** How many units of a dimension are left; 0 if its layer went as a whole. */
+    public int kept(Dimension dimension) {
+        boolean layerGone = plan.layers() != null
+                && dimension.layer() >= 0
+                && java.util.Arrays.binarySearch(plan.layers(), dimension.layer()) < 0;
+        int[] kept = plan.keep().get(dimension.name());
+        return layerGone ? 0 : kept == null ? dimension.size() : kept.length;
+    }
+
+    /** The layers that are left. */
+    public int layersKept() {
+        return plan.layers() == null ? structure.stream().layers() : plan.layers().length;
+    }
+
+    /** The stable form for machines; see docs/json.md. */
+    public Map<String, Object> toJson() {
+        Map<String, Object> json = new LinkedHashMap<>();
+        json.put("parameters_before", before.parameters());
+        json.put("parameters_after", after.parameters());
+        json.put("bytes_before", before.bytes());
+        json.put("bytes_after", after.bytes());
+        json.put("ratio_requested", orNull(ratioRequested));
+        json.put("ratio_achieved", ratioAchieved());
+        json.put("layers_before", structure.stream().layers());
+        json.put("layers_after", layersKept());
+        List<Map<String, Object>> dimensions = new ArrayList<>();
+        for (Dimension dimension : structure.dimensions()) {
+            Map<String, Object> entry = new LinkedHashMap<>();
+            entry.put("name", dimension.name());
+            entry.put("role", dimension.role().key());
+            entry.put("layer", dimension.layer());
+            entry.put("size", dimension.size());
+            entry.put("kept", kept(dimension));
+            dimensions.add(entry);
+        }
+        json.put("dimensions", dimensions);
+        json.put("verification", verification.map(PruneReport::verification).orElse(null));
+        evaluationBefore.ifPresent(found -> json.put("evaluation_before", evaluation(found)));
+        evaluationAfter.ifPresent(found -> json.put("evaluation_after", evaluation(found)));
+        emission.ifPresent(found -> json.put(
+                "files", found.files().stream().map(Object::toString).toList()));
+        json.put(
+                "passes",
+                passes.stream()
+                        .map(pass -> Map.of("name", pass.name(), "seconds", pass.seconds()))
+                        .toList());
+        json.put("peak_rss_bytes", peakResidentBytes);
+        json.put("seed", seed);
+        return json;
+    }
+
+    private static Map<String, Object> verification(Verification found) {
+        Map<String, Object> json = new LinkedHashMap<>();
+        json.put("max_abs_diff", found.maxAbsDiff());
+        json.put("decode_max_abs_diff", orNull(found.decodeMaxAbsDiff()));
+        json.put("logit_scale", found.scale());
+        json.put("tokens", found.tokens());
+        return json;
+    }
+
+    private static Map<String, Object> evaluation(Evaluation found) {
+        Map<String, Object> json = new LinkedHashMap<>();
+        json.put("perplexity", found.perplexity());
+        json.put("nll", found.nll());
+        json.put("tokens", found.tokens());
+        json.put("prefill_tokens_per_second", orNull(found.prefillTokensPerSecond()));
+        json.put("decode_tokens_per_second", orNull(found.decodeTokensPerSecond()));
+        return json;
+    }
+
+    private static Double orNull(OptionalDouble value) {
+        return value.isPresent() ? value.getAsDouble() : null;
+    }
+}

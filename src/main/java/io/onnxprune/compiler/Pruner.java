@@ -1,0 +1,234 @@
+package io.onnxprune.compiler;
+
+import io.onnxprune.compiler.PruneReport.PassTime;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.emit.Emitter;
+import io.onnxprune.eval.Evaluation;
+import io.onnxprune.eval.Evaluator;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.GraphChecker;
+import io.onnxprune.ir.GraphPrinter;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.plan.Allocation;
+import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.ParameterCount;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.plan.PlanFile;
+import io.onnxprune.plan.Scores;
+import io.onnxprune.recipe.Pass;
+import io.onnxprune.recipe.PassKind;
+import io.onnxprune.recipe.PlanPasses;
+import io.onnxprune.rewrite.BlockRemover;
+import io.onnxprune.rewrite.NormCorrection;
+import io.onnxprune.rewrite.Slicer;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.verify.Verifier;
+import io.onnxprune.verify.Verifier.Verification;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.OptionalDouble;
+import java.util.function.Supplier;
+
+/** Runs the passes of a recipe over a model: from the file to a plan, a smaller file, and the proof that they agree. */
+public final class Pruner {
+    private final PruneJob job;
+    private final OnnxRuntime runtime;
+    private final Log log;
+    private final List<PassTime> times = new ArrayList<>();
+    private int dumped;
+
+    private Pruner(PruneJob job, OnnxRuntime runtime, Log log) {
+        this.job = job;
+        this.runtime = runtime;
+        this.log = log;
+    }
+
+    /**
+     * Does what {@code job} asks.
+     *
+     * @throws UserException if it cannot be done; nothing is left at the target then
+     */
+    public static PruneReport run(PruneJob job, OnnxRuntime runtime, Log log) {
+        return new Pruner(job, runtime, log).run();
+    }
+
+    private PruneReport run() {
+        Path file = job.input().model();
+        Model model = timed("import", () -> ModelReader.read(file));
+        dump("import", model);
+        Structure structure = timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
+                .structure();
+        ParameterCount count = ParameterCount.of(structure);
+        Plan plan = plan(structure, count);
+        job.planOut().ifPresent(path -> PlanFile.write(path, plan, structure));
+        Optional<Emitter.Emission> emission = Optional.empty();
+        Optional<Verification> verification = Optional.empty();
+        Optional<Evaluation> before = Optional.empty();
+        Optional<Evaluation> after = Optional.empty();
+        if (job.target().isPresent()) {
+            Map<Value, Tensor> updates = updates(structure, plan);
+            Model pruned = rewrite(structure, plan, updates);
+            Emitter.Emission written = timed(
+                    "emit",
+                    () -> Emitter.emit(
+                            pruned, structure, plan, job.input(), job.target().get(), job.externalData(), log));
+            try {
+                emission = Optional.of(written);
+                verification = verify(structure, plan, updates, written);
+                before = evaluate("evaluate-before", file);
+                after = evaluate("evaluate-after", written.files().get(0));
+            } catch (UserException e) {
+                discard(written);
+                throw e;
+            }
+        }
+        return new PruneReport(
+                structure,
+                plan,
+                count.whole(),
+                count.under(plan),
+                requested(count),
+                emission,
+                verification,
+                before,
+                after,
+                times,
+                ProcessMemory.peakResidentBytes(),
+                job.seed());
+    }
+
+    private Plan plan(Structure structure, ParameterCount count) {
+        String hash = timed("hash", () -> PlanFile.hash(job.input().model()));
+        if (job.plan().isPresent()) {
+            return PlanFile.read(job.plan().get(), structure, hash);
+        }
+        if (job.budget().goal() == Budget.Goal.RATIO && job.budget().amount() == 0) {
+            return Plan.keepAll(hash);
+        }
+        Pass score = job.recipe().pass(PassKind.SCORE);
+        Scores scores =
+                timed("score", () -> PlanPasses.importance(score, job.threads()).score(structure, log));
+        return timed("allocate", () -> Allocation.of(structure, scores, job.budget(), hash, log))
+                .plan();
+    }
+
+    private OptionalDouble requested(ParameterCount count) {
+        if (job.plan().isPresent()) {
+            return OptionalDouble.empty();
+        }
+        double amount = job.budget().amount();
+        return OptionalDouble.of(
+                switch (job.budget().goal()) {
+                    case RATIO -> amount;
+                    case PARAMETERS -> 1 - amount / count.whole().parameters();
+                    case BYTES -> 1 - amount / count.whole().bytes();
+                });
+    }
+
+    private Map<Value, Tensor> updates(Structure structure, Plan plan) {
+        Pass rewrite = job.recipe().pass(PassKind.REWRITE);
+        boolean corrects = rewrite == null || rewrite.flag("norm-correction");
+        return corrects
+                ? timed("norm-correction", () -> NormCorrection.of(structure, plan.keep(structure)))
+                : Map.of();
+    }
+
+    private Model rewrite(Structure structure, Plan plan, Map<Value, Tensor> updates) {
+        Dim.Keep keep = plan.keep(structure);
+        Model sliced = checked("slice", timed("slice", () -> Slicer.slice(structure, keep, updates)));
+        return checked("remove-blocks", timed("remove-blocks", () -> BlockRemover.remove(structure, plan, sliced)));
+    }
+
+    private Model checked(String pass, Model model) {
+        GraphChecker.check(model, pass);
+        dump(pass, model);
+        return model;
+    }
+
+    private void dump(String pass, Model model) {
+        if (job.dumpIr().isEmpty()) {
+            return;
+        }
+        Path file = job.dumpIr().get().resolve(String.format("%02d-%s.txt", dumped++, pass));
+        try {
+            Files.createDirectories(job.dumpIr().get());
+            Files.writeString(file, GraphPrinter.print(model));
+        } catch (IOException e) {
+            throw new UserException("cannot write " + file + ": " + e.getMessage(), e);
+        }
+    }
+
+    private Optional<Verification> verify(
+            Structure structure, Plan plan, Map<Value, Tensor> updates, Emitter.Emission written) {
+        Pass verify = job.recipe().pass(PassKind.VERIFY);
+        if (verify == null) {
+            log.warn("the result was not verified, since the recipe or --no-verify leaves that out");
+            return Optional.empty();
+        }
+        Path file = written.files().get(0);
+        timed("open", () -> {
+            open(file);
+            return null;
+        });
+        Verification found =
+                timed("verify", () -> Verifier.compare(structure, plan, updates, file, runtime, job.seed()));
+        double tolerance = verify.number("tolerance");
+        if (!(found.relative() <= tolerance)) {
+            throw new UserException(String.format(
+                    "verification failed: logits of the pruned model differ by %.3g of their scale from the original"
+                            + " with the removed parts zeroed (tolerance %.0e); nothing was written, please report"
+                            + " this model",
+                    found.relative(), tolerance));
+        }
+        return Optional.of(found);
+    }
+
+    /** A fresh session opens what was written, as a user's would. */
+    private void open(Path file) {
+        try {
+            runtime.open(file, false).close();
+        } catch (UserException e) {
+            boolean bfloat = ModelReader.read(file).graph().initializers().values().stream()
+                    .anyMatch(tensor -> tensor.dtype() == DType.BFLOAT16);
+            if (!bfloat) {
+                throw e;
+            }
+            log.warn("this provider has no bfloat16 kernels to open " + file + " as it is; it was verified in float32");
+        }
+    }
+
+    private Optional<Evaluation> evaluate(String pass, Path file) {
+        return job.calibration()
+                .map(options -> timed(pass, () -> Evaluator.evaluate(runtime, file, options, log)));
+    }
+
+    private void discard(Emitter.Emission written) {
+        for (Path file : written.files()) {
+            try {
+                Files.deleteIfExists(file);
+            } catch (IOException e) {
+                log.warn("cannot delete " + file + ", which did not pass verification: " + e.getMessage());
+            }
+        }
+    }
+
+    private <T> T timed(String pass, Supplier<T> work) {
+        long start = System.nanoTime();
+        T result = work.get();
+        double seconds = (System.nanoTime() - start) * 1e-9;
+        times.add(new PassTime(pass, seconds));
+        log.debug(String.format("%s: %.2f s", pass, seconds));
+        return result;
+    }
+}
