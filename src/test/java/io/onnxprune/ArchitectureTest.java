@@ -34,12 +34,12 @@ class ArchitectureTest {
             "ir",
             "onnx",
             "runtime",
+            "eval",
             "dims",
             "plan",
             "rewrite",
             "verify",
             "emit",
-            "eval",
             "recipe",
             "compiler",
             "cli");

@@ -1,0 +1,227 @@
+package io.onnxprune.emit;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.Bytes;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.onnx.ModelWriter;
+import io.onnxprune.plan.Plan;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.attribute.BasicFileAttributes;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Locale;
+import java.util.Optional;
+import java.util.Set;
+
+/**
+ * Writes a pruned model: the ONNX file with a note of what was removed, and in a folder also everything that is needed to
+ * serve it, with the configurations patched. A failure leaves nothing behind.
+ */
+public final class Emitter {
+    /** Larger neighbours of a model are data, not configuration. */
+    private static final long LARGEST_COMPANION = 64L << 20;
+
+    /**
+     * What was written.
+     *
+     * @param files the model file first
+     * @param bytes of all of them together
+     * @param modelBytes of the model file and its external data
+     */
+    public record Emission(List<Path> files, long bytes, long modelBytes) {
+        public Emission {
+            files = List.copyOf(files);
+        }
+    }
+
+    private final Sizes sizes;
+    private final ModelFolder input;
+    private final OutputTarget target;
+    private final Log log;
+
+    private Emitter(Sizes sizes, ModelFolder input, OutputTarget target, Log log) {
+        this.sizes = sizes;
+        this.input = input;
+        this.target = target;
+        this.log = log;
+    }
+
+    /**
+     * Writes {@code pruned} to {@code target}.
+     *
+     * @param structure of the model before
+     * @param plan what was kept of it
+     * @param externalData keep weights outside the model file even where the input did not and they would fit
+     * @throws UserException if there is too little space or writing fails; nothing is left behind then
+     */
+    public static Emission emit(
+            Model pruned,
+            Structure structure,
+            Plan plan,
+            ModelFolder input,
+            OutputTarget target,
+            boolean externalData,
+            Log log) {
+        Sizes sizes = Sizes.of(structure, plan);
+        Model model = Provenance.note(pruned, structure, plan, sizes);
+        Set<Path> weights = externalFiles(structure.analysis().program().model().graph());
+        return new Emitter(sizes, input, target, log).write(model, externalData || model.externalData(), weights);
+    }
+
+    private Emission write(Model model, boolean external, Set<Path> inputWeights) {
+        Path data = target.model().resolveSibling(target.model().getFileName() + ".data");
+        if (inputWeights.stream().anyMatch(weights -> isSame(weights, data))) {
+            throw new UserException("the weights would be written to " + data
+                    + ", which holds weights of the input; choose another output name");
+        }
+        List<Path> companions = target.isWholeFolder() ? companions(inputWeights) : List.of();
+        long weights = ModelWriter.bytes(model.graph());
+        // Weights that go into the model file pass through a file of their own first.
+        long needed = (external ? weights : 2 * weights) + total(companions);
+        checkSpace(needed, usable(target.folder()), target.folder());
+
+        List<Path> written = new ArrayList<>(List.of(target.model()));
+        try (Staging staging = new Staging(target.folder())) {
+            for (Path companion : companions) {
+                Path copy = target.folder().resolve(companion.getFileName());
+                Optional<byte[]> patched = patched(companion);
+                if (patched.isPresent()) {
+                    staging.write(copy, patched.get());
+                } else {
+                    staging.copy(companion, copy);
+                }
+                written.add(copy);
+            }
+            Optional<Object> before = identity(data);
+            ModelWriter.write(model, target.model(), external);
+            if (!identity(data).equals(before)) {
+                written.add(1, data);
+            }
+            staging.commit();
+        }
+        long modelBytes = total(written.subList(0, written.size() - companions.size()));
+        written.forEach(file -> log.debug("wrote " + file));
+        return new Emission(written, total(written), modelBytes);
+    }
+
+    private List<Path> companions(Set<Path> inputWeights) {
+        List<Path> found = new ArrayList<>();
+        for (Path companion : input.companions()) {
+            if (inputWeights.stream().anyMatch(weights -> isSame(companion, weights))) {
+                continue;
+            }
+            if (size(companion) > LARGEST_COMPANION) {
+                log.warn(companion + " is over " + gigabytes(LARGEST_COMPANION)
+                        + " and was not copied; copy it yourself if the model needs it");
+            } else {
+                found.add(companion);
+            }
+        }
+        return found;
+    }
+
+    /** The new content of a configuration; empty for what is copied as it is. */
+    private Optional<byte[]> patched(Path companion) {
+        String name = companion.getFileName().toString();
+        boolean config = name.equals(ModelFolder.CONFIG);
+        if (!config && !name.equals(ModelFolder.GENAI_CONFIG)) {
+            return Optional.empty();
+        }
+        Optional<JsonFile> json = JsonFile.read(companion);
+        if (json.isEmpty()) {
+            log.warn(companion + " is not a JSON object and was copied as it is; check it before serving");
+            return Optional.empty();
+        }
+        JsonFile file = json.get();
+        Object before = file.root().deepCopy();
+        if (config) {
+            ModelConfig.patch(file.root(), sizes, log);
+        } else {
+            GenaiConfig.patch(file.root(), sizes, target.model().getFileName().toString(), log);
+        }
+        return file.root().equals(before) ? Optional.empty() : Optional.of(file.toBytes());
+    }
+
+    /** Package-private for its test: nobody can be asked to fill a disk. */
+    static void checkSpace(long needed, long usable, Path folder) {
+        if (needed > usable) {
+            throw new UserException("writing to " + folder + " takes " + gigabytes(needed) + " but only "
+                    + gigabytes(usable) + " are free; free some space or choose another place");
+        }
+    }
+
+    private static String gigabytes(long bytes) {
+        return bytes >= 1_000_000_000
+                ? String.format(Locale.ROOT, "%.1f GB", bytes / 1e9)
+                : String.format(Locale.ROOT, "%.1f MB", bytes / 1e6);
+    }
+
+    private static Set<Path> externalFiles(Graph graph) {
+        Set<Path> files = new HashSet<>();
+        graph.initializers().values().forEach(tensor -> addFile(tensor, files));
+        for (Node node : graph.nodes()) {
+            for (Attribute attribute : node.attributes().values()) {
+                if (attribute instanceof Attribute.Body body) {
+                    files.addAll(externalFiles(body.graph()));
+                } else if (attribute instanceof Attribute.Constant constant) {
+                    addFile(constant.tensor(), files);
+                }
+            }
+        }
+        return files;
+    }
+
+    private static void addFile(Tensor tensor, Set<Path> files) {
+        if (tensor.bytes() instanceof Bytes.FileRange range) {
+            files.add(range.file());
+        }
+    }
+
+    /** Tells a file from the one that replaces it; empty if there is none. */
+    private static Optional<Object> identity(Path file) {
+        try {
+            return Optional.ofNullable(
+                    Files.readAttributes(file, BasicFileAttributes.class).fileKey());
+        } catch (IOException e) {
+            return Optional.empty();
+        }
+    }
+
+    private static long total(List<Path> files) {
+        return files.stream().mapToLong(Emitter::size).sum();
+    }
+
+    private static long size(Path file) {
+        try {
+            return Files.size(file);
+        } catch (IOException e) {
+            throw new UserException("cannot read " + file + ": " + OutputTarget.reason(e), e);
+        }
+    }
+
+    private static boolean isSame(Path first, Path second) {
+        try {
+            return Files.exists(second) && Files.isSameFile(first, second);
+        } catch (IOException e) {
+            return false;
+        }
+    }
+
+    private static long usable(Path folder) {
+        Path existing = OutputTarget.existing(folder);
+        try {
+            return Files.getFileStore(existing).getUsableSpace();
+        } catch (IOException e) {
+            throw new UserException("cannot read " + existing + ": " + OutputTarget.reason(e), e);
+        }
+    }
+}

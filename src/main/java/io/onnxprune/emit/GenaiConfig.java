@@ -1,0 +1,99 @@
+package io.onnxprune.emit;
+
+import com.fasterxml.jackson.core.JsonPointer;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.onnxprune.diag.Log;
+import io.onnxprune.emit.Sizes.Kind;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeSet;
+
+/**
+ * Patches {@code genai_config.json}, which onnxruntime-genai serves a model by. Its layers are those that have a cache,
+ * and it has one head count for all of them.
+ */
+final class GenaiConfig {
+    /** Where it names the ONNX file. */
+    static final JsonPointer FILENAME = JsonPointer.compile("/model/decoder/filename");
+
+    private static final String LAYERS = "num_hidden_layers";
+
+    private final ObjectNode decoder;
+    private final Sizes sizes;
+    private final List<String> uneven = new ArrayList<>();
+
+    private GenaiConfig(ObjectNode decoder, Sizes sizes) {
+        this.decoder = decoder;
+        this.sizes = sizes;
+    }
+
+    /**
+     * Changes {@code config} in place to what the structure has become, and warns about what it cannot say.
+     *
+     * @param fileName the name of the model file that is written
+     */
+    static void patch(ObjectNode config, Sizes sizes, String fileName, Log log) {
+        if (config.path("model").path("decoder") instanceof ObjectNode decoder) {
+            GenaiConfig patched = new GenaiConfig(decoder, sizes);
+            patched.patchCount(Kind.HEADS, "num_attention_heads");
+            patched.patchCount(Kind.KV_HEADS, "num_key_value_heads");
+            patched.patchCount(Kind.HIDDEN, "hidden_size");
+            patched.dropLayers();
+            if (!decoder.path("filename").asText(fileName).equals(fileName)) {
+                decoder.put("filename", fileName);
+            }
+            patched.warn(log);
+        } else {
+            log.warn("genai_config.json has no model.decoder section and was copied as it is; check it before serving");
+        }
+    }
+
+    private void patchCount(Kind kind, String key) {
+        if (!decoder.path(key).isInt()) {
+            return;
+        }
+        int old = decoder.get(key).intValue();
+        Map<Integer, Integer> after = sizes.after(kind, layer -> old);
+        TreeSet<Integer> counts = new TreeSet<>(after.values());
+        if (counts.isEmpty()) {
+            return;
+        }
+        if (counts.last() != old) {
+            decoder.put(key, counts.last());
+        }
+        if (counts.size() > 1) {
+            uneven.add("model.decoder." + key + " (" + counts.first() + " to " + counts.last() + ')');
+        }
+    }
+
+    private void dropLayers() {
+        List<Integer> layers = sizes.attentionLayers();
+        int before = sizes.layersBefore();
+        if (layers.size() == before || decoder.path(LAYERS).asInt(-1) != before) {
+            return;
+        }
+        decoder.put(LAYERS, layers.size());
+        if (decoder.path("sliding_window").path("layers") instanceof ArrayNode numbers) {
+            ((ObjectNode) decoder.get("sliding_window")).set("layers", ModelConfig.renumbered(numbers, layers));
+        }
+        if (decoder.get("layer_types") instanceof ArrayNode types && types.size() == before) {
+            ArrayNode cut = decoder.putArray("layer_types");
+            layers.forEach(layer -> cut.add(types.get(layer)));
+        }
+    }
+
+    private void warn(Log log) {
+        if (!uneven.isEmpty()) {
+            log.warn("genai_config.json has one number for all layers in " + String.join(" and ", uneven)
+                    + ", where they now differ, so onnxruntime-genai may refuse the model; prune with --layout uniform to serve"
+                    + " it there");
+        }
+        if (sizes.changesHeadSize()) {
+            log.warn(
+                    "genai_config.json keeps its head_size, but the size of heads changed, so onnxruntime-genai may refuse"
+                            + " the model; do not prune the head size to serve it there");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+package io.onnxprune.emit;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.onnxprune.diag.Log;
+import io.onnxprune.emit.Sizes.Kind;
+import java.util.EnumSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeMap;
+import java.util.TreeSet;
+
+/**
+ * Patches {@code config.json}, from which other programs rebuild the model. Families name the same number differently;
+ * a key is only touched when its value is the number that the structure had. ONNX Runtime reads none of it.
+ */
+final class ModelConfig {
+    private static final Map<Kind, List<String>> KEYS = Map.of(
+            Kind.HEADS, List.of("num_attention_heads", "n_head", "num_heads", "n_heads"),
+            Kind.KV_HEADS, List.of("num_key_value_heads", "multi_query_group_num", "num_kv_heads"),
+            Kind.FFN, List.of("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "moe_intermediate_size"),
+            Kind.EXPERTS, List.of("num_experts", "num_local_experts", "n_routed_experts"),
+            Kind.HIDDEN, List.of("hidden_size", "n_embd", "d_model", "word_embed_proj_dim"));
+    private static final List<String> LAYER_COUNTS = List.of("num_hidden_layers", "n_layer", "num_layers");
+    private static final List<String> LAYER_LISTS = List.of(
+            "layer_types", "no_rope_layers", "layers_block_type", "mlp_layer_types", "attention_layers", "block_types");
+    /** Lists of layer numbers. */
+    private static final List<String> LAYER_SETS = List.of("mlp_only_layers", "full_attn_idxs");
+    /** The first layer of a kind; those before it are of another. */
+    private static final List<String> LAYER_LIMITS = List.of("max_window_layers", "first_k_dense_replace");
+
+    private static final List<String> HEAD_SIZES = List.of("head_dim", "kv_channels", "d_kv", "qk_head_dim");
+    private static final String PER_LAYER = "per_layer_config";
+    private static final String CANNOT_REBUILD =
+            ", so a loader that reads one number per model cannot rebuild it from config.json; ONNX Runtime needs none of it";
+
+    private final ObjectNode config;
+    private final Sizes sizes;
+    private final Set<Kind> stated = EnumSet.noneOf(Kind.class);
+    private final Set<Kind> uneven = EnumSet.noneOf(Kind.class);
+    private final Map<Integer, ObjectNode> oldOverrides = new TreeMap<>();
+    private final Map<Integer, ObjectNode> overrides = new TreeMap<>();
+    private boolean statesLayers;
+
+    private ModelConfig(ObjectNode config, Sizes sizes) {
+        this.config = config;
+        this.sizes = sizes;
+    }
+
+    /** Changes {@code config} in place to what the structure has become, and warns about what it cannot say. */
+    static void patch(ObjectNode config, Sizes sizes, Log log) {
+        ModelConfig root = new ModelConfig(config, sizes);
+        root.patch();
+        // Models of several modalities keep the decoder's numbers in a section.
+        if (config.get("text_config") instanceof ObjectNode section) {
+            ModelConfig inner = new ModelConfig(section, sizes);
+            inner.patch();
+            root.stated.addAll(inner.stated);
+            root.uneven.addAll(inner.uneven);
+            root.statesLayers |= inner.statesLayers;
+        }
+        root.warn(log);
+    }
+
+    private void patch() {
+        readOverrides();
+        int width = value(Kind.HIDDEN);
+        int heads = value(Kind.HEADS);
+        // FFN first: where it is not stated it follows from the old width.
+        for (Kind kind : List.of(Kind.FFN, Kind.HEADS, Kind.KV_HEADS, Kind.EXPERTS, Kind.HIDDEN)) {
+            KEYS.get(kind).forEach(key -> patchCount(kind, key));
+        }
+        if (states(Kind.HIDDEN) || states(Kind.HEADS)) {
+            writeHeadSize(width, heads);
+        }
+        if (sizes.dropsLayers()) {
+            dropLayers();
+        }
+        writeOverrides();
+    }
+
+    private void patchCount(Kind kind, String key) {
+        JsonNode value = config.get(key);
+        boolean implied = kind == Kind.FFN && value != null && value.isNull();
+        if (value == null || !implied && !value.isInt()) {
+            return;
+        }
+        int old = implied ? impliedForward() : value.intValue();
+        Map<Integer, Integer> after = sizes.after(kind, layer -> override(layer, key, old));
+        if (after.isEmpty()) {
+            return;
+        }
+        stated.add(kind);
+        int largest = after.values().stream().max(Integer::compare).orElseThrow();
+        // Left implied as long as that still gives the right number.
+        if (largest != old || implied && sizes.changes(Kind.HIDDEN)) {
+            config.put(key, largest);
+        }
+        after.forEach((layer, size) -> {
+            int position = sizes.layers().indexOf(layer);
+            if (size != largest) {
+                overrides
+                        .computeIfAbsent(position, unused -> JsonFile.newObject())
+                        .put(key, size);
+                uneven.add(kind);
+            } else if (overrides.containsKey(position)) {
+                overrides.get(position).remove(key);
+            }
+        });
+    }
+
+    /** What a null means where it is allowed: four times the width. */
+    private int impliedForward() {
+        int width = value(Kind.HIDDEN);
+        return width > 0 ? 4 * width : -1;
+    }
+
+    /** The first key of {@code kind} that is set, or -1. */
+    private int value(Kind kind) {
+        return KEYS.get(kind).stream()
+                .map(config::get)
+                .filter(value -> value != null && value.isInt())
+                .mapToInt(JsonNode::intValue)
+                .findFirst()
+                .orElse(-1);
+    }
+
+    /** Whether a key says a number of {@code kind} that changed. */
+    private boolean states(Kind kind) {
+        return stated.contains(kind) && sizes.changes(kind);
+    }
+
+    /** Where the size of heads is not stated, a loader divides the width by the number of heads. */
+    private void writeHeadSize(int oldWidth, int oldHeads) {
+        boolean known = HEAD_SIZES.stream().anyMatch(config::hasNonNull);
+        if (!known && oldWidth > 0 && oldHeads > 0 && oldWidth % oldHeads == 0) {
+            config.put(HEAD_SIZES.get(0), oldWidth / oldHeads);
+        }
+    }
+
+    private void dropLayers() {
+        int before = sizes.layersBefore();
+        for (String key : LAYER_COUNTS) {
+            if (config.path(key).isInt() && config.get(key).intValue() == before) {
+                config.put(key, sizes.layers().size());
+                statesLayers = true;
+            }
+        }
+        for (String key : LAYER_LISTS) {
+            if (config.get(key) instanceof ArrayNode list && list.size() == before) {
+                ArrayNode cut = config.putArray(key);
+                sizes.layers().forEach(layer -> cut.add(list.get(layer)));
+            }
+        }
+        for (String key : LAYER_SETS) {
+            if (config.get(key) instanceof ArrayNode list) {
+                config.set(key, renumbered(list, sizes.layers()));
+            }
+        }
+        for (String key : LAYER_LIMITS) {
+            if (config.path(key).isInt()) {
+                int limit = config.get(key).intValue();
+                long kept =
+                        sizes.layers().stream().filter(layer -> layer < limit).count();
+                config.put(key, Math.toIntExact(limit - Math.min(limit, before) + kept));
+            }
+        }
+    }
+
+    /** Layer numbers after those that are not in {@code layers} are gone. */
+    static ArrayNode renumbered(ArrayNode numbers, List<Integer> layers) {
+        ArrayNode cut = numbers.arrayNode();
+        for (JsonNode number : numbers) {
+            int position = layers.indexOf(number.asInt(-1));
+            if (position >= 0) {
+                cut.add(position);
+            }
+        }
+        return cut;
+    }
+
+    private int override(int layer, String key, int otherwise) {
+        ObjectNode own = oldOverrides.get(layer);
+        return own != null && own.path(key).isInt() ? own.get(key).intValue() : otherwise;
+    }
+
+    /** What an earlier pruning wrote, under old numbers and, for the layers that are left, under the new ones. */
+    private void readOverrides() {
+        if (config.get(PER_LAYER) instanceof ObjectNode section) {
+            for (int layer = 0; layer < sizes.layersBefore(); layer++) {
+                if (section.get(Integer.toString(layer)) instanceof ObjectNode own) {
+                    oldOverrides.put(layer, own);
+                    int position = sizes.layers().indexOf(layer);
+                    if (position >= 0) {
+                        overrides.put(position, own.deepCopy());
+                    }
+                }
+            }
+        }
+    }
+
+    private void writeOverrides() {
+        overrides.values().removeIf(ObjectNode::isEmpty);
+        if (!overrides.isEmpty()) {
+            ObjectNode section = JsonFile.newObject();
+            overrides.forEach((layer, own) -> section.set(Integer.toString(layer), own));
+            config.set(PER_LAYER, section);
+        } else if (!oldOverrides.isEmpty()) {
+            config.remove(PER_LAYER);
+        }
+    }
+
+    private void warn(Log log) {
+        Set<String> differ = new TreeSet<>();
+        Set<String> missing = new TreeSet<>();
+        for (Kind kind : Kind.values()) {
+            boolean same = kind == Kind.KV_HEADS && sizes.sharesNoKeys();
+            if (uneven.contains(kind) || stated.contains(kind) && sizes.differsInside(kind)) {
+                differ.add(kind.title());
+            } else if (sizes.changes(kind) && !stated.contains(kind) && !same) {
+                missing.add(kind.title());
+            }
+        }
+        if (sizes.dropsLayers() && !statesLayers) {
+            missing.add("layers");
+        }
+        if (sizes.changesHeadSize()) {
+            missing.add("components of a head");
+        }
+        if (!differ.isEmpty()) {
+            log.warn("layers keep different numbers of " + String.join(", ", differ)
+                    + ": config.json states the largest and " + PER_LAYER + " the others" + CANNOT_REBUILD
+                    + " (--layout uniform keeps layers equal)");
+        }
+        if (!missing.isEmpty()) {
+            log.warn("config.json has no key that states the old number of " + String.join(", ", missing)
+                    + " and was not changed there" + CANNOT_REBUILD);
+        }
+        if (sizes.splitsLayers()) {
+            log.warn("some layers lost their attention or their feed-forward block, which config.json cannot state"
+                    + CANNOT_REBUILD);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+package io.onnxprune.emit;
+
+import io.onnxprune.diag.UserException;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Locale;
+import java.util.Optional;
+import java.util.Set;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+
+/**
+ * The model that the user named, and the files beside it that serve it: configurations, tokenizer, chat templates.
+ * Weight files and other models are no companions.
+ */
+public final class ModelFolder {
+    static final String CONFIG = "config.json";
+    static final String GENAI_CONFIG = "genai_config.json";
+
+    private static final Set<String> COMPANION_TYPES =
+            Set.of("json", "txt", "model", "jinja", "tiktoken", "spm", "bpe", "vocab");
+    /** Tables of where weights lie, in formats that are not copied. */
+    private static final String WEIGHT_INDEX = ".index.json";
+
+    private final Path model;
+    private final boolean wholeFolder;
+
+    private ModelFolder(Path model, boolean wholeFolder) {
+        this.model = model;
+        this.wholeFolder = wholeFolder;
+    }
+
+    /**
+     * Finds the model: {@code argument} itself if it is a file; in a folder the file that its genai_config.json names,
+     * else model.onnx, else the only ONNX file.
+     *
+     * @throws UserException if there is none, or no way to tell which
+     */
+    public static ModelFolder of(Path argument) {
+        if (Files.isRegularFile(argument)) {
+            return new ModelFolder(argument, false);
+        }
+        if (!Files.isDirectory(argument)) {
+            throw new UserException("there is no model file or folder " + argument);
+        }
+        Optional<Path> named = namedByGenai(argument);
+        if (named.isPresent()) {
+            return new ModelFolder(named.get(), true);
+        }
+        Path usual = argument.resolve("model.onnx");
+        if (Files.isRegularFile(usual)) {
+            return new ModelFolder(usual, true);
+        }
+        List<Path> models = files(argument).stream()
+                .filter(file -> type(file).equals("onnx"))
+                .toList();
+        if (models.isEmpty()) {
+            throw new UserException("folder " + argument + " holds no .onnx file; name the model file itself");
+        }
+        if (models.size() > 1) {
+            String names =
+                    models.stream().map(file -> file.getFileName().toString()).collect(Collectors.joining(", "));
+            throw new UserException("folder " + argument + " holds several models (" + names + "); name one of them");
+        }
+        return new ModelFolder(models.get(0), true);
+    }
+
+    /** The ONNX file. */
+    public Path model() {
+        return model;
+    }
+
+    /** The folder that holds it. */
+    public Path folder() {
+        return model.toAbsolutePath().getParent();
+    }
+
+    /** The file of this name beside the model. */
+    public Optional<Path> companion(String name) {
+        return Optional.of(folder().resolve(name)).filter(Files::isRegularFile);
+    }
+
+    /**
+     * Every file that is needed to serve the model, by name. Of a model that was named as a file in a folder without
+     * configuration or tokenizer there are none: its neighbours are not known to belong to it.
+     */
+    public List<Path> companions() {
+        List<Path> found =
+                files(folder()).stream().filter(ModelFolder::isCompanion).toList();
+        boolean serves = found.stream().map(ModelFolder::name).anyMatch(ModelFolder::belongsToModel);
+        return wholeFolder || serves ? found : List.of();
+    }
+
+    private static boolean belongsToModel(String name) {
+        return name.equals(CONFIG) || name.equals(GENAI_CONFIG) || name.startsWith("tokenizer");
+    }
+
+    private static boolean isCompanion(Path file) {
+        String name = name(file);
+        return COMPANION_TYPES.contains(type(file)) && !name.startsWith(".") && !name.endsWith(WEIGHT_INDEX);
+    }
+
+    private static Optional<Path> namedByGenai(Path folder) {
+        Path config = folder.resolve(GENAI_CONFIG);
+        if (!Files.isRegularFile(config)) {
+            return Optional.empty();
+        }
+        try {
+            // A folder that cannot say which model it means is treated like one that does not say it.
+            return JsonFile.read(config)
+                    .map(json -> json.root().at(GenaiConfig.FILENAME).asText(""))
+                    .filter(name -> !name.isEmpty())
+                    .map(folder::resolve)
+                    .filter(Files::isRegularFile);
+        } catch (InvalidPathException e) {
+            return Optional.empty();
+        }
+    }
+
+    private static List<Path> files(Path folder) {
+        try (Stream<Path> files = Files.list(folder)) {
+            return files.filter(Files::isRegularFile).sorted().toList();
+        } catch (IOException e) {
+            throw new UserException("cannot list folder " + folder + ": " + e.getMessage(), e);
+        }
+    }
+
+    private static String name(Path file) {
+        return file.getFileName().toString().toLowerCase(Locale.ROOT);
+    }
+
+    private static String type(Path file) {
+        String name = name(file);
+        return name.substring(name.lastIndexOf('.') + 1);
+    }
+}

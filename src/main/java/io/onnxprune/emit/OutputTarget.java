@@ -1,0 +1,100 @@
+package io.onnxprune.emit;
+
+import io.onnxprune.diag.UserException;
+import java.io.IOException;
+import java.nio.file.AccessDeniedException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Locale;
+
+/** Where the result goes: a model file, or a folder that gets a complete model to serve. */
+public final class OutputTarget {
+    private final Path model;
+    private final boolean wholeFolder;
+
+    private OutputTarget(Path model, boolean wholeFolder) {
+        this.model = model;
+        this.wholeFolder = wholeFolder;
+    }
+
+    /**
+     * The target that {@code out} names: a file if it ends in {@code .onnx}, else a folder, in which the model keeps its
+     * name. Nothing is created.
+     *
+     * @throws UserException if the result could not be written there or would overwrite the input
+     */
+    public static OutputTarget of(ModelFolder input, Path out) {
+        boolean file = out.toString().toLowerCase(Locale.ROOT).endsWith(".onnx");
+        if (file && Files.isDirectory(out)) {
+            throw new UserException("output " + out + " is a folder, but its name says model file; give another name");
+        }
+        if (!file && Files.exists(out) && !Files.isDirectory(out)) {
+            throw new UserException("output " + out
+                    + " is a file where a folder would be written; end the name in .onnx to get one model file");
+        }
+        if (!file && isSame(out, input.folder())) {
+            throw new UserException("output " + out + " is the folder of the input; give another folder");
+        }
+        Path model = file ? out : out.resolve(input.model().getFileName());
+        if (isSame(model, input.model())) {
+            throw new UserException("output " + model + " is the input itself; give another name");
+        }
+        OutputTarget target = new OutputTarget(model.toAbsolutePath(), !file);
+        checkWritable(existing(target.folder()), out);
+        return target;
+    }
+
+    /** The ONNX file to write, absolute. */
+    public Path model() {
+        return model;
+    }
+
+    /** The folder of the model file; it may not exist yet. */
+    public Path folder() {
+        return model.getParent();
+    }
+
+    /** Whether a folder was asked for, with everything that is needed to serve the model. */
+    public boolean isWholeFolder() {
+        return wholeFolder;
+    }
+
+    /** The nearest folder on the way up that exists. */
+    static Path existing(Path folder) {
+        Path found = folder.toAbsolutePath();
+        while (found.getParent() != null && !Files.exists(found)) {
+            found = found.getParent();
+        }
+        return found;
+    }
+
+    /** What an exception of the file system means, in words. */
+    static String reason(IOException e) {
+        if (e instanceof AccessDeniedException) {
+            return "permission denied";
+        }
+        return e.getMessage() == null ? e.getClass().getSimpleName() : e.getMessage();
+    }
+
+    /** Tries it: permission bits do not tell everything (read-only mounts, quotas, root). */
+    private static void checkWritable(Path folder, Path out) {
+        if (!Files.isDirectory(folder)) {
+            throw new UserException("output " + out + " cannot be written: " + folder + " is not a folder");
+        }
+        try {
+            Files.delete(Files.createTempFile(folder, ".onnx-prune", ".probe"));
+        } catch (IOException e) {
+            throw new UserException(
+                    "output " + out + " cannot be written: folder " + folder + " is not writable; choose another place",
+                    e);
+        }
+    }
+
+    private static boolean isSame(Path first, Path second) {
+        try {
+            return Files.exists(first) && Files.isSameFile(first, second);
+        } catch (IOException e) {
+            throw new UserException("cannot read " + first + ": " + reason(e), e);
+        }
+    }
+}

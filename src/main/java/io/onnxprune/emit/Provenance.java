@@ -1,0 +1,82 @@
+package io.onnxprune.emit;
+
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.emit.Sizes.Change;
+import io.onnxprune.ir.Model;
+import io.onnxprune.plan.Plan;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/** Notes in the model's metadata what was pruned: for people, and with the kept indices for programs. */
+final class Provenance {
+    private static final String VERSION = "onnx_prune.version";
+    private static final String DIMENSIONS = "onnx_prune.dimensions";
+    private static final String KEPT = "onnx_prune.kept";
+
+    private Provenance() {}
+
+    /** The model with its notes; itself where nothing was removed. */
+    static Model note(Model pruned, Structure structure, Plan plan, Sizes sizes) {
+        List<String> changes = new ArrayList<>();
+        ObjectNode kept = JsonFile.newObject();
+        ObjectNode dimensions = kept.putObject("dimensions");
+        for (Dimension dimension : structure.dimensions()) {
+            Change change = sizes.change(dimension);
+            boolean gone = dimension.layer() >= 0 && !sizes.layers().contains(dimension.layer());
+            if (change.isChange() && !gone) {
+                changes.add(dimension.name() + ": " + arrow(change.before(), change.after()));
+                indices(dimensions.putArray(dimension.name()), plan.keep().get(dimension.name()));
+            }
+        }
+        if (sizes.dropsLayers()) {
+            changes.add("layers: " + arrow(sizes.layersBefore(), sizes.layers().size()));
+        }
+        if (sizes.splitsLayers()) {
+            changes.add("blocks: " + arrow(structure.stream().blocks().size(), blocksLeft(structure, plan)));
+        }
+        if (changes.isEmpty()) {
+            return pruned;
+        }
+        if (plan.layers() != null) {
+            indices(kept.putArray("layers"), plan.layers());
+        }
+        if (plan.blocks() != null) {
+            indices(kept.putArray("blocks"), plan.blocks());
+        }
+        Map<String, String> metadata = new LinkedHashMap<>(pruned.metadata());
+        metadata.put(VERSION, version());
+        metadata.put(DIMENSIONS, String.join("; ", changes));
+        metadata.put(KEPT, kept.toString());
+        return pruned.withMetadata(metadata);
+    }
+
+    private static String arrow(int before, int after) {
+        return before + " -> " + after;
+    }
+
+    private static void indices(ArrayNode list, int[] values) {
+        Arrays.stream(values).forEach(list::add);
+    }
+
+    private static int blocksLeft(Structure structure, Plan plan) {
+        int left = 0;
+        for (int i = 0; i < structure.stream().blocks().size(); i++) {
+            if (!plan.removesBlock(i, structure.stream().blocks().get(i).layer())) {
+                left++;
+            }
+        }
+        return left;
+    }
+
+    /** Of the jar; classes that are run from a build folder have none. */
+    private static String version() {
+        String version = Provenance.class.getPackage().getImplementationVersion();
+        return version == null ? "unreleased" : version;
+    }
+}

@@ -1,0 +1,224 @@
+package io.onnxprune.emit;
+
+import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.ResidualStream.Block;
+import io.onnxprune.dims.Role;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.plan.Plan;
+import java.util.ArrayList;
+import java.util.EnumMap;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+import java.util.TreeSet;
+import java.util.function.IntUnaryOperator;
+import java.util.stream.IntStream;
+
+/**
+ * The numbers that configuration files state about a decoder, before and after pruning, layer by layer. A number in a
+ * file is matched with them by its old value, so that one that means something else is left alone.
+ */
+final class Sizes {
+    /** What is counted. */
+    enum Kind {
+        HEADS("attention heads"),
+        KV_HEADS("key and value heads"),
+        FFN("FFN channels"),
+        EXPERTS("experts"),
+        HIDDEN("hidden channels");
+
+        private final String title;
+
+        Kind(String title) {
+            this.title = title;
+        }
+
+        String title() {
+            return title;
+        }
+    }
+
+    /** One number before and after. */
+    record Change(int before, int after) {
+        boolean isChange() {
+            return before != after;
+        }
+    }
+
+    private final Structure structure;
+    private final Plan plan;
+    private final List<Integer> layers = new ArrayList<>();
+    private final List<Integer> attentionLayers = new ArrayList<>();
+    private final Map<Kind, Map<Integer, List<Change>>> changes = new EnumMap<>(Kind.class);
+    private boolean split;
+
+    private Sizes(Structure structure, Plan plan) {
+        this.structure = structure;
+        this.plan = plan;
+    }
+
+    static Sizes of(Structure structure, Plan plan) {
+        Sizes sizes = new Sizes(structure, plan);
+        sizes.findLayers();
+        for (Kind kind : Kind.values()) {
+            sizes.changes.put(kind, new TreeMap<>());
+        }
+        sizes.layers.forEach(sizes::count);
+        return sizes;
+    }
+
+    /** Number of layers before. */
+    int layersBefore() {
+        return structure.stream().layers();
+    }
+
+    /** Layers of which a block is left, by their old numbers. */
+    List<Integer> layers() {
+        return layers;
+    }
+
+    /** Layers whose attention is left, by their old numbers: those that have a cache. */
+    List<Integer> attentionLayers() {
+        return attentionLayers;
+    }
+
+    boolean dropsLayers() {
+        return layers.size() < layersBefore();
+    }
+
+    /** Whether a layer lost one of its blocks and kept the other. */
+    boolean splitsLayers() {
+        return split;
+    }
+
+    /** Whether any layer that is left has another number of {@code kind} than before. */
+    boolean changes(Kind kind) {
+        return changes.get(kind).values().stream().flatMap(List::stream).anyMatch(Change::isChange);
+    }
+
+    /** Whether every attention head has keys and values of its own, so that one number says both. */
+    boolean sharesNoKeys() {
+        return changes.get(Kind.KV_HEADS).equals(changes.get(Kind.HEADS));
+    }
+
+    /** Whether the size of heads changed, which no key of a configuration can say in general. */
+    boolean changesHeadSize() {
+        return structure.dimensions().stream()
+                .filter(dimension -> dimension.role() == Role.QK_HEAD_DIM || dimension.role() == Role.V_HEAD_DIM)
+                .anyMatch(dimension -> change(dimension).isChange());
+    }
+
+    /**
+     * The new numbers of {@code kind} by old layer, for the layers whose old number is the one that
+     * {@code before} gives. Where units of one layer differ (experts), the largest.
+     */
+    Map<Integer, Integer> after(Kind kind, IntUnaryOperator before) {
+        Map<Integer, Integer> found = new TreeMap<>();
+        changes.get(kind)
+                .forEach((layer, all) -> all.stream()
+                        .filter(change -> change.before == before.applyAsInt(layer))
+                        .mapToInt(Change::after)
+                        .max()
+                        .ifPresent(after -> found.put(layer, after)));
+        return found;
+    }
+
+    /** Whether units of one layer that had the same size no longer do. */
+    boolean differsInside(Kind kind) {
+        return changes.get(kind).values().stream()
+                .anyMatch(all -> all.stream().distinct().count()
+                        > all.stream().mapToInt(Change::before).distinct().count());
+    }
+
+    /** What became of a dimension. */
+    Change change(Dimension dimension) {
+        int[] kept = plan.keep().get(dimension.name());
+        int after = kept == null ? dimension.size() : Math.min(kept.length, dimension.size());
+        return new Change(dimension.size(), after);
+    }
+
+    private void findLayers() {
+        TreeSet<Integer> left = new TreeSet<>();
+        TreeSet<Integer> attention = new TreeSet<>();
+        TreeSet<Integer> touched = new TreeSet<>();
+        List<Block> blocks = structure.stream().blocks();
+        for (int i = 0; i < blocks.size(); i++) {
+            Block block = blocks.get(i);
+            if (plan.removesBlock(i, block.layer())) {
+                touched.add(block.layer());
+            } else {
+                left.add(block.layer());
+                if (block.attention()) {
+                    attention.add(block.layer());
+                }
+            }
+        }
+        layers.addAll(left);
+        attentionLayers.addAll(attention);
+        touched.retainAll(left);
+        split = !touched.isEmpty();
+    }
+
+    private void count(int layer) {
+        if (attentionLayers.contains(layer)) {
+            List<Change> heads = at(layer, Role.HEADS);
+            List<Change> groups = at(layer, Role.KV_HEADS);
+            List<Change> perGroup = at(layer, Role.QUERY_HEADS);
+            List<Change> all = new ArrayList<>(heads);
+            IntStream.range(0, groups.size()).forEach(i -> {
+                Change inside = perGroup.isEmpty() ? new Change(1, 1) : perGroup.get(Math.min(i, perGroup.size() - 1));
+                Change group = groups.get(i);
+                all.add(new Change(group.before * inside.before, group.after * inside.after));
+            });
+            groups.addAll(0, heads);
+            put(Kind.HEADS, layer, all);
+            put(Kind.KV_HEADS, layer, groups);
+        }
+        if (keepsForward(layer)) {
+            put(Kind.FFN, layer, at(layer, Role.FFN));
+            put(Kind.EXPERTS, layer, at(layer, Role.EXPERTS));
+        }
+        put(Kind.HIDDEN, layer, List.of(width()));
+    }
+
+    private void put(Kind kind, int layer, List<Change> found) {
+        if (!found.isEmpty()) {
+            changes.get(kind).put(layer, found);
+        }
+    }
+
+    /** The dimensions of a role in a layer, else those that run through all of them. */
+    private List<Change> at(int layer, Role role) {
+        List<Dimension> found = structure.dimensions().stream()
+                .filter(dimension -> dimension.role() == role)
+                .toList();
+        boolean own = found.stream().anyMatch(dimension -> dimension.layer() == layer);
+        return new ArrayList<>(found.stream()
+                .filter(dimension -> dimension.layer() == (own ? layer : -1))
+                .map(this::change)
+                .toList());
+    }
+
+    /** A layer whose only block is attention holds its feed-forward part in it. */
+    private boolean keepsForward(int layer) {
+        List<Block> blocks = structure.stream().blocks();
+        boolean separate = false;
+        for (int i = 0; i < blocks.size(); i++) {
+            if (blocks.get(i).layer() == layer && !blocks.get(i).attention()) {
+                separate = true;
+                if (!plan.removesBlock(i, layer)) {
+                    return true;
+                }
+            }
+        }
+        return !separate;
+    }
+
+    private Change width() {
+        Dim[] stream =
+                structure.analysis().dims(structure.stream().blocks().get(0).base());
+        Dim width = stream[stream.length - 1];
+        return new Change(Math.toIntExact(width.size(0)), Math.toIntExact(width.size(0, plan.keep(structure))));
+    }
+}

@@ -1,0 +1,239 @@
+package io.onnxprune.emit;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.onnxprune.emit.Fixture.Warnings;
+import io.onnxprune.plan.Plan;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class ModelConfigTest {
+    private static final String GROUPED = "llama-gqa-d";
+    private static final String PLAIN = "gpt2-g-merged";
+
+    @TempDir
+    private Path folder;
+
+    private final Warnings warnings = new Warnings();
+
+    private ObjectNode patched(String model, Plan plan) throws IOException {
+        return patched(model, plan, Files.readString(Fixture.folder(model).resolve("config.json")));
+    }
+
+    private ObjectNode patched(String model, Plan plan, String json) throws IOException {
+        ObjectNode config = Fixture.config(folder, json).root();
+        ModelConfig.patch(config, Sizes.of(Fixture.structure(model), plan), warnings);
+        return config;
+    }
+
+    @Test
+    void equalLayersNeedOneNumber() throws IOException {
+        ObjectNode config = patched(
+                GROUPED,
+                Fixture.plan("kv_heads.0=3", "kv_heads.1=3", "kv_heads.2=3", "ffn.0=72", "ffn.1=72", "ffn.2=72"));
+
+        assertThat(config.get("num_attention_heads").asInt()).isEqualTo(6);
+        assertThat(config.get("num_key_value_heads").asInt()).isEqualTo(3);
+        assertThat(config.get("intermediate_size").asInt()).isEqualTo(72);
+        assertThat(config.get("hidden_size").asInt()).isEqualTo(64);
+        assertThat(config.get("num_hidden_layers").asInt()).isEqualTo(3);
+        assertThat(config.has("per_layer_config")).isFalse();
+        assertThat(warnings.texts).isEmpty();
+    }
+
+    @Test
+    void queryHeadsInsideGroupsCountAsAttentionHeads() throws IOException {
+        ObjectNode config = patched(GROUPED, Fixture.plan("query_heads.0=1", "query_heads.1=1", "query_heads.2=1"));
+
+        assertThat(config.get("num_attention_heads").asInt()).isEqualTo(4);
+        assertThat(config.get("num_key_value_heads").asInt()).isEqualTo(4);
+        assertThat(warnings.texts).isEmpty();
+    }
+
+    @Test
+    void layersThatDifferAreListed() throws IOException {
+        ObjectNode config = patched(GROUPED, Fixture.plan("kv_heads.1=2", "ffn.0=90", "ffn.1=80", "ffn.2=70"));
+
+        assertThat(config.get("num_attention_heads").asInt()).isEqualTo(8);
+        assertThat(config.get("intermediate_size").asInt()).isEqualTo(90);
+        assertThat(config.get("per_layer_config"))
+                .hasToString("{\"1\":{\"intermediate_size\":80,\"num_attention_heads\":4,\"num_key_value_heads\":2},"
+                        + "\"2\":{\"intermediate_size\":70}}");
+        assertThat(warnings.texts)
+                .singleElement()
+                .asString()
+                .contains("FFN channels, attention heads, key and value heads")
+                .contains("--layout uniform");
+    }
+
+    @Test
+    void whatWasListedIsPrunedAgainAndMovesWithItsLayer() throws IOException {
+        String json = """
+                {"intermediate_size": 100, "num_hidden_layers": 3, "hidden_size": 64,
+                 "per_layer_config": {"0": {"other": 1}, "1": {"other": 2, "intermediate_size": 96},
+                                      "2": {"intermediate_size": 96}}}""";
+        ObjectNode config =
+                patched(GROUPED, new Plan("", Fixture.plan("ffn.1=72").keep(), new int[] {1, 2}, null), json);
+
+        assertThat(config)
+                .hasToString("{\"intermediate_size\":96,\"num_hidden_layers\":2,\"hidden_size\":64,"
+                        + "\"per_layer_config\":{\"0\":{\"other\":2,\"intermediate_size\":72}}}");
+    }
+
+    @Test
+    void numbersThatMeanSomethingElseStay() throws IOException {
+        ObjectNode config = patched(
+                GROUPED,
+                Fixture.plan("ffn.0=72", "ffn.1=72", "ffn.2=72", "hidden=48"),
+                "{\"intermediate_size\": 1000, \"ffn_dim\": 96, \"hidden_size\": 96, \"n_head\": 96, \"n_layer\": 3}");
+
+        assertThat(config)
+                .hasToString(
+                        "{\"intermediate_size\":1000,\"ffn_dim\":72,\"hidden_size\":96,\"n_head\":96,\"n_layer\":3}");
+        assertThat(warnings.texts)
+                .singleElement()
+                .asString()
+                .contains("no key that states")
+                .contains("hidden channels");
+    }
+
+    @Test
+    void headSizeIsWrittenWhereItWasImplied() throws IOException {
+        ObjectNode config = patched("phi3-d", Fixture.plan("hidden=48"));
+        assertThat(config.get("hidden_size").asInt()).isEqualTo(48);
+        assertThat(config.get("head_dim").asInt()).isEqualTo(8);
+
+        ObjectNode explicit = patched("glm-d", Fixture.plan("kv_heads.0=2", "kv_heads.1=2", "ffn.0=64", "ffn.1=64"));
+        assertThat(explicit.get("head_dim").asInt()).isEqualTo(8);
+        assertThat(explicit.get("num_attention_heads").asInt()).isEqualTo(4);
+
+        ObjectNode unset = patched(
+                GROUPED,
+                Fixture.plan("kv_heads.0=3", "kv_heads.1=3", "kv_heads.2=3"),
+                "{\"head_dim\": null, \"hidden_size\": 64, \"num_attention_heads\": 8, \"num_key_value_heads\": 4}");
+        assertThat(unset)
+                .hasToString("{\"head_dim\":8,\"hidden_size\":64,\"num_attention_heads\":6,\"num_key_value_heads\":3}");
+
+        ObjectNode unchanged = patched("phi3-d", Fixture.plan("ffn.0=64", "ffn.1=64"));
+        assertThat(unchanged.has("head_dim")).isFalse();
+        assertThat(warnings.texts).isEmpty();
+    }
+
+    @Test
+    void impliedFfnWidthIsWrittenWhenItNoLongerFollows() throws IOException {
+        String json = "{\"n_embd\": 24, \"n_inner\": null, \"n_head\": 4, \"n_layer\": 2}";
+        ObjectNode config = patched(PLAIN, Fixture.plan("ffn.0=72", "ffn.1=72"), json);
+        assertThat(config.get("n_inner").asInt()).isEqualTo(72);
+
+        assertThat(patched(PLAIN, Fixture.plan("heads.0=3", "heads.1=3"), json))
+                .hasToString("{\"n_embd\":24,\"n_inner\":null,\"n_head\":3,\"n_layer\":2,\"head_dim\":6}");
+
+        String bloom = "{\"hidden_size\": 64, \"n_head\": 4, \"n_layer\": 2, \"n_inner\": null}";
+        assertThat(patched("bloom-d", Fixture.plan("hidden=48"), bloom)
+                        .get("n_inner")
+                        .asInt())
+                .isEqualTo(256);
+        assertThat(warnings.texts).isEmpty();
+    }
+
+    @Test
+    void keysOfPlainHeads() throws IOException {
+        ObjectNode config = patched(
+                PLAIN,
+                Fixture.plan("heads.0=3", "heads.1=3", "ffn.0=72", "ffn.1=72", "hidden=32"),
+                "{\"n_embd\": 64, \"n_inner\": 96, \"n_head\": 4, \"num_key_value_heads\": 4}");
+
+        assertThat(config)
+                .hasToString("{\"n_embd\":32,\"n_inner\":72,\"n_head\":3,\"num_key_value_heads\":3,\"head_dim\":16}");
+    }
+
+    @Test
+    void droppedLayersLeaveCountsListsAndNumbers() throws IOException {
+        String json =
+                "{\"num_hidden_layers\": 3, \"layer_types\": [\"a\", \"b\", \"c\"], \"mlp_only_layers\": [0, 1, 2],"
+                        + " \"max_window_layers\": 28, \"first_k_dense_replace\": 2, \"eos_token_id\": [1, 2, 3]}";
+
+        assertThat(patched(GROUPED, Fixture.keepLayers(0, 2), json))
+                .hasToString("{\"num_hidden_layers\":2,\"layer_types\":[\"a\",\"c\"],\"mlp_only_layers\":[0,1],"
+                        + "\"max_window_layers\":27,\"first_k_dense_replace\":1,\"eos_token_id\":[1,2,3]}");
+        assertThat(warnings.texts).isEmpty();
+    }
+
+    @Test
+    void sizesOfDroppedLayersDoNotCount() throws IOException {
+        Plan plan = new Plan("", Fixture.plan("ffn.0=72", "ffn.2=72").keep(), new int[] {0, 2}, null);
+        ObjectNode config = patched(GROUPED, plan);
+
+        assertThat(config.get("intermediate_size").asInt()).isEqualTo(72);
+        assertThat(config.get("num_hidden_layers").asInt()).isEqualTo(2);
+        assertThat(warnings.texts).isEmpty();
+    }
+
+    @Test
+    void lostBlocksAndUnstatedSizesAreWarnedOf() throws IOException {
+        ObjectNode config = patched(GROUPED, Fixture.keepBlocks(0, 1, 3, 4, 5));
+        assertThat(config.get("num_hidden_layers").asInt()).isEqualTo(3);
+        assertThat(warnings.texts).singleElement().asString().contains("lost their attention");
+
+        warnings.texts.clear();
+        patched("bloom-d", Fixture.plan("ffn.0=128", "ffn.1=128"));
+        assertThat(warnings.texts).singleElement().asString().contains("FFN channels");
+    }
+
+    @Test
+    void expertsHaveTheirOwnKey() throws IOException {
+        ObjectNode config = patched(
+                "qwen3-moe-d",
+                Fixture.plan(
+                        "ffn.0.1=16",
+                        "ffn.0.2=16",
+                        "ffn.0.3=16",
+                        "ffn.0.4=16",
+                        "ffn.1.1=24",
+                        "ffn.1.2=24",
+                        "ffn.1.3=24",
+                        "ffn.1.4=20"));
+
+        assertThat(config.get("intermediate_size").asInt()).isEqualTo(96);
+        assertThat(config.get("moe_intermediate_size").asInt()).isEqualTo(24);
+        assertThat(config.get("per_layer_config")).hasToString("{\"0\":{\"moe_intermediate_size\":16}}");
+        assertThat(warnings.texts).singleElement().asString().contains("FFN channels");
+    }
+
+    @Test
+    void sectionsOfTheDecoderArePatched() throws IOException {
+        ObjectNode config = patched(
+                GROUPED,
+                Fixture.plan("ffn.0=72", "ffn.1=72", "ffn.2=72"),
+                "{\"model_type\": \"x\", \"text_config\": {\"intermediate_size\": 96}}");
+
+        assertThat(config.at("/text_config/intermediate_size").asInt()).isEqualTo(72);
+        assertThat(warnings.texts).isEmpty();
+    }
+
+    @Test
+    void formatIsKept() throws IOException {
+        String json = """
+                {
+                    "b": 1e-05,
+                    "a": 10000.0,
+                    "list": [
+                        1,
+                        "x"
+                    ],
+                    "none": [],
+                    "no": {},
+                    "inf": Infinity,
+                    "hidden_size": 64
+                }
+                """;
+        JsonFile file = Fixture.config(folder, json);
+
+        assertThat(new String(file.toBytes(), java.nio.charset.StandardCharsets.UTF_8))
+                .isEqualTo(json.replace("1e-05", "0.00001"));
+    }
+}

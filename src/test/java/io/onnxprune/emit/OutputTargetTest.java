@@ -1,0 +1,79 @@
+package io.onnxprune.emit;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.onnxprune.diag.UserException;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import org.assertj.core.api.AbstractThrowableAssert;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class OutputTargetTest {
+    @TempDir
+    private Path root;
+
+    private Path folder;
+    private ModelFolder input;
+
+    @BeforeEach
+    void makeInput() throws IOException {
+        folder = Files.createDirectory(root.resolve("in"));
+        Files.writeString(folder.resolve("model.onnx"), "x");
+        input = ModelFolder.of(folder);
+    }
+
+    private AbstractThrowableAssert<?, ?> refused(Path out) {
+        return assertThatThrownBy(() -> OutputTarget.of(input, out)).isInstanceOf(UserException.class);
+    }
+
+    @Test
+    void filesAndFoldersAreTold() throws IOException {
+        OutputTarget file = OutputTarget.of(input, root.resolve("a/small.onnx"));
+        assertThat(file.isWholeFolder()).isFalse();
+        assertThat(file.model()).isEqualTo(root.resolve("a/small.onnx"));
+
+        OutputTarget whole = OutputTarget.of(input, root.resolve("b"));
+        assertThat(whole.isWholeFolder()).isTrue();
+        assertThat(whole.model()).isEqualTo(root.resolve("b/model.onnx"));
+
+        assertThat(OutputTarget.of(input, folder.resolve("small.onnx")).folder())
+                .isEqualTo(folder);
+        assertThat(Fixture.names(root)).containsExactly("in");
+        assertThat(Fixture.names(folder)).containsExactly("model.onnx");
+    }
+
+    @Test
+    void theInputIsNotOverwritten() throws IOException {
+        refused(folder.resolve("model.onnx")).hasMessageContaining("is the input itself");
+        refused(folder.resolve("../in/model.onnx")).hasMessageContaining("is the input itself");
+        refused(folder).hasMessageContaining("is the folder of the input");
+
+        Path link = Files.createSymbolicLink(root.resolve("link.onnx"), folder.resolve("model.onnx"));
+        refused(link).hasMessageContaining("is the input itself");
+        Path folderLink = Files.createSymbolicLink(root.resolve("link"), folder);
+        refused(folderLink).hasMessageContaining("is the folder of the input");
+        refused(folderLink.resolve("model.onnx")).hasMessageContaining("is the input itself");
+
+        Path other = Files.createDirectory(root.resolve("other"));
+        Files.createSymbolicLink(other.resolve("model.onnx"), folder.resolve("model.onnx"));
+        refused(other).hasMessageContaining("is the input itself");
+    }
+
+    @Test
+    void kindsThatDoNotFit() throws IOException {
+        refused(Files.createDirectory(root.resolve("dir.onnx"))).hasMessageContaining("is a folder");
+        Path file = Files.writeString(root.resolve("file"), "x");
+        refused(file).hasMessageContaining("is a file");
+        refused(file.resolve("small.onnx")).hasMessageContaining("is not a folder");
+    }
+
+    @Test
+    void placesThatCannotBeWritten() {
+        refused(Path.of("/proc/small.onnx")).hasMessageContaining("/proc is not writable");
+        refused(Path.of("/proc/a/b")).hasMessageContaining("/proc is not writable");
+    }
+}
