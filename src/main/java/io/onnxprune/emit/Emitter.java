@@ -3,12 +3,7 @@ package io.onnxprune.emit;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
-import io.onnxprune.ir.Attribute;
-import io.onnxprune.ir.Bytes;
-import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
-import io.onnxprune.ir.Node;
-import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelWriter;
 import io.onnxprune.plan.Plan;
 import java.io.IOException;
@@ -16,7 +11,6 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.attribute.BasicFileAttributes;
 import java.util.ArrayList;
-import java.util.HashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
@@ -73,7 +67,8 @@ public final class Emitter {
             Log log) {
         Sizes sizes = Sizes.of(structure, plan);
         Model model = Provenance.note(pruned, structure, plan, sizes);
-        Set<Path> weights = externalFiles(structure.analysis().program().model().graph());
+        Set<Path> weights =
+                ModelFolder.weightFiles(structure.analysis().program().model().graph());
         return new Emitter(sizes, input, target, log).write(model, externalData || model.externalData(), weights);
     }
 
@@ -119,7 +114,7 @@ public final class Emitter {
             if (inputWeights.stream().anyMatch(weights -> isSame(companion, weights))) {
                 continue;
             }
-            if (size(companion) > LARGEST_COMPANION) {
+            if (ModelFolder.size(companion) > LARGEST_COMPANION) {
                 log.warn(companion + " is over " + gigabytes(LARGEST_COMPANION)
                         + " and was not copied; copy it yourself if the model needs it");
             } else {
@@ -165,27 +160,6 @@ public final class Emitter {
                 : String.format(Locale.ROOT, "%.1f MB", bytes / 1e6);
     }
 
-    private static Set<Path> externalFiles(Graph graph) {
-        Set<Path> files = new HashSet<>();
-        graph.initializers().values().forEach(tensor -> addFile(tensor, files));
-        for (Node node : graph.nodes()) {
-            for (Attribute attribute : node.attributes().values()) {
-                if (attribute instanceof Attribute.Body body) {
-                    files.addAll(externalFiles(body.graph()));
-                } else if (attribute instanceof Attribute.Constant constant) {
-                    addFile(constant.tensor(), files);
-                }
-            }
-        }
-        return files;
-    }
-
-    private static void addFile(Tensor tensor, Set<Path> files) {
-        if (tensor.bytes() instanceof Bytes.FileRange range) {
-            files.add(range.file());
-        }
-    }
-
     /** Tells a file from the one that replaces it; empty if there is none. */
     private static Optional<Object> identity(Path file) {
         try {
@@ -197,15 +171,7 @@ public final class Emitter {
     }
 
     private static long total(List<Path> files) {
-        return files.stream().mapToLong(Emitter::size).sum();
-    }
-
-    private static long size(Path file) {
-        try {
-            return Files.size(file);
-        } catch (IOException e) {
-            throw new UserException("cannot read " + file + ": " + OutputTarget.reason(e), e);
-        }
+        return files.stream().mapToLong(ModelFolder::size).sum();
     }
 
     private static boolean isSame(Path first, Path second) {

@@ -1,6 +1,11 @@
 package io.onnxprune.emit;
 
 import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.Bytes;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Tensor;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.InvalidPathException;
@@ -9,6 +14,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
 import java.util.Set;
+import java.util.TreeSet;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
@@ -76,6 +82,36 @@ public final class ModelFolder {
     /** The folder that holds it. */
     public Path folder() {
         return model.toAbsolutePath().getParent();
+    }
+
+    /** The files outside the model file that hold weights of {@code graph}. */
+    static Set<Path> weightFiles(Graph graph) {
+        Set<Path> files = new TreeSet<>();
+        graph.initializers().values().forEach(tensor -> addFile(tensor, files));
+        for (Node node : graph.nodes()) {
+            for (Attribute attribute : node.attributes().values()) {
+                if (attribute instanceof Attribute.Body body) {
+                    files.addAll(weightFiles(body.graph()));
+                } else if (attribute instanceof Attribute.Constant constant) {
+                    addFile(constant.tensor(), files);
+                }
+            }
+        }
+        return files;
+    }
+
+    private static void addFile(Tensor tensor, Set<Path> files) {
+        if (tensor.bytes() instanceof Bytes.FileRange range) {
+            files.add(range.file());
+        }
+    }
+
+    static long size(Path file) {
+        try {
+            return Files.size(file);
+        } catch (IOException e) {
+            throw new UserException("cannot read " + file + ": " + OutputTarget.reason(e), e);
+        }
     }
 
     /** The file of this name beside the model. */

@@ -83,7 +83,7 @@ final class Fixture {
     }
 
     static Model prune(Structure structure, Plan plan) {
-        return BlockRemover.remove(structure, plan, Slicer.slice(structure, plan.keep(structure)));
+        return BlockRemover.remove(structure, plan, Slicer.slice(structure, plan.keep(structure), Map.of()));
     }
 
     static Emitter.Emission emit(String name, Plan plan, Path out, Log log) {

@@ -3,11 +3,15 @@ package io.onnxprune.emit;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Role;
 import io.onnxprune.emit.Fixture.Warnings;
 import io.onnxprune.plan.Plan;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -186,18 +190,16 @@ class ModelConfigTest {
 
     @Test
     void expertsHaveTheirOwnKey() throws IOException {
-        ObjectNode config = patched(
-                "qwen3-moe-d",
-                Fixture.plan(
-                        "ffn.0.1=16",
-                        "ffn.0.2=16",
-                        "ffn.0.3=16",
-                        "ffn.0.4=16",
-                        "ffn.1.1=24",
-                        "ffn.1.2=24",
-                        "ffn.1.3=24",
-                        "ffn.1.4=20"));
+        String model = "qwen3-moe-d";
+        List<String> kept = new ArrayList<>();
+        for (Dimension dimension : Fixture.structure(model).dimensions()) {
+            if (dimension.role() == Role.FFN) {
+                kept.add(dimension.name() + (dimension.layer() == 0 ? "=16" : kept.size() == 7 ? "=20" : "=24"));
+            }
+        }
+        ObjectNode config = patched(model, Fixture.plan(kept.toArray(String[]::new)));
 
+        assertThat(kept).hasSize(8);
         assertThat(config.get("intermediate_size").asInt()).isEqualTo(96);
         assertThat(config.get("moe_intermediate_size").asInt()).isEqualTo(24);
         assertThat(config.get("per_layer_config")).hasToString("{\"0\":{\"moe_intermediate_size\":16}}");
