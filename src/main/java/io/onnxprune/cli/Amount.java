@@ -10,8 +10,8 @@ import java.util.regex.Pattern;
 final class Amount {
     private static final Pattern FORM = Pattern.compile("([0-9]*\\.?[0-9]+)\\s*([a-zA-Z]*)");
     private static final Map<String, Double> PARAMETERS = Map.of("", 1.0, "K", 1e3, "M", 1e6, "B", 1e9, "T", 1e12);
-    private static final Map<String, Double> BYTES = Map.of(
-            "", 1.0, "B", 1.0, "KB", 1e3, "MB", 1e6, "GB", 1e9, "KIB", 0x1p10, "MIB", 0x1p20, "GIB", 0x1p30);
+    private static final Map<String, Double> BYTES =
+            Map.of("", 1.0, "B", 1.0, "KB", 1e3, "MB", 1e6, "GB", 1e9, "KIB", 0x1p10, "MIB", 0x1p20, "GIB", 0x1p30);
 
     private Amount() {}
 

@@ -4,9 +4,9 @@ import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
-import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.onnx.ModelWriter;
+import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -80,8 +80,8 @@ final class EvalCommand implements Callable<Integer> {
                 Optional.ofNullable(tokenizer),
                 sequenceLength == null ? OptionalInt.empty() : OptionalInt.of(sequenceLength),
                 prompt > 0 ? OptionalInt.of(prompt) : OptionalInt.empty());
-        Table table =
-                new Table("model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">weight bytes");
+        Table table = new Table(
+                "model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">weight bytes");
         List<Map<String, Object>> results = new ArrayList<>();
         try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
             for (Path path : models) {

@@ -179,9 +179,8 @@ final class PruneCommand implements Callable<Integer> {
         if (method != null && recipeFile != null) {
             throw new UsageException("--method and --recipe both name a recipe; give one of them");
         }
-        Recipe recipe = recipeFile != null
-                ? Recipe.read(recipeFile)
-                : Recipe.bundled(method == null ? "magnitude" : method);
+        Recipe recipe =
+                recipeFile != null ? Recipe.read(recipeFile) : Recipe.bundled(method == null ? "magnitude" : method);
         recipe = with(recipe, "prune", prune);
         recipe = with(recipe, "ratio", ratio);
         recipe = with(recipe, "scope", scope);

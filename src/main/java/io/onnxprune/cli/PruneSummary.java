@@ -29,7 +29,10 @@ final class PruneSummary {
         console.print("");
         report.ratioRequested()
                 .ifPresent(asked -> console.print(String.format(
-                        Locale.ROOT, "asked to remove %.2f %%, removed %.2f %%", 100 * asked, 100 * report.ratioAchieved())));
+                        Locale.ROOT,
+                        "asked to remove %.2f %%, removed %.2f %%",
+                        100 * asked,
+                        100 * report.ratioAchieved())));
         report.verification().ifPresent(found -> console.print(verification(found)));
         console.print(report.passes().stream()
                 .filter(pass -> pass.seconds() >= 0.05)
@@ -48,7 +51,7 @@ final class PruneSummary {
                 name,
                 String.format(Locale.ROOT, "%,d", before),
                 String.format(Locale.ROOT, "%,d", after),
-                change(before, after));
+                change((double) before, (double) after));
     }
 
     private static String change(double before, double after) {
@@ -111,7 +114,9 @@ final class PruneSummary {
     private static String verification(Verification found) {
         String decode = found.decodeMaxAbsDiff().isPresent()
                 ? String.format(
-                        Locale.ROOT, ", cached decode step %.2g", found.decodeMaxAbsDiff().getAsDouble())
+                        Locale.ROOT,
+                        ", cached decode step %.2g",
+                        found.decodeMaxAbsDiff().getAsDouble())
                 : "";
         return String.format(
                 Locale.ROOT,

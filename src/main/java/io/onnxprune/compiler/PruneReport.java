@@ -84,8 +84,8 @@ public record PruneReport(
         json.put("verification", verification.map(PruneReport::verification).orElse(null));
         evaluationBefore.ifPresent(found -> json.put("evaluation_before", evaluation(found)));
         evaluationAfter.ifPresent(found -> json.put("evaluation_after", evaluation(found)));
-        emission.ifPresent(found -> json.put(
-                "files", found.files().stream().map(Object::toString).toList()));
+        emission.ifPresent(found ->
+                json.put("files", found.files().stream().map(Object::toString).toList()));
         json.put(
                 "passes",
                 passes.stream()

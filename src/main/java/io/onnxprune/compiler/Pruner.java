@@ -70,7 +70,7 @@ public final class Pruner {
         Structure structure = timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
                 .structure();
         ParameterCount count = ParameterCount.of(structure);
-        Plan plan = plan(structure, count);
+        Plan plan = plan(structure);
         job.planOut().ifPresent(path -> PlanFile.write(path, plan, structure));
         Optional<Emitter.Emission> emission = Optional.empty();
         Optional<Verification> verification = Optional.empty();
@@ -108,7 +108,7 @@ public final class Pruner {
                 job.seed());
     }
 
-    private Plan plan(Structure structure, ParameterCount count) {
+    private Plan plan(Structure structure) {
         String hash = timed("hash", () -> PlanFile.hash(job.input().model()));
         if (job.plan().isPresent()) {
             return PlanFile.read(job.plan().get(), structure, hash);
@@ -139,9 +139,7 @@ public final class Pruner {
     private Map<Value, Tensor> updates(Structure structure, Plan plan) {
         Pass rewrite = job.recipe().pass(PassKind.REWRITE);
         boolean corrects = rewrite == null || rewrite.flag("norm-correction");
-        return corrects
-                ? timed("norm-correction", () -> NormCorrection.of(structure, plan.keep(structure)))
-                : Map.of();
+        return corrects ? timed("norm-correction", () -> NormCorrection.of(structure, plan.keep(structure))) : Map.of();
     }
 
     private Model rewrite(Structure structure, Plan plan, Map<Value, Tensor> updates) {
@@ -209,8 +207,7 @@ public final class Pruner {
     }
 
     private Optional<Evaluation> evaluate(String pass, Path file) {
-        return job.calibration()
-                .map(options -> timed(pass, () -> Evaluator.evaluate(runtime, file, options, log)));
+        return job.calibration().map(options -> timed(pass, () -> Evaluator.evaluate(runtime, file, options, log)));
     }
 
     private void discard(Emitter.Emission written) {

@@ -109,7 +109,7 @@ public final class ResidualStream {
             Value value = open.pop();
             // A fused skip normalisation yields the sum beside what is computed from it.
             boolean sibling = value.producer() != null
-                    && value.producer() == from.producer()
+                    && value.producer().equals(from.producer())
                     && isSkipNormalization(value.producer());
             if (value == from || sibling) {
                 return true;

@@ -161,8 +161,8 @@ public final class Structure {
         Dim.Atom vocabulary = null;
         for (Map.Entry<Dim.Atom, List<Member>> entry : members.entrySet()) {
             Dim.Atom atom = entry.getKey();
-            boolean table =
-                    IndexRules.isLookedUp(atom) && entry.getValue().stream().anyMatch(this::isBesideWidth);
+            boolean table = IndexRules.isLookedUp(atom)
+                    && entry.getValue().stream().anyMatch(place -> isBesideWidth(place) || readsTokens(place));
             if (table && (vocabulary == null || atom.size(0) > vocabulary.size(0))) {
                 vocabulary = atom;
             }
