@@ -9,12 +9,12 @@ import io.onnxprune.plan.Plan;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.attribute.BasicFileAttributes;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
 import java.util.Set;
+import java.util.function.Consumer;
 
 /**
  * Writes a pruned model: the ONNX file with a note of what was removed, and in a folder also everything that is needed to
@@ -55,6 +55,7 @@ public final class Emitter {
      * @param structure of the model before
      * @param plan what was kept of it
      * @param externalData keep weights outside the model file even where the input did not and they would fit
+     * @param check looks at the written model file before it takes its place; what it throws undoes everything
      * @throws UserException if there is too little space or writing fails; nothing is left behind then
      */
     public static Emission emit(
@@ -64,15 +65,17 @@ public final class Emitter {
             ModelFolder input,
             OutputTarget target,
             boolean externalData,
+            Consumer<Path> check,
             Log log) {
         Sizes sizes = Sizes.of(structure, plan);
         Model model = Provenance.note(pruned, structure, plan, sizes);
         Set<Path> weights =
                 ModelFolder.weightFiles(structure.analysis().program().model().graph());
-        return new Emitter(sizes, input, target, log).write(model, externalData || model.externalData(), weights);
+        return new Emitter(sizes, input, target, log)
+                .write(model, externalData || model.externalData(), weights, check);
     }
 
-    private Emission write(Model model, boolean external, Set<Path> inputWeights) {
+    private Emission write(Model model, boolean external, Set<Path> inputWeights, Consumer<Path> check) {
         Path data = target.model().resolveSibling(target.model().getFileName() + ".data");
         if (inputWeights.stream().anyMatch(weights -> isSame(weights, data))) {
             throw new UserException("the weights would be written to " + data
@@ -96,11 +99,12 @@ public final class Emitter {
                 }
                 written.add(copy);
             }
-            Optional<Object> before = identity(data);
-            ModelWriter.write(model, target.model(), external);
-            if (!identity(data).equals(before)) {
+            Path staged = staging.path(target.model());
+            ModelWriter.write(model, staged, external);
+            if (Files.exists(staging.path(data))) {
                 written.add(1, data);
             }
+            check.accept(staged);
             staging.commit();
         }
         long modelBytes = total(written.subList(0, written.size() - companions.size()));
@@ -161,15 +165,6 @@ public final class Emitter {
     }
 
     /** Tells a file from the one that replaces it; empty if there is none. */
-    private static Optional<Object> identity(Path file) {
-        try {
-            return Optional.ofNullable(
-                    Files.readAttributes(file, BasicFileAttributes.class).fileKey());
-        } catch (IOException e) {
-            return Optional.empty();
-        }
-    }
-
     private static long total(List<Path> files) {
         return files.stream().mapToLong(ModelFolder::size).sum();
     }

@@ -6,19 +6,17 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.util.Comparator;
-import java.util.LinkedHashMap;
-import java.util.List;
-import java.util.Map;
 import java.util.stream.Stream;
 
 /**
- * Files that appear in a folder together or not at all. Until {@link #commit} they have temporary names; closing without
- * it removes them, and the folder itself where it was made for them.
+ * Files that appear in a folder together or not at all. Until {@link #commit} they lie in a hidden folder inside it, under
+ * their own names, so that a model there can be opened and checked; closing without it removes them, and the folder
+ * itself where it was made for them.
  */
 final class Staging implements AutoCloseable {
+    private final Path folder;
     private final Path created;
-    private final Map<Path, Path> files = new LinkedHashMap<>();
-    private boolean committed;
+    private Path work;
 
     /**
      * Opens {@code folder}, and creates it if there is none.
@@ -26,19 +24,29 @@ final class Staging implements AutoCloseable {
      * @throws UserException if it cannot be created
      */
     Staging(Path folder) {
-        created = firstMissing(folder);
+        this.folder = folder;
+        this.created = firstMissing(folder);
         try {
             Files.createDirectories(folder);
+            this.work = Files.createTempDirectory(folder, ".onnx-prune-");
         } catch (IOException e) {
             close();
             throw failure(folder, e);
         }
     }
 
+    /** Where the file that will be {@code target} lies until then. */
+    Path path(Path target) {
+        if (Files.isDirectory(target)) {
+            throw new UserException("cannot write " + target + ": it is a folder; nothing was written");
+        }
+        return work.resolve(target.getFileName());
+    }
+
     /** Writes {@code content} for {@code target}. */
     void write(Path target, byte[] content) {
         try {
-            Files.write(temporary(target), content);
+            Files.write(path(target), content);
         } catch (IOException e) {
             throw failure(target, e);
         }
@@ -47,48 +55,51 @@ final class Staging implements AutoCloseable {
     /** Copies {@code source} for {@code target}. */
     void copy(Path source, Path target) {
         try {
-            Files.copy(source, temporary(target), StandardCopyOption.REPLACE_EXISTING);
+            Files.copy(source, path(target), StandardCopyOption.REPLACE_EXISTING);
         } catch (IOException e) {
             throw failure(target, e);
         }
     }
 
-    /** Gives all files their names. */
+    /** Moves all files to where they belong. */
     void commit() {
-        for (Map.Entry<Path, Path> file : files.entrySet()) {
-            try {
-                Files.move(file.getValue(), file.getKey(), StandardCopyOption.REPLACE_EXISTING);
-            } catch (IOException e) {
-                throw new UserException("cannot write " + file.getKey() + ": " + OutputTarget.reason(e), e);
+        try (Stream<Path> staged = Files.list(work)) {
+            for (Path file : staged.toList()) {
+                Files.move(file, folder.resolve(file.getFileName()), StandardCopyOption.REPLACE_EXISTING);
             }
+            Files.delete(work);
+            work = null;
+        } catch (IOException e) {
+            throw failure(folder, e);
         }
-        committed = true;
     }
 
     @Override
     public void close() {
-        if (committed) {
-            return;
-        }
-        files.values().forEach(Staging::delete);
-        if (created != null && Files.exists(created)) {
-            try (Stream<Path> inside = Files.walk(created)) {
-                List<Path> all = inside.sorted(Comparator.reverseOrder()).toList();
-                all.forEach(Staging::delete);
-            } catch (IOException e) {
-                // Best effort: the failure that led here is the one to report.
-                return;
-            }
+        if (work != null) {
+            deleteTree(created != null ? created : work);
+        } else if (created != null && isEmpty(created)) {
+            deleteTree(created);
         }
     }
 
-    private Path temporary(Path target) {
-        if (Files.isDirectory(target)) {
-            throw new UserException("cannot write " + target + ": it is a folder; nothing was written");
+    private static boolean isEmpty(Path folder) {
+        try (Stream<Path> inside = Files.walk(folder)) {
+            return inside.noneMatch(Files::isRegularFile);
+        } catch (IOException e) {
+            return false;
         }
-        Path temporary = target.resolveSibling(target.getFileName() + ".part");
-        files.put(target, temporary);
-        return temporary;
+    }
+
+    private static void deleteTree(Path root) {
+        try (Stream<Path> inside = Files.walk(root)) {
+            for (Path path : inside.sorted(Comparator.reverseOrder()).toList()) {
+                Files.deleteIfExists(path);
+            }
+        } catch (IOException e) {
+            // Best effort: the failure that led here is the one to report.
+            return;
+        }
     }
 
     private static UserException failure(Path target, IOException e) {
@@ -102,14 +113,5 @@ final class Staging implements AutoCloseable {
             missing = at;
         }
         return missing;
-    }
-
-    private static void delete(Path path) {
-        try {
-            Files.deleteIfExists(path);
-        } catch (IOException e) {
-            // Best effort: the failure that led here is the one to report.
-            return;
-        }
     }
 }

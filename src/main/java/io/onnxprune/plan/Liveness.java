@@ -45,9 +45,7 @@ final class Liveness {
         Set<Tensor> constants = new HashSet<>();
         Set<Value> seen = new HashSet<>();
         Deque<Value> open = new ArrayDeque<>();
-        program.outputs().stream()
-                .filter(output -> !inside.contains(output.origin().producer()))
-                .forEach(open::push);
+        program.outputs().stream().filter(output -> !isLost(output, inside)).forEach(open::push);
         while (!open.isEmpty()) {
             Value value = open.pop();
             if (!seen.add(value)) {
@@ -92,6 +90,17 @@ final class Liveness {
     /** Whether {@code value} is the bare sum, not its normalisation by the same fused operator. */
     private static boolean isSum(Op add, Value value) {
         return !ResidualStream.isSkipNormalization(add) || value == add.output(3);
+    }
+
+    /** Whether an output is a cache of a removed block, in either branch of an If. */
+    private boolean isLost(Value output, Set<Op> inside) {
+        Op producer = output.origin().producer();
+        if (producer != null && producer.node().is("If")) {
+            int index = producer.outputs().indexOf(output.origin());
+            return program.branchOutputs(producer.node()).stream()
+                    .anyMatch(values -> isLost(values.get(index), inside));
+        }
+        return producer != null && inside.contains(producer);
     }
 
     /** The applications of removed blocks alone: their cache outputs go with them. */

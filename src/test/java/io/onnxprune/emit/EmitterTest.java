@@ -138,8 +138,8 @@ class EmitterTest {
         ModelFolder input = ModelFolder.of(Fixture.folder("gpt2-g-merged"));
         OutputTarget target = OutputTarget.of(input, root.resolve("out/small.onnx"));
         Plan plan = Fixture.plan("heads.0=3");
-        Emission emission =
-                Emitter.emit(Fixture.prune(structure, plan), structure, plan, input, target, true, Log.NONE);
+        Emission emission = Emitter.emit(
+                Fixture.prune(structure, plan), structure, plan, input, target, true, file -> {}, Log.NONE);
 
         assertThat(emission.files()).hasSize(2);
         assertThat(Fixture.names(root.resolve("out"))).containsExactly("small.onnx", "small.onnx.data");
@@ -240,6 +240,7 @@ class EmitterTest {
                 input,
                 OutputTarget.of(input, out),
                 true,
+                file -> {},
                 Log.NONE);
     }
 
