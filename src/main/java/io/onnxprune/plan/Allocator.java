@@ -80,9 +80,12 @@ final class Allocator {
         return switch (dimension.role()) {
             case HEADS, KV_HEADS, QUERY_HEADS -> budget.roundHeads();
             case FFN, HIDDEN -> {
-                // A unit is several channels where quantisation blocks stay whole; fused projections carry it twice.
-                long channels = dimension.members().stream()
-                        .mapToLong(member -> member.dim().size(0) / dimension.size())
+                // A unit is several channels where quantisation blocks stay whole. What is summed over tells: weights
+                // may carry the channels twice (fused projections) or by blocks.
+                long channels = structure.analysis().notes().contractions().stream()
+                        .filter(contraction -> contraction.withConstant()
+                                && contraction.dim().atoms().contains(dimension.atom()))
+                        .mapToLong(contraction -> contraction.dim().size(0) / dimension.size())
                         .min()
                         .orElse(1);
                 yield budget.roundTo() / gcd(budget.roundTo(), (int) Math.max(1, channels));

@@ -28,7 +28,7 @@ final class Candidates {
     /**
      * Selects what {@code budget} allows.
      *
-     * @throws UserException if a role that is asked for does not exist or none of it may be pruned
+     * @throws UserException if a role that is asked for does not exist or is pinned everywhere
      * @throws UsageException if a protection pattern matches nothing
      */
     Candidates(Structure structure, Budget budget, Log log) {
@@ -88,12 +88,9 @@ final class Candidates {
         if (blocked.isEmpty()) {
             return "";
         }
-        List<String> names = blocked.entrySet().stream()
-                .limit(3)
-                .map(entry -> entry.getKey() + " (" + entry.getValue() + ")")
-                .toList();
-        int more = blocked.size() - names.size();
-        return ", held back by " + String.join(", ", names) + (more > 0 ? " and " + more + " more" : "");
+        List<String> reasons = blocked.values().stream().distinct().toList();
+        String more = reasons.size() > 3 ? " and so on" : "";
+        return ", because " + String.join(", ", reasons.subList(0, Math.min(3, reasons.size()))) + more;
     }
 
     private List<List<Dimension>> groupsOf(Budget.Layout layout) {
@@ -111,12 +108,12 @@ final class Candidates {
     /** Why a dimension may not be pruned, or null. */
     private String blockedBy(Dimension dimension) {
         if (!dimension.isPrunable()) {
-            return dimension.pin();
+            return dimension.name() + " is pinned (" + dimension.pin() + ")";
         }
         if (isProtected(dimension.name())) {
             return dimension.name() + " is protected";
         }
-        return isSkipped(dimension.layer()) ? "layer " + dimension.layer() + " is skipped" : null;
+        return isSkipped(dimension.layer()) ? dimension.name() + " is in a skipped layer" : null;
     }
 
     private boolean isSkipped(int layer) {
@@ -160,23 +157,24 @@ final class Candidates {
             throw new UserException("there are no " + word + " to prune in this model; it has "
                     + (present.isEmpty() ? "nothing that can be pruned" : String.join(", ", present)));
         }
-        List<Dimension> held = all.stream()
-                .filter(dimension -> blocked.containsKey(dimension.name()))
-                .toList();
-        if (held.size() == all.size()) {
-            String first = held.get(0).name();
-            String tied = budget.layout() == Budget.Layout.UNIFORM && all.size() > 1
-                    ? " and a uniform layout shrinks all or none"
-                    : "";
-            throw new UserException("no " + word + " can be pruned in this model: " + blocked.get(first) + tied
-                    + "; prune something else");
-        }
         List<Dimension> pinned =
-                held.stream().filter(dimension -> !dimension.isPrunable()).toList();
+                all.stream().filter(dimension -> !dimension.isPrunable()).toList();
+        if (pinned.size() == all.size()) {
+            throw new UserException("no " + word + " can be pruned in this model: "
+                    + pinned.get(0).name() + " is pinned, " + pinned.get(0).pin() + "; prune something else");
+        }
         if (!pinned.isEmpty()) {
             log.warn(pinned.size() + " of " + all.size() + " dimensions of "
                     + pinned.get(0).role().title() + " are left whole: "
                     + pinned.get(0).name() + ", " + pinned.get(0).pin());
         }
+        boolean uniform = budget.layout() == Budget.Layout.UNIFORM;
+        all.stream()
+                .filter(dimension -> uniform && dimension.isPrunable() && blockedBy(dimension) == null)
+                .filter(dimension -> blocked.containsKey(dimension.name()))
+                .findFirst()
+                .ifPresent(dimension ->
+                        log.warn(word + " are left whole in a uniform layout, which shrinks all layers or none: "
+                                + blocked.get(dimension.name())));
     }
 }

@@ -1,21 +1,32 @@
 package io.onnxprune.plan;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UsageException;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.plan.Budget.Goal;
 import io.onnxprune.plan.Budget.Layout;
 import io.onnxprune.plan.Budget.Scope;
+import java.lang.reflect.Proxy;
 import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.EnumMap;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import java.util.stream.IntStream;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 class AllocationTest {
     private static final List<String> MODELS = List.of(
@@ -82,7 +93,7 @@ class AllocationTest {
     }
 
     private static Plan smallest(Structure structure, PruneSet prune) {
-        Map<String, int[]> keep = new java.util.HashMap<>();
+        Map<String, int[]> keep = new HashMap<>();
         for (Dimension dimension : structure.dimensions()) {
             if (dimension.isPrunable() && prune.roles().contains(dimension.role())) {
                 keep.put(dimension.name(), new int[] {0});
@@ -93,7 +104,7 @@ class AllocationTest {
 
     /** The smallest step of the budget on the whole model. */
     private static double smallestUnit(Structure structure, Budget budget) {
-        Map<String, Long> steps = new java.util.HashMap<>();
+        Map<String, Long> steps = new HashMap<>();
         for (Dimension dimension : structure.dimensions()) {
             if (dimension.isPrunable() && budget.prune().roles().contains(dimension.role())) {
                 boolean tied = budget.layout() == Layout.UNIFORM && dimension.layer() >= 0;
@@ -118,5 +129,303 @@ class AllocationTest {
             assertThat(parameters).isLessThanOrEqualTo(last);
             last = parameters;
         }
+    }
+
+    @Test
+    void localScopeTakesTheSameShareEverywhere() {
+        Plan plan = allocate("stories-llama", Budget.ofRatio(PruneSet.standard(), 0.3))
+                .plan();
+
+        assertThat(counts(plan, "heads.")).hasSize(6).containsOnly(5);
+        int[] channels = counts(plan, "ffn.");
+        assertThat(channels).hasSize(6);
+        int least = Arrays.stream(channels).min().orElseThrow();
+        assertThat(Arrays.stream(channels).max().orElseThrow() - least).isLessThanOrEqualTo(1);
+        // The head rounds the share to 3/8; the channels make up for it.
+        assertThat(least / 344.0).isBetween(0.6, 0.75);
+    }
+
+    @ParameterizedTest
+    @MethodSource("models")
+    void uniformLayoutKeepsEqualCounts(String name) {
+        Structure structure = TestModels.structure(name);
+        for (Scope scope : Scope.values()) {
+            Budget budget =
+                    Budget.ofRatio(PruneSet.standard(), 0.1).withScope(scope).withLayout(Layout.UNIFORM);
+            Plan plan = allocate(name, budget).plan();
+            Map<Role, List<Integer>> counts = new EnumMap<>(Role.class);
+            structure.dimensions().stream()
+                    .filter(Dimension::isPrunable)
+                    .filter(d -> d.role() == Role.FFN || PruneSet.word(d.role()).equals("heads"))
+                    .forEach(d -> counts.computeIfAbsent(d.role(), key -> new ArrayList<>())
+                            .add(plan.keep().containsKey(d.name()) ? plan.keep().get(d.name()).length : d.size()));
+            assertThat(counts).isNotEmpty();
+            assertThat(counts.values()).allSatisfy(same -> assertThat(same).containsOnly(same.get(0)));
+        }
+    }
+
+    @ParameterizedTest
+    @EnumSource(Scope.class)
+    void sizesAreCutToMultiples(Scope scope) {
+        Budget budget = Budget.ofRatio(PruneSet.parse(List.of("heads", "ffn", "hidden")), 0.4)
+                .withScope(scope)
+                .withRounding(32, 2);
+        Plan plan = allocate("stories-llama", budget).plan();
+
+        plan.keep()
+                .forEach((name, kept) -> assertThat(kept.length % (name.startsWith("heads") ? 2 : 32))
+                        .as(name)
+                        .isZero());
+        assertThat(plan.keep()).isNotEmpty();
+    }
+
+    @Test
+    void quantisationBlocksCountAsTheChannelsThatTheyHold() {
+        Plan plan = allocate(
+                        "llama-g16-e-int4",
+                        Budget.ofRatio(PruneSet.parse(List.of("ffn")), 0.1).withRounding(32, 1))
+                .plan();
+
+        assertThat(plan.keep()).isNotEmpty();
+        assertThat(plan.keep().values()).allSatisfy(kept -> assertThat(kept).hasSizeBetween(1, 2));
+    }
+
+    @ParameterizedTest
+    @EnumSource(Scope.class)
+    void theLeastImportantUnitsGo(Scope scope) {
+        Structure structure = TestModels.structure("stories-llama");
+        Scores scores = new RandomImportance(9).score(structure, Log.NONE);
+        Budget budget = Budget.ofRatio(PruneSet.standard(), 0.35).withScope(scope);
+        Plan plan = Allocation.of(structure, scores, budget, "", Log.NONE).plan();
+
+        plan.keep().forEach((name, kept) -> {
+            double[] units = scores.units().get(name);
+            double worst = Arrays.stream(kept).mapToDouble(i -> units[i]).min().orElseThrow();
+            int[] removed = ParameterCountTest.without(units.length, kept);
+            assertThat(Arrays.stream(removed).mapToDouble(i -> units[i]).max().orElseThrow())
+                    .as(name)
+                    .isLessThanOrEqualTo(worst);
+        });
+    }
+
+    @Test
+    void globalScopeRanksByScorePerParameter() {
+        Structure structure = TestModels.structure("stories-llama");
+        Scores scores = new RandomImportance(4).score(structure, Log.NONE);
+        double cheap = 1e-3;
+        Arrays.setAll(scores.units().get("ffn.4"), i -> cheap * scores.units().get("ffn.4")[i]);
+        Budget budget = Budget.ofRatio(PruneSet.parse(List.of("ffn")), 0.05).withScope(Scope.GLOBAL);
+        Plan plan = Allocation.of(structure, scores, budget, "", Log.NONE).plan();
+
+        assertThat(plan.keep()).containsOnlyKeys("ffn.4");
+        // A head of equal score is 21 times as large, so it goes before any channel.
+        scores.units().values().forEach(units -> Arrays.fill(units, 1));
+        Budget mixed = Budget.ofRatio(PruneSet.standard(), 0.1).withScope(Scope.GLOBAL);
+        Plan heads = Allocation.of(structure, scores, mixed, "", Log.NONE).plan();
+        assertThat(Arrays.stream(counts(heads, "heads."))
+                        .map(count -> 8 - count)
+                        .sum())
+                .isGreaterThanOrEqualTo(15);
+        assertThat(Arrays.stream(counts(heads, "ffn."))
+                        .map(count -> 344 - count)
+                        .sum())
+                .isLessThan(22);
+    }
+
+    @ParameterizedTest
+    @EnumSource(Scope.class)
+    void fineUnitsAreGivenBackWhenOnlyACoarseOneReachesTheTarget(Scope scope) {
+        Structure structure = TestModels.structure("stories-llama");
+        ParameterCount count = count(structure);
+        PruneSet prune = PruneSet.standard();
+        double least = count.under(smallest(structure, prune)).parameters();
+        long head = count.unit(ParameterCountTest.named(structure, "heads.0")).parameters();
+        for (int channels = 0; channels < 30; channels++) {
+            Budget budget = Budget.ofRatio(prune, 0)
+                    .withScope(scope)
+                    .withTarget(Goal.PARAMETERS, least + head + channels * 384.0);
+            Allocation allocation = allocate("stories-llama", budget);
+            assertThat(Math.abs(allocation.after().parameters() - budget.amount()))
+                    .isLessThanOrEqualTo(384);
+        }
+    }
+
+    @Test
+    void whatIsProtectedOrSkippedStays() {
+        Budget budget = Budget.ofRatio(PruneSet.standard(), 0.15).withProtection(List.of("ffn.2", "heads.?"), 1, 2);
+        Plan plan = allocate("stories-llama", budget).plan();
+
+        assertThat(plan.keep()).containsOnlyKeys("ffn.1", "ffn.3");
+    }
+
+    @Test
+    void theLeastImportantLayersGo() {
+        Structure structure = TestModels.structure("stories-llama");
+        Scores scores = new RandomImportance(2).score(structure, Log.NONE);
+        Arrays.setAll(scores.layers(), layer -> List.of(5, 1, 4, 0, 2, 3).get(layer));
+        PruneSet layers = PruneSet.parse(List.of("layers"));
+        double layer = count(structure).layer(0).parameters();
+        double whole = count(structure).whole().parameters();
+
+        assertThat(plan(structure, scores, Budget.ofRatio(layers, 2.4 * layer / whole))
+                        .layers())
+                .containsExactly(0, 2, 4, 5);
+        assertThat(plan(structure, scores, Budget.ofRatio(layers, 2.6 * layer / whole))
+                        .layers())
+                .containsExactly(0, 2, 5);
+        Budget skipping = Budget.ofRatio(layers, 2 * layer / whole).withProtection(List.of("layers.4"), 0, 3);
+        assertThat(plan(structure, scores, skipping).layers()).containsExactly(0, 3, 4, 5);
+        assertThat(plan(structure, scores, Budget.ofRatio(layers, 5 * layer / whole))
+                        .layers())
+                .containsExactly(0);
+    }
+
+    @Test
+    void layersGoFirstAndUnitsOfTheOthersFillUp() {
+        Structure structure = TestModels.structure("stories-llama");
+        double whole = count(structure).whole().parameters();
+        double layer = count(structure).layer(0).parameters();
+        Budget budget = Budget.ofRatio(PruneSet.parse(List.of("ffn", "layers")), 2.5 * layer / whole);
+        Allocation allocation = allocate("stories-llama", budget);
+
+        assertThat(allocation.plan().layers()).hasSize(4);
+        List<Integer> kept = IntStream.of(allocation.plan().layers()).boxed().toList();
+        assertThat(allocation.plan().keep().keySet())
+                .allSatisfy(name -> assertThat(kept).contains(Integer.valueOf(name.substring(4))));
+        assertThat(Math.abs(allocation.after().parameters() - (whole - 2.5 * layer)))
+                .isLessThanOrEqualTo(384);
+    }
+
+    @Test
+    void blocksGoSinglyAndWithTheirCopies() {
+        Plan single = allocate("stories-llama", Budget.ofRatio(PruneSet.parse(List.of("blocks")), 0.1))
+                .plan();
+        assertThat(single.layers()).isNull();
+        assertThat(single.blocks()).hasSizeBetween(10, 11);
+
+        Plan copied = allocate("gpt2-g-merged", Budget.ofRatio(PruneSet.parse(List.of("blocks")), 0.2))
+                .plan();
+        assertThat(copied.blocks()).hasSizeLessThan(8);
+        assertThat(IntStream.range(0, 4))
+                .allSatisfy(i -> assertThat(copied.removesBlock(i, 0)).isEqualTo(copied.removesBlock(i + 4, 0)));
+    }
+
+    @Test
+    void nothingGoesAtRatioZero() {
+        Allocation allocation = allocate("stories-llama", Budget.ofRatio(PruneSet.standard(), 0));
+
+        assertThat(allocation.plan().keep()).isEmpty();
+        assertThat(allocation.plan().layers()).isNull();
+        assertThat(allocation.after()).isEqualTo(allocation.before());
+        assertThat(allocation.ratio()).isZero();
+    }
+
+    @Test
+    void anUnreachableTargetSaysTheMostThatCanBeReached() {
+        assertThatThrownBy(() -> allocate("stories-llama", Budget.ofRatio(PruneSet.parse(List.of("ffn")), 0.9)))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining("cannot be reached by pruning ffn: at least 528,264 stay (ratio 0.5994)");
+        assertThatThrownBy(() -> allocate(
+                        "stories-llama",
+                        Budget.ofRatio(PruneSet.parse(List.of("ffn")), 0.5).withProtection(List.of("ffn.0"), 0, 2)))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining(
+                        "because ffn.0 is protected, ffn.4 is in a skipped layer, ffn.5 is in a skipped layer;");
+        assertThatThrownBy(() -> allocate(
+                        "stories-llama", Budget.ofRatio(PruneSet.standard(), 0).withTarget(Goal.PARAMETERS, 2e9)))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining("the model already has only");
+    }
+
+    @Test
+    void rolesThatAreAbsentOrPinnedAreRefused() {
+        assertThatThrownBy(() -> allocate("stories-llama", Budget.ofRatio(PruneSet.parse(List.of("experts")), 0.1)))
+                .isInstanceOf(UserException.class)
+                .hasMessage("there are no experts to prune in this model; it has heads, ffn, hidden, qk_head_dim,"
+                        + " v_head_dim");
+        assertThatThrownBy(
+                        () -> allocate("llama-g16-e-fp16", Budget.ofRatio(PruneSet.parse(List.of("v_head_dim")), 0.01)))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining(
+                        "no v_head_dim can be pruned in this model: v_head_dim.0 is pinned, the head size of a fused attention");
+    }
+
+    @Test
+    void aProtectedLayerHoldsBackAUniformLayout() {
+        Structure structure = TestModels.structure("stories-llama");
+        Budget budget = Budget.ofRatio(PruneSet.standard(), 0.1)
+                .withLayout(Layout.UNIFORM)
+                .withProtection(List.of("heads.1"), 0, 0);
+        List<String> warnings = new ArrayList<>();
+        Plan plan = Allocation.of(
+                        structure, new RandomImportance(1).score(structure, Log.NONE), budget, "", recording(warnings))
+                .plan();
+
+        assertThat(plan.keep().keySet()).hasSize(6).allMatch(name -> name.startsWith("ffn."));
+        assertThat(warnings)
+                .containsExactly("heads are left whole in a uniform layout, which shrinks all layers or none:"
+                        + " heads.1 is protected");
+    }
+
+    @Test
+    void aRoleThatIsPinnedInPartsIsAWarning() {
+        List<String> warnings = new ArrayList<>();
+        Structure structure = TestModels.structure("phi3-d");
+        Budget budget = Budget.ofRatio(PruneSet.parse(List.of("v_head_dim")), 0.02);
+        Allocation.of(structure, new RandomImportance(1).score(structure, Log.NONE), budget, "", recording(warnings));
+
+        assertThat(warnings)
+                .singleElement()
+                .asString()
+                .contains("1 of 3 dimensions of value head size are left whole: v_head_dim, sliced by varying bounds");
+    }
+
+    @ParameterizedTest
+    @ValueSource(doubles = {-0.1, 1, 1.5, Double.NaN})
+    void ratiosAreSharesBelowOne(double ratio) {
+        assertThatThrownBy(() -> Budget.ofRatio(PruneSet.standard(), ratio))
+                .isInstanceOf(UsageException.class)
+                .hasMessageContaining("at least 0 and less than 1");
+    }
+
+    @Test
+    void wordsAndPatternsAreChecked() {
+        assertThatThrownBy(() -> PruneSet.parse(List.of("hiden")))
+                .isInstanceOf(UsageException.class)
+                .hasMessageEndingWith("did you mean \"hidden\"?");
+        assertThatThrownBy(() -> PruneSet.parse(List.of())).isInstanceOf(UsageException.class);
+        assertThat(PruneSet.parse(List.of("Heads", "v-head-dim", "layers")))
+                .isEqualTo(new PruneSet(java.util.EnumSet.of(Role.HEADS, Role.KV_HEADS, Role.V_HEAD_DIM), true, false))
+                .hasToString("heads, v_head_dim, layers");
+        Budget budget = Budget.ofRatio(PruneSet.standard(), 0.1).withProtection(List.of("fnn.1"), 0, 0);
+        assertThatThrownBy(() -> allocate("stories-llama", budget))
+                .isInstanceOf(UsageException.class)
+                .hasMessage("the pattern \"fnn.1\" protects nothing in this model; did you mean \"ffn.1\"?");
+    }
+
+    private static Log recording(List<String> warnings) {
+        return (Log) Proxy.newProxyInstance(
+                Log.class.getClassLoader(), new Class<?>[] {Log.class}, (proxy, method, arguments) -> {
+                    if (method.getName().equals("warn")) {
+                        warnings.add((String) arguments[0]);
+                    }
+                    return null;
+                });
+    }
+
+    private static Allocation allocate(String name, Budget budget) {
+        Structure structure = TestModels.structure(name);
+        return Allocation.of(structure, new RandomImportance(11).score(structure, Log.NONE), budget, "", Log.NONE);
+    }
+
+    private static Plan plan(Structure structure, Scores scores, Budget budget) {
+        return Allocation.of(structure, scores, budget, "", Log.NONE).plan();
+    }
+
+    private static int[] counts(Plan plan, String prefix) {
+        return plan.keep().entrySet().stream()
+                .filter(entry -> entry.getKey().startsWith(prefix))
+                .mapToInt(entry -> entry.getValue().length)
+                .toArray();
     }
 }
