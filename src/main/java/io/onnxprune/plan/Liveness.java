@@ -14,7 +14,10 @@ import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Set;
+import java.util.stream.IntStream;
+import java.util.stream.Stream;
 
 /** Which constants nothing reads any more once residual blocks are gone. */
 final class Liveness {
@@ -45,7 +48,7 @@ final class Liveness {
         Set<Tensor> constants = new HashSet<>();
         Set<Value> seen = new HashSet<>();
         Deque<Value> open = new ArrayDeque<>();
-        program.outputs().stream().filter(output -> !isLost(output, inside)).forEach(open::push);
+        program.outputs().stream().filter(output -> !isMadeBy(inside, output)).forEach(open::push);
         while (!open.isEmpty()) {
             Value value = open.pop();
             if (!seen.add(value)) {
@@ -62,45 +65,45 @@ final class Liveness {
         return constants;
     }
 
+    private boolean isMadeBy(Set<Op> inside, Value value) {
+        Op producer = value.origin().producer();
+        return producer != null
+                && (inside.contains(producer) || branches(value.origin()).anyMatch(yield -> isMadeBy(inside, yield)));
+    }
+
+    /** What the branches yield for an output of an If; nothing for any other value. */
+    private Stream<Value> branches(Value output) {
+        Op producer = output.producer();
+        if (!producer.node().is("If")) {
+            return Stream.empty();
+        }
+        int index = producer.outputs().indexOf(output);
+        return program.branchOutputs(producer.node()).stream().map(values -> values.get(index));
+    }
+
     private void pushSources(Value value, Op producer, Block skipped, Deque<Value> open) {
-        if (skipped != null && isSum(producer, value)) {
+        if (skipped != null) {
             open.push(skipped.base());
-            // A bias that a fused operator adds to the sum is no part of the block.
-            Value bias = producer.input(producer.node().is("SkipLayerNormalization") ? 4 : 3);
-            if (bias != null) {
-                open.push(bias);
+            if (!isSum(producer, value)) {
+                // The normalisation stays, without the bias that the fused operator would add to the sum.
+                int bias = producer.node().is("SkipLayerNormalization") ? 4 : 3;
+                IntStream.range(2, bias)
+                        .mapToObj(producer::input)
+                        .filter(Objects::nonNull)
+                        .forEach(open::push);
             }
             return;
         }
-        if (producer.node().is("Shape")) {
-            // Lengths are read from any cache that stays; no weight is needed for that.
-            return;
-        }
-        for (Value input : producer.inputs()) {
-            if (input != null && (skipped == null || input != skipped.branch())) {
-                open.push(input);
-            }
-        }
-        if (producer.node().is("If")) {
-            int output = producer.outputs().indexOf(value);
-            program.branchOutputs(producer.node()).forEach(values -> open.push(values.get(output)));
+        branches(value).forEach(open::push);
+        // Lengths are read from any cache that stays; no weight is needed for that.
+        if (!producer.node().is("Shape")) {
+            producer.inputs().stream().filter(Objects::nonNull).forEach(open::push);
         }
     }
 
     /** Whether {@code value} is the bare sum, not its normalisation by the same fused operator. */
     private static boolean isSum(Op add, Value value) {
         return !ResidualStream.isSkipNormalization(add) || value == add.output(3);
-    }
-
-    /** Whether an output is a cache of a removed block, in either branch of an If. */
-    private boolean isLost(Value output, Set<Op> inside) {
-        Op producer = output.origin().producer();
-        if (producer != null && producer.node().is("If")) {
-            int index = producer.outputs().indexOf(output.origin());
-            return program.branchOutputs(producer.node()).stream()
-                    .anyMatch(values -> isLost(values.get(index), inside));
-        }
-        return producer != null && inside.contains(producer);
     }
 
     /** The applications of removed blocks alone: their cache outputs go with them. */

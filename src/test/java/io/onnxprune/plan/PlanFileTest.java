@@ -87,7 +87,7 @@ class PlanFileTest {
         [1, 3, 6]             | [3, 3]                | keeps 3 of dimension "heads.2" twice
         [1, 3, 6]             | []                    | keeps nothing of dimension "heads.2"
         [1, 3, 6]             | "all"                 | has no list of the indices to keep for dimension "heads.2"
-        "heads.2", "role": "heads", "layer": 2, "size": 8 | "vocabulary.1" | shrinks dimension "vocabulary.1", which is pinned: looked up by index
+        "heads.2", "role": "heads", "layer": 2, "size": 8 | "vocabulary-1" | shrinks dimension "vocabulary-1", which is pinned: looked up by index
         [0, 5]                | [6]                   | keeps 6 of layers, whose indices are 0 to 5
         [0, 5]                | []                    | keeps nothing of layers
         "name": "heads.2",    | `        `            | has an entry of "dimensions" without a name
