@@ -193,17 +193,25 @@ public final class Pruner {
         verification = Optional.of(found);
     }
 
-    /** A fresh session opens what was written, as a user's would. */
+    /**
+     * A fresh session opens what was written, as a user's would: without optimisation, which costs least, or else with
+     * it, since some graphs load only then.
+     */
     private void open(Path file) {
         try {
             runtime.open(file, false).close();
-        } catch (UserException e) {
-            boolean bfloat = ModelReader.read(file).graph().initializers().values().stream()
-                    .anyMatch(tensor -> tensor.dtype() == DType.BFLOAT16);
-            if (!bfloat) {
-                throw e;
+        } catch (UserException plain) {
+            try {
+                runtime.open(file, true).close();
+            } catch (UserException e) {
+                boolean bfloat = ModelReader.read(file).graph().initializers().values().stream()
+                        .anyMatch(tensor -> tensor.dtype() == DType.BFLOAT16);
+                if (!bfloat) {
+                    throw e;
+                }
+                log.warn(
+                        "this provider has no bfloat16 kernels to open the result as it is; it is verified in float32");
             }
-            log.warn("this provider has no bfloat16 kernels to open " + file + " as it is; it was verified in float32");
         }
     }
 

@@ -13,6 +13,7 @@ import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
@@ -49,7 +50,17 @@ final class Candidates {
         });
         Set<String> words = new LinkedHashSet<>();
         budget.prune().roles().forEach(role -> words.add(PruneSet.word(role)));
-        words.forEach(word -> checkRole(word, log));
+        List<String> problems = words.stream()
+                .map(word -> problem(word, log))
+                .flatMap(Optional::stream)
+                .toList();
+        boolean nothing = problems.size() == words.size()
+                && !budget.prune().layers()
+                && !budget.prune().blocks();
+        if (nothing) {
+            throw new UserException(problems.get(0));
+        }
+        problems.forEach(log::warn);
         if ((budget.prune().layers() || budget.prune().blocks())
                 && structure.stream().blocks().isEmpty()) {
             throw new UserException("layers cannot be pruned: "
@@ -145,7 +156,8 @@ final class Candidates {
         }
     }
 
-    private void checkRole(String word, Log log) {
+    /** Why nothing at all of a kind can be removed; what holds back only a part of it is a warning. */
+    private Optional<String> problem(String word, Log log) {
         List<Dimension> all = structure.dimensions().stream()
                 .filter(dimension -> PruneSet.word(dimension.role()).equals(word))
                 .toList();
@@ -154,13 +166,13 @@ final class Candidates {
                     .filter(Dimension::isPrunable)
                     .map(dimension -> PruneSet.word(dimension.role()))
                     .collect(Collectors.toCollection(LinkedHashSet::new));
-            throw new UserException("there are no " + word + " to prune in this model; it has "
+            return Optional.of("there are no " + word + " to prune in this model; it has "
                     + (present.isEmpty() ? "nothing that can be pruned" : String.join(", ", present)));
         }
         List<Dimension> pinned =
                 all.stream().filter(dimension -> !dimension.isPrunable()).toList();
         if (pinned.size() == all.size()) {
-            throw new UserException("no " + word + " can be pruned in this model: "
+            return Optional.of("no " + word + " can be pruned in this model: "
                     + pinned.get(0).name() + " is pinned, " + pinned.get(0).pin() + "; prune something else");
         }
         if (!pinned.isEmpty()) {
@@ -176,5 +188,6 @@ final class Candidates {
                 .ifPresent(dimension ->
                         log.warn(word + " are left whole in a uniform layout, which shrinks all layers or none: "
                                 + blocked.get(dimension.name())));
+        return Optional.empty();
     }
 }
