@@ -8,7 +8,6 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.Emitter;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
-import io.onnxprune.ir.DType;
 import io.onnxprune.ir.GraphChecker;
 import io.onnxprune.ir.GraphPrinter;
 import io.onnxprune.ir.Model;
@@ -195,24 +194,31 @@ public final class Pruner {
 
     /**
      * A fresh session opens what was written, as a user's would: without optimisation, which costs least, or else with
-     * it, since some graphs load only then.
+     * it, since some graphs load only then. Where the original does not load either (a provider without bfloat16
+     * kernels, a defect of the runtime), that is no fault of the result.
      */
     private void open(Path file) {
-        try {
-            runtime.open(file, false).close();
-        } catch (UserException plain) {
+        Optional<UserException> failure = failureToOpen(file);
+        if (failure.isPresent()) {
+            if (failureToOpen(job.input().model()).isEmpty()) {
+                throw failure.get();
+            }
+            log.warn("this runtime loads neither the original nor the result as they are, so they are compared in"
+                    + " float32: " + failure.get().getMessage());
+        }
+    }
+
+    private Optional<UserException> failureToOpen(Path file) {
+        UserException failure = null;
+        for (boolean optimize : new boolean[] {false, true}) {
             try {
-                runtime.open(file, true).close();
+                runtime.open(file, optimize).close();
+                return Optional.empty();
             } catch (UserException e) {
-                boolean bfloat = ModelReader.read(file).graph().initializers().values().stream()
-                        .anyMatch(tensor -> tensor.dtype() == DType.BFLOAT16);
-                if (!bfloat) {
-                    throw e;
-                }
-                log.warn(
-                        "this provider has no bfloat16 kernels to open the result as it is; it is verified in float32");
+                failure = e;
             }
         }
+        return Optional.of(failure);
     }
 
     private Optional<Evaluation> evaluate(String pass, Path file) {
