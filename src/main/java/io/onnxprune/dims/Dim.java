@@ -5,6 +5,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Set;
 import java.util.function.Consumer;
+import java.util.function.Function;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 
@@ -44,6 +45,20 @@ public abstract sealed class Dim {
     abstract Dim resolve();
 
     abstract void forEachAtom(Consumer<Atom> action);
+
+    /** This dimension with each unbound atom replaced. */
+    final Dim copy(Function<Atom, Dim> replacement) {
+        Dim resolved = resolve();
+        if (resolved instanceof Atom atom) {
+            return replacement.apply(atom);
+        }
+        if (resolved instanceof Product product) {
+            return product(product.factors.stream()
+                    .map(factor -> factor.copy(replacement))
+                    .toList());
+        }
+        return sum(((Sum) resolved).parts.stream().map(part -> part.copy(replacement)).toList());
+    }
 
     /** The unbound atoms in this dimension, in order of first occurrence. */
     public final Set<Atom> atoms() {

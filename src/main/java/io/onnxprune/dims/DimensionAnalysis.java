@@ -12,6 +12,7 @@ import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * Gives every axis of every tensor a {@link Dim} and unifies them by the operators' rules (DESIGN §3). No operator or
@@ -25,25 +26,44 @@ public final class DimensionAnalysis {
     private final Elements elements;
     private final Map<Value, Dim[]> values = new HashMap<>();
     private final Map<Use, Dim[]> constantUses = new LinkedHashMap<>();
+    private final Set<Use> untied;
+    private final Map<Use, Dim[]> sideUses = new LinkedHashMap<>();
 
-    private DimensionAnalysis(Program program, Trace trace) {
+    private DimensionAnalysis(Program program, Trace trace, Set<Use> untied) {
         this.program = program;
         this.trace = trace;
+        this.untied = untied;
         this.elements = new Elements(trace, this::dims);
     }
 
-    /** Analyses a traced program. */
+    /**
+     * Analyses a traced program, twice: the first time finds the residual stream, the second leaves the values beside it
+     * untied from the blocks that read them.
+     */
     public static DimensionAnalysis of(Program program, Trace trace) {
-        DimensionAnalysis analysis = new DimensionAnalysis(program, trace);
-        program.inputs().forEach(analysis::declareInput);
+        DimensionAnalysis tied = new DimensionAnalysis(program, trace, Set.of()).run();
+        Set<Use> side = SideValues.uses(tied);
+        return side.isEmpty() ? tied : new DimensionAnalysis(program, trace, side).run();
+    }
+
+    private DimensionAnalysis run() {
+        program.inputs().forEach(this::declareInput);
         for (Op op : program.ops()) {
             if (!op.outputs().stream().allMatch(value -> value != null && value.constant() != null)) {
-                OperatorRules.apply(new RuleContext(analysis, op));
-                analysis.elements.evaluate(op);
+                OperatorRules.apply(new RuleContext(this, op));
+                elements.evaluate(op);
             }
         }
-        program.ops().forEach(analysis::pinSizesUsedAsNumbers);
-        return analysis;
+        program.ops().forEach(this::pinSizesUsedAsNumbers);
+        sideUses.keySet().forEach(use -> pinShared(use.op().input(use.input())));
+        return this;
+    }
+
+    /** What each of several readers slices for itself stays whole. */
+    private void pinShared(Value value) {
+        for (Dim dim : dims(value)) {
+            dim.atoms().forEach(atom -> atom.pin("shared by blocks that each take their own slice of it"));
+        }
     }
 
     public Program program() {
@@ -79,6 +99,11 @@ public final class DimensionAnalysis {
         return constantUses;
     }
 
+    /** Dimensions of values beside the residual stream at each place where a block reads them. */
+    public Map<Use, Dim[]> sideUses() {
+        return sideUses;
+    }
+
     /** The dimensions of a computed value or graph input; null if it was not traced. */
     public Dim[] dims(Value value) {
         Dim[] dims = values.get(value);
@@ -96,7 +121,11 @@ public final class DimensionAnalysis {
             return null;
         }
         if (value.constant() == null) {
-            return dims(value);
+            Dim[] dims = dims(value);
+            Use place = new Use(op, input);
+            return dims == null || !untied.contains(place)
+                    ? dims
+                    : sideUses.computeIfAbsent(place, use -> copies(dims));
         }
         return constantUses.computeIfAbsent(new Use(op, input), use -> {
             // Vectors are shared by value between unrelated places (all-one norms, zero biases, head counts); a matrix
@@ -106,6 +135,15 @@ public final class DimensionAnalysis {
                     ? shared(value)
                     : fresh(value.constant().shape(), value.constant().shape());
         });
+    }
+
+    /** Dimensions of the same structure with variables of their own, but for those that vary between runs. */
+    private Dim[] copies(Dim[] dims) {
+        Map<Dim.Atom, Dim> fresh = new HashMap<>();
+        return Arrays.stream(dims)
+                .map(dim -> dim.copy(atom -> fresh.computeIfAbsent(
+                        atom, key -> key.isDynamic() ? key : unifier.atom(key.size(0), key.size(1)))))
+                .toArray(Dim[]::new);
     }
 
     private Dim[] shared(Value value) {

@@ -4,6 +4,7 @@ import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.DimensionAnalysis;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
@@ -29,6 +30,7 @@ public final class Slicer {
     private final Dim.Keep keep;
     private final GraphEditor editor;
     private final Map<Value, Tensor> updates;
+    private final Map<String, String> gathers = new HashMap<>();
     private final Map<String, Tensor> replaced = new HashMap<>();
 
     private Slicer(DimensionAnalysis analysis, Dim.Keep keep, Map<Value, Tensor> updates) {
@@ -54,6 +56,7 @@ public final class Slicer {
 
     private Model run() {
         sliceConstants();
+        analysis.sideUses().forEach(this::sliceSideValue);
         ShapePatcher patcher = new ShapePatcher(analysis, keep, editor);
         patcher.patch();
         patcher.patchAttributes();
@@ -112,6 +115,37 @@ public final class Slicer {
             }
         }
         return false;
+    }
+
+    /** A block that keeps fewer indices than a value beside the stream has takes them with a Gather of its own. */
+    private void sliceSideValue(Use use, Dim[] dims) {
+        String value = editor.current(use.op().node()).input(use.input());
+        for (int axis = 0; axis < dims.length; axis++) {
+            if (dims[axis].isDynamic() || dims[axis].size(0, keep) == dims[axis].size(0)) {
+                continue;
+            }
+            long[] kept = Arrays.stream(dims[axis].kept(keep)).asLongStream().toArray();
+            String source = value;
+            int gathered = axis;
+            String key = use.op().branch().hashCode() + source + "/" + axis + Arrays.toString(kept);
+            value = gathers.computeIfAbsent(key, unused -> {
+                String name = editor.freshName(source + "_pruned");
+                String indices = editor.addInitializer(
+                        name + "_kept", Tensor.ofIndices(DType.INT64, new long[] {kept.length}, kept));
+                editor.insertBefore(
+                        use.op().node(),
+                        Node.of(
+                                editor.freshName(name + "_gather"),
+                                "Gather",
+                                List.of(source, indices),
+                                List.of(name),
+                                Map.of("axis", new Attribute.Int(gathered))));
+                return name;
+            });
+        }
+        if (!value.equals(editor.current(use.op().node()).input(use.input()))) {
+            editor.setInput(use.op().node(), use.input(), value);
+        }
     }
 
     /** Kept indices of each axis, null where an axis stays whole. */

@@ -6,6 +6,7 @@ import io.onnxprune.eval.CausalLm;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.onnx.ModelWriter;
@@ -16,6 +17,7 @@ import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Session;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.OptionalDouble;
 import java.util.Random;
@@ -121,7 +123,12 @@ public final class Verifier {
         // The runtime drops initializers that nothing reads, and then refuses to be given them.
         Map<String, Tensor> read = new LinkedHashMap<>(full.graph().initializers());
         read.keySet().retainAll(full.graph().reads());
-        Model model = full.withGraph(full.graph().withInitializers(read));
+        List<ValueInfo> inputs = full.graph().inputs().stream()
+                .filter(input -> !full.graph().initializers().containsKey(input.name()))
+                .toList();
+        Model model = full.withGraph(full.graph()
+                .withInitializers(read)
+                .withInterface(inputs, full.graph().outputs()));
         Map<String, HostTensor> weights = new LinkedHashMap<>();
         model.graph().initializers().forEach((name, tensor) -> {
             if (isSupplied(tensor)) {
