@@ -57,7 +57,8 @@ public abstract sealed class Dim {
                     .map(factor -> factor.copy(replacement))
                     .toList());
         }
-        return sum(((Sum) resolved).parts.stream().map(part -> part.copy(replacement)).toList());
+        return sum(((Sum) resolved)
+                .parts.stream().map(part -> part.copy(replacement)).toList());
     }
 
     /** The unbound atoms in this dimension, in order of first occurrence. */

@@ -72,6 +72,7 @@ final class Unifier {
         if (target instanceof Dim.Atom other && (atom.isDynamic() || other.isDynamic())) {
             other.markDynamic();
         }
+        atom.evidence().clear();
         atom.bind(target);
     }
 

@@ -140,7 +140,7 @@ public final class OnnxRuntime implements AutoCloseable {
                 held.add(tensor);
                 weights.put(initializer.getKey(), tensor);
             }
-            supply(sessionOptions, weights);
+            supply(sessionOptions, weights, optimize);
             return new Session(this, factory.create(sessionOptions), held);
         } catch (OrtException e) {
             held.forEach(OnnxTensor::close);
@@ -157,11 +157,14 @@ public final class OnnxRuntime implements AutoCloseable {
      * initializers the kernels use them in place, but alone folding looks for the file. The kernels' own packed copies of
      * weights are switched off for the same reason: a model that only just fits would not fit twice.
      */
-    private static void supply(SessionOptions target, Map<String, OnnxTensorLike> weights) throws OrtException {
+    private static void supply(SessionOptions target, Map<String, OnnxTensorLike> weights, boolean optimize)
+            throws OrtException {
         if (weights.isEmpty()) {
             return;
         }
-        target.addExternalInitializers(weights);
+        if (optimize) {
+            target.addExternalInitializers(weights);
+        }
         for (Map.Entry<String, OnnxTensorLike> weight : weights.entrySet()) {
             target.addInitializer(weight.getKey(), weight.getValue());
         }
@@ -174,6 +177,10 @@ public final class OnnxRuntime implements AutoCloseable {
         result.setOptimizationLevel(optimize ? SessionOptions.OptLevel.ALL_OPT : SessionOptions.OptLevel.NO_OPT);
         // Shapes change from run to run here; a pattern per shape would only hold memory.
         result.setMemoryPatternOptimization(false);
+        if (!optimize) {
+            // Sessions that are compared, not timed: the arena grows by powers of two and keeps what it has.
+            result.setCPUArenaAllocator(false);
+        }
         result.setDeterministicCompute(true);
         result.setSessionLogLevel(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL);
         if (options.threads() > 0) {

@@ -4,6 +4,7 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.eval.CausalLm;
 import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
@@ -16,11 +17,14 @@ import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Session;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.OptionalDouble;
 import java.util.Random;
+import java.util.Set;
 
 /**
  * Compares the emitted file with the full-size model in which the removed units are zero, on ONNX Runtime with graph
@@ -126,9 +130,9 @@ public final class Verifier {
         List<ValueInfo> inputs = full.graph().inputs().stream()
                 .filter(input -> !full.graph().initializers().containsKey(input.name()))
                 .toList();
-        Model model = full.withGraph(full.graph()
+        Model model = weightsFirst(full.withGraph(full.graph()
                 .withInitializers(read)
-                .withInterface(inputs, full.graph().outputs()));
+                .withInterface(inputs, full.graph().outputs())));
         Map<String, HostTensor> weights = new LinkedHashMap<>();
         model.graph().initializers().forEach((name, tensor) -> {
             if (isSupplied(tensor)) {
@@ -139,6 +143,27 @@ public final class Verifier {
             }
         });
         return runtime.open(ModelWriter.skeleton(model, Verifier::isSupplied), weights, false);
+    }
+
+    /**
+     * The model with everything that is computed from weights alone at the front. The runtime orders nodes by a search
+     * from the outputs that follows the input of highest position first: with weights at the back it would widen and mask
+     * all of them before the first layer runs, and hold them together.
+     */
+    private static Model weightsFirst(Model model) {
+        Set<String> ready = new HashSet<>(model.graph().initializers().keySet());
+        List<Node> first = new ArrayList<>();
+        List<Node> later = new ArrayList<>();
+        for (Node node : model.graph().nodes()) {
+            if (!node.inputs().isEmpty() && ready.containsAll(node.inputs())) {
+                first.add(node);
+                ready.addAll(node.outputs());
+            } else {
+                later.add(node);
+            }
+        }
+        first.addAll(later);
+        return model.withGraph(model.graph().withNodes(first));
     }
 
     private static boolean isSupplied(Tensor tensor) {
