@@ -112,7 +112,7 @@ public final class OnnxRuntime implements AutoCloseable {
      *
      * @param model a {@code ModelProto} of less than 2 GiB
      * @param initializers by name, for initializers of the main graph whose {@code data_location} is EXTERNAL in the
-     *     model; whatever file they name is not looked at, and they need not name one. Direct buffers (memory-mapped
+     *     model; the file that they name is not looked at and need not exist. Direct buffers (memory-mapped
      *     files too) are used in place on the CPU, so the caller must not change them while the session lives; buffers
      *     that are not aligned to their element size are copied.
      * @param optimize whether the runtime may fuse and fold; without, what runs is the graph as written
@@ -154,8 +154,9 @@ public final class OnnxRuntime implements AutoCloseable {
     /**
      * Gives the weights to a session twice, since each of the two ways does half of the work: as external initializers
      * shape inference and constant folding can read them, but alone these are copied when the session is made; as shared
-     * initializers the kernels use them in place, but alone folding looks for the file. The kernels' own packed copies of
-     * weights are switched off for the same reason: a model that only just fits would not fit twice.
+     * initializers the kernels use them in place, but alone folding looks for the file. Where nothing is folded, the
+     * second way alone does. The kernels' own packed copies of weights are switched off for the same reason: a model that
+     * only just fits would not fit twice.
      */
     private static void supply(SessionOptions target, Map<String, OnnxTensorLike> weights, boolean optimize)
             throws OrtException {

@@ -7,6 +7,7 @@ import ai.onnx.proto.OnnxMl.GraphProto;
 import ai.onnx.proto.OnnxMl.ModelProto;
 import ai.onnx.proto.OnnxMl.NodeProto;
 import ai.onnx.proto.OnnxMl.OperatorSetIdProto;
+import ai.onnx.proto.OnnxMl.StringStringEntryProto;
 import ai.onnx.proto.OnnxMl.TensorProto;
 import ai.onnx.proto.OnnxMl.TensorShapeProto;
 import ai.onnx.proto.OnnxMl.TypeProto;
@@ -133,7 +134,9 @@ class OnnxRuntimeTest {
                 long[] shape =
                         tensor.getDimsList().stream().mapToLong(Long::longValue).toArray();
                 weights.put(tensor.getName(), new HostTensor(DType.of(tensor.getDataType()), shape, mapped));
-                tensor.clearRawData().setDataLocation(TensorProto.DataLocation.EXTERNAL);
+                tensor.clearRawData()
+                        .setDataLocation(TensorProto.DataLocation.EXTERNAL)
+                        .addExternalData(nowhere());
             }
         }
         return weights;
@@ -216,6 +219,13 @@ class OnnxRuntimeTest {
                 .hasMessageContaining("FLOAT[2] takes 8 bytes, found 4");
     }
 
+    private static StringStringEntryProto nowhere() {
+        return StringStringEntryProto.newBuilder()
+                .setKey("location")
+                .setValue("no-such-file")
+                .build();
+    }
+
     /** {@code o = w[i]} with the weight outside the model, in a file that is not named. */
     private static ModelProto gather(DType dtype, long size) {
         TensorProto weight = TensorProto.newBuilder()
@@ -223,6 +233,7 @@ class OnnxRuntimeTest {
                 .setDataType(dtype.code())
                 .addDims(size)
                 .setDataLocation(TensorProto.DataLocation.EXTERNAL)
+                .addExternalData(nowhere())
                 .build();
         GraphProto.Builder graph = GraphProto.newBuilder()
                 .addInitializer(weight)
