@@ -1,5 +1,6 @@
 package io.onnxprune.cli;
 
+import io.onnxprune.diag.UsageException;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
@@ -28,6 +29,7 @@ import picocli.CommandLine.Spec;
 @Command(
         name = "eval",
         mixinStandardHelpOptions = true,
+        versionProvider = Main.Version.class,
         description = "Measures perplexity on token data, and prefill and decode speed.")
 final class EvalCommand implements Callable<Integer> {
     @Spec
@@ -71,10 +73,15 @@ final class EvalCommand implements Callable<Integer> {
     public Integer call() {
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
-        List<Path> models = new ArrayList<>(List.of(model));
-        if (against != null) {
-            models.add(against);
+        checkLengths();
+        Map<Path, ModelFolder> models = new LinkedHashMap<>();
+        Inputs inputs = Inputs.of(data, tokenizer);
+        for (Path path : against == null ? List.of(model) : List.of(model, against)) {
+            ModelFolder folder = ModelFolder.of(path);
+            models.put(path, folder);
+            inputs = inputs.with(folder);
         }
+        output.check(inputs);
         EvalOptions options = new EvalOptions(
                 data,
                 Optional.ofNullable(tokenizer),
@@ -84,8 +91,9 @@ final class EvalCommand implements Callable<Integer> {
                 "model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">weight bytes");
         List<Map<String, Object>> results = new ArrayList<>();
         try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
-            for (Path path : models) {
-                ModelFolder folder = ModelFolder.of(path);
+            for (Map.Entry<Path, ModelFolder> entry : models.entrySet()) {
+                Path path = entry.getKey();
+                ModelFolder folder = entry.getValue();
                 Evaluation found = Evaluator.evaluate(ort, folder.model(), options, console);
                 long bytes = ModelWriter.bytes(ModelReader.read(folder.model()).graph());
                 results.add(json(path, found, bytes));
@@ -106,6 +114,16 @@ final class EvalCommand implements Callable<Integer> {
         }
         output.writeJson(json);
         return 0;
+    }
+
+    private void checkLengths() {
+        if (sequenceLength != null && sequenceLength < 2) {
+            throw new UsageException(
+                    "--seq-len takes 2 or more, since a prediction takes two tokens, not " + sequenceLength);
+        }
+        if (prompt < 0) {
+            throw new UsageException("--prompt takes a number of tokens, or 0 to leave speed out, not " + prompt);
+        }
     }
 
     private static String number(OptionalDouble value, String format) {

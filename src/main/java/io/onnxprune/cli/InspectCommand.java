@@ -1,14 +1,17 @@
 package io.onnxprune.cli;
 
 import io.onnxprune.compiler.AnalysedModel;
+import io.onnxprune.diag.Nearest;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.DimensionAnalysis.Member;
+import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
+import io.onnxprune.plan.Depth;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Path;
@@ -16,6 +19,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Callable;
@@ -30,6 +34,7 @@ import picocli.CommandLine.Spec;
 @Command(
         name = "inspect",
         mixinStandardHelpOptions = true,
+        versionProvider = Main.Version.class,
         description = "Shows what can be pruned in a model, what cannot, and which node stopped it.")
 final class InspectCommand implements Callable<Integer> {
     private static final int EVIDENCE = 12;
@@ -60,15 +65,18 @@ final class InspectCommand implements Callable<Integer> {
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
         ModelFolder folder = ModelFolder.of(path);
+        output.check(Inputs.of(folder));
         try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
             AnalysedModel model = AnalysedModel.load(folder.model(), ort, console);
             Structure structure = model.structure();
+            ParameterCount count = ParameterCount.of(structure);
             if (explain != null) {
                 console.print(explanation(structure));
+                output.writeJson(json(structure, count));
                 return 0;
             }
-            ParameterCount count = ParameterCount.of(structure);
             console.print(String.format(
+                    Locale.ROOT,
                     "%s: %,d parameters, %,d bytes, %d layers (%d residual blocks), opset %d",
                     folder.model(),
                     count.whole().parameters(),
@@ -106,7 +114,17 @@ final class InspectCommand implements Callable<Integer> {
             }
         }
         for (int i = 0; i < structure.stream().layers(); i++) {
-            table.row("layers[" + i + "]", "whole layer", i, 1, count.layer(i).parameters(), "");
+            table.row("layers." + i, "whole layer", i, 1, count.layer(i).parameters(), "");
+        }
+        for (int[] copies : Depth.blocks(structure)) {
+            Block block = structure.stream().blocks().get(copies[0]);
+            table.row(
+                    "blocks." + copies[0],
+                    block.attention() ? "attention block" : "feed-forward block",
+                    block.layer(),
+                    1,
+                    count.blocks(copies).parameters(),
+                    "");
         }
         return table;
     }
@@ -160,7 +178,7 @@ final class InspectCommand implements Callable<Integer> {
         }
         if (found.isEmpty()) {
             throw new UserException("there is no initializer, value or node named \"" + explain + "\" in " + path
-                    + " with dimensions to explain; run inspect --groups for the names");
+                    + " with dimensions to explain" + Nearest.suggestion(explain, names(structure)));
         }
         StringBuilder text = new StringBuilder();
         Set<Dim.Atom> seen = new LinkedHashSet<>();
@@ -193,6 +211,21 @@ final class InspectCommand implements Callable<Integer> {
         if (nodes.size() > EVIDENCE) {
             text.append("    and at ").append(nodes.size() - EVIDENCE).append(" more\n");
         }
+    }
+
+    /** Everything that can be explained, by name. */
+    private static Set<String> names(Structure structure) {
+        Set<String> names = new LinkedHashSet<>();
+        structure
+                .analysis()
+                .constantUses()
+                .keySet()
+                .forEach(use -> names.add(use.op().input(use.input()).name()));
+        values(structure).stream()
+                .filter(value -> structure.analysis().dims(value) != null)
+                .forEach(value -> names.add(value.name()));
+        names.remove("");
+        return names;
     }
 
     private static List<Value> values(Structure structure) {

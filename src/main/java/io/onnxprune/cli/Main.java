@@ -7,7 +7,6 @@ import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 import picocli.CommandLine;
 import picocli.CommandLine.ParameterException;
-import picocli.CommandLine.UnmatchedArgumentException;
 
 /**
  * Entry point. Exit code 0 when the work is done, 1 when it failed, 2 for a wrong command line or recipe; a failure is
@@ -28,39 +27,39 @@ public final class Main {
 
     /** Runs the command line and returns the exit code. */
     static int run(PrintWriter out, PrintWriter err, String... arguments) {
-        CommandLine line = new CommandLine(new PruneCommand())
-                .addSubcommand(new InspectCommand())
-                .addSubcommand(new EvalCommand())
+        CommandLine line = commandLine()
                 .setOut(out)
                 .setErr(err)
                 .setParameterExceptionHandler(Main::wrongUsage)
-                .setExecutionExceptionHandler((failure, command, parsed) ->
-                        failed(failure, command, Arrays.asList(arguments).contains("--verbose")));
-        return line.execute(arguments);
+                .setExecutionExceptionHandler((failure, command, parsed) -> failed(failure, err, arguments));
+        try {
+            return line.execute(arguments);
+        } catch (OutOfMemoryError | StackOverflowError e) {
+            return failed(e, err, arguments);
+        }
+    }
+
+    /** The commands and their options. */
+    static CommandLine commandLine() {
+        return new CommandLine(new PruneCommand())
+                .addSubcommand(new InspectCommand())
+                .addSubcommand(new EvalCommand());
     }
 
     private static int wrongUsage(ParameterException failure, String[] arguments) {
-        PrintWriter err = failure.getCommandLine().getErr();
-        err.println(
-                "error: " + failure.getMessage().lines().findFirst().orElse("wrong command line") + suggestion(failure)
-                        + " (see " + failure.getCommandLine().getCommandSpec().qualifiedName() + " --help)");
+        CommandLine command = failure.getCommandLine();
+        command.getErr()
+                .println("error: " + UsageMessage.of(failure, arguments) + " (see "
+                        + command.getCommandSpec().qualifiedName() + " --help)");
         return USAGE;
     }
 
-    private static String suggestion(ParameterException failure) {
-        if (failure instanceof UnmatchedArgumentException unmatched && unmatched.isUnknownOption()) {
-            return unmatched.getSuggestions().stream()
-                    .findFirst()
-                    .map(nearest -> "; did you mean " + nearest + "?")
-                    .orElse("");
-        }
-        return "";
-    }
-
-    private static int failed(Exception failure, CommandLine command, boolean verbose) {
-        PrintWriter err = command.getErr();
+    private static int failed(Throwable failure, PrintWriter err, String... arguments) {
+        boolean verbose = Arrays.asList(arguments).contains("--verbose");
         if (failure instanceof UserException) {
             err.println("error: " + failure.getMessage());
+        } else if (failure instanceof OutOfMemoryError) {
+            err.println("error: out of memory; give the virtual machine more, as with ONNX_PRUNE_JAVA_OPTS=-Xmx8g");
         } else {
             err.println("error: internal failure (" + failure + "); run again with --verbose and report it");
         }

@@ -2,6 +2,7 @@ package io.onnxprune.cli;
 
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.SerializationFeature;
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
 import java.io.PrintWriter;
@@ -31,6 +32,11 @@ final class OutputArguments {
         return new Console(out, err, level, terminal);
     }
 
+    /** Checks, before any work, that {@code --json} can be written. */
+    void check(Inputs inputs) {
+        inputs.checkWritable("--json", json);
+    }
+
     /** Writes {@code content} where {@code --json} says, if it was given. */
     void writeJson(Object content) {
         if (json == null) {
@@ -42,7 +48,7 @@ final class OutputArguments {
                     .writeValueAsBytes(content);
             Files.write(json, text);
         } catch (IOException e) {
-            throw new UserException("cannot write " + json + ": " + e.getMessage(), e);
+            throw new UserException("cannot write " + json + ": " + FileFailure.reason(e), e);
         }
     }
 }

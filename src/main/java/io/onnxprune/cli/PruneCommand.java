@@ -23,6 +23,7 @@ import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
+import picocli.CommandLine.ParseResult;
 import picocli.CommandLine.Spec;
 
 /** {@code onnx-prune MODEL -o OUT}: writes a smaller model. */
@@ -37,6 +38,21 @@ import picocli.CommandLine.Spec;
             "Exit codes: 0 done, 1 failed, 2 wrong command line or recipe."
         })
 final class PruneCommand implements Callable<Integer> {
+    /** Options about the making of a plan. */
+    private static final List<String> PLANNING = List.of(
+            "--ratio",
+            "--params",
+            "--size",
+            "--prune",
+            "--method",
+            "--scope",
+            "--layout",
+            "--round-to",
+            "--round-heads",
+            "--protect",
+            "--skip-first",
+            "--skip-last");
+
     @Spec
     private CommandSpec spec;
 
@@ -146,8 +162,12 @@ final class PruneCommand implements Callable<Integer> {
         }
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
+        checkCombination();
         Recipe recipe = recipe();
         ModelFolder input = ModelFolder.of(model);
+        Inputs inputs = Inputs.of(plan, recipeFile, calibration, tokenizer).with(input);
+        output.check(inputs);
+        inputs.checkWritable("--plan-out", planOut);
         Optional<OutputTarget> target = dryRun ? Optional.empty() : Optional.of(OutputTarget.of(input, out));
         Budget budget = budget(recipe, input, console);
         PruneJob job = new PruneJob(
@@ -175,6 +195,20 @@ final class PruneCommand implements Callable<Integer> {
         return 0;
     }
 
+    /** Refuses what would have no effect, so that nobody believes that it had one. */
+    private void checkCombination() {
+        ParseResult given = spec.commandLine().getParseResult();
+        if (plan != null) {
+            PLANNING.stream().filter(given::hasMatchedOption).findFirst().ifPresent(option -> {
+                throw new UsageException(
+                        "--plan says already what to keep, so " + option + " has no effect; leave it out");
+            });
+        }
+        if (tokenizer != null && calibration == null) {
+            throw new UsageException("--tokenizer is for the text of --calibration FILE, which was not given");
+        }
+    }
+
     private Recipe recipe() {
         if (method != null && recipeFile != null) {
             throw new UsageException("--method and --recipe both name a recipe; give one of them");
@@ -197,7 +231,12 @@ final class PruneCommand implements Callable<Integer> {
     }
 
     private static Recipe with(Recipe recipe, String key, String value) {
-        return value == null ? recipe : recipe.with(PassKind.ALLOCATE, key, value);
+        try {
+            return value == null ? recipe : recipe.with(PassKind.ALLOCATE, key, value);
+        } catch (UsageException e) {
+            // The sentence starts with the key, which is the option without its dashes.
+            throw new UsageException("--" + e.getMessage());
+        }
     }
 
     private Budget budget(Recipe recipe, ModelFolder input, Console console) {

@@ -3,6 +3,7 @@ package io.onnxprune.cli;
 import io.onnxprune.compiler.PruneReport;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.eval.Evaluation;
+import io.onnxprune.plan.Budget;
 import io.onnxprune.verify.Verifier.Verification;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -27,12 +28,7 @@ final class PruneSummary {
         Table dimensions = dimensions(report);
         console.print(dimensions.isEmpty() ? "nothing was removed" : dimensions.toString());
         console.print("");
-        report.ratioRequested()
-                .ifPresent(asked -> console.print(String.format(
-                        Locale.ROOT,
-                        "asked to remove %.2f %%, removed %.2f %%",
-                        100 * asked,
-                        100 * report.ratioAchieved())));
+        report.requested().ifPresent(asked -> console.print(achieved(asked, report)));
         report.verification().ifPresent(found -> console.print(verification(found)));
         console.print(report.passes().stream()
                 .filter(pass -> pass.seconds() >= 0.05)
@@ -44,6 +40,23 @@ final class PruneSummary {
         report.emission()
                 .ifPresent(found -> console.print(String.format(
                         Locale.ROOT, "wrote %s (%,d bytes)", found.files().get(0), found.modelBytes())));
+    }
+
+    /** What was asked for beside what came of it, both in what the target counts. */
+    private static String achieved(Budget asked, PruneReport report) {
+        if (asked.goal() == Budget.Goal.RATIO) {
+            return String.format(
+                    Locale.ROOT,
+                    "asked to remove %.2f %% of the parameters, removed %.2f %%",
+                    100 * asked.amount(),
+                    100 * report.ratioAchieved());
+        }
+        return String.format(
+                Locale.ROOT,
+                "asked for %,.0f %s, %,d are left",
+                asked.amount(),
+                asked.unit(),
+                asked.measure(report.after()));
     }
 
     private static void row(Table table, String name, long before, long after) {
@@ -89,12 +102,16 @@ final class PruneSummary {
         }
         Table table = new Table("kept", "by layer");
         byRole.forEach((title, dimensions) -> {
-            boolean changed = dimensions.stream().anyMatch(dimension -> report.kept(dimension) < dimension.size());
+            // Of what went with its layer or block the rows below tell.
+            boolean changed = dimensions.stream()
+                    .mapToInt(report::kept)
+                    .anyMatch(kept -> kept > 0 && kept < dimensions.get(0).size());
             if (changed) {
                 table.row(
                         title,
                         dimensions.stream()
-                                .map(dimension -> Integer.toString(report.kept(dimension)))
+                                .map(dimension ->
+                                        report.kept(dimension) == 0 ? "-" : Integer.toString(report.kept(dimension)))
                                 .collect(Collectors.joining(" ")));
             }
         });

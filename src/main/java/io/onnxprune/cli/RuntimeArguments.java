@@ -1,5 +1,6 @@
 package io.onnxprune.cli;
 
+import io.onnxprune.diag.UsageException;
 import io.onnxprune.runtime.RuntimeOptions;
 import java.nio.file.Path;
 import java.util.Locale;
@@ -33,6 +34,12 @@ final class RuntimeArguments {
     private Path library;
 
     RuntimeOptions options() {
+        if (threads < 0 || device < 0) {
+            throw new UsageException(
+                    threads < 0
+                            ? "--threads takes 1 or more, or 0 for all cores, not " + threads
+                            : "--device takes the number of a GPU, 0 or more, not " + device);
+        }
         return new RuntimeOptions(
                 RuntimeOptions.Provider.valueOf(provider.name().toUpperCase(Locale.ROOT)),
                 device,

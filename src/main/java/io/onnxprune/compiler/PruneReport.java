@@ -4,6 +4,7 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.Emitter;
 import io.onnxprune.eval.Evaluation;
+import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.verify.Verifier.Verification;
@@ -13,13 +14,15 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
+import java.util.Set;
 
 /**
  * What a run did.
  *
  * @param before size of the whole model
  * @param after size of the result
- * @param ratioRequested share of parameters that was asked to go; empty where a plan was given
+ * @param gone names of the dimensions that went with their block or layer
+ * @param requested what was asked for; empty where a plan was given
  * @param emission what was written; empty for a dry run
  * @param verification empty if it was switched off, or for a dry run
  * @param evaluationBefore empty without calibration data
@@ -29,7 +32,8 @@ public record PruneReport(
         Plan plan,
         ParameterCount.Size before,
         ParameterCount.Size after,
-        OptionalDouble ratioRequested,
+        Set<String> gone,
+        Optional<Budget> requested,
         Optional<Emitter.Emission> emission,
         Optional<Verification> verification,
         Optional<Evaluation> evaluationBefore,
@@ -45,13 +49,15 @@ public record PruneReport(
         return before.parameters() == 0 ? 0 : 1 - (double) after.parameters() / before.parameters();
     }
 
-    /** How many units of a dimension are left; 0 if its layer went as a whole. */
+    /** The share of the parameters, or for a target in bytes of the bytes, that was asked to go. */
+    public OptionalDouble ratioRequested() {
+        return requested.map(budget -> OptionalDouble.of(budget.ratio(before))).orElse(OptionalDouble.empty());
+    }
+
+    /** How many units of a dimension are left; 0 if its block or layer went as a whole. */
     public int kept(Dimension dimension) {
-        boolean layerGone = plan.layers() != null
-                && dimension.layer() >= 0
-                && java.util.Arrays.binarySearch(plan.layers(), dimension.layer()) < 0;
         int[] kept = plan.keep().get(dimension.name());
-        return layerGone ? 0 : kept == null ? dimension.size() : kept.length;
+        return gone.contains(dimension.name()) ? 0 : kept == null ? dimension.size() : kept.length;
     }
 
     /** The layers that are left. */
@@ -66,7 +72,7 @@ public record PruneReport(
         json.put("parameters_after", after.parameters());
         json.put("bytes_before", before.bytes());
         json.put("bytes_after", after.bytes());
-        json.put("ratio_requested", orNull(ratioRequested));
+        json.put("ratio_requested", orNull(ratioRequested()));
         json.put("ratio_achieved", ratioAchieved());
         json.put("layers_before", structure.stream().layers());
         json.put("layers_after", layersKept());

@@ -1,6 +1,7 @@
 package io.onnxprune.compiler;
 
 import io.onnxprune.compiler.PruneReport.PassTime;
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
@@ -36,7 +37,6 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.OptionalDouble;
 import java.util.function.Supplier;
 
 /** Runs the passes of a recipe over a model: from the file to a plan, a smaller file, and the proof that they agree. */
@@ -99,7 +99,8 @@ public final class Pruner {
                 plan,
                 count.whole(),
                 count.under(plan),
-                requested(count),
+                count.gone(plan),
+                job.plan().isPresent() ? Optional.empty() : Optional.of(job.budget()),
                 emission,
                 verification,
                 before,
@@ -122,19 +123,6 @@ public final class Pruner {
                 timed("score", () -> PlanPasses.importance(score, job.threads()).score(structure, log));
         return timed("allocate", () -> Allocation.of(structure, scores, job.budget(), hash, log))
                 .plan();
-    }
-
-    private OptionalDouble requested(ParameterCount count) {
-        if (job.plan().isPresent()) {
-            return OptionalDouble.empty();
-        }
-        double amount = job.budget().amount();
-        return OptionalDouble.of(
-                switch (job.budget().goal()) {
-                    case RATIO -> amount;
-                    case PARAMETERS -> 1 - amount / count.whole().parameters();
-                    case BYTES -> 1 - amount / count.whole().bytes();
-                });
     }
 
     private Map<Value, Tensor> updates(Structure structure, Plan plan) {
@@ -164,7 +152,7 @@ public final class Pruner {
             Files.createDirectories(job.dumpIr().get());
             Files.writeString(file, GraphPrinter.print(model));
         } catch (IOException e) {
-            throw new UserException("cannot write " + file + ": " + e.getMessage(), e);
+            throw new UserException("cannot write " + file + ": " + FileFailure.reason(e), e);
         }
     }
 

@@ -1,5 +1,6 @@
 package io.onnxprune.emit;
 
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
@@ -182,7 +183,7 @@ public final class Emitter {
         try {
             return Files.getFileStore(existing).getUsableSpace();
         } catch (IOException e) {
-            throw new UserException("cannot read " + existing + ": " + OutputTarget.reason(e), e);
+            throw new UserException("cannot read " + existing + ": " + FileFailure.reason(e), e);
         }
     }
 }

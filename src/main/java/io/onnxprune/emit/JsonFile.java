@@ -13,6 +13,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.cfg.JsonNodeFeature;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
@@ -49,7 +50,7 @@ record JsonFile(ObjectNode root, String text) {
         } catch (JsonProcessingException | java.nio.charset.CharacterCodingException e) {
             return Optional.empty();
         } catch (IOException e) {
-            throw new UserException("cannot read " + file + ": " + OutputTarget.reason(e), e);
+            throw new UserException("cannot read " + file + ": " + FileFailure.reason(e), e);
         }
     }
 

@@ -1,5 +1,6 @@
 package io.onnxprune.emit;
 
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.Bytes;
@@ -110,7 +111,7 @@ public final class ModelFolder {
         try {
             return Files.size(file);
         } catch (IOException e) {
-            throw new UserException("cannot read " + file + ": " + OutputTarget.reason(e), e);
+            throw new UserException("cannot read " + file + ": " + FileFailure.reason(e), e);
         }
     }
 
@@ -160,7 +161,7 @@ public final class ModelFolder {
         try (Stream<Path> files = Files.list(folder)) {
             return files.filter(Files::isRegularFile).sorted().toList();
         } catch (IOException e) {
-            throw new UserException("cannot list folder " + folder + ": " + e.getMessage(), e);
+            throw new UserException("cannot list folder " + folder + ": " + FileFailure.reason(e), e);
         }
     }
 

@@ -1,8 +1,8 @@
 package io.onnxprune.emit;
 
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
-import java.nio.file.AccessDeniedException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Locale;
@@ -68,14 +68,6 @@ public final class OutputTarget {
         return found;
     }
 
-    /** What an exception of the file system means, in words. */
-    static String reason(IOException e) {
-        if (e instanceof AccessDeniedException) {
-            return "permission denied";
-        }
-        return e.getMessage() == null ? e.getClass().getSimpleName() : e.getMessage();
-    }
-
     /** Tries it: permission bits do not tell everything (read-only mounts, quotas, root). */
     private static void checkWritable(Path folder, Path out) {
         if (!Files.isDirectory(folder)) {
@@ -94,7 +86,7 @@ public final class OutputTarget {
         try {
             return Files.exists(first) && Files.isSameFile(first, second);
         } catch (IOException e) {
-            throw new UserException("cannot read " + first + ": " + reason(e), e);
+            throw new UserException("cannot read " + first + ": " + FileFailure.reason(e), e);
         }
     }
 }

@@ -1,5 +1,6 @@
 package io.onnxprune.emit;
 
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -103,7 +104,7 @@ final class Staging implements AutoCloseable {
     }
 
     private static UserException failure(Path target, IOException e) {
-        return new UserException("cannot write " + target + ": " + OutputTarget.reason(e) + "; nothing was written", e);
+        return new UserException("cannot write " + target + ": " + FileFailure.reason(e) + "; nothing was written", e);
     }
 
     /** The topmost folder that has to be made for {@code folder}, or null. */

@@ -159,7 +159,7 @@ public final class CausalLm implements AutoCloseable {
         HostTensor result = outputs.tensor(graph.logits().name());
         if (result.shape()[1] != tokens[0].length) {
             throw new UserException(
-                    "The model gives logits for %d of %d positions; export it with logits for all of them."
+                    "the model gives logits for %d of %d positions; export it with logits for all of them"
                             .formatted(result.shape()[1], tokens[0].length));
         }
         return result;
@@ -235,7 +235,7 @@ public final class CausalLm implements AutoCloseable {
             }
         }
         throw new UserException(
-                "The cache input %s leaves an extent open, and none up to %d runs; the first failure was: %s"
+                "the cache input %s leaves an extent open, and none up to %d runs; the first failure was: %s"
                         .formatted(open.input().name(), LARGEST_HEAD_SIZE, failure.getMessage()),
                 failure);
     }

@@ -58,7 +58,7 @@ public final class Evaluator {
         try {
             return Optional.of(Latency.measure(model, length, log));
         } catch (UserException e) {
-            log.warn("Speed was not measured, since the model does not run on a prompt of %d tokens: %s"
+            log.warn("speed was not measured, since the model does not run on a prompt of %d tokens: %s"
                     .formatted(length, e.getMessage()));
             return Optional.empty();
         }

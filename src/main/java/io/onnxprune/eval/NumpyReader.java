@@ -72,7 +72,7 @@ final class NumpyReader {
 
     private static UserException unreadable(Path file, String why) {
         return new UserException(
-                "The data file %s is no NumPy array of tokens that can be read: %s; save int64 rows with numpy.save."
+                "the data file %s is no NumPy array of tokens that can be read: %s; save int64 rows with numpy.save"
                         .formatted(file, why));
     }
 }

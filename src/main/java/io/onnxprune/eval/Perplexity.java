@@ -55,8 +55,8 @@ public record Perplexity(double perplexity, double nll, long tokens) {
         double nll = sum / count;
         if (!Double.isFinite(nll)) {
             throw new UserException(
-                    "The model's logits are not finite numbers on this data; its weights or its precision"
-                            + " overflow, so try it in float32.");
+                    "the model's logits are not finite numbers on this data; its weights or its precision"
+                            + " overflow, so try it in float32");
         }
         return new Perplexity(Math.exp(nll), nll, count);
     }

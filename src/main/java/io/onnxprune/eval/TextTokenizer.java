@@ -36,8 +36,8 @@ final class TextTokenizer implements AutoCloseable {
      */
     TextTokenizer(Path file) {
         if (!Files.isRegularFile(file)) {
-            throw new UserException("The tokenizer " + file + " does not exist; give the tokenizer.json that the model"
-                    + " was exported with.");
+            throw new UserException("the tokenizer " + file + " does not exist; give the tokenizer.json that the model"
+                    + " was exported with");
         }
         // Data is cut into windows later, so the tokenizer must neither cut nor fill up.
         Map<String, String> options =
@@ -46,7 +46,7 @@ final class TextTokenizer implements AutoCloseable {
             tokenizer = HuggingFaceTokenizer.newInstance(in, options);
         } catch (IOException | RuntimeException | LinkageError e) {
             throw new UserException(
-                    "The tokenizer %s cannot be read (%s); give the tokenizer.json that the model was exported with."
+                    "the tokenizer %s cannot be read (%s); give the tokenizer.json that the model was exported with"
                             .formatted(file, firstLine(e)),
                     e);
         }

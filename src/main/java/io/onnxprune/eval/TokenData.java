@@ -5,6 +5,7 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import java.io.BufferedReader;
 import java.io.IOException;
@@ -44,22 +45,22 @@ public record TokenData(Path source, List<long[]> rows) {
      */
     public static TokenData read(Path file, Optional<Path> tokenizer, OptionalInt sequenceLength) {
         if (sequenceLength.isPresent() && sequenceLength.getAsInt() < 2) {
-            throw new UserException("A sequence length of %d is too short; a prediction takes at least 2 tokens."
+            throw new UserException("a sequence length of %d is too short; a prediction takes at least 2 tokens"
                     .formatted(sequenceLength.getAsInt()));
         }
         if (!Files.isRegularFile(file)) {
-            throw new UserException("The data file " + file + " does not exist; give a file of tokens or text.");
+            throw new UserException("the data file " + file + " does not exist; give a file of tokens or text");
         }
         try {
             if (Files.size(file) == 0) {
-                throw new UserException("The data file " + file + " is empty; give a file of tokens or text.");
+                throw new UserException("the data file " + file + " is empty; give a file of tokens or text");
             }
             Rows rows = readRows(file, tokenizer);
             return new TokenData(file, rows.cut(file, sequenceLength));
         } catch (CharacterCodingException e) {
-            throw new UserException("The data file " + file + " is not UTF-8 text; convert it.", e);
+            throw new UserException("the data file " + file + " is not UTF-8 text; convert it", e);
         } catch (IOException e) {
-            throw new UserException("The data file %s cannot be read: %s.".formatted(file, e.getMessage()), e);
+            throw new UserException("the data file %s cannot be read: %s".formatted(file, FileFailure.reason(e)), e);
         }
     }
 
@@ -78,7 +79,7 @@ public record TokenData(Path source, List<long[]> rows) {
             }
             default ->
                 throw new UserException(
-                        "The data file %s is of no known kind; use .jsonl, .txt or .npy.".formatted(file));
+                        "the data file %s is of no known kind; use .jsonl, .txt or .npy".formatted(file));
         };
     }
 
@@ -103,7 +104,7 @@ public record TokenData(Path source, List<long[]> rows) {
             node = JSON.readTree(line);
         } catch (JsonProcessingException e) {
             throw new UserException(
-                    "Line %d of %s is not valid JSON (%s); write one JSON object on each line."
+                    "line %d of %s is not valid JSON (%s); write one JSON object on each line"
                             .formatted(number, file, e.getOriginalMessage()),
                     e);
         }
@@ -112,7 +113,7 @@ public record TokenData(Path source, List<long[]> rows) {
             long[] row = new long[ids.size()];
             for (int i = 0; i < row.length; i++) {
                 if (!ids.get(i).isIntegralNumber()) {
-                    throw new UserException("Line %d of %s has an input_ids entry that is not an integer: %s."
+                    throw new UserException("line %d of %s has an input_ids entry that is not an integer: %s"
                             .formatted(number, file, ids.get(i)));
                 }
                 row[i] = ids.get(i).asLong();
@@ -121,7 +122,7 @@ public record TokenData(Path source, List<long[]> rows) {
         } else if (node.path("text").isTextual()) {
             rows.running.add(text.encode(node.path("text").asText()));
         } else {
-            throw new UserException("Line %d of %s has neither input_ids (a list of integers) nor text (a string)."
+            throw new UserException("line %d of %s has neither input_ids (a list of integers) nor text (a string)"
                     .formatted(number, file));
         }
     }
@@ -137,7 +138,7 @@ public record TokenData(Path source, List<long[]> rows) {
             for (long id : row) {
                 if (id < 0 || id >= vocabulary) {
                     throw new UserException(
-                            "Token id %d in %s is outside the model's vocabulary of %d; the tokenizer does not match this model, so use the tokenizer.json that it was exported with."
+                            "token id %d in %s is outside the model's vocabulary of %d; the tokenizer does not match this model, so use the tokenizer.json that it was exported with"
                                     .formatted(id, source, vocabulary));
                 }
             }
@@ -166,7 +167,7 @@ public record TokenData(Path source, List<long[]> rows) {
             }
             windows(joined, sequenceLength.orElse(TEXT_WINDOW), result);
             if (result.isEmpty()) {
-                throw new UserException("No row of %s has 2 tokens; a prediction takes at least 2.".formatted(file));
+                throw new UserException("no row of %s has 2 tokens; a prediction takes at least 2".formatted(file));
             }
             return List.copyOf(result);
         }
@@ -198,7 +199,7 @@ public record TokenData(Path source, List<long[]> rows) {
         long[] encode(String text) {
             if (tokenizer == null) {
                 tokenizer = new TextTokenizer(file.orElseThrow(() -> new UserException(
-                        "The data file %s has text, and there is no tokenizer; put tokenizer.json beside the model or give --tokenizer FILE."
+                        "the data file %s has text, and there is no tokenizer; put tokenizer.json beside the model or give --tokenizer FILE"
                                 .formatted(data))));
             }
             return tokenizer.encode(text);

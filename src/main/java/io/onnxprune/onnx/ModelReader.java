@@ -13,6 +13,7 @@ import com.google.protobuf.ByteString;
 import com.google.protobuf.CodedInputStream;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.UnsafeByteOperations;
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.Bytes;
@@ -104,7 +105,7 @@ public final class ModelReader {
                             + "); export or download it again",
                     e);
         } catch (IOException e) {
-            throw new UserException("cannot read " + file + ": " + e.getMessage(), e);
+            throw new UserException("cannot read " + file + ": " + FileFailure.reason(e), e);
         }
     }
 

@@ -13,6 +13,7 @@ import ai.onnx.proto.OnnxMl.ValueInfoProto;
 import com.google.protobuf.ByteString;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.UnsafeByteOperations;
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
@@ -76,7 +77,7 @@ public final class ModelWriter {
             }
             Files.move(temporary, target, java.nio.file.StandardCopyOption.REPLACE_EXISTING);
         } catch (IOException e) {
-            throw new UserException("cannot write " + file + ": " + reason(e) + "; nothing was written", e);
+            throw new UserException("cannot write " + file + ": " + FileFailure.reason(e) + "; nothing was written", e);
         } finally {
             deleteQuietly(temporary);
             deleteQuietly(temporaryData);
@@ -122,16 +123,6 @@ public final class ModelWriter {
             }
         }
         return total;
-    }
-
-    private static String reason(IOException e) {
-        if (e instanceof java.nio.file.AccessDeniedException) {
-            return "permission denied";
-        }
-        if (e instanceof java.nio.file.FileAlreadyExistsException || e instanceof java.nio.file.NotDirectoryException) {
-            return "its folder is not a directory";
-        }
-        return e.getMessage();
     }
 
     private static void deleteQuietly(Path path) {

@@ -34,7 +34,8 @@ final class Allocator {
         long whole = budget.measure(count.whole());
         if (target > whole) {
             throw new UserException(String.format(
-                    "the model already has only %,d %s, fewer than the %,.0f asked for", whole, budget.unit(), target));
+                    "the model already has only %,d %s, fewer than the %,.0f asked for; ask for less",
+                    whole, budget.unit(), target));
         }
         if (target == whole) {
             return new Allocation(Plan.keepAll(model), count.whole(), count.whole());

@@ -97,13 +97,18 @@ public record Budget(
         return goal == Goal.BYTES ? "bytes" : "parameters";
     }
 
+    /** The target as the share of {@code whole} to remove, counted in what the target counts. */
+    public double ratio(ParameterCount.Size whole) {
+        return goal == Goal.RATIO ? amount : 1 - amount / measure(whole);
+    }
+
     /** What of {@code size} the target counts. */
-    long measure(ParameterCount.Size size) {
+    public long measure(ParameterCount.Size size) {
         return goal == Goal.BYTES ? size.bytes() : size.parameters();
     }
 
     /** The unit of {@link #measure}, for messages. */
-    String unit() {
+    public String unit() {
         return what(goal);
     }
 

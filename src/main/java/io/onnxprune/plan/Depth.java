@@ -15,11 +15,11 @@ import java.util.stream.IntStream;
  * {@link ResidualStream#blocks()}. A model with branches (one decoder with a cache, one without) has every block twice;
  * both copies go together.
  */
-final class Depth {
+public final class Depth {
     private Depth() {}
 
     /** The blocks of each layer. */
-    static List<int[]> layers(Structure structure) {
+    public static List<int[]> layers(Structure structure) {
         List<Block> blocks = structure.stream().blocks();
         return IntStream.range(0, structure.stream().layers())
                 .mapToObj(layer -> IntStream.range(0, blocks.size())
@@ -29,7 +29,7 @@ final class Depth {
     }
 
     /** Each block with its copies in other branches, in order of the first of them. */
-    static List<int[]> blocks(Structure structure) {
+    public static List<int[]> blocks(Structure structure) {
         List<Block> blocks = structure.stream().blocks();
         Map<List<Branch>, List<Integer>> byBranch = new LinkedHashMap<>();
         for (int index = 0; index < blocks.size(); index++) {

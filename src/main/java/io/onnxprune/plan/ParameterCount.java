@@ -2,6 +2,7 @@ package io.onnxprune.plan;
 
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
@@ -13,6 +14,7 @@ import java.util.ArrayList;
 import java.util.BitSet;
 import java.util.HashMap;
 import java.util.HashSet;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -94,15 +96,32 @@ public final class ParameterCount {
                 running.keep(dimension, kept.length);
             }
         }
-        BitSet removed = new BitSet();
-        for (int index = 0; index < structure.stream().blocks().size(); index++) {
-            removed.set(
-                    index,
-                    plan.removesBlock(
-                            index, structure.stream().blocks().get(index).layer()));
-        }
-        running.remove(removed);
+        running.remove(blocksWithout(plan));
         return running.size();
+    }
+
+    /** The names of the dimensions of which nothing is left under {@code plan}, since their blocks go as a whole. */
+    public Set<String> gone(Plan plan) {
+        Running running = start();
+        running.remove(blocksWithout(plan));
+        Set<String> gone = new LinkedHashSet<>();
+        for (Dimension dimension : structure.dimensions()) {
+            List<Dimension> alone = List.of(dimension);
+            boolean counted = start().lossOf(alone, 0).bytes() > 0;
+            if (counted && running.lossOf(alone, 0).bytes() == 0) {
+                gone.add(dimension.name());
+            }
+        }
+        return gone;
+    }
+
+    private BitSet blocksWithout(Plan plan) {
+        List<Block> blocks = structure.stream().blocks();
+        BitSet removed = new BitSet();
+        for (int index = 0; index < blocks.size(); index++) {
+            removed.set(index, plan.removesBlock(index, blocks.get(index).layer()));
+        }
+        return removed;
     }
 
     /** What goes with one unit of {@code dimension} while everything else is whole. */
@@ -112,11 +131,9 @@ public final class ParameterCount {
         return whole.minus(running.size());
     }
 
-    /** What goes with residual block {@code index} of the stream alone. */
-    public Size block(int index) {
-        BitSet removed = new BitSet();
-        removed.set(index);
-        return removed(removed);
+    /** What goes with the residual blocks of the stream at {@code indices} alone. */
+    public Size blocks(int... indices) {
+        return removed(bits(indices));
     }
 
     /** What goes with all residual blocks of layer {@code index}. */

@@ -7,6 +7,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Nearest;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dimension;
@@ -53,7 +54,7 @@ public final class PlanFile {
             }
             return HexFormat.of().formatHex(digest.digest());
         } catch (IOException e) {
-            throw new UserException("cannot read " + model + ": " + e.getMessage(), e);
+            throw new UserException("cannot read " + model + ": " + FileFailure.reason(e), e);
         } catch (NoSuchAlgorithmException e) {
             throw new IllegalStateException("every Java platform has SHA-256", e);
         }
@@ -93,7 +94,8 @@ public final class PlanFile {
             Files.writeString(temporary, JSON.writer(printer).writeValueAsString(root) + "\n");
             Files.move(temporary, file, StandardCopyOption.REPLACE_EXISTING);
         } catch (IOException e) {
-            throw new UserException("cannot write the plan " + file + ": " + e.getMessage(), e);
+            temporary.toFile().delete();
+            throw new UserException("cannot write the plan " + file + ": " + FileFailure.reason(e), e);
         }
     }
 
@@ -144,7 +146,7 @@ public final class PlanFile {
                             + e.getLocation().getColumnNr() + ": " + e.getOriginalMessage(),
                     e);
         } catch (IOException e) {
-            throw new UserException("cannot read the plan " + file + ": " + e.getMessage(), e);
+            throw new UserException("cannot read the plan " + file + ": " + FileFailure.reason(e), e);
         }
     }
 

@@ -1,5 +1,6 @@
 package io.onnxprune.recipe;
 
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
@@ -35,7 +36,7 @@ public record Recipe(String name, String description, List<Pass> passes) {
         try {
             return new RecipeReader(file.toString()).read(Files.readString(file));
         } catch (IOException e) {
-            throw new UserException("cannot read the recipe " + file + ": " + e.getMessage(), e);
+            throw new UserException("cannot read the recipe " + file + ": " + FileFailure.reason(e), e);
         }
     }
 
@@ -54,7 +55,7 @@ public record Recipe(String name, String description, List<Pass> passes) {
             return new RecipeReader(FOLDER + name + SUFFIX)
                     .read(new String(input.readAllBytes(), StandardCharsets.UTF_8));
         } catch (IOException e) {
-            throw new UserException("cannot read the bundled recipe " + name + ": " + e.getMessage(), e);
+            throw new UserException("cannot read the bundled recipe " + name + ": " + FileFailure.reason(e), e);
         }
     }
 

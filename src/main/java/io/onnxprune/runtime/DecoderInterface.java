@@ -88,8 +88,8 @@ public final class DecoderInterface {
                 .findFirst();
         if (named.isEmpty() && candidates.size() != 1) {
             throw new UserException(
-                    "The model has no output that can be told to be the logits (a float tensor of batch,"
-                            + " sequence and vocabulary); export it as a causal language model.");
+                    "the model has no output that can be told to be the logits (a float tensor of batch,"
+                            + " sequence and vocabulary); export it as a causal language model");
         }
         return named.orElseGet(() -> candidates.get(0));
     }
@@ -105,8 +105,8 @@ public final class DecoderInterface {
                 .findFirst();
         if (named.isEmpty() && candidates.size() != 1) {
             throw new UserException(
-                    "The model has no input that can be told to be the tokens (int64 or int32 of batch and"
-                            + " sequence); export it as a causal language model.");
+                    "the model has no input that can be told to be the tokens (int64 or int32 of batch and"
+                            + " sequence); export it as a causal language model");
         }
         return named.orElseGet(() -> candidates.get(0));
     }
@@ -144,7 +144,7 @@ public final class DecoderInterface {
             return Role.ZEROS; // One segment; and no limit on the positions that get logits.
         }
         throw new UserException(
-                "The model's input %s (%s%s) is none that a decoder is driven by; export the model with the standard inputs."
+                "the model's input %s (%s%s) is none that a decoder is driven by; export the model with the standard inputs"
                         .formatted(input.name(), input.dtype(), Arrays.toString(input.shape())));
     }
 
@@ -158,7 +158,7 @@ public final class DecoderInterface {
         boolean named = states.stream().allMatch(state -> byStem.containsKey(stem(state)));
         if (!named && states.size() != candidates.size()) {
             throw new UserException(
-                    "The model has %d cache inputs and %d cache outputs, which cannot be paired; export it with one output for each."
+                    "the model has %d cache inputs and %d cache outputs, which cannot be paired; export it with one output for each"
                             .formatted(states.size(), candidates.size()));
         }
         for (int i = 0; i < states.size(); i++) {
@@ -189,7 +189,7 @@ public final class DecoderInterface {
         }
         if (past < 0) {
             throw new UserException(
-                    "The cache input %s has no axis that grows with the sequence; export it with a dynamic past length."
+                    "the cache input %s has no axis that grows with the sequence; export it with a dynamic past length"
                             .formatted(input.name()));
         }
         return new Cache(input, output.name(), batch, past);

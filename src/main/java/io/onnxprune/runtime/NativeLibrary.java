@@ -54,7 +54,7 @@ final class NativeLibrary {
         if (chosen != null) {
             if (!chosen.library.equals(options.library()) || (wantsCuda && !chosen.cuda)) {
                 throw new UserException("Another ONNX Runtime library is loaded in this process already; start a new"
-                        + " process to use " + (wantsCuda ? "CUDA" : "a different library") + ".");
+                        + " process to use " + (wantsCuda ? "CUDA" : "a different library"));
             }
             return;
         }
@@ -98,8 +98,8 @@ final class NativeLibrary {
             if (resource(OWN + CUDA) != null) {
                 return true; // Microsoft's GPU jar: its own loader knows what to do.
             }
-            throw new UserException("The CUDA provider's library " + CUDA + " is not on the class path; add"
-                    + " org.bytedeco:onnxruntime with the classifier linux-x86_64-gpu, or use the CPU provider.");
+            throw new UserException("the CUDA provider's library " + CUDA + " is not on the class path; add"
+                    + " org.bytedeco:onnxruntime with the classifier linux-x86_64-gpu, or use the CPU provider");
         }
         boolean plain = !wantsCuda && resource(PRESETS + "/" + CORE + ".1") != null;
         String folder = PRESETS + (plain ? "/" : "-gpu/");
@@ -148,7 +148,7 @@ final class NativeLibrary {
             return folder;
         } catch (IOException e) {
             throw new UserException(
-                    "The native ONNX Runtime cannot be unpacked to %s (%s); make room there or set XDG_CACHE_HOME to a folder that can be written."
+                    "the native ONNX Runtime cannot be unpacked to %s (%s); make room there or set XDG_CACHE_HOME to a folder that can be written"
                             .formatted(folder, e.getMessage()),
                     e);
         }
@@ -170,7 +170,7 @@ final class NativeLibrary {
     private static Path link(Path library) {
         if (!Files.isRegularFile(library)) {
             throw new UserException(
-                    "The ONNX Runtime library " + library + " does not exist; give the path of a libonnxruntime.so.");
+                    "the ONNX Runtime library " + library + " does not exist; give the path of a libonnxruntime.so");
         }
         try {
             Path folder = Files.createTempDirectory("onnx-prune-runtime");
@@ -190,7 +190,7 @@ final class NativeLibrary {
             return folder;
         } catch (IOException e) {
             throw new UserException(
-                    "The ONNX Runtime library %s cannot be linked into a temporary folder: %s."
+                    "the ONNX Runtime library %s cannot be linked into a temporary folder: %s"
                             .formatted(library, e.getMessage()),
                     e);
         }

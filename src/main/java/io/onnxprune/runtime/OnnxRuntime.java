@@ -48,12 +48,12 @@ public final class OnnxRuntime implements AutoCloseable {
         try {
             environment = OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL, "onnx-prune");
         } catch (LinkageError | IllegalStateException | NullPointerException e) {
-            throw new UserException("The native ONNX Runtime cannot be loaded: %s.".formatted(rootReason(e)), e);
+            throw new UserException("the native ONNX Runtime cannot be loaded: %s".formatted(rootReason(e)), e);
         }
         if (options.provider() == RuntimeOptions.Provider.CUDA
                 && !OrtEnvironment.getAvailableProviders().contains(OrtProvider.CUDA)) {
-            throw new UserException("The ONNX Runtime library that was loaded is built without CUDA; use one with CUDA"
-                    + " or the CPU provider.");
+            throw new UserException("the ONNX Runtime library that was loaded is built without CUDA; use one with CUDA"
+                    + " or the CPU provider");
         }
         return new OnnxRuntime(environment, options);
     }
@@ -102,7 +102,7 @@ public final class OnnxRuntime implements AutoCloseable {
      */
     public Session open(Path model, boolean optimize) {
         if (!Files.isRegularFile(model)) {
-            throw new UserException("The model file " + model + " does not exist; give the path of an ONNX model.");
+            throw new UserException("the model file " + model + " does not exist; give the path of an ONNX model");
         }
         return create(model.toString(), Map.of(), optimize, o -> environment.createSession(model.toString(), o));
     }
@@ -201,7 +201,7 @@ public final class OnnxRuntime implements AutoCloseable {
             target.addCUDA(cuda);
         } catch (OrtException e) {
             throw new UserException(
-                    "CUDA device %d cannot be used: %s; install the CUDA and cuDNN versions that this ONNX Runtime was built for, or use the CPU provider."
+                    "CUDA device %d cannot be used: %s; install the CUDA and cuDNN versions that this ONNX Runtime was built for, or use the CPU provider"
                             .formatted(options.device(), shorten(e.getMessage())),
                     e);
         }
@@ -214,15 +214,14 @@ public final class OnnxRuntime implements AutoCloseable {
     /** A view of {@code tensor} for the runtime; must be closed, and the tensor must stay reachable until then. */
     OnnxTensor toOnnx(String name, HostTensor tensor) {
         if (!accepts(tensor.dtype())) {
-            throw new UserException(
-                    "ONNX Runtime's Java API cannot take the tensor %s of type %s; keep it in the model."
-                            .formatted(name, tensor.dtype()));
+            throw new UserException("ONNX Runtime's Java API cannot take the tensor %s of type %s; keep it in the model"
+                    .formatted(name, tensor.dtype()));
         }
         ByteBuffer bytes = tensor.bytes();
         if (bytes.remaining() > MAX_TENSOR_BYTES) {
-            throw new UserException("The tensor %s has %d bytes, more than a Java buffer can hand over; keep it in the"
+            throw new UserException("the tensor %s has %d bytes, more than a Java buffer can hand over; keep it in the"
                             .formatted(name, bytes.remaining())
-                    + " model's external data.");
+                    + " model's external data");
         }
         if (!bytes.isDirect() || bytes.alignmentOffset(0, tensor.dtype().bits() / 8) != 0) {
             // Vectorised kernels take for granted that elements are aligned, and crash where they are not.

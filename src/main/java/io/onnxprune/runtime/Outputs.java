@@ -54,11 +54,11 @@ public final class Outputs implements AutoCloseable {
         DType dtype = dtype(tensor.getInfo());
         long[] shape = tensor.getInfo().getShape();
         if (dtype.bits() < 8) {
-            throw new UserException("The output %s is of type %s and cannot be read.".formatted(name, dtype));
+            throw new UserException("the output %s is of type %s and cannot be read".formatted(name, dtype));
         }
         if (dtype.bytes(HostTensor.elements(shape)) > Integer.MAX_VALUE - 64L) {
             throw new UserException(
-                    "The output %s has 2 GiB or more, which Java cannot read; run smaller batches.".formatted(name));
+                    "the output %s has 2 GiB or more, which Java cannot read; run smaller batches".formatted(name));
         }
         ByteBuffer bytes = tensor.getByteBuffer();
         return new HostTensor(dtype, shape, bytes);
@@ -68,7 +68,7 @@ public final class Outputs implements AutoCloseable {
         if (result.get(name).orElse(null) instanceof OnnxTensor tensor) {
             return tensor;
         }
-        throw new UserException("The output " + name + " was not computed or is not a tensor.");
+        throw new UserException("the output " + name + " was not computed or is not a tensor");
     }
 
     @Override

@@ -51,10 +51,10 @@ class TokenDataTest {
     @Test
     void badFilesAreRefusedInOneSentence() {
         assertRefused("a.jsonl", "", "is empty");
-        assertRefused("a.jsonl", "{\"input_ids\":[1]}\n", "No row", "2 tokens");
-        assertRefused("a.jsonl", "{\"input_ids\":[1,2]}\n{\"input_ids\":[1,\n", "Line 2", "not valid JSON");
-        assertRefused("a.jsonl", "{\"input_ids\":[1,2.5]}\n", "Line 1", "2.5");
-        assertRefused("a.jsonl", "{\"ids\":[1,2]}\n", "Line 1", "neither");
+        assertRefused("a.jsonl", "{\"input_ids\":[1]}\n", "no row", "2 tokens");
+        assertRefused("a.jsonl", "{\"input_ids\":[1,2]}\n{\"input_ids\":[1,\n", "line 2", "not valid JSON");
+        assertRefused("a.jsonl", "{\"input_ids\":[1,2.5]}\n", "line 1", "2.5");
+        assertRefused("a.jsonl", "{\"ids\":[1,2]}\n", "line 1", "neither");
         assertRefused("a.jsonl", "{\"text\":\"Once\"}\n", "--tokenizer");
         assertRefused("a.txt", "Once upon", "--tokenizer");
         assertRefused("a.bin", "Once upon", "no known kind", ".jsonl");
@@ -81,7 +81,7 @@ class TokenDataTest {
         data.requireVocabulary(512);
         assertThatThrownBy(() -> data.requireVocabulary(320))
                 .isInstanceOf(UserException.class)
-                .hasMessageContaining("Token id 511")
+                .hasMessageContaining("token id 511")
                 .hasMessageContaining("vocabulary of 320")
                 .hasMessageContaining("tokenizer does not match");
     }

@@ -103,8 +103,8 @@ class ParameterCountTest {
         long attention = 4 * 128 * 128 + 128;
         long forward = 3 * 128 * 344 + 128;
 
-        assertThat(count.block(0).parameters()).isEqualTo(attention);
-        assertThat(count.block(1).parameters()).isEqualTo(forward);
+        assertThat(count.blocks(0).parameters()).isEqualTo(attention);
+        assertThat(count.blocks(1).parameters()).isEqualTo(forward);
         assertThat(count.layer(3).parameters()).isEqualTo(attention + forward);
         Plan plan = new Plan("", Map.of(), new int[] {0, 2, 4}, null);
         assertThat(count.whole().parameters() - count.under(plan).parameters()).isEqualTo(3 * (attention + forward));
@@ -128,7 +128,7 @@ class ParameterCountTest {
         List<int[]> blocks = Depth.blocks(structure);
 
         assertThat(blocks).hasSize(4).allSatisfy(copies -> assertThat(copies).hasSize(2));
-        assertThat(count.block(blocks.get(0)[0]).parameters()).isZero();
+        assertThat(count.blocks(blocks.get(0)[0]).parameters()).isZero();
         Plan plan = new Plan("", Map.of(), null, without(8, blocks.get(0)));
         assertThat(count.whole().parameters() - count.under(plan).parameters()).isGreaterThan(10000);
     }

@@ -1,0 +1,85 @@
+package io.onnxprune.cli;
+
+import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.emit.ModelFolder;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Objects;
+
+/** The files that a command reads, none of which an option may overwrite. */
+final class Inputs {
+    private final List<Path> files;
+
+    private Inputs(List<Path> files) {
+        this.files = files;
+    }
+
+    /** The files that options named; null where one was not given. */
+    static Inputs of(Path... files) {
+        return new Inputs(Arrays.stream(files).filter(Objects::nonNull).toList());
+    }
+
+    static Inputs of(ModelFolder model) {
+        return of().with(model);
+    }
+
+    /** These and a model with what serves it. */
+    Inputs with(ModelFolder model) {
+        List<Path> more = new ArrayList<>(files);
+        more.add(model.model());
+        more.addAll(model.companions());
+        return new Inputs(more);
+    }
+
+    /**
+     * Checks, before any work, that a JSON file can be written.
+     *
+     * @param option that names it
+     * @param file null if the option was not given
+     * @throws UserException if it cannot, or if that would overwrite an input or a file that is no JSON
+     */
+    void checkWritable(String option, Path file) {
+        if (file == null) {
+            return;
+        }
+        Path folder = file.toAbsolutePath().getParent();
+        if (Files.isDirectory(file)) {
+            throw new UserException(option + ' ' + file + " is a folder; name a file");
+        }
+        if (folder == null || !Files.isDirectory(folder)) {
+            throw new UserException(option + ' ' + file + " cannot be written: there is no folder " + folder);
+        }
+        if (!Files.isWritable(Files.exists(file) ? file : folder)) {
+            throw new UserException(option + ' ' + file + " cannot be written: permission denied");
+        }
+        if (files.stream().anyMatch(input -> isSame(input, file))) {
+            throw new UserException(option + ' ' + file + " would overwrite an input; give another name");
+        }
+        if (Files.isRegularFile(file) && !isJson(file)) {
+            throw new UserException(option + ' ' + file + " would overwrite a file that is no JSON; give another name");
+        }
+    }
+
+    private static boolean isSame(Path input, Path file) {
+        try {
+            return Files.exists(input) && Files.exists(file) && Files.isSameFile(input, file);
+        } catch (IOException e) {
+            return false;
+        }
+    }
+
+    private static boolean isJson(Path file) {
+        try (InputStream content = Files.newInputStream(file)) {
+            int first = content.read();
+            return first < 0 || first == '{';
+        } catch (IOException e) {
+            throw new UserException("cannot read " + file + ": " + FileFailure.reason(e), e);
+        }
+    }
+}
