@@ -4,6 +4,7 @@ import io.onnxprune.compiler.PruneJob;
 import io.onnxprune.compiler.PruneReport;
 import io.onnxprune.compiler.Pruner;
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
 import io.onnxprune.eval.EvalOptions;
@@ -13,6 +14,7 @@ import io.onnxprune.recipe.PassKind;
 import io.onnxprune.recipe.PlanPasses;
 import io.onnxprune.recipe.Recipe;
 import io.onnxprune.runtime.OnnxRuntime;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Optional;
@@ -168,6 +170,9 @@ final class PruneCommand implements Callable<Integer> {
         Inputs inputs = Inputs.of(plan, recipeFile, calibration, tokenizer).with(input);
         output.check(inputs);
         inputs.checkWritable("--plan-out", planOut);
+        if (dumpIr != null && Files.exists(dumpIr) && !Files.isDirectory(dumpIr)) {
+            throw new UserException("--dump-ir " + dumpIr + " is a file; name a folder");
+        }
         Optional<OutputTarget> target = dryRun ? Optional.empty() : Optional.of(OutputTarget.of(input, out));
         Budget budget = budget(recipe, input, console);
         PruneJob job = new PruneJob(

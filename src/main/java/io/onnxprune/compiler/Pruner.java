@@ -169,6 +169,10 @@ public final class Pruner {
         });
         Verification found =
                 timed("verify", () -> Verifier.compare(structure, plan, updates, file, runtime, job.seed()));
+        if (!Double.isFinite(found.scale())) {
+            throw new UserException("the logits of the model are not finite numbers, so the result cannot be compared:"
+                    + " weights hold NaN or infinite values, or overflow; repair them, or add --no-verify");
+        }
         double tolerance = verify.number("tolerance");
         if (!(found.relative() <= tolerance)) {
             throw new UserException(String.format(

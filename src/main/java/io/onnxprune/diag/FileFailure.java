@@ -20,7 +20,7 @@ public final class FileFailure {
             return "no such file or folder";
         }
         if (failure instanceof NotDirectoryException || failure instanceof FileAlreadyExistsException) {
-            return "its folder is not a folder but a file";
+            return "a file is in the place of its folder";
         }
         String reason = failure instanceof FileSystemException named ? named.getReason() : failure.getMessage();
         return reason == null ? failure.getClass().getSimpleName() : reason;

@@ -27,6 +27,7 @@ import java.io.IOException;
 import java.nio.MappedByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
@@ -61,7 +62,8 @@ public final class ModelReader {
         ModelProto proto = parse();
         if (!proto.hasGraph()
                 || proto.getGraph().getNodeCount() == 0 && proto.getGraph().getOutputCount() == 0) {
-            throw new UserException(file + " is not an ONNX model: it holds no graph");
+            throw new UserException(
+                    file + " is not an ONNX model: it holds no graph; give the .onnx file that an exporter wrote");
         }
         Map<String, Long> opsets = new LinkedHashMap<>();
         for (OperatorSetIdProto opset : proto.getOpsetImportList()) {
@@ -229,8 +231,8 @@ public final class ModelReader {
         }
         String location = entries.getOrDefault("location", "");
         Path folder = file.toAbsolutePath().getParent().normalize();
-        Path data = folder.resolve(location).normalize();
-        if (location.isEmpty() || Path.of(location).isAbsolute() || !data.startsWith(folder)) {
+        Path data = inside(folder, location);
+        if (data == null) {
             throw new UserException(where + " of " + file + " keeps its data in \"" + location
                     + "\", which is not inside the model's folder; refused, move the data beside the model");
         }
@@ -254,11 +256,26 @@ public final class ModelReader {
             throw new UserException(where + " of " + file + " declares " + length + " bytes of external data where its"
                     + " shape needs " + expected + "; the model is damaged");
         }
-        if (offset < 0 || offset + length > fileSize) {
+        if (offset < 0) {
+            throw new UserException(where + " of " + file + " has an external data offset below zero: " + offset
+                    + "; the model is damaged");
+        }
+        if (offset + length > fileSize) {
             throw new UserException("the external data file " + data + " is too short (" + fileSize + " bytes) for "
                     + where + ", which needs bytes " + offset + " to " + (offset + length) + "; download it again");
         }
         return Bytes.of(data, offset, length);
+    }
+
+    /** The file of {@code folder} or below that {@code location} names, or null if it names none there. */
+    private static Path inside(Path folder, String location) {
+        try {
+            Path data = folder.resolve(location).normalize();
+            boolean inside = data.startsWith(folder) && !data.equals(folder);
+            return inside && !Path.of(location).isAbsolute() ? data : null;
+        } catch (InvalidPathException e) {
+            return null;
+        }
     }
 
     private long number(Map<String, String> entries, String key, long missing, String where) {

@@ -53,7 +53,7 @@ final class NativeLibrary {
         boolean wantsCuda = options.provider() == RuntimeOptions.Provider.CUDA;
         if (chosen != null) {
             if (!chosen.library.equals(options.library()) || (wantsCuda && !chosen.cuda)) {
-                throw new UserException("Another ONNX Runtime library is loaded in this process already; start a new"
+                throw new UserException("another ONNX Runtime library is loaded in this process already; start a new"
                         + " process to use " + (wantsCuda ? "CUDA" : "a different library"));
             }
             return;

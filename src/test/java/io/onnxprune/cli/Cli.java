@@ -1,0 +1,73 @@
+package io.onnxprune.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.io.IOException;
+import java.io.PrintWriter;
+import java.io.StringWriter;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.Map;
+import java.util.TreeMap;
+import java.util.stream.Stream;
+
+/** Runs the command line in this process. */
+final class Cli {
+    private Cli() {}
+
+    /** What a run left behind: its exit code and its two streams. */
+    record Run(int code, String out, String err) {
+        Run succeeded() {
+            assertThat(code).as(err).isZero();
+            return this;
+        }
+
+        /** Checks that the run failed with one sentence that holds all of {@code parts}. */
+        void failed(int expected, String... parts) {
+            assertThat(code).as(err).isEqualTo(expected);
+            assertThat(out).isEmpty();
+            assertThat(err.lines().filter(line -> line.startsWith("error: "))).hasSize(1);
+            assertThat(err.lines().reduce("", (line, next) -> next))
+                    .startsWith("error: ")
+                    .contains(parts);
+            assertThat(err).doesNotContain("internal failure").doesNotContain("\tat ");
+        }
+    }
+
+    static Run run(Object... arguments) {
+        StringWriter out = new StringWriter();
+        StringWriter err = new StringWriter();
+        int code = Main.run(
+                new PrintWriter(out, true),
+                new PrintWriter(err, true),
+                Arrays.stream(arguments).map(String::valueOf).toArray(String[]::new));
+        return new Run(code, out.toString(), err.toString());
+    }
+
+    static Path testModel(String name) {
+        return Path.of("testmodels", name, "model.onnx");
+    }
+
+    /** Copies the files of a folder into a new one. */
+    static void copy(Path from, Path to) throws IOException {
+        Files.createDirectories(to);
+        try (Stream<Path> files = Files.list(from)) {
+            for (Path file : files.toList()) {
+                Files.copy(file, to.resolve(file.getFileName()));
+            }
+        }
+    }
+
+    /** Every file below {@code root} with a sum of its content. */
+    static Map<String, Integer> contents(Path root) throws IOException {
+        Map<String, Integer> found = new TreeMap<>();
+        try (Stream<Path> files = Files.walk(root)) {
+            for (Path file : files.toList()) {
+                boolean regular = Files.isRegularFile(file);
+                found.put(root.relativize(file).toString(), regular ? Arrays.hashCode(Files.readAllBytes(file)) : 0);
+            }
+        }
+        return found;
+    }
+}
