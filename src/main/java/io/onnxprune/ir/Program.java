@@ -238,7 +238,7 @@ public final class Program {
         while (!waiting.isEmpty()) {
             List<Node> later = new ArrayList<>();
             for (Node node : waiting) {
-                if (defined.containsAll(node.inputs())) {
+                if (defined.containsAll(node.inputs()) && defined.containsAll(captures(node))) {
                     sorted.add(node);
                     defined.addAll(node.outputs());
                 } else {
