@@ -3,6 +3,7 @@ package io.onnxprune.plan;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import io.onnxprune.TestModels;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;

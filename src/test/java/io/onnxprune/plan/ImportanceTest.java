@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
+import io.onnxprune.TestModels;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;

@@ -2,6 +2,7 @@ package io.onnxprune.plan;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import io.onnxprune.TestModels;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;

@@ -1,0 +1,86 @@
+package io.onnxprune;
+
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.DimensionAnalysis;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.dims.Trace;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.RuntimeOptions;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeSet;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.stream.Stream;
+
+/** The committed models and, where they are there, the larger collection beside the project. */
+public final class TestModels {
+    /** Many more exports; a checkout need not have them. */
+    private static final Path COLLECTION = Path.of("..", "shared", "models");
+
+    private static final Path FOLDER = Path.of("testmodels");
+    private static final Map<String, Structure> STRUCTURES = new ConcurrentHashMap<>();
+    private static final OnnxRuntime RUNTIME = OnnxRuntime.open(RuntimeOptions.cpu());
+
+    private TestModels() {}
+
+    /** The committed models. */
+    public static List<String> names() {
+        return folders(FOLDER);
+    }
+
+    /**
+     * The committed models and those of the collection. Where that is absent its own name stands in for its models, and
+     * {@link #file} skips the test.
+     */
+    public static List<String> allNames() {
+        TreeSet<String> names = new TreeSet<>(names());
+        names.addAll(Files.isDirectory(COLLECTION) ? folders(COLLECTION) : List.of(COLLECTION.toString()));
+        return List.copyOf(names);
+    }
+
+    private static List<String> folders(Path parent) {
+        try (Stream<Path> folders = Files.list(parent)) {
+            return folders.filter(Files::isDirectory)
+                    .map(folder -> folder.getFileName().toString())
+                    .sorted()
+                    .toList();
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /** The file of a model; the test is skipped if it is one of the collection, and that is not there. */
+    public static Path file(String name) {
+        Path committed = FOLDER.resolve(name).resolve("model.onnx");
+        if (Files.exists(committed)) {
+            return committed;
+        }
+        Path file = COLLECTION.resolve(name).resolve("model.onnx");
+        assumeTrue(Files.exists(file), () -> file + " is not there");
+        return file;
+    }
+
+    public static OnnxRuntime runtime() {
+        return RUNTIME;
+    }
+
+    /** The structure of a model, found once. */
+    public static Structure structure(String name) {
+        Path file = file(name);
+        return STRUCTURES.computeIfAbsent(name, key -> structure(ModelReader.read(file)));
+    }
+
+    public static Structure structure(Model model) {
+        Program program = Program.of(model);
+        return Structure.of(DimensionAnalysis.of(program, Trace.of(program, RUNTIME, Log.NONE)));
+    }
+}

@@ -1,0 +1,86 @@
+package io.onnxprune.dims;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.onnx.ModelReader;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+
+/** An operator that the tool has no rule for protects what it touches, and nothing else. */
+class UnknownOperatorTest {
+    private static final String MODEL = "llama-gqa-b";
+    private static final String REASON = "operator without a rule at node \"strange\" (com.microsoft.Trilu)";
+
+    @Test
+    void theChannelsThatItTouchesArePinnedWithItsName() {
+        Structure before = TestModels.structure(MODEL);
+        Dim.Atom channels = named(before, "ffn.1").atom();
+        String activation = before.analysis().program().ops().stream()
+                .filter(op -> op.node().is("Sigmoid"))
+                .filter(op -> before.analysis().dims(op.output(0))[2].atoms().contains(channels))
+                .findFirst()
+                .orElseThrow()
+                .output(0)
+                .name();
+        Structure after = TestModels.structure(withStrangeNodeAfter(activation));
+
+        assertThat(named(after, "ffn.1").pin()).isEqualTo(REASON);
+        assertThat(after.dimensions()).zipSatisfy(before.dimensions(), (found, expected) -> {
+            assertThat(found.name()).isEqualTo(expected.name());
+            assertThat(found.size()).isEqualTo(expected.size());
+            assertThat(found.pin()).isEqualTo(found.name().equals("ffn.1") ? REASON : expected.pin());
+        });
+    }
+
+    @Test
+    void onTheResidualStreamItPinsTheWidthButNoChannels() {
+        Structure before = TestModels.structure(MODEL);
+        String sum = before.stream().blocks().get(1).add().output(0).name();
+        Structure after = TestModels.structure(withStrangeNodeAfter(sum));
+
+        assertThat(after.dimensions().stream().filter(dimension -> dimension.role() == Role.HIDDEN))
+                .isNotEmpty()
+                .allSatisfy(hidden -> assertThat(hidden.pin()).isEqualTo(REASON));
+        // No weight as wide as the stream is left prunable under another role.
+        assertThat(after.dimensions().stream().filter(dimension -> dimension.size() == 64))
+                .noneMatch(Dimension::isPrunable);
+        assertThat(after.dimensions().stream().filter(dimension -> dimension.size() == 96))
+                .hasSize(3)
+                .allMatch(dimension -> dimension.role() == Role.FFN && dimension.isPrunable());
+    }
+
+    private static Dimension named(Structure structure, String name) {
+        return structure.dimensions().stream()
+                .filter(dimension -> dimension.name().equals(name))
+                .findFirst()
+                .orElseThrow();
+    }
+
+    /** Every reader of {@code value} reads it through an operator of ONNX Runtime that the tool does not know. */
+    private static Model withStrangeNodeAfter(String value) {
+        Model model = ModelReader.read(TestModels.file(MODEL));
+        List<Node> nodes = new ArrayList<>();
+        for (Node node : model.graph().nodes()) {
+            nodes.add(node.withInputs(node.inputs().stream()
+                    .map(input -> input.equals(value) ? "strange_out" : input)
+                    .toList()));
+            if (node.outputs().contains(value)) {
+                List<String> outputs = List.of("strange_out");
+                nodes.add(
+                        new Node("strange", "com.microsoft", "Trilu", List.of(value), outputs, Map.of(), new byte[0]));
+            }
+        }
+        Graph graph = model.graph().withNodes(nodes);
+        Map<String, Long> opsets = new LinkedHashMap<>(model.opsets());
+        opsets.put("com.microsoft", 1L);
+        return new Model(
+                model.irVersion(), opsets, graph, model.metadata(), model.externalData(), model.source(), model.rest());
+    }
+}

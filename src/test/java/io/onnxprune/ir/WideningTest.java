@@ -1,0 +1,62 @@
+package io.onnxprune.ir;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.eval.CausalLm;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.onnx.ModelWriter;
+import java.nio.file.Path;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+class WideningTest {
+    private static final long[][] TOKENS = {{5, 200, 17, 31, 99, 4}};
+
+    @TempDir
+    private Path folder;
+
+    @ParameterizedTest
+    @ValueSource(strings = {"llama-g16-e-fp16", "llama-mha-e-mha16", "stories260k-g-fp16", "stories260k-hd16-e-fp16"})
+    void aWidenedModelComputesTheSameMorePrecisely(String name) {
+        Path half = TestModels.file(name);
+        Model widened = Widening.widen(ModelReader.read(half));
+        assertThat(widened.graph().inputs()).noneMatch(input -> input.dtype() == DType.FLOAT16);
+        Path file = folder.resolve("widened.onnx");
+        ModelWriter.write(widened, file, false);
+
+        float[] expected = logits(half);
+        float[] found = logits(file);
+        double scale = 0;
+        double difference = 0;
+        for (int i = 0; i < expected.length; i++) {
+            scale = Math.max(scale, Math.abs(expected[i]));
+            difference = Math.max(difference, Math.abs(expected[i] - found[i]));
+        }
+        // Eleven bits of mantissa through a few layers; not zero, or nothing was widened.
+        assertThat(difference / scale).isBetween(1e-7, 2e-2);
+    }
+
+    @Test
+    void weightsStayHalf() {
+        Model model = ModelReader.read(TestModels.file("llama-g16-e-fp16"));
+
+        assertThat(Widening.widen(model).graph().initializers())
+                .isEqualTo(model.graph().initializers());
+    }
+
+    @Test
+    void aModelWithoutHalvesStaysAsItIs() {
+        Model model = ModelReader.read(TestModels.file("llama-gqa-b"));
+
+        assertThat(Widening.widen(model)).isSameAs(model);
+    }
+
+    private static float[] logits(Path file) {
+        try (CausalLm decoder = CausalLm.open(TestModels.runtime(), file)) {
+            return decoder.logits(TOKENS).toFloats();
+        }
+    }
+}
