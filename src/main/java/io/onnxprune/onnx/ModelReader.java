@@ -260,9 +260,9 @@ public final class ModelReader {
             throw new UserException(where + " of " + file + " has an external data offset below zero: " + offset
                     + "; the model is damaged");
         }
-        if (offset + length > fileSize) {
+        if (offset > fileSize - length) {
             throw new UserException("the external data file " + data + " is too short (" + fileSize + " bytes) for "
-                    + where + ", which needs bytes " + offset + " to " + (offset + length) + "; download it again");
+                    + where + ", which needs " + length + " bytes from " + offset + " on; download it again");
         }
         return Bytes.of(data, offset, length);
     }
