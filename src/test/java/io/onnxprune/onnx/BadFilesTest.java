@@ -63,7 +63,7 @@ class BadFilesTest {
     @Test
     void aModelWithoutAGraph() throws IOException {
         assertRefused(file(ModelProto.newBuilder().setIrVersion(8).build().toByteArray()))
-                .hasMessageEndingWith("is not an ONNX model: it holds no graph");
+                .hasMessageContaining("is not an ONNX model: it holds no graph");
     }
 
     @Test
@@ -71,7 +71,7 @@ class BadFilesTest {
         assertRefused(file(Protos.model(Protos.graph().clearNode().clearOutput())
                         .build()
                         .toByteArray()))
-                .hasMessageEndingWith("is not an ONNX model: it holds no graph");
+                .hasMessageContaining("is not an ONNX model: it holds no graph");
     }
 
     @Test
@@ -136,7 +136,7 @@ class BadFilesTest {
         assertRefused(withExternal("short.bin", "16", "16"))
                 .hasMessageContaining("short.bin is too short (30 bytes)")
                 .hasMessageContaining("initializer \"w\", which needs 16 bytes from 16 on");
-        assertRefused(withExternal("short.bin", "-4", "16")).hasMessageContaining("is too short");
+        assertRefused(withExternal("short.bin", "-4", "16")).hasMessageContaining("offset below zero: -4");
         assertRefused(withExternal("short.bin", Long.toString(Long.MAX_VALUE - 3), "16"))
                 .hasMessageContaining("is too short");
     }
@@ -215,7 +215,7 @@ class BadFilesTest {
 
         assertThatThrownBy(() -> ModelWriter.write(model, file.resolve("model.onnx"), false))
                 .isInstanceOf(UserException.class)
-                .hasMessageEndingWith("its folder is not a directory; nothing was written")
+                .hasMessageEndingWith("a file is in the place of its folder; nothing was written")
                 .hasMessageNotContaining("\n");
     }
 
