@@ -89,6 +89,8 @@ public abstract sealed class Dim {
 
     /** A variable: the smallest thing that can be pruned. Bound to another dimension once more is known about it. */
     public static final class Atom extends Dim {
+        private static final int MAX_EVIDENCE = 32;
+
         private final int id;
         private final long[] size;
         private Dim binding;
@@ -122,9 +124,19 @@ public abstract sealed class Dim {
             dynamic = true;
         }
 
-        /** The nodes at which this was found to be the same as another dimension. */
+        /** Nodes at which this was found to be the same as another dimension: the first of them. */
         public Set<String> evidence() {
             return evidence;
+        }
+
+        /** Notes what ties this; the residual width is tied at every node, so only so many are kept. */
+        void addEvidence(Iterable<String> nodes) {
+            for (String node : nodes) {
+                if (evidence.size() >= MAX_EVIDENCE) {
+                    return;
+                }
+                evidence.add(node);
+            }
         }
 
         void bind(Dim target) {

@@ -66,8 +66,8 @@ final class Unifier {
             if (atom.pin() != null) {
                 inner.pin(atom.pin());
             }
-            inner.evidence().addAll(atom.evidence());
-            inner.evidence().add(where);
+            inner.addEvidence(atom.evidence());
+            inner.addEvidence(List.of(where));
         }
         if (target instanceof Dim.Atom other && (atom.isDynamic() || other.isDynamic())) {
             other.markDynamic();
@@ -271,7 +271,7 @@ final class Unifier {
         if (whole.pin() != null) {
             part.pin(whole.pin());
         }
-        part.evidence().addAll(whole.evidence());
+        part.addEvidence(whole.evidence());
         return part;
     }
 }
