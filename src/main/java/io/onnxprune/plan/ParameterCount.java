@@ -3,6 +3,7 @@ package io.onnxprune.plan;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.ResidualStream.Block;
+import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
@@ -11,6 +12,7 @@ import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Tensor;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.BitSet;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -21,9 +23,9 @@ import java.util.Set;
 
 /**
  * Parameters and stored bytes of a model as a function of what stays. Parameters are the elements of floating-point
- * constants of rank one and more (single numbers excepted), and of quantised weights, which count what they stand for,
- * not their packed bytes. Bytes are those of every constant. A constant that is read in several places counts once, with
- * the dimensions of the first.
+ * constants of rank one and more (single numbers and tables of rotary angles or masks excepted), and of quantised
+ * weights, which count what they stand for, not their packed bytes. Bytes are those of every constant. A constant that
+ * is read in several places counts once, with the dimensions of the first.
  */
 public final class ParameterCount {
     /** Parameters, and bytes of all constants as stored. */
@@ -197,8 +199,8 @@ public final class ParameterCount {
         constants.add(new Constant(tensor, axes, fixed, parametersPerElement(tensor, use)));
     }
 
-    private static int parametersPerElement(Tensor tensor, Use use) {
-        if (tensor.rank() == 0 || tensor.elements() == 1) {
+    private int parametersPerElement(Tensor tensor, Use use) {
+        if (tensor.rank() == 0 || tensor.elements() == 1 || use != null && isTable(tensor, use)) {
             return 0;
         }
         if (tensor.dtype().isFloat()) {
@@ -215,6 +217,22 @@ public final class ParameterCount {
         // Zero points are integers of the weight's type, but no weights; they come after the scale, or are vectors.
         boolean zeroPoint = use.input() >= 2 && node.op().startsWith("Dequantize");
         return tensor.rank() == 1 || zeroPoint ? 0 : 1;
+    }
+
+    /**
+     * Whether a constant is a table (rotary angles, a mask) and no parameter: none of its axes is a dimension of the
+     * network, and nothing is multiplied by it as by a matrix.
+     */
+    private boolean isTable(Tensor tensor, Use use) {
+        boolean ofNetwork = structure.stream().width().isEmpty()
+                || Arrays.stream(structure.analysis().constantUses().getOrDefault(use, new Dim[0]))
+                        .flatMap(dim -> dim.atoms().stream())
+                        .anyMatch(atom -> structure.role(atom) != Role.OTHER);
+        boolean matrix =
+                Arrays.stream(tensor.shape()).filter(extent -> extent > 1).count() > 1;
+        boolean multiplies = structure.analysis().notes().contractions().stream()
+                .anyMatch(contraction -> contraction.op().equals(use.op()));
+        return !ofNetwork && !(matrix && multiplies);
     }
 
     private void indexCarriers() {
