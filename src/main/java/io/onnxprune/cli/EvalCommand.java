@@ -109,9 +109,7 @@ final class EvalCommand implements Callable<Integer> {
         }
         console.print(table.toString());
         Map<String, Object> json = new LinkedHashMap<>(results.get(0));
-        if (results.size() > 1) {
-            json.put("against", results.get(1));
-        }
+        json.put("against", results.size() > 1 ? results.get(1) : null);
         output.writeJson(json);
         return 0;
     }

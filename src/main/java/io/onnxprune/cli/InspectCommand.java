@@ -82,7 +82,7 @@ final class InspectCommand implements Callable<Integer> {
                     count.whole().parameters(),
                     count.whole().bytes(),
                     structure.stream().layers(),
-                    structure.stream().blocks().size(),
+                    Depth.blocks(structure).size(),
                     model.model().opset()));
             console.print("");
             console.print(prunable(structure, count).toString());
@@ -268,6 +268,17 @@ final class InspectCommand implements Callable<Integer> {
             dimensions.add(entry);
         }
         json.put("dimensions", dimensions);
+        List<Map<String, Object>> blocks = new ArrayList<>();
+        for (int[] copies : Depth.blocks(structure)) {
+            Block block = structure.stream().blocks().get(copies[0]);
+            Map<String, Object> entry = new LinkedHashMap<>();
+            entry.put("name", "blocks." + copies[0]);
+            entry.put("attention", block.attention());
+            entry.put("layer", block.layer());
+            entry.put("parameters", count.blocks(copies).parameters());
+            blocks.add(entry);
+        }
+        json.put("blocks", blocks);
         return json;
     }
 }

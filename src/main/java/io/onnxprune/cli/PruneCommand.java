@@ -9,6 +9,7 @@ import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.PruneSet;
 import io.onnxprune.recipe.Pass;
 import io.onnxprune.recipe.PassKind;
 import io.onnxprune.recipe.PlanPasses;
@@ -16,6 +17,7 @@ import io.onnxprune.recipe.Recipe;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Iterator;
 import java.util.List;
 import java.util.Optional;
 import java.util.OptionalInt;
@@ -40,6 +42,22 @@ import picocli.CommandLine.Spec;
             "Exit codes: 0 done, 1 failed, 2 wrong command line or recipe."
         })
 final class PruneCommand implements Callable<Integer> {
+    /** The values of {@code --method}. */
+    static final class Methods implements Iterable<String> {
+        @Override
+        public Iterator<String> iterator() {
+            return Recipe.bundledNames().iterator();
+        }
+    }
+
+    /** The values of {@code --prune}. */
+    static final class Structures implements Iterable<String> {
+        @Override
+        public Iterator<String> iterator() {
+            return PruneSet.words().iterator();
+        }
+    }
+
     /** Options about the making of a plan. */
     private static final List<String> PLANNING = List.of(
             "--ratio",
@@ -67,7 +85,11 @@ final class PruneCommand implements Callable<Integer> {
             description = "an .onnx file, or a folder that gets everything needed to serve the model")
     private Path out;
 
-    @Option(names = "--method", paramLabel = "NAME", description = "a bundled recipe (default: magnitude)")
+    @Option(
+            names = "--method",
+            paramLabel = "NAME",
+            completionCandidates = Methods.class,
+            description = "a bundled recipe: ${COMPLETION-CANDIDATES} (default: magnitude)")
     private String method;
 
     @Option(names = "--recipe", paramLabel = "FILE", description = "a recipe of your own")
@@ -88,7 +110,8 @@ final class PruneCommand implements Callable<Integer> {
     @Option(
             names = "--prune",
             paramLabel = "WHAT",
-            description = "heads, ffn, hidden, layers, query_heads, blocks, ... (default: heads,ffn)")
+            completionCandidates = Structures.class,
+            description = "what may be removed, separated by commas: ${COMPLETION-CANDIDATES} (default: heads,ffn)")
     private String prune;
 
     @Option(names = "--scope", paramLabel = "local|global", description = "same share everywhere, or one ranking")
@@ -109,7 +132,8 @@ final class PruneCommand implements Callable<Integer> {
     @Option(
             names = "--protect",
             paramLabel = "PATTERN",
-            description = "dimensions to leave whole, as inspect names them: ffn.0, heads.*")
+            description =
+                    "what to leave whole, as inspect names it: ffn.0, heads.*, layers.3, blocks.7; may be repeated")
     private List<String> protect = List.of();
 
     @Option(names = "--skip-first", paramLabel = "N", description = "leave the first N layers whole")

@@ -4,6 +4,7 @@ import io.onnxprune.compiler.PruneReport;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.Depth;
 import io.onnxprune.verify.Verifier.Verification;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -22,6 +23,9 @@ final class PruneSummary {
         row(table, "parameters", report.before().parameters(), report.after().parameters());
         row(table, "weight bytes", report.before().bytes(), report.after().bytes());
         row(table, "layers", report.structure().stream().layers(), report.layersKept());
+        if (report.plan().blocks() != null) {
+            row(table, "residual blocks", Depth.blocks(report.structure()).size(), report.blocksKept());
+        }
         evaluation(table, report);
         console.print(table.toString());
         console.print("");

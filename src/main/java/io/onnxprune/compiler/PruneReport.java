@@ -1,10 +1,12 @@
 package io.onnxprune.compiler;
 
 import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.Emitter;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.Depth;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.verify.Verifier.Verification;
@@ -65,6 +67,15 @@ public record PruneReport(
         return plan.layers() == null ? structure.stream().layers() : plan.layers().length;
     }
 
+    /** The residual blocks that are left. */
+    public int blocksKept() {
+        List<Block> blocks = structure.stream().blocks();
+        return (int) Depth.blocks(structure).stream()
+                .filter(copies ->
+                        !plan.removesBlock(copies[0], blocks.get(copies[0]).layer()))
+                .count();
+    }
+
     /** The stable form for machines; see docs/json.md. */
     public Map<String, Object> toJson() {
         Map<String, Object> json = new LinkedHashMap<>();
@@ -76,6 +87,8 @@ public record PruneReport(
         json.put("ratio_achieved", ratioAchieved());
         json.put("layers_before", structure.stream().layers());
         json.put("layers_after", layersKept());
+        json.put("blocks_before", Depth.blocks(structure).size());
+        json.put("blocks_after", blocksKept());
         List<Map<String, Object>> dimensions = new ArrayList<>();
         for (Dimension dimension : structure.dimensions()) {
             Map<String, Object> entry = new LinkedHashMap<>();
@@ -88,10 +101,17 @@ public record PruneReport(
         }
         json.put("dimensions", dimensions);
         json.put("verification", verification.map(PruneReport::verification).orElse(null));
-        evaluationBefore.ifPresent(found -> json.put("evaluation_before", evaluation(found)));
-        evaluationAfter.ifPresent(found -> json.put("evaluation_after", evaluation(found)));
-        emission.ifPresent(found ->
-                json.put("files", found.files().stream().map(Object::toString).toList()));
+        json.put(
+                "evaluation_before",
+                evaluationBefore.map(PruneReport::evaluation).orElse(null));
+        json.put(
+                "evaluation_after", evaluationAfter.map(PruneReport::evaluation).orElse(null));
+        json.put(
+                "files",
+                emission.stream()
+                        .flatMap(found -> found.files().stream())
+                        .map(Object::toString)
+                        .toList());
         json.put(
                 "passes",
                 passes.stream()

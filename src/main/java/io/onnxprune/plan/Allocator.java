@@ -40,7 +40,7 @@ final class Allocator {
         if (target == whole) {
             return new Allocation(Plan.keepAll(model), count.whole(), count.whole());
         }
-        Candidates candidates = new Candidates(structure, budget, log);
+        Candidates candidates = new Candidates(structure, budget, count, log);
         checkReachable(candidates);
         ParameterCount.Running running = count.start();
         int[] layers = dropLayers(candidates, running);

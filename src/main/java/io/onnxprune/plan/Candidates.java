@@ -8,7 +8,7 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
 import java.util.ArrayList;
-import java.util.Arrays;
+import java.util.BitSet;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -24,6 +24,7 @@ final class Candidates {
     private final Structure structure;
     private final Budget budget;
     private final List<List<Dimension>> groups = new ArrayList<>();
+    private final ParameterCount count;
     private final Map<String, String> blocked = new LinkedHashMap<>();
 
     /**
@@ -32,9 +33,10 @@ final class Candidates {
      * @throws UserException if a role that is asked for does not exist or is pinned everywhere
      * @throws UsageException if a protection pattern matches nothing
      */
-    Candidates(Structure structure, Budget budget, Log log) {
+    Candidates(Structure structure, Budget budget, ParameterCount count, Log log) {
         this.structure = structure;
         this.budget = budget;
+        this.count = count;
         checkPatterns();
         groupsOf(budget.layout()).forEach(group -> {
             String reason = group.stream()
@@ -77,7 +79,8 @@ final class Candidates {
     /** Indices of layers that may be dropped. */
     List<Integer> layers() {
         return IntStream.range(0, structure.stream().layers())
-                .filter(layer -> !isSkipped(layer) && !isProtected("layers." + layer))
+                .filter(layer -> !isSkipped(layer)
+                        && !holdsProtected(Depth.layers(structure).get(layer)))
                 .boxed()
                 .toList();
     }
@@ -89,7 +92,7 @@ final class Candidates {
         return IntStream.range(0, copies.size())
                 .filter(position ->
                         !isSkipped(blocks.get(copies.get(position)[0]).layer()))
-                .filter(position -> Arrays.stream(copies.get(position)).noneMatch(i -> isProtected("blocks." + i)))
+                .filter(position -> !holdsProtected(copies.get(position)))
                 .boxed()
                 .toList();
     }
@@ -121,7 +124,7 @@ final class Candidates {
         if (!dimension.isPrunable()) {
             return dimension.name() + " is pinned (" + dimension.pin() + ")";
         }
-        if (isProtected(dimension.name())) {
+        if (isProtected(dimension.name()) || isProtected("layers." + dimension.layer())) {
             return dimension.name() + " is protected";
         }
         return isSkipped(dimension.layer()) ? dimension.name() + " is in a skipped layer" : null;
@@ -130,6 +133,19 @@ final class Candidates {
     private boolean isSkipped(int layer) {
         int layers = structure.stream().layers();
         return layer >= 0 && (layer < budget.skipFirst() || layer >= layers - budget.skipLast());
+    }
+
+    /** Whether blocks are protected themselves, or their layer, or a dimension that would go with them. */
+    private boolean holdsProtected(int... blocks) {
+        if (budget.protect().isEmpty()) {
+            return false;
+        }
+        BitSet removed = ParameterCount.bits(blocks);
+        return removed.stream()
+                        .anyMatch(index -> isProtected("blocks." + index)
+                                || isProtected("layers."
+                                        + structure.stream().blocks().get(index).layer()))
+                || count.gone(removed).stream().anyMatch(this::isProtected);
     }
 
     private boolean isProtected(String name) {

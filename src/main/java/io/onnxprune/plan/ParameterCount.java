@@ -104,8 +104,13 @@ public final class ParameterCount {
 
     /** The names of the dimensions of which nothing is left under {@code plan}, since their blocks go as a whole. */
     public Set<String> gone(Plan plan) {
+        return gone(blocksWithout(plan));
+    }
+
+    /** The names of the dimensions of which nothing is left without the given blocks. */
+    Set<String> gone(BitSet blocks) {
         Running running = start();
-        running.remove(blocksWithout(plan));
+        running.remove(blocks);
         Set<String> gone = new LinkedHashSet<>();
         for (Dimension dimension : structure.dimensions()) {
             List<Dimension> alone = List.of(dimension);

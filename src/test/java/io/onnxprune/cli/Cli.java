@@ -10,6 +10,8 @@ import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 import java.util.stream.Stream;
 
 /** Runs the command line in this process. */
@@ -47,6 +49,12 @@ final class Cli {
 
     static Path testModel(String name) {
         return Path.of("testmodels", name, "model.onnx");
+    }
+
+    /** Writes rows of tokens that any test model knows. */
+    static Path tokens(Path folder) throws IOException {
+        String row = IntStream.range(1, 40).mapToObj(Integer::toString).collect(Collectors.joining(","));
+        return Files.writeString(folder.resolve("tokens.jsonl"), ("{\"input_ids\":[" + row + "]}\n").repeat(4));
     }
 
     /** Copies the files of a folder into a new one. */

@@ -1,0 +1,139 @@
+package io.onnxprune.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Map;
+import java.util.TreeMap;
+import java.util.TreeSet;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** docs/json.md and what is written agree, field by field. */
+class JsonDocumentTest {
+    private static final Path DOCUMENT = Path.of("docs", "json.md");
+    private static final Path MODEL = Cli.testModel("llama-gqa-d");
+    private static final Pattern ROW = Pattern.compile("\\| `([^`]+)` \\| ([^|]+) \\|.*");
+
+    @TempDir
+    private Path folder;
+
+    @Test
+    void prune() throws IOException {
+        Path file = folder.resolve("a.json");
+        Cli.run(MODEL, "-o", folder.resolve("a.onnx"), "--calibration", Cli.tokens(folder), "--json", file)
+                .succeeded();
+        assertDocumented("prune", file, true);
+        assertThat(read(file).at("/files/0").asText()).endsWith("a.onnx");
+
+        Cli.run(MODEL, "--dry-run", "--prune", "layers", "--ratio", "0.4", "--json", file)
+                .succeeded();
+        assertDocumented("prune", file, false);
+        assertThat(read(file).path("layers_after").asInt()).isEqualTo(1);
+    }
+
+    @Test
+    void inspect() throws IOException {
+        Path file = folder.resolve("a.json");
+        Cli.run("inspect", MODEL, "--json", file).succeeded();
+        assertDocumented("inspect", file, true);
+        Cli.run("inspect", MODEL, "--explain", "logits", "--json", file).succeeded();
+        assertDocumented("inspect", file, true);
+    }
+
+    @Test
+    void eval() throws IOException {
+        Path file = folder.resolve("a.json");
+        Cli.run(
+                        "eval",
+                        MODEL,
+                        "--against",
+                        MODEL.getParent(),
+                        "--data",
+                        Cli.tokens(folder),
+                        "--prompt",
+                        "8",
+                        "--json",
+                        file)
+                .succeeded();
+        assertDocumented("eval", file, true);
+        Cli.run("eval", MODEL, "--data", Cli.tokens(folder), "--prompt", "0", "--json", file)
+                .succeeded();
+        assertDocumented("eval", file, false);
+    }
+
+    /** @param complete whether the run has something to say in every field */
+    private static void assertDocumented(String command, Path file, boolean complete) throws IOException {
+        Map<String, String> documented = documented(command);
+        Map<String, TreeSet<String>> found = new TreeMap<>();
+        collect("", read(file), found);
+        found.remove("");
+
+        assertThat(documented.keySet()).containsAll(found.keySet());
+        if (complete) {
+            assertThat(found.keySet()).containsExactlyInAnyOrderElementsOf(documented.keySet());
+        } else {
+            assertThat(found.keySet())
+                    .containsAll(documented.keySet().stream()
+                            .filter(name -> !name.contains("."))
+                            .toList());
+        }
+        found.forEach((name, types) ->
+                assertThat(documented.get(name).split(" or ")).as(name).containsAll(types));
+    }
+
+    private static JsonNode read(Path file) throws IOException {
+        return new ObjectMapper().readTree(file.toFile());
+    }
+
+    private static Map<String, String> documented(String command) throws IOException {
+        Map<String, String> fields = new TreeMap<>();
+        String section = "";
+        for (String line : Files.readAllLines(DOCUMENT)) {
+            section = line.startsWith("## ") ? line.substring(3) : section;
+            Matcher row = ROW.matcher(line);
+            if (section.equals(command) && row.matches()) {
+                fields.put(row.group(1), row.group(2));
+            }
+        }
+        assertThat(fields).isNotEmpty();
+        return fields;
+    }
+
+    private static void collect(String name, JsonNode node, Map<String, TreeSet<String>> found) {
+        TreeSet<String> types = found.computeIfAbsent(name, key -> new TreeSet<>());
+        // An empty list is a list of anything.
+        if (!node.isArray() || !node.isEmpty()) {
+            types.add(type(node));
+        }
+        if (node.isObject()) {
+            node.properties()
+                    .forEach(field -> collect(
+                            name.isEmpty() ? field.getKey() : name + "." + field.getKey(), field.getValue(), found));
+        }
+        node.forEach(element -> {
+            if (node.isArray() && element.isObject()) {
+                collect(name + "[]", element, found);
+                found.remove(name + "[]");
+            }
+        });
+    }
+
+    private static String type(JsonNode node) {
+        return switch (node.getNodeType()) {
+            case ARRAY -> node.get(0).isTextual() ? "list of string" : "list";
+            case OBJECT -> "object";
+            case STRING -> "string";
+            case BOOLEAN -> "boolean";
+            case NULL -> "null";
+            case NUMBER -> node.isIntegralNumber() ? "integer" : "number";
+            case BINARY, MISSING, POJO -> throw new AssertionError(node);
+        };
+    }
+}
