@@ -83,7 +83,26 @@ public final class BlockRemover {
         List<Node> nodes = rewired(graph, outputs);
         nodes = withoutDead(graph, nodes, outputs);
         checkGone(nodes, inside);
-        return model.withGraph(renumbered(cleaned(graph, nodes, outputs)));
+        Graph cleaned = cleaned(graph, nodes, outputs);
+        checkCaches(cleaned);
+        return model.withGraph(renumbered(cleaned));
+    }
+
+    /** With no cache left to write, one that is still read for its length would never have any. */
+    private static void checkCaches(Graph graph) {
+        if (graph.outputs().size() > 1) {
+            return;
+        }
+        for (ValueInfo input : graph.inputs()) {
+            boolean cache = input.dtype().isFloat()
+                    && input.shape() != null
+                    && input.shape().size() >= 3
+                    && !graph.initializers().containsKey(input.name());
+            if (cache) {
+                throw new UserException("all blocks with an attention cache would go, but the model reads the number of"
+                        + " past tokens from its cache input \"" + input.name() + "\"; keep one of these blocks");
+            }
+        }
     }
 
     private void bypass(Block block) {
