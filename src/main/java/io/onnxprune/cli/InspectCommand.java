@@ -113,11 +113,18 @@ final class InspectCommand implements Callable<Integer> {
                         dimension.members().size());
             }
         }
+        List<Block> all = structure.stream().blocks();
         for (int i = 0; i < structure.stream().layers(); i++) {
-            table.row("layers." + i, "whole layer", i, 1, count.layer(i).parameters(), "");
+            int layer = i;
+            if (all.stream().noneMatch(block -> block.layer() == layer && block.pin() != null)) {
+                table.row("layers." + i, "whole layer", i, 1, count.layer(i).parameters(), "");
+            }
         }
         for (int[] copies : Depth.blocks(structure)) {
-            Block block = structure.stream().blocks().get(copies[0]);
+            Block block = all.get(copies[0]);
+            if (block.pin() != null) {
+                continue;
+            }
             table.row(
                     "blocks." + copies[0],
                     block.attention() ? "attention block" : "feed-forward block",
@@ -141,6 +148,15 @@ final class InspectCommand implements Callable<Integer> {
                         dimension.pin());
             }
         }
+        structure.stream().blocks().stream()
+                .filter(block -> block.pin() != null)
+                .findFirst()
+                .ifPresent(block -> table.row(
+                        "layers.*, blocks.*",
+                        "whole layers",
+                        "all",
+                        structure.stream().layers(),
+                        block.pin()));
         return table;
     }
 
@@ -209,7 +225,7 @@ final class InspectCommand implements Callable<Integer> {
             text.append("    tied at node ").append(node).append('\n');
         }
         if (nodes.size() > EVIDENCE) {
-            text.append("    and at ").append(nodes.size() - EVIDENCE).append(" more\n");
+            text.append("    and at more\n");
         }
     }
 
@@ -276,6 +292,7 @@ final class InspectCommand implements Callable<Integer> {
             entry.put("attention", block.attention());
             entry.put("layer", block.layer());
             entry.put("parameters", count.blocks(copies).parameters());
+            entry.put("pinned_because", block.pin());
             blocks.add(entry);
         }
         json.put("blocks", blocks);

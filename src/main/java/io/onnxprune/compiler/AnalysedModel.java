@@ -6,6 +6,7 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.dims.Trace;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program;
+import io.onnxprune.onnx.FunctionInliner;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Path;
@@ -21,8 +22,9 @@ public record AnalysedModel(Model model, Structure structure) {
         return of(ModelReader.read(file), runtime, log);
     }
 
-    /** Analyses an imported model. */
-    public static AnalysedModel of(Model model, OnnxRuntime runtime, Log log) {
+    /** Analyses an imported model; calls of model-local functions are replaced by their bodies first. */
+    public static AnalysedModel of(Model imported, OnnxRuntime runtime, Log log) {
+        Model model = FunctionInliner.inline(imported);
         Program program = Program.of(model);
         Trace trace = Trace.of(program, runtime, log);
         return new AnalysedModel(model, Structure.of(DimensionAnalysis.of(program, trace)));

@@ -78,7 +78,7 @@ public final class Pruner {
         Optional<Evaluation> after = Optional.empty();
         if (job.target().isPresent()) {
             Map<Value, Tensor> updates = updates(structure, plan);
-            Model pruned = rewrite(structure, plan, updates);
+            Model pruned = plan.removesNothing(structure) ? model : rewrite(structure, plan, updates);
             before = evaluate("evaluate-before", file);
             Emitter.Emission written = timed(
                     "emit",
@@ -167,13 +167,13 @@ public final class Pruner {
             open(file);
             return null;
         });
+        double tolerance = verify.number("tolerance");
         Verification found =
-                timed("verify", () -> Verifier.compare(structure, plan, updates, file, runtime, job.seed()));
+                timed("verify", () -> Verifier.compare(structure, plan, updates, file, runtime, tolerance, job.seed()));
         if (!Double.isFinite(found.scale())) {
             throw new UserException("the logits of the model are not finite numbers, so the result cannot be compared:"
                     + " weights hold NaN or infinite values, or overflow; repair them, or add --no-verify");
         }
-        double tolerance = verify.number("tolerance");
         if (!(found.relative() <= tolerance)) {
             throw new UserException(String.format(
                     "verification failed: logits of the pruned model differ by %.3g of their scale from the original"

@@ -16,7 +16,7 @@ final class NormalizationRules {
                 "SimplifiedLayerNormalization");
         table.contrib(NormalizationRules::normalize, "LayerNormalization", "SimplifiedLayerNormalization");
         table.contrib(NormalizationRules::skipNormalize, "SkipLayerNormalization", "SkipSimplifiedLayerNormalization");
-        table.onnx(c -> c.unifyAll(c.in(0), c.out(0)), "LpNormalization");
+        table.onnx(NormalizationRules::lengthNormalize, "LpNormalization");
     }
 
     private static void normalize(RuleContext c) {
@@ -27,6 +27,12 @@ final class NormalizationRules {
         ElementwiseRules.align(c, c.in(2), x);
         statistics(c, x, axis, 1, 2);
         c.mean(0, from(axis, x.length));
+    }
+
+    private static void lengthNormalize(RuleContext c) {
+        Dim[] x = c.in(0);
+        c.unifyAll(x, c.out(0));
+        c.pin(x[RuleContext.axis(c.node().intAttribute("axis", -1), x.length)], "divided by its length");
     }
 
     /** input + skip (+ bias), normalised; output 3 is the sum itself. */

@@ -28,7 +28,14 @@ public final class ResidualStream {
      * @param attention whether the block mixes positions
      * @param layer index of its layer
      */
-    public record Block(Op add, Value base, Value branch, Set<Op> ops, boolean attention, int layer) {}
+    public record Block(Op add, Value base, Value branch, Set<Op> ops, boolean attention, int layer) {
+        /** Why this block cannot be taken out, or null. */
+        public String pin() {
+            return add.branch().isEmpty()
+                    ? null
+                    : "inside a branch of an If, at node " + add.node().label();
+        }
+    }
 
     private final DimensionAnalysis analysis;
     private final List<Dim.Atom> width;

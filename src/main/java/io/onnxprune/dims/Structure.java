@@ -82,6 +82,7 @@ public final class Structure {
     private void assignRoles() {
         for (Notes.Distribution distribution : analysis.notes().distributions()) {
             if (!distribution.overPositions()) {
+                distribution.axis().atoms().forEach(atom -> roles.putIfAbsent(atom, Role.EXPERTS));
                 continue;
             }
             List<Dim.Atom> heads = new ArrayList<>();

@@ -44,7 +44,7 @@ public final class ModelReader {
     private final Map<Path, Long> externalSizes = new LinkedHashMap<>();
     private boolean externalData;
 
-    private ModelReader(Path file) {
+    ModelReader(Path file) {
         this.file = file;
     }
 
@@ -144,10 +144,14 @@ public final class ModelReader {
                 rest);
     }
 
+    List<Node> nodes(List<NodeProto> protos) {
+        return protos.stream().map(this::node).toList();
+    }
+
     private Node node(NodeProto proto) {
         Map<String, Attribute> attributes = new LinkedHashMap<>();
         for (AttributeProto attribute : proto.getAttributeList()) {
-            attributes.put(attribute.getName(), attribute(attribute, proto));
+            attributes.put(attribute.getName(), attribute(attribute));
         }
         byte[] rest = proto.toBuilder()
                 .clearName()
@@ -168,7 +172,7 @@ public final class ModelReader {
                 rest);
     }
 
-    private Attribute attribute(AttributeProto proto, NodeProto node) {
+    Attribute attribute(AttributeProto proto) {
         if (!proto.getRefAttrName().isEmpty()) {
             return new Attribute.Opaque(proto.toByteArray());
         }
@@ -180,7 +184,7 @@ public final class ModelReader {
                 proto.getS().isValidUtf8()
                         ? new Attribute.Text(proto.getS().toStringUtf8())
                         : new Attribute.Opaque(proto.toByteArray());
-            case TENSOR -> new Attribute.Constant(tensor(proto.getT(), "constant of node \"" + node.getName() + '"'));
+            case TENSOR -> new Attribute.Constant(tensor(proto.getT(), "attribute \"" + proto.getName() + '"'));
             case GRAPH -> new Attribute.Body(graph(proto.getG()));
             default -> new Attribute.Opaque(proto.toByteArray());
         };

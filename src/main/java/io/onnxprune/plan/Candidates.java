@@ -69,6 +69,15 @@ final class Candidates {
                     + structure.analysis().program().model().source()
                     + " has no residual stream; prune something else");
         }
+        if (budget.prune().layers() || budget.prune().blocks()) {
+            structure.stream().blocks().stream()
+                    .filter(block -> block.pin() != null)
+                    .findFirst()
+                    .ifPresent(block -> {
+                        throw new UserException("layers cannot be pruned in this model: they are " + block.pin()
+                                + "; export one model without branches, or prune something else");
+                    });
+        }
     }
 
     /** Groups of dimensions that keep equal counts. */

@@ -2,10 +2,13 @@ package io.onnxprune.plan;
 
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
+import java.util.stream.IntStream;
 
 /**
  * Which units of which dimension stay, by dimension name; what is not named stays whole. Plain data: it can be written,
@@ -37,6 +40,15 @@ public record Plan(String model, Map<String, int[]> keep, int[] layers, int[] bl
             }
         }
         return byAtom::get;
+    }
+
+    /** Whether everything stays: the model itself is the result then. */
+    public boolean removesNothing(Structure structure) {
+        Dim.Keep kept = keep(structure);
+        List<Block> all = structure.stream().blocks();
+        return structure.dimensions().stream().allMatch(dimension -> kept.kept(dimension.atom()) == null)
+                && IntStream.range(0, all.size())
+                        .noneMatch(index -> removesBlock(index, all.get(index).layer()));
     }
 
     /** Whether residual block {@code index}, in layer {@code layer}, is removed. */

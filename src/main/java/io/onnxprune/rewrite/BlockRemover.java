@@ -62,10 +62,9 @@ public final class BlockRemover {
 
     private Model run() {
         for (Block block : removed) {
-            if (!block.add().branch().isEmpty()) {
-                throw new UserException("node " + block.add().node().label()
-                        + " is inside a branch of an If, where layers cannot be removed; export one model without"
-                        + " branches, or prune heads and ffn only");
+            if (block.pin() != null) {
+                throw new UserException("a layer cannot be removed: it is " + block.pin()
+                        + "; export one model without branches, or prune heads and ffn only");
             }
             bypass(block);
         }

@@ -103,7 +103,7 @@ class RandomPlanTest {
         if (removesFromBranch(structure, plan)) {
             assertThatThrownBy(() -> prune(structure, plan, Map.of()))
                     .isInstanceOf(UserException.class)
-                    .hasMessageContaining("is inside a branch of an If, where layers cannot be removed");
+                    .hasMessageContaining("a layer cannot be removed: it is inside a branch of an If");
         } else {
             assertPrunes(structure, plan, seed);
         }
@@ -152,12 +152,6 @@ class RandomPlanTest {
         Path written = folder.resolve("pruned.onnx");
         ModelWriter.write(prune(structure, plan, updates), written, seed == 3);
         Verification found = verify(structure, plan, updates, written, seed);
-        boolean rounds = structure.analysis().program().ops().stream()
-                .anyMatch(op -> op.node().is("DynamicQuantizeLinear"));
-        for (int other = 1; rounds && other <= 3 && found.relative() >= TOLERANCE; other++) {
-            // An activation on the border between two of its 256 steps may fall to either side: other tokens then.
-            found = verify(structure, plan, updates, written, seed + 10 * other);
-        }
 
         assertThat(found.relative()).as(describe(plan)).isLessThan(TOLERANCE);
         assertThat(found.scale()).as("the logits say something").isGreaterThan(1e-3);
@@ -166,7 +160,7 @@ class RandomPlanTest {
 
     private static Verification verify(
             Structure structure, Plan plan, Map<Value, Tensor> updates, Path written, int seed) {
-        return Verifier.compare(structure, plan, updates, written, TestModels.runtime(), seed);
+        return Verifier.compare(structure, plan, updates, written, TestModels.runtime(), TOLERANCE, seed);
     }
 
     private static Model prune(Structure structure, Plan plan, Map<Value, Tensor> updates) {
@@ -220,7 +214,7 @@ class RandomPlanTest {
             ModelWriter.write(Widening.widen(model), runnable, false);
         }
         try (CausalLm decoder = CausalLm.open(TestModels.runtime(), runnable)) {
-            return decoder.logits(new long[][] {{1, 17, 303, 8, 51}}).toFloats();
+            return decoder.logits(new long[][] {{1, 17, 103, 8, 51}}).toFloats();
         }
     }
 

@@ -1,0 +1,168 @@
+package io.onnxprune.onnx;
+
+import ai.onnx.proto.OnnxMl.AttributeProto;
+import ai.onnx.proto.OnnxMl.FunctionProto;
+import ai.onnx.proto.OnnxMl.ModelProto;
+import ai.onnx.proto.OnnxMl.OperatorSetIdProto;
+import com.google.protobuf.InvalidProtocolBufferException;
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/**
+ * Replaces calls of model-local functions by their bodies, so that operator rules see standard operators. Functions whose
+ * operator set versions differ from the model's are left as they are.
+ */
+public final class FunctionInliner {
+    private final Map<String, FunctionProto> functions = new HashMap<>();
+    private final Model model;
+    private final ModelReader reader;
+    private final Set<String> names = new HashSet<>();
+    private int calls;
+
+    private FunctionInliner(Model model, List<FunctionProto> all) {
+        this.model = model;
+        this.reader = new ModelReader(model.source());
+        for (FunctionProto function : all) {
+            if (function.getOpsetImportList().stream().allMatch(this::isCompatible)) {
+                functions.put(key(function.getDomain(), function.getName()), function);
+            }
+        }
+        collectNames(model.graph());
+    }
+
+    /** The model without calls; itself where it has no functions. */
+    public static Model inline(Model model) {
+        try {
+            ModelProto rest = ModelProto.parseFrom(model.rest());
+            if (rest.getFunctionsCount() == 0) {
+                return model;
+            }
+            return new FunctionInliner(model, rest.getFunctionsList()).run();
+        } catch (InvalidProtocolBufferException e) {
+            throw new IllegalStateException("carried fields of " + model.source() + " cannot be read back", e);
+        }
+    }
+
+    private Model run() throws InvalidProtocolBufferException {
+        Map<String, Long> opsets = new LinkedHashMap<>(model.opsets());
+        for (FunctionProto function : functions.values()) {
+            function.getOpsetImportList()
+                    .forEach(opset -> opsets.putIfAbsent(domain(opset.getDomain()), opset.getVersion()));
+        }
+        Graph graph = inline(model.graph());
+        return new Model(
+                model.irVersion(), opsets, graph, model.metadata(), model.externalData(), model.source(), model.rest());
+    }
+
+    private boolean isCompatible(OperatorSetIdProto opset) {
+        Long version = model.opsets().get(domain(opset.getDomain()));
+        return version == null || version == opset.getVersion();
+    }
+
+    private static String domain(String domain) {
+        return domain.equals("ai.onnx") ? "" : domain;
+    }
+
+    private static String key(String domain, String name) {
+        return domain(domain) + "\n" + name;
+    }
+
+    private void collectNames(Graph graph) {
+        names.addAll(graph.initializers().keySet());
+        graph.inputs().forEach(input -> names.add(input.name()));
+        for (Node node : graph.nodes()) {
+            names.addAll(node.outputs());
+            for (Attribute attribute : node.attributes().values()) {
+                if (attribute instanceof Attribute.Body body) {
+                    collectNames(body.graph());
+                }
+            }
+        }
+    }
+
+    private Graph inline(Graph graph) throws InvalidProtocolBufferException {
+        List<Node> nodes = new ArrayList<>();
+        for (Node node : graph.nodes()) {
+            expand(node, nodes);
+        }
+        return graph.withNodes(nodes);
+    }
+
+    private void expand(Node node, List<Node> target) throws InvalidProtocolBufferException {
+        FunctionProto function = functions.get(key(node.domain(), node.op()));
+        if (function == null) {
+            Node changed = node;
+            for (Map.Entry<String, Attribute> attribute : node.attributes().entrySet()) {
+                if (attribute.getValue() instanceof Attribute.Body body) {
+                    changed = changed.withAttribute(attribute.getKey(), new Attribute.Body(inline(body.graph())));
+                }
+            }
+            target.add(changed);
+            return;
+        }
+        String prefix = (node.name().isEmpty() ? node.output(0) : node.name()) + "/";
+        Map<String, String> renamed = new HashMap<>();
+        renamed.put("", "");
+        for (int i = 0; i < function.getInputCount(); i++) {
+            renamed.put(function.getInput(i), node.input(i));
+        }
+        for (int i = 0; i < function.getOutputCount(); i++) {
+            if (!node.output(i).isEmpty()) {
+                renamed.put(function.getOutput(i), node.output(i));
+            }
+        }
+        calls++;
+        for (Node inner : reader.nodes(function.getNodeList())) {
+            List<String> inputs = inner.inputs().stream()
+                    .map(name -> renamed.getOrDefault(name, name))
+                    .toList();
+            List<String> outputs = inner.outputs().stream()
+                    .map(name -> renamed.computeIfAbsent(name, key -> freshName(prefix + key)))
+                    .toList();
+            Node copy = new Node(
+                    prefix + (inner.name().isEmpty() ? inner.output(0) : inner.name()),
+                    inner.domain(),
+                    inner.op(),
+                    inputs,
+                    outputs,
+                    bound(inner, node, function),
+                    inner.rest());
+            expand(copy, target);
+        }
+    }
+
+    private String freshName(String base) {
+        return names.add(base) ? base : freshName(base + "_" + calls);
+    }
+
+    /** Attributes of a body node with references replaced by what the call gives, or the function's default. */
+    private Map<String, Attribute> bound(Node inner, Node call, FunctionProto function)
+            throws InvalidProtocolBufferException {
+        Map<String, Attribute> bound = new LinkedHashMap<>();
+        for (Map.Entry<String, Attribute> entry : inner.attributes().entrySet()) {
+            String reference = entry.getValue() instanceof Attribute.Opaque opaque
+                    ? AttributeProto.parseFrom(opaque.serialized()).getRefAttrName()
+                    : "";
+            if (reference.isEmpty()) {
+                bound.put(entry.getKey(), entry.getValue());
+            } else if (call.attributes().containsKey(reference)) {
+                bound.put(entry.getKey(), call.attributes().get(reference));
+            } else {
+                function.getAttributeProtoList().stream()
+                        .filter(attribute -> attribute.getName().equals(reference))
+                        .findFirst()
+                        .ifPresent(attribute -> bound.put(entry.getKey(), reader.attribute(attribute)));
+            }
+        }
+        return bound;
+    }
+}
