@@ -28,7 +28,7 @@ public final class Slicing {
                 whole = false;
             }
         }
-        return whole ? tensor : Tensor.of(tensor.dtype(), shape, new SlicedBytes(tensor, kept, shape));
+        return whole ? tensor : Tensor.of(tensor.dtype(), shape, new SlicedBytes(tensor, kept, shape), tensor.rest());
     }
 
     /** Maximal runs of consecutive indices as (start, length) pairs. */

@@ -13,12 +13,14 @@ public final class Tensor {
     private final long[] shape;
     private final Bytes bytes;
     private final byte[] opaque;
+    private final byte[] rest;
 
-    private Tensor(DType dtype, long[] shape, Bytes bytes, byte[] opaque) {
+    private Tensor(DType dtype, long[] shape, Bytes bytes, byte[] opaque, byte[] rest) {
         this.dtype = dtype;
         this.shape = shape.clone();
         this.bytes = bytes;
         this.opaque = opaque;
+        this.rest = rest;
     }
 
     /**
@@ -27,7 +29,16 @@ public final class Tensor {
      * @throws IllegalArgumentException if the bytes do not hold exactly the elements of the shape
      */
     public static Tensor of(DType dtype, long[] shape, Bytes bytes) {
-        Tensor tensor = new Tensor(dtype, shape, bytes, null);
+        return of(dtype, shape, bytes, new byte[0]);
+    }
+
+    /**
+     * As above.
+     *
+     * @param rest serialized fields that are only carried through (documentation, metadata)
+     */
+    public static Tensor of(DType dtype, long[] shape, Bytes bytes, byte[] rest) {
+        Tensor tensor = new Tensor(dtype, shape, bytes, null, rest);
         if (bytes.size() != dtype.bytes(tensor.elements())) {
             throw new IllegalArgumentException("expected " + dtype.bytes(tensor.elements()) + " bytes for " + dtype
                     + Arrays.toString(shape) + ", found " + bytes.size());
@@ -37,7 +48,7 @@ public final class Tensor {
 
     /** A tensor that is only carried through. */
     public static Tensor opaque(DType dtype, long[] shape, byte[] serialized) {
-        return new Tensor(dtype, shape, null, serialized);
+        return new Tensor(dtype, shape, null, serialized, new byte[0]);
     }
 
     /** An int64 or int32 tensor with the given values. */
@@ -81,6 +92,11 @@ public final class Tensor {
     /** The bytes; null for an opaque tensor. */
     public Bytes bytes() {
         return bytes;
+    }
+
+    /** Serialized fields that are only carried through. */
+    public byte[] rest() {
+        return rest;
     }
 
     /** The serialized form of a tensor that is only carried through, else null. */

@@ -214,7 +214,7 @@ public final class ModelReader {
         long[] shape = proto.getDimsList().stream().mapToLong(Long::longValue).toArray();
         if (proto.getDataLocation() == TensorProto.DataLocation.EXTERNAL) {
             externalData = true;
-            return Tensor.of(dtype, shape, external(proto, dtype, shape, where));
+            return Tensor.of(dtype, shape, external(proto, dtype, shape, where), rest(proto));
         }
         if (dtype.bits() == 0 || proto.hasSegment()) {
             return Tensor.opaque(dtype, shape, proto.toByteArray());
@@ -225,7 +225,24 @@ public final class ModelReader {
             throw new UserException(where + " of " + file + " holds " + raw.size() + " bytes where its shape needs "
                     + expected + "; the file is damaged");
         }
-        return Tensor.of(dtype, shape, Bytes.of(raw.asReadOnlyByteBuffer()));
+        return Tensor.of(dtype, shape, Bytes.of(raw.asReadOnlyByteBuffer()), rest(proto));
+    }
+
+    /** What is left of a tensor without its type, shape and values. */
+    private static byte[] rest(TensorProto proto) {
+        return proto.toBuilder()
+                .clearDataType()
+                .clearDims()
+                .clearRawData()
+                .clearFloatData()
+                .clearDoubleData()
+                .clearInt32Data()
+                .clearInt64Data()
+                .clearUint64Data()
+                .clearExternalData()
+                .clearDataLocation()
+                .build()
+                .toByteArray();
     }
 
     private Bytes external(TensorProto proto, DType dtype, long[] shape, String where) {

@@ -212,8 +212,8 @@ public final class ModelWriter {
                         .setName(name)
                         .build();
             }
-            TensorProto.Builder proto =
-                    TensorProto.newBuilder().setDataType(tensor.dtype().code());
+            TensorProto.Builder proto = parse(TensorProto.newBuilder(), tensor.rest())
+                    .setDataType(tensor.dtype().code());
             if (!name.isEmpty()) {
                 proto.setName(name);
             }

@@ -79,6 +79,27 @@ class CarriedThroughTest {
     }
 
     @Test
+    void documentationAndMetadataOfTensors() throws IOException {
+        TensorProto.Builder tensor = TensorProto.newBuilder()
+                .setName("w")
+                .setDataType(TensorProto.DataType.FLOAT_VALUE)
+                .addDims(1)
+                .setRawData(ByteString.copyFrom(new byte[4]))
+                .setDocString("weight")
+                .addMetadataProps(
+                        StringStringEntryProto.newBuilder().setKey("k").setValue("v"));
+
+        assertUnchanged(Protos.model(Protos.graph()
+                .addInitializer(tensor)
+                .addNode(Protos.node("Constant", "unused", "c")
+                        .clearInput()
+                        .addAttribute(AttributeProto.newBuilder()
+                                .setName("value")
+                                .setType(AttributeProto.AttributeType.TENSOR)
+                                .setT(tensor)))));
+    }
+
+    @Test
     void quantisationAnnotationsAndSparseInitializers() throws IOException {
         assertUnchanged(Protos.model(Protos.graph()
                 .addQuantizationAnnotation(TensorAnnotation.newBuilder().setTensorName("x"))
