@@ -257,9 +257,7 @@ public final class MaskedModel {
                     node,
                     "Add",
                     mean(multiplied(node, value, value)),
-                    scalar(
-                            dtype,
-                            node.floatAttribute("epsilon", node.is("RMSNormalization") || centred ? 1e-5f : 1e-12f)));
+                    scalar(dtype, node.floatAttribute("epsilon", skip ? 1e-12f : 1e-5f)));
             value = emit(node, "Div", value, emit(node, "Sqrt", variance));
             value = multiplied(node, value, current.input(skip ? 2 : 1));
             int bias = skip ? 3 : 2;
