@@ -10,7 +10,6 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
-import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.plan.Plan;
 import java.util.ArrayList;
@@ -80,9 +79,8 @@ public final class BlockRemover {
                 .filter(output -> !lost.contains(output.name()))
                 .toList();
         List<Node> nodes = rewired(graph, outputs);
-        nodes = withoutDead(graph, nodes, outputs);
-        checkGone(nodes, inside);
-        Graph cleaned = cleaned(graph, nodes, outputs);
+        Graph cleaned = DeadCode.remove(graph, graph.withNodes(nodes).withInterface(graph.inputs(), outputs));
+        checkGone(cleaned.nodes(), inside);
         checkCaches(cleaned);
         return model.withGraph(renumbered(cleaned));
     }
@@ -222,32 +220,6 @@ public final class BlockRemover {
         return true;
     }
 
-    /** Drops nodes that reached an output before and no longer do. */
-    private static List<Node> withoutDead(Graph before, List<Node> nodes, List<ValueInfo> outputs) {
-        Set<String> liveBefore = live(before.nodes(), before.outputs());
-        Set<String> live = live(nodes, outputs);
-        return nodes.stream()
-                .filter(node -> node.outputs().stream().anyMatch(live::contains)
-                        || node.outputs().stream().noneMatch(liveBefore::contains))
-                .toList();
-    }
-
-    private static Set<String> live(List<Node> nodes, List<ValueInfo> outputs) {
-        Set<String> live = new HashSet<>();
-        outputs.forEach(output -> live.add(output.name()));
-        boolean changed = true;
-        while (changed) {
-            changed = false;
-            for (int i = nodes.size() - 1; i >= 0; i--) {
-                Node node = nodes.get(i);
-                if (node.outputs().stream().anyMatch(live::contains)) {
-                    changed |= live.addAll(node.reads());
-                }
-            }
-        }
-        return live;
-    }
-
     private static void checkGone(List<Node> nodes, Set<String> inside) {
         for (Node node : nodes) {
             boolean product =
@@ -258,23 +230,6 @@ public final class BlockRemover {
                                 + " of a removed layer is still needed outside it; keep that layer (--protect) or remove others");
             }
         }
-    }
-
-    private Graph cleaned(Graph before, List<Node> nodes, List<ValueInfo> outputs) {
-        Set<String> readBefore = before.reads();
-        Set<String> read =
-                before.withNodes(nodes).withInterface(before.inputs(), outputs).reads();
-        Map<String, Tensor> initializers = new LinkedHashMap<>(before.initializers());
-        initializers.keySet().removeIf(name -> readBefore.contains(name) && !read.contains(name));
-        List<ValueInfo> inputs = before.inputs().stream()
-                .filter(input -> !readBefore.contains(input.name()) || read.contains(input.name()))
-                .toList();
-        Set<String> defined = new HashSet<>();
-        nodes.forEach(node -> defined.addAll(node.outputs()));
-        List<ValueInfo> values = before.values().stream()
-                .filter(value -> defined.contains(value.name()))
-                .toList();
-        return new Graph(before.name(), inputs, outputs, values, initializers, nodes, before.rest());
     }
 
     /** Numbers in the names of cache inputs and outputs become consecutive again where some are gone. */

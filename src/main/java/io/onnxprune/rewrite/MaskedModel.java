@@ -47,13 +47,14 @@ public final class MaskedModel {
         MaskedModel masked = new MaskedModel(structure.analysis(), plan.keep(structure));
         updates.forEach(masked::update);
         masked.maskWeights();
-        masked.maskMeans();
         List<ResidualStream.Block> blocks = structure.stream().blocks();
         for (int i = 0; i < blocks.size(); i++) {
             if (plan.removesBlock(i, blocks.get(i).layer())) {
                 masked.silence(blocks.get(i));
             }
         }
+        // Last, since it takes fused normalisations apart, whose operands the steps before have edited.
+        masked.maskMeans();
         Model result = masked.editor.apply(Map.of());
         return result.withGraph(result.graph().withValues(List.of()));
     }

@@ -61,7 +61,8 @@ public final class Slicer {
         patcher.patch();
         patcher.patchAttributes();
         Model model = editor.apply(replaced);
-        return model.withGraph(declareShapes(model.graph()));
+        Graph graph = DeadCode.remove(analysis.program().model().graph(), model.graph());
+        return model.withGraph(declareShapes(graph));
     }
 
     private void sliceConstants() {

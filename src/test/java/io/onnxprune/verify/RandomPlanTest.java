@@ -147,6 +147,16 @@ class RandomPlanTest {
         assertThat(prefill(written)).isEqualTo(prefill(original));
     }
 
+    /** Patched shapes leave the exporter's own unread, and fused norms are edited and taken apart at once. */
+    @ParameterizedTest
+    @ValueSource(strings = {"gpt2-cb", "llama-g16-e-fp32", "opt-f-a-bert"})
+    void unitsGoTogetherWithALayer(String name) {
+        Structure structure = TestModels.structure(name);
+        Plan plan = new Plan("", randomUnits(structure, new Random(11)), new int[] {0}, null);
+
+        assertPrunes(structure, plan, 11);
+    }
+
     private Verification assertPrunes(Structure structure, Plan plan, int seed) {
         Map<Value, Tensor> updates = NormCorrection.of(structure, plan.keep(structure));
         Path written = folder.resolve("pruned.onnx");

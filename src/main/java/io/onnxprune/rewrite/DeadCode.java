@@ -1,0 +1,64 @@
+package io.onnxprune.rewrite;
+
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/** Drops what an edit left without a reader; what nothing read before stays as the exporter left it. */
+final class DeadCode {
+    private DeadCode() {}
+
+    /**
+     * {@code after} without nodes that reach no output any more, and without inputs, initializers and declarations that
+     * only those read.
+     *
+     * @param before the graph before the edit
+     */
+    static Graph remove(Graph before, Graph after) {
+        Set<String> liveBefore = live(before);
+        Set<String> live = live(after);
+        List<Node> nodes = after.nodes().stream()
+                .filter(node -> node.outputs().stream().anyMatch(live::contains)
+                        || node.outputs().stream().noneMatch(liveBefore::contains))
+                .toList();
+        Set<String> readBefore = before.reads();
+        Set<String> read = after.withNodes(nodes).reads();
+        Map<String, Tensor> initializers = new LinkedHashMap<>(after.initializers());
+        initializers.keySet().removeIf(name -> readBefore.contains(name) && !read.contains(name));
+        List<ValueInfo> inputs = after.inputs().stream()
+                .filter(input -> !readBefore.contains(input.name()) || read.contains(input.name()))
+                .toList();
+        Set<String> defined = new HashSet<>(read);
+        nodes.forEach(node -> defined.addAll(node.outputs()));
+        List<ValueInfo> values = after.values().stream()
+                .filter(value -> defined.contains(value.name()))
+                .toList();
+        return new Graph(after.name(), inputs, after.outputs(), values, initializers, nodes, after.rest());
+    }
+
+    /** The names of values that graph outputs are computed from. */
+    private static Set<String> live(Graph graph) {
+        Set<String> live = new HashSet<>();
+        graph.outputs().forEach(output -> live.add(output.name()));
+        boolean changed = true;
+        while (changed) {
+            changed = false;
+            for (int i = graph.nodes().size() - 1; i >= 0; i--) {
+                Node node = graph.nodes().get(i);
+                if (node.outputs().stream().anyMatch(live::contains)) {
+                    Set<String> reads = node.reads();
+                    // The name of an omitted operand is also that of an omitted result.
+                    reads.remove("");
+                    changed |= live.addAll(reads);
+                }
+            }
+        }
+        return live;
+    }
+}
