@@ -17,7 +17,7 @@ final class ContractionRules {
                 "FusedMatMul");
         table.onnx(ContractionRules::gemm, "Gemm");
         table.onnx(ContractionRules::einsum, "Einsum");
-        table.onnx(ContractionRules::sum, "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2");
+        table.onnx(ContractionRules::reduced, "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2");
         table.onnx(ContractionRules::mean, "ReduceMean");
         table.onnx(ContractionRules::order, "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp");
         table.onnx(ContractionRules::order, "ArgMax", "ArgMin");
@@ -87,10 +87,6 @@ final class ContractionRules {
                 c.contraction(dim, c.isWeight(0) || terms.length > 1 && c.isWeight(1));
             }
         });
-    }
-
-    private static void sum(RuleContext c) {
-        reduced(c);
     }
 
     private static void mean(RuleContext c) {

@@ -30,6 +30,13 @@ public record Graph(
         nodes = List.copyOf(nodes);
     }
 
+    /** The inputs that a caller gives: before IR version 4 initializers are listed as inputs too. */
+    public List<ValueInfo> givenInputs() {
+        return inputs.stream()
+                .filter(input -> !initializers.containsKey(input.name()))
+                .toList();
+    }
+
     /** All names that nodes and graph outputs read, in subgraphs too. */
     public Set<String> reads() {
         Set<String> names = new HashSet<>();

@@ -139,13 +139,11 @@ public final class Program {
             scope.put(name, value);
             program.initializers.put(name, value);
         });
-        for (ValueInfo info : graph.inputs()) {
-            if (!graph.initializers().containsKey(info.name())) {
-                Value value = new Value(info.name(), null);
-                value.info = info;
-                scope.put(info.name(), value);
-                program.inputs.add(value);
-            }
+        for (ValueInfo info : graph.givenInputs()) {
+            Value value = new Value(info.name(), null);
+            value.info = info;
+            scope.put(info.name(), value);
+            program.inputs.add(value);
         }
         program.walk(graph, scope, List.of());
         for (ValueInfo info : graph.outputs()) {

@@ -90,11 +90,10 @@ public final class BlockRemover {
         if (graph.outputs().size() > 1) {
             return;
         }
-        for (ValueInfo input : graph.inputs()) {
+        for (ValueInfo input : graph.givenInputs()) {
             boolean cache = input.dtype().isFloat()
                     && input.shape() != null
-                    && input.shape().size() >= 3
-                    && !graph.initializers().containsKey(input.name());
+                    && input.shape().size() >= 3;
             if (cache) {
                 throw new UserException("all blocks with an attention cache would go, but the model reads the number of"
                         + " past tokens from its cache input \"" + input.name() + "\"; keep one of these blocks");
@@ -235,11 +234,7 @@ public final class BlockRemover {
     /** Numbers in the names of cache inputs and outputs become consecutive again where some are gone. */
     private Graph renumbered(Graph graph) {
         Map<String, String> names = new HashMap<>();
-        Set<String> constants = model.graph().initializers().keySet();
-        renumber(
-                withoutConstants(model.graph().inputs(), constants),
-                withoutConstants(graph.inputs(), constants),
-                names);
+        renumber(model.graph().givenInputs(), graph.givenInputs(), names);
         renumber(model.graph().outputs(), graph.outputs(), names);
         List<Node> nodes = new ArrayList<>();
         for (Node node : graph.nodes()) {
@@ -248,13 +243,6 @@ public final class BlockRemover {
         return graph.withNodes(nodes)
                 .withValues(renameInfos(graph.values(), names))
                 .withInterface(renameInfos(graph.inputs(), names), renameInfos(graph.outputs(), names));
-    }
-
-    /** Before IR version 4 initializers are listed as inputs too; their names are not part of the interface. */
-    private static List<ValueInfo> withoutConstants(List<ValueInfo> inputs, Set<String> constants) {
-        return inputs.stream()
-                .filter(input -> !constants.contains(input.name()))
-                .toList();
     }
 
     private static void renumber(List<ValueInfo> before, List<ValueInfo> after, Map<String, String> names) {

@@ -7,7 +7,6 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.onnx.ModelWriter;
@@ -148,12 +147,9 @@ public final class Verifier {
         // The runtime drops initializers that nothing reads, and then refuses to be given them.
         Map<String, Tensor> read = new LinkedHashMap<>(full.graph().initializers());
         read.keySet().retainAll(full.graph().reads());
-        List<ValueInfo> inputs = full.graph().inputs().stream()
-                .filter(input -> !full.graph().initializers().containsKey(input.name()))
-                .toList();
         Model model = weightsFirst(full.withGraph(full.graph()
                 .withInitializers(read)
-                .withInterface(inputs, full.graph().outputs())));
+                .withInterface(full.graph().givenInputs(), full.graph().outputs())));
         Map<String, HostTensor> weights = new LinkedHashMap<>();
         model.graph().initializers().forEach((name, tensor) -> {
             if (isSupplied(tensor)) {
