@@ -12,6 +12,7 @@ import ai.onnxruntime.OrtSession.SessionOptions;
 import ai.onnxruntime.providers.OrtCUDAProviderOptions;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Model;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
@@ -120,6 +121,17 @@ public final class OnnxRuntime implements AutoCloseable {
      */
     public Session open(byte[] model, Map<String, HostTensor> initializers, boolean optimize) {
         return create("in memory", initializers, optimize, o -> environment.createSession(model, o));
+    }
+
+    /**
+     * Opens a model in memory. Its weights are used where they are, from the file that they are mapped to.
+     *
+     * @param optimize whether the runtime may fuse and fold; without, what runs is the graph as written
+     * @throws UserException when ONNX Runtime refuses the model
+     */
+    public Session open(Model model, boolean optimize) {
+        SuppliedModel supplied = SuppliedModel.of(model);
+        return open(supplied.graph(), supplied.weights(), optimize);
     }
 
     /** The same as {@link #open(byte[], Map, boolean)} for a direct buffer, from its position to its limit. */

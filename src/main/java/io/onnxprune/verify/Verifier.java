@@ -4,26 +4,18 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.eval.CausalLm;
 import io.onnxprune.ir.Model;
-import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelReader;
-import io.onnxprune.onnx.ModelWriter;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.MaskedModel;
-import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Session;
 import java.nio.file.Path;
-import java.util.ArrayList;
-import java.util.HashSet;
-import java.util.LinkedHashMap;
-import java.util.List;
 import java.util.Map;
 import java.util.OptionalDouble;
 import java.util.Random;
-import java.util.Set;
 
 /**
  * Compares the emitted file with the full-size model in which the removed units are zero, on ONNX Runtime with graph
@@ -34,7 +26,6 @@ public final class Verifier {
     private static final int BATCH = 2;
     private static final int LENGTH = 7;
     private static final int RETRIES = 3;
-    private static final long SUPPLIED_BYTES = 4096;
 
     /**
      * What was compared.
@@ -116,7 +107,7 @@ public final class Verifier {
     }
 
     private static Logits run(Model model, OnnxRuntime runtime, long seed) {
-        try (Session session = open(Widening.widen(model), runtime)) {
+        try (Session session = runtime.open(Widening.widen(model), false)) {
             CausalLm decoder = CausalLm.of(session);
             Random random = new Random(seed);
             long[][] tokens = tokens(random, BATCH, LENGTH, decoder.vocabulary());
@@ -140,50 +131,5 @@ public final class Verifier {
             }
         }
         return tokens;
-    }
-
-    /** A session over a model in memory; weights are supplied from where they are, not copied into the message. */
-    private static Session open(Model full, OnnxRuntime runtime) {
-        // The runtime drops initializers that nothing reads, and then refuses to be given them.
-        Map<String, Tensor> read = new LinkedHashMap<>(full.graph().initializers());
-        read.keySet().retainAll(full.graph().reads());
-        Model model = weightsFirst(full.withGraph(full.graph()
-                .withInitializers(read)
-                .withInterface(full.graph().givenInputs(), full.graph().outputs())));
-        Map<String, HostTensor> weights = new LinkedHashMap<>();
-        model.graph().initializers().forEach((name, tensor) -> {
-            if (isSupplied(tensor)) {
-                weights.put(
-                        name,
-                        new HostTensor(
-                                tensor.dtype(), tensor.shape(), tensor.bytes().direct()));
-            }
-        });
-        return runtime.open(ModelWriter.skeleton(model, Verifier::isSupplied), weights, false);
-    }
-
-    /**
-     * The model with everything that is computed from weights alone at the front. The runtime orders nodes by a search
-     * from the outputs that follows the input of highest position first: with weights at the back it would widen and mask
-     * all of them before the first layer runs, and hold them together.
-     */
-    private static Model weightsFirst(Model model) {
-        Set<String> ready = new HashSet<>(model.graph().initializers().keySet());
-        List<Node> first = new ArrayList<>();
-        List<Node> later = new ArrayList<>();
-        for (Node node : model.graph().nodes()) {
-            if (!node.inputs().isEmpty() && ready.containsAll(node.inputs())) {
-                first.add(node);
-                ready.addAll(node.outputs());
-            } else {
-                later.add(node);
-            }
-        }
-        first.addAll(later);
-        return model.withGraph(model.graph().withNodes(first));
-    }
-
-    private static boolean isSupplied(Tensor tensor) {
-        return tensor.bytes() != null && tensor.bytes().size() >= SUPPLIED_BYTES && OnnxRuntime.accepts(tensor.dtype());
     }
 }

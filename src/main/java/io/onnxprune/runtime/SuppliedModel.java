@@ -1,0 +1,69 @@
+package io.onnxprune.runtime;
+
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.onnx.ModelWriter;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/**
+ * A model in memory in the two parts that a session takes: the graph, serialised, and the weights, where they are.
+ *
+ * @param graph a {@code ModelProto} with the small constants
+ * @param weights the others, by name
+ */
+@SuppressWarnings("ArrayRecordComponent") // handed to the runtime, never compared
+record SuppliedModel(byte[] graph, Map<String, HostTensor> weights) {
+    private static final long SUPPLIED_BYTES = 4096;
+
+    static SuppliedModel of(Model full) {
+        // The runtime drops initializers that nothing reads, and then refuses to be given them.
+        Map<String, Tensor> read = new LinkedHashMap<>(full.graph().initializers());
+        read.keySet().retainAll(full.graph().reads());
+        Graph graph = full.graph()
+                .withInitializers(read)
+                .withInterface(full.graph().givenInputs(), full.graph().outputs());
+        Model model = full.withGraph(graph.withNodes(weightsFirst(graph)));
+        Map<String, HostTensor> weights = new LinkedHashMap<>();
+        model.graph().initializers().forEach((name, tensor) -> {
+            if (isSupplied(tensor)) {
+                weights.put(
+                        name,
+                        new HostTensor(
+                                tensor.dtype(), tensor.shape(), tensor.bytes().direct()));
+            }
+        });
+        return new SuppliedModel(ModelWriter.skeleton(model, SuppliedModel::isSupplied), weights);
+    }
+
+    /**
+     * The nodes with everything that is computed from weights alone at the front. The runtime orders nodes by a search
+     * from the outputs that follows the input of highest position first: with weights at the back it would widen and mask
+     * all of them before the first layer runs, and hold them together.
+     */
+    private static List<Node> weightsFirst(Graph graph) {
+        Set<String> ready = new HashSet<>(graph.initializers().keySet());
+        List<Node> first = new ArrayList<>();
+        List<Node> later = new ArrayList<>();
+        for (Node node : graph.nodes()) {
+            if (!node.inputs().isEmpty() && ready.containsAll(node.inputs())) {
+                first.add(node);
+                ready.addAll(node.outputs());
+            } else {
+                later.add(node);
+            }
+        }
+        first.addAll(later);
+        return first;
+    }
+
+    private static boolean isSupplied(Tensor tensor) {
+        return tensor.bytes() != null && tensor.bytes().size() >= SUPPLIED_BYTES && OnnxRuntime.accepts(tensor.dtype());
+    }
+}
