@@ -29,6 +29,13 @@ final class Inputs {
         return of().with(model);
     }
 
+    /** These and other files that options named; null where one was not given. */
+    Inputs with(Path... named) {
+        List<Path> more = new ArrayList<>(files);
+        more.addAll(of(named).files);
+        return new Inputs(more);
+    }
+
     /** These and a model with what serves it. */
     Inputs with(ModelFolder model) {
         List<Path> more = new ArrayList<>(files);

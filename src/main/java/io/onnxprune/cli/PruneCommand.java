@@ -7,7 +7,6 @@ import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
-import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.recipe.Pass;
@@ -20,7 +19,6 @@ import java.nio.file.Path;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Optional;
-import java.util.OptionalInt;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -157,20 +155,14 @@ final class PruneCommand implements Callable<Integer> {
     @Option(names = "--external-data", description = "keep weights outside the model file")
     private boolean externalData;
 
-    @Option(
-            names = "--calibration",
-            paramLabel = "FILE",
-            description = "token data to measure perplexity and speed on, before and after")
-    private Path calibration;
-
-    @Option(names = "--tokenizer", paramLabel = "FILE", description = "tokenizer.json for text data")
-    private Path tokenizer;
-
     @Option(names = "--seed", paramLabel = "N", description = "seed of everything random (default: 0)")
     private long seed;
 
     @Option(names = "--dump-ir", paramLabel = "DIR", description = "write the model as text after each pass")
     private Path dumpIr;
+
+    @Mixin
+    private DataArguments data = new DataArguments();
 
     @Mixin
     private RuntimeArguments runtime = new RuntimeArguments();
@@ -191,7 +183,7 @@ final class PruneCommand implements Callable<Integer> {
         checkCombination();
         Recipe recipe = recipe();
         ModelFolder input = ModelFolder.of(model);
-        Inputs inputs = Inputs.of(plan, recipeFile, calibration, tokenizer).with(input);
+        Inputs inputs = data.inputs().with(plan, recipeFile).with(input);
         output.check(inputs);
         inputs.checkWritable("--plan-out", planOut);
         if (dumpIr != null && Files.exists(dumpIr) && !Files.isDirectory(dumpIr)) {
@@ -207,12 +199,8 @@ final class PruneCommand implements Callable<Integer> {
                 Optional.ofNullable(plan),
                 Optional.ofNullable(planOut),
                 externalData,
-                Optional.ofNullable(calibration)
-                        .map(data -> new EvalOptions(
-                                data,
-                                Optional.ofNullable(tokenizer),
-                                OptionalInt.empty(),
-                                OptionalInt.of(EvalOptions.DEFAULT_PROMPT))),
+                data.request(calibrates(recipe), seed),
+                data.workDir(),
                 Optional.ofNullable(dumpIr),
                 seed,
                 runtime.threads());
@@ -233,9 +221,12 @@ final class PruneCommand implements Callable<Integer> {
                         "--plan says already what to keep, so " + option + " has no effect; leave it out");
             });
         }
-        if (tokenizer != null && calibration == null) {
-            throw new UsageException("--tokenizer is for the text of --calibration FILE, which was not given");
-        }
+    }
+
+    /** Whether the run measures importance on data. */
+    private boolean calibrates(Recipe recipe) {
+        Pass score = recipe.pass(PassKind.SCORE);
+        return plan == null && score != null && PlanPasses.needsData(score);
     }
 
     private Recipe recipe() {

@@ -2,7 +2,7 @@ package io.onnxprune.compiler;
 
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
-import io.onnxprune.eval.EvalOptions;
+import io.onnxprune.eval.DataRequest;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.recipe.Recipe;
 import java.nio.file.Path;
@@ -18,7 +18,8 @@ import java.util.Optional;
  * @param plan a plan to apply instead of making one
  * @param planOut where to write the plan
  * @param externalData keep weights outside the model file
- * @param calibration data to measure perplexity and speed on before and after
+ * @param data what to calibrate on, and to measure perplexity and speed on before and after
+ * @param workDir folder for what may be used again, or does not fit in memory
  * @param dumpIr folder for the text form of the model after each pass
  * @param seed of everything random
  * @param threads for work outside the runtime
@@ -31,7 +32,8 @@ public record PruneJob(
         Optional<Path> plan,
         Optional<Path> planOut,
         boolean externalData,
-        Optional<EvalOptions> calibration,
+        DataRequest data,
+        Path workDir,
         Optional<Path> dumpIr,
         long seed,
         int threads) {}

@@ -4,6 +4,7 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.Emitter;
+import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.Depth;
@@ -27,7 +28,8 @@ import java.util.Set;
  * @param requested what was asked for; empty where a plan was given
  * @param emission what was written; empty for a dry run
  * @param verification empty if it was switched off, or for a dry run
- * @param evaluationBefore empty without calibration data
+ * @param data what was calibrated and measured on; empty without data
+ * @param evaluationBefore empty without data, or for a dry run
  */
 public record PruneReport(
         Structure structure,
@@ -38,6 +40,7 @@ public record PruneReport(
         Optional<Budget> requested,
         Optional<Emitter.Emission> emission,
         Optional<Verification> verification,
+        Optional<CalibrationData> data,
         Optional<Evaluation> evaluationBefore,
         Optional<Evaluation> evaluationAfter,
         List<PassTime> passes,
@@ -101,6 +104,7 @@ public record PruneReport(
         }
         json.put("dimensions", dimensions);
         json.put("verification", verification.map(PruneReport::verification).orElse(null));
+        json.put("data", data.map(PruneReport::data).orElse(null));
         json.put(
                 "evaluation_before",
                 evaluationBefore.map(PruneReport::evaluation).orElse(null));
@@ -128,6 +132,26 @@ public record PruneReport(
         json.put("decode_max_abs_diff", orNull(found.decodeMaxAbsDiff()));
         json.put("logit_scale", found.scale());
         json.put("tokens", found.tokens());
+        return json;
+    }
+
+    private static Map<String, Object> data(CalibrationData found) {
+        Map<String, Object> json = new LinkedHashMap<>();
+        json.put("calibrates", found.calibrates());
+        json.put("windows", found.rows().size());
+        json.put("sequence_length", found.length());
+        json.put("tokens", found.tokens());
+        json.put("held_out", found.heldOut().size());
+        json.put("predictions", found.predictions());
+        List<Map<String, Object>> sources = new ArrayList<>();
+        for (CalibrationData.Source source : found.sources()) {
+            Map<String, Object> entry = new LinkedHashMap<>();
+            entry.put("name", source.name());
+            entry.put("windows", source.rows());
+            entry.put("held_out", source.heldOut());
+            sources.add(entry);
+        }
+        json.put("sources", sources);
         return json;
     }
 

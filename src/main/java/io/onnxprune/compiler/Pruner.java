@@ -7,6 +7,9 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.Emitter;
+import io.onnxprune.eval.CalibrationData;
+import io.onnxprune.eval.CausalLm;
+import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
 import io.onnxprune.ir.GraphChecker;
@@ -37,6 +40,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.OptionalInt;
 import java.util.function.Supplier;
 
 /** Runs the passes of a recipe over a model: from the file to a plan, a smaller file, and the proof that they agree. */
@@ -46,6 +50,7 @@ public final class Pruner {
     private final Log log;
     private final List<PassTime> times = new ArrayList<>();
     private Optional<Verification> verification = Optional.empty();
+    private Optional<Evaluation> before = Optional.empty();
     private int dumped;
     private double inside;
 
@@ -71,15 +76,14 @@ public final class Pruner {
         Structure structure = timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
                 .structure();
         ParameterCount count = ParameterCount.of(structure);
+        Optional<CalibrationData> data = data();
         Plan plan = plan(structure);
         job.planOut().ifPresent(path -> PlanFile.write(path, plan, structure));
         Optional<Emitter.Emission> emission = Optional.empty();
-        Optional<Evaluation> before = Optional.empty();
         Optional<Evaluation> after = Optional.empty();
         if (job.target().isPresent()) {
             Map<Value, Tensor> updates = updates(structure, plan);
             Model pruned = plan.removesNothing(structure) ? model : rewrite(structure, plan, updates);
-            before = evaluate("evaluate-before", file);
             Emitter.Emission written = timed(
                     "emit",
                     () -> Emitter.emit(
@@ -92,7 +96,7 @@ public final class Pruner {
                             staged -> verify(structure, plan, updates, staged),
                             log));
             emission = Optional.of(written);
-            after = evaluate("evaluate-after", written.files().get(0));
+            after = data.map(given -> evaluateAfter(written.files().get(0), given));
         }
         return new PruneReport(
                 structure,
@@ -103,6 +107,7 @@ public final class Pruner {
                 job.plan().isPresent() ? Optional.empty() : Optional.of(job.budget()),
                 emission,
                 verification,
+                data,
                 before,
                 after,
                 times,
@@ -213,8 +218,31 @@ public final class Pruner {
         return Optional.of(failure);
     }
 
-    private Optional<Evaluation> evaluate(String pass, Path file) {
-        return job.calibration().map(options -> timed(pass, () -> Evaluator.evaluate(runtime, file, options, log)));
+    /** The data of the run; what it tells about the whole model is measured in the same session. */
+    private Optional<CalibrationData> data() {
+        if (job.data().isEmpty()) {
+            return Optional.empty();
+        }
+        Path file = job.input().model();
+        try (CausalLm model = timed("open-model", () -> CausalLm.open(runtime, file))) {
+            CalibrationData data = timed("data", () -> CalibrationData.resolve(model, file, job.data(), log));
+            if (job.target().isPresent()) {
+                before = Optional.of(timed("evaluate-before", () -> evaluate(model, data)));
+            }
+            return Optional.of(data);
+        }
+    }
+
+    private Evaluation evaluateAfter(Path file, CalibrationData data) {
+        return timed("evaluate-after", () -> {
+            try (CausalLm model = CausalLm.open(runtime, file)) {
+                return evaluate(model, data);
+            }
+        });
+    }
+
+    private Evaluation evaluate(CausalLm model, CalibrationData data) {
+        return Evaluator.evaluate(model, data.heldOut(), OptionalInt.of(EvalOptions.DEFAULT_PROMPT), log);
     }
 
     /** Runs a pass and notes the time that it took without passes inside it. */

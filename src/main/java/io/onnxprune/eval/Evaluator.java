@@ -5,8 +5,10 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Optional;
 import java.util.OptionalDouble;
+import java.util.OptionalInt;
 
 /** Evaluates a model file: the one entry of this package for a command. */
 public final class Evaluator {
@@ -22,26 +24,28 @@ public final class Evaluator {
         TokenData data = TokenData.read(
                 options.data(), options.tokenizer().or(() -> tokenizerBeside(model)), options.sequenceLength());
         try (CausalLm lm = CausalLm.open(runtime, model)) {
-            return evaluate(lm, data, options, log);
+            data.requireVocabulary(lm.vocabulary());
+            return evaluate(lm, data.rows(), options.promptLength(), log);
         }
     }
 
-    /** The tokenizer.json in the folder of a model, if there is one. */
-    public static Optional<Path> tokenizerBeside(Path model) {
-        return Optional.of(model.resolveSibling("tokenizer.json")).filter(Files::isRegularFile);
-    }
-
-    private static Evaluation evaluate(CausalLm model, TokenData data, EvalOptions options, Log log) {
-        data.requireVocabulary(model.vocabulary());
+    /**
+     * Measures an open model.
+     *
+     * @param rows token ids that the model knows, each row of at least two
+     * @param promptLength tokens of the prompt that speed is measured with; empty to leave speed out
+     * @throws UserException when the model does not run on the rows
+     */
+    public static Evaluation evaluate(CausalLm model, List<long[]> rows, OptionalInt promptLength, Log log) {
         long start = System.nanoTime();
-        Perplexity perplexity = Perplexity.measure(model, data.rows(), log);
+        Perplexity perplexity = Perplexity.measure(model, rows, log);
         double seconds = (System.nanoTime() - start) * 1e-9;
-        Optional<Latency> latency = latency(model, options, log);
+        Optional<Latency> latency = latency(model, promptLength, log);
         return new Evaluation(
                 perplexity.perplexity(),
                 perplexity.nll(),
                 perplexity.tokens(),
-                data.rows().size(),
+                rows.size(),
                 model.vocabulary(),
                 latency.map(found -> OptionalDouble.of(found.prefillTokensPerSecond()))
                         .orElse(OptionalDouble.empty()),
@@ -49,12 +53,17 @@ public final class Evaluator {
                 seconds);
     }
 
+    /** The tokenizer.json in the folder of a model, if there is one. */
+    public static Optional<Path> tokenizerBeside(Path model) {
+        return Optional.of(model.resolveSibling("tokenizer.json")).filter(Files::isRegularFile);
+    }
+
     /** Speed is an extra: a model too short for the prompt is still evaluated. */
-    private static Optional<Latency> latency(CausalLm model, EvalOptions options, Log log) {
-        if (options.promptLength().isEmpty()) {
+    private static Optional<Latency> latency(CausalLm model, OptionalInt promptLength, Log log) {
+        if (promptLength.isEmpty()) {
             return Optional.empty();
         }
-        int length = options.promptLength().getAsInt();
+        int length = promptLength.getAsInt();
         try {
             return Optional.of(Latency.measure(model, length, log));
         } catch (UserException e) {

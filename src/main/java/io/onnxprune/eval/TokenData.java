@@ -27,7 +27,7 @@ import java.util.OptionalInt;
  */
 public record TokenData(Path source, List<long[]> rows) {
     /** Tokens of a window where running text is cut and no length is asked for. */
-    private static final int TEXT_WINDOW = 256;
+    static final int TEXT_WINDOW = 256;
 
     private static final ObjectMapper JSON = new ObjectMapper();
 
@@ -48,6 +48,15 @@ public record TokenData(Path source, List<long[]> rows) {
             throw new UserException("a sequence length of %d is too short; a prediction takes at least 2 tokens"
                     .formatted(sequenceLength.getAsInt()));
         }
+        return new TokenData(file, load(file, tokenizer).cut(file, sequenceLength));
+    }
+
+    /**
+     * Reads a data file without cutting it.
+     *
+     * @throws UserException as {@link #read}
+     */
+    static Rows load(Path file, Optional<Path> tokenizer) {
         if (!Files.isRegularFile(file)) {
             throw new UserException("the data file " + file + " does not exist; give a file of tokens or text");
         }
@@ -55,8 +64,7 @@ public record TokenData(Path source, List<long[]> rows) {
             if (Files.size(file) == 0) {
                 throw new UserException("the data file " + file + " is empty; give a file of tokens or text");
             }
-            Rows rows = readRows(file, tokenizer);
-            return new TokenData(file, rows.cut(file, sequenceLength));
+            return readRows(file, tokenizer);
         } catch (CharacterCodingException e) {
             throw new UserException("the data file " + file + " is not UTF-8 text; convert it", e);
         } catch (IOException e) {
@@ -158,18 +166,36 @@ public record TokenData(Path source, List<long[]> rows) {
             for (long[] row : fixed) {
                 windows(row, sequenceLength.orElse(row.length), result);
             }
-            int total = running.stream().mapToInt(piece -> piece.length).sum();
-            long[] joined = new long[total];
+            windows(joined(), sequenceLength.orElse(TEXT_WINDOW), result);
+            if (result.isEmpty()) {
+                throw new UserException("no row of %s has 2 tokens; a prediction takes at least 2".formatted(file));
+            }
+            return List.copyOf(result);
+        }
+
+        /** All running text in one row. */
+        private long[] joined() {
+            long[] joined = new long[runningTokens()];
             int position = 0;
             for (long[] piece : running) {
                 System.arraycopy(piece, 0, joined, position, piece.length);
                 position += piece.length;
             }
-            windows(joined, sequenceLength.orElse(TEXT_WINDOW), result);
-            if (result.isEmpty()) {
-                throw new UserException("no row of %s has 2 tokens; a prediction takes at least 2".formatted(file));
-            }
-            return List.copyOf(result);
+            return joined;
+        }
+
+        /** How many tokens of running text there are. */
+        int runningTokens() {
+            return running.stream().mapToInt(piece -> piece.length).sum();
+        }
+
+        /** All windows of exactly {@code length} tokens; rows and ends of text that are shorter are left out. */
+        List<long[]> exact(int length) {
+            List<long[]> result = new ArrayList<>();
+            fixed.forEach(row -> windows(row, length, result));
+            windows(joined(), length, result);
+            result.removeIf(row -> row.length != length);
+            return result;
         }
 
         private static void windows(long[] row, int length, List<long[]> into) {

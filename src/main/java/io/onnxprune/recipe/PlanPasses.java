@@ -24,6 +24,14 @@ public final class PlanPasses {
         };
     }
 
+    /** Whether the importance that a {@link PassKind#SCORE} pass asks for is measured on data. */
+    public static boolean needsData(Pass score) {
+        return switch (score.word("metric")) {
+            case "magnitude", "random" -> false;
+            default -> true;
+        };
+    }
+
     /** The budget of an {@link PassKind#ALLOCATE} pass, with a ratio as its target. */
     public static Budget budget(Pass allocate) {
         return new Budget(

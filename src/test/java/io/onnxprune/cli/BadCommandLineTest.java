@@ -82,7 +82,23 @@ class BadCommandLineTest {
             --seed q                 | --seed takes a whole number, not "q"
             --provider gpu           | --provider takes cpu or cuda, not "gpu"
             --plan p --ratio 0.3     | --plan says already what to keep, so --ratio has no effect
-            --tokenizer x            | --tokenizer is for the text of --calibration FILE
+            --tokenizer x            | --tokenizer is for the data of --calibration or --eval
+            --samples 4              | --samples is for the data of --calibration
+            --samples 4 --eval x     | --samples is for the data of --calibration
+            --seq-len 4              | --seq-len is for the data of --calibration or --eval
+            --bos 1 --calibration x  | --bos is for the data of --calibration self
+            --calibration x --samples 0   | --samples takes 1 or more, not 0
+            --calibration x --seq-len 1   | --seq-len takes 2 or more, since a prediction takes two tokens, not 1
+            --calibration x --seq-len -8  | --seq-len takes 2 or more
+            --calibration x --samples ten | --samples takes a whole number, not "ten"
+            --calibration self --bos -1   | --bos takes 0 or more, not -1
+            --calibration x:-1       | takes a weight of more than 0 after the file, as in b.txt:2, not "x:-1"
+            --calibration x:0        | takes a weight of more than 0
+            --calibration x:1.2.3    | takes a weight of more than 0
+            --calibration x --calibration x:2   | --calibration names x twice; give it once, with a weight
+            --calibration x --calibration ./x   | --calibration names ./x twice
+            --calibration self --calibration x  | --calibration self stands for all of the data
+            --work-dir pom.xml       | --work-dir pom.xml is a file; name a folder
             --ratio                  | missing required parameter for option '--ratio'
             another.onnx             | one model was expected, and "another.onnx" is another argument
             """)

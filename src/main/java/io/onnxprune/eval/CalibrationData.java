@@ -1,0 +1,112 @@
+package io.onnxprune.eval;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Locale;
+import java.util.Optional;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+
+/**
+ * The data of a run.
+ *
+ * @param rows token ids to calibrate on, all rows of one length; empty if the run has data to measure on only
+ * @param heldOut token ids to measure perplexity on, in rows of at least two
+ * @param sources where the rows came from
+ * @param calibrates whether the method uses {@code rows}
+ */
+public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Source> sources, boolean calibrates) {
+    /** The name of the source of text that the model wrote itself. */
+    public static final String SELF = "self";
+
+    /**
+     * A file, or the model itself.
+     *
+     * @param name the file as it was named, or {@value #SELF}
+     * @param rows how many rows to calibrate on came from it
+     * @param heldOut how many held-out rows came from it
+     */
+    public record Source(String name, int rows, int heldOut) {
+        private String shortName() {
+            return name.equals(SELF)
+                    ? "the model itself"
+                    : String.valueOf(Path.of(name).getFileName());
+        }
+    }
+
+    public CalibrationData {
+        rows = List.copyOf(rows);
+        heldOut = List.copyOf(heldOut);
+        sources = List.copyOf(sources);
+    }
+
+    /**
+     * Reads or writes what a run asks for, and tries on one row whether the model takes it.
+     *
+     * @param model the model to prune
+     * @param file its file, beside which configuration and tokenizer are looked for
+     * @throws io.onnxprune.diag.UserException when data cannot be read, is too short, or does not fit the model
+     */
+    public static CalibrationData resolve(CausalLm model, Path file, DataRequest request, Log log) {
+        if (request.self()) {
+            throw new UserException("text that the model writes itself is not to be had yet; give --calibration FILE");
+        }
+        ModelSettings settings = ModelSettings.beside(file, log);
+        Optional<Path> tokenizer = request.tokenizer().or(() -> Evaluator.tokenizerBeside(file));
+        CalibrationData data = new FileWindows(request, tokenizer, settings, log).read(model.vocabulary());
+        data.rows.stream().findFirst().ifPresent(row -> model.logits(new long[][] {row}));
+        return data;
+    }
+
+    /** Tokens of each row to calibrate on; 0 without any. */
+    public int length() {
+        return rows.isEmpty() ? 0 : rows.get(0).length;
+    }
+
+    /** Tokens to calibrate on. */
+    public long tokens() {
+        return (long) rows.size() * length();
+    }
+
+    /** Predictions that perplexity is the mean of: all held-out tokens but the first of each row. */
+    public long predictions() {
+        return heldOut.stream().mapToLong(row -> row.length - 1).sum();
+    }
+
+    /** What the run was calibrated and measured on, in a line of its report. */
+    public String describe() {
+        boolean left = sources.stream().anyMatch(source -> source.rows > 0 && source.heldOut > 0);
+        String where =
+                calibrates && left ? "" : " from " + names(sources.stream().filter(source -> source.heldOut > 0));
+        String measured = String.format(
+                Locale.ROOT,
+                "perplexity on %s%s (%,d predictions)",
+                count(heldOut.size(), left ? "held-out window" : "row"),
+                where,
+                predictions());
+        if (!calibrates) {
+            return measured;
+        }
+        return String.format(
+                Locale.ROOT,
+                "calibration: %s of %,d tokens from %s (%,d tokens); %s",
+                count(rows.size(), "window"),
+                length(),
+                names(sources.stream().filter(source -> source.rows > 0)),
+                tokens(),
+                measured);
+    }
+
+    private static String count(int number, String noun) {
+        return String.format(Locale.ROOT, "%,d %s%s", number, noun, number == 1 ? "" : "s");
+    }
+
+    private static String names(Stream<Source> sources) {
+        List<Source> all = sources.toList();
+        return all.stream()
+                .map(source -> source.shortName() + (all.size() > 1 ? " (" + source.rows + ")" : ""))
+                .collect(Collectors.joining(" and "));
+    }
+}

@@ -1,0 +1,211 @@
+package io.onnxprune.eval;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.eval.CalibrationData.Source;
+import io.onnxprune.eval.DataRequest.WeightedFile;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Comparator;
+import java.util.IntSummaryStatistics;
+import java.util.List;
+import java.util.Optional;
+import java.util.OptionalInt;
+import java.util.SplittableRandom;
+import java.util.stream.IntStream;
+
+/**
+ * Chooses windows of data files: each file's share to calibrate on, and others to measure on. What is chosen depends on
+ * the files and the seed alone.
+ */
+final class FileWindows {
+    /** Windows to measure on unless a file for it is given. */
+    private static final int HELD_OUT = 64;
+
+    private final DataRequest request;
+    private final Optional<Path> tokenizer;
+    private final ModelSettings settings;
+    private final Log log;
+    private final List<long[]> rows = new ArrayList<>();
+    private final List<long[]> heldOut = new ArrayList<>();
+    private final List<Source> sources = new ArrayList<>();
+
+    FileWindows(DataRequest request, Optional<Path> tokenizer, ModelSettings settings, Log log) {
+        this.request = request;
+        this.tokenizer = tokenizer;
+        this.settings = settings;
+        this.log = log;
+    }
+
+    /**
+     * Reads the files of the request.
+     *
+     * @param vocabulary how many tokens the model knows
+     * @throws UserException when a file cannot be read, does not fit the model, or has too little in it
+     */
+    CalibrationData read(long vocabulary) {
+        List<TokenData.Rows> contents = request.calibration().stream()
+                .map(file -> TokenData.load(file.file(), tokenizer))
+                .toList();
+        int length = contents.isEmpty() ? 0 : length(contents);
+        List<List<long[]>> windows = new ArrayList<>();
+        for (int i = 0; i < contents.size(); i++) {
+            Path file = file(i);
+            List<long[]> found = windows(file, contents.get(i), length);
+            new TokenData(file, found).requireVocabulary(vocabulary);
+            windows.add(found);
+        }
+        choose(windows, length);
+        request.evaluation().ifPresent(file -> readEvaluation(file, length, vocabulary));
+        return new CalibrationData(rows, heldOut, sources, request.calibrates());
+    }
+
+    private Path file(int i) {
+        return request.calibration().get(i).file();
+    }
+
+    /** Tokens of a window: what was asked for, else the length that all rows of ids have, else the usual one. */
+    private int length(List<TokenData.Rows> contents) {
+        if (request.sequenceLength().isPresent()) {
+            int length = request.sequenceLength().getAsInt();
+            settings.requireLength(length, "windows of --seq-len " + length);
+            return length;
+        }
+        OptionalInt common = OptionalInt.empty();
+        for (int i = 0; i < contents.size(); i++) {
+            IntSummaryStatistics lengths =
+                    contents.get(i).fixed.stream().mapToInt(row -> row.length).summaryStatistics();
+            if (lengths.getCount() > 0) {
+                int length = lengths.getMax();
+                if (lengths.getMin() < length || common.orElse(length) != length) {
+                    throw new UserException(
+                            "the rows of %s have %s tokens%s; rows to calibrate on are all of one length, so give --seq-len N to cut them into windows"
+                                    .formatted(
+                                            file(i),
+                                            range(lengths),
+                                            lengths.getMin() < length
+                                                    ? ""
+                                                    : ", and those of another file " + common.getAsInt()));
+                }
+                settings.requireLength(length, "the rows of " + file(i));
+                common = OptionalInt.of(length);
+            }
+        }
+        return common.orElse(settings.fit(TokenData.TEXT_WINDOW));
+    }
+
+    private static String range(IntSummaryStatistics lengths) {
+        return lengths.getMin() == lengths.getMax()
+                ? Integer.toString(lengths.getMin())
+                : lengths.getMin() + " to " + lengths.getMax();
+    }
+
+    private List<long[]> windows(Path file, TokenData.Rows content, int length) {
+        if (length < 2) {
+            throw new UserException("no row of %s has 2 tokens; a prediction takes at least 2".formatted(file));
+        }
+        List<long[]> windows = content.exact(length);
+        IntSummaryStatistics lengths =
+                content.fixed.stream().mapToInt(row -> row.length).summaryStatistics();
+        if (windows.isEmpty()) {
+            throw new UserException(
+                    lengths.getCount() > 0
+                            ? "the rows of %s have %s tokens, fewer than a window of %d; give --seq-len %d or less"
+                                    .formatted(file, range(lengths), length, lengths.getMax())
+                            : "the text of %s has %d tokens, fewer than a window of %d; give more text, or --seq-len N for shorter windows"
+                                    .formatted(file, content.runningTokens(), length));
+        }
+        long shorter = content.fixed.stream().filter(row -> row.length < length).count();
+        if (shorter > 0) {
+            log.warn("%d of %d rows of %s are left out, since they have fewer than %d tokens"
+                    .formatted(shorter, lengths.getCount(), file, length));
+        }
+        return windows;
+    }
+
+    private void choose(List<List<long[]>> windows, int length) {
+        int[] samples = shares(request.sampleCount());
+        int[] measured = shares(HELD_OUT);
+        SplittableRandom random = new SplittableRandom(request.seed());
+        for (int i = 0; i < windows.size(); i++) {
+            List<long[]> found = windows.get(i);
+            int chosen = Math.min(samples[i], found.size());
+            if (chosen < samples[i] && (request.samples().isPresent() || windows.size() > 1)) {
+                log.warn("%s has %d windows of %d tokens, fewer than the %d that are its share; all of them are used"
+                        .formatted(file(i), found.size(), length, samples[i]));
+            }
+            int left = 0;
+            if (request.evaluation().isEmpty()) {
+                left = Math.min(found.size() - chosen, Math.max(1, measured[i]));
+                int least = found.size() < 2 ? 0 : (chosen + 9) / 10;
+                if (left < least) {
+                    left = least;
+                    chosen = Math.min(chosen, found.size() - left);
+                    log.info(
+                            "%d of the %d windows of %s are held out to measure perplexity on; --eval FILE gives other data for that"
+                                    .formatted(left, found.size(), file(i)));
+                }
+            }
+            int[] order = shuffled(found.size(), random.split());
+            pick(found, order, 0, chosen, rows);
+            pick(found, order, chosen, chosen + left, heldOut);
+            sources.add(new Source(file(i).toString(), chosen, left));
+        }
+        requireEnough(length);
+    }
+
+    private void requireEnough(int length) {
+        if (!rows.isEmpty() && request.evaluation().isEmpty() && heldOut.isEmpty()) {
+            throw new UserException(
+                    "%s has 1 window of %d tokens, so that none is left to measure perplexity on; give more data, --seq-len N for shorter windows, or --eval FILE"
+                            .formatted(file(0), length));
+        }
+    }
+
+    /** Distributes {@code total} by the weights of the files, the remainder to the largest fractions. */
+    private int[] shares(int total) {
+        double sum =
+                request.calibration().stream().mapToDouble(WeightedFile::weight).sum();
+        double[] exact = request.calibration().stream()
+                .mapToDouble(file -> total * (file.weight() / sum))
+                .toArray();
+        int[] shares = Arrays.stream(exact).mapToInt(share -> (int) share).toArray();
+        int rest = total - Arrays.stream(shares).sum();
+        IntStream.range(0, exact.length)
+                .boxed()
+                .sorted(Comparator.comparingDouble(i -> shares[i] - exact[i]))
+                .limit(rest)
+                .forEach(i -> shares[i]++);
+        return shares;
+    }
+
+    private static int[] shuffled(int size, SplittableRandom random) {
+        int[] order = IntStream.range(0, size).toArray();
+        for (int i = size - 1; i > 0; i--) {
+            int j = random.nextInt(i + 1);
+            int swapped = order[i];
+            order[i] = order[j];
+            order[j] = swapped;
+        }
+        return order;
+    }
+
+    /** Adds the windows that a range of {@code order} names, in the order of the file. */
+    private static void pick(List<long[]> windows, int[] order, int from, int to, List<long[]> into) {
+        Arrays.stream(order, from, to).sorted().mapToObj(windows::get).forEach(into::add);
+    }
+
+    private void readEvaluation(Path file, int length, long vocabulary) {
+        TokenData.Rows content = TokenData.load(file, tokenizer);
+        OptionalInt window = request.sequenceLength();
+        if (window.isEmpty() && content.fixed.isEmpty()) {
+            window = OptionalInt.of(length > 0 ? length : settings.fit(TokenData.TEXT_WINDOW));
+        }
+        TokenData data = new TokenData(file, content.cut(file, window));
+        data.rows().forEach(row -> settings.requireLength(row.length, "rows of " + file));
+        data.requireVocabulary(vocabulary);
+        heldOut.addAll(data.rows());
+        sources.add(new Source(file.toString(), 0, data.rows().size()));
+    }
+}

@@ -1,0 +1,116 @@
+package io.onnxprune.eval;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.OptionalInt;
+import java.util.OptionalLong;
+import java.util.Set;
+
+/**
+ * What the files beside a model tell about its text.
+ *
+ * @param bos the token that text begins with
+ * @param eos tokens that end it
+ * @param context how many tokens a row may have
+ * @param contextSource the entry that says so, for messages; empty if none does
+ */
+record ModelSettings(OptionalLong bos, Set<Long> eos, OptionalInt context, String contextSource) {
+    private static final String CONFIG = "config.json";
+    private static final String GENAI = "genai_config.json";
+    private static final List<String> TOKEN_FILES = List.of("generation_config.json", CONFIG, GENAI);
+    private static final List<String> CONTEXT_FILES = List.of(GENAI, CONFIG);
+
+    /** Parts of a configuration that hold the entries of the language model. */
+    private static final List<String> PARTS = List.of("", "/model", "/text_config");
+
+    private static final List<String> CONTEXT_KEYS =
+            List.of("context_length", "max_position_embeddings", "n_positions", "max_seq_len");
+
+    private static final ObjectMapper JSON = new ObjectMapper();
+
+    /** Reads what is there; a file that is no JSON is left out with a warning. */
+    static ModelSettings beside(Path model, Log log) {
+        OptionalLong bos = OptionalLong.empty();
+        Set<Long> eos = new LinkedHashSet<>();
+        for (String name : TOKEN_FILES) {
+            JsonNode root = read(model.resolveSibling(name), log);
+            List<Long> begin = tokens(root, "bos_token_id");
+            bos = bos.isEmpty() && !begin.isEmpty() ? OptionalLong.of(begin.get(0)) : bos;
+            if (eos.isEmpty()) {
+                eos.addAll(tokens(root, "eos_token_id"));
+            }
+        }
+        for (String name : CONTEXT_FILES) {
+            JsonNode root = read(model.resolveSibling(name), Log.NONE);
+            for (String key : CONTEXT_KEYS) {
+                JsonNode value = entry(root, key);
+                if (value.isIntegralNumber() && value.canConvertToInt() && value.asInt() > 0) {
+                    return new ModelSettings(bos, eos, OptionalInt.of(value.asInt()), key + " in " + name);
+                }
+            }
+        }
+        return new ModelSettings(bos, eos, OptionalInt.empty(), "");
+    }
+
+    private static JsonNode read(Path file, Log log) {
+        if (!Files.isRegularFile(file)) {
+            return JSON.missingNode();
+        }
+        try {
+            return JSON.readTree(file.toFile());
+        } catch (IOException e) {
+            log.warn("%s is left out of account, since it cannot be read: %s"
+                    .formatted(file, FileFailure.reason(e).lines().findFirst().orElse("")));
+            return JSON.missingNode();
+        }
+    }
+
+    private static JsonNode entry(JsonNode root, String key) {
+        for (String part : PARTS) {
+            JsonNode value = root.at(part).path(key);
+            if (!value.isMissingNode() && !value.isNull()) {
+                return value;
+            }
+        }
+        return JSON.missingNode();
+    }
+
+    /** The ids under a key, which holds one or a list. */
+    private static List<Long> tokens(JsonNode root, String key) {
+        JsonNode value = entry(root, key);
+        Set<Long> ids = new LinkedHashSet<>();
+        for (JsonNode id : value.isArray() ? value : List.of(value)) {
+            if (id.isIntegralNumber() && id.asLong() >= 0) {
+                ids.add(id.asLong());
+            }
+        }
+        return List.copyOf(ids);
+    }
+
+    /**
+     * Checks that the model takes rows so long.
+     *
+     * @param what the rows, as a sentence begins with them
+     * @throws UserException if it is known not to
+     */
+    void requireLength(int length, String what) {
+        if (context.isPresent() && length > context.getAsInt()) {
+            throw new UserException(
+                    "%s have %d tokens, more than the model's context of %d (%s); give --seq-len %d or less"
+                            .formatted(what, length, context.getAsInt(), contextSource, context.getAsInt()));
+        }
+    }
+
+    /** The longest row up to {@code length} that the model takes. */
+    int fit(int length) {
+        return Math.min(length, context.orElse(length));
+    }
+}
