@@ -12,6 +12,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
@@ -34,7 +35,8 @@ final class NativeLibrary {
     private static final String CORE = "libonnxruntime.so";
     private static final String JNI = "libonnxruntime4j_jni.so";
     private static final String SHARED = "libonnxruntime_providers_shared.so";
-    private static final String CUDA = "libonnxruntime_providers_cuda.so";
+    /** The CUDA provider; the core looks for it beside itself. */
+    static final String CUDA = "libonnxruntime_providers_cuda.so";
 
     private static Choice chosen;
 
@@ -69,6 +71,11 @@ final class NativeLibrary {
         chosen = new Choice(options.library(), cuda);
     }
 
+    /** The folder of the libraries that are used; the current one where Java's loader found them by itself. */
+    static Path folder() {
+        return Path.of(System.getProperty(FOLDER_PROPERTY, "."));
+    }
+
     /** Where unpacked native libraries are kept: XDG_CACHE_HOME or ~/.cache, and the temporary folder if neither works. */
     static Path cacheFolder() {
         String xdg = System.getenv("XDG_CACHE_HOME");
@@ -98,8 +105,8 @@ final class NativeLibrary {
             if (resource(OWN + CUDA) != null) {
                 return true; // Microsoft's GPU jar: its own loader knows what to do.
             }
-            throw new UserException("the CUDA provider's library " + CUDA + " is not on the class path; add"
-                    + " org.bytedeco:onnxruntime with the classifier linux-x86_64-gpu, or use the CPU provider");
+            throw new UserException("this onnx-prune is built without CUDA; build it with mvn -Pcuda or"
+                    + " scripts/gpu-bundle.sh, or use --provider cpu");
         }
         boolean plain = !wantsCuda && resource(PRESETS + "/" + CORE + ".1") != null;
         String folder = PRESETS + (plain ? "/" : "-gpu/");
@@ -109,7 +116,7 @@ final class NativeLibrary {
         Map<String, URL> files = new LinkedHashMap<>();
         files.put(CORE, resource(folder + CORE + ".1"));
         files.put(JNI, resource(OWN + JNI));
-        for (String provider : new String[] {SHARED, CUDA}) {
+        for (String provider : wantsCuda ? List.of(SHARED, CUDA) : List.of(SHARED)) {
             if (resource(folder + provider) != null) {
                 files.put(provider, resource(folder + provider));
             }
@@ -176,7 +183,7 @@ final class NativeLibrary {
             Path folder = Files.createTempDirectory("onnx-prune-runtime");
             folder.toFile().deleteOnExit();
             link(folder, CORE, library);
-            for (String provider : new String[] {SHARED, CUDA}) {
+            for (String provider : List.of(SHARED, CUDA)) {
                 Path beside = library.resolveSibling(provider);
                 if (Files.isRegularFile(beside)) {
                     link(folder, provider, beside);

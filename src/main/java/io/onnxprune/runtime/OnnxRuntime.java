@@ -41,7 +41,7 @@ public final class OnnxRuntime implements AutoCloseable {
     /**
      * Loads ONNX Runtime, unpacking its native library on the first use on a machine.
      *
-     * @throws UserException when the library cannot be loaded, or the provider is not there
+     * @throws UserException when the library cannot be loaded; or the provider cannot be used, and why
      */
     public static OnnxRuntime open(RuntimeOptions options) {
         NativeLibrary.prepare(options);
@@ -51,12 +51,25 @@ public final class OnnxRuntime implements AutoCloseable {
         } catch (LinkageError | IllegalStateException | NullPointerException e) {
             throw new UserException("the native ONNX Runtime cannot be loaded: %s".formatted(rootReason(e)), e);
         }
-        if (options.provider() == RuntimeOptions.Provider.CUDA
-                && !OrtEnvironment.getAvailableProviders().contains(OrtProvider.CUDA)) {
-            throw new UserException("the ONNX Runtime library that was loaded is built without CUDA; use one with CUDA"
-                    + " or the CPU provider");
+        OnnxRuntime runtime = new OnnxRuntime(environment, options);
+        if (options.provider() == RuntimeOptions.Provider.CUDA) {
+            runtime.checkCuda();
         }
-        return new OnnxRuntime(environment, options);
+        return runtime;
+    }
+
+    /** Says what CUDA lacks before anything else is done: the libraries and devices are looked for when it is first asked for. */
+    private void checkCuda() {
+        if (!OrtEnvironment.getAvailableProviders().contains(OrtProvider.CUDA)) {
+            throw new UserException(
+                    "the ONNX Runtime library that was loaded is built without CUDA; give one with CUDA by"
+                            + " --ort-library, or use --provider cpu");
+        }
+        try (SessionOptions target = new SessionOptions()) {
+            addCuda(target, false);
+        } catch (OrtException e) {
+            throw Failures.cuda(options.device(), NativeLibrary.folder(), e);
+        }
     }
 
     private static String rootReason(Throwable failure) {
@@ -64,7 +77,7 @@ public final class OnnxRuntime implements AutoCloseable {
         while (cause.getCause() != null) {
             cause = cause.getCause();
         }
-        return shorten(String.valueOf(cause.getMessage()));
+        return Failures.shorten(String.valueOf(cause.getMessage()));
     }
 
     /** The version of the native library, such as {@code 1.24.1}. */
@@ -200,22 +213,20 @@ public final class OnnxRuntime implements AutoCloseable {
             result.setIntraOpNumThreads(options.threads());
         }
         if (options.provider() == RuntimeOptions.Provider.CUDA) {
-            addCuda(result);
+            addCuda(result, optimize);
         }
         return result;
     }
 
-    private void addCuda(SessionOptions target) throws OrtException {
+    private void addCuda(SessionOptions target, boolean optimize) throws OrtException {
         try (OrtCUDAProviderOptions cuda = new OrtCUDAProviderOptions(options.device())) {
             // TF32 keeps 10 bits of mantissa: too few to compare a pruned model with its original.
-            cuda.add("use_tf32", "0");
+            cuda.add("use_tf32", options.tf32() && optimize ? "1" : "0");
+            // Growing by powers of two would take up to twice the memory that is used.
             cuda.add("arena_extend_strategy", "kSameAsRequested");
             target.addCUDA(cuda);
         } catch (OrtException e) {
-            throw new UserException(
-                    "CUDA device %d cannot be used: %s; install the CUDA and cuDNN versions that this ONNX Runtime was built for, or use the CPU provider"
-                            .formatted(options.device(), shorten(e.getMessage())),
-                    e);
+            throw Failures.cuda(options.device(), NativeLibrary.folder(), e);
         }
     }
 
@@ -250,19 +261,9 @@ public final class OnnxRuntime implements AutoCloseable {
         }
     }
 
-    /** One sentence that keeps the runtime's own reason. */
+    /** One sentence that keeps the runtime's own reason, or says what to lower where memory is short. */
     static UserException failure(String what, Exception cause) {
-        return new UserException(what + ": " + shorten(String.valueOf(cause.getMessage())), cause);
-    }
-
-    /** The runtime's message on one line, without error codes, C++ signatures and source positions. */
-    static String shorten(String message) {
-        String text = message.replaceFirst("^Error code - \\w+ - message: ", "")
-                .replaceAll("\\S*/onnxruntime/\\S+\\.(cc|h|cpp|cu):\\d+\\s", "")
-                .replaceAll("\\b[\\w:&<>*, ]+\\([^()]*(const|\\*|&)[^()]*\\)( const)?\\s?", "")
-                .replaceAll("\\s+", " ")
-                .strip();
-        return text.length() > 400 ? text.substring(0, 397) + "..." : text;
+        return Failures.of(what, cause);
     }
 
     /** Sessions are closed by those who opened them; the runtime itself stays for the life of the process. */

@@ -20,6 +20,12 @@ import org.junit.jupiter.params.provider.CsvSource;
 class BadCommandLineTest {
     private static final Path TOKENIZER = Path.of("../shared/data/stories/tokenizer.json");
 
+    /** What a build with the Maven profile cuda has on its class path. */
+    private static final String CUDA_PROVIDER =
+            "org/bytedeco/onnxruntime/linux-x86_64-gpu/libonnxruntime_providers_cuda.so";
+
+    private static final String CPU_REMEDY = "or use --provider cpu";
+
     @TempDir
     private Path root;
 
@@ -55,6 +61,7 @@ class BadCommandLineTest {
 
     @ParameterizedTest
     @CsvSource(delimiter = '|', textBlock = """
+            --tf32                   | --tf32 has an effect with --provider cuda only
             --ratio 1                | the ratio to remove must be at least 0 and less than 1
             --ratio 1.5              | the ratio to remove must be at least 0 and less than 1
             --ratio -0.1             | --ratio must be a number of at least 0
@@ -263,7 +270,8 @@ class BadCommandLineTest {
     void providersThatAreNotThere() throws IOException, InterruptedException {
         assumeTrue(!Files.exists(Path.of("/dev/nvidia0")));
 
-        fresh("--provider", "cuda").failed(1, "CUDA", "CPU provider");
+        boolean withCuda = getClass().getClassLoader().getResource(CUDA_PROVIDER) != null;
+        fresh("--provider", "cuda").failed(1, withCuda ? "CUDA" : "this onnx-prune is built without CUDA", CPU_REMEDY);
         fresh("--ort-library", "/nowhere.so").failed(1, "the ONNX Runtime library /nowhere.so does not exist");
     }
 

@@ -5,12 +5,18 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
 import java.util.Optional;
 import java.util.OptionalInt;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 class EvaluatorTest {
     private static final OnnxRuntime RUNTIME = OnnxRuntime.open(RuntimeOptions.cpu());
@@ -27,6 +33,25 @@ class EvaluatorTest {
         assertThat(found.perplexity()).isEqualTo(Math.exp(found.nll())).isBetween(3.0, 12.0);
         assertThat(found.prefillTokensPerSecond().orElseThrow()).isPositive();
         assertThat(found.decodeTokensPerSecond().orElseThrow()).isPositive();
+    }
+
+    /** Everything that calibration adds up starts from these numbers. */
+    @ParameterizedTest
+    @ValueSource(strings = {"stories-llama", "stories-llama-e-fp32", "llama-g16-e-fp16", "gpt-neox-d"})
+    void oneThreadGivesTheSameNumbersToTheBit(String name) {
+        OnnxRuntime runtime = OnnxRuntime.open(RuntimeOptions.cpu(1));
+        long[][] rows = TokenData.read(DATA, Optional.empty(), OptionalInt.empty()).rows().stream()
+                .map(row -> Arrays.stream(row).map(token -> token % 320).toArray())
+                .toArray(long[][]::new);
+        List<HostTensor> runs = new ArrayList<>();
+        for (int run = 0; run < 2; run++) {
+            try (CausalLm model = CausalLm.open(runtime, MODELS.resolve(name).resolve("model.onnx"))) {
+                runs.add(model.logits(rows));
+            }
+        }
+        assertThat(runs.get(0).shape()).startsWith(rows.length, rows[0].length);
+        assertThat(runs.get(0).toFloats()).doesNotContain(Float.NaN);
+        assertThat(runs.get(0).bytes().mismatch(runs.get(1).bytes())).isEqualTo(-1);
     }
 
     @Test

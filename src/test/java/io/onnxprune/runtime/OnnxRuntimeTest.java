@@ -197,7 +197,7 @@ class OnnxRuntimeTest {
 
     @Test
     void anotherLibraryInTheSameProcessIsRefused() {
-        RuntimeOptions cuda = new RuntimeOptions(RuntimeOptions.Provider.CUDA, 0, 0, Optional.empty());
+        RuntimeOptions cuda = new RuntimeOptions(RuntimeOptions.Provider.CUDA, 0, 0, Optional.empty(), false);
         assertThatThrownBy(() -> OnnxRuntime.open(cuda))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("start a new process");

@@ -1,0 +1,87 @@
+package io.onnxprune.runtime;
+
+import io.onnxprune.diag.UserException;
+import java.nio.file.Path;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+/** What ONNX Runtime reports, as one sentence that says what can be done. */
+final class Failures {
+    private static final int LONGEST = 400;
+
+    /** How the allocators of the CPU, of CUDA and of its libraries say that there is no more. */
+    private static final Pattern OUT_OF_MEMORY = Pattern.compile("bad_alloc|bad allocation|Failed to allocate memory"
+            + "|BFCArena|[Oo]ut of memory|ALLOC_FAILED|is smaller than requested bytes");
+
+    private static final Pattern REQUESTED = Pattern.compile("requested (?:buffer of size|bytes of) (\\d+)");
+    private static final Pattern RUNNING = Pattern.compile("while running (\\w+) node\\. Name:'([^']*)'");
+
+    /** The dynamic loader's sentence about a library that another one needs. */
+    private static final Pattern MISSING_LIBRARY = Pattern.compile("([^\\s/:]+): cannot open shared object file");
+
+    private static final Pattern CUDA_FAILURE = Pattern.compile("CUDA failure (\\d+): ([^;]*[^;\\s])");
+
+    /** {@code cudaErrorInsufficientDriver}, which CUDA also returns where there is no driver at all. */
+    private static final String NO_DRIVER = "35";
+
+    private Failures() {}
+
+    /** One sentence that keeps the runtime's own reason. */
+    static UserException of(String what, Exception cause) {
+        String message = String.valueOf(cause.getMessage());
+        return new UserException(
+                OUT_OF_MEMORY.matcher(message).find() ? outOfMemory(what, message) : what + ": " + shorten(message),
+                cause);
+    }
+
+    private static String outOfMemory(String what, String message) {
+        Matcher node = RUNNING.matcher(message);
+        Matcher bytes = REQUESTED.matcher(message);
+        String where = node.find() ? ", at node \"%s\" (%s)".formatted(node.group(2), node.group(1)) : "";
+        String size = bytes.find() ? ", which asks for %s bytes".formatted(bytes.group(1)) : "";
+        return "out of memory: %s%s%s; lower --memory, --seq-len, --samples or --threads".formatted(what, where, size);
+    }
+
+    /**
+     * Why CUDA cannot be used.
+     *
+     * @param folder where the provider's library lies, for a way to list all that it needs
+     */
+    static UserException cuda(int device, Path folder, Exception cause) {
+        String message = String.valueOf(cause.getMessage());
+        Matcher library = MISSING_LIBRARY.matcher(message);
+        Matcher failure = CUDA_FAILURE.matcher(message);
+        String sentence;
+        if (library.find()) {
+            sentence =
+                    ("the CUDA libraries are not found: ONNX Runtime's CUDA provider needs %s; put the folders of CUDA"
+                                    + " and cuDNN on LD_LIBRARY_PATH (ldd %s lists what is missing), or use --provider cpu")
+                            .formatted(library.group(1), folder.resolve(NativeLibrary.CUDA));
+        } else if (message.contains("Invalid device ID")) {
+            sentence = "there is no CUDA device %d: %s; choose another with --device, or use --provider cpu"
+                    .formatted(device, shorten(message));
+        } else if (failure.find()) {
+            sentence =
+                    "there is no CUDA device: %s (CUDA error %s: %s); see whether nvidia-smi lists a GPU, or use --provider cpu"
+                            .formatted(
+                                    failure.group(1).equals(NO_DRIVER)
+                                            ? "the NVIDIA driver is missing, or older than the CUDA libraries"
+                                            : "CUDA does not start",
+                                    failure.group(1),
+                                    failure.group(2));
+        } else {
+            sentence = "CUDA device %d cannot be used: %s; or use --provider cpu".formatted(device, shorten(message));
+        }
+        return new UserException(sentence, cause);
+    }
+
+    /** The runtime's message on one line, without error codes, C++ signatures and source positions. */
+    static String shorten(String message) {
+        String text = message.replaceFirst("^Error code - \\w+ - message: ", "")
+                .replaceAll("\\S*/onnxruntime/\\S+\\.(cc|h|cpp|cu):\\d+\\s", "")
+                .replaceAll("\\b[\\w:&<>*, ]+\\([^()]*(const|\\*|&)[^()]*\\)( const)?\\s?", "")
+                .replaceAll("\\s+", " ")
+                .strip();
+        return text.length() > LONGEST ? text.substring(0, LONGEST - 3) + "..." : text;
+    }
+}

@@ -1,0 +1,85 @@
+package io.onnxprune.runtime;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Graphs;
+import io.onnxprune.ir.Node;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
+
+class FailuresTest {
+    /** Elements that no address space holds: refused by every machine, however freely it promises memory. */
+    private static final long ABSURD = 1L << 48;
+
+    private static final Path FOLDER = Path.of("/somewhere");
+
+    @ParameterizedTest
+    @ValueSource(booleans = {true, false})
+    void memoryThatIsNotThereIsOneSentenceThatSaysWhatToLower(boolean optimize) {
+        Node fill = Node.of("fill", "ConstantOfShape", List.of("extents"), List.of("o"), Map.of());
+        Graph graph = Graphs.graph(
+                List.of(Graphs.value("extents", DType.INT64, 1)), List.of(Graphs.floats("o", "n")), Map.of(), fill);
+        OnnxRuntime runtime = OnnxRuntime.open(RuntimeOptions.cpu());
+        try (Session session = runtime.open(Graphs.model(graph), optimize)) {
+            assertThatThrownBy(() -> session.run(extents(ABSURD), List.of("o")))
+                    .isInstanceOf(UserException.class)
+                    .hasMessageStartingWith("out of memory: ")
+                    .hasMessageContaining("at node \"fill\" (ConstantOfShape)")
+                    .hasMessageEndingWith("lower --memory, --seq-len, --samples or --threads")
+                    .hasMessageNotContaining("\n");
+            try (Outputs small = session.run(extents(3), List.of("o"))) {
+                assertThat(small.tensor("o").toFloats()).containsExactly(0, 0, 0);
+            }
+        }
+    }
+
+    private static Map<String, HostTensor> extents(long value) {
+        return Map.of("extents", HostTensor.ofInt64(new long[] {1}, value));
+    }
+
+    /** Sentences of ONNX Runtime 1.24 and of the libraries under it. */
+    @ParameterizedTest
+    @CsvSource(delimiter = '|', textBlock = """
+            bfc_arena.cc:358 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) Failed to allocate memory for requested buffer of size 640 | 640 bytes
+            bfc_arena.cc:1 Available memory of 12 is smaller than requested bytes of 99  | 99 bytes
+            CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; file=f ; expr=cudaMalloc | lower
+            CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; expr=cublasCreate      | lower
+            std::bad_alloc                                                                | lower
+            """)
+    void everyAllocatorsWordsAreKnown(String message, String part) {
+        assertThat(Failures.of("the run failed", new IllegalStateException(message)))
+                .hasMessageStartingWith("out of memory: the run failed")
+                .hasMessageContaining(part);
+    }
+
+    @Test
+    void otherFailuresKeepTheRuntimesReason() {
+        assertThat(Failures.of("it failed", new IllegalStateException("an unknown\noperator")))
+                .hasMessage("it failed: an unknown operator");
+    }
+
+    /** Sentences that ONNX Runtime's CUDA provider was seen to give without libraries, and with them but without a GPU. */
+    @ParameterizedTest
+    @CsvSource(delimiter = '|', textBlock = """
+            Failed to load library /c/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared object file: No such file or directory | CUDA provider needs libcublasLt.so.13; put the folders of CUDA and cuDNN on LD_LIBRARY_PATH
+            Failed to parse "device_id": CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=-1 ; hostname=vm                   | there is no CUDA device: the NVIDIA driver is missing
+            Failed to parse "device_id": CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=vm                                           | CUDA error 100: no CUDA-capable device is detected
+            Invalid device ID: 7, must be between 0 (inclusive) and 1 (exclusive).                                                                              | no CUDA device 7: Invalid device ID
+            something else                                                                                                                                      | CUDA device 7 cannot be used: something else
+            """)
+    void whatCudaLacksIsNamed(String message, String part) {
+        assertThat(Failures.cuda(7, FOLDER, new IllegalStateException(message)))
+                .hasMessageContaining(part)
+                .hasMessageEndingWith("use --provider cpu")
+                .hasMessageNotContaining("hostname");
+    }
+}
