@@ -1,0 +1,74 @@
+package io.onnxprune.autodiff;
+
+import io.onnxprune.ir.Node;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.Map;
+import java.util.Set;
+
+/**
+ * The table of operator derivatives. To support a new operator, write its rule in the class of its family (or a new
+ * one) and register it there; nothing else needs to change. A rule turns the gradients of the results into those of the
+ * operands that want one.
+ */
+final class Derivatives {
+    /** The derivative of one operator. */
+    interface Rule {
+        void apply(Derivation derivation);
+    }
+
+    /** Registers rules by operator of the default ONNX domain. */
+    static final class Table {
+        private final Map<String, Rule> rules = new HashMap<>();
+        private final Set<String> stops = new HashSet<>();
+
+        void add(Rule rule, String... operators) {
+            for (String operator : operators) {
+                rules.put(operator, rule);
+            }
+        }
+
+        /** Registers operators whose results are piecewise constant in their operands, or only look at shapes. */
+        void addStops(String... operators) {
+            stops.addAll(Set.of(operators));
+        }
+    }
+
+    private static final Table TABLE = new Table();
+
+    static {
+        UnaryDerivatives.register(TABLE);
+        BroadcastDerivatives.register(TABLE);
+        ReductionDerivatives.register(TABLE);
+        ProductDerivatives.register(TABLE);
+        NormalizationDerivatives.register(TABLE);
+        LayoutDerivatives.register(TABLE);
+        SliceDerivatives.register(TABLE);
+        IndexDerivatives.register(TABLE);
+        // Operators whose results are integers or booleans need no entry: those carry no gradients at all.
+        TABLE.addStops(
+                "Bernoulli",
+                "Ceil",
+                "ConstantOfShape",
+                "EyeLike",
+                "Floor",
+                "RandomNormalLike",
+                "RandomUniformLike",
+                "Round",
+                "Shape",
+                "Sign",
+                "Size");
+    }
+
+    private Derivatives() {}
+
+    /** The rule for a node's operator, or null. */
+    static Rule find(Node node) {
+        return node.domain().isEmpty() ? TABLE.rules.get(node.op()) : null;
+    }
+
+    /** Whether the derivative of a node's operator is zero by definition. */
+    static boolean stops(Node node) {
+        return node.domain().isEmpty() && TABLE.stops.contains(node.op());
+    }
+}

@@ -1,0 +1,136 @@
+package io.onnxprune.autodiff;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Trace;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.GraphBuilder;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Program;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.runtime.DecoderInterface;
+import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.Outputs;
+import io.onnxprune.runtime.Session;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/** A decoder with its loss and the gradients of its float weights, over the whole graph at once. */
+final class GradientModel implements AutoCloseable {
+    private final Session session;
+    private final DecoderInterface decoder;
+    private final CausalLmLoss loss;
+    private final Map<String, String> gradients = new LinkedHashMap<>();
+
+    private GradientModel(Model model, OnnxRuntime runtime, boolean optimize, boolean backward) {
+        Program program = Program.of(model);
+        Graph graph = model.graph();
+        GraphBuilder builder = new GraphBuilder("onnx_prune_gradient_", GraphBuilder.names(graph));
+        decoder = new DecoderInterface(declared(program.inputs()), declared(program.outputs()));
+        loss = CausalLmLoss.append(decoder.logits().name(), decoder.tokens().name(), builder);
+        if (backward) {
+            Trace trace = Trace.of(program, runtime, Log.NONE);
+            Value logits = program.outputs().stream()
+                    .filter(value -> value.name().equals(decoder.logits().name()))
+                    .findFirst()
+                    .orElseThrow();
+            List<Value> weights = program.initializers().values().stream()
+                    .filter(value -> value.constant().dtype().isFloat())
+                    .toList();
+            Backward.append(program.ops(), trace, Map.of(logits, loss.gradient()), weights, builder)
+                    .forEach((value, name) -> gradients.put(value.name(), name));
+        }
+        session = runtime.open(extended(model, builder, outputs()), optimize);
+    }
+
+    static GradientModel of(Model model) {
+        return new GradientModel(model, TestModels.runtime(), false, true);
+    }
+
+    static GradientModel of(Model model, OnnxRuntime runtime, boolean optimize, boolean backward) {
+        return new GradientModel(model, runtime, optimize, backward);
+    }
+
+    private List<String> outputs() {
+        List<String> outputs = new ArrayList<>(gradients.values());
+        outputs.add(loss.rows());
+        return outputs;
+    }
+
+    /** A model with what a builder holds, and other outputs. */
+    static Model extended(Model model, GraphBuilder builder, List<String> outputs) {
+        Graph graph = model.graph();
+        List<Node> nodes = new ArrayList<>(graph.nodes());
+        nodes.addAll(builder.nodes());
+        Map<String, Tensor> initializers = new LinkedHashMap<>(graph.initializers());
+        initializers.putAll(builder.initializers());
+        List<ValueInfo> declared = outputs.stream()
+                .map(name -> new ValueInfo(name, DType.UNDEFINED, null, new byte[0]))
+                .toList();
+        return model.withGraph(graph.withNodes(nodes)
+                .withInitializers(initializers)
+                .withValues(List.of())
+                .withInterface(graph.inputs(), declared));
+    }
+
+    private static List<Session.Io> declared(List<Value> values) {
+        return values.stream()
+                .map(value -> new Session.Io(
+                        value.name(),
+                        value.info().dtype(),
+                        value.info().shape().stream()
+                                .mapToLong(ValueInfo.Extent::size)
+                                .toArray(),
+                        value.info().shape().stream()
+                                .map(ValueInfo.Extent::symbol)
+                                .toArray(String[]::new)))
+                .toList();
+    }
+
+    /** The weights that have a gradient. */
+    List<String> weights() {
+        return List.copyOf(gradients.keySet());
+    }
+
+    private Map<String, HostTensor> feeds(long[][] tokens) {
+        Map<String, HostTensor> feeds = decoder.feeds(tokens, 0);
+        for (DecoderInterface.Cache cache : decoder.caches()) {
+            feeds.put(cache.input().name(), DecoderInterface.cache(cache, tokens.length, 0, 0));
+        }
+        return feeds;
+    }
+
+    /** Runs rows of equal length without reading results back. */
+    void run(long[][] tokens) {
+        session.run(feeds(tokens), outputs()).close();
+    }
+
+    /** The mean loss of each row. */
+    float[] losses(long[][] tokens) {
+        try (Outputs outputs = session.run(feeds(tokens), List.of(loss.rows()))) {
+            return outputs.tensor(loss.rows()).toFloats();
+        }
+    }
+
+    /** The gradient of the sum of the rows' losses, by weight. */
+    Map<String, HostTensor> gradients(long[][] tokens) {
+        try (Outputs outputs = session.run(feeds(tokens), gradients.values())) {
+            Map<String, HostTensor> result = new HashMap<>();
+            gradients.forEach((weight, name) -> result.put(weight, outputs.tensor(name)));
+            return result;
+        }
+    }
+
+    @Override
+    public void close() {
+        session.close();
+    }
+}
