@@ -59,8 +59,11 @@ final class FusedAttentionRules {
         if (producer.node().is("MatMulNBits")) {
             return producer.node().intAttribute("N", 0);
         }
+        if (producer.node().is("RotaryEmbedding")) {
+            return width(producer.input(0)); // Its constants are tables of another width.
+        }
         for (Value input : producer.inputs()) {
-            Tensor weight = input == null ? null : input.constant();
+            Tensor weight = input == null ? null : input.origin().constant();
             if (weight != null && weight.rank() > 0 && weight.dtype().isFloat()) {
                 return weight.dim(weight.rank() - 1);
             }

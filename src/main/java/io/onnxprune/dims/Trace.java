@@ -5,14 +5,11 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program;
 import io.onnxprune.ir.Program.Value;
-import io.onnxprune.ir.ValueInfo;
-import io.onnxprune.ir.Widening;
 import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
-import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -61,7 +58,7 @@ public final class Trace {
     private void run(Program program, TraceGraph graph, OnnxRuntime runtime, Log log) {
         UserException failure = null;
         try (Session session = runtime.open(graph.serialized(), Map.of(), false)) {
-            DecoderInterface decoder = new DecoderInterface(declared(program.inputs()), declared(program.outputs()));
+            DecoderInterface decoder = DecoderInterface.of(program.model().graph());
             Map<String, Long> hints = graph.extentHints();
             for (List<Size> attempt : ATTEMPTS) {
                 try {
@@ -102,21 +99,6 @@ public final class Trace {
             feeds.put(cache.input().name(), DecoderInterface.cache(cache, size.batch, past, headSize));
         }
         return feeds;
-    }
-
-    /** The interface as the model declares it, half precisions widened as in the traced graph. */
-    private static List<Session.Io> declared(List<Value> values) {
-        List<Session.Io> declared = new ArrayList<>();
-        for (Value value : values) {
-            List<ValueInfo.Extent> extents =
-                    value.info().shape() == null ? List.of() : value.info().shape();
-            declared.add(new Session.Io(
-                    value.name(),
-                    Widening.widen(value.info().dtype()),
-                    extents.stream().mapToLong(ValueInfo.Extent::size).toArray(),
-                    extents.stream().map(ValueInfo.Extent::symbol).toArray(String[]::new)));
-        }
-        return declared;
     }
 
     private void record(Value value, int run, HostTensor tensor) {

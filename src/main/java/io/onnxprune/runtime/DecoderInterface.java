@@ -2,6 +2,9 @@ package io.onnxprune.runtime;
 
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.ir.Widening;
 import io.onnxprune.runtime.Session.Io;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -62,6 +65,28 @@ public final class DecoderInterface {
             }
         }
         pairCaches(states, outputs);
+    }
+
+    /**
+     * Reads the interface that a graph declares, half precisions widened as {@link io.onnxprune.ir.Widening} does.
+     *
+     * @throws UserException as the constructor
+     */
+    public static DecoderInterface of(Graph graph) {
+        return new DecoderInterface(declared(graph.givenInputs()), declared(graph.outputs()));
+    }
+
+    private static List<Io> declared(List<ValueInfo> values) {
+        List<Io> declared = new ArrayList<>();
+        for (ValueInfo value : values) {
+            List<ValueInfo.Extent> extents = value.shape() == null ? List.of() : value.shape();
+            declared.add(new Io(
+                    value.name(),
+                    Widening.widen(value.dtype()),
+                    extents.stream().mapToLong(ValueInfo.Extent::size).toArray(),
+                    extents.stream().map(ValueInfo.Extent::symbol).toArray(String[]::new)));
+        }
+        return declared;
     }
 
     /** The input of token ids. */

@@ -1,0 +1,186 @@
+package io.onnxprune.lower;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Trace;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.GraphBuilder;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Program;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.ir.Widening;
+import io.onnxprune.onnx.FunctionInliner;
+import io.onnxprune.runtime.DecoderInterface;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/**
+ * Brings a model into the form that calibration and differentiation run:
+ *
+ * <ul>
+ *   <li>no model-local functions and no {@code If}: the branch that a run without a past takes, inlined
+ *   <li>constants as initializers under the names of their values
+ *   <li>float32 where the model has a half precision; half weights are cast where they are read
+ *   <li>operators in the form of opset {@value OpsetForms#TARGET} or newer
+ *   <li>fused and contrib operators as standard ones, for a past of length 0
+ *   <li>no caches that nothing reads
+ * </ul>
+ *
+ * Inputs, outputs, initializers and the values between operators keep their names, and weights are not copied.
+ */
+public final class Lowering {
+    /** Constants of more elements stay in their half type and are cast where they are read. */
+    private static final long SMALL = 4096;
+
+    private final Program program;
+    private final Trace trace;
+    private final GraphBuilder graph;
+    private final Map<String, String> shared = new HashMap<>();
+    private final Set<String> nodeNames = new HashSet<>();
+
+    private Lowering(Program program, Trace trace) {
+        this.program = program;
+        this.trace = trace;
+        Set<String> taken = GraphBuilder.names(program.model().graph());
+        this.graph = new GraphBuilder("onnx_prune_lowered_", taken);
+    }
+
+    /**
+     * The model as calibration runs it: rows of {@code length} tokens without a past.
+     *
+     * @throws UserException if the branch that an {@code If} takes depends on the tokens, the operator set is too old, or
+     *     ONNX Runtime cannot run the model
+     */
+    public static Model lower(Model model, OnnxRuntime runtime, int length, Log log) {
+        if (model.opset() < OpsetForms.OLDEST) {
+            throw new UserException("%s is of opset %d, which is older than %d; export it again with a newer one"
+                    .formatted(model.source(), model.opset(), OpsetForms.OLDEST));
+        }
+        Model flat = BranchSelection.select(FunctionInliner.inline(model), runtime, length);
+        flat = Widening.widen(withConstantsLifted(flat));
+        Program program = Program.of(flat);
+        return new Lowering(program, Trace.of(program, runtime, log)).lowered();
+    }
+
+    /** Constant nodes as initializers; half constants of a few elements in float32. */
+    private static Model withConstantsLifted(Model model) {
+        Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
+        List<Node> nodes = new ArrayList<>();
+        for (Op op : Program.of(model).ops()) {
+            Value value = op.output(0);
+            Tensor tensor = op.node().is("Constant") && value != null ? value.constant() : null;
+            if (tensor != null && tensor.bytes() != null) {
+                initializers.put(value.name(), tensor.elements() <= SMALL ? Widening.widen(tensor) : tensor);
+            } else {
+                nodes.add(op.node());
+            }
+        }
+        return model.withGraph(model.graph().withNodes(nodes).withInitializers(initializers));
+    }
+
+    private Model lowered() {
+        Model model = program.model();
+        long opset = model.opset();
+        for (Op op : program.ops()) {
+            lower(op, opset);
+        }
+        Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
+        initializers.putAll(graph.initializers());
+        Graph lowered = model.graph()
+                .withInterface(model.graph().givenInputs(), model.graph().outputs())
+                .withNodes(graph.nodes())
+                .withInitializers(initializers)
+                .withValues(List.of());
+        Map<String, Long> opsets = new LinkedHashMap<>(model.opsets());
+        opsets.put("", Math.max(opset, OpsetForms.TARGET));
+        return new Model(
+                Math.max(model.irVersion(), OpsetForms.IR_VERSION),
+                opsets,
+                withoutDeadCode(withoutUnreadCaches(lowered)),
+                model.metadata(),
+                model.externalData(),
+                model.source(),
+                model.rest());
+    }
+
+    private void lower(Op op, long opset) {
+        int start = graph.nodes().size();
+        Site site = new Site(op, readResults(op), trace, graph, shared);
+        if (!OpsetForms.apply(site, opset) && !Decompositions.apply(site)) {
+            graph.add(op.node());
+        }
+        label(op, start);
+    }
+
+    /** The positions of the results that somebody reads. */
+    private Set<Integer> readResults(Op op) {
+        Set<Integer> read = new HashSet<>();
+        for (int i = 0; i < op.outputs().size(); i++) {
+            Value value = op.output(i);
+            if (value != null && (!value.uses().isEmpty() || program.outputs().contains(value))) {
+                read.add(i);
+            }
+        }
+        return read;
+    }
+
+    /** Names new nodes after the one that they replace, so that messages lead back to it. */
+    private void label(Op replaced, int start) {
+        String name = replaced.node().name();
+        for (int i = start; i < graph.nodes().size(); i++) {
+            Node node = graph.nodes().get(i);
+            String base = name.isEmpty() || node.name().equals(name) ? node.name() : name + "/" + node.op();
+            String unique = base;
+            for (int count = 1; !base.isEmpty() && !nodeNames.add(unique); count++) {
+                unique = base + "_" + count;
+            }
+            graph.nodes().set(i, node.withName(unique));
+        }
+    }
+
+    /** Drops caches that nothing reads any more, together with the outputs that continue them. */
+    private static Graph withoutUnreadCaches(Graph graph) {
+        Set<String> read = new HashSet<>();
+        graph.nodes().forEach(node -> read.addAll(node.reads()));
+        Set<String> dropped = new HashSet<>();
+        for (DecoderInterface.Cache cache : DecoderInterface.of(graph).caches()) {
+            if (!read.contains(cache.input().name())) {
+                dropped.add(cache.input().name());
+                dropped.add(cache.output());
+            }
+        }
+        return graph.withInterface(without(graph.inputs(), dropped), without(graph.outputs(), dropped));
+    }
+
+    private static List<ValueInfo> without(List<ValueInfo> values, Set<String> dropped) {
+        return values.stream().filter(value -> !dropped.contains(value.name())).toList();
+    }
+
+    /** The graph without nodes that reach no output, and without initializers that only those read. */
+    private static Graph withoutDeadCode(Graph graph) {
+        Set<String> live = new HashSet<>();
+        graph.outputs().forEach(output -> live.add(output.name()));
+        List<Node> nodes = new ArrayList<>();
+        for (int i = graph.nodes().size() - 1; i >= 0; i--) {
+            Node node = graph.nodes().get(i);
+            if (node.outputs().stream().anyMatch(live::contains)) {
+                live.addAll(node.reads());
+                live.remove("");
+                nodes.add(0, node);
+            }
+        }
+        Map<String, Tensor> initializers = new LinkedHashMap<>(graph.initializers());
+        initializers.keySet().retainAll(live);
+        return graph.withNodes(nodes).withInitializers(initializers);
+    }
+}

@@ -1,0 +1,51 @@
+package io.onnxprune.lower;
+
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.ValueInfo;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+
+/** Renames values where they are read, in the bodies of nodes too. */
+final class Renaming {
+    private Renaming() {}
+
+    /** The node with its inputs, and what its bodies read from outside, under new names. */
+    static Node reads(Node node, Map<String, String> renamed) {
+        Node changed = captures(node, renamed);
+        return changed.inputs().stream().anyMatch(renamed::containsKey)
+                ? changed.withInputs(changed.inputs().stream()
+                        .map(name -> renamed.getOrDefault(name, name))
+                        .toList())
+                : changed;
+    }
+
+    /** The node with what its bodies read from outside under new names. */
+    static Node captures(Node node, Map<String, String> renamed) {
+        Node changed = node;
+        if (!renamed.isEmpty()) {
+            for (Map.Entry<String, Attribute> attribute : node.attributes().entrySet()) {
+                if (attribute.getValue() instanceof Attribute.Body body) {
+                    changed =
+                            changed.withAttribute(attribute.getKey(), new Attribute.Body(body(body.graph(), renamed)));
+                }
+            }
+        }
+        return changed;
+    }
+
+    private static Graph body(Graph body, Map<String, String> outer) {
+        Map<String, String> renamed = new HashMap<>(outer);
+        body.inputs().forEach(input -> renamed.remove(input.name()));
+        body.initializers().keySet().forEach(renamed::remove);
+        body.nodes().forEach(node -> node.outputs().forEach(renamed::remove));
+        List<ValueInfo> outputs = body.outputs().stream()
+                .map(output -> output.withName(renamed.getOrDefault(output.name(), output.name())))
+                .toList();
+        return body.withNodes(
+                        body.nodes().stream().map(node -> reads(node, renamed)).toList())
+                .withInterface(body.inputs(), outputs);
+    }
+}

@@ -1,0 +1,123 @@
+package io.onnxprune.lower;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.ir.Widening;
+import io.onnxprune.onnx.FunctionInliner;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.runtime.DecoderInterface;
+import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.Outputs;
+import io.onnxprune.runtime.Session;
+import java.util.List;
+import java.util.Map;
+import java.util.Random;
+import java.util.Set;
+import java.util.TreeSet;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+/** The lowered form of every export gives the logits of the original, and holds nothing but standard operators. */
+class LoweringTest {
+    private static final OnnxRuntime RUNTIME = TestModels.runtime();
+    private static final int LENGTH = 9;
+    private static final int VOCABULARY = 60;
+
+    private static final Set<String> GONE = Set.of("If", "Constant", "Dropout");
+
+    static List<String> models() {
+        return TestModels.allNames();
+    }
+
+    @ParameterizedTest
+    @MethodSource("models")
+    void givesTheLogitsOfTheOriginal(String name) {
+        Model original = ModelReader.read(TestModels.file(name));
+        Model lowered = Lowering.lower(original, RUNTIME, LENGTH, Log.NONE);
+        Model reference = Widening.widen(original);
+        for (int batch : List.of(2, 1)) {
+            float[] expected;
+            try {
+                expected = logits(reference, batch);
+            } catch (UserException e) {
+                assertThat(batch)
+                        .as("only models for single rows may refuse two")
+                        .isEqualTo(2);
+                continue;
+            }
+            assertClose(logits(lowered, batch), expected);
+        }
+    }
+
+    @ParameterizedTest
+    @MethodSource("models")
+    void holdsStandardOperatorsOnly(String name) {
+        Model original = ModelReader.read(TestModels.file(name));
+        Model lowered = Lowering.lower(original, RUNTIME, LENGTH, Log.NONE);
+        Set<String> strange = new TreeSet<>();
+        for (Node node : lowered.graph().nodes()) {
+            if (!node.domain().isEmpty() || GONE.contains(node.op())) {
+                strange.add(node.label());
+            }
+        }
+        assertThat(strange).isEmpty();
+        assertThat(lowered.opset()).isGreaterThanOrEqualTo(Math.max(20, original.opset()));
+        Set<String> inputs = names(original.graph().givenInputs());
+        assertThat(inputs).containsAll(names(lowered.graph().inputs()));
+        assertThat(names(original.graph().outputs()))
+                .containsAll(names(lowered.graph().outputs()));
+        Map<String, Tensor> before = FunctionInliner.inline(original).graph().initializers();
+        lowered.graph().initializers().forEach((weight, tensor) -> {
+            if (before.containsKey(weight)) {
+                assertThat(tensor).as(weight).isSameAs(before.get(weight));
+            }
+        });
+    }
+
+    private static Set<String> names(List<ValueInfo> values) {
+        Set<String> names = new TreeSet<>();
+        values.forEach(value -> names.add(value.name()));
+        return names;
+    }
+
+    static void assertClose(float[] actual, float[] expected) {
+        assertThat(actual).hasSameSizeAs(expected);
+        double scale = 0;
+        double difference = 0;
+        for (int i = 0; i < expected.length; i++) {
+            assertThat(actual[i]).isFinite();
+            scale = Math.max(scale, Math.abs(expected[i]));
+            difference = Math.max(difference, Math.abs(actual[i] - expected[i]));
+        }
+        assertThat(difference).isLessThanOrEqualTo(1e-4 * scale);
+    }
+
+    private static float[] logits(Model model, int batch) {
+        Random random = new Random(3);
+        long[][] tokens = new long[batch][LENGTH];
+        for (long[] row : tokens) {
+            for (int i = 0; i < LENGTH; i++) {
+                row[i] = random.nextInt(VOCABULARY);
+            }
+        }
+        try (Session session = RUNTIME.open(model, false)) {
+            DecoderInterface decoder = new DecoderInterface(session.inputs(), session.outputs());
+            Map<String, HostTensor> feeds = decoder.feeds(tokens, 0);
+            for (DecoderInterface.Cache cache : decoder.caches()) {
+                feeds.put(cache.input().name(), DecoderInterface.cache(cache, batch, 0, 16));
+            }
+            String logits = decoder.logits().name();
+            try (Outputs outputs = session.run(feeds, List.of(logits))) {
+                return outputs.tensor(logits).toFloats();
+            }
+        }
+    }
+}
