@@ -105,8 +105,8 @@ final class NativeLibrary {
             if (resource(OWN + CUDA) != null) {
                 return true; // Microsoft's GPU jar: its own loader knows what to do.
             }
-            throw new UserException("this onnx-prune is built without CUDA; build it with mvn -Pcuda or"
-                    + " scripts/gpu-bundle.sh, or use --provider cpu");
+            throw new UserException("this onnx-prune is built without CUDA; build it with mvn -Pcuda package"
+                    + " (for scripts/onnx-prune: ONNX_PRUNE_CUDA=1), or use --provider cpu");
         }
         boolean plain = !wantsCuda && resource(PRESETS + "/" + CORE + ".1") != null;
         String folder = PRESETS + (plain ? "/" : "-gpu/");

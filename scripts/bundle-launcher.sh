@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Runs onnx-prune from the bundle that scripts/gpu-bundle.sh made: this file, the parts of an archive, and their check sums.
+# The first start checks and unpacks the parts; it takes some seconds. Arguments go to the program.
+#   ONNX_PRUNE_UNPACKED   where to unpack (default: "unpacked" in the bundle's folder, or below ~/.cache where that cannot be written)
+#   ONNX_PRUNE_JAVA_OPTS  further options for the JVM, separated by blanks: "-Xmx24g"
+set -euo pipefail
+
+fail() {
+    echo "onnx-prune: $*" >&2
+    exit 1
+}
+
+self=$(readlink -f "${BASH_SOURCE[0]}")
+bundle=$(dirname "$self")
+[[ $(uname -sm) == "Linux x86_64" ]] || fail "this bundle is for Linux on x86-64, not for $(uname -sm)"
+[[ -f $bundle/SHA256SUMS ]] || fail "$bundle/SHA256SUMS is missing; copy the whole folder of the bundle again"
+
+# The folder's name follows from the parts, so a newer bundle at the same place is unpacked anew.
+digest=$(sha256sum "$bundle/SHA256SUMS")
+digest=${digest:0:12}
+
+choose_place() {
+    if [[ -n ${ONNX_PRUNE_UNPACKED:-} ]]; then
+        echo "$ONNX_PRUNE_UNPACKED"
+    elif [[ -d $bundle/unpacked/$digest || -w $bundle ]]; then
+        echo "$bundle/unpacked"
+    else
+        echo "${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/onnx-prune/bundle"
+    fi
+}
+
+# Unpacked beside its place and moved there whole, so that of two first starts neither sees half of the other's files.
+unpack() {
+    echo "onnx-prune: unpacking to $place (first start)" >&2
+    (cd "$bundle" && sha256sum --check --strict --quiet SHA256SUMS >&2) ||
+        fail "a part of the bundle is missing or damaged (see above); copy the folder again"
+    mkdir -p "$place" || fail "$place cannot be made; set ONNX_PRUNE_UNPACKED to a folder that can be written"
+    temporary=$(mktemp -d "$place/.unpacking.XXXXXX") ||
+        fail "$place cannot be written; set ONNX_PRUNE_UNPACKED to a folder that can"
+    trap 'rm -rf "$temporary"' EXIT
+    cat "$bundle"/part-[0-9][0-9] | tar --extract --gzip --directory "$temporary" ||
+        fail "the bundle cannot be unpacked to $place; make room there, or set ONNX_PRUNE_UNPACKED"
+    chmod 755 "$temporary"
+    mv -T "$temporary" "$place/$digest" 2>/dev/null || [[ -d $place/$digest ]] ||
+        fail "the unpacked bundle cannot be moved to $place/$digest"
+    rm -rf "$temporary"
+    trap - EXIT
+}
+
+# Folders where CUDA and cuDNN usually lie, behind what LD_LIBRARY_PATH has already.
+cuda_path() {
+    local site='' folder found=${LD_LIBRARY_PATH:-}
+    if command -v python3 >/dev/null; then
+        site=$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))' 2>/dev/null || true)
+    fi
+    for folder in /usr/local/cuda/lib64 /usr/local/cuda-*/lib64 "${site:-/nonexistent}"/nvidia/*/lib; do
+        if [[ -d $folder ]]; then found=${found:+$found:}$folder; fi
+    done
+    echo "$found"
+}
+
+place=$(choose_place)
+if [[ ! -d $place/$digest ]]; then unpack; fi
+home=$place/$digest
+
+case " $* " in
+    *" --provider cuda "* | *" --provider=cuda "*)
+        LD_LIBRARY_PATH=$(cuda_path)
+        export LD_LIBRARY_PATH
+        ;;
+esac
+
+export ONNX_PRUNE_TERMINAL=0
+if [[ -t 2 ]]; then ONNX_PRUNE_TERMINAL=1; fi
+
+# The options of scripts/onnx-prune: warnings of the JVM not among the output, and no bound on memory outside the heap.
+# shellcheck disable=SC2086  # several options in one variable
+exec "$home/runtime/bin/java" -Xlog:disable -Xlog:all=error:stderr -XX:+UseSerialGC -XX:MaxDirectMemorySize=1024g -Xshare:auto \
+    -Donnxruntime.native.path="$home/native" ${ONNX_PRUNE_JAVA_OPTS:-} -jar "$home/onnx-prune.jar" "$@"
