@@ -178,6 +178,7 @@ gradient_report() {
         verdict="failed, exit code $4"
         echo "bench: $1 failed with exit code $4:" >&2
         tail -n 20 "$out/log" >&2
+        seconds=- cpu=- peak=-
     elif [[ $2 != - && $cpu != - ]] && awk "BEGIN {exit !($cpu > $2)}"; then
         verdict=MISSED
     elif [[ $3 != - && $peak != - ]] && (($peak > $3)); then

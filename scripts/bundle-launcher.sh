@@ -47,13 +47,15 @@ unpack() {
     trap - EXIT
 }
 
-# Folders where CUDA and cuDNN usually lie, behind what LD_LIBRARY_PATH has already.
+# Folders where CUDA and cuDNN usually lie, behind what LD_LIBRARY_PATH has already: NVIDIA's own, and its packages for Python.
 cuda_path() {
-    local site='' folder found=${LD_LIBRARY_PATH:-}
+    local folder package found=${LD_LIBRARY_PATH:-} folders=(/usr/local/cuda/lib64 /usr/local/cuda-*/lib64)
     if command -v python3 >/dev/null; then
-        site=$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))' 2>/dev/null || true)
+        while read -r package; do
+            folders+=("$package"/*/lib)
+        done < <(python3 -c 'import nvidia; print(*nvidia.__path__, sep="\n")' 2>/dev/null || true)
     fi
-    for folder in /usr/local/cuda/lib64 /usr/local/cuda-*/lib64 "${site:-/nonexistent}"/nvidia/*/lib; do
+    for folder in "${folders[@]}"; do
         if [[ -d $folder ]]; then found=${found:+$found:}$folder; fi
     done
     echo "$found"
