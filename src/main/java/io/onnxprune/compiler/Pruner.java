@@ -225,7 +225,8 @@ public final class Pruner {
         }
         Path file = job.input().model();
         try (CausalLm model = timed("open-model", () -> CausalLm.open(runtime, file))) {
-            CalibrationData data = timed("data", () -> CalibrationData.resolve(model, file, job.data(), log));
+            CalibrationData data =
+                    timed("data", () -> CalibrationData.resolve(model, file, job.data(), job.workDir(), log));
             if (job.target().isPresent()) {
                 before = Optional.of(timed("evaluate-before", () -> evaluate(model, data)));
             }

@@ -1,8 +1,8 @@
 package io.onnxprune.eval;
 
 import io.onnxprune.diag.Log;
-import io.onnxprune.diag.UserException;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
@@ -47,17 +47,26 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
      *
      * @param model the model to prune
      * @param file its file, beside which configuration and tokenizer are looked for
+     * @param workDir folder in which text that the model writes is kept
      * @throws io.onnxprune.diag.UserException when data cannot be read, is too short, or does not fit the model
      */
-    public static CalibrationData resolve(CausalLm model, Path file, DataRequest request, Log log) {
-        if (request.self()) {
-            throw new UserException("text that the model writes itself is not to be had yet; give --calibration FILE");
-        }
+    public static CalibrationData resolve(CausalLm model, Path file, DataRequest request, Path workDir, Log log) {
         ModelSettings settings = ModelSettings.beside(file, log);
         Optional<Path> tokenizer = request.tokenizer().or(() -> Evaluator.tokenizerBeside(file));
         CalibrationData data = new FileWindows(request, tokenizer, settings, log).read(model.vocabulary());
-        data.rows.stream().findFirst().ifPresent(row -> model.logits(new long[][] {row}));
-        return data;
+        // Before anything that takes long: does the model give logits for every position of such a row?
+        model.logits(new long[][] {data.rows.stream().findFirst().orElse(new long[2])});
+        if (!request.self()) {
+            return data;
+        }
+        SelfData self = new SelfData(model, file, request, settings, log);
+        List<long[]> written = self.rows(workDir, tokenizer);
+        int samples = written.size() - self.heldOut();
+        List<long[]> heldOut = new ArrayList<>(written.subList(samples, written.size()));
+        heldOut.addAll(data.heldOut);
+        List<Source> sources = new ArrayList<>(List.of(new Source(SELF, samples, self.heldOut())));
+        sources.addAll(data.sources);
+        return new CalibrationData(written.subList(0, samples), heldOut, sources, request.calibrates());
     }
 
     /** Tokens of each row to calibrate on; 0 without any. */

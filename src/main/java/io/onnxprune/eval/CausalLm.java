@@ -10,11 +10,13 @@ import io.onnxprune.runtime.Session;
 import java.nio.ByteBuffer;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.regex.Pattern;
 import java.util.stream.IntStream;
 
 /**
@@ -26,6 +28,9 @@ public final class CausalLm implements AutoCloseable {
     private static final int[] USUAL_HEAD_SIZES = {64, 128, 96, 80, 256, 16, 32, 8, 48, 112, 160, 192, 576};
 
     private static final int LARGEST_HEAD_SIZE = 1024;
+
+    /** What the runtime says when it has no memory left. */
+    private static final Pattern OUT_OF_MEMORY = Pattern.compile("(?i)alloc|out of memory");
 
     private final Session session;
     private final DecoderInterface graph;
@@ -123,23 +128,93 @@ public final class CausalLm implements AutoCloseable {
             try (Outputs outputs = run(tokens, false)) {
                 return readLogits(outputs, tokens);
             } catch (UserException e) {
-                if (tokens.length == 1) {
-                    throw e;
+                if (tokens.length == 1 || !runs(tokens[0])) {
+                    throw explained(e, tokens[0]);
                 }
-                rowByRowOr(e, tokens[0]);
+                oneRowAtATime = true;
             }
         }
         return logitsRowByRow(tokens);
     }
 
-    /** Remembers that the model takes single rows only; throws the failure where it does not take those either. */
-    private void rowByRowOr(UserException failure, long[] row) {
+    private boolean runs(long[] row) {
         try {
             run(new long[][] {row}, false).close();
-            oneRowAtATime = true;
-        } catch (UserException stillFailing) {
-            throw failure;
+            return true;
+        } catch (UserException e) {
+            return false;
         }
+    }
+
+    /** Says so where a row failed because it is longer than what the model can run on. */
+    private UserException explained(UserException failure, long[] row) {
+        if (row.length < 2 || OUT_OF_MEMORY.matcher(failure.getMessage()).find()) {
+            return failure;
+        }
+        int longest = longestRow(row[0], row.length);
+        if (longest == 0 || longest == row.length) {
+            return failure;
+        }
+        return new UserException(
+                "the model runs on rows of up to %d tokens, not of %d; give --seq-len %d or less (%s)"
+                        .formatted(longest, row.length, longest, failure.getMessage()),
+                failure);
+    }
+
+    /**
+     * How many tokens the model runs on, found by trying: positions may be limited by a table in the graph.
+     *
+     * @param token any token that the model knows
+     * @param length the most that is of interest
+     * @return at most {@code length}; 0 where the model does not run at all
+     */
+    int longestRow(long token, int length) {
+        long[] row = new long[length];
+        Arrays.fill(row, token);
+        if (runs(row)) {
+            return length;
+        }
+        int good = 0;
+        int bad = length;
+        while (bad - good > 1) {
+            int middle = (good + bad) >>> 1;
+            if (runs(Arrays.copyOf(row, middle))) {
+                good = middle;
+            } else {
+                bad = middle;
+            }
+        }
+        return good;
+    }
+
+    /** Whether several rows can be run together, with the cache where there is one; finds out by running two. */
+    boolean takesBatches() {
+        if (!oneRowAtATime) {
+            try (Step step = prefill(new long[][] {{0}, {0}})) {
+                if (hasCache()) {
+                    decode(step, new long[][] {{0}, {0}}).close();
+                }
+            } catch (UserException e) {
+                oneRowAtATime = true;
+            }
+        }
+        return !oneRowAtATime;
+    }
+
+    /** Bytes that each token of a row takes in the caches; 0 without any. */
+    long cacheBytesPerToken() {
+        long sum = 0;
+        for (DecoderInterface.Cache cache : graph.caches()) {
+            long elements = 1;
+            for (int axis = 0; axis < cache.input().rank(); axis++) {
+                if (axis != cache.batchAxis() && axis != cache.pastAxis()) {
+                    long extent = cache.input().shape()[axis];
+                    elements *= extent > 0 ? extent : Math.max(1, headSize);
+                }
+            }
+            sum += cache.input().dtype().bytes(elements);
+        }
+        return sum;
     }
 
     private HostTensor logitsRowByRow(long[][] tokens) {

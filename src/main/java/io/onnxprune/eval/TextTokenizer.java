@@ -10,6 +10,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.Map;
+import java.util.OptionalLong;
 
 /** Turns text into token ids with a {@code tokenizer.json}, without any network access. */
 final class TextTokenizer implements AutoCloseable {
@@ -69,6 +70,14 @@ final class TextTokenizer implements AutoCloseable {
             end--;
         }
         return Arrays.copyOf(ids, end);
+    }
+
+    /** The token that the tokenizer itself puts first (BOS), if it does. */
+    OptionalLong beginning() {
+        Encoding encoding = tokenizer.encode("a", true, false);
+        return encoding.getIds().length > 1 && encoding.getSpecialTokenMask()[0] != 0
+                ? OptionalLong.of(encoding.getIds()[0])
+                : OptionalLong.empty();
     }
 
     @Override

@@ -83,7 +83,7 @@ class CalibrationDataTest {
         CalibrationData resolve() {
             DataRequest request = new DataRequest(
                     files, false, evaluation, Optional.empty(), samples, length, OptionalLong.empty(), true, seed);
-            return CalibrationData.resolve(lm, MODEL, request, notes);
+            return CalibrationData.resolve(lm, MODEL, request, folder, notes);
         }
 
         void refused(String... parts) {
@@ -265,7 +265,7 @@ class CalibrationDataTest {
                 OptionalLong.empty(),
                 false,
                 0);
-        CalibrationData data = CalibrationData.resolve(lm, MODEL, request, notes);
+        CalibrationData data = CalibrationData.resolve(lm, MODEL, request, folder, notes);
 
         Set<Integer> lengths = new HashSet<>();
         Stream.concat(data.rows().stream(), data.heldOut().stream()).forEach(row -> lengths.add(row.length));
@@ -285,6 +285,7 @@ class CalibrationDataTest {
                                 OptionalLong.empty(),
                                 true,
                                 0),
+                        folder,
                         Log.NONE))
                 .isInstanceOf(UserException.class)
                 .hasMessageContainingAll("the text of ", "b.txt has ", "fewer than a window of 256; give more text");
