@@ -6,8 +6,8 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
+import java.util.function.ToIntFunction;
 import java.util.stream.Collectors;
-import java.util.stream.Stream;
 
 /**
  * The data of a run.
@@ -87,8 +87,7 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
     /** What the run was calibrated and measured on, in a line of its report. */
     public String describe() {
         boolean left = sources.stream().anyMatch(source -> source.rows > 0 && source.heldOut > 0);
-        String where =
-                calibrates && left ? "" : " from " + names(sources.stream().filter(source -> source.heldOut > 0));
+        String where = calibrates && left ? "" : " from " + names(Source::heldOut);
         String measured = String.format(
                 Locale.ROOT,
                 "perplexity on %s%s (%,d predictions)",
@@ -103,7 +102,7 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
                 "calibration: %s of %,d tokens from %s (%,d tokens); %s",
                 count(rows.size(), "window"),
                 length(),
-                names(sources.stream().filter(source -> source.rows > 0)),
+                names(Source::rows),
                 tokens(),
                 measured);
     }
@@ -112,10 +111,12 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
         return String.format(Locale.ROOT, "%,d %s%s", number, noun, number == 1 ? "" : "s");
     }
 
-    private static String names(Stream<Source> sources) {
-        List<Source> all = sources.toList();
-        return all.stream()
-                .map(source -> source.shortName() + (all.size() > 1 ? " (" + source.rows + ")" : ""))
+    /** The sources that some rows came from, with how many where there are several. */
+    private String names(ToIntFunction<Source> rowsOf) {
+        List<Source> some =
+                sources.stream().filter(source -> rowsOf.applyAsInt(source) > 0).toList();
+        return some.stream()
+                .map(source -> source.shortName() + (some.size() > 1 ? " (" + rowsOf.applyAsInt(source) + ")" : ""))
                 .collect(Collectors.joining(" and "));
     }
 }

@@ -16,7 +16,6 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
-import java.util.regex.Pattern;
 import java.util.stream.IntStream;
 
 /**
@@ -28,9 +27,6 @@ public final class CausalLm implements AutoCloseable {
     private static final int[] USUAL_HEAD_SIZES = {64, 128, 96, 80, 256, 16, 32, 8, 48, 112, 160, 192, 576};
 
     private static final int LARGEST_HEAD_SIZE = 1024;
-
-    /** What the runtime says when it has no memory left. */
-    private static final Pattern OUT_OF_MEMORY = Pattern.compile("(?i)alloc|out of memory");
 
     private final Session session;
     private final DecoderInterface graph;
@@ -148,7 +144,7 @@ public final class CausalLm implements AutoCloseable {
 
     /** Says so where a row failed because it is longer than what the model can run on. */
     private UserException explained(UserException failure, long[] row) {
-        if (row.length < 2 || OUT_OF_MEMORY.matcher(failure.getMessage()).find()) {
+        if (row.length < 2 || failure.getMessage().contains("out of memory")) {
             return failure;
         }
         int longest = longestRow(row[0], row.length);

@@ -1,5 +1,6 @@
 /**
- * What a model is worth: token data, a driver for exported decoders, perplexity and speed. One call,
- * {@link io.onnxprune.eval.Evaluator#evaluate}, does it all for a model file.
+ * Data and what a model makes of it: windows of files or of text that the model writes itself
+ * ({@link io.onnxprune.eval.CalibrationData#resolve}), a driver for exported decoders, perplexity and speed
+ * ({@link io.onnxprune.eval.Evaluator}).
  */
 package io.onnxprune.eval;

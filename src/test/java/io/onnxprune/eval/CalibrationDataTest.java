@@ -290,27 +290,4 @@ class CalibrationDataTest {
                 .isInstanceOf(UserException.class)
                 .hasMessageContainingAll("the text of ", "b.txt has ", "fewer than a window of 256; give more text");
     }
-
-    /** Keeps what is said. */
-    static final class Notes implements Log {
-        final List<String> lines = new ArrayList<>();
-
-        @Override
-        public void info(String message) {
-            lines.add("info: " + message);
-        }
-
-        @Override
-        public void warn(String message) {
-            lines.add("warning: " + message);
-        }
-
-        @Override
-        public void debug(String message) {}
-
-        @Override
-        public Progress progress(String stage, long total) {
-            return Log.NONE.progress(stage, total);
-        }
-    }
 }

@@ -1,0 +1,104 @@
+package io.onnxprune.cli;
+
+import static java.nio.charset.StandardCharsets.ISO_8859_1;
+import static org.assertj.core.api.Assertions.assertThat;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.stream.StreamSupport;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** Data for a run, from the option to the report. */
+class DataOptionsTest {
+    private static final Path MODEL = Cli.testModel("llama-gqa-d");
+
+    @TempDir
+    private Path folder;
+
+    private Cli.Run prune(Object... options) {
+        List<Object> arguments = new ArrayList<>(List.of(
+                MODEL, "-o", folder.resolve("small.onnx"), "--no-verify", "--json", folder.resolve("report.json")));
+        arguments.addAll(Arrays.asList(options));
+        return Cli.run(arguments.toArray());
+    }
+
+    private JsonNode report() throws IOException {
+        return new ObjectMapper().readTree(folder.resolve("report.json").toFile());
+    }
+
+    private static List<Integer> ofSources(JsonNode report, String field) {
+        return StreamSupport.stream(report.at("/data/sources").spliterator(), false)
+                .map(source -> source.path(field).asInt())
+                .toList();
+    }
+
+    @Test
+    void severalFilesWithWeights() throws IOException {
+        Path tokens = Cli.tokens(folder);
+        Path other = Files.copy(tokens, folder.resolve("b:2"));
+        Path named = Files.move(other, folder.resolve("b:2.jsonl"));
+        String out = prune("--calibration", tokens, "--calibration", named + ":3", "--seq-len", 4, "--samples", 8)
+                .succeeded()
+                .out();
+
+        assertThat(ofSources(report(), "windows")).containsExactly(2, 6);
+        assertThat(ofSources(report(), "held_out")).containsExactly(16, 30);
+        assertThat(report().at("/data/calibrates").asBoolean()).isFalse();
+        assertThat(out).contains("perplexity on 46 held-out windows from tokens.jsonl (16) and b:2.jsonl (30) (138");
+        assertThat(report().at("/evaluation_after/tokens").asInt())
+                .isEqualTo(report().at("/data/predictions").asInt())
+                .isEqualTo(46 * 3);
+    }
+
+    @Test
+    void evaluationDataAlone() throws IOException {
+        String out = prune("--eval", Cli.tokens(folder)).succeeded().out();
+        assertThat(out).contains("perplexity on 4 rows from tokens.jsonl (152 predictions)");
+        assertThat(report().at("/data/windows").asInt()).isZero();
+        assertThat(report().at("/evaluation_before/tokens").asInt()).isEqualTo(152);
+    }
+
+    @Test
+    void textOfTheModelItself() throws IOException {
+        Object[] options = {
+            "--calibration", "self", "--samples", 4, "--seq-len", 16, "--work-dir", folder.resolve("work")
+        };
+        Cli.Run first = prune(options).succeeded();
+        assertThat(first.err()).contains("the model writes 12 rows of 16 tokens to calibrate on, each from token 1");
+        assertThat(first.out()).contains("perplexity on 8 held-out windows from the model itself (120 predictions)");
+        JsonNode report = report();
+        assertThat(report.at("/data/sources/0/name").asText()).isEqualTo("self");
+        assertThat(report.at("/data/tokens").asInt()).isEqualTo(64);
+
+        assertThat(prune(options).succeeded().err()).contains("in an earlier run is used again");
+        assertThat(report().at("/evaluation_before/nll").asDouble())
+                .isEqualTo(report.at("/evaluation_before/nll").asDouble());
+    }
+
+    @Test
+    void nothingIsMeasuredUnasked() throws IOException {
+        prune().succeeded();
+        assertThat(report().path("data").isNull()).isTrue();
+        assertThat(report().path("evaluation_before").isNull()).isTrue();
+    }
+
+    @Test
+    void dataThatCannotBeUsed() throws IOException {
+        Path tokens = Cli.tokens(folder);
+        Path latin = Files.write(folder.resolve("latin.txt"), "café".repeat(300).getBytes(ISO_8859_1));
+        prune("--calibration", latin).failed(1, "latin.txt is not UTF-8 text; convert it");
+        prune("--calibration", tokens, "--seq-len", 100)
+                .failed(1, "rows of ", "have 39 tokens, fewer than a window of 100; give --seq-len 39 or less");
+        prune("--calibration", tokens, "--seq-len", 129)
+                .failed(1, "windows of --seq-len 129 have 129 tokens, more than the model's context of 128");
+        prune("--eval", tokens, "--calibration", tokens + ":x").failed(1, "tokens.jsonl:x does not exist");
+        assertThat(folder.resolve("small.onnx")).doesNotExist();
+    }
+}

@@ -1,0 +1,133 @@
+package io.onnxprune.eval;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Graphs;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.runtime.Session;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.OptionalLong;
+import java.util.Set;
+import java.util.SplittableRandom;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+class SelfTextTest {
+    private static final long MEMORY = 1 << 20;
+
+    /** A model whose logits depend on the last token alone: row {@code t} of a table after token {@code t}. */
+    private static Model table(float[]... logits) {
+        float[] all = new float[logits.length * logits[0].length];
+        for (int i = 0; i < logits.length; i++) {
+            System.arraycopy(logits[i], 0, all, i * logits[0].length, logits[0].length);
+        }
+        return Graphs.model(Graphs.graph(
+                List.of(Graphs.value("input_ids", DType.INT64, "batch", "sequence")),
+                List.of(Graphs.floats("logits", "batch", "sequence", logits[0].length)),
+                Map.of("table", Tensor.ofFloats(DType.FLOAT, new long[] {logits.length, logits[0].length}, all)),
+                Node.of("", "Gather", List.of("table", "input_ids"), List.of("logits"), Map.of())));
+    }
+
+    private static List<long[]> write(Model model, OptionalLong bos, Set<Long> eos, int count, int length) {
+        try (Session session = TestModels.runtime().open(model, true)) {
+            return new SelfText(CausalLm.of(session), bos, eos).write(count, length, 5, MEMORY, Log.NONE);
+        }
+    }
+
+    @Test
+    void tokensComeAsOftenAsTheModelSays() {
+        float[] logits = {(float) Math.log(0.5), (float) Math.log(0.3), (float) Math.log(0.15), (float) Math.log(0.05)};
+        List<long[]> rows = write(table(logits, logits, logits, logits), OptionalLong.of(3), Set.of(), 500, 21);
+
+        double[] share = new double[4];
+        rows.forEach(row -> {
+            assertThat(row[0]).isEqualTo(3);
+            for (int i = 1; i < row.length; i++) {
+                share[(int) row[i]] += 1e-4;
+            }
+        });
+        // Five standard deviations of 10,000 draws.
+        assertThat(share[0]).isCloseTo(0.5, within(0.025));
+        assertThat(share[1]).isCloseTo(0.3, within(0.023));
+        assertThat(share[2]).isCloseTo(0.15, within(0.018));
+        assertThat(share[3]).isCloseTo(0.05, within(0.011));
+    }
+
+    @Test
+    void aRowThatEndsBeginsAnew() {
+        float no = Float.NEGATIVE_INFINITY;
+        // 1 begins, 2 ends; 0 follows 1, 2 follows 0, and after 2 the model by itself would say 0 for ever.
+        Model model = table(new float[] {no, no, 0}, new float[] {0, no, no}, new float[] {0, no, no});
+
+        assertThat(write(model, OptionalLong.of(1), Set.of(2L), 2, 8))
+                .containsExactly(new long[] {1, 0, 2, 1, 0, 2, 1, 0}, new long[] {1, 0, 2, 1, 0, 2, 1, 0});
+        assertThat(write(model, OptionalLong.of(1), Set.of(), 1, 6)).containsExactly(new long[] {1, 0, 2, 0, 2, 0});
+        // A token that both ends and begins is not repeated.
+        assertThat(write(model, OptionalLong.of(2), Set.of(2L), 1, 6)).containsExactly(new long[] {2, 0, 2, 0, 2, 0});
+    }
+
+    @Test
+    void withoutABeginningRowsStartAnywhere() {
+        List<long[]> rows = write(
+                table(new float[4], new float[4], new float[4], new float[4]), OptionalLong.empty(), Set.of(), 40, 2);
+        assertThat(rows.stream().map(row -> row[0]).distinct()).containsExactlyInAnyOrder(0L, 1L, 2L, 3L);
+    }
+
+    @Test
+    void logitsThatAreNotFiniteAreRefused() {
+        Model model = table(new float[] {0, Float.NaN}, new float[] {0, 0});
+        assertThatThrownBy(() -> write(model, OptionalLong.of(0), Set.of(), 2, 4))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining("not finite numbers, so it cannot write text");
+    }
+
+    /** Writing with the cache gives what running whole prefixes gives, whichever style the export has. */
+    @ParameterizedTest
+    @ValueSource(strings = {"stories-llama", "stories-llama-e-fp32", "gpt2-g-merged", "llama-mha-b23", "glm-d"})
+    void everyTokenIsDrawnFromTheLogitsOfItsPrefix(String name) {
+        try (CausalLm model = CausalLm.open(TestModels.runtime(), TestModels.file(name))) {
+            SelfText text = new SelfText(model, OptionalLong.of(1), Set.of(2L));
+            List<long[]> rows = text.write(5, 24, 9, MEMORY, Log.NONE);
+            assertThat(text.write(5, 24, 9, MEMORY, Log.NONE)).containsExactlyElementsOf(rows);
+            assertThat(text.write(5, 24, 10, MEMORY, Log.NONE).get(0)).isNotEqualTo(rows.get(0));
+            assertThat(text.write(2, 24, 9, MEMORY, Log.NONE)).containsExactly(rows.get(0), rows.get(1));
+
+            // The stream of the last row, drawn again from logits without a cache.
+            SplittableRandom seeds = new SplittableRandom(9);
+            SplittableRandom random = null;
+            for (int i = 0; i < 5; i++) {
+                random = seeds.split();
+            }
+            long[] row = rows.get(4);
+            int vocabulary = (int) model.vocabulary();
+            float[] logits = model.logits(new long[][] {row}).toFloats();
+            for (int i = 1; i < row.length; i++) {
+                double uniform = random.nextDouble();
+                float[] last = Arrays.copyOfRange(logits, (i - 1) * vocabulary, i * vocabulary);
+                assertThat(row[i]).isEqualTo(row[i - 1] == 2 ? 1 : TokenSampler.draw(last, uniform));
+            }
+        }
+    }
+
+    @Test
+    void aTrainedModelIsAtHomeInItsOwnText() {
+        Notes notes = new Notes();
+        try (CausalLm model = CausalLm.open(TestModels.runtime(), TestModels.file("stories-llama"))) {
+            List<long[]> rows =
+                    new SelfText(model, OptionalLong.of(1), Set.of(2L)).write(20, 128, 0, MEMORY * 16, notes);
+            assertThat(notes.steps).isEqualTo(20 * 127);
+            assertThat(Perplexity.measure(model, rows, Log.NONE).perplexity()).isBetween(3.5, 6.5);
+        }
+    }
+}
