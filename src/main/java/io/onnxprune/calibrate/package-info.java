@@ -1,2 +1,5 @@
-/** Statistics and gradients of a model over calibration data, computed segment by segment. */
+/**
+ * Calibration: runs rows of tokens through a model on ONNX Runtime, segment by segment, and hands over reduced statistics of
+ * its weights. {@link io.onnxprune.calibrate.Calibrator} is the entry.
+ */
 package io.onnxprune.calibrate;

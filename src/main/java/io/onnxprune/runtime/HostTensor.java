@@ -107,6 +107,16 @@ public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
         return bytes.duplicate().order(ByteOrder.LITTLE_ENDIAN);
     }
 
+    /** This tensor in a direct buffer, from which the runtime reads without a copy. */
+    public HostTensor direct() {
+        if (bytes.isDirect()) {
+            return this;
+        }
+        HostTensor copy = zeros(dtype, shape);
+        copy.bytes.duplicate().put(bytes());
+        return copy;
+    }
+
     /** How many elements the tensor has; 1 for a scalar. */
     public long elements() {
         return elements(shape);

@@ -3,6 +3,7 @@ package io.onnxprune.runtime;
 import ai.onnxruntime.NodeInfo;
 import ai.onnxruntime.OnnxTensor;
 import ai.onnxruntime.OnnxTensorLike;
+import ai.onnxruntime.OnnxValue;
 import ai.onnxruntime.OrtException;
 import ai.onnxruntime.OrtSession;
 import ai.onnxruntime.TensorInfo;
@@ -96,6 +97,30 @@ public final class Session implements AutoCloseable {
     public Outputs run(
             Map<String, HostTensor> feeds, Outputs earlier, Map<String, String> carried, Collection<String> wanted) {
         Map<String, OnnxTensorLike> fed = new HashMap<>();
+        carried.forEach((input, output) -> fed.put(input, earlier.onnx(output)));
+        return execute(feeds, fed, Map.of(), wanted);
+    }
+
+    /**
+     * Runs the model once and has it write outputs where the caller says, without a copy on the CPU. An output may be
+     * written over an input that is read element by element only at the place that is written (an accumulator).
+     *
+     * @param feeds by input name
+     * @param into direct tensors of the outputs' types and shapes, by output name
+     * @param wanted names of further outputs to compute
+     * @return the further outputs
+     * @throws UserException when an input is missing or has the wrong type or shape, or the run fails
+     */
+    public Outputs runInto(Map<String, HostTensor> feeds, Map<String, HostTensor> into, Collection<String> wanted) {
+        return execute(feeds, new HashMap<>(), into, wanted);
+    }
+
+    private Outputs execute(
+            Map<String, HostTensor> feeds,
+            Map<String, OnnxTensorLike> fed,
+            Map<String, HostTensor> into,
+            Collection<String> wanted) {
+        Map<String, OnnxValue> targets = new HashMap<>();
         List<OnnxTensor> own = new ArrayList<>();
         try {
             for (Map.Entry<String, HostTensor> feed : feeds.entrySet()) {
@@ -103,10 +128,12 @@ public final class Session implements AutoCloseable {
                 own.add(tensor);
                 fed.put(feed.getKey(), tensor);
             }
-            for (Map.Entry<String, String> carry : carried.entrySet()) {
-                fed.put(carry.getKey(), earlier.onnx(carry.getValue()));
+            for (Map.Entry<String, HostTensor> target : into.entrySet()) {
+                OnnxTensor tensor = runtime.toOnnx(target.getKey(), target.getValue());
+                own.add(tensor);
+                targets.put(target.getKey(), tensor);
             }
-            return new Outputs(session.run(fed, new LinkedHashSet<>(wanted)));
+            return new Outputs(session.run(fed, new LinkedHashSet<>(wanted), targets));
         } catch (OrtException e) {
             throw OnnxRuntime.failure("ONNX Runtime cannot run the model on " + describeFeeds(feeds), e);
         } finally {

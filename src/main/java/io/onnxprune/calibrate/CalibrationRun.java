@@ -1,0 +1,283 @@
+package io.onnxprune.calibrate;
+
+import io.onnxprune.calibrate.ActivationStore.Key;
+import io.onnxprune.calibrate.Calibrator.Summary;
+import io.onnxprune.calibrate.SegmentGraph.Accumulator;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.runtime.DecoderInterface;
+import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.Outputs;
+import io.onnxprune.runtime.Session;
+import java.nio.FloatBuffer;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/** One pass over all rows: forward through the segments, then backward where gradients are asked for. */
+final class CalibrationRun implements AutoCloseable {
+    private final OnnxRuntime runtime;
+    private final DataFlow flow;
+    private final DecoderInterface decoder;
+    private final Value tokens;
+    private final List<Segment> segments;
+    private final List<long[]> rows;
+    private final List<int[]> batches;
+    private final ActivationStore boundaries;
+    private final Log log;
+    private final double[] loss;
+    /** Values beside the stream; those that do not depend on the tokens once for each batch size. */
+    private final Map<String, Map<Integer, HostTensor>> side = new HashMap<>();
+
+    private final Map<Tap, HostTensor> partial = new HashMap<>();
+
+    CalibrationRun(
+            OnnxRuntime runtime,
+            DataFlow flow,
+            DecoderInterface decoder,
+            Value tokens,
+            List<Segment> segments,
+            CalibrationPlan plan,
+            List<long[]> rows,
+            CalibrationOptions options,
+            Log log) {
+        this.runtime = runtime;
+        this.flow = flow;
+        this.decoder = decoder;
+        this.tokens = tokens;
+        this.segments = segments;
+        this.rows = rows;
+        this.batches = plan.batches(rows.size());
+        this.boundaries = new ActivationStore(plan.boundaryBudget(options.memory()), options.workFolder());
+        this.log = log;
+        this.loss = new double[rows.size()];
+    }
+
+    Summary gather(List<Tap> taps, TapSink sink) {
+        boolean backward = taps.stream().anyMatch(Tap::needsGradients);
+        int last = segments.size() - 1;
+        int end = backward ? last : lastConcerned(taps) + 1;
+        long tokenCount = rows.stream().mapToLong(row -> row.length).sum();
+        try (Log.Progress progress = log.progress("calibration", tokenCount * (end + (backward ? 3L * last + 3 : 0)))) {
+            for (int index = 0; index < end; index++) {
+                List<Tap> here = backward ? List.of() : share(taps, index);
+                forward(index, here, backward, progress);
+                deliver(here, index + 1, segments.size(), sink);
+            }
+            for (int index = last; backward && concernsAny(taps, 0, index + 1); index--) {
+                List<Tap> here = share(taps, index);
+                List<Tap> gradients =
+                        taps.stream().filter(Tap::needsGradients).toList();
+                backward(index, here, concernsAny(gradients, 0, index), progress);
+                deliver(here, 0, index, sink);
+            }
+        }
+        return new Summary(backward ? loss : new double[0], tokenCount);
+    }
+
+    private int lastConcerned(List<Tap> taps) {
+        int last = segments.size() - 1;
+        while (last >= 0 && share(taps, last).isEmpty()) {
+            last--;
+        }
+        return last;
+    }
+
+    private List<Tap> share(List<Tap> taps, int index) {
+        return taps.stream()
+                .filter(tap -> SegmentGraph.concerns(segments.get(index), tap))
+                .toList();
+    }
+
+    private boolean concernsAny(List<Tap> taps, int from, int to) {
+        return segments.subList(from, to).stream()
+                .anyMatch(segment -> taps.stream().anyMatch(tap -> SegmentGraph.concerns(segment, tap)));
+    }
+
+    /** Hands over the taps of a segment that none of the segments {@code from} to {@code to} has a share in. */
+    private void deliver(List<Tap> taps, int from, int to, TapSink sink) {
+        for (Tap tap : taps) {
+            if (!concernsAny(List.of(tap), from, to)) {
+                sink.accept(tap, partial.remove(tap));
+            }
+        }
+    }
+
+    private void forward(int index, List<Tap> taps, boolean keepInput, Log.Progress progress) {
+        Segment segment = segments.get(index);
+        SegmentGraph graph = SegmentGraph.forward(segment, flow, taps);
+        boolean last = index == segments.size() - 1;
+        Map<Integer, long[]> shapes = new HashMap<>();
+        try (Session session = runtime.open(graph.model(), true)) {
+            start(taps, segment);
+            for (int batch = 0; batch < batches.size(); batch++) {
+                Map<String, HostTensor> feeds = feeds(segment, batch, false);
+                Map<String, HostTensor> into = accumulate(graph, feeds);
+                Set<String> wanted = new LinkedHashSet<>(missingSides(segment, batch));
+                int size = batches.get(batch).length;
+                if (!last && shapes.containsKey(size)) {
+                    into.put(segment.output().name(), HostTensor.zeros(flow.trace().dtype(segment.output()), shapes.get(size)));
+                } else if (!last) {
+                    wanted.add(segment.output().name());
+                }
+                try (Outputs outputs = session.runInto(feeds, into, wanted)) {
+                    keepSides(segment, batch, outputs);
+                    if (!last) {
+                        String name = segment.output().name();
+                        HostTensor value = into.containsKey(name) ? into.get(name) : outputs.tensor(name).direct();
+                        shapes.putIfAbsent(size, value.shape());
+                        boundaries.put(new Key(name, batch), value);
+                    }
+                }
+                if (segment.input() != null && !keepInput) {
+                    boundaries.take(new Key(segment.input().name(), batch));
+                }
+                progress.step(tokens(batch));
+            }
+        }
+    }
+
+    private void backward(int index, List<Tap> taps, boolean inputGradient, Log.Progress progress) {
+        Segment segment = segments.get(index);
+        boolean last = index == segments.size() - 1;
+        SegmentGraph graph = SegmentGraph.backward(segment, flow, taps, last ? tokens : null, inputGradient);
+        try (Session session = runtime.open(graph.model(), true)) {
+            start(taps, segment);
+            for (int batch = 0; batch < batches.size(); batch++) {
+                Map<String, HostTensor> feeds = feeds(segment, batch, last);
+                Key input = segment.input() == null ? null : new Key(segment.input().name(), batch);
+                if (!last) {
+                    feeds.put(
+                            graph.outputGradient(),
+                            boundaries.take(new Key(segment.output().name(), batch)));
+                }
+                Map<String, HostTensor> into = accumulate(graph, feeds);
+                HostTensor gradient = null;
+                if (inputGradient) {
+                    HostTensor value = feeds.get(input.value());
+                    gradient = HostTensor.zeros(value.dtype(), value.shape());
+                    into.put(graph.inputGradient(), gradient);
+                }
+                try (Outputs outputs = session.runInto(feeds, into, last ? List.of(graph.rowLosses()) : List.of())) {
+                    if (last) {
+                        keepLoss(batch, outputs.tensor(graph.rowLosses()).toFloats());
+                    }
+                }
+                if (input != null) {
+                    boundaries.take(input);
+                    if (inputGradient) {
+                        boundaries.put(input, gradient);
+                    }
+                }
+                progress.step(3L * tokens(batch));
+            }
+        }
+    }
+
+    private long tokens(int batch) {
+        return (long) batches.get(batch).length * rows.get(0).length;
+    }
+
+    /** What a segment reads: graph inputs, values from beside the stream, the value at its start. */
+    private Map<String, HostTensor> feeds(Segment segment, int batch, boolean withTokens) {
+        Map<String, HostTensor> feeds = new LinkedHashMap<>();
+        int size = batches.get(batch).length;
+        long[][] step = new long[size][];
+        for (int i = 0; i < size; i++) {
+            step[i] = rows.get(batches.get(batch)[i]);
+        }
+        Map<String, HostTensor> all = decoder.feeds(step, 0);
+        decoder.caches().forEach(cache -> all.put(cache.input().name(), DecoderInterface.cache(cache, size, 0, 0)));
+        segment.given().forEach(value -> feeds.put(value.name(), all.get(value.name())));
+        if (withTokens) {
+            feeds.put(tokens.name(), all.get(tokens.name()));
+        }
+        for (Value value : segment.taken()) {
+            feeds.put(value.name(), side.get(value.name()).get(sideKey(value, batch)));
+        }
+        if (segment.input() != null) {
+            feeds.put(segment.input().name(), boundaries.get(new Key(segment.input().name(), batch)));
+        }
+        return feeds;
+    }
+
+    /** Values that depend on the tokens are kept for each batch, the others for each batch size. */
+    private int sideKey(Value value, int batch) {
+        return flow.dependsOnTokens(value) ? batch : -batches.get(batch).length;
+    }
+
+    private Set<String> missingSides(Segment segment, int batch) {
+        Set<String> missing = new LinkedHashSet<>();
+        for (Value value : segment.yielded()) {
+            if (!side.getOrDefault(value.name(), Map.of()).containsKey(sideKey(value, batch))) {
+                missing.add(value.name());
+            }
+        }
+        return missing;
+    }
+
+    private void keepSides(Segment segment, int batch, Outputs outputs) {
+        for (Value value : segment.yielded()) {
+            if (outputs.has(value.name())) {
+                side.computeIfAbsent(value.name(), key -> new HashMap<>())
+                        .put(sideKey(value, batch), outputs.tensor(value.name()).direct());
+            }
+        }
+    }
+
+    /** Makes a sum of zeros for each tap that no earlier segment began. */
+    private void start(List<Tap> taps, Segment segment) {
+        for (Tap tap : taps) {
+            partial.computeIfAbsent(tap, key -> HostTensor.zeros(DType.FLOAT, SegmentGraph.shape(segment, key)));
+        }
+    }
+
+    /** Feeds the sums and has them written back in place; returns the outputs to be written. */
+    private Map<String, HostTensor> accumulate(SegmentGraph graph, Map<String, HostTensor> feeds) {
+        Map<String, HostTensor> into = new LinkedHashMap<>();
+        for (Accumulator accumulator : graph.accumulators()) {
+            HostTensor sum = partial.get(accumulator.tap());
+            feeds.put(accumulator.before(), sum);
+            into.put(accumulator.after(), sum);
+        }
+        return into;
+    }
+
+    private void keepLoss(int batch, float[] losses) {
+        for (int i = 0; i < losses.length; i++) {
+            int row = batches.get(batch)[i];
+            if (!Float.isFinite(losses[i])) {
+                throw new UserException("the loss of calibration row " + row + " is " + losses[i] + firstNonFinite(batch, i)
+                        + "; the weights or the precision of the model overflow there");
+            }
+            loss[row] = losses[i];
+        }
+    }
+
+    /** Where a row first stops being finite, as far as values between segments tell. */
+    private String firstNonFinite(int batch, int row) {
+        for (Segment segment : segments.subList(0, segments.size() - 1)) {
+            HostTensor value = boundaries.get(new Key(segment.output().name(), batch));
+            FloatBuffer floats = value.asFloats();
+            int size = floats.remaining() / batches.get(batch).length;
+            for (int i = row * size; i < (row + 1) * size; i++) {
+                if (!Float.isFinite(floats.get(i))) {
+                    return ", not finite from node " + segment.output().producer().node().label() + " on";
+                }
+            }
+        }
+        return "";
+    }
+
+    @Override
+    public void close() {
+        boundaries.close();
+    }
+}

@@ -1,0 +1,136 @@
+package io.onnxprune.calibrate;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Trace;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.lower.Lowering;
+import io.onnxprune.runtime.DecoderInterface;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.util.Collection;
+import java.util.HashSet;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Set;
+
+/**
+ * Gathers statistics of a model over rows of tokens. The model is lowered to primitive operators and cut into segments
+ * that are run one at a time (gradient checkpointing between them: Chen et al., arXiv 1604.06174), so that memory is
+ * that of one segment and of the values between segments, whatever the size of the model.
+ */
+public final class Calibrator {
+    private final OnnxRuntime runtime;
+    private final CalibrationOptions options;
+    private final Log log;
+    private final int length;
+    private final Program program;
+    private final Trace trace;
+    private final DecoderInterface decoder;
+
+    /**
+     * What came of a run.
+     *
+     * @param loss mean next-token cross-entropy of each row; empty when nothing asked for gradients
+     * @param tokens how many tokens went through the model
+     */
+    @SuppressWarnings("ArrayRecordComponent") // bulk data, never compared
+    public record Summary(double[] loss, long tokens) {}
+
+    private Calibrator(Model lowered, OnnxRuntime runtime, CalibrationOptions options, int length, Log log) {
+        this.runtime = runtime;
+        this.options = options;
+        this.log = log;
+        this.length = length;
+        this.program = Program.of(lowered);
+        this.trace = Trace.of(program, runtime, log);
+        this.decoder = DecoderInterface.of(
+                lowered.graph().givenInputs(), lowered.graph().outputs());
+    }
+
+    /**
+     * Prepares calibration on rows of {@code length} tokens.
+     *
+     * @throws UserException when the model cannot be lowered, or gives logits for its last position only
+     */
+    public static Calibrator of(Model model, OnnxRuntime runtime, CalibrationOptions options, int length, Log log) {
+        Calibrator calibrator =
+                new Calibrator(Lowering.lower(model, runtime, length, log), runtime, options, length, log);
+        calibrator.requireAllLogits();
+        return calibrator;
+    }
+
+    private void requireAllLogits() {
+        long[] given = trace.shape(logits(), 1);
+        if (given[1] != trace.shape(tokens(), 1)[1]) {
+            throw new UserException("the model gives logits for " + given[1] + " of "
+                    + trace.shape(tokens(), 1)[1]
+                    + " positions, so it has no loss to calibrate on; export it with logits for all of them");
+        }
+    }
+
+    private Value tokens() {
+        return named(program.inputs(), decoder.tokens().name());
+    }
+
+    private Value logits() {
+        return named(program.outputs(), decoder.logits().name());
+    }
+
+    private static Value named(List<Value> values, String name) {
+        return values.stream()
+                .filter(value -> value.name().equals(name))
+                .findFirst()
+                .orElseThrow();
+    }
+
+    /** The products of activations with constant matrices, in order of execution. */
+    public List<Linear> linears() {
+        return Linears.of(new DataFlow(program, trace, tokens(), logits(), Set.of()));
+    }
+
+    /** The names of the initializers of floating-point numbers. */
+    public Set<String> parameters() {
+        Set<String> names = new LinkedHashSet<>();
+        program.initializers().forEach((name, value) -> {
+            if (value.constant().dtype().isFloat()) {
+                names.add(name);
+            }
+        });
+        return names;
+    }
+
+    /**
+     * Runs the model over {@code rows} and hands over each statistic when it is complete. One that no gradient reaches is
+     * handed over as zeros.
+     *
+     * @param rows token ids, as many in each row as the calibrator was made for
+     * @param sink takes the sums; the order is that of execution, or its reverse where gradients are asked for
+     * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
+     */
+    public Summary gather(List<long[]> rows, Collection<Tap> taps, TapSink sink) {
+        boolean single = taps.stream().anyMatch(Tap.SquaredGradient.class::isInstance);
+        Set<Value> parameters = new HashSet<>();
+        for (Tap tap : taps) {
+            Value parameter = program.initializers().get(SegmentGraph.name(tap));
+            if (tap.needsGradients() && parameter != null) {
+                parameters.add(parameter);
+            }
+        }
+        DataFlow flow = new DataFlow(program, trace, tokens(), logits(), parameters);
+        CalibrationPlan plan = CalibrationPlan.of(
+                flow, tokens(), logits(), taps, rows.size(), length, single, options.memory());
+        plan.announce(log, rows.size(), length, options.memory());
+        List<Segment> segments = Segment.of(flow, plan.pieces());
+        for (Tap tap : taps) {
+            if (segments.stream().noneMatch(segment -> SegmentGraph.concerns(segment, tap))) {
+                throw new UserException("\"" + SegmentGraph.name(tap)
+                        + "\" is nowhere between the tokens and the logits, so there are no statistics of it");
+            }
+        }
+        try (CalibrationRun run = new CalibrationRun(runtime, flow, decoder, tokens(), segments, plan, rows, options, log)) {
+            return run.gather(List.copyOf(taps), sink);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+package io.onnxprune.calibrate;
+
+/**
+ * A product of an activation with a constant matrix.
+ *
+ * @param node how messages name the application
+ * @param weight the initializer that the matrix is made of
+ * @param input x; linears that read the same values share it, whatever reshapes lie between
+ * @param output y, before any bias
+ */
+public record Linear(String node, String weight, Activation input, Activation output) {}

@@ -1,0 +1,69 @@
+package io.onnxprune.calibrate;
+
+import io.onnxprune.dims.Trace;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Set;
+
+/** Finds the linear layers of a lowered program. */
+final class Linears {
+    private static final Set<String> SAME_VALUES =
+            Set.of("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast");
+    private static final Set<String> SAME_WEIGHTS =
+            Set.of("Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Mul", "DequantizeLinear");
+
+    private Linears() {}
+
+    /** The products of the stream with a constant matrix, in order of execution. */
+    static List<Linear> of(DataFlow flow) {
+        List<Linear> linears = new ArrayList<>();
+        for (Op op : flow.streamOps()) {
+            boolean product = op.node().is("MatMul") || op.node().is("Gemm") && op.node().intAttribute("transA", 0) == 0;
+            if (product && flow.isStream(op.input(0)) && !flow.isStream(op.input(1))) {
+                Value weight = initializer(op.input(1));
+                int inputs = width(flow.trace(), op.input(0));
+                int outputs = width(flow.trace(), op.output(0));
+                if (weight != null && inputs > 0 && outputs > 0) {
+                    linears.add(new Linear(
+                            op.node().label(),
+                            weight.name(),
+                            new Activation(source(flow, op.input(0), inputs).name(), inputs),
+                            new Activation(op.output(0).name(), outputs)));
+                }
+            }
+        }
+        return linears;
+    }
+
+    /** The constant that a matrix is a cast, a transposition or a dequantised form of; null if it is none. */
+    private static Value initializer(Value matrix) {
+        Value current = matrix;
+        while (current != null && current.constant() == null) {
+            Op op = current.producer();
+            current = op != null && SAME_WEIGHTS.contains(op.node().op()) ? op.input(0) : null;
+        }
+        return current;
+    }
+
+    /** The value that this one has the same rows as, so that linears behind different reshapes share statistics. */
+    private static Value source(DataFlow flow, Value value, int width) {
+        Value current = value;
+        while (current.producer() != null
+                && SAME_VALUES.contains(current.producer().node().op())
+                && flow.isStream(current.producer().input(0))
+                && width(flow.trace(), current.producer().input(0)) == width) {
+            current = current.producer().input(0);
+        }
+        return current;
+    }
+
+    /** The extent of the last axis, or 0 where it varies or is not known. */
+    private static int width(Trace trace, Value value) {
+        long[] first = trace.shape(value, 0);
+        long[] second = trace.shape(value, 1);
+        boolean known = first != null && second != null && first.length > 0 && first.length == second.length;
+        return known && first[first.length - 1] == second[second.length - 1] ? (int) first[first.length - 1] : 0;
+    }
+}

@@ -1,0 +1,95 @@
+package io.onnxprune.calibrate;
+
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Use;
+import io.onnxprune.ir.Program.Value;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.function.Predicate;
+
+/**
+ * Cuts a lowered program where a single value of the stream is alive: what comes after needs nothing of what came before
+ * but that value. For a decoder these are the values of the residual stream.
+ */
+final class Partition {
+    private final DataFlow flow;
+    private final Value logits;
+
+    Partition(DataFlow flow, Value logits) {
+        this.flow = flow;
+        this.logits = logits;
+    }
+
+    /** A run of stream applications between two cuts. {@code input} is null for the first. */
+    record Piece(List<Op> ops, Value input, Value output) {
+        /** This piece and the next one as one. */
+        Piece join(Piece next) {
+            List<Op> all = new ArrayList<>(ops);
+            all.addAll(next.ops);
+            return new Piece(all, input, next.output);
+        }
+    }
+
+    /** The smallest pieces, in order of execution; one if there is no cut. */
+    List<Piece> pieces() {
+        List<Op> ops = flow.streamOps();
+        Map<Op, Integer> position = new HashMap<>();
+        ops.forEach(op -> position.put(op, position.size()));
+        Map<Integer, List<Value>> lastUsed = new HashMap<>();
+        Set<Value> alive = new LinkedHashSet<>();
+        for (Op op : ops) {
+            for (Value value : op.outputs()) {
+                int last = flow.isStream(value) ? lastUse(value, position) : -1;
+                if (last > position.get(op)) {
+                    lastUsed.computeIfAbsent(last, key -> new ArrayList<>()).add(value);
+                }
+            }
+        }
+        List<Piece> pieces = new ArrayList<>();
+        Value input = null;
+        int start = 0;
+        for (int i = 0; i + 1 < ops.size(); i++) {
+            alive.removeAll(lastUsed.getOrDefault(i, List.of()));
+            for (Value value : ops.get(i).outputs()) {
+                if (flow.isStream(value) && lastUse(value, position) > i) {
+                    alive.add(value);
+                }
+            }
+            Value only = alive.size() == 1 ? alive.iterator().next() : null;
+            if (only != null && only != input) {
+                pieces.add(new Piece(ops.subList(start, i + 1), input, only));
+                input = only;
+                start = i + 1;
+            }
+        }
+        pieces.add(new Piece(ops.subList(start, ops.size()), input, logits));
+        return pieces;
+    }
+
+    private int lastUse(Value value, Map<Op, Integer> position) {
+        int last = value == logits ? position.size() : -1;
+        for (Use use : value.uses()) {
+            last = Math.max(last, position.getOrDefault(use.op(), -1));
+        }
+        return last;
+    }
+
+    /** Joins neighbours as long as what they make together {@code fits}. */
+    static List<Piece> join(List<Piece> pieces, Predicate<Piece> fits) {
+        List<Piece> joined = new ArrayList<>();
+        for (Piece piece : pieces) {
+            Piece last = joined.isEmpty() ? null : joined.get(joined.size() - 1);
+            Piece longer = last == null ? null : last.join(piece);
+            if (longer != null && fits.test(longer)) {
+                joined.set(joined.size() - 1, longer);
+            } else {
+                joined.add(piece);
+            }
+        }
+        return joined;
+    }
+}

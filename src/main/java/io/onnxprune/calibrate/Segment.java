@@ -1,0 +1,200 @@
+package io.onnxprune.calibrate;
+
+import io.onnxprune.calibrate.Partition.Piece;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.GraphBuilder;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeSet;
+
+/**
+ * A part of a lowered program that runs by itself: the stream applications of a {@link Piece} and everything beside the
+ * stream that they need and that is not handed on from an earlier segment.
+ */
+final class Segment {
+    private final DataFlow flow;
+    private final Piece piece;
+    private final Set<Op> ops = new TreeSet<>(Comparator.comparingInt(Op::index));
+    private final Set<Value> given = new LinkedHashSet<>();
+    private final Set<Value> taken = new LinkedHashSet<>();
+    private final Set<Value> yielded = new LinkedHashSet<>();
+    private final Map<String, Value> constants = new LinkedHashMap<>();
+    private final Map<String, Value> results = new HashMap<>();
+
+    private Segment(DataFlow flow, Piece piece) {
+        this.flow = flow;
+        this.piece = piece;
+    }
+
+    /** The segments of {@code pieces}, in order, with the values beside the stream that each hands to later ones. */
+    static List<Segment> of(DataFlow flow, List<Piece> pieces) {
+        return new Assembly(flow, pieces).segments;
+    }
+
+    /** The stream value that comes in, or null for the first segment. */
+    Value input() {
+        return piece.input();
+    }
+
+    /** The stream value that goes out; the logits for the last segment. */
+    Value output() {
+        return piece.output();
+    }
+
+    /** All applications, in order of execution. */
+    List<Op> ops() {
+        return List.copyOf(ops);
+    }
+
+    /** Graph inputs of the model that are read here. */
+    Set<Value> given() {
+        return given;
+    }
+
+    /** Values beside the stream that earlier segments compute. */
+    Set<Value> taken() {
+        return taken;
+    }
+
+    /** Values beside the stream that later segments read. */
+    Set<Value> yielded() {
+        return yielded;
+    }
+
+    /** The constants that are read here, by name. */
+    Map<String, Value> constants() {
+        return constants;
+    }
+
+    /** The constant or computed value of this name that belongs to this segment, or null. */
+    Value find(String name) {
+        return constants.getOrDefault(name, results.get(name));
+    }
+
+    private boolean add(Op op) {
+        for (Value output : op.outputs()) {
+            if (output != null) {
+                results.put(output.name(), output);
+            }
+        }
+        return ops.add(op);
+    }
+
+    /**
+     * The segment as a model.
+     *
+     * @param added nodes that the calibration adds, after those of the segment
+     * @param addedInputs what they read beside the segment's own values
+     * @param outputs the names to yield
+     */
+    Model model(GraphBuilder added, List<ValueInfo> addedInputs, Set<String> outputs) {
+        List<ValueInfo> inputs = new ArrayList<>();
+        given.forEach(value -> inputs.add(declare(value)));
+        taken.forEach(value -> inputs.add(declare(value)));
+        if (input() != null) {
+            inputs.add(declare(input()));
+        }
+        inputs.addAll(addedInputs);
+        List<ValueInfo> declared =
+                outputs.stream().map(name -> declare(name, DType.UNDEFINED)).toList();
+        Map<String, Tensor> initializers = new LinkedHashMap<>();
+        constants.forEach((name, value) -> initializers.put(name, value.constant()));
+        initializers.putAll(added.initializers());
+        List<Node> nodes = new ArrayList<>();
+        ops.forEach(op -> nodes.add(op.node()));
+        nodes.addAll(added.nodes());
+        Model whole = flow.program().model();
+        return whole.withGraph(
+                new Graph("segment", inputs, declared, List.of(), initializers, nodes, new byte[0]));
+    }
+
+    private ValueInfo declare(Value value) {
+        return declare(value.name(), flow.trace().dtype(value));
+    }
+
+    static ValueInfo declare(String name, DType dtype) {
+        return new ValueInfo(name, dtype, null, new byte[0]);
+    }
+
+    /** Gives every application that is not part of the stream to the segments that run it. */
+    private static final class Assembly {
+        private final DataFlow flow;
+        private final List<Segment> segments = new ArrayList<>();
+        private final Map<Op, Integer> owners = new LinkedHashMap<>();
+
+        Assembly(DataFlow flow, List<Piece> pieces) {
+            this.flow = flow;
+            for (Piece piece : pieces) {
+                for (Op op : piece.ops()) {
+                    owners.put(op, segments.size());
+                }
+                segments.add(new Segment(flow, piece));
+            }
+            for (Op op : flow.program().ops()) {
+                owners.computeIfAbsent(op, key -> owner(key));
+            }
+            for (int index = 0; index < segments.size(); index++) {
+                for (Op op : pieces.get(index).ops()) {
+                    include(op, index);
+                }
+            }
+        }
+
+        /** The first segment that has all that the application reads. */
+        private int owner(Op op) {
+            int owner = 0;
+            for (Value input : op.inputs()) {
+                if (input != null && input.producer() != null && !flow.isLocal(input)) {
+                    owner = Math.max(owner, owners.getOrDefault(input.producer(), 0));
+                }
+            }
+            return owner;
+        }
+
+        private void include(Op op, int index) {
+            if (segments.get(index).add(op)) {
+                for (Value input : op.inputs()) {
+                    if (input != null) {
+                        demand(input, index);
+                    }
+                }
+            }
+        }
+
+        private void demand(Value value, int index) {
+            Segment segment = segments.get(index);
+            if (value == segment.input()) {
+                return;
+            }
+            if (value.producer() == null) {
+                if (value.constant() == null) {
+                    segment.given.add(value);
+                } else {
+                    segment.constants.put(value.name(), value);
+                }
+                return;
+            }
+            int owner = flow.isLocal(value) ? index : owners.get(value.producer());
+            if (owner < index) {
+                segment.taken.add(value);
+                segments.get(owner).yielded.add(value);
+                include(value.producer(), owner);
+            } else {
+                include(value.producer(), index);
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+package io.onnxprune.calibrate;
+
+import io.onnxprune.autodiff.Backward;
+import io.onnxprune.autodiff.CausalLmLoss;
+import io.onnxprune.dims.Trace;
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.GraphBuilder;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.ValueInfo;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/** A segment with what calibration adds to it: the loss, the backward pass, and taps that add to accumulators. */
+final class SegmentGraph {
+    private static final String PREFIX = "onnx_prune_calibration_";
+
+    /** A sum over runs: goes in as one input and comes out, with this run's share added, as an output. */
+    record Accumulator(Tap tap, String before, String after) {}
+
+    private final Segment segment;
+    private final Trace trace;
+    private final GraphBuilder builder;
+    private final List<Accumulator> accumulators = new ArrayList<>();
+    private final List<ValueInfo> inputs = new ArrayList<>();
+    private final Set<String> outputs = new LinkedHashSet<>();
+    private Map<Value, String> gradients = Map.of();
+    private String outputGradient;
+    private String rowLosses;
+
+    private SegmentGraph(Segment segment, DataFlow flow) {
+        this.segment = segment;
+        this.trace = flow.trace();
+        this.builder = new GraphBuilder(PREFIX, GraphBuilder.names(flow.program().model().graph()));
+    }
+
+    /**
+     * The forward pass.
+     *
+     * @param taps those that this segment has a share in
+     */
+    static SegmentGraph forward(Segment segment, DataFlow flow, Collection<Tap> taps) {
+        SegmentGraph graph = new SegmentGraph(segment, flow);
+        graph.outputs.add(segment.output().name());
+        segment.yielded().forEach(value -> graph.outputs.add(value.name()));
+        taps.forEach(graph::tap);
+        return graph;
+    }
+
+    /**
+     * The forward and backward pass.
+     *
+     * @param tokens the graph input that the loss of the last segment is about; null for any other segment, which takes the
+     *     gradient of its output instead
+     * @param inputGradient whether the gradient of the segment's input is wanted
+     */
+    static SegmentGraph backward(
+            Segment segment, DataFlow flow, Collection<Tap> taps, Value tokens, boolean inputGradient) {
+        SegmentGraph graph = new SegmentGraph(segment, flow);
+        graph.differentiate(taps, tokens, inputGradient);
+        if (inputGradient) {
+            graph.outputs.add(graph.inputGradient());
+        }
+        taps.forEach(graph::tap);
+        return graph;
+    }
+
+    private void differentiate(Collection<Tap> taps, Value tokens, boolean inputGradient) {
+        Set<Value> wanted = new LinkedHashSet<>();
+        for (Tap tap : taps) {
+            if (tap.needsGradients()) {
+                wanted.add(segment.find(name(tap)));
+            }
+        }
+        if (inputGradient) {
+            wanted.add(segment.input());
+        }
+        if (tokens == null) {
+            outputGradient = builder.freshName();
+            inputs.add(Segment.declare(outputGradient, trace.dtype(segment.output())));
+        } else {
+            CausalLmLoss loss = CausalLmLoss.append(segment.output().name(), tokens.name(), builder);
+            if (!segment.given().contains(tokens)) {
+                inputs.add(Segment.declare(tokens.name(), trace.dtype(tokens)));
+            }
+            rowLosses = loss.rows();
+            outputs.add(rowLosses);
+            outputGradient = loss.gradient();
+        }
+        gradients = Backward.append(segment.ops(), trace, Map.of(segment.output(), outputGradient), wanted, builder);
+    }
+
+    /** The name of the parameter or activation that a tap is about. */
+    static String name(Tap tap) {
+        if (tap instanceof Tap.Gradient gradient) {
+            return gradient.parameter();
+        }
+        if (tap instanceof Tap.SquaredGradient gradient) {
+            return gradient.parameter();
+        }
+        if (tap instanceof Tap.SecondMoment moment) {
+            return moment.activation().value();
+        }
+        if (tap instanceof Tap.Squares squares) {
+            return squares.activation().value();
+        }
+        if (tap instanceof Tap.Total total) {
+            return total.activation().value();
+        }
+        if (tap instanceof Tap.GradientSecondMoment moment) {
+            return moment.activation().value();
+        }
+        return ((Tap.Salience) tap).activation().value();
+    }
+
+    /** The shape of a tap's sum. */
+    static long[] shape(Segment segment, Tap tap) {
+        if (tap instanceof Tap.Gradient || tap instanceof Tap.SquaredGradient) {
+            return segment.constants().get(name(tap)).constant().shape();
+        }
+        if (tap instanceof Tap.SecondMoment moment) {
+            return square(moment.activation());
+        }
+        if (tap instanceof Tap.GradientSecondMoment moment) {
+            return square(moment.activation());
+        }
+        if (tap instanceof Tap.Squares squares) {
+            return line(squares.activation());
+        }
+        return line(tap instanceof Tap.Total total ? total.activation() : ((Tap.Salience) tap).activation());
+    }
+
+    /** Whether a segment has a share in a tap. */
+    static boolean concerns(Segment segment, Tap tap) {
+        return segment.find(name(tap)) != null;
+    }
+
+    private void tap(Tap tap) {
+        Value value = segment.find(name(tap));
+        String gradient = gradients.get(value);
+        if (tap.needsGradients() && gradient == null) {
+            // No path from here to the loss: the sum is zero and stays so.
+            return;
+        }
+        if (tap instanceof Tap.Gradient) {
+            accumulate(tap, single(value, gradient));
+        } else if (tap instanceof Tap.SquaredGradient) {
+            String single = single(value, gradient);
+            accumulate(tap, builder.add("Mul", single, single));
+        } else if (tap instanceof Tap.SecondMoment moment) {
+            accumulate(tap, gram(rows(value.name(), moment.activation())));
+        } else if (tap instanceof Tap.GradientSecondMoment moment) {
+            accumulate(tap, gram(rows(gradient, moment.activation())));
+        } else if (tap instanceof Tap.Squares squares) {
+            String rows = rows(value.name(), squares.activation());
+            accumulate(tap, total(builder.add("Mul", rows, rows)));
+        } else if (tap instanceof Tap.Total total) {
+            accumulate(tap, total(rows(value.name(), total.activation())));
+        } else if (tap instanceof Tap.Salience salience) {
+            String product = builder.add("Mul", value.name(), gradient);
+            accumulate(tap, total(rows(product, salience.activation())));
+        }
+    }
+
+    private String single(Value value, String gradient) {
+        return trace.dtype(value) == DType.DOUBLE
+                ? builder.add("Cast", List.of(gradient), Map.of("to", new Attribute.Int(DType.FLOAT.code())))
+                : gradient;
+    }
+
+    private String rows(String value, Activation activation) {
+        return builder.add("Reshape", value, builder.ints(-1, activation.width()));
+    }
+
+    private String gram(String rows) {
+        return builder.add("Gemm", List.of(rows, rows), Map.of("transA", new Attribute.Int(1)));
+    }
+
+    private String total(String rows) {
+        return builder.add("ReduceSum", List.of(rows, builder.ints(0)), Map.of("keepdims", new Attribute.Int(0)));
+    }
+
+    private static long[] square(Activation activation) {
+        return new long[] {activation.width(), activation.width()};
+    }
+
+    private static long[] line(Activation activation) {
+        return new long[] {activation.width()};
+    }
+
+    private void accumulate(Tap tap, String share) {
+        String before = builder.freshName();
+        inputs.add(Segment.declare(before, DType.FLOAT));
+        String after = builder.add("Add", before, share);
+        outputs.add(after);
+        accumulators.add(new Accumulator(tap, before, after));
+    }
+
+    Segment segment() {
+        return segment;
+    }
+
+    List<Accumulator> accumulators() {
+        return accumulators;
+    }
+
+    /** The input that takes the gradient of the segment's output. */
+    String outputGradient() {
+        return outputGradient;
+    }
+
+    /** The output with the gradient of the segment's input. */
+    String inputGradient() {
+        return gradients.get(segment.input());
+    }
+
+    /** The output with the loss of each row, {@code [batch]}; null but for the last segment run backwards. */
+    String rowLosses() {
+        return rowLosses;
+    }
+
+    Model model() {
+        return segment.model(builder, inputs, outputs);
+    }
+}

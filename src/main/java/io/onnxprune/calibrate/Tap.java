@@ -1,0 +1,36 @@
+package io.onnxprune.calibrate;
+
+/**
+ * A statistic that is reduced inside the graph and summed over all rows. L_n is the mean next-token cross-entropy of row
+ * n, and gradients are those of Σ_n L_n.
+ */
+public sealed interface Tap {
+    /** Σ_n ∂L_n/∂W, in the shape of the initializer. */
+    record Gradient(String parameter) implements Tap {}
+
+    /** Σ_n (∂L_n/∂W)², element by element: N times the diagonal of the empirical Fisher matrix. */
+    record SquaredGradient(String parameter) implements Tap {}
+
+    /** Xᵀ X over all positions, {@code [width, width]}. */
+    record SecondMoment(Activation activation) implements Tap {}
+
+    /** Σ x² over all positions, {@code [width]}. */
+    record Squares(Activation activation) implements Tap {}
+
+    /** Σ x over all positions, {@code [width]}. */
+    record Total(Activation activation) implements Tap {}
+
+    /** Dᵀ D over all positions, {@code [width, width]}, with D = ∂L_n/∂Y. */
+    record GradientSecondMoment(Activation activation) implements Tap {}
+
+    /**
+     * Σ y ⊙ ∂L_n/∂y over all positions, {@code [width]}: for the output of a linear, Σ w ⊙ g over the weights of each
+     * output channel.
+     */
+    record Salience(Activation activation) implements Tap {}
+
+    /** Whether the statistic is one of gradients, so that the model is run backwards for it. */
+    default boolean needsGradients() {
+        return !(this instanceof SecondMoment || this instanceof Squares || this instanceof Total);
+    }
+}
