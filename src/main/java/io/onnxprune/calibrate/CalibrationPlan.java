@@ -21,7 +21,7 @@ import java.util.Set;
  */
 record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long boundaryBytes) {
     /** Tokens in one run beyond which a larger batch is no faster: the matrices are large enough. */
-    private static final int TOKENS = 1024;
+    private static final int TOKENS = 512;
 
     /**
      * Divides a run over {@code samples} rows of {@code length} tokens.

@@ -21,6 +21,7 @@ import java.util.Set;
 final class DataFlow {
     private final Program program;
     private final Trace trace;
+    private final Set<Value> parameters;
     private final Set<Value> fromTokens = new HashSet<>();
     private final Set<Value> fromInputs = new HashSet<>();
     private final Set<Value> fromWeights = new HashSet<>();
@@ -34,18 +35,19 @@ final class DataFlow {
     DataFlow(Program program, Trace trace, Value tokens, Value logits, Set<Value> parameters) {
         this.program = program;
         this.trace = trace;
+        this.parameters = parameters;
         fromTokens.add(tokens);
         fromInputs.addAll(program.inputs());
         Set<Op> relevant = before(logits);
         for (Op op : program.ops()) {
-            follow(op, parameters);
+            follow(op);
             if (relevant.contains(op) && op.outputs().stream().anyMatch(this::isStream)) {
                 streamOps.add(op);
             }
         }
     }
 
-    private void follow(Op op, Set<Value> parameters) {
+    private void follow(Op op) {
         boolean onlyShape = op.node().is("Shape") || op.node().is("Size");
         boolean tokens = false;
         boolean inputs = false;
@@ -54,7 +56,7 @@ final class DataFlow {
             if (input != null) {
                 tokens |= !onlyShape && fromTokens.contains(input);
                 inputs |= fromInputs.contains(input);
-                weights |= fromWeights.contains(input) || isMatrix(input.constant()) || parameters.contains(input);
+                weights |= isWeight(input);
             }
         }
         for (Value output : op.outputs()) {
@@ -70,6 +72,10 @@ final class DataFlow {
                 }
             }
         }
+    }
+
+    private boolean isWeight(Value value) {
+        return fromWeights.contains(value) || isMatrix(value.constant()) || parameters.contains(value);
     }
 
     private static boolean isMatrix(Tensor tensor) {
@@ -108,6 +114,11 @@ final class DataFlow {
     /** Whether the value is floating-point and made of tokens and weights. */
     boolean isStream(Value value) {
         return value != null && fromTokens.contains(value) && fromWeights.contains(value);
+    }
+
+    /** Whether an application of the stream reads a weight beside it. */
+    boolean readsWeights(Op op) {
+        return op.inputs().stream().anyMatch(input -> input != null && isWeight(input) && !isStream(input));
     }
 
     /** Whether the value differs between batches of one size. */

@@ -34,7 +34,7 @@ final class Partition {
         }
     }
 
-    /** The smallest pieces, in order of execution; one if there is no cut. */
+    /** The smallest pieces that each read weights, in order of execution; one if there is no cut. */
     List<Piece> pieces() {
         List<Op> ops = flow.streamOps();
         Map<Op, Integer> position = new HashMap<>();
@@ -51,6 +51,7 @@ final class Partition {
         }
         List<Piece> pieces = new ArrayList<>();
         Value input = null;
+        boolean weighs = false;
         int start = 0;
         for (int i = 0; i + 1 < ops.size(); i++) {
             alive.removeAll(lastUsed.getOrDefault(i, List.of()));
@@ -60,10 +61,12 @@ final class Partition {
                 }
             }
             Value only = alive.size() == 1 ? alive.iterator().next() : null;
-            if (only != null && only != input) {
+            weighs |= flow.readsWeights(ops.get(i));
+            if (only != null && only != input && weighs) {
                 pieces.add(new Piece(ops.subList(start, i + 1), input, only));
                 input = only;
                 start = i + 1;
+                weighs = false;
             }
         }
         pieces.add(new Piece(ops.subList(start, ops.size()), input, logits));

@@ -31,6 +31,7 @@ final class SegmentGraph {
     private final Set<String> outputs = new LinkedHashSet<>();
     private Map<Value, String> gradients = Map.of();
     private String outputGradient;
+    private String inputGradientName;
     private String rowLosses;
 
     private SegmentGraph(Segment segment, DataFlow flow) {
@@ -63,9 +64,6 @@ final class SegmentGraph {
             Segment segment, DataFlow flow, Collection<Tap> taps, Value tokens, boolean inputGradient) {
         SegmentGraph graph = new SegmentGraph(segment, flow);
         graph.differentiate(taps, tokens, inputGradient);
-        if (inputGradient) {
-            graph.outputs.add(graph.inputGradient());
-        }
         taps.forEach(graph::tap);
         return graph;
     }
@@ -93,6 +91,11 @@ final class SegmentGraph {
             outputGradient = loss.gradient();
         }
         gradients = Backward.append(segment.ops(), trace, Map.of(segment.output(), outputGradient), wanted, builder);
+        if (inputGradient) {
+            // An output that is an input itself would not be written.
+            inputGradientName = builder.add("Identity", gradients.get(segment.input()));
+            outputs.add(inputGradientName);
+        }
     }
 
     /** The name of the parameter or activation that a tap is about. */
@@ -216,7 +219,7 @@ final class SegmentGraph {
 
     /** The output with the gradient of the segment's input. */
     String inputGradient() {
-        return gradients.get(segment.input());
+        return inputGradientName;
     }
 
     /** The output with the loss of each row, {@code [batch]}; null but for the last segment run backwards. */
