@@ -1,0 +1,175 @@
+package io.onnxprune.calibrate;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.RuntimeOptions;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+/** A model run in segments gives what it gives in one piece. */
+class SegmentsTest {
+    private static final int LENGTH = 9;
+    private static final int VOCABULARY = 32;
+
+    @TempDir
+    private Path folder;
+
+    static List<String> models() {
+        return TestModels.names();
+    }
+
+    @ParameterizedTest
+    @MethodSource("models")
+    void cutAsOftenAsPossible(String name) {
+        Model model = ModelReader.read(TestModels.file(name));
+        List<long[]> rows = Statistics.randomRows(3, LENGTH, VOCABULARY, 7);
+        Set<Tap> taps = Statistics.everyTap(model, LENGTH, true);
+        assertThat(taps).isNotEmpty();
+
+        Statistics whole = Statistics.gather(model, rows, taps, Statistics.AMPLE, folder);
+        Statistics cut = Statistics.gather(model, rows, taps, Statistics.SCANT, folder);
+
+        assertThat(whole.messages().get(0)).contains(" 1 segment,");
+        assertThat(cut.messages().get(0)).contains(" segments,");
+        assertThat(cut.sums().keySet()).isEqualTo(taps);
+        for (Tap tap : taps) {
+            assertThat(Statistics.distance(
+                            cut.sums().get(tap), whole.sums().get(tap)))
+                    .as(tap.toString())
+                    .isLessThan(1e-4);
+        }
+        for (int row = 0; row < rows.size(); row++) {
+            assertThat(Math.abs(cut.loss()[row] - whole.loss()[row])).isLessThan(1e-4);
+        }
+    }
+
+    @Test
+    void forwardStatisticsNeedNoGradients() {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Statistics.randomRows(5, LENGTH, VOCABULARY, 8);
+        Set<Tap> forward = Statistics.everyTap(model, LENGTH, false);
+        Set<Tap> all = Statistics.everyTap(model, LENGTH, true);
+
+        Statistics expected = Statistics.gather(model, rows, all, Statistics.AMPLE, folder);
+        for (long memory : new long[] {Statistics.AMPLE, Statistics.SCANT}) {
+            Statistics found = Statistics.gather(model, rows, forward, memory, folder);
+            assertThat(found.loss()).isEmpty();
+            assertThat(found.sums()).hasSameSizeAs(forward);
+            forward.forEach(tap -> assertThat(Statistics.distance(
+                            found.sums().get(tap), expected.sums().get(tap)))
+                    .as(tap.toString())
+                    .isLessThan(1e-5));
+        }
+    }
+
+    @Test
+    void salienceIsTheProductOfWeightsAndGradientsSummedOverEachOutput() {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Statistics.randomRows(4, LENGTH, VOCABULARY, 9);
+        Set<Tap> taps = Statistics.everyTap(model, LENGTH, true);
+        Statistics found = Statistics.gather(model, rows, taps, Statistics.AMPLE, folder);
+        List<Linear> linears = Calibrator.of(
+                        model,
+                        TestModels.runtime(),
+                        new CalibrationOptions(Statistics.AMPLE, folder),
+                        LENGTH,
+                        io.onnxprune.diag.Log.NONE)
+                .linears();
+
+        assertThat(linears).hasSize(6 * 7 + 1);
+        for (Linear linear : linears) {
+            float[] weights = model.graph().initializers().get(linear.weight()).toFloats();
+            float[] gradients = found.sums().get(new Tap.Gradient(linear.weight()));
+            int width = linear.output().width();
+            float[] expected = new float[width];
+            for (int i = 0; i < weights.length; i++) {
+                expected[i % width] += weights[i] * gradients[i];
+            }
+            assertThat(Statistics.distance(found.sums().get(new Tap.Salience(linear.output())), expected))
+                    .as(linear.node())
+                    .isLessThan(1e-4);
+        }
+    }
+
+    @Test
+    void oneThreadGivesTheSameBits() {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Statistics.randomRows(6, LENGTH, VOCABULARY, 10);
+        Set<Tap> taps = Statistics.everyTap(model, LENGTH, true);
+        OnnxRuntime single =
+                OnnxRuntime.open(new RuntimeOptions(RuntimeOptions.Provider.CPU, 0, 1, Optional.empty(), false));
+
+        Statistics first = Statistics.gather(model, rows, taps, Statistics.SCANT, folder, single);
+        Statistics second = Statistics.gather(model, rows, taps, Statistics.SCANT, folder, single);
+
+        assertThat(second.loss()).isEqualTo(first.loss());
+        taps.forEach(tap ->
+                assertThat(second.sums().get(tap)).isEqualTo(first.sums().get(tap)));
+    }
+
+    @Test
+    void aLossThatIsNotFiniteNamesTheRowAndTheNode() {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Statistics.randomRows(2, LENGTH, VOCABULARY, 11);
+        Set<Tap> taps = Statistics.everyTap(model, LENGTH, true);
+        Linear broken = Calibrator.of(
+                        model,
+                        TestModels.runtime(),
+                        new CalibrationOptions(Statistics.AMPLE, folder),
+                        LENGTH,
+                        io.onnxprune.diag.Log.NONE)
+                .linears()
+                .get(20);
+        Map<String, Tensor> initializers =
+                new LinkedHashMap<>(model.graph().initializers());
+        Tensor weight = initializers.get(broken.weight());
+        float[] infinite = weight.toFloats();
+        infinite[5] = Float.POSITIVE_INFINITY;
+        initializers.put(broken.weight(), Tensor.ofFloats(DType.FLOAT, weight.shape(), infinite));
+        Model damaged = model.withGraph(model.graph().withInitializers(initializers));
+
+        assertThatThrownBy(() -> Statistics.gather(damaged, rows, taps, Statistics.SCANT, folder))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining("the loss of calibration row 0 is NaN, not finite from node ");
+    }
+
+    @Test
+    void anUnknownValueIsRefused() {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Statistics.randomRows(2, LENGTH, VOCABULARY, 12);
+
+        assertThatThrownBy(() -> Statistics.gather(
+                        model, rows, List.of(new Tap.Gradient("nothing")), Statistics.AMPLE, folder))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining("\"nothing\" is nowhere between the tokens and the logits");
+    }
+
+    @Test
+    void nothingIsLeftInTheWorkFolder() throws java.io.IOException {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Statistics.randomRows(3, LENGTH, VOCABULARY, 13);
+
+        Statistics found =
+                Statistics.gather(model, rows, Statistics.everyTap(model, LENGTH, true), Statistics.SCANT, folder);
+
+        assertThat(found.messages().get(0)).contains(" on disk");
+        assertThat(Files.list(folder)).isEmpty();
+    }
+}

@@ -1,0 +1,100 @@
+package io.onnxprune.calibrate;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.diag.Log;
+import io.onnxprune.ir.Model;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Random;
+import java.util.Set;
+
+/** What a run handed over, kept, with the loss of each row. */
+@SuppressWarnings("ArrayRecordComponent") // plain data of tests
+record Statistics(double[] loss, Map<Tap, float[]> sums, List<String> messages) {
+    static final long AMPLE = 4_000_000_000L;
+    /** So little that the model is cut wherever it can be. */
+    static final long SCANT = 1;
+
+    static Statistics gather(
+            Model model, List<long[]> rows, Collection<Tap> taps, long memory, Path folder, OnnxRuntime runtime) {
+        Recorder log = new Recorder();
+        Calibrator calibrator = Calibrator.of(
+                model, runtime, new CalibrationOptions(memory, folder), rows.get(0).length, log);
+        Map<Tap, float[]> sums = new LinkedHashMap<>();
+        Calibrator.Summary summary = calibrator.gather(rows, taps, (tap, sum) -> sums.put(tap, sum.toFloats()));
+        return new Statistics(summary.loss(), sums, log.lines);
+    }
+
+    static Statistics gather(Model model, List<long[]> rows, Collection<Tap> taps, long memory, Path folder) {
+        return gather(model, rows, taps, memory, folder, TestModels.runtime());
+    }
+
+    /** Every kind of tap for every linear layer of a model. */
+    static Set<Tap> everyTap(Model model, int length, boolean gradients) {
+        Calibrator calibrator = Calibrator.of(
+                model, TestModels.runtime(), new CalibrationOptions(AMPLE, Path.of(".")), length, Log.NONE);
+        Set<Tap> taps = new LinkedHashSet<>();
+        for (Linear linear : calibrator.linears()) {
+            taps.add(new Tap.SecondMoment(linear.input()));
+            taps.add(new Tap.Squares(linear.input()));
+            taps.add(new Tap.Total(linear.input()));
+            if (gradients) {
+                if (calibrator.parameters().contains(linear.weight())) {
+                    taps.add(new Tap.Gradient(linear.weight()));
+                    taps.add(new Tap.SquaredGradient(linear.weight()));
+                }
+                taps.add(new Tap.GradientSecondMoment(linear.output()));
+                taps.add(new Tap.Salience(linear.output()));
+            }
+        }
+        return taps;
+    }
+
+    static List<long[]> randomRows(int rows, int length, int vocabulary, long seed) {
+        Random random = new Random(seed);
+        List<long[]> result = new ArrayList<>();
+        for (int row = 0; row < rows; row++) {
+            result.add(random.longs(length, 0, vocabulary).toArray());
+        }
+        return result;
+    }
+
+    /** The L2 distance of two vectors, relative to the length of the second. */
+    static double distance(float[] found, float[] expected) {
+        double difference = 0;
+        double norm = 0;
+        for (int i = 0; i < expected.length; i++) {
+            difference += Math.pow((double) found[i] - expected[i], 2);
+            norm += (double) expected[i] * expected[i];
+        }
+        return Math.sqrt(difference / Math.max(norm, 1e-30));
+    }
+
+    private static final class Recorder implements Log {
+        private final List<String> lines = new ArrayList<>();
+
+        @Override
+        public void info(String message) {
+            lines.add(message);
+        }
+
+        @Override
+        public void warn(String message) {
+            lines.add(message);
+        }
+
+        @Override
+        public void debug(String message) {}
+
+        @Override
+        public Progress progress(String stage, long total) {
+            return Log.NONE.progress(stage, total);
+        }
+    }
+}
