@@ -8,11 +8,15 @@ import io.onnxprune.ir.Program;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.lower.Lowering;
 import io.onnxprune.runtime.DecoderInterface;
+import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
+import java.util.ArrayList;
 import java.util.Collection;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 
 /**
@@ -45,8 +49,7 @@ public final class Calibrator {
         this.length = length;
         this.program = Program.of(lowered);
         this.trace = Trace.of(program, runtime, log);
-        this.decoder = DecoderInterface.of(
-                lowered.graph().givenInputs(), lowered.graph().outputs());
+        this.decoder = DecoderInterface.of(lowered.graph());
     }
 
     /**
@@ -132,5 +135,36 @@ public final class Calibrator {
         try (CalibrationRun run = new CalibrationRun(runtime, flow, decoder, tokens(), segments, plan, rows, options, log)) {
             return run.gather(List.copyOf(taps), sink);
         }
+    }
+
+    /**
+     * Runs the model over {@code rows} and hands over the gradients of initializers, each when it is complete.
+     *
+     * @param initializers of floating-point numbers; zeros are handed over for one that no gradient reaches
+     * @param squares whether the squares of single rows' gradients are wanted too
+     * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
+     */
+    public Summary gradients(
+            List<long[]> rows, Collection<String> initializers, boolean squares, GradientSink sink) {
+        List<Tap> taps = new ArrayList<>();
+        for (String initializer : initializers) {
+            taps.add(new Tap.Gradient(initializer));
+            if (squares) {
+                taps.add(new Tap.SquaredGradient(initializer));
+            }
+        }
+        Map<String, HostTensor> waiting = new HashMap<>();
+        return gather(rows, taps, (tap, sum) -> {
+            if (tap instanceof Tap.SquaredGradient square) {
+                sink.accept(
+                        square.parameter(),
+                        waiting.remove(square.parameter()).asFloats(),
+                        sum.asFloats());
+            } else if (squares) {
+                waiting.put(SegmentGraph.name(tap), sum);
+            } else {
+                sink.accept(SegmentGraph.name(tap), sum.asFloats(), null);
+            }
+        });
     }
 }
