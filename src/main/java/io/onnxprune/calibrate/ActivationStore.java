@@ -21,7 +21,7 @@ import java.util.Map;
  */
 final class ActivationStore implements AutoCloseable {
     /** One value of one batch. */
-    record Key(String value, int batch) {}
+    record Place(String value, int batch) {}
 
     /** Where in the file a value lies. */
     @SuppressWarnings("ArrayRecordComponent") // a note of this class alone
@@ -29,8 +29,8 @@ final class ActivationStore implements AutoCloseable {
 
     private final long budget;
     private final Path folder;
-    private final Map<Key, HostTensor> held = new HashMap<>();
-    private final Map<Key, Slot> spilled = new HashMap<>();
+    private final Map<Place, HostTensor> held = new HashMap<>();
+    private final Map<Place, Slot> spilled = new HashMap<>();
     private final Map<Long, Deque<Long>> free = new HashMap<>();
     private FileChannel file;
     private long used;
@@ -48,7 +48,7 @@ final class ActivationStore implements AutoCloseable {
     }
 
     /** Keeps a direct tensor, which nobody may write to any more unless it was taken back. */
-    void put(Key key, HostTensor tensor) {
+    void put(Place key, HostTensor tensor) {
         long size = tensor.bytes().remaining();
         if (used + size <= budget) {
             used += size;
@@ -64,20 +64,19 @@ final class ActivationStore implements AutoCloseable {
     }
 
     /** The tensor that was kept under {@code key}. */
-    HostTensor get(Key key) {
+    HostTensor get(Place key) {
         HostTensor tensor = held.get(key);
         return tensor != null ? tensor : read(spilled.get(key));
     }
 
     /** The tensor that was kept under {@code key}, and the store's share of it is given up. */
-    HostTensor take(Key key) {
+    HostTensor take(Place key) {
         HostTensor tensor = get(key);
         long size = tensor.bytes().remaining();
         if (held.remove(key) != null) {
             used -= size;
         } else {
-            free.computeIfAbsent(size, unused -> new ArrayDeque<>())
-                    .push(spilled.remove(key).offset);
+            free.computeIfAbsent(size, unused -> new ArrayDeque<>()).push(spilled.remove(key).offset);
         }
         return tensor;
     }

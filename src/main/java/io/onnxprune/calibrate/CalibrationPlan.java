@@ -54,8 +54,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         for (Piece piece : pieces.subList(0, pieces.size() - 1)) {
             boundary += (long) footprint.bytes(piece.output(), samples, length);
         }
-        return new CalibrationPlan(
-                pieces, even, largest(pieces, footprint, even, length, backward, summed), boundary);
+        return new CalibrationPlan(pieces, even, largest(pieces, footprint, even, length, backward, summed), boundary);
     }
 
     private static long largest(
@@ -72,7 +71,9 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         long bytes = Footprint.weightBytes(weights) + footprint.activations(piece, rows, length, backward);
         for (Value weight : weights) {
             // The sum and this run's share of it.
-            bytes += summed.contains(weight.name()) ? 2L * Float.BYTES * weight.constant().elements() : 0;
+            bytes += summed.contains(weight.name())
+                    ? 2L * Float.BYTES * weight.constant().elements()
+                    : 0;
         }
         return bytes;
     }
@@ -97,9 +98,8 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
 
     void announce(Log log, int samples, int length, long memory) {
         long held = Math.min(boundaryBytes, boundaryBudget(memory));
-        String spilled = boundaryBytes > held
-                ? String.format(Locale.ROOT, " and %s on disk", bytes(boundaryBytes - held))
-                : "";
+        String spilled =
+                boundaryBytes > held ? String.format(Locale.ROOT, " and %s on disk", bytes(boundaryBytes - held)) : "";
         log.info(String.format(
                 Locale.ROOT,
                 "calibration runs %d x %d tokens through %d segment%s, %d row%s at a time: about %s of memory%s",

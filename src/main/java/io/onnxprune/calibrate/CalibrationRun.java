@@ -1,8 +1,9 @@
 package io.onnxprune.calibrate;
 
-import io.onnxprune.calibrate.ActivationStore.Key;
+import io.onnxprune.calibrate.ActivationStore.Place;
 import io.onnxprune.calibrate.Calibrator.Summary;
 import io.onnxprune.calibrate.SegmentGraph.Accumulator;
+import io.onnxprune.calibrate.SegmentGraph.Carry;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
@@ -13,8 +14,8 @@ import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
 import java.nio.FloatBuffer;
-import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -73,8 +74,7 @@ final class CalibrationRun implements AutoCloseable {
             }
             for (int index = last; backward && concernsAny(taps, 0, index + 1); index--) {
                 List<Tap> here = share(taps, index);
-                List<Tap> gradients =
-                        taps.stream().filter(Tap::needsGradients).toList();
+                List<Tap> gradients = taps.stream().filter(Tap::needsGradients).toList();
                 backward(index, here, concernsAny(gradients, 0, index), progress);
                 deliver(here, 0, index, sink);
             }
@@ -101,6 +101,12 @@ final class CalibrationRun implements AutoCloseable {
                 .anyMatch(segment -> taps.stream().anyMatch(tap -> SegmentGraph.concerns(segment, tap)));
     }
 
+    private Set<Tap> concerned(List<Tap> taps, int from, int to) {
+        Set<Tap> concerned = new HashSet<>(taps);
+        concerned.removeIf(tap -> !concernsAny(List.of(tap), from, to));
+        return concerned;
+    }
+
     /** Hands over the taps of a segment that none of the segments {@code from} to {@code to} has a share in. */
     private void deliver(List<Tap> taps, int from, int to, TapSink sink) {
         for (Tap tap : taps) {
@@ -123,7 +129,9 @@ final class CalibrationRun implements AutoCloseable {
                 Set<String> wanted = new LinkedHashSet<>(missingSides(segment, batch));
                 int size = batches.get(batch).length;
                 if (!last && shapes.containsKey(size)) {
-                    into.put(segment.output().name(), HostTensor.zeros(flow.trace().dtype(segment.output()), shapes.get(size)));
+                    into.put(
+                            segment.output().name(),
+                            HostTensor.zeros(flow.trace().dtype(segment.output()), shapes.get(size)));
                 } else if (!last) {
                     wanted.add(segment.output().name());
                 }
@@ -131,13 +139,15 @@ final class CalibrationRun implements AutoCloseable {
                     keepSides(segment, batch, outputs);
                     if (!last) {
                         String name = segment.output().name();
-                        HostTensor value = into.containsKey(name) ? into.get(name) : outputs.tensor(name).direct();
+                        HostTensor value = into.containsKey(name)
+                                ? into.get(name)
+                                : outputs.tensor(name).direct();
                         shapes.putIfAbsent(size, value.shape());
-                        boundaries.put(new Key(name, batch), value);
+                        boundaries.put(new Place(name, batch), value);
                     }
                 }
                 if (segment.input() != null && !keepInput) {
-                    boundaries.take(new Key(segment.input().name(), batch));
+                    boundaries.take(new Place(segment.input().name(), batch));
                 }
                 progress.step(tokens(batch));
             }
@@ -147,18 +157,28 @@ final class CalibrationRun implements AutoCloseable {
     private void backward(int index, List<Tap> taps, boolean inputGradient, Log.Progress progress) {
         Segment segment = segments.get(index);
         boolean last = index == segments.size() - 1;
-        SegmentGraph graph = SegmentGraph.backward(segment, flow, taps, last ? tokens : null, inputGradient);
+        SegmentGraph graph = SegmentGraph.backward(
+                segment,
+                flow,
+                taps,
+                last ? tokens : null,
+                inputGradient,
+                concerned(taps, index + 1, segments.size()),
+                concerned(taps, 0, index));
         try (Session session = runtime.open(graph.model(), true)) {
             start(taps, segment);
             for (int batch = 0; batch < batches.size(); batch++) {
                 Map<String, HostTensor> feeds = feeds(segment, batch, last);
-                Key input = segment.input() == null ? null : new Key(segment.input().name(), batch);
+                Place input = segment.input() == null
+                        ? null
+                        : new Place(segment.input().name(), batch);
                 if (!last) {
                     feeds.put(
                             graph.outputGradient(),
-                            boundaries.take(new Key(segment.output().name(), batch)));
+                            boundaries.take(new Place(segment.output().name(), batch)));
                 }
                 Map<String, HostTensor> into = accumulate(graph, feeds);
+                carry(graph, batch, feeds, into);
                 HostTensor gradient = null;
                 if (inputGradient) {
                     HostTensor value = feeds.get(input.value());
@@ -170,6 +190,7 @@ final class CalibrationRun implements AutoCloseable {
                         keepLoss(batch, outputs.tensor(graph.rowLosses()).toFloats());
                     }
                 }
+                keepCarried(graph, batch, into);
                 if (input != null) {
                     boundaries.take(input);
                     if (inputGradient) {
@@ -177,6 +198,27 @@ final class CalibrationRun implements AutoCloseable {
                     }
                 }
                 progress.step(3L * tokens(batch));
+            }
+        }
+    }
+
+    private void carry(SegmentGraph graph, int batch, Map<String, HostTensor> feeds, Map<String, HostTensor> into) {
+        for (Carry carry : graph.carries()) {
+            if (carry.before() != null) {
+                feeds.put(carry.before(), boundaries.take(new Place(carry.tap().toString(), batch)));
+            }
+            if (carry.after() != null) {
+                into.put(
+                        carry.after(),
+                        HostTensor.zeros(DType.FLOAT, SegmentGraph.shape(graph.segment(), carry.tap())));
+            }
+        }
+    }
+
+    private void keepCarried(SegmentGraph graph, int batch, Map<String, HostTensor> into) {
+        for (Carry carry : graph.carries()) {
+            if (carry.after() != null) {
+                boundaries.put(new Place(carry.tap().toString(), batch), into.get(carry.after()));
             }
         }
     }
@@ -203,7 +245,9 @@ final class CalibrationRun implements AutoCloseable {
             feeds.put(value.name(), side.get(value.name()).get(sideKey(value, batch)));
         }
         if (segment.input() != null) {
-            feeds.put(segment.input().name(), boundaries.get(new Key(segment.input().name(), batch)));
+            feeds.put(
+                    segment.input().name(),
+                    boundaries.get(new Place(segment.input().name(), batch)));
         }
         return feeds;
     }
@@ -254,8 +298,8 @@ final class CalibrationRun implements AutoCloseable {
         for (int i = 0; i < losses.length; i++) {
             int row = batches.get(batch)[i];
             if (!Float.isFinite(losses[i])) {
-                throw new UserException("the loss of calibration row " + row + " is " + losses[i] + firstNonFinite(batch, i)
-                        + "; the weights or the precision of the model overflow there");
+                throw new UserException("the loss of calibration row " + row + " is " + losses[i]
+                        + firstNonFinite(batch, i) + "; the weights or the precision of the model overflow there");
             }
             loss[row] = losses[i];
         }
@@ -264,12 +308,13 @@ final class CalibrationRun implements AutoCloseable {
     /** Where a row first stops being finite, as far as values between segments tell. */
     private String firstNonFinite(int batch, int row) {
         for (Segment segment : segments.subList(0, segments.size() - 1)) {
-            HostTensor value = boundaries.get(new Key(segment.output().name(), batch));
+            HostTensor value = boundaries.get(new Place(segment.output().name(), batch));
             FloatBuffer floats = value.asFloats();
             int size = floats.remaining() / batches.get(batch).length;
             for (int i = row * size; i < (row + 1) * size; i++) {
                 if (!Float.isFinite(floats.get(i))) {
-                    return ", not finite from node " + segment.output().producer().node().label() + " on";
+                    return ", not finite from node "
+                            + segment.output().producer().node().label() + " on";
                 }
             }
         }

@@ -122,8 +122,8 @@ public final class Calibrator {
             }
         }
         DataFlow flow = new DataFlow(program, trace, tokens(), logits(), parameters);
-        CalibrationPlan plan = CalibrationPlan.of(
-                flow, tokens(), logits(), taps, rows.size(), length, single, options.memory());
+        CalibrationPlan plan =
+                CalibrationPlan.of(flow, tokens(), logits(), taps, rows.size(), length, single, options.memory());
         plan.announce(log, rows.size(), length, options.memory());
         List<Segment> segments = Segment.of(flow, plan.pieces());
         for (Tap tap : taps) {
@@ -132,7 +132,8 @@ public final class Calibrator {
                         + "\" is nowhere between the tokens and the logits, so there are no statistics of it");
             }
         }
-        try (CalibrationRun run = new CalibrationRun(runtime, flow, decoder, tokens(), segments, plan, rows, options, log)) {
+        try (CalibrationRun run =
+                new CalibrationRun(runtime, flow, decoder, tokens(), segments, plan, rows, options, log)) {
             return run.gather(List.copyOf(taps), sink);
         }
     }
@@ -144,8 +145,7 @@ public final class Calibrator {
      * @param squares whether the squares of single rows' gradients are wanted too
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */
-    public Summary gradients(
-            List<long[]> rows, Collection<String> initializers, boolean squares, GradientSink sink) {
+    public Summary gradients(List<long[]> rows, Collection<String> initializers, boolean squares, GradientSink sink) {
         List<Tap> taps = new ArrayList<>();
         for (String initializer : initializers) {
             taps.add(new Tap.Gradient(initializer));
@@ -157,9 +157,7 @@ public final class Calibrator {
         return gather(rows, taps, (tap, sum) -> {
             if (tap instanceof Tap.SquaredGradient square) {
                 sink.accept(
-                        square.parameter(),
-                        waiting.remove(square.parameter()).asFloats(),
-                        sum.asFloats());
+                        square.parameter(), waiting.remove(square.parameter()).asFloats(), sum.asFloats());
             } else if (squares) {
                 waiting.put(SegmentGraph.name(tap), sum);
             } else {

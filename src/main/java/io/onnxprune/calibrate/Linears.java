@@ -12,7 +12,7 @@ final class Linears {
     private static final Set<String> SAME_VALUES =
             Set.of("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast");
     private static final Set<String> SAME_WEIGHTS =
-            Set.of("Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Mul", "DequantizeLinear");
+            Set.of("Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze");
 
     private Linears() {}
 
@@ -20,15 +20,15 @@ final class Linears {
     static List<Linear> of(DataFlow flow) {
         List<Linear> linears = new ArrayList<>();
         for (Op op : flow.streamOps()) {
-            boolean product = op.node().is("MatMul") || op.node().is("Gemm") && op.node().intAttribute("transA", 0) == 0;
+            boolean product =
+                    op.node().is("MatMul") || op.node().is("Gemm") && op.node().intAttribute("transA", 0) == 0;
             if (product && flow.isStream(op.input(0)) && !flow.isStream(op.input(1))) {
-                Value weight = initializer(op.input(1));
                 int inputs = width(flow.trace(), op.input(0));
                 int outputs = width(flow.trace(), op.output(0));
-                if (weight != null && inputs > 0 && outputs > 0) {
+                if (flow.isLocal(op.input(1)) && inputs > 0 && outputs > 0) {
                     linears.add(new Linear(
                             op.node().label(),
-                            weight.name(),
+                            initializer(op.input(1)).name(),
                             new Activation(source(flow, op.input(0), inputs).name(), inputs),
                             new Activation(op.output(0).name(), outputs)));
                 }
@@ -37,12 +37,15 @@ final class Linears {
         return linears;
     }
 
-    /** The constant that a matrix is a cast, a transposition or a dequantised form of; null if it is none. */
+    /** The constant that a matrix is a cast or a transposition of; the matrix itself if it is made of several. */
     private static Value initializer(Value matrix) {
         Value current = matrix;
-        while (current != null && current.constant() == null) {
+        while (current.constant() == null) {
             Op op = current.producer();
-            current = op != null && SAME_WEIGHTS.contains(op.node().op()) ? op.input(0) : null;
+            if (op == null || !SAME_WEIGHTS.contains(op.node().op())) {
+                return matrix;
+            }
+            current = op.input(0);
         }
         return current;
     }

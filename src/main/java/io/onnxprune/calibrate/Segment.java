@@ -117,8 +117,7 @@ final class Segment {
         ops.forEach(op -> nodes.add(op.node()));
         nodes.addAll(added.nodes());
         Model whole = flow.program().model();
-        return whole.withGraph(
-                new Graph("segment", inputs, declared, List.of(), initializers, nodes, new byte[0]));
+        return whole.withGraph(new Graph("segment", inputs, declared, List.of(), initializers, nodes, new byte[0]));
     }
 
     private ValueInfo declare(Value value) {

@@ -23,10 +23,14 @@ final class SegmentGraph {
     /** A sum over runs: goes in as one input and comes out, with this run's share added, as an output. */
     record Accumulator(Tap tap, String before, String after) {}
 
+    /** A gradient of single rows on its way to the segments before this one, where more is added before it is squared. */
+    record Carry(Tap tap, String before, String after) {}
+
     private final Segment segment;
     private final Trace trace;
     private final GraphBuilder builder;
     private final List<Accumulator> accumulators = new ArrayList<>();
+    private final List<Carry> carries = new ArrayList<>();
     private final List<ValueInfo> inputs = new ArrayList<>();
     private final Set<String> outputs = new LinkedHashSet<>();
     private Map<Value, String> gradients = Map.of();
@@ -37,7 +41,8 @@ final class SegmentGraph {
     private SegmentGraph(Segment segment, DataFlow flow) {
         this.segment = segment;
         this.trace = flow.trace();
-        this.builder = new GraphBuilder(PREFIX, GraphBuilder.names(flow.program().model().graph()));
+        this.builder = new GraphBuilder(
+                PREFIX, GraphBuilder.names(flow.program().model().graph()));
     }
 
     /**
@@ -59,11 +64,24 @@ final class SegmentGraph {
      * @param tokens the graph input that the loss of the last segment is about; null for any other segment, which takes the
      *     gradient of its output instead
      * @param inputGradient whether the gradient of the segment's input is wanted
+     * @param begun taps that a segment run before had a share in
+     * @param unfinished taps that a segment still to come has a share in
      */
     static SegmentGraph backward(
-            Segment segment, DataFlow flow, Collection<Tap> taps, Value tokens, boolean inputGradient) {
+            Segment segment,
+            DataFlow flow,
+            Collection<Tap> taps,
+            Value tokens,
+            boolean inputGradient,
+            Set<Tap> begun,
+            Set<Tap> unfinished) {
         SegmentGraph graph = new SegmentGraph(segment, flow);
         graph.differentiate(taps, tokens, inputGradient);
+        for (Tap tap : taps) {
+            if (tap instanceof Tap.SquaredGradient && (begun.contains(tap) || unfinished.contains(tap))) {
+                graph.carry(tap, begun.contains(tap), unfinished.contains(tap));
+            }
+        }
         taps.forEach(graph::tap);
         return graph;
     }
@@ -143,7 +161,32 @@ final class SegmentGraph {
         return segment.find(name(tap)) != null;
     }
 
+    /** The square of a sum is not the sum of squares: shares of one weight are added up before the last one squares them. */
+    private void carry(Tap tap, boolean begun, boolean unfinished) {
+        Value value = segment.find(name(tap));
+        String share = gradients.containsKey(value)
+                ? single(value, gradients.get(value))
+                : builder.add("Expand", builder.scalar(0), builder.ints(value.constant().shape()));
+        String before = null;
+        if (begun) {
+            before = builder.freshName();
+            inputs.add(Segment.declare(before, DType.FLOAT));
+            share = builder.add("Add", before, share);
+        }
+        String after = null;
+        if (unfinished) {
+            after = builder.add("Identity", share);
+            outputs.add(after);
+        } else {
+            accumulate(tap, builder.add("Mul", share, share));
+        }
+        carries.add(new Carry(tap, before, after));
+    }
+
     private void tap(Tap tap) {
+        if (carries.stream().anyMatch(carry -> carry.tap().equals(tap))) {
+            return;
+        }
         Value value = segment.find(name(tap));
         String gradient = gradients.get(value);
         if (tap.needsGradients() && gradient == null) {
@@ -210,6 +253,10 @@ final class SegmentGraph {
 
     List<Accumulator> accumulators() {
         return accumulators;
+    }
+
+    List<Carry> carries() {
+        return carries;
     }
 
     /** The input that takes the gradient of the segment's output. */

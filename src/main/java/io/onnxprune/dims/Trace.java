@@ -5,6 +5,8 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program;
 import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.Widening;
 import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
@@ -117,7 +119,7 @@ public final class Trace {
             shapes.computeIfAbsent(value, key -> new long[2][])[run] = shape;
             DType dtype = outputs.dtype(name);
             dtypes.put(value, dtype);
-            boolean small = io.onnxprune.ir.Tensor.elements(shape) <= MAX_ELEMENTS;
+            boolean small = Tensor.elements(shape) <= MAX_ELEMENTS;
             if (small && (dtype.isIndex() || dtype == DType.BOOL)) {
                 contents.computeIfAbsent(value, key -> new long[2][])[run] =
                         outputs.tensor(name).toLongs();
@@ -127,8 +129,9 @@ public final class Trace {
 
     /** The shape in the given run, or null if the value was not reached (or is no tensor). */
     public long[] shape(Value value, int run) {
-        if (value.constant() != null) {
-            return value.constant().shape();
+        Tensor stored = TraceGraph.stored(value);
+        if (stored != null) {
+            return stored.shape();
         }
         long[][] pair = shapes.get(value);
         return pair == null ? null : pair[run];
@@ -155,6 +158,11 @@ public final class Trace {
 
     /** The element type, half types widened; {@link DType#UNDEFINED} if unknown. */
     public DType dtype(Value value) {
-        return value.constant() != null ? value.constant().dtype() : dtypes.getOrDefault(value, DType.UNDEFINED);
+        if (value.constant() != null) {
+            return value.constant().dtype();
+        }
+        return TraceGraph.stored(value) != null
+                ? Widening.widen(TraceGraph.stored(value).dtype())
+                : dtypes.getOrDefault(value, DType.UNDEFINED);
     }
 }

@@ -89,7 +89,7 @@ final class TraceGraph {
 
     private void add(Op op) {
         Node node = op.node();
-        if (op.outputs().stream().allMatch(value -> value != null && value.constant() != null)) {
+        if (op.outputs().stream().allMatch(value -> value != null && stored(value) != null)) {
             return;
         }
         if (node.is("If")) {
@@ -99,31 +99,21 @@ final class TraceGraph {
             }
             return;
         }
-        Value weight = op.input(1);
-        if (node.is("MatMul") && isLarge(weight) && weight.constant().rank() == 2) {
-            outerProduct(
-                    op,
-                    weight.constant().dtype(),
-                    weight.constant().dim(0),
-                    weight.constant().dim(1));
+        Tensor weight = stored(op.input(1));
+        if (node.is("MatMul") && isLarge(weight) && weight.rank() == 2) {
+            outerProduct(op, weight.dtype(), weight.dim(0), weight.dim(1));
         } else if (node.is("Gemm") && isLarge(weight) && node.intAttribute("transA", 0) == 0) {
             int rows = (int) node.intAttribute("transB", 0);
-            outerProduct(
-                    op,
-                    weight.constant().dtype(),
-                    weight.constant().dim(rows),
-                    weight.constant().dim(1 - rows));
+            outerProduct(op, weight.dtype(), weight.dim(rows), weight.dim(1 - rows));
         } else if (node.is("MatMulNBits")) {
             outerProduct(op, DType.FLOAT, node.intAttribute("K", 0), node.intAttribute("N", 0));
         } else if (node.is("Gather")
-                && isLarge(op.input(0))
-                && op.input(0).constant().dtype().isFloat()
-                && op.input(0).constant().rank() == 2
+                && isLarge(stored(op.input(0)))
+                && stored(op.input(0)).dtype().isFloat()
+                && stored(op.input(0)).rank() == 2
                 && node.intAttribute("axis", 0) == 0) {
-            lookUp(
-                    op,
-                    Widening.widen(op.input(0).constant().dtype()),
-                    op.input(0).constant().dim(1));
+            Tensor table = stored(op.input(0));
+            lookUp(op, Widening.widen(table.dtype()), table.dim(1));
         } else {
             List<String> inputs = op.inputs().subList(0, node.inputs().size()).stream()
                     .map(value -> value == null ? "" : read(value))
@@ -135,8 +125,23 @@ final class TraceGraph {
         }
     }
 
-    private static boolean isLarge(Value value) {
-        return value != null && value.constant() != null && value.constant().elements() >= LARGE;
+    private static boolean isLarge(Tensor tensor) {
+        return tensor != null && tensor.elements() >= LARGE;
+    }
+
+    /** The constant that a value is, or is the float32 form of; else null. Such a value is not computed in a trace. */
+    static Tensor stored(Value value) {
+        if (value == null || value.constant() != null) {
+            return value == null ? null : value.constant();
+        }
+        Op producer = value.producer();
+        Value source = producer != null && producer.node().is("Cast") ? producer.input(0) : null;
+        boolean widened = source != null
+                && source.constant() != null
+                && source.constant().dtype().isFloat()
+                && producer.node().intAttribute("to", 0)
+                        == Widening.widen(source.constant().dtype()).code();
+        return widened ? source.constant() : null;
     }
 
     /** x[.., K] · W[K, N], shape only: (x · c[K, 1]) ⊗ c[N]. */
@@ -161,10 +166,10 @@ final class TraceGraph {
     }
 
     private String read(Value value) {
-        if (value.constant() == null) {
+        Tensor tensor = stored(value);
+        if (tensor == null) {
             return names.get(value);
         }
-        Tensor tensor = value.constant();
         boolean large = tensor.dtype().isFloat() ? tensor.elements() >= LARGE : tensor.elements() >= LARGE * LARGE;
         if (large) {
             return filled(Widening.widen(tensor.dtype()), tensor.shape());

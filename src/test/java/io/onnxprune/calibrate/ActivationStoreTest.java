@@ -3,7 +3,7 @@ package io.onnxprune.calibrate;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-import io.onnxprune.calibrate.ActivationStore.Key;
+import io.onnxprune.calibrate.ActivationStore.Place;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.runtime.HostTensor;
 import java.io.IOException;
@@ -25,12 +25,12 @@ class ActivationStoreTest {
     @Test
     void anyOrderOfKeepingAndTaking() {
         Random random = new Random(3);
-        Map<Key, float[]> expected = new HashMap<>();
+        Map<Place, float[]> expected = new HashMap<>();
         try (ActivationStore store = new ActivationStore(400, folder)) {
             for (int step = 0; step < 2000; step++) {
-                List<Key> keys = new ArrayList<>(expected.keySet());
+                List<Place> keys = new ArrayList<>(expected.keySet());
                 if (keys.size() < 5 || keys.size() < 40 && random.nextBoolean()) {
-                    Key key = new Key("value" + random.nextInt(3), step);
+                    Place key = new Place("value" + random.nextInt(3), step);
                     float[] values = new float[1 + random.nextInt(3) * 7];
                     for (int i = 0; i < values.length; i++) {
                         values[i] = random.nextFloat();
@@ -38,7 +38,7 @@ class ActivationStoreTest {
                     store.put(key, HostTensor.ofFloat32(new long[] {values.length}, values));
                     expected.put(key, values);
                 } else {
-                    Key key = keys.get(random.nextInt(keys.size()));
+                    Place key = keys.get(random.nextInt(keys.size()));
                     assertThat(store.get(key).toFloats()).isEqualTo(expected.get(key));
                     if (random.nextBoolean()) {
                         assertThat(store.take(key).toFloats()).isEqualTo(expected.remove(key));
@@ -54,7 +54,7 @@ class ActivationStoreTest {
     void aFolderThatCannotBeWrittenIsNamed() throws IOException {
         Path file = Files.writeString(folder.resolve("file"), "");
         try (ActivationStore store = new ActivationStore(0, file)) {
-            assertThatThrownBy(() -> store.put(new Key("x", 0), HostTensor.ofFloat32(new long[] {1}, 1f)))
+            assertThatThrownBy(() -> store.put(new Place("x", 0), HostTensor.ofFloat32(new long[] {1}, 1f)))
                     .isInstanceOf(UserException.class)
                     .hasMessageContainingAll("cannot be written to " + file, "--work-dir");
         }

@@ -11,7 +11,6 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -50,8 +49,7 @@ class SegmentsTest {
         assertThat(cut.messages().get(0)).contains(" segments,");
         assertThat(cut.sums().keySet()).isEqualTo(taps);
         for (Tap tap : taps) {
-            assertThat(Statistics.distance(
-                            cut.sums().get(tap), whole.sums().get(tap)))
+            assertThat(Statistics.distance(cut.sums().get(tap), whole.sums().get(tap)))
                     .as(tap.toString())
                     .isLessThan(1e-4);
         }
@@ -120,8 +118,8 @@ class SegmentsTest {
         Statistics second = Statistics.gather(model, rows, taps, Statistics.SCANT, folder, single);
 
         assertThat(second.loss()).isEqualTo(first.loss());
-        taps.forEach(tap ->
-                assertThat(second.sums().get(tap)).isEqualTo(first.sums().get(tap)));
+        taps.forEach(
+                tap -> assertThat(second.sums().get(tap)).isEqualTo(first.sums().get(tap)));
     }
 
     @Test
@@ -137,8 +135,7 @@ class SegmentsTest {
                         io.onnxprune.diag.Log.NONE)
                 .linears()
                 .get(20);
-        Map<String, Tensor> initializers =
-                new LinkedHashMap<>(model.graph().initializers());
+        Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         Tensor weight = initializers.get(broken.weight());
         float[] infinite = weight.toFloats();
         infinite[5] = Float.POSITIVE_INFINITY;
@@ -155,14 +152,14 @@ class SegmentsTest {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Statistics.randomRows(2, LENGTH, VOCABULARY, 12);
 
-        assertThatThrownBy(() -> Statistics.gather(
-                        model, rows, List.of(new Tap.Gradient("nothing")), Statistics.AMPLE, folder))
+        assertThatThrownBy(() ->
+                        Statistics.gather(model, rows, List.of(new Tap.Gradient("nothing")), Statistics.AMPLE, folder))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("\"nothing\" is nowhere between the tokens and the logits");
     }
 
     @Test
-    void nothingIsLeftInTheWorkFolder() throws java.io.IOException {
+    void nothingIsLeftInTheWorkFolder() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Statistics.randomRows(3, LENGTH, VOCABULARY, 13);
 
@@ -170,6 +167,6 @@ class SegmentsTest {
                 Statistics.gather(model, rows, Statistics.everyTap(model, LENGTH, true), Statistics.SCANT, folder);
 
         assertThat(found.messages().get(0)).contains(" on disk");
-        assertThat(Files.list(folder)).isEmpty();
+        assertThat(folder).isEmptyDirectory();
     }
 }

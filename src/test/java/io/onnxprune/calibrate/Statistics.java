@@ -24,8 +24,8 @@ record Statistics(double[] loss, Map<Tap, float[]> sums, List<String> messages) 
     static Statistics gather(
             Model model, List<long[]> rows, Collection<Tap> taps, long memory, Path folder, OnnxRuntime runtime) {
         Recorder log = new Recorder();
-        Calibrator calibrator = Calibrator.of(
-                model, runtime, new CalibrationOptions(memory, folder), rows.get(0).length, log);
+        Calibrator calibrator =
+                Calibrator.of(model, runtime, new CalibrationOptions(memory, folder), rows.get(0).length, log);
         Map<Tap, float[]> sums = new LinkedHashMap<>();
         Calibrator.Summary summary = calibrator.gather(rows, taps, (tap, sum) -> sums.put(tap, sum.toFloats()));
         return new Statistics(summary.loss(), sums, log.lines);
