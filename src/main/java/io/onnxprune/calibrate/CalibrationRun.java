@@ -209,8 +209,7 @@ final class CalibrationRun implements AutoCloseable {
             }
             if (carry.after() != null) {
                 into.put(
-                        carry.after(),
-                        HostTensor.zeros(DType.FLOAT, SegmentGraph.shape(graph.segment(), carry.tap())));
+                        carry.after(), HostTensor.zeros(DType.FLOAT, SegmentGraph.shape(graph.segment(), carry.tap())));
             }
         }
     }

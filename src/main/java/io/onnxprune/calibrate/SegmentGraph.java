@@ -166,7 +166,10 @@ final class SegmentGraph {
         Value value = segment.find(name(tap));
         String share = gradients.containsKey(value)
                 ? single(value, gradients.get(value))
-                : builder.add("Expand", builder.scalar(0), builder.ints(value.constant().shape()));
+                : builder.add(
+                        "Expand",
+                        builder.scalar(0),
+                        builder.ints(value.constant().shape()));
         String before = null;
         if (begun) {
             before = builder.freshName();

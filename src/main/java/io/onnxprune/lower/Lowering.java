@@ -97,7 +97,9 @@ public final class Lowering {
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         initializers.putAll(graph.initializers());
         Graph lowered = model.graph()
-                .withInterface(model.graph().givenInputs(), model.graph().outputs())
+                .withInterface(
+                        program.inputs().stream().map(this::declared).toList(),
+                        model.graph().outputs())
                 .withNodes(graph.nodes())
                 .withInitializers(initializers)
                 .withValues(List.of());
@@ -111,6 +113,27 @@ public final class Lowering {
                 model.externalData(),
                 model.source(),
                 model.rest());
+    }
+
+    /** A graph input with the extents that only the operator reading it told, which may be gone in the lowered form. */
+    private ValueInfo declared(Value input) {
+        ValueInfo info = input.info();
+        long[] first = trace.shape(input, 0);
+        long[] second = trace.shape(input, 1);
+        boolean known = first != null
+                && second != null
+                && info.shape() != null
+                && first.length == info.shape().size();
+        if (!known || !info.dtype().isFloat()) {
+            return info;
+        }
+        List<ValueInfo.Extent> extents = new ArrayList<>(info.shape());
+        // Past and batch come before the last axis; a single past of 0 tokens in both runs is no extent.
+        int last = extents.size() - 1;
+        if (last > 0 && !extents.get(last).isKnown() && first[last] == second[last] && first[last] > 1) {
+            extents.set(last, ValueInfo.Extent.of(first[last]));
+        }
+        return info.withShape(extents);
     }
 
     private void lower(Op op, long opset) {
