@@ -33,7 +33,10 @@ final class PruneSummary {
         console.print(dimensions.isEmpty() ? "nothing was removed" : dimensions.toString());
         console.print("");
         report.requested().ifPresent(asked -> console.print(achieved(asked, report)));
-        report.data().ifPresent(data -> console.print(data.describe()));
+        report.data()
+                .map(data -> data.describe(report.evaluationBefore().isPresent()))
+                .filter(line -> !line.isEmpty())
+                .ifPresent(console::print);
         report.verification().ifPresent(found -> console.print(verification(found)));
         console.print(report.passes().stream()
                 .filter(pass -> pass.seconds() >= 0.05)

@@ -84,27 +84,32 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
         return heldOut.stream().mapToLong(row -> row.length - 1).sum();
     }
 
-    /** What the run was calibrated and measured on, in a line of its report. */
-    public String describe() {
-        boolean left = sources.stream().anyMatch(source -> source.rows > 0 && source.heldOut > 0);
-        String where = calibrates && left ? "" : " from " + names(Source::heldOut);
-        String measured = String.format(
-                Locale.ROOT,
-                "perplexity on %s%s (%,d predictions)",
-                count(heldOut.size(), left ? "held-out window" : "row"),
-                where,
-                predictions());
-        if (!calibrates) {
-            return measured;
+    /**
+     * What the run was calibrated and measured on, in a line of its report; empty where it was neither.
+     *
+     * @param measured whether perplexity was measured
+     */
+    public String describe(boolean measured) {
+        List<String> parts = new ArrayList<>();
+        if (calibrates) {
+            parts.add(String.format(
+                    Locale.ROOT,
+                    "calibration: %s of %,d tokens from %s (%,d tokens)",
+                    count(rows.size(), "window"),
+                    length(),
+                    names(Source::rows),
+                    tokens()));
         }
-        return String.format(
-                Locale.ROOT,
-                "calibration: %s of %,d tokens from %s (%,d tokens); %s",
-                count(rows.size(), "window"),
-                length(),
-                names(Source::rows),
-                tokens(),
-                measured);
+        if (measured) {
+            boolean left = sources.stream().anyMatch(source -> source.rows > 0 && source.heldOut > 0);
+            parts.add(String.format(
+                    Locale.ROOT,
+                    "perplexity on %s%s (%,d predictions)",
+                    count(heldOut.size(), left ? "held-out window" : "row"),
+                    calibrates && left ? "" : " from " + names(Source::heldOut),
+                    predictions()));
+        }
+        return String.join("; ", parts);
     }
 
     private static String count(int number, String noun) {

@@ -29,6 +29,9 @@ public record TokenData(Path source, List<long[]> rows) {
     /** Tokens of a window where running text is cut and no length is asked for. */
     static final int TEXT_WINDOW = 256;
 
+    /** Plain text is tokenized as a whole. */
+    private static final long MAX_TEXT_BYTES = 1L << 30;
+
     private static final ObjectMapper JSON = new ObjectMapper();
 
     /**
@@ -79,6 +82,10 @@ public record TokenData(Path source, List<long[]> rows) {
             case "jsonl", "json", "ndjson" -> readJsonLines(file, tokenizer);
             case "npy" -> NumpyReader.read(file);
             case "txt", "text", "md", "raw" -> {
+                if (Files.size(file) > MAX_TEXT_BYTES) {
+                    throw new UserException(
+                            "the data file %s has over 1 GiB of text in one piece; give a part of it".formatted(file));
+                }
                 Rows rows = new Rows();
                 try (LazyTokenizer text = new LazyTokenizer(file, tokenizer)) {
                     rows.running.add(text.encode(Files.readString(file)));

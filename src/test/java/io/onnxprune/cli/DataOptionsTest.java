@@ -83,6 +83,14 @@ class DataOptionsTest {
     }
 
     @Test
+    void aDryRunMeasuresNothing() throws IOException {
+        Cli.Run run = prune("--eval", Cli.tokens(folder), "--dry-run").succeeded();
+        assertThat(run.out()).doesNotContain("perplexity");
+        assertThat(report().at("/data/held_out").asInt()).isEqualTo(4);
+        assertThat(report().path("evaluation_before").isNull()).isTrue();
+    }
+
+    @Test
     void nothingIsMeasuredUnasked() throws IOException {
         prune().succeeded();
         assertThat(report().path("data").isNull()).isTrue();
@@ -98,6 +106,10 @@ class DataOptionsTest {
                 .failed(1, "rows of ", "have 39 tokens, fewer than a window of 100; give --seq-len 39 or less");
         prune("--calibration", tokens, "--seq-len", 129)
                 .failed(1, "windows of --seq-len 129 have 129 tokens, more than the model's context of 128");
+        String row = "{\"input_ids\":[1" + ",2".repeat(199) + "]}\n";
+        Path beyond = Files.writeString(folder.resolve("beyond.jsonl"), row.repeat(3));
+        Cli.run("eval", Cli.testModel("gpt2-cb"), "--data", beyond)
+                .failed(1, "the model runs on rows of up to 128 tokens, not of 200; give --seq-len 128 or less");
         prune("--eval", tokens, "--calibration", tokens + ":x").failed(1, "tokens.jsonl:x does not exist");
         assertThat(folder.resolve("small.onnx")).doesNotExist();
     }

@@ -123,7 +123,7 @@ class CalibrationDataTest {
         assertThat(data.sources())
                 .containsExactly(
                         new Source(folder.resolve("a.jsonl").toString(), 20, 0), new Source(eval.toString(), 0, 3));
-        assertThat(data.describe())
+        assertThat(data.describe(true))
                 .isEqualTo("calibration: 20 windows of 8 tokens from a.jsonl (160 tokens); perplexity on 3 rows from"
                         + " eval.jsonl (33 predictions)");
         assertThat(notes.lines).isEmpty();
@@ -144,7 +144,7 @@ class CalibrationDataTest {
         assertThat(chosen).isNotEqualTo(IntStream.range(0, 16).boxed().toList());
         assertThat(numbers(from(file).samples(16).resolve().rows())).isEqualTo(chosen);
         assertThat(numbers(from(file).samples(16).seed(1).resolve().rows())).isNotEqualTo(chosen);
-        assertThat(data.describe())
+        assertThat(data.describe(true))
                 .isEqualTo("calibration: 16 windows of 8 tokens from a.jsonl (128 tokens); perplexity on 64 held-out"
                         + " windows (448 predictions)");
     }
@@ -188,7 +188,8 @@ class CalibrationDataTest {
         assertThat(data.rows()).hasSize(41);
         assertThat(numbers(data.heldOut()).stream().filter(i -> i >= 200)).hasSize(48);
         assertThat(data.heldOut()).hasSize(64);
-        assertThat(data.describe()).contains("41 windows of 8 tokens from a.jsonl (10) and b.jsonl (31) (328 tokens)");
+        assertThat(data.describe(true))
+                .contains("41 windows of 8 tokens from a.jsonl (10) and b.jsonl (31) (328 tokens)");
     }
 
     @Test
@@ -271,7 +272,7 @@ class CalibrationDataTest {
         Stream.concat(data.rows().stream(), data.heldOut().stream()).forEach(row -> lengths.add(row.length));
         assertThat(lengths).containsExactly(256);
         assertThat(data.rows().size() + data.heldOut().size()).isGreaterThan(5);
-        assertThat(data.describe()).startsWith("perplexity on 1 held-out window from a.txt (255 predictions)");
+        assertThat(data.describe(true)).startsWith("perplexity on 1 held-out window from a.txt (255 predictions)");
         assertThatThrownBy(() -> CalibrationData.resolve(
                         lm,
                         MODEL,

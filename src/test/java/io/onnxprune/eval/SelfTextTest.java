@@ -13,9 +13,13 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.runtime.Session;
+import java.nio.file.Path;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
+import java.util.OptionalInt;
 import java.util.OptionalLong;
 import java.util.Set;
 import java.util.SplittableRandom;
@@ -90,6 +94,35 @@ class SelfTextTest {
         assertThatThrownBy(() -> write(model, OptionalLong.of(0), Set.of(), 2, 4))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("not finite numbers, so it cannot write text");
+    }
+
+    /** Perplexity would be impossible, so nothing is written first. */
+    @Test
+    void logitsOfTheLastTokenAloneAreRefused() {
+        Model whole = table(new float[2], new float[2]);
+        Node gather = Node.of("", "Gather", List.of("table", "input_ids"), List.of("all"), Map.of());
+        Node last = Node.of("", "Slice", List.of("all", "minus", "end", "one"), List.of("logits"), Map.of());
+        Map<String, Tensor> initializers = new HashMap<>(whole.graph().initializers());
+        initializers.put("minus", Graphs.longs(-1));
+        initializers.put("end", Graphs.longs(Integer.MAX_VALUE));
+        initializers.put("one", Graphs.longs(1));
+        Model cut = whole.withGraph(whole.graph().withInitializers(initializers).withNodes(List.of(gather, last)));
+        DataRequest request = new DataRequest(
+                List.of(),
+                true,
+                Optional.empty(),
+                Optional.empty(),
+                OptionalInt.empty(),
+                OptionalInt.empty(),
+                OptionalLong.empty(),
+                true,
+                0);
+        try (Session session = TestModels.runtime().open(cut, false)) {
+            Path nowhere = Path.of("nowhere");
+            assertThatThrownBy(() -> CalibrationData.resolve(CausalLm.of(session), nowhere, request, nowhere, Log.NONE))
+                    .isInstanceOf(UserException.class)
+                    .hasMessageContaining("logits for 1 of 2 positions; export it with logits for all");
+        }
     }
 
     /** Writing with the cache gives what running whole prefixes gives, whichever style the export has. */

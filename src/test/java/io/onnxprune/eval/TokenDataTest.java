@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
+import java.io.RandomAccessFile;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
@@ -73,6 +74,17 @@ class TokenDataTest {
         assertThatThrownBy(() -> TokenData.read(file, Optional.empty(), OptionalInt.empty()))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("UTF-8");
+    }
+
+    @Test
+    void textThatIsTooLongIsRefusedUnread() throws IOException {
+        Path file = folder.resolve("a.txt");
+        try (RandomAccessFile sparse = new RandomAccessFile(file.toFile(), "rw")) {
+            sparse.setLength(3L << 30);
+        }
+        assertThatThrownBy(() -> TokenData.read(file, Optional.empty(), OptionalInt.empty()))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining("a.txt has over 1 GiB of text");
     }
 
     @Test
