@@ -224,7 +224,7 @@ public final class Pruner {
             return Optional.empty();
         }
         Path file = job.input().model();
-        try (CausalLm model = timed("open-model", () -> CausalLm.open(runtime, file))) {
+        try (CausalLm model = timed("open-model", () -> CausalLm.open(runtime, file, log))) {
             CalibrationData data =
                     timed("data", () -> CalibrationData.resolve(model, file, job.data(), job.workDir(), log));
             if (job.target().isPresent()) {
@@ -236,7 +236,7 @@ public final class Pruner {
 
     private Evaluation evaluateAfter(Path file, CalibrationData data) {
         return timed("evaluate-after", () -> {
-            try (CausalLm model = CausalLm.open(runtime, file)) {
+            try (CausalLm model = CausalLm.open(runtime, file, log)) {
                 return evaluate(model, data);
             }
         });

@@ -1,7 +1,10 @@
 package io.onnxprune.eval;
 
+import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Widening;
+import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
@@ -16,6 +19,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.Supplier;
 import java.util.stream.IntStream;
 
 /**
@@ -27,6 +31,9 @@ public final class CausalLm implements AutoCloseable {
     private static final int[] USUAL_HEAD_SIZES = {64, 128, 96, 80, 256, 16, 32, 8, 48, 112, 160, 192, 576};
 
     private static final int LARGEST_HEAD_SIZE = 1024;
+
+    /** What the runtime's failures say where no memory is left. */
+    private static final String OUT_OF_MEMORY = "out of memory";
 
     private final Session session;
     private final DecoderInterface graph;
@@ -74,18 +81,51 @@ public final class CausalLm implements AutoCloseable {
     }
 
     /**
-     * Opens a model file, optimised by the runtime.
+     * Opens a model file, optimised by the runtime. Where it does not load like that (a defect of a fusion, a provider
+     * without kernels for half precision), it is opened as it is, or else in float32.
      *
+     * @param log warned where the model is not run as it would be served
      * @throws UserException when it cannot be loaded or is no decoder that can be driven
      */
-    public static CausalLm open(OnnxRuntime runtime, Path model) {
-        Session session = runtime.open(model, true);
+    public static CausalLm open(OnnxRuntime runtime, Path model, Log log) {
+        Session session = openSession(runtime, model, log);
         try {
             return new CausalLm(session, true);
         } catch (UserException e) {
             session.close();
             throw e;
         }
+    }
+
+    /** The same without a word about how it is run. */
+    public static CausalLm open(OnnxRuntime runtime, Path model) {
+        return open(runtime, model, Log.NONE);
+    }
+
+    private static Session openSession(OnnxRuntime runtime, Path model, Log log) {
+        UserException failure;
+        try {
+            return runtime.open(model, true);
+        } catch (UserException e) {
+            failure = e;
+        }
+        Map<String, Supplier<Session>> others = new LinkedHashMap<>();
+        others.put("without its optimisations", () -> runtime.open(model, false));
+        others.put("in float32", () -> runtime.open(Widening.widen(ModelReader.read(model)), true));
+        for (Map.Entry<String, Supplier<Session>> other : others.entrySet()) {
+            if (failure.getMessage().contains(OUT_OF_MEMORY)) {
+                break;
+            }
+            try {
+                Session session = other.getValue().get();
+                log.warn("this runtime loads %s only %s, which takes longer to run: %s"
+                        .formatted(model, other.getKey(), failure.getMessage()));
+                return session;
+            } catch (UserException stillFailing) {
+                // The first failure is the one that tells what is wrong.
+            }
+        }
+        throw failure;
     }
 
     /**
@@ -144,7 +184,7 @@ public final class CausalLm implements AutoCloseable {
 
     /** Says so where a row failed because it is longer than what the model can run on. */
     private UserException explained(UserException failure, long[] row) {
-        if (row.length < 2 || failure.getMessage().contains("out of memory")) {
+        if (row.length < 2 || failure.getMessage().contains(OUT_OF_MEMORY)) {
             return failure;
         }
         int longest = longestRow(row[0], row.length);

@@ -175,6 +175,24 @@ class CausalLmTest {
         }
     }
 
+    /** The CPU has no kernels for bfloat16. */
+    @Test
+    void aModelThatDoesNotLoadAsItIsRunsInFloat32() {
+        Path folder = SHARED.resolve("stories260k-g-bf16");
+        assumeTrue(Files.isDirectory(folder), folder + " is absent");
+        Notes notes = new Notes();
+        try (CausalLm model = CausalLm.open(RUNTIME, folder.resolve("model.onnx"), notes)) {
+            List<long[]> rows = rows(512);
+            double wide = Perplexity.measure(model, rows, Log.NONE).perplexity();
+            assertThat(wide).isBetween(4.0, 12.0);
+        }
+        assertThat(notes.lines)
+                .singleElement()
+                .satisfies(line -> assertThat(line)
+                        .startsWith("warning: this runtime loads")
+                        .contains("only in float32, which takes longer"));
+    }
+
     @Test
     void rowsOfDifferentLengthsCountEveryPrediction() {
         try (CausalLm model = open(MODELS.resolve("stories-llama"))) {
