@@ -2,6 +2,7 @@ package io.onnxprune.lower;
 
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Program.Op;
 import java.util.List;
 import java.util.Map;
 
@@ -18,6 +19,7 @@ final class ActivationDecompositions {
         table.onnx(ActivationDecompositions::hardSigmoid, "HardSigmoid");
         table.onnx(ActivationDecompositions::hardSwish, "HardSwish");
         table.onnx(ActivationDecompositions::castLike, "CastLike");
+        table.onnx(ActivationDecompositions::guarded, "Where");
     }
 
     /** com.microsoft.FastGelu: the tanh approximation of Gelu, of x or x + bias. */
@@ -82,5 +84,18 @@ final class ActivationDecompositions {
         }
         s.result(0, s.cast(s.in(0), dtype));
         return true;
+    }
+
+    /**
+     * Where(IsNaN(x), c, x), with which exporters guard a softmax over nothing but masked positions: x, since calibration
+     * masks none but the later ones. A NaN that comes from elsewhere still shows in the loss.
+     */
+    private static boolean guarded(Site s) {
+        Op test = s.operand(0).producer();
+        boolean guard = test != null && test.node().is("IsNaN") && test.input(0) == s.operand(2);
+        if (guard) {
+            s.result(0, s.add("Identity", s.in(2)));
+        }
+        return guard;
     }
 }
