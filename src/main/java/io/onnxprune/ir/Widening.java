@@ -22,9 +22,26 @@ public final class Widening {
      * they are read, so that only the weights in use are held in float32.
      */
     public static Model widen(Model model) {
-        boolean half = model.graph().initializers().values().stream().anyMatch(t -> isHalf(t.dtype()))
-                || model.graph().inputs().stream().anyMatch(input -> isHalf(input.dtype()));
-        return half ? model.withGraph(widen(model.graph(), new HashSet<>())) : model;
+        return hasHalf(model.graph()) ? model.withGraph(widen(model.graph(), new HashSet<>())) : model;
+    }
+
+    private static boolean hasHalf(Graph graph) {
+        return graph.initializers().values().stream().anyMatch(tensor -> isHalf(tensor.dtype()))
+                || graph.inputs().stream().anyMatch(input -> isHalf(input.dtype()))
+                || graph.nodes().stream().anyMatch(Widening::hasHalf);
+    }
+
+    /** Whether a node makes half values itself: a cast to them, a constant, or something in its bodies. */
+    private static boolean hasHalf(Node node) {
+        return node.attributes().entrySet().stream().anyMatch(entry -> {
+            Attribute attribute = entry.getValue();
+            return attribute instanceof Attribute.Body body && hasHalf(body.graph())
+                    || attribute instanceof Attribute.Constant constant
+                            && isHalf(constant.tensor().dtype())
+                    || attribute instanceof Attribute.Int code
+                            && TYPE_ATTRIBUTES.contains(entry.getKey())
+                            && isHalf(DType.of((int) code.value()));
+        });
     }
 
     private static boolean isHalf(DType dtype) {

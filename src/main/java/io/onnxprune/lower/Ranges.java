@@ -35,10 +35,9 @@ final class Ranges {
     }
 
     /**
-     * What a causal mask adds to scores, {@code [queries, keys]}: 0 where the key is no later than the query, and no more
-     * than {@code window} before it.
+     * What a causal mask adds to scores, {@code [queries, keys]}: 0 where the key is no later than the query.
      *
-     * @param window how far back a query sees, -1 for everything
+     * @param window how many keys a query sees, its own among them; -1 for all
      */
     static String causal(Site s, String queries, String keys, long window) {
         return s.shared("causal " + queries + " " + keys + " " + window, () -> {
@@ -46,8 +45,8 @@ final class Ranges {
             String row = s.unsqueeze(upTo(s, queries), 1);
             String seen = s.add("LessOrEqual", column, row);
             if (window >= 0) {
-                String first = s.add("Sub", row, s.graph().index(window));
-                seen = s.add("And", seen, s.add("GreaterOrEqual", column, first));
+                String before = s.add("Sub", row, s.graph().index(window));
+                seen = s.add("And", seen, s.add("Greater", column, before));
             }
             return additive(s, seen, LOWEST);
         });

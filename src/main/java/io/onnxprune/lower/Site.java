@@ -113,11 +113,6 @@ final class Site {
         return op.input(position) == null ? DType.UNDEFINED : trace.dtype(op.input(position));
     }
 
-    /** The element type of a result; UNDEFINED if unknown. */
-    DType resultType(int position) {
-        return op.output(position) == null ? DType.UNDEFINED : trace.dtype(op.output(position));
-    }
-
     GraphBuilder graph() {
         return graph;
     }
