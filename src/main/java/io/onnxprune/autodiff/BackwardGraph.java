@@ -21,7 +21,8 @@ import java.util.Set;
  * The nodes that are being appended, and what is known of the values that they read. Equal small helpers (shapes,
  * scalars, casts of one weight) are made once.
  *
- * <p>An extent counts as static when both traced sizes have it.
+ * <p>An extent counts as static when both traced sizes have it, unless it is 0: that is how many elements a trace happened
+ * to choose (tokens that went to one expert), not how many there are.
  */
 final class BackwardGraph {
     private final GraphBuilder builder;
@@ -165,7 +166,7 @@ final class BackwardGraph {
     /** The extent of an axis if it is static, else -1. */
     long extent(Value value, int axis) {
         long extent = trace.shape(value, 0)[axis];
-        return extent == trace.shape(value, 1)[axis] ? extent : -1;
+        return extent == trace.shape(value, 1)[axis] && extent != 0 ? extent : -1;
     }
 
     boolean isOne(Value value, int axis) {
@@ -175,7 +176,8 @@ final class BackwardGraph {
     /** All extents if they are static, else null. */
     long[] extents(Value value) {
         long[] shape = trace.shape(value, 0);
-        return Arrays.equals(shape, trace.shape(value, 1)) ? shape : null;
+        boolean empty = Arrays.stream(shape).anyMatch(extent -> extent == 0);
+        return Arrays.equals(shape, trace.shape(value, 1)) && !empty ? shape : null;
     }
 
     boolean hasShape(Value value) {
