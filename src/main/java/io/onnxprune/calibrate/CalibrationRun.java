@@ -14,6 +14,7 @@ import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
 import java.nio.FloatBuffer;
+import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
@@ -21,6 +22,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.Consumer;
 
 /** One pass over all rows: forward through the segments, then backward where gradients are asked for. */
 final class CalibrationRun implements AutoCloseable {
@@ -38,6 +40,8 @@ final class CalibrationRun implements AutoCloseable {
     private final Map<String, Map<Integer, HostTensor>> side = new HashMap<>();
 
     private final Map<Tap, HostTensor> partial = new HashMap<>();
+    /** Gradients of single rows that wait for segments still to come. */
+    private int carried;
 
     CalibrationRun(
             OnnxRuntime runtime,
@@ -61,33 +65,86 @@ final class CalibrationRun implements AutoCloseable {
         this.loss = new double[rows.size()];
     }
 
-    Summary gather(List<Tap> taps, TapSink sink) {
-        boolean backward = taps.stream().anyMatch(Tap::needsGradients);
-        int last = segments.size() - 1;
-        int end = backward ? last : lastConcerned(taps) + 1;
-        long tokenCount = rows.stream().mapToLong(row -> row.length).sum();
-        try (Log.Progress progress = log.progress("calibration", tokenCount * (end + (backward ? 3L * last + 3 : 0)))) {
-            for (int index = 0; index < end; index++) {
-                List<Tap> here = backward ? List.of() : share(taps, index);
-                forward(index, here, backward, progress);
-                deliver(here, index + 1, segments.size(), sink);
-            }
-            for (int index = last; backward && concernsAny(taps, 0, index + 1); index--) {
-                List<Tap> here = share(taps, index);
-                List<Tap> gradients = taps.stream().filter(Tap::needsGradients).toList();
-                backward(index, here, concernsAny(gradients, 0, index), progress);
-                deliver(here, 0, index, sink);
-            }
-        }
-        return new Summary(backward ? loss : new double[0], tokenCount);
-    }
-
-    private int lastConcerned(List<Tap> taps) {
+    /** Runs forwards only, and hands over sums in order of execution. */
+    Summary forward(List<Tap> taps, TapSink sink) {
         int last = segments.size() - 1;
         while (last >= 0 && share(taps, last).isEmpty()) {
             last--;
         }
-        return last;
+        try (Log.Progress progress = log.progress("calibration", tokenCount() * (last + 1))) {
+            for (int index = 0; index <= last; index++) {
+                List<Tap> here = share(taps, index);
+                forward(index, here, false, progress);
+                deliver(here, index + 1, segments.size(), sink);
+            }
+        }
+        return new Summary(new double[0], tokenCount());
+    }
+
+    /**
+     * Runs forwards, then backwards, and hands over sums in the reverse order of execution.
+     *
+     * @param saved where an earlier run was stopped; null to begin at the end
+     * @param note called when a segment is done with what an interrupted run would need to go on
+     */
+    Summary backward(List<Tap> taps, TapSink sink, Checkpoint.State saved, Consumer<Checkpoint.State> note) {
+        List<Tap> gradients = taps.stream().filter(Tap::needsGradients).toList();
+        int first = saved == null ? segments.size() - 1 : saved.next();
+        try (Log.Progress progress = log.progress("calibration", tokenCount() * (4L * first + 3))) {
+            for (int index = 0; index < first; index++) {
+                forward(index, List.of(), true, progress);
+            }
+            if (saved != null) {
+                restore(taps, saved);
+            }
+            for (int index = first; index >= 0 && concernsAny(taps, 0, index + 1); index--) {
+                List<Tap> here = share(taps, index);
+                boolean goesOn = concernsAny(gradients, 0, index);
+                backward(index, here, goesOn, progress);
+                deliver(here, 0, index, sink);
+                if (goesOn) {
+                    note.accept(state(index - 1));
+                }
+            }
+        }
+        return new Summary(loss, tokenCount());
+    }
+
+    /** What a stopped run and the one that goes on must have in common. */
+    List<Integer> shape() {
+        return List.of(segments.size(), batches.size(), rows.size(), rows.get(0).length);
+    }
+
+    /** Whether the state is all that an interrupted run needs: no gradients of single rows are on their way. */
+    boolean canStop() {
+        return carried == 0;
+    }
+
+    private long tokenCount() {
+        return rows.stream().mapToLong(row -> row.length).sum();
+    }
+
+    private Checkpoint.State state(int next) {
+        List<HostTensor> gradients = new ArrayList<>();
+        for (int batch = 0; batch < batches.size(); batch++) {
+            gradients.add(boundaries.get(new Place(segments.get(next).output().name(), batch)));
+        }
+        Map<String, HostTensor> sums = new LinkedHashMap<>();
+        partial.forEach((tap, sum) -> sums.put(tap.toString(), sum));
+        return new Checkpoint.State(next, loss, gradients, sums);
+    }
+
+    private void restore(List<Tap> taps, Checkpoint.State saved) {
+        System.arraycopy(saved.loss(), 0, loss, 0, loss.length);
+        for (int batch = 0; batch < batches.size(); batch++) {
+            Place place = new Place(segments.get(saved.next()).output().name(), batch);
+            boundaries.put(place, saved.gradients().get(batch));
+        }
+        for (Tap tap : taps) {
+            if (saved.partial().containsKey(tap.toString())) {
+                partial.put(tap, saved.partial().get(tap.toString()));
+            }
+        }
     }
 
     private List<Tap> share(List<Tap> taps, int index) {
@@ -206,6 +263,7 @@ final class CalibrationRun implements AutoCloseable {
         for (Carry carry : graph.carries()) {
             if (carry.before() != null) {
                 feeds.put(carry.before(), boundaries.take(new Place(carry.tap().toString(), batch)));
+                carried--;
             }
             if (carry.after() != null) {
                 into.put(
@@ -218,6 +276,7 @@ final class CalibrationRun implements AutoCloseable {
         for (Carry carry : graph.carries()) {
             if (carry.after() != null) {
                 boundaries.put(new Place(carry.tap().toString(), batch), into.get(carry.after()));
+                carried++;
             }
         }
     }

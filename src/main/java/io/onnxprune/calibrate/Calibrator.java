@@ -17,6 +17,7 @@ import java.util.HashSet;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Set;
 
 /**
@@ -25,6 +26,9 @@ import java.util.Set;
  * that of one segment and of the values between segments, whatever the size of the model.
  */
 public final class Calibrator {
+    /** How far apart notes of a long run are at least: what is lost when it is stopped. */
+    private static final double NOTE_SECONDS = 30;
+
     private final OnnxRuntime runtime;
     private final CalibrationOptions options;
     private final Log log;
@@ -113,6 +117,85 @@ public final class Calibrator {
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */
     public Summary gather(List<long[]> rows, Collection<Tap> taps, TapSink sink) {
+        try (CalibrationRun run = begin(rows, taps)) {
+            return taps.stream().anyMatch(Tap::needsGradients)
+                    ? run.backward(List.copyOf(taps), sink, null, state -> {})
+                    : run.forward(List.copyOf(taps), sink);
+        }
+    }
+
+    /**
+     * Runs the model over {@code rows} and hands over the gradients of initializers, each when it is complete. A long run
+     * notes in the work folder how far it is.
+     *
+     * @param initializers of floating-point numbers; zeros are handed over for one that no gradient reaches
+     * @param squares whether the squares of single rows' gradients are wanted too
+     * @param key tells this model and these rows from others; runs go on only where one of the same key stopped
+     * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
+     */
+    public Summary gradients(
+            List<long[]> rows, Collection<String> initializers, boolean squares, ResumableSink sink, String key) {
+        return gradients(rows, initializers, squares, sink, key, NOTE_SECONDS);
+    }
+
+    Summary gradients(
+            List<long[]> rows,
+            Collection<String> initializers,
+            boolean squares,
+            ResumableSink sink,
+            String key,
+            double noteSeconds) {
+        List<Tap> taps = gradientTaps(initializers, squares);
+        try (CalibrationRun run = begin(rows, taps)) {
+            String whole =
+                    key + '-' + Integer.toHexString(Objects.hash(run.shape(), new HashSet<>(initializers), squares));
+            Checkpoint checkpoint =
+                    new Checkpoint(options.workFolder().resolve("gradients-" + whole + ".ckpt"), noteSeconds);
+            Checkpoint.State saved = null;
+            if (options.resume()) {
+                saved = checkpoint.load(sink).orElse(null);
+                log.info(
+                        saved == null
+                                ? "nothing to resume in " + options.workFolder() + "; calibration begins anew"
+                                : "calibration goes on before segment " + (saved.next() + 2));
+            }
+            Summary summary = run.backward(taps, paired(sink, squares), saved, state -> {
+                if (checkpoint.isDue() && run.canStop()) {
+                    checkpoint.save(state, sink);
+                }
+            });
+            checkpoint.remove();
+            return summary;
+        }
+    }
+
+    private static List<Tap> gradientTaps(Collection<String> initializers, boolean squares) {
+        List<Tap> taps = new ArrayList<>();
+        for (String initializer : initializers) {
+            taps.add(new Tap.Gradient(initializer));
+            if (squares) {
+                taps.add(new Tap.SquaredGradient(initializer));
+            }
+        }
+        return taps;
+    }
+
+    /** Hands over a sum of gradients together with that of their squares. */
+    private static TapSink paired(GradientSink sink, boolean squares) {
+        Map<String, HostTensor> waiting = new HashMap<>();
+        return (tap, sum) -> {
+            String name = SegmentGraph.name(tap);
+            if (tap instanceof Tap.SquaredGradient) {
+                sink.accept(name, waiting.remove(name).asFloats(), sum.asFloats());
+            } else if (squares) {
+                waiting.put(name, sum);
+            } else {
+                sink.accept(name, sum.asFloats(), null);
+            }
+        };
+    }
+
+    private CalibrationRun begin(List<long[]> rows, Collection<Tap> taps) {
         boolean single = taps.stream().anyMatch(Tap.SquaredGradient.class::isInstance);
         Set<Value> parameters = new HashSet<>();
         for (Tap tap : taps) {
@@ -132,37 +215,6 @@ public final class Calibrator {
                         + "\" is nowhere between the tokens and the logits, so there are no statistics of it");
             }
         }
-        try (CalibrationRun run =
-                new CalibrationRun(runtime, flow, decoder, tokens(), segments, plan, rows, options, log)) {
-            return run.gather(List.copyOf(taps), sink);
-        }
-    }
-
-    /**
-     * Runs the model over {@code rows} and hands over the gradients of initializers, each when it is complete.
-     *
-     * @param initializers of floating-point numbers; zeros are handed over for one that no gradient reaches
-     * @param squares whether the squares of single rows' gradients are wanted too
-     * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
-     */
-    public Summary gradients(List<long[]> rows, Collection<String> initializers, boolean squares, GradientSink sink) {
-        List<Tap> taps = new ArrayList<>();
-        for (String initializer : initializers) {
-            taps.add(new Tap.Gradient(initializer));
-            if (squares) {
-                taps.add(new Tap.SquaredGradient(initializer));
-            }
-        }
-        Map<String, HostTensor> waiting = new HashMap<>();
-        return gather(rows, taps, (tap, sum) -> {
-            if (tap instanceof Tap.SquaredGradient square) {
-                sink.accept(
-                        square.parameter(), waiting.remove(square.parameter()).asFloats(), sum.asFloats());
-            } else if (squares) {
-                waiting.put(SegmentGraph.name(tap), sum);
-            } else {
-                sink.accept(SegmentGraph.name(tap), sum.asFloats(), null);
-            }
-        });
+        return new CalibrationRun(runtime, flow, decoder, tokens(), segments, plan, rows, options, log);
     }
 }

@@ -86,7 +86,7 @@ class SegmentsTest {
         List<Linear> linears = Calibrator.of(
                         model,
                         TestModels.runtime(),
-                        new CalibrationOptions(Statistics.AMPLE, folder),
+                        new CalibrationOptions(Statistics.AMPLE, folder, false),
                         LENGTH,
                         io.onnxprune.diag.Log.NONE)
                 .linears();
@@ -130,7 +130,7 @@ class SegmentsTest {
         Linear broken = Calibrator.of(
                         model,
                         TestModels.runtime(),
-                        new CalibrationOptions(Statistics.AMPLE, folder),
+                        new CalibrationOptions(Statistics.AMPLE, folder, false),
                         LENGTH,
                         io.onnxprune.diag.Log.NONE)
                 .linears()

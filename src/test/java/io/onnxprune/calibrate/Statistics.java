@@ -25,7 +25,7 @@ record Statistics(double[] loss, Map<Tap, float[]> sums, List<String> messages) 
             Model model, List<long[]> rows, Collection<Tap> taps, long memory, Path folder, OnnxRuntime runtime) {
         Recorder log = new Recorder();
         Calibrator calibrator =
-                Calibrator.of(model, runtime, new CalibrationOptions(memory, folder), rows.get(0).length, log);
+                Calibrator.of(model, runtime, new CalibrationOptions(memory, folder, false), rows.get(0).length, log);
         Map<Tap, float[]> sums = new LinkedHashMap<>();
         Calibrator.Summary summary = calibrator.gather(rows, taps, (tap, sum) -> sums.put(tap, sum.toFloats()));
         return new Statistics(summary.loss(), sums, log.lines);
@@ -38,7 +38,7 @@ record Statistics(double[] loss, Map<Tap, float[]> sums, List<String> messages) 
     /** Every kind of tap for every linear layer of a model. */
     static Set<Tap> everyTap(Model model, int length, boolean gradients) {
         Calibrator calibrator = Calibrator.of(
-                model, TestModels.runtime(), new CalibrationOptions(AMPLE, Path.of(".")), length, Log.NONE);
+                model, TestModels.runtime(), new CalibrationOptions(AMPLE, Path.of("."), false), length, Log.NONE);
         Set<Tap> taps = new LinkedHashSet<>();
         for (Linear linear : calibrator.linears()) {
             taps.add(new Tap.SecondMoment(linear.input()));

@@ -1,0 +1,145 @@
+package io.onnxprune.calibrate;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.Model;
+import io.onnxprune.onnx.ModelReader;
+import java.io.DataInput;
+import java.io.DataOutput;
+import java.io.IOException;
+import java.nio.FloatBuffer;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeMap;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+/** A run that is stopped goes on where it was, and comes to the same result. */
+class ResumeTest {
+    private static final int LENGTH = 8;
+    private static final String KEY = "model";
+
+    @TempDir
+    private Path folder;
+
+    /** Keeps the length of each gradient; stops the run after so many. */
+    private static final class Lengths implements ResumableSink {
+        private final Map<String, Double> found = new TreeMap<>();
+        private final int stopAfter;
+        private int accepted;
+
+        Lengths(int stopAfter) {
+            this.stopAfter = stopAfter;
+        }
+
+        @Override
+        public void accept(String initializer, FloatBuffer sum, FloatBuffer squares) {
+            if (accepted++ == stopAfter) {
+                throw new IllegalStateException("stopped");
+            }
+            double total = 0;
+            while (sum.hasRemaining()) {
+                float value = sum.get();
+                total += value * value;
+            }
+            assertThat(found.put(initializer, total)).isNull();
+        }
+
+        @Override
+        public void save(DataOutput out) throws IOException {
+            out.writeInt(found.size());
+            for (Map.Entry<String, Double> entry : found.entrySet()) {
+                out.writeUTF(entry.getKey());
+                out.writeDouble(entry.getValue());
+            }
+        }
+
+        @Override
+        public void restore(DataInput in) throws IOException {
+            for (int count = in.readInt(); count > 0; count--) {
+                found.put(in.readUTF(), in.readDouble());
+            }
+        }
+    }
+
+    @ParameterizedTest
+    @CsvSource({"stories-llama,20,false", "qwen2-g16-e-fp32,6,false", "stories-llama,33,true"})
+    void goesOnWhereItWas(String name, int stopAfter, boolean squares) throws IOException {
+        Model model = ModelReader.read(TestModels.file(name));
+        List<long[]> rows = Statistics.randomRows(3, LENGTH, 32, 5);
+        Lengths expected = new Lengths(-1);
+        Calibrator.Summary whole = run(model, rows, squares, expected, false, Log.NONE);
+        assertThat(folder).isEmptyDirectory();
+
+        Lengths stopped = new Lengths(stopAfter);
+        assertThatThrownBy(() -> run(model, rows, squares, stopped, false, Log.NONE))
+                .hasMessage("stopped");
+        assertThat(checkpoints()).hasSize(1);
+
+        Lengths resumed = new Lengths(expected.found.size() - 1);
+        Calibrator.Summary rest = run(model, rows, squares, resumed, true, Log.NONE);
+
+        assertThat(resumed.accepted).isPositive().isLessThan(expected.accepted);
+        assertThat(resumed.found).containsOnlyKeys(expected.found.keySet());
+        expected.found.forEach((initializer, length) -> assertThat(resumed.found.get(initializer))
+                .isCloseTo(length, org.assertj.core.data.Offset.offset(1e-6 * length)));
+        assertThat(rest.loss()).containsExactly(whole.loss());
+        assertThat(checkpoints()).isEmpty();
+    }
+
+    @Test
+    void otherDataDoNotGoOn() throws IOException {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        assertThatThrownBy(() ->
+                        run(model, Statistics.randomRows(3, LENGTH, 32, 5), false, new Lengths(20), false, Log.NONE))
+                .hasMessage("stopped");
+        Lengths more = new Lengths(-1);
+
+        run(model, Statistics.randomRows(4, LENGTH, 32, 5), false, more, true, Log.NONE);
+
+        assertThat(more.accepted).isEqualTo(more.found.size());
+        assertThat(checkpoints()).hasSize(1);
+    }
+
+    @Test
+    void aDamagedCheckpointIsSaidToBe() throws IOException {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Statistics.randomRows(3, LENGTH, 32, 5);
+        assertThatThrownBy(() -> run(model, rows, false, new Lengths(20), false, Log.NONE))
+                .hasMessage("stopped");
+        Path checkpoint = checkpoints().get(0);
+        byte[] bytes = Files.readAllBytes(checkpoint);
+        Files.write(checkpoint, java.util.Arrays.copyOf(bytes, bytes.length / 2));
+
+        assertThatThrownBy(() -> run(model, rows, false, new Lengths(-1), true, Log.NONE))
+                .isInstanceOf(UserException.class)
+                .hasMessageContainingAll("the checkpoint", "is damaged", "--resume");
+    }
+
+    private Calibrator.Summary run(
+            Model model, List<long[]> rows, boolean squares, Lengths sink, boolean resume, Log log) {
+        CalibrationOptions options = new CalibrationOptions(Statistics.SCANT, folder, resume);
+        Calibrator calibrator = Calibrator.of(model, TestModels.runtime(), options, LENGTH, log);
+        Set<String> initializers = new java.util.TreeSet<>();
+        for (Linear linear : calibrator.linears()) {
+            initializers.add(linear.weight());
+        }
+        return calibrator.gradients(rows, initializers, squares, sink, KEY, 0);
+    }
+
+    private List<Path> checkpoints() throws IOException {
+        try (Stream<Path> files = Files.list(folder)) {
+            return files.filter(file -> file.toString().endsWith(".ckpt")).toList();
+        }
+    }
+}
