@@ -47,6 +47,7 @@ final class Decompositions {
         AttentionDecompositions.register(TABLE);
         MultiHeadDecompositions.register(TABLE);
         QuantizedDecompositions.register(TABLE);
+        DynamicQuantization.register(TABLE);
     }
 
     private Decompositions() {}

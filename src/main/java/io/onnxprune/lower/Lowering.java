@@ -69,7 +69,15 @@ public final class Lowering {
         Model flat = BranchSelection.select(FunctionInliner.inline(model), runtime, length);
         flat = Widening.widen(withConstantsLifted(flat));
         Program program = Program.of(flat);
-        return new Lowering(program, Trace.of(program, runtime, log)).lowered();
+        Model lowered = new Lowering(program, Trace.of(program, runtime, log)).lowered();
+        if (rounds(flat) && !rounds(lowered)) {
+            log.info("the model rounds its activations to 8 bits as it runs; calibration leaves that rounding out");
+        }
+        return lowered;
+    }
+
+    private static boolean rounds(Model model) {
+        return model.graph().nodes().stream().anyMatch(node -> node.is("DynamicQuantizeLinear"));
     }
 
     /** Constant nodes as initializers; half constants of a few elements in float32. */

@@ -51,6 +51,11 @@ final class Site {
         return node;
     }
 
+    /** The application in the traced program. */
+    Op op() {
+        return op;
+    }
+
     /** Whether operand {@code position} is given. */
     boolean has(int position) {
         return !in(position).isEmpty();

@@ -1,7 +1,10 @@
 package io.onnxprune.lower;
 
+import static org.assertj.core.api.Assertions.assertThat;
+
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Tensor;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -12,6 +15,7 @@ import java.util.stream.IntStream;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** Norms, rotary embeddings, activations and products, under all of their options, as ONNX Runtime's kernels compute them. */
 class FusedOperatorTest {
@@ -299,5 +303,22 @@ class FusedOperatorTest {
             g.test("", "DequantizeLinear", operands, attributes, 2);
             g.assertLowered(21, TOLERANCE);
         }
+    }
+
+    /** Up to the rounding of the activations, which has no gradient and is left out. */
+    @ParameterizedTest
+    @ValueSource(strings = {"UINT8", "INT8"})
+    void dynamicallyQuantizedProduct(DType dtype) {
+        FusedGraph g = new FusedGraph(1);
+        String x = g.operand(16);
+        List<String> quantized = g.graph().add("DynamicQuantizeLinear", List.of(x), Map.of(), 3);
+        String weight = g.bytes(dtype, 16, 5);
+        String zero = g.bytes(dtype);
+        String product = g.cast(
+                g.graph().add("MatMulInteger", quantized.get(0), weight, quantized.get(2), zero), DType.FLOAT);
+        g.test("", "Mul", List.of(product, g.graph().add("Mul", quantized.get(1), g.weight())), Map.of(), 3);
+        Model lowered = g.assertLowered(18, 2e-2);
+        assertThat(lowered.graph().nodes())
+                .noneMatch(node -> node.is("MatMulInteger") || node.is("DynamicQuantizeLinear"));
     }
 }

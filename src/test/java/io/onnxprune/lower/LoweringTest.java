@@ -54,7 +54,7 @@ class LoweringTest {
                         .isEqualTo(2);
                 continue;
             }
-            assertClose(logits(lowered, batch), expected);
+            assertClose(logits(lowered, batch), expected, tolerance(original));
         }
     }
 
@@ -85,7 +85,13 @@ class LoweringTest {
         return names;
     }
 
-    static void assertClose(float[] actual, float[] expected) {
+    /** What is rounded to 8 bits at run time is not in the lowered form. */
+    private static double tolerance(Model original) {
+        boolean rounded = original.graph().nodes().stream().anyMatch(node -> node.is("DynamicQuantizeLinear"));
+        return rounded ? 0.05 : 1e-4;
+    }
+
+    private static void assertClose(float[] actual, float[] expected, double tolerance) {
         assertThat(actual).hasSameSizeAs(expected);
         double scale = 0;
         double difference = 0;
@@ -94,7 +100,7 @@ class LoweringTest {
             scale = Math.max(scale, Math.abs(expected[i]));
             difference = Math.max(difference, Math.abs(actual[i] - expected[i]));
         }
-        assertThat(difference).isLessThanOrEqualTo(1e-4 * scale);
+        assertThat(difference).isLessThanOrEqualTo(tolerance * scale);
     }
 
     private static float[] logits(Model model, int batch) {
