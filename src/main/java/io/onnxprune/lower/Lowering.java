@@ -3,6 +3,8 @@ package io.onnxprune.lower;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Trace;
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.GraphBuilder;
 import io.onnxprune.ir.Model;
@@ -30,7 +32,8 @@ import java.util.Set;
  * <ul>
  *   <li>no model-local functions and no {@code If}: the branch that a run without a past takes, inlined
  *   <li>constants as initializers under the names of their values
- *   <li>float32 where the model has a half precision; half weights are cast where they are read
+ *   <li>float32 where the model has a half precision; half weights are cast where they are read. Float64 stays, but for
+ *       the logits
  *   <li>operators in the form of opset {@value OpsetForms#TARGET} or newer
  *   <li>fused and contrib operators as standard ones, for a past of length 0
  *   <li>no caches that nothing reads
@@ -104,10 +107,9 @@ public final class Lowering {
         }
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         initializers.putAll(graph.initializers());
+        List<ValueInfo> outputs = withLogitsInFloat();
         Graph lowered = model.graph()
-                .withInterface(
-                        program.inputs().stream().map(this::declared).toList(),
-                        model.graph().outputs())
+                .withInterface(program.inputs().stream().map(this::declared).toList(), outputs)
                 .withNodes(graph.nodes())
                 .withInitializers(initializers)
                 .withValues(List.of());
@@ -121,6 +123,24 @@ public final class Lowering {
                 model.externalData(),
                 model.source(),
                 model.rest());
+    }
+
+    /** The outputs; logits of float64 are rounded to float32, which the loss takes. */
+    private List<ValueInfo> withLogitsInFloat() {
+        List<ValueInfo> outputs = program.model().graph().outputs();
+        String logits = DecoderInterface.of(program.model().graph()).logits().name();
+        List<ValueInfo> changed = new ArrayList<>();
+        for (ValueInfo output : outputs) {
+            boolean wide = output.name().equals(logits) && output.dtype() == DType.DOUBLE;
+            changed.add(wide ? output.withDType(DType.FLOAT) : output);
+            if (wide) {
+                Map<String, String> renamed = Map.of(logits, graph.freshName());
+                graph.nodes().replaceAll(node -> Renaming.all(node, renamed));
+                Attribute to = new Attribute.Int(DType.FLOAT.code());
+                graph.add(Node.of(logits, "Cast", List.of(renamed.get(logits)), List.of(logits), Map.of("to", to)));
+            }
+        }
+        return changed;
     }
 
     /** A graph input with the extents that only the operator reading it told, which may be gone in the lowered form. */

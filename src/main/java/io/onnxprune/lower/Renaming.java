@@ -22,6 +22,16 @@ final class Renaming {
                 : changed;
     }
 
+    /** The node with its inputs, its outputs, and what its bodies read from outside, under new names. */
+    static Node all(Node node, Map<String, String> renamed) {
+        Node changed = reads(node, renamed);
+        return changed.outputs().stream().anyMatch(renamed::containsKey)
+                ? changed.withOutputs(changed.outputs().stream()
+                        .map(name -> renamed.getOrDefault(name, name))
+                        .toList())
+                : changed;
+    }
+
     /** The node with what its bodies read from outside under new names. */
     static Node captures(Node node, Map<String, String> renamed) {
         Node changed = node;

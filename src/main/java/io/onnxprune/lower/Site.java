@@ -235,14 +235,7 @@ final class Site {
 
     private void rename(List<Node> nodes, String from, String to) {
         for (int i = start; i < nodes.size(); i++) {
-            Node each = nodes.get(i);
-            Node changed = Renaming.reads(each, Map.of(from, to));
-            if (changed.outputs().contains(from)) {
-                changed = changed.withOutputs(changed.outputs().stream()
-                        .map(name -> name.equals(from) ? to : name)
-                        .toList());
-            }
-            nodes.set(i, changed);
+            nodes.set(i, Renaming.all(nodes.get(i), Map.of(from, to)));
         }
     }
 }

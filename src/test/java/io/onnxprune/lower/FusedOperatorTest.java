@@ -314,8 +314,8 @@ class FusedOperatorTest {
         List<String> quantized = g.graph().add("DynamicQuantizeLinear", List.of(x), Map.of(), 3);
         String weight = g.bytes(dtype, 16, 5);
         String zero = g.bytes(dtype);
-        String product = g.cast(
-                g.graph().add("MatMulInteger", quantized.get(0), weight, quantized.get(2), zero), DType.FLOAT);
+        String product =
+                g.cast(g.graph().add("MatMulInteger", quantized.get(0), weight, quantized.get(2), zero), DType.FLOAT);
         g.test("", "Mul", List.of(product, g.graph().add("Mul", quantized.get(1), g.weight())), Map.of(), 3);
         Model lowered = g.assertLowered(18, 2e-2);
         assertThat(lowered.graph().nodes())
