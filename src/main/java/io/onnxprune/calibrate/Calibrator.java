@@ -125,13 +125,23 @@ public final class Calibrator {
     }
 
     /**
-     * Runs the model over {@code rows} and hands over the gradients of initializers, each when it is complete. A long run
-     * notes in the work folder how far it is.
+     * Runs the model over {@code rows} and hands over the gradients of initializers, each when it is complete.
      *
      * @param initializers of floating-point numbers; zeros are handed over for one that no gradient reaches
      * @param squares whether the squares of single rows' gradients are wanted too
-     * @param key tells this model and these rows from others; runs go on only where one of the same key stopped
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
+     */
+    public Summary gradients(List<long[]> rows, Collection<String> initializers, boolean squares, GradientSink sink) {
+        return gather(rows, gradientTaps(initializers, squares), paired(sink, squares));
+    }
+
+    /**
+     * The same as {@link #gradients(List, Collection, boolean, GradientSink)}, but a long run notes in the work folder how
+     * far it is, and goes on where one with the same key was stopped if the options say so.
+     *
+     * @param key tells this model and these rows from others
+     * @throws UserException when an operator has no derivative, the loss is not finite, a run fails, or the note of how far
+     *     it is cannot be written or read
      */
     public Summary gradients(
             List<long[]> rows, Collection<String> initializers, boolean squares, ResumableSink sink, String key) {
