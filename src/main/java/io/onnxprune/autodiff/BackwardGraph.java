@@ -21,17 +21,18 @@ import java.util.Set;
  * The nodes that are being appended, and what is known of the values that they read. Equal small helpers (shapes,
  * scalars, casts of one weight) are made once.
  *
- * <p>An extent counts as static when both traced sizes have it, unless it is 0: that is how many elements a trace happened
- * to choose (tokens that went to one expert), not how many there are.
+ * <p>An extent counts as static when both traced sizes have it and it does not depend on what the tokens are.
  */
 final class BackwardGraph {
     private final GraphBuilder builder;
     private final Trace trace;
     private final Map<Object, String> shared = new HashMap<>();
+    private final DataDependence dependence;
 
     BackwardGraph(GraphBuilder builder, Trace trace) {
         this.builder = builder;
         this.trace = trace;
+        this.dependence = new DataDependence(trace);
     }
 
     /** Attributes of one integer. */
@@ -166,7 +167,8 @@ final class BackwardGraph {
     /** The extent of an axis if it is static, else -1. */
     long extent(Value value, int axis) {
         long extent = trace.shape(value, 0)[axis];
-        return extent == trace.shape(value, 1)[axis] && extent != 0 ? extent : -1;
+        boolean same = extent == trace.shape(value, 1)[axis];
+        return same && !dependence.axes(value).contains(axis) ? extent : -1;
     }
 
     boolean isOne(Value value, int axis) {
@@ -176,18 +178,21 @@ final class BackwardGraph {
     /** All extents if they are static, else null. */
     long[] extents(Value value) {
         long[] shape = trace.shape(value, 0);
-        boolean empty = Arrays.stream(shape).anyMatch(extent -> extent == 0);
-        return Arrays.equals(shape, trace.shape(value, 1)) && !empty ? shape : null;
+        boolean same = Arrays.equals(shape, trace.shape(value, 1));
+        return same && dependence.axes(value).isEmpty() ? shape : null;
     }
 
     boolean hasShape(Value value) {
         return trace.isKnown(value);
     }
 
-    /** The elements of a small integer value if they do not depend on batch and length, else null. */
+    /** The elements of a small integer value if they do not depend on the tokens, batch and length, else null. */
     long[] integers(Value value) {
         long[] contents = trace.contents(value, 0);
-        return contents != null && Arrays.equals(contents, trace.contents(value, 1)) ? contents : null;
+        boolean fixed = contents != null
+                && Arrays.equals(contents, trace.contents(value, 1))
+                && dependence.elements(value).isEmpty();
+        return fixed ? contents : null;
     }
 
     /** Axes of {@code result} on which {@code operand}, aligned with it at the end, is broadcast or of extent 1. */

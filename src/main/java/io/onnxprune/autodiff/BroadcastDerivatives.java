@@ -19,16 +19,16 @@ final class BroadcastDerivatives {
     private BroadcastDerivatives() {}
 
     static void register(Derivatives.Table table) {
-        table.add(BroadcastDerivatives::sum, "Add", "Sum");
-        table.add(BroadcastDerivatives::difference, "Sub");
-        table.add(BroadcastDerivatives::product, "Mul");
-        table.add(BroadcastDerivatives::quotient, "Div");
-        table.add(BroadcastDerivatives::power, "Pow");
-        table.add(BroadcastDerivatives::mean, "Mean");
-        table.add(BroadcastDerivatives::extreme, "Min", "Max");
-        table.add(BroadcastDerivatives::choice, "Where");
-        table.add(BroadcastDerivatives::clip, "Clip");
-        table.add(BroadcastDerivatives::slopedRelu, "PRelu");
+        table.addElementwise(BroadcastDerivatives::sum, "Add", "Sum");
+        table.addElementwise(BroadcastDerivatives::difference, "Sub");
+        table.addElementwise(BroadcastDerivatives::product, "Mul");
+        table.addElementwise(BroadcastDerivatives::quotient, "Div");
+        table.addElementwise(BroadcastDerivatives::power, "Pow");
+        table.addElementwise(BroadcastDerivatives::mean, "Mean");
+        table.addElementwise(BroadcastDerivatives::extreme, "Min", "Max");
+        table.addElementwise(BroadcastDerivatives::choice, "Where");
+        table.addElementwise(BroadcastDerivatives::clip, "Clip");
+        table.addElementwise(BroadcastDerivatives::slopedRelu, "PRelu");
     }
 
     /** What {@code name}, computed from {@code g} and other values, is still to be broadcast along. */

@@ -25,23 +25,25 @@ public final class CausalLmLoss {
     /**
      * Appends the loss and its gradient.
      *
-     * @param logits name of a float32 value [batch, length, vocabulary]
+     * @param logits name of a float32 or float64 value [batch, length, vocabulary]
      * @param tokens name of an int64 or int32 value [batch, length]; at least two tokens a row
      * @param into takes the nodes
      */
     public static CausalLmLoss append(String logits, String tokens, GraphBuilder into) {
         String next = nextTokens(tokens, into);
-        String weights = weights(tokens, into);
+        // For float64 logits everything is float64 but the losses; the cast is of a few numbers.
+        String weights = into.add("CastLike", weights(tokens, into), logits);
         String last = into.ints(-1);
         String probabilities = into.add("Softmax", List.of(logits), axis(-1));
         String largest = into.add("ReduceMax", logits, last);
         String logOfLargest = into.add("Log", into.add("ReduceMax", probabilities, last));
         String chosen = into.add("GatherElements", List.of(logits, next), axis(2));
         String losses = into.add("Sub", into.add("Sub", largest, logOfLargest), chosen);
-        String rows = into.add(
+        String sums = into.add(
                 "ReduceSum",
                 List.of(into.add("Mul", losses, weights), into.ints(1, 2)),
                 Map.of("keepdims", new Attribute.Int(0)));
+        String rows = into.add("Cast", List.of(sums), Map.of("to", new Attribute.Int(DType.FLOAT.code())));
         String scaled = into.add("Mul", probabilities, weights);
         String removed = into.add("Expand", into.add("Neg", weights), into.add("Shape", next));
         String gradient = into.add(
@@ -77,12 +79,15 @@ public final class CausalLmLoss {
         return into.add("Unsqueeze", weights, into.ints(0, 2));
     }
 
-    /** The name of the losses [batch]. */
+    /** The name of the losses [batch], float32. */
     public String rows() {
         return rows;
     }
 
-    /** The name of the gradient of the sum of {@link #rows} [batch, length, vocabulary]; 0 at the last position. */
+    /**
+     * The name of the gradient of the sum of {@link #rows} [batch, length, vocabulary], of the type of the logits; 0 at
+     * the last position.
+     */
     public String gradient() {
         return gradient;
     }

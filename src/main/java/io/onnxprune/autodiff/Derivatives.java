@@ -21,11 +21,36 @@ final class Derivatives {
     static final class Table {
         private final Map<String, Rule> rules = new HashMap<>();
         private final Set<String> stops = new HashSet<>();
+        private final Set<String> elementwise = new HashSet<>(Set.of(
+                "And",
+                "Cast",
+                "Ceil",
+                "Equal",
+                "Floor",
+                "Greater",
+                "GreaterOrEqual",
+                "Identity",
+                "IsInf",
+                "IsNaN",
+                "Less",
+                "LessOrEqual",
+                "Mod",
+                "Not",
+                "Or",
+                "Round",
+                "Sign",
+                "Xor"));
 
         void add(Rule rule, String... operators) {
             for (String operator : operators) {
                 rules.put(operator, rule);
             }
+        }
+
+        /** Registers operators that work element by element, with broadcasting. */
+        void addElementwise(Rule rule, String... operators) {
+            add(rule, operators);
+            elementwise.addAll(Set.of(operators));
         }
 
         /** Registers operators whose results are piecewise constant in their operands, or only look at shapes. */
@@ -61,6 +86,11 @@ final class Derivatives {
     }
 
     private Derivatives() {}
+
+    /** Whether an operator works element by element, with broadcasting. */
+    static boolean isElementwise(String operator) {
+        return TABLE.elementwise.contains(operator);
+    }
 
     /** The rule for a node's operator, or null. */
     static Rule find(Node node) {

@@ -3,6 +3,7 @@ package io.onnxprune.autodiff;
 import static io.onnxprune.autodiff.UnaryDerivatives.mul;
 
 import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program.Value;
 import java.util.ArrayList;
 import java.util.List;
@@ -59,12 +60,18 @@ final class NormalizationDerivatives {
                 String h = mul(d, g.name(), d.in(1));
                 String centred = graph.add("Sub", h, meanOfNormalised(d, h));
                 String along = mul(d, normal, meanOfNormalised(d, mul(d, h, normal)));
-                d.give(0, mul(d, graph.add("Sub", centred, along), plain.get(2)));
+                d.give(0, mul(d, graph.add("Sub", centred, along), inverse(d, plain.get(2))));
             }
         }
         if (d.wants(2)) {
             d.giveBroadcast(2, g);
         }
+    }
+
+    /** The inverse standard deviation, which is float32 for float64 operands too. */
+    private static String inverse(Derivation d, String name) {
+        DType precision = d.graph().precision(d.input(0));
+        return precision == DType.FLOAT ? name : d.graph().cast(name, precision);
     }
 
     /** The mean over the axes that are normalised together. */

@@ -19,14 +19,11 @@ final class SliceDerivatives {
         if (axes == null || d.input(4) != null && steps == null) {
             throw d.unsupported("its axes or steps are not constant");
         }
-        long[] starts = graph.integers(d.input(1));
-        if (axes.length == 1 && starts != null && (steps == null || steps[0] == 1)) {
-            int axis = (int) axes[0];
-            long extent = graph.extent(d.input(0), axis);
-            long kept = graph.extent(d.output(), axis);
-            if (extent >= 0 && kept >= 0) {
-                long start = clamped(starts[0], extent);
-                d.give(0, new Part(d.incomingFull(0), axis, start, start + kept, extent));
+        if (axes.length == 1 && (steps == null || steps[0] == 1)) {
+            long[] range = range(d, (int) axes[0]);
+            if (range != null) {
+                d.give(0, new Part(d.incomingFull(0), (int) axes[0], range[0], range[1], graph.extent(d.input(0), (int)
+                        axes[0])));
                 return;
             }
         }
@@ -38,8 +35,20 @@ final class SliceDerivatives {
         d.give(0, g);
     }
 
-    private static long clamped(long start, long extent) {
-        return Math.max(0, Math.min(start < 0 ? start + extent : start, extent));
+    /** The indices from and to which one axis is sliced, if they are static; else null. */
+    private static long[] range(Derivation d, int axis) {
+        long extent = d.graph().extent(d.input(0), axis);
+        long[] starts = d.graph().integers(d.input(1));
+        long[] ends = d.graph().integers(d.input(2));
+        if (extent < 0 || starts == null || ends == null) {
+            return null;
+        }
+        long start = clamped(starts[0], extent);
+        return new long[] {start, Math.max(start, clamped(ends[0], extent))};
+    }
+
+    private static long clamped(long index, long extent) {
+        return Math.max(0, Math.min(index < 0 ? index + extent : index, extent));
     }
 
     /** The axes that an optional operand lists, counted from the front; the first ones without it; null if not constant. */
@@ -69,7 +78,8 @@ final class SliceDerivatives {
         BackwardGraph graph = d.graph();
         int rank = graph.rank(d.input(0));
         String extent = graph.extentAtRun(d.input(0), axis);
-        String kept = graph.extentAtRun(d.output(), axis);
+        // Not from the trace: what is left of a short axis may be less at another length.
+        String kept = graph.add("Shape", BackwardGraph.range(axis, axis + 1L), gradient);
         String at = graph.ints(axis);
         String zero = graph.ints(0);
         String start = graph.add("Slice", d.input(1).name(), graph.ints(position), graph.ints(position + 1L));

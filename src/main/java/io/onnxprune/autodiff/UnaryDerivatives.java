@@ -19,7 +19,7 @@ final class UnaryDerivatives {
     private UnaryDerivatives() {}
 
     static void register(Derivatives.Table table) {
-        table.add(UnaryDerivatives::negative, "Neg");
+        table.addElementwise(UnaryDerivatives::negative, "Neg");
         add(table, (d, g, x, y) -> d.graph().add("Div", scaled(d, g, 0.5), y), "Sqrt");
         add(table, (d, g, x, y) -> mul(d, d.graph().add("Neg", g), mul(d, y, y)), "Reciprocal");
         add(table, (d, g, x, y) -> mul(d, g, y), "Exp");
@@ -47,7 +47,7 @@ final class UnaryDerivatives {
     }
 
     private static void add(Derivatives.Table table, Local local, String operator) {
-        table.add(
+        table.addElementwise(
                 d -> {
                     // A gradient still to be broadcast will do: the other factor has the full shape.
                     Gradient g = d.incoming(0);

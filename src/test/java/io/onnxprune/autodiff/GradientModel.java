@@ -17,7 +17,9 @@ import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
+import java.nio.ByteBuffer;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -29,8 +31,9 @@ final class GradientModel implements AutoCloseable {
     private final DecoderInterface decoder;
     private final CausalLmLoss loss;
     private final Map<String, String> gradients = new LinkedHashMap<>();
+    private final Map<String, HostTensor> weights = new LinkedHashMap<>();
 
-    private GradientModel(Model model, OnnxRuntime runtime, boolean optimize, boolean backward) {
+    private GradientModel(Model model, OnnxRuntime runtime, boolean optimize, boolean backward, boolean movable) {
         Program program = Program.of(model);
         Graph graph = model.graph();
         GraphBuilder builder = new GraphBuilder("onnx_prune_gradient_", GraphBuilder.names(graph));
@@ -43,20 +46,61 @@ final class GradientModel implements AutoCloseable {
                     .findFirst()
                     .orElseThrow();
             List<Value> weights = program.initializers().values().stream()
-                    .filter(value -> value.constant().dtype().isFloat())
+                    .filter(value -> isWeight(value.constant()))
                     .toList();
             Backward.append(program.ops(), trace, Map.of(logits, loss.gradient()), weights, builder)
                     .forEach((value, name) -> gradients.put(value.name(), name));
         }
-        session = runtime.open(extended(model, builder, outputs()), optimize);
+        Model extended = extended(model, builder, outputs());
+        session = runtime.open(movable ? withWeightsAsInputs(extended) : extended, optimize);
     }
 
+    /** The loss and all gradients. */
     static GradientModel of(Model model) {
-        return new GradientModel(model, TestModels.runtime(), false, true);
+        return new GradientModel(model, TestModels.runtime(), false, true, false);
     }
 
+    /** The loss alone, for any values of the weights. */
+    static GradientModel ofMovableWeights(Model model) {
+        return new GradientModel(model, TestModels.runtime(), false, false, true);
+    }
+
+    /** The loss, with or without gradients, for measurements. */
     static GradientModel of(Model model, OnnxRuntime runtime, boolean optimize, boolean backward) {
-        return new GradientModel(model, runtime, optimize, backward);
+        return new GradientModel(model, runtime, optimize, backward, false);
+    }
+
+    /** Whether a constant is a weight: no scalar such as an exponent. */
+    static boolean isWeight(Tensor tensor) {
+        return tensor.dtype().isFloat() && tensor.elements() > 1 && tensor.bytes() != null;
+    }
+
+    private Model withWeightsAsInputs(Model model) {
+        Map<String, Tensor> constants = new LinkedHashMap<>(model.graph().initializers());
+        List<ValueInfo> inputs = new ArrayList<>(model.graph().givenInputs());
+        model.graph().initializers().forEach((name, tensor) -> {
+            if (isWeight(tensor)) {
+                constants.remove(name);
+                weights.put(
+                        name,
+                        new HostTensor(
+                                tensor.dtype(),
+                                tensor.shape(),
+                                ByteBuffer.wrap(tensor.bytes().toArray())));
+                List<ValueInfo.Extent> shape = Arrays.stream(tensor.shape())
+                        .mapToObj(ValueInfo.Extent::of)
+                        .toList();
+                inputs.add(new ValueInfo(name, tensor.dtype(), shape, new byte[0]));
+            }
+        });
+        return model.withGraph(model.graph()
+                .withInitializers(constants)
+                .withInterface(inputs, model.graph().outputs()));
+    }
+
+    /** The weights of a model that is opened with movable ones; replacing one moves it. */
+    Map<String, HostTensor> movableWeights() {
+        return weights;
     }
 
     private List<String> outputs() {
@@ -105,6 +149,7 @@ final class GradientModel implements AutoCloseable {
         for (DecoderInterface.Cache cache : decoder.caches()) {
             feeds.put(cache.input().name(), DecoderInterface.cache(cache, tokens.length, 0, 0));
         }
+        feeds.putAll(weights);
         return feeds;
     }
 
