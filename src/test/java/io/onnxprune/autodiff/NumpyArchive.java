@@ -15,18 +15,18 @@ import java.util.zip.ZipEntry;
 import java.util.zip.ZipFile;
 
 /** Reads float32 and float64 arrays from NumPy's .npz files. */
-final class NumpyArchive {
+public final class NumpyArchive {
     private static final Pattern HEADER =
             Pattern.compile("'descr': '<f(\\d)', 'fortran_order': False, 'shape': \\(([^)]*)\\)");
 
     /** An array in row-major order. */
     @SuppressWarnings("ArrayRecordComponent") // plain data of a test
-    record Array(long[] shape, double[] values) {}
+    public record Array(long[] shape, double[] values) {}
 
     private NumpyArchive() {}
 
     /** The arrays whose name starts with {@code prefix}, by the rest of their name. */
-    static Map<String, Array> read(Path file, String prefix) throws IOException {
+    public static Map<String, Array> read(Path file, String prefix) throws IOException {
         Map<String, Array> arrays = new LinkedHashMap<>();
         try (ZipFile zip = new ZipFile(file.toFile())) {
             Enumeration<? extends ZipEntry> entries = zip.entries();
