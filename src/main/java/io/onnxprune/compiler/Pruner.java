@@ -1,5 +1,6 @@
 package io.onnxprune.compiler;
 
+import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.compiler.PruneReport.PassTime;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
@@ -20,10 +21,12 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.plan.Allocation;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.Importance;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PlanFile;
 import io.onnxprune.plan.Scores;
+import io.onnxprune.plan.Taylor;
 import io.onnxprune.recipe.Pass;
 import io.onnxprune.recipe.PassKind;
 import io.onnxprune.recipe.PlanPasses;
@@ -77,12 +80,13 @@ public final class Pruner {
                 .structure();
         ParameterCount count = ParameterCount.of(structure);
         Optional<CalibrationData> data = data();
-        Plan plan = plan(structure);
+        Steps.Outcome outcome = plan(structure, data);
+        Plan plan = outcome.plan();
         job.planOut().ifPresent(path -> PlanFile.write(path, plan, structure));
         Optional<Emitter.Emission> emission = Optional.empty();
         Optional<Evaluation> after = Optional.empty();
         if (job.target().isPresent()) {
-            Map<Value, Tensor> updates = updates(structure, plan);
+            Map<Value, Tensor> updates = outcome.updates();
             Model pruned = plan.removesNothing(structure) ? model : rewrite(structure, plan, updates);
             Emitter.Emission written = timed(
                     "emit",
@@ -115,19 +119,36 @@ public final class Pruner {
                 job.seed());
     }
 
-    private Plan plan(Structure structure) {
+    private Steps.Outcome plan(Structure structure, Optional<CalibrationData> data) {
         String hash = timed("hash", () -> PlanFile.hash(job.input().model()));
         if (job.plan().isPresent()) {
-            return PlanFile.read(job.plan().get(), structure, hash);
+            Plan given = PlanFile.read(job.plan().get(), structure, hash);
+            return new Steps.Outcome(given, updates(structure, given));
         }
         if (job.budget().goal() == Budget.Goal.RATIO && job.budget().amount() == 0) {
-            return Plan.keepAll(hash);
+            return new Steps.Outcome(Plan.keepAll(hash), Map.of());
         }
+        int steps = job.recipe().pass(PassKind.ALLOCATE).integer("steps");
+        return Steps.run(structure, hash, job.budget(), steps, (state, budget) -> {
+            Scores scores = timed("score", () -> importance(state, data).score(structure, log));
+            Scores left = scores.after(state.plan(), structure);
+            Plan plan = timed("allocate", () -> Allocation.of(structure, left, budget, hash, log))
+                    .plan();
+            return new Steps.Outcome(plan, updates(structure, plan));
+        });
+    }
+
+    /** The importance that the recipe asks for, measured on the model that earlier steps left. */
+    private Importance importance(PrunedState state, Optional<CalibrationData> data) {
         Pass score = job.recipe().pass(PassKind.SCORE);
-        Scores scores =
-                timed("score", () -> PlanPasses.importance(score, job.threads()).score(structure, log));
-        return timed("allocate", () -> Allocation.of(structure, scores, job.budget(), hash, log))
-                .plan();
+        Taylor.Gradients gradients = data.map(given -> new SlicedGradients(gradients(state.model(), given), state))
+                .orElse(null);
+        return PlanPasses.importance(score, job.budget().prune(), job.threads(), gradients);
+    }
+
+    private Taylor.Gradients gradients(Model model, CalibrationData data) {
+        CalibrationOptions options = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, job.workDir());
+        return new ModelGradients(model, data.rows(), runtime, options, log);
     }
 
     private Map<Value, Tensor> updates(Structure structure, Plan plan) {

@@ -6,6 +6,7 @@ import java.util.List;
 import java.util.Set;
 import java.util.function.Consumer;
 import java.util.function.Function;
+import java.util.function.ToDoubleFunction;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 
@@ -41,6 +42,21 @@ public abstract sealed class Dim {
         return size(run, Keep.ALL);
     }
 
+    /** The extent when each atom has so many units, which need not be a whole number. */
+    public final double extent(ToDoubleFunction<Atom> count) {
+        Dim resolved = resolve();
+        if (resolved instanceof Atom atom) {
+            return count.applyAsDouble(atom);
+        }
+        if (resolved instanceof Product product) {
+            return product.factors.stream()
+                    .mapToDouble(factor -> factor.extent(count))
+                    .reduce(1, (a, b) -> a * b);
+        }
+        return ((Sum) resolved)
+                .parts.stream().mapToDouble(part -> part.extent(count)).sum();
+    }
+
     /** This dimension with bound atoms replaced and nesting flattened. */
     abstract Dim resolve();
 
@@ -59,6 +75,12 @@ public abstract sealed class Dim {
         }
         return sum(((Sum) resolved)
                 .parts.stream().map(part -> part.copy(replacement)).toList());
+    }
+
+    /** What lies one after the other along this axis: the parts of a sum; of anything else, itself. */
+    public final List<Dim> segments() {
+        Dim resolved = resolve();
+        return resolved instanceof Sum sum ? sum.parts : List.of(resolved);
     }
 
     /** The unbound atoms in this dimension, in order of first occurrence. */

@@ -10,24 +10,26 @@ import java.util.List;
  * @param goal what the target counts
  * @param amount the target: a share of the model's parameters to remove, in [0, 1), or the parameters or bytes to keep
  * @param scope how units of different dimensions compete
+ * @param rank what the units of different dimensions are compared by in {@link Scope#GLOBAL}
  * @param layout whether layers may differ
  * @param roundTo FFN and hidden widths are cut to multiples of this many channels
  * @param roundHeads head counts are cut to multiples of this
  * @param protect patterns ({@code *} and {@code ?}) of dimension names, {@code layers.3} and {@code blocks.3} to leave
- * @param skipFirst number of first layers to leave
- * @param skipLast number of last layers to leave
+ * @param skipFirst how many first layers to leave
+ * @param skipLast how many last layers to leave
  */
 public record Budget(
         PruneSet prune,
         Goal goal,
         double amount,
         Scope scope,
+        Rank rank,
         Layout layout,
         int roundTo,
         int roundHeads,
         List<String> protect,
-        int skipFirst,
-        int skipLast) {
+        LayerCount skipFirst,
+        LayerCount skipLast) {
     /** What the target counts. */
     public enum Goal {
         RATIO,
@@ -39,8 +41,16 @@ public record Budget(
     public enum Scope {
         /** Every dimension loses the same share, its least important units. */
         LOCAL,
-        /** One ranking of all units by score per parameter. */
+        /** One ranking of all units. */
         GLOBAL
+    }
+
+    /** What units of different dimensions are compared by in one ranking. */
+    public enum Rank {
+        /** What a unit is worth for each parameter that it costs. */
+        SCORE_PER_PARAMETER,
+        /** What a unit is worth, whatever it costs. */
+        SCORE
     }
 
     /** Whether layers may differ. */
@@ -62,35 +72,57 @@ public record Budget(
             throw new UsageException(
                     "sizes can only be rounded to multiples of 1 or more, not of " + Math.min(roundTo, roundHeads));
         }
-        if (skipFirst < 0 || skipLast < 0) {
-            throw new UsageException(
-                    "the number of layers to leave cannot be negative, as " + Math.min(skipFirst, skipLast) + " is");
-        }
     }
 
     /** Removes a share of the model's parameters, every layer by itself, without rounding or protection. */
     public static Budget ofRatio(PruneSet prune, double ratio) {
-        return new Budget(prune, Goal.RATIO, ratio, Scope.LOCAL, Layout.PER_LAYER, 1, 1, List.of(), 0, 0);
+        LayerCount none = LayerCount.of(0);
+        return new Budget(
+                prune,
+                Goal.RATIO,
+                ratio,
+                Scope.LOCAL,
+                Rank.SCORE_PER_PARAMETER,
+                Layout.PER_LAYER,
+                1,
+                1,
+                List.of(),
+                none,
+                none);
     }
 
     public Budget withTarget(Goal changed, double target) {
-        return new Budget(prune, changed, target, scope, layout, roundTo, roundHeads, protect, skipFirst, skipLast);
+        return new Budget(
+                prune, changed, target, scope, rank, layout, roundTo, roundHeads, protect, skipFirst, skipLast);
     }
 
     public Budget withScope(Scope changed) {
-        return new Budget(prune, goal, amount, changed, layout, roundTo, roundHeads, protect, skipFirst, skipLast);
+        return new Budget(
+                prune, goal, amount, changed, rank, layout, roundTo, roundHeads, protect, skipFirst, skipLast);
+    }
+
+    public Budget withRank(Rank changed) {
+        return new Budget(
+                prune, goal, amount, scope, changed, layout, roundTo, roundHeads, protect, skipFirst, skipLast);
     }
 
     public Budget withLayout(Layout changed) {
-        return new Budget(prune, goal, amount, scope, changed, roundTo, roundHeads, protect, skipFirst, skipLast);
+        return new Budget(
+                prune, goal, amount, scope, rank, changed, roundTo, roundHeads, protect, skipFirst, skipLast);
     }
 
     public Budget withRounding(int sizes, int heads) {
-        return new Budget(prune, goal, amount, scope, layout, sizes, heads, protect, skipFirst, skipLast);
+        return new Budget(
+                prune, goal, amount, scope, rank, layout, sizes, heads, protect, skipFirst, skipLast);
     }
 
     public Budget withProtection(List<String> patterns, int first, int last) {
-        return new Budget(prune, goal, amount, scope, layout, roundTo, roundHeads, patterns, first, last);
+        return withProtection(patterns, LayerCount.of(first), LayerCount.of(last));
+    }
+
+    public Budget withProtection(List<String> patterns, LayerCount first, LayerCount last) {
+        return new Budget(
+                prune, goal, amount, scope, rank, layout, roundTo, roundHeads, patterns, first, last);
     }
 
     private static String what(Goal goal) {
@@ -115,5 +147,18 @@ public record Budget(
     /** What should be left of a model of size {@code whole}. */
     double target(ParameterCount.Size whole) {
         return goal == Goal.RATIO ? measure(whole) * (1 - amount) : amount;
+    }
+
+    /**
+     * The budget of one of {@code steps} equal steps from a model of size {@code whole} to this one's target.
+     *
+     * @param step from 1 to {@code steps}
+     */
+    public Budget atStep(int step, int steps, ParameterCount.Size whole) {
+        if (step == steps || target(whole) >= measure(whole)) {
+            return this;
+        }
+        double done = (double) step / steps;
+        return withTarget(goal, goal == Goal.RATIO ? amount * done : measure(whole) * (1 - done) + amount * done);
     }
 }

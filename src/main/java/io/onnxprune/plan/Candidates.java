@@ -141,7 +141,8 @@ final class Candidates {
 
     private boolean isSkipped(int layer) {
         int layers = structure.stream().layers();
-        return layer >= 0 && (layer < budget.skipFirst() || layer >= layers - budget.skipLast());
+        return layer >= 0 && (layer < budget.skipFirst().in(layers)
+                        || layer >= layers - budget.skipLast().in(layers));
     }
 
     /** Whether blocks are protected themselves, or their layer, or a dimension that would go with them. */

@@ -1,21 +1,14 @@
 package io.onnxprune.plan;
 
 import io.onnxprune.diag.Log;
-import io.onnxprune.dims.Dim;
-import io.onnxprune.dims.Dimension;
-import io.onnxprune.dims.DimensionAnalysis.Member;
 import io.onnxprune.dims.Structure;
-import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Tensor;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.BitSet;
 import java.util.Comparator;
 import java.util.HashMap;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Set;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -33,16 +26,6 @@ public final class Magnitude implements Importance {
         L2
     }
 
-    /** How the sums of a group's members become one score. */
-    public enum Reduction {
-        SUM,
-        MEAN,
-        MAX
-    }
-
-    /** One axis of a float tensor that carries a dimension. */
-    private record Slices(Tensor tensor, int axis, Dim dim) {}
-
     private final Norm norm;
     private final Reduction reduction;
     private final int threads;
@@ -56,78 +39,26 @@ public final class Magnitude implements Importance {
 
     @Override
     public Scores score(Structure structure, Log log) {
-        ParameterCount count = ParameterCount.of(structure);
-        Map<Dimension, List<Slices>> members = new LinkedHashMap<>();
-        Map<Tensor, BitSet> axes = new HashMap<>();
-        for (Dimension dimension : structure.dimensions()) {
-            if (dimension.isPrunable()) {
-                members.put(dimension, floatMembers(dimension, axes, log));
-            }
-        }
-        List<Set<Tensor>> layers = weights(Depth.layers(structure), count, axes.keySet());
-        List<Set<Tensor>> blocks = weights(Depth.blocks(structure), count, axes.keySet());
-        Map<Tensor, AxisNorms> norms = measure(structure, axes, log);
-
-        Map<String, double[]> units = new HashMap<>();
-        members.forEach((dimension, slices) -> units.put(dimension.name(), reduce(dimension, slices, norms)));
-        double[] layerScores =
-                layers.stream().mapToDouble(set -> reduce(set, norms)).toArray();
-        double[] blockScores = new double[structure.stream().blocks().size()];
-        List<int[]> copies = Depth.blocks(structure);
-        for (int i = 0; i < copies.size(); i++) {
-            double score = reduce(blocks.get(i), norms);
-            Arrays.stream(copies.get(i)).forEach(index -> blockScores[index] = score);
-        }
-        return new Scores(units, layerScores, blockScores);
+        WeightMembers members = new WeightMembers(structure, dimension -> true, log);
+        return members.scores(measure(members, log), reduction);
     }
 
-    /** The float members, those that several places share once, their axes noted in {@code axes}. */
-    private static List<Slices> floatMembers(Dimension dimension, Map<Tensor, BitSet> axes, Log log) {
-        List<Slices> slices = new ArrayList<>();
-        for (Member member : dimension.members()) {
-            if (!member.tensor().dtype().isFloat() || member.dim().isDynamic()) {
-                continue;
-            }
-            BitSet known = axes.computeIfAbsent(member.tensor(), key -> new BitSet());
-            boolean repeated =
-                    slices.stream().anyMatch(other -> other.tensor == member.tensor() && other.axis == member.axis());
-            if (!repeated) {
-                slices.add(new Slices(member.tensor(), member.axis(), member.dim()));
-                known.set(member.axis());
-            }
-        }
-        if (slices.isEmpty()) {
-            log.warn(dimension.name() + " has only integer weights without scales along it, so all its units score 0");
-        }
-        return slices;
-    }
-
-    /** The weights of each layer or block. Constants that carry no prunable dimension (masks, scalars) are none. */
-    private static List<Set<Tensor>> weights(List<int[]> depth, ParameterCount count, Set<Tensor> members) {
-        List<Set<Tensor>> result = new ArrayList<>();
-        for (int[] indices : depth) {
-            Set<Tensor> weights = count.constantsOf(ParameterCount.bits(indices));
-            weights.retainAll(members);
-            result.add(weights);
-        }
-        return result;
-    }
-
-    private Map<Tensor, AxisNorms> measure(Structure structure, Map<Tensor, BitSet> axes, Log log) {
-        Map<Tensor, String> labels = labels(structure);
+    private Map<Tensor, AxisSums> measure(WeightMembers members, Log log) {
+        Map<Tensor, BitSet> axes = members.axes();
+        AxisSums.Terms terms = norm == Norm.L2 ? Magnitude::squares : Magnitude::absolutes;
         List<Tensor> largestFirst = new ArrayList<>(axes.keySet());
         largestFirst.sort(
                 Comparator.comparingLong((Tensor tensor) -> tensor.elements()).reversed());
         long total = largestFirst.stream().mapToLong(Tensor::elements).sum();
-        Map<Tensor, AxisNorms> norms = new HashMap<>();
+        Map<Tensor, AxisSums> norms = new HashMap<>();
         ExecutorService workers = Executors.newFixedThreadPool(Math.max(1, threads));
         try (Log.Progress progress = log.progress("measuring weights", total)) {
-            Map<Tensor, Future<AxisNorms>> running = new HashMap<>();
+            Map<Tensor, Future<AxisSums>> running = new HashMap<>();
             for (Tensor tensor : largestFirst) {
                 running.put(
                         tensor,
-                        workers.submit(() -> new AxisNorms(
-                                tensor, axes.get(tensor), norm == Norm.L2, labels.get(tensor), elements -> {
+                        workers.submit(() -> new AxisSums(
+                                tensor, axes.get(tensor), terms, members.label(tensor), elements -> {
                                     synchronized (progress) {
                                         progress.step(elements);
                                     }
@@ -142,7 +73,20 @@ public final class Magnitude implements Importance {
         return norms;
     }
 
-    private static AxisNorms result(Future<AxisNorms> future) {
+    private static void squares(long first, float[] weights, int from, int count, double[] terms) {
+        for (int i = 0; i < count; i++) {
+            double wide = weights[from + i];
+            terms[i] = wide * wide;
+        }
+    }
+
+    private static void absolutes(long first, float[] weights, int from, int count, double[] terms) {
+        for (int i = 0; i < count; i++) {
+            terms[i] = Math.abs((double) weights[from + i]);
+        }
+    }
+
+    private static AxisSums result(Future<AxisSums> future) {
         try {
             return future.get();
         } catch (InterruptedException e) {
@@ -154,53 +98,5 @@ public final class Magnitude implements Importance {
             }
             throw new IllegalStateException(e.getCause());
         }
-    }
-
-    /** How messages name a constant: the initializer and the first node that reads it. */
-    private static Map<Tensor, String> labels(Structure structure) {
-        Map<Tensor, String> labels = new HashMap<>();
-        for (Use use : structure.analysis().constantUses().keySet()) {
-            labels.putIfAbsent(
-                    use.op().input(use.input()).constant(),
-                    "initializer \"" + use.op().input(use.input()).name() + "\", read by node "
-                            + use.op().node().label() + ',');
-        }
-        return labels;
-    }
-
-    private double[] reduce(Dimension dimension, List<Slices> slices, Map<Tensor, AxisNorms> norms) {
-        double[] scores = new double[dimension.size()];
-        for (Slices member : slices) {
-            double[] sums = norms.get(member.tensor).along(member.axis);
-            int[] unitOf = Units.ofIndices(member.dim, dimension.atom(), sums.length);
-            double[] own = new double[scores.length];
-            for (int index = 0; index < sums.length; index++) {
-                if (unitOf[index] >= 0) {
-                    own[unitOf[index]] += sums[index];
-                }
-            }
-            for (int unit = 0; unit < scores.length; unit++) {
-                scores[unit] =
-                        reduction == Reduction.MAX ? Math.max(scores[unit], own[unit]) : scores[unit] + own[unit];
-            }
-        }
-        if (reduction == Reduction.MEAN && !slices.isEmpty()) {
-            for (int unit = 0; unit < scores.length; unit++) {
-                scores[unit] /= slices.size();
-            }
-        }
-        return scores;
-    }
-
-    private double reduce(Set<Tensor> weights, Map<Tensor, AxisNorms> norms) {
-        double[] totals = weights.stream()
-                .mapToDouble(tensor -> norms.get(tensor).total())
-                .sorted()
-                .toArray();
-        return switch (reduction) {
-            case SUM -> Arrays.stream(totals).sum();
-            case MEAN -> Arrays.stream(totals).average().orElse(0);
-            case MAX -> Arrays.stream(totals).max().orElse(0);
-        };
     }
 }

@@ -20,6 +20,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.ToDoubleFunction;
 
 /**
  * Parameters and stored bytes of a model as a function of what stays. Parameters are the elements of floating-point
@@ -316,6 +317,32 @@ public final class ParameterCount {
                 keep(dimensions.get(i), current[i]);
             }
             return before.minus(after);
+        }
+
+        /**
+         * What of the model would be left, in parameters or bytes, if the given atoms had so many units, which need not
+         * be whole numbers.
+         */
+        double leftWith(Map<Dim.Atom, Double> units, boolean inBytes) {
+            ToDoubleFunction<Dim.Atom> count = atom -> units.getOrDefault(
+                    atom, (double) (counts.containsKey(atom) ? counts.get(atom) : atom.size(0)));
+            double left = 0;
+            for (int index = 0; index < sizes.length; index++) {
+                Constant constant = constants.get(index);
+                if (dead[index]) {
+                    continue;
+                }
+                if (constant.axes.stream().noneMatch(axis -> axis.atoms().stream().anyMatch(units::containsKey))) {
+                    left += inBytes ? sizes[index].bytes : sizes[index].parameters;
+                    continue;
+                }
+                double elements = constant.fixed;
+                for (Dim axis : constant.axes) {
+                    elements *= axis.extent(count);
+                }
+                left += elements * (inBytes ? constant.tensor.dtype().bits() / 8.0 : constant.packed);
+            }
+            return left;
         }
 
         /** Takes exactly the residual blocks of {@code removed} out. */

@@ -1,6 +1,10 @@
 package io.onnxprune.plan;
 
+import io.onnxprune.dims.ResidualStream.Block;
+import io.onnxprune.dims.Structure;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 
 /**
@@ -14,5 +18,31 @@ import java.util.Map;
 public record Scores(Map<String, double[]> units, double[] layers, double[] blocks) {
     public Scores {
         units = new LinkedHashMap<>(units);
+    }
+
+    /** These with what {@code plan} removes already worth least of all, so that it goes first. */
+    public Scores after(Plan plan, Structure structure) {
+        Map<String, double[]> left = new LinkedHashMap<>();
+        units.forEach((name, scores) -> left.put(name, withGone(scores, plan.keep().get(name))));
+        double[] leftBlocks = blocks.clone();
+        List<Block> all = structure.stream().blocks();
+        for (int index = 0; index < leftBlocks.length; index++) {
+            if (plan.removesBlock(index, all.get(index).layer())) {
+                leftBlocks[index] = Double.NEGATIVE_INFINITY;
+            }
+        }
+        return new Scores(left, withGone(layers, plan.layers()), leftBlocks);
+    }
+
+    private static double[] withGone(double[] scores, int[] kept) {
+        if (kept == null) {
+            return scores;
+        }
+        double[] left = new double[scores.length];
+        Arrays.fill(left, Double.NEGATIVE_INFINITY);
+        for (int index : kept) {
+            left[index] = scores[index];
+        }
+        return left;
     }
 }

@@ -55,6 +55,11 @@ final class Track {
         return counts[position];
     }
 
+    /** The smallest count that it may have. */
+    int least() {
+        return counts[counts.length - 1];
+    }
+
     int position() {
         return position;
     }

@@ -1,8 +1,10 @@
 package io.onnxprune.plan;
 
+import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Role;
 import java.util.ArrayList;
 import java.util.Comparator;
+import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -36,7 +38,7 @@ final class UnitFill {
             return;
         }
         if (budget.scope() == Budget.Scope.GLOBAL) {
-            fill(tracks, this::scorePerParameter);
+            fill(tracks, this::worth);
         } else {
             shareEqually();
             fill(tracks, UnitFill::shareAfter);
@@ -58,6 +60,11 @@ final class UnitFill {
                 .mapToDouble(track -> track.canShrink() ? loss(track) : Double.MAX_VALUE)
                 .min()
                 .orElse(0);
+    }
+
+    /** What the next step of a track would lose, as units of different dimensions are compared. */
+    private double worth(Track track) {
+        return budget.rank() == Budget.Rank.SCORE ? track.stepScore(track.position()) : scorePerParameter(track);
     }
 
     private double scorePerParameter(Track track) {
@@ -96,12 +103,13 @@ final class UnitFill {
     }
 
     /**
-     * Gives every dimension the same share: the coarse kinds (heads) are rounded to it, the finest one (channels) makes
-     * up the difference, its dimensions equal to within one step.
+     * Gives every dimension the same share: the coarse kinds (heads) are rounded to the share that would meet the
+     * target if parts of a unit could go, the finest one (channels) makes up the difference, its dimensions equal to
+     * within one step.
      */
     private void shareEqually() {
         double half = smallestUnit() / 2;
-        double share = largestShare(tracks, half);
+        double share = exactShare();
         List<List<Track>> kinds = coarseToFine();
         List<Track> finest = kinds.get(kinds.size() - 1);
         setShare(tracks, share);
@@ -129,6 +137,30 @@ final class UnitFill {
 
     private double scorePerParameterIfAny(Track track) {
         return track.canShrink() ? scorePerParameter(track) : Double.MAX_VALUE;
+    }
+
+    /** The share of units that all tracks together would lose if parts of a unit could go. */
+    private double exactShare() {
+        double low = 0;
+        double high = 1;
+        for (int i = 0; i < BISECTIONS; i++) {
+            double middle = (low + high) / 2;
+            if (leftWithout(middle) >= target) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        return low;
+    }
+
+    private double leftWithout(double share) {
+        Map<Dim.Atom, Double> units = new HashMap<>();
+        for (Track track : tracks) {
+            double left = Math.max(track.least(), track.size() * (1 - share));
+            track.dimensions().forEach(dimension -> units.put(dimension.atom(), left));
+        }
+        return running.leftWith(units, budget.goal() == Budget.Goal.BYTES);
     }
 
     /** The largest share that {@code some} can lose without missing the target by more than {@code tolerance}. */
@@ -223,7 +255,7 @@ final class UnitFill {
         double error = Math.abs(needed());
         track.moveTo(track.position() - 1, running);
         boolean nearer = Math.abs(needed()) < error;
-        double worth = budget.scope() == Budget.Scope.GLOBAL ? scorePerParameter(track) : shareAfter(track);
+        double worth = budget.scope() == Budget.Scope.GLOBAL ? worth(track) : shareAfter(track);
         track.moveTo(track.position() + 1, running);
         return nearer ? worth : Double.NEGATIVE_INFINITY;
     }

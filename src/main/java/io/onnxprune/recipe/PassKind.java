@@ -11,19 +11,46 @@ import java.util.Locale;
  */
 @SuppressWarnings("ImmutableEnumChecker") // the list of options is an immutable one
 public enum PassKind {
+    /** Data to measure on. */
+    CALIBRATE(
+            "Says how much data importance is measured on; options of the command line say which.",
+            null,
+            PassOption.integer("samples", 1, "32", "Number of rows."),
+            PassOption.integer("seq-len", 2, "128", "Tokens in each row.")),
     /** Importance of every unit. */
     SCORE(
             "Measures the importance of every unit, layer and block.",
             null,
-            PassOption.choice("metric", "magnitude", "What importance is.", "magnitude", "random"),
+            PassOption.choice(
+                    "metric",
+                    "magnitude",
+                    "What importance is: the size of weights, chance, what the loss changes by (on calibration data), or"
+                            + " position (what comes first is worth most).",
+                    "magnitude",
+                    "random",
+                    "taylor",
+                    "position"),
             PassOption.choice("norm", "l2", "For magnitude: sums of absolute values or of squares.", "l1", "l2"),
+            PassOption.choice(
+                    "importance",
+                    "element1",
+                    "For taylor, w a weight, g its gradient and h the mean of its squares over rows: abs(Σ w·g),"
+                            + " Σ abs(w·g), Σ w²·h, or Σ abs(w·g - w²·h/2).",
+                    "vector",
+                    "element1",
+                    "element2",
+                    "mix"),
             PassOption.choice(
                     "reduction",
                     "sum",
-                    "For magnitude: how the sums of the tensors in a coupled group become one score.",
+                    "For magnitude and taylor: how the scores of the tensors in a coupled group become one, channel by"
+                            + " channel; first and last in order of execution.",
                     "sum",
                     "mean",
-                    "max"),
+                    "max",
+                    "prod",
+                    "first",
+                    "last"),
             PassOption.integer("seed", 0, "0", "For random: the seed.")),
     /** From scores to a plan. */
     ALLOCATE(
@@ -34,9 +61,15 @@ public enum PassKind {
             PassOption.choice(
                     "scope",
                     "local",
-                    "local: every dimension loses the same share; global: one ranking by score per parameter.",
+                    "local: every dimension loses the same share; global: one ranking of all units.",
                     "local",
                     "global"),
+            PassOption.choice(
+                    "rank",
+                    "score-per-parameter",
+                    "For scope global: what units of different dimensions are compared by.",
+                    "score-per-parameter",
+                    "score"),
             PassOption.choice(
                     "layout",
                     "per-layer",
@@ -46,8 +79,13 @@ public enum PassKind {
             PassOption.integer("round-to", 1, "1", "FFN and hidden widths are cut to multiples of this."),
             PassOption.integer("round-heads", 1, "1", "Head counts are cut to multiples of this."),
             PassOption.words("protect", "", "Patterns of dimension names to leave whole: ffn.0, heads.*.", List.of()),
-            PassOption.integer("skip-first", 0, "0", "Number of first layers to leave whole."),
-            PassOption.integer("skip-last", 0, "0", "Number of last layers to leave whole.")),
+            PassOption.layers("skip-first", "0", "How many first layers to leave whole: 2, or 12.5%, rounded half up."),
+            PassOption.layers("skip-last", "0", "How many last layers to leave whole."),
+            PassOption.integer(
+                    "steps",
+                    1,
+                    "1",
+                    "Number of equal steps to the target; importance is measured anew on what each leaves.")),
     /** From a plan to a smaller model. */
     REWRITE(
             "Removes what the plan leaves out.",

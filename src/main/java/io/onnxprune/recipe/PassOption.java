@@ -2,6 +2,7 @@ package io.onnxprune.recipe;
 
 import io.onnxprune.diag.Nearest;
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.plan.LayerCount;
 import java.util.Arrays;
 import java.util.List;
 
@@ -22,6 +23,7 @@ public record PassOption(String key, Kind kind, List<String> allowed, double min
         WORDS("list of words"),
         INTEGER("whole number"),
         NUMBER("number"),
+        LAYERS("number or percentage of layers"),
         FLAG("true or false");
 
         private final String title;
@@ -46,6 +48,10 @@ public record PassOption(String key, Kind kind, List<String> allowed, double min
 
     static PassOption integer(String key, int minimum, String fallback, String summary) {
         return new PassOption(key, Kind.INTEGER, List.of(), minimum, fallback, summary);
+    }
+
+    static PassOption layers(String key, String fallback, String summary) {
+        return new PassOption(key, Kind.LAYERS, List.of(), 0, fallback, summary);
     }
 
     static PassOption number(String key, double minimum, String fallback, String summary) {
@@ -94,6 +100,13 @@ public record PassOption(String key, Kind kind, List<String> allowed, double min
                 double value = parse(text, false).doubleValue();
                 if (!(value >= minimum) || Double.isInfinite(value)) {
                     throw problem(text, "a number of at least " + minimum, "");
+                }
+            }
+            case LAYERS -> {
+                try {
+                    LayerCount.parse(text);
+                } catch (UsageException e) {
+                    throw problem(text, "a whole number of at least 0 or a percentage of layers", "");
                 }
             }
             case FLAG -> {

@@ -32,6 +32,23 @@ public final class Slicer {
     private final Map<Value, Tensor> updates;
     private final Map<String, String> gathers = new HashMap<>();
     private final Map<String, Tensor> replaced = new HashMap<>();
+    private final Map<String, Slice> slices = new LinkedHashMap<>();
+
+    /**
+     * Where a constant of the smaller model comes from.
+     *
+     * @param source name of the constant in the model that was sliced
+     * @param kept indices that it keeps of each axis, ascending; null for all of them
+     */
+    @SuppressWarnings("ArrayRecordComponent") // never compared
+    public record Slice(String source, int[][] kept) {}
+
+    /**
+     * A smaller model.
+     *
+     * @param slices by name, the constants that are not what the original has under their names
+     */
+    public record Sliced(Model model, Map<String, Slice> slices) {}
 
     private Slicer(DimensionAnalysis analysis, Dim.Keep keep, Map<Value, Tensor> updates) {
         this.analysis = analysis;
@@ -47,11 +64,19 @@ public final class Slicer {
      * @throws io.onnxprune.diag.UserException if a size is computed in a way that cannot be patched
      */
     public static Model slice(Structure structure, Dim.Keep keep, Map<Value, Tensor> updates) {
+        return trace(structure, keep, updates).model();
+    }
+
+    /** As {@link #slice}, also telling where each constant comes from. */
+    public static Sliced trace(Structure structure, Dim.Keep keep, Map<Value, Tensor> updates) {
         DimensionAnalysis analysis = structure.analysis();
         boolean changes = structure.dimensions().stream().anyMatch(dimension -> keep.kept(dimension.atom()) != null);
-        return changes
-                ? new Slicer(analysis, keep, updates).run()
-                : analysis.program().model();
+        if (!changes) {
+            return new Sliced(analysis.program().model(), Map.of());
+        }
+        Slicer slicer = new Slicer(analysis, keep, updates);
+        Model model = slicer.run();
+        return new Sliced(model, slicer.slices);
     }
 
     private Model run() {
@@ -76,11 +101,11 @@ public final class Slicer {
 
     private void sliceConstant(Value value, List<Use> uses) {
         Map<String, List<Use>> bySlice = new LinkedHashMap<>();
-        Map<String, int[][]> slices = new HashMap<>();
+        Map<String, int[][]> kept = new HashMap<>();
         for (Use use : uses) {
-            int[][] kept = kept(analysis.constantUses().get(use), value.constant());
-            String key = Arrays.deepToString(kept);
-            slices.put(key, kept);
+            int[][] indices = kept(analysis.constantUses().get(use), value.constant());
+            String key = Arrays.deepToString(indices);
+            kept.put(key, indices);
             bySlice.computeIfAbsent(key, unused -> new ArrayList<>()).add(use);
         }
         String whole = Arrays.deepToString(new int[value.constant().rank()][]);
@@ -92,12 +117,15 @@ public final class Slicer {
                 continue;
             }
             Tensor full = updates.getOrDefault(value, value.constant());
-            Tensor sliced = Slicing.slice(full, slices.get(entry.getKey()));
+            int[][] indices = kept.get(entry.getKey());
+            Tensor sliced = Slicing.slice(full, indices);
             if (!nameTaken && replaceInPlace(value, sliced)) {
                 nameTaken = true;
+                slices.put(value.name(), new Slice(value.name(), indices));
                 continue;
             }
             String name = editor.addInitializer(value.name() + "_pruned", sliced);
+            slices.put(name, new Slice(value.name(), indices));
             entry.getValue().forEach(use -> editor.setInput(use.op().node(), use.input(), name));
         }
     }

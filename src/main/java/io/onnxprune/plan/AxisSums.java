@@ -3,14 +3,31 @@ package io.onnxprune.plan;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Floats;
 import io.onnxprune.ir.Tensor;
+import java.util.Arrays;
 import java.util.BitSet;
 import java.util.function.LongConsumer;
 
-/** Sums of |w| or w² over every slice across some axes of one tensor, from a single pass over its elements. */
-final class AxisNorms {
+/**
+ * Sums of one term per element (|w|, w², |w·g|, ...) over every slice across some axes of one tensor, from a single pass
+ * over its elements.
+ */
+final class AxisSums {
+    /** Terms computed at a time: few enough to stay in the cache until they are summed. */
+    private static final int CHUNK = 1 << 12;
+
+    /** What every element contributes. */
+    interface Terms {
+        /**
+         * Computes the terms of {@code count} consecutive elements.
+         *
+         * @param first position of the first of them in the tensor
+         * @param weights the elements, from {@code from} on
+         * @param terms gets the terms, from 0 on
+         */
+        void fill(long first, float[] weights, int from, int count, double[] terms);
+    }
+
     private final Tensor tensor;
-    private final boolean squared;
-    private final String label;
     private final int width;
     private final long[] strides;
     private final double[][] sums;
@@ -22,12 +39,10 @@ final class AxisNorms {
      * @param axes the axes whose slices are summed
      * @param label how an error message names the tensor
      * @param progress told of elements read
-     * @throws UserException if an element is NaN or infinite
+     * @throws UserException if an element, or its term, is NaN or infinite
      */
-    AxisNorms(Tensor tensor, BitSet axes, boolean squared, String label, LongConsumer progress) {
+    AxisSums(Tensor tensor, BitSet axes, Terms terms, String label, LongConsumer progress) {
         this.tensor = tensor;
-        this.squared = squared;
-        this.label = label;
         int rank = tensor.rank();
         this.width = rank == 0 ? 1 : Math.toIntExact(tensor.dim(rank - 1));
         this.strides = new long[rank];
@@ -38,8 +53,17 @@ final class AxisNorms {
         }
         this.sums = new double[rank][];
         axes.stream().forEach(axis -> sums[axis] = new double[Math.toIntExact(tensor.dim(axis))]);
+        double[] chunk = new double[CHUNK];
         Floats.forEachBlock(tensor, (first, values, count) -> {
-            accumulate(first, values, count);
+            for (int at = 0; at < count; at += CHUNK) {
+                int length = Math.min(CHUNK, count - at);
+                terms.fill(first + at, values, at, length, chunk);
+                double added = accumulate(first + at, chunk, length);
+                total += added;
+                if (!Double.isFinite(added)) {
+                    refuse(label, first + at, Arrays.copyOfRange(values, at, at + length), chunk);
+                }
+            }
             progress.accept(count);
         });
     }
@@ -54,17 +78,22 @@ final class AxisNorms {
         return total;
     }
 
-    /** Adds a block, cut at the ends of rows: within a row only the last axis' index moves. */
-    private void accumulate(long first, float[] values, int count) {
-        double before = total;
+    /** Adds terms and returns their sum. They are cut at the ends of rows: within a row only the last index moves. */
+    private double accumulate(long first, double[] chunk, int count) {
+        double all = 0;
         int at = 0;
         while (at < count) {
             long row = (first + at) / width;
             int column = (int) ((first + at) % width);
             int length = Math.min(width - column, count - at);
             double[] columns = sums.length == 0 ? null : sums[sums.length - 1];
-            double sum = columns == null ? rowSum(values, at, length) : rowSum(values, at, length, columns, column);
-            total += sum;
+            if (columns != null) {
+                for (int i = 0; i < length; i++) {
+                    columns[column + i] += chunk[at + i];
+                }
+            }
+            double sum = sum(chunk, at, length);
+            all += sum;
             for (int axis = 0; axis < sums.length - 1; axis++) {
                 if (sums[axis] != null) {
                     long index = row * width / strides[axis] % tensor.dim(axis);
@@ -73,47 +102,39 @@ final class AxisNorms {
             }
             at += length;
         }
-        if (!Double.isFinite(total - before)) {
-            refuse(first, values, count);
-        }
-    }
-
-    private double power(float value) {
-        double wide = value;
-        return squared ? wide * wide : Math.abs(wide);
+        return all;
     }
 
     /** Four sums at a time: one would wait for its last addition at every element. */
-    private double rowSum(float[] values, int from, int length) {
+    private static double sum(double[] terms, int from, int length) {
         double a = 0;
         double b = 0;
         double c = 0;
         double d = 0;
         int i = from;
         for (int end = from + length - 3; i < end; i += 4) {
-            a += power(values[i]);
-            b += power(values[i + 1]);
-            c += power(values[i + 2]);
-            d += power(values[i + 3]);
+            a += terms[i];
+            b += terms[i + 1];
+            c += terms[i + 2];
+            d += terms[i + 3];
         }
         for (int end = from + length; i < end; i++) {
-            a += power(values[i]);
+            a += terms[i];
         }
         return a + b + (c + d);
     }
 
-    private double rowSum(float[] values, int from, int length, double[] columns, int column) {
-        for (int i = 0; i < length; i++) {
-            columns[column + i] += power(values[from + i]);
-        }
-        return rowSum(values, from, length);
-    }
-
-    private void refuse(long first, float[] values, int count) {
-        for (int i = 0; i < count; i++) {
+    private static void refuse(String label, long first, float[] values, double[] terms) {
+        for (int i = 0; i < values.length; i++) {
             if (!Float.isFinite(values[i])) {
                 throw new UserException(
                         label + " holds " + values[i] + " at element " + (first + i) + "; repair the weights first");
+            }
+        }
+        for (int i = 0; i < values.length; i++) {
+            if (!Double.isFinite(terms[i])) {
+                throw new UserException(label + " has a gradient that is no finite number at element " + (first + i)
+                        + ", so its importance is unknown; calibrate on other data");
             }
         }
     }

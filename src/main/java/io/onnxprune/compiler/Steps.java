@@ -1,0 +1,41 @@
+package io.onnxprune.compiler;
+
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.ParameterCount;
+import io.onnxprune.plan.Plan;
+import java.util.Map;
+
+/**
+ * Reaches a target in equal steps: each looks at the model that the steps before it left. Plans and weights stay in
+ * terms of the original model, to which only the last plan is applied for good.
+ */
+final class Steps {
+    /** What a method does in one step. */
+    interface Method {
+        /** Goes on from {@code state} until {@code budget}, which counts from the original model, is met. */
+        Outcome step(PrunedState state, Budget budget);
+    }
+
+    /**
+     * A plan for the original model, with full-size replacements for its weights.
+     *
+     * @param updates contents of constants of the original, where they change
+     */
+    record Outcome(Plan plan, Map<Value, Tensor> updates) {}
+
+    private Steps() {}
+
+    /** Takes {@code steps} steps from the whole model of {@code structure} to {@code budget}. */
+    static Outcome run(Structure structure, String hash, Budget budget, int steps, Method method) {
+        ParameterCount.Size whole = ParameterCount.of(structure).whole();
+        Outcome reached = new Outcome(Plan.keepAll(hash), Map.of());
+        for (int step = 1; step <= steps; step++) {
+            PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
+            reached = method.step(state, budget.atStep(step, steps, whole));
+        }
+        return reached;
+    }
+}

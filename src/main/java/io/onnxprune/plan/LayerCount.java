@@ -1,0 +1,53 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.diag.UsageException;
+import java.math.BigDecimal;
+
+/**
+ * A number of layers, given as such or as a share of a model's layers, so that a recipe can scale with depth.
+ *
+ * @param amount whole number of layers, or a share in [0, 1]
+ * @param isShare which of them
+ */
+public record LayerCount(double amount, boolean isShare) {
+    private static final String PERCENT = "%";
+
+    public LayerCount {
+        if (!(amount >= 0) || (isShare ? amount > 1 : amount != Math.rint(amount))) {
+            throw new UsageException(
+                    "a number of layers is a whole number of at least 0 or a share up to 100%, not " + amount);
+        }
+    }
+
+    public static LayerCount of(int layers) {
+        return new LayerCount(layers, false);
+    }
+
+    /** {@code share} in [0, 1]. */
+    public static LayerCount ofShare(double share) {
+        return new LayerCount(share, true);
+    }
+
+    /**
+     * Reads {@code 3} or {@code 12.5%}.
+     *
+     * @throws UsageException if it is neither
+     */
+    public static LayerCount parse(String text) {
+        String word = text.strip();
+        try {
+            if (word.endsWith(PERCENT)) {
+                String number = word.substring(0, word.length() - PERCENT.length());
+                return ofShare(new BigDecimal(number.strip()).movePointLeft(2).doubleValue());
+            }
+            return of(Integer.parseInt(word));
+        } catch (NumberFormatException e) {
+            throw new UsageException("\"" + text + "\" is no number of layers, such as 2 or 12.5%");
+        }
+    }
+
+    /** How many that is in a model with {@code layers} layers; a share is rounded half up. */
+    public int in(int layers) {
+        return isShare ? (int) Math.floor(amount * layers + 0.5) : (int) amount;
+    }
+}

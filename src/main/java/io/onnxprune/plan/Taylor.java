@@ -1,0 +1,155 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.calibrate.GradientSink;
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Tensor;
+import java.nio.FloatBuffer;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Set;
+
+/**
+ * Taylor scores: what the loss would change by if a unit's weights became zero, to first or second order (LLM-Pruner,
+ * arXiv 2305.11627). With w a weight, g = Σ gₙ / N the gradient of the mean loss over N rows and h = Σ gₙ² / N the
+ * diagonal of the empirical Fisher matrix, a member's score for one index along its axis is
+ *
+ * <ul>
+ *   <li>{@link Kind#VECTOR}: |Σ w·g|,
+ *   <li>{@link Kind#ELEMENT1}: Σ |w·g|,
+ *   <li>{@link Kind#ELEMENT2}: Σ w²·h,
+ *   <li>{@link Kind#MIX}: Σ |w·g − ½·w²·h|,
+ * </ul>
+ *
+ * <p>summed over the slice at that index. Members are reduced by channel ({@link WeightMembers}). A weight that several
+ * places share has one gradient, the sum over them, and counts once; of quantised weights the float scales count.
+ *
+ * <p>Gradients come one initializer at a time and are reduced at once, so no more than one is in memory.
+ */
+public final class Taylor implements Importance {
+    /** Which terms of the expansion, and where the absolute value is taken. */
+    public enum Kind {
+        VECTOR,
+        ELEMENT1,
+        ELEMENT2,
+        MIX;
+
+        /** Whether squares of the rows' gradients are needed. */
+        public boolean needsSquares() {
+            return this == ELEMENT2 || this == MIX;
+        }
+    }
+
+    /** Where gradients come from. */
+    public interface Gradients {
+        /** The number N of rows that they are summed over. */
+        int rows();
+
+        /**
+         * Hands over the gradients of {@code initializers}; of those that the loss does not depend on, none.
+         *
+         * @param squares whether sums of squares are needed too
+         */
+        void run(Set<String> initializers, boolean squares, GradientSink sink);
+
+        /** The weights at which the gradient of an initializer was taken; {@code original} is what the model holds. */
+        default Tensor weights(String initializer, Tensor original) {
+            return original;
+        }
+    }
+
+    private final Kind kind;
+    private final Reduction reduction;
+    private final PruneSet prune;
+    private final Gradients gradients;
+
+    /** Scores what {@code prune} names; with layers or blocks, every weight counts. */
+    public Taylor(Kind kind, Reduction reduction, PruneSet prune, Gradients gradients) {
+        this.kind = kind;
+        this.reduction = reduction;
+        this.prune = prune;
+        this.gradients = gradients;
+    }
+
+    @Override
+    public Scores score(Structure structure, Log log) {
+        WeightMembers members = new WeightMembers(structure, this::isWanted, log);
+        Map<String, Tensor> tensors = new LinkedHashMap<>();
+        members.axes().keySet().forEach(tensor -> tensors.putIfAbsent(members.name(tensor), tensor));
+        // A name inside a branch may repeat one outside, which is the one that a name alone stands for.
+        structure.analysis().program().model().graph().initializers().forEach((name, tensor) -> tensors.computeIfPresent(
+                name, (key, other) -> members.axes().containsKey(tensor) ? tensor : other));
+        Map<Tensor, AxisSums> sums = new HashMap<>();
+        gradients.run(tensors.keySet(), kind.needsSquares(), (name, sum, squares) -> {
+            Tensor tensor = tensors.get(name);
+            if (tensor != null) {
+                check(name, tensor, sum, squares);
+                AxisSums measured = new AxisSums(
+                        gradients.weights(name, tensor),
+                        members.axes().get(tensor),
+                        terms(sum, squares),
+                        members.label(tensor),
+                        elements -> {});
+                if (sums.put(tensor, measured) != null) {
+                    throw new IllegalStateException("the gradient of " + name + " came twice");
+                }
+            }
+        });
+        for (String name : members.without(sums.keySet())) {
+            log.warn("the loss does not depend on the weights of " + name + ", so all its units score 0");
+        }
+        return members.scores(sums, reduction);
+    }
+
+    private boolean isWanted(Dimension dimension) {
+        return prune.layers() || prune.blocks() || prune.roles().contains(dimension.role());
+    }
+
+    private void check(String name, Tensor tensor, FloatBuffer sum, FloatBuffer squares) {
+        boolean fits = sum.remaining() == tensor.elements();
+        boolean squaresFit = !kind.needsSquares() || squares != null && squares.remaining() == tensor.elements();
+        if (!fits || !squaresFit) {
+            throw new IllegalStateException("the gradient of " + name + " has " + sum.remaining() + " elements"
+                    + (squares == null ? "" : " and " + squares.remaining() + " squares") + ", but the tensor is "
+                    + tensor);
+        }
+    }
+
+    private AxisSums.Terms terms(FloatBuffer sum, FloatBuffer squares) {
+        double scale = 1.0 / gradients.rows();
+        int sumAt = sum.position();
+        int squaresAt = squares == null ? 0 : squares.position();
+        return switch (kind) {
+            case VECTOR -> (first, weights, from, count, terms) -> {
+                int at = sumAt + (int) first;
+                for (int i = 0; i < count; i++) {
+                    terms[i] = scale * weights[from + i] * sum.get(at + i);
+                }
+            };
+            case ELEMENT1 -> (first, weights, from, count, terms) -> {
+                int at = sumAt + (int) first;
+                for (int i = 0; i < count; i++) {
+                    terms[i] = Math.abs(scale * weights[from + i] * sum.get(at + i));
+                }
+            };
+            case ELEMENT2 -> (first, weights, from, count, terms) -> {
+                int at = squaresAt + (int) first;
+                for (int i = 0; i < count; i++) {
+                    double weight = weights[from + i];
+                    terms[i] = weight * weight * scale * squares.get(at + i);
+                }
+            };
+            case MIX -> (first, weights, from, count, terms) -> {
+                int at = sumAt + (int) first;
+                int squareAt = squaresAt + (int) first;
+                for (int i = 0; i < count; i++) {
+                    double weight = weights[from + i];
+                    double change = weight * sum.get(at + i) - 0.5 * weight * weight * squares.get(squareAt + i);
+                    terms[i] = Math.abs(scale * change);
+                }
+            };
+        };
+    }
+}

@@ -1,0 +1,203 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.DimensionAnalysis.Member;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Program.Use;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.BitSet;
+import java.util.Comparator;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.function.Function;
+import java.util.function.Predicate;
+
+/**
+ * The float tensors that carry prunable dimensions, and how sums over their slices become scores.
+ *
+ * <p>A member gives every unit one number for each of its indices: 64 rows of a head of size 64, 256 where four query
+ * heads share the KV group, one for an FFN channel. Members are lined up by the index within the unit; where one is
+ * longer it is folded onto the length of the shortest: (groups, repeats, size) summed over the repeats. Then the members
+ * are reduced channel by channel, and the channels of a unit are added up. A concatenation (gate ⊕ up in one matrix) is
+ * as many members as it has parts.
+ */
+final class WeightMembers {
+    /** One axis of a float tensor that carries a dimension. */
+    private record Slices(Tensor tensor, int axis, Dim dim) {}
+
+    private final Structure structure;
+    private final Map<Dimension, List<Slices>> members = new LinkedHashMap<>();
+    private final Map<Tensor, BitSet> axes = new LinkedHashMap<>();
+    private final Map<Tensor, String> labels = new HashMap<>();
+    private final Map<Tensor, String> names = new LinkedHashMap<>();
+
+    /** The members of the prunable dimensions that are {@code wanted}. */
+    WeightMembers(Structure structure, Predicate<Dimension> wanted, Log log) {
+        this.structure = structure;
+        nameConstants();
+        for (Dimension dimension : structure.dimensions()) {
+            if (dimension.isPrunable() && wanted.test(dimension)) {
+                members.put(dimension, floatMembers(dimension, log));
+            }
+        }
+    }
+
+    /** The tensors to measure, with the axes along which sums are wanted. */
+    Map<Tensor, BitSet> axes() {
+        return axes;
+    }
+
+    /** How messages name a tensor: the initializer and the first node that reads it. */
+    String label(Tensor tensor) {
+        return labels.get(tensor);
+    }
+
+    /** The name of the initializer. */
+    String name(Tensor tensor) {
+        return names.get(tensor);
+    }
+
+    private void nameConstants() {
+        for (Use use : structure.analysis().constantUses().keySet()) {
+            Value value = use.op().input(use.input());
+            names.putIfAbsent(value.constant(), value.name());
+            labels.putIfAbsent(
+                    value.constant(),
+                    "initializer \"" + value.name() + "\", read by node "
+                            + use.op().node().label() + ',');
+        }
+    }
+
+    /** The float members in order of execution, those that several places share once. */
+    private List<Slices> floatMembers(Dimension dimension, Log log) {
+        List<Member> inOrder = new ArrayList<>(dimension.members());
+        inOrder.sort(Comparator.comparingInt((Member member) -> member.use().op().index())
+                .thenComparingInt(member -> member.use().input()));
+        List<Slices> slices = new ArrayList<>();
+        for (Member member : inOrder) {
+            if (!member.tensor().dtype().isFloat() || member.dim().isDynamic()) {
+                continue;
+            }
+            BitSet known = axes.computeIfAbsent(member.tensor(), key -> new BitSet());
+            boolean repeated =
+                    slices.stream().anyMatch(other -> other.tensor == member.tensor() && other.axis == member.axis());
+            if (!repeated) {
+                slices.add(new Slices(member.tensor(), member.axis(), member.dim()));
+                known.set(member.axis());
+            }
+        }
+        if (slices.isEmpty()) {
+            log.warn(dimension.name() + " has only integer weights without scales along it, so all its units score 0");
+        }
+        return slices;
+    }
+
+    /** The names of the dimensions none of whose members is in {@code measured}. */
+    List<String> without(Set<Tensor> measured) {
+        return members.entrySet().stream()
+                .filter(entry -> !entry.getValue().isEmpty()
+                        && entry.getValue().stream().noneMatch(member -> measured.contains(member.tensor)))
+                .map(entry -> entry.getKey().name())
+                .toList();
+    }
+
+    /** Scores from the sums over the slices of each tensor; a tensor that has none does not count. */
+    Scores scores(Map<Tensor, AxisSums> sums, Reduction reduction) {
+        Map<String, double[]> units = new HashMap<>();
+        members.forEach((dimension, slices) -> units.put(dimension.name(), units(dimension, slices, sums, reduction)));
+        ParameterCount count = ParameterCount.of(structure);
+        Function<int[], Double> depth = blocks -> total(count.constantsOf(ParameterCount.bits(blocks)), sums, reduction);
+        double[] layers = Depth.layers(structure).stream()
+                .mapToDouble(depth::apply)
+                .toArray();
+        double[] blocks = new double[structure.stream().blocks().size()];
+        for (int[] copies : Depth.blocks(structure)) {
+            double score = depth.apply(copies);
+            Arrays.stream(copies).forEach(index -> blocks[index] = score);
+        }
+        return new Scores(units, layers, blocks);
+    }
+
+    private static double[] units(
+            Dimension dimension, List<Slices> slices, Map<Tensor, AxisSums> sums, Reduction reduction) {
+        List<double[][]> byMember = new ArrayList<>();
+        for (Slices member : slices) {
+            AxisSums measured = sums.get(member.tensor);
+            if (measured == null) {
+                continue;
+            }
+            int offset = 0;
+            for (Dim part : member.dim.segments()) {
+                int extent = Math.toIntExact(part.size(0));
+                if (part.atoms().contains(dimension.atom())) {
+                    double[] own = Arrays.copyOfRange(measured.along(member.axis), offset, offset + extent);
+                    byMember.add(byUnit(part, dimension, own));
+                }
+                offset += extent;
+            }
+        }
+        double[] scores = new double[dimension.size()];
+        for (int unit = 0; unit < scores.length; unit++) {
+            scores[unit] = unit(byMember, unit, reduction);
+        }
+        return scores;
+    }
+
+    /** The values along {@code dim} sorted by unit, in order of their index within it. */
+    private static double[][] byUnit(Dim dim, Dimension dimension, double[] values) {
+        int[] unitOf = Units.ofIndices(dim, dimension.atom(), values.length);
+        int[] counts = new int[dimension.size()];
+        for (int unit : unitOf) {
+            if (unit >= 0) {
+                counts[unit]++;
+            }
+        }
+        double[][] sorted = new double[dimension.size()][];
+        Arrays.setAll(sorted, unit -> new double[counts[unit]]);
+        Arrays.fill(counts, 0);
+        for (int index = 0; index < values.length; index++) {
+            int unit = unitOf[index];
+            if (unit >= 0) {
+                sorted[unit][counts[unit]++] = Math.abs(values[index]);
+            }
+        }
+        return sorted;
+    }
+
+    private static double unit(List<double[][]> members, int unit, Reduction reduction) {
+        int channels =
+                members.stream().mapToInt(member -> member[unit].length).min().orElse(0);
+        double score = 0;
+        double[] stack = new double[members.size()];
+        for (int channel = 0; channel < channels; channel++) {
+            for (int i = 0; i < stack.length; i++) {
+                double[] values = members.get(i)[unit];
+                stack[i] = 0;
+                for (int index = channel; index < values.length; index += channels) {
+                    stack[i] += values[index];
+                }
+            }
+            score += reduction.of(stack);
+        }
+        return score;
+    }
+
+    /** The score of several tensors that go as a whole, in order of execution. */
+    private double total(Set<Tensor> weights, Map<Tensor, AxisSums> sums, Reduction reduction) {
+        Set<Tensor> inOrder = new LinkedHashSet<>(names.keySet());
+        inOrder.retainAll(weights);
+        return reduction.of(inOrder.stream()
+                .filter(sums::containsKey)
+                .mapToDouble(tensor -> Math.abs(sums.get(tensor).total()))
+                .toArray());
+    }
+}
