@@ -7,6 +7,7 @@ import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
+import io.onnxprune.eval.DataRequest;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.recipe.Pass;
@@ -69,7 +70,8 @@ final class PruneCommand implements Callable<Integer> {
             "--round-heads",
             "--protect",
             "--skip-first",
-            "--skip-last");
+            "--skip-last",
+            "--steps");
 
     @Spec
     private CommandSpec spec;
@@ -134,11 +136,17 @@ final class PruneCommand implements Callable<Integer> {
                     "what to leave whole, as inspect names it: ffn.0, heads.*, layers.3, blocks.7; may be repeated")
     private List<String> protect = List.of();
 
-    @Option(names = "--skip-first", paramLabel = "N", description = "leave the first N layers whole")
+    @Option(names = "--skip-first", paramLabel = "N", description = "leave the first N layers whole: 2, or 12.5%%")
     private String skipFirst;
 
-    @Option(names = "--skip-last", paramLabel = "N", description = "leave the last N layers whole")
+    @Option(names = "--skip-last", paramLabel = "N", description = "leave the last N layers whole: 1, or 6.25%%")
     private String skipLast;
+
+    @Option(
+            names = "--steps",
+            paramLabel = "N",
+            description = "reach the target in N steps, measuring importance anew in each (default: 1)")
+    private String steps;
 
     @Option(names = "--dry-run", description = "make the plan and show it, write no model")
     private boolean dryRun;
@@ -199,7 +207,7 @@ final class PruneCommand implements Callable<Integer> {
                 Optional.ofNullable(plan),
                 Optional.ofNullable(planOut),
                 externalData,
-                data.request(calibrates(recipe), seed),
+                request(recipe),
                 data.workDir(),
                 Optional.ofNullable(dumpIr),
                 seed,
@@ -223,10 +231,15 @@ final class PruneCommand implements Callable<Integer> {
         }
     }
 
-    /** Whether the run measures importance on data. */
-    private boolean calibrates(Recipe recipe) {
+    /** The data of the run: as much as the recipe says, unless the command line says otherwise. */
+    private DataRequest request(Recipe recipe) {
         Pass score = recipe.pass(PassKind.SCORE);
-        return plan == null && score != null && PlanPasses.needsData(score);
+        boolean calibrates = plan == null && score != null && PlanPasses.needsData(score);
+        DataRequest request = data.request(calibrates, seed);
+        Pass calibrate = recipe.pass(PassKind.CALIBRATE);
+        return calibrates && calibrate != null
+                ? request.withDefaults(calibrate.integer("samples"), calibrate.integer("seq-len"))
+                : request;
     }
 
     private Recipe recipe() {
@@ -244,6 +257,7 @@ final class PruneCommand implements Callable<Integer> {
         recipe = with(recipe, "protect", protect.isEmpty() ? null : String.join(",", protect));
         recipe = with(recipe, "skip-first", skipFirst);
         recipe = with(recipe, "skip-last", skipLast);
+        recipe = with(recipe, "steps", steps);
         if (spec.commandLine().getParseResult().hasMatchedOption("--seed")) {
             recipe = recipe.with(PassKind.SCORE, "seed", Long.toString(seed));
         }

@@ -16,8 +16,7 @@ import java.util.TreeSet;
  *
  * @param data token ids, all rows of one length
  */
-record ModelGradients(
-        Model model, List<long[]> data, OnnxRuntime runtime, CalibrationOptions options, Log log)
+record ModelGradients(Model model, List<long[]> data, OnnxRuntime runtime, CalibrationOptions options, Log log)
         implements Taylor.Gradients {
     @Override
     public int rows() {

@@ -21,8 +21,7 @@ import java.util.Map;
  * @param model the smaller model
  * @param slices by name, where constants of the smaller model come from, if they are not the original's
  */
-record PrunedState(
-        Structure structure, Plan plan, Map<Value, Tensor> updates, Model model, Map<String, Slice> slices) {
+record PrunedState(Structure structure, Plan plan, Map<Value, Tensor> updates, Model model, Map<String, Slice> slices) {
     /** The original model. */
     static PrunedState whole(Structure structure, Plan plan) {
         return new PrunedState(

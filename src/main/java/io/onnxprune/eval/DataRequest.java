@@ -43,6 +43,20 @@ public record DataRequest(
         calibration = List.copyOf(calibration);
     }
 
+    /** This with so many windows of so many tokens where nothing was said about them. */
+    public DataRequest withDefaults(int windows, int tokens) {
+        return new DataRequest(
+                calibration,
+                self,
+                evaluation,
+                tokenizer,
+                OptionalInt.of(samples.orElse(windows)),
+                OptionalInt.of(sequenceLength.orElse(tokens)),
+                bos,
+                calibrates,
+                seed);
+    }
+
     /** Whether nothing is to be calibrated or measured. */
     public boolean isEmpty() {
         return calibration.isEmpty() && !self && evaluation.isEmpty();

@@ -107,13 +107,11 @@ public record Budget(
     }
 
     public Budget withLayout(Layout changed) {
-        return new Budget(
-                prune, goal, amount, scope, rank, changed, roundTo, roundHeads, protect, skipFirst, skipLast);
+        return new Budget(prune, goal, amount, scope, rank, changed, roundTo, roundHeads, protect, skipFirst, skipLast);
     }
 
     public Budget withRounding(int sizes, int heads) {
-        return new Budget(
-                prune, goal, amount, scope, rank, layout, sizes, heads, protect, skipFirst, skipLast);
+        return new Budget(prune, goal, amount, scope, rank, layout, sizes, heads, protect, skipFirst, skipLast);
     }
 
     public Budget withProtection(List<String> patterns, int first, int last) {
@@ -121,8 +119,7 @@ public record Budget(
     }
 
     public Budget withProtection(List<String> patterns, LayerCount first, LayerCount last) {
-        return new Budget(
-                prune, goal, amount, scope, rank, layout, roundTo, roundHeads, patterns, first, last);
+        return new Budget(prune, goal, amount, scope, rank, layout, roundTo, roundHeads, patterns, first, last);
     }
 
     private static String what(Goal goal) {

@@ -141,7 +141,8 @@ final class Candidates {
 
     private boolean isSkipped(int layer) {
         int layers = structure.stream().layers();
-        return layer >= 0 && (layer < budget.skipFirst().in(layers)
+        return layer >= 0
+                && (layer < budget.skipFirst().in(layers)
                         || layer >= layers - budget.skipLast().in(layers));
     }
 

@@ -57,8 +57,8 @@ public final class Magnitude implements Importance {
             for (Tensor tensor : largestFirst) {
                 running.put(
                         tensor,
-                        workers.submit(() -> new AxisSums(
-                                tensor, axes.get(tensor), terms, members.label(tensor), elements -> {
+                        workers.submit(() ->
+                                new AxisSums(tensor, axes.get(tensor), terms, members.label(tensor), elements -> {
                                     synchronized (progress) {
                                         progress.step(elements);
                                     }

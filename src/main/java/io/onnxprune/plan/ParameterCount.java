@@ -324,15 +324,16 @@ public final class ParameterCount {
          * be whole numbers.
          */
         double leftWith(Map<Dim.Atom, Double> units, boolean inBytes) {
-            ToDoubleFunction<Dim.Atom> count = atom -> units.getOrDefault(
-                    atom, (double) (counts.containsKey(atom) ? counts.get(atom) : atom.size(0)));
+            ToDoubleFunction<Dim.Atom> count = atom ->
+                    units.getOrDefault(atom, (double) (counts.containsKey(atom) ? counts.get(atom) : atom.size(0)));
             double left = 0;
             for (int index = 0; index < sizes.length; index++) {
                 Constant constant = constants.get(index);
                 if (dead[index]) {
                     continue;
                 }
-                if (constant.axes.stream().noneMatch(axis -> axis.atoms().stream().anyMatch(units::containsKey))) {
+                if (constant.axes.stream()
+                        .noneMatch(axis -> axis.atoms().stream().anyMatch(units::containsKey))) {
                     left += inBytes ? sizes[index].bytes : sizes[index].parameters;
                     continue;
                 }

@@ -23,7 +23,8 @@ public record Scores(Map<String, double[]> units, double[] layers, double[] bloc
     /** These with what {@code plan} removes already worth least of all, so that it goes first. */
     public Scores after(Plan plan, Structure structure) {
         Map<String, double[]> left = new LinkedHashMap<>();
-        units.forEach((name, scores) -> left.put(name, withGone(scores, plan.keep().get(name))));
+        units.forEach(
+                (name, scores) -> left.put(name, withGone(scores, plan.keep().get(name))));
         double[] leftBlocks = blocks.clone();
         List<Block> all = structure.stream().blocks();
         for (int index = 0; index < leftBlocks.length; index++) {

@@ -79,8 +79,14 @@ public final class Taylor implements Importance {
         Map<String, Tensor> tensors = new LinkedHashMap<>();
         members.axes().keySet().forEach(tensor -> tensors.putIfAbsent(members.name(tensor), tensor));
         // A name inside a branch may repeat one outside, which is the one that a name alone stands for.
-        structure.analysis().program().model().graph().initializers().forEach((name, tensor) -> tensors.computeIfPresent(
-                name, (key, other) -> members.axes().containsKey(tensor) ? tensor : other));
+        structure
+                .analysis()
+                .program()
+                .model()
+                .graph()
+                .initializers()
+                .forEach((name, tensor) -> tensors.computeIfPresent(
+                        name, (key, other) -> members.axes().containsKey(tensor) ? tensor : other));
         Map<Tensor, AxisSums> sums = new HashMap<>();
         gradients.run(tensors.keySet(), kind.needsSquares(), (name, sum, squares) -> {
             Tensor tensor = tensors.get(name);
@@ -122,34 +128,38 @@ public final class Taylor implements Importance {
         int sumAt = sum.position();
         int squaresAt = squares == null ? 0 : squares.position();
         return switch (kind) {
-            case VECTOR -> (first, weights, from, count, terms) -> {
-                int at = sumAt + (int) first;
-                for (int i = 0; i < count; i++) {
-                    terms[i] = scale * weights[from + i] * sum.get(at + i);
-                }
-            };
-            case ELEMENT1 -> (first, weights, from, count, terms) -> {
-                int at = sumAt + (int) first;
-                for (int i = 0; i < count; i++) {
-                    terms[i] = Math.abs(scale * weights[from + i] * sum.get(at + i));
-                }
-            };
-            case ELEMENT2 -> (first, weights, from, count, terms) -> {
-                int at = squaresAt + (int) first;
-                for (int i = 0; i < count; i++) {
-                    double weight = weights[from + i];
-                    terms[i] = weight * weight * scale * squares.get(at + i);
-                }
-            };
-            case MIX -> (first, weights, from, count, terms) -> {
-                int at = sumAt + (int) first;
-                int squareAt = squaresAt + (int) first;
-                for (int i = 0; i < count; i++) {
-                    double weight = weights[from + i];
-                    double change = weight * sum.get(at + i) - 0.5 * weight * weight * squares.get(squareAt + i);
-                    terms[i] = Math.abs(scale * change);
-                }
-            };
+            case VECTOR ->
+                (first, weights, from, count, terms) -> {
+                    int at = sumAt + (int) first;
+                    for (int i = 0; i < count; i++) {
+                        terms[i] = scale * weights[from + i] * sum.get(at + i);
+                    }
+                };
+            case ELEMENT1 ->
+                (first, weights, from, count, terms) -> {
+                    int at = sumAt + (int) first;
+                    for (int i = 0; i < count; i++) {
+                        terms[i] = Math.abs(scale * weights[from + i] * sum.get(at + i));
+                    }
+                };
+            case ELEMENT2 ->
+                (first, weights, from, count, terms) -> {
+                    int at = squaresAt + (int) first;
+                    for (int i = 0; i < count; i++) {
+                        double weight = weights[from + i];
+                        terms[i] = weight * weight * scale * squares.get(at + i);
+                    }
+                };
+            case MIX ->
+                (first, weights, from, count, terms) -> {
+                    int at = sumAt + (int) first;
+                    int squareAt = squaresAt + (int) first;
+                    for (int i = 0; i < count; i++) {
+                        double weight = weights[from + i];
+                        double change = weight * sum.get(at + i) - 0.5 * weight * weight * squares.get(squareAt + i);
+                        terms[i] = Math.abs(scale * change);
+                    }
+                };
         };
     }
 }

@@ -39,11 +39,34 @@ final class UnitFill {
         }
         if (budget.scope() == Budget.Scope.GLOBAL) {
             fill(tracks, this::worth);
-        } else {
-            shareEqually();
-            fill(tracks, UnitFill::shareAfter);
+            overshootAndGiveBack();
+            return;
         }
+        double half = smallestUnit() / 2;
+        fillLocally(exactShare());
+        double missed = Math.abs(needed());
+        if (missed > half) {
+            // Rounding the coarse kinds up or down left more than the finest can make up for.
+            List<Integer> exact = tracks.stream().map(Track::position).toList();
+            double coarse = largestShare(tracks, half);
+            tracks.forEach(track -> track.moveTo(0, running));
+            fillLocally(coarse);
+            if (Math.abs(needed()) >= missed) {
+                restore(exact);
+            }
+        }
+    }
+
+    private void fillLocally(double share) {
+        shareEqually(share);
+        fill(tracks, UnitFill::shareAfter);
         overshootAndGiveBack();
+    }
+
+    private void restore(List<Integer> positions) {
+        for (int i = 0; i < positions.size(); i++) {
+            tracks.get(i).moveTo(positions.get(i), running);
+        }
     }
 
     /** What is still to be removed; negative when too much is gone. */
@@ -103,13 +126,11 @@ final class UnitFill {
     }
 
     /**
-     * Gives every dimension the same share: the coarse kinds (heads) are rounded to the share that would meet the
-     * target if parts of a unit could go, the finest one (channels) makes up the difference, its dimensions equal to
-     * within one step.
+     * Gives every dimension the same share: the coarse kinds (heads) are rounded to it, the finest one (channels) makes
+     * up the difference, its dimensions equal to within one step.
      */
-    private void shareEqually() {
+    private void shareEqually(double share) {
         double half = smallestUnit() / 2;
-        double share = exactShare();
         List<List<Track>> kinds = coarseToFine();
         List<Track> finest = kinds.get(kinds.size() - 1);
         setShare(tracks, share);
@@ -139,7 +160,7 @@ final class UnitFill {
         return track.canShrink() ? scorePerParameter(track) : Double.MAX_VALUE;
     }
 
-    /** The share of units that all tracks together would lose if parts of a unit could go. */
+    /** The share that every track would lose if parts of a unit could go. */
     private double exactShare() {
         double low = 0;
         double high = 1;
@@ -224,9 +245,7 @@ final class UnitFill {
         }
         giveBack(overshot);
         if (Math.abs(needed()) > Math.abs(error)) {
-            for (int i = 0; i < before.size(); i++) {
-                tracks.get(i).moveTo(before.get(i), running);
-            }
+            restore(before);
         }
     }
 

@@ -80,8 +80,9 @@ final class WeightMembers {
     /** The float members in order of execution, those that several places share once. */
     private List<Slices> floatMembers(Dimension dimension, Log log) {
         List<Member> inOrder = new ArrayList<>(dimension.members());
-        inOrder.sort(Comparator.comparingInt((Member member) -> member.use().op().index())
-                .thenComparingInt(member -> member.use().input()));
+        inOrder.sort(
+                Comparator.comparingInt((Member member) -> member.use().op().index())
+                        .thenComparingInt(member -> member.use().input()));
         List<Slices> slices = new ArrayList<>();
         for (Member member : inOrder) {
             if (!member.tensor().dtype().isFloat() || member.dim().isDynamic()) {
@@ -115,10 +116,10 @@ final class WeightMembers {
         Map<String, double[]> units = new HashMap<>();
         members.forEach((dimension, slices) -> units.put(dimension.name(), units(dimension, slices, sums, reduction)));
         ParameterCount count = ParameterCount.of(structure);
-        Function<int[], Double> depth = blocks -> total(count.constantsOf(ParameterCount.bits(blocks)), sums, reduction);
-        double[] layers = Depth.layers(structure).stream()
-                .mapToDouble(depth::apply)
-                .toArray();
+        Function<int[], Double> depth =
+                blocks -> total(count.constantsOf(ParameterCount.bits(blocks)), sums, reduction);
+        double[] layers =
+                Depth.layers(structure).stream().mapToDouble(depth::apply).toArray();
         double[] blocks = new double[structure.stream().blocks().size()];
         for (int[] copies : Depth.blocks(structure)) {
             double score = depth.apply(copies);

@@ -28,8 +28,7 @@ public final class PlanPasses {
             case "magnitude" -> new Magnitude(constant(Magnitude.Norm.class, score, "norm"), reduction, threads);
             case "random" -> new RandomImportance(score.integer("seed"));
             case "position" -> new PositionImportance();
-            case "taylor" ->
-                new Taylor(constant(Taylor.Kind.class, score, "importance"), reduction, prune, gradients);
+            case "taylor" -> new Taylor(constant(Taylor.Kind.class, score, "importance"), reduction, prune, gradients);
             default -> throw new IllegalArgumentException("no importance " + score.word("metric"));
         };
     }

@@ -430,4 +430,68 @@ class AllocationTest {
                 .mapToInt(entry -> entry.getValue().length)
                 .toArray();
     }
+
+    /** 4 × 128 × 128 parameters in 8 heads, 3 × 128 in each of 344 channels. */
+    @ParameterizedTest
+    @ValueSource(doubles = {0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6})
+    void headCountsAreRoundedToTheShareThatAllLose(double ratio) {
+        Allocation allocation = allocate("stories-llama", Budget.ofRatio(PruneSet.standard(), ratio));
+        double share = ratio * allocation.before().parameters() / (6 * (4 * 128 * 128 + 344 * 3 * 128));
+
+        for (int heads : counts(allocation.plan(), "heads.")) {
+            assertThat(Math.abs(heads - 8 * (1 - share))).isLessThanOrEqualTo(0.5 + 1e-9);
+        }
+    }
+
+    @Test
+    void plainScoresRankWhatCostsMoreByWhatItIsWorth() {
+        Structure structure = TestModels.structure("stories-llama");
+        Map<String, double[]> units = new HashMap<>();
+        for (Dimension dimension : structure.dimensions()) {
+            double[] scores = new double[dimension.size()];
+            Arrays.fill(scores, dimension.role() == Role.FFN ? 1 : 2);
+            units.put(dimension.name(), scores);
+        }
+        Scores scores = new Scores(units, new double[6], new double[12]);
+        Budget budget = Budget.ofRatio(PruneSet.standard(), 0.2).withScope(Scope.GLOBAL);
+        Plan cheap = Allocation.of(structure, scores, budget, "", Log.NONE).plan();
+        Plan plain = Allocation.of(structure, scores, budget.withRank(Budget.Rank.SCORE), "", Log.NONE)
+                .plan();
+
+        assertThat(cheap.keep().keySet()).anyMatch(name -> name.startsWith("heads."));
+        assertThat(plain.keep().keySet()).isNotEmpty().allMatch(name -> name.startsWith("ffn."));
+    }
+
+    @Test
+    void stepsToATargetAreEqual() {
+        ParameterCount.Size whole = new ParameterCount.Size(1000, 4000);
+        Budget ratio = Budget.ofRatio(PruneSet.standard(), 0.4);
+        Budget bytes = ratio.withTarget(Goal.BYTES, 1000);
+
+        assertThat(ratio.atStep(1, 4, whole).amount()).isEqualTo(0.1);
+        assertThat(bytes.atStep(1, 4, whole).amount()).isEqualTo(3250);
+        assertThat(bytes.atStep(4, 4, whole)).isEqualTo(bytes);
+        assertThat(bytes.withTarget(Goal.BYTES, 5000).atStep(1, 4, whole).amount())
+                .isEqualTo(5000);
+    }
+
+    @ParameterizedTest
+    @org.junit.jupiter.params.provider.CsvSource({
+        "12.5%, 32, 4",
+        "6.25%, 32, 2",
+        "12.5%, 6, 1",
+        "12.5%, 3, 0",
+        "2, 6, 2",
+        "0, 6, 0",
+        "100%, 5, 5"
+    })
+    void numbersOfLayersMayBeShares(String text, int layers, int expected) {
+        assertThat(LayerCount.parse(text).in(layers)).isEqualTo(expected);
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"-1", "1.5", "-5%", "101%", "x", "%", ""})
+    void whatIsNoNumberOfLayersIsRefused(String text) {
+        assertThatThrownBy(() -> LayerCount.parse(text)).isInstanceOf(UsageException.class);
+    }
 }

@@ -15,7 +15,6 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.plan.Magnitude.Norm;
-import io.onnxprune.plan.Magnitude.Reduction;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
@@ -56,10 +55,13 @@ class ImportanceTest {
         }
     }
 
+    /** For sums it does not matter how channels of members line up; TaylorTest has the other reductions. */
     @ParameterizedTest
-    @EnumSource(Reduction.class)
+    @EnumSource(
+            value = Reduction.class,
+            names = {"SUM", "MEAN"})
     void membersAreReduced(Reduction reduction) {
-        Structure structure = TestModels.structure("phi3-d");
+        Structure structure = TestModels.structure("llama-gqa-d");
         Scores scores = new Magnitude(Norm.L1, reduction, 1).score(structure, Log.NONE);
         for (String name : List.of("ffn.0", "kv_heads.1", "hidden")) {
             Dimension dimension = ParameterCountTest.named(structure, name);
@@ -67,11 +69,7 @@ class ImportanceTest {
                 var slices = slices(dimension, unit, Norm.L1).stream()
                         .mapToDouble(Double::doubleValue)
                         .summaryStatistics();
-                double expected = switch (reduction) {
-                    case SUM -> slices.getSum();
-                    case MEAN -> slices.getAverage();
-                    case MAX -> slices.getMax();
-                };
+                double expected = reduction == Reduction.SUM ? slices.getSum() : slices.getAverage();
                 assertThat(scores.units().get(name)[unit]).isCloseTo(expected, within(1e-6 * (1 + expected)));
             }
         }

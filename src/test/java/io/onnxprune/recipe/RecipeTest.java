@@ -6,9 +6,12 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.Importance;
 import io.onnxprune.plan.Magnitude;
+import io.onnxprune.plan.PositionImportance;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.RandomImportance;
+import io.onnxprune.plan.Taylor;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -83,8 +86,8 @@ class RecipeTest {
         name: mine                 | # none                    | 1:1: the key "name" is missing
         name: mine                 | name: [a]                 | 2:7: name must be a single value, not a list
         name: mine                 | version: 1                | 2:1: the key "version" is there twice
-        pass: allocate             | pass: alocate             | 5:11: there is no pass "alocate", only score, allocate, rewrite, verify; did you mean "allocate"?
-        metric: random             | metric: randm             | 4:27: metric must be one of magnitude, random, not "randm"; did you mean "random"?
+        pass: allocate             | pass: alocate             | 5:11: there is no pass "alocate", only calibrate, score, allocate, rewrite, verify; did you mean "allocate"?
+        metric: random             | metric: randm             | 4:27: metric must be one of magnitude, random, taylor, position, not "randm"; did you mean "random"?
         [heads, hidden]            | [heads, hiden]            | 6:20: prune must be one of
         [heads, hidden]            | {a: b}                    | 6:12: prune must be a single value, not a map
         round-to: 32               | roundto: 32               | 7:5: pass allocate has no key "roundto"; did you mean "round-to"?
@@ -142,7 +145,8 @@ class RecipeTest {
         assertThat(Recipe.bundledNames()).isEqualTo(files()).contains("magnitude", "random");
         assertThatThrownBy(() -> Recipe.bundled("magnitud"))
                 .isInstanceOf(UsageException.class)
-                .hasMessageContaining("there is no method \"magnitud\", only magnitude, random")
+                .hasMessageContaining(
+                        "there is no method \"magnitud\", only " + String.join(", ", Recipe.bundledNames()))
                 .hasMessageEndingWith("did you mean \"magnitude\"?");
     }
 
@@ -159,9 +163,28 @@ class RecipeTest {
                         .withLayout(Budget.Layout.UNIFORM)
                         .withRounding(32, 1)
                         .withProtection(List.of("ffn.0", "heads.*"), 0, 1));
-        assertThat(PlanPasses.importance(recipe.pass(PassKind.SCORE), 1)).isInstanceOf(RandomImportance.class);
-        assertThat(PlanPasses.importance(recipe.pass(PassKind.SCORE).with("metric", "magnitude"), 1))
-                .isInstanceOf(Magnitude.class);
+        assertThat(importance(recipe, "random")).isInstanceOf(RandomImportance.class);
+        assertThat(importance(recipe, "magnitude")).isInstanceOf(Magnitude.class);
+        assertThat(importance(recipe, "taylor")).isInstanceOf(Taylor.class);
+        assertThat(importance(recipe, "position")).isInstanceOf(PositionImportance.class);
+    }
+
+    private static Importance importance(Recipe recipe, String metric) {
+        Pass score = recipe.pass(PassKind.SCORE).with("metric", metric);
+        return PlanPasses.importance(score, PruneSet.standard(), 1, null);
+    }
+
+    @Test
+    void layersToLeaveScaleWithDepth() {
+        Pass allocate = Recipe.bundled("llm-pruner").pass(PassKind.ALLOCATE);
+        Budget budget = PlanPasses.budget(allocate);
+
+        assertThat(budget.skipFirst().in(32)).isEqualTo(4);
+        assertThat(budget.skipLast().in(32)).isEqualTo(2);
+        assertThatThrownBy(() -> allocate.with("skip-first", "101%"))
+                .isInstanceOf(UsageException.class)
+                .hasMessage("skip-first must be a whole number of at least 0 or a percentage of layers, not \"101%\"");
+        assertThatThrownBy(() -> allocate.with("skip-first", "some")).isInstanceOf(UsageException.class);
     }
 
     @Test
