@@ -147,7 +147,7 @@ public final class Pruner {
     }
 
     private Taylor.Gradients gradients(Model model, CalibrationData data) {
-        CalibrationOptions options = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, job.workDir());
+        CalibrationOptions options = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, job.workDir(), false);
         return new ModelGradients(model, data.rows(), runtime, options, log);
     }
 
