@@ -26,6 +26,8 @@ import java.util.function.Consumer;
 
 /** One pass over all rows: forward through the segments, then backward where gradients are asked for. */
 final class CalibrationRun implements AutoCloseable {
+    private static final long GARBAGE_BYTES = 1L << 27;
+
     private final OnnxRuntime runtime;
     private final DataFlow flow;
     private final DecoderInterface decoder;
@@ -40,6 +42,7 @@ final class CalibrationRun implements AutoCloseable {
     private final Map<String, Map<Integer, HostTensor>> side = new HashMap<>();
 
     private final Map<Tap, HostTensor> partial = new HashMap<>();
+    private long allocated;
     /** Gradients of single rows that wait for segments still to come. */
     private int carried;
 
@@ -171,6 +174,7 @@ final class CalibrationRun implements AutoCloseable {
                 sink.accept(tap, partial.remove(tap));
             }
         }
+        free();
     }
 
     private void forward(int index, List<Tap> taps, boolean keepInput, Log.Progress progress) {
@@ -186,9 +190,7 @@ final class CalibrationRun implements AutoCloseable {
                 Set<String> wanted = new LinkedHashSet<>(missingSides(segment, batch));
                 int size = batches.get(batch).length;
                 if (!last && shapes.containsKey(size)) {
-                    into.put(
-                            segment.output().name(),
-                            HostTensor.zeros(flow.trace().dtype(segment.output()), shapes.get(size)));
+                    into.put(segment.output().name(), zeros(flow.trace().dtype(segment.output()), shapes.get(size)));
                 } else if (!last) {
                     wanted.add(segment.output().name());
                 }
@@ -239,7 +241,7 @@ final class CalibrationRun implements AutoCloseable {
                 HostTensor gradient = null;
                 if (inputGradient) {
                     HostTensor value = feeds.get(input.value());
-                    gradient = HostTensor.zeros(value.dtype(), value.shape());
+                    gradient = zeros(value.dtype(), value.shape());
                     into.put(graph.inputGradient(), gradient);
                 }
                 try (Outputs outputs = session.runInto(feeds, into, last ? List.of(graph.rowLosses()) : List.of())) {
@@ -266,8 +268,7 @@ final class CalibrationRun implements AutoCloseable {
                 carried--;
             }
             if (carry.after() != null) {
-                into.put(
-                        carry.after(), HostTensor.zeros(DType.FLOAT, SegmentGraph.shape(graph.segment(), carry.tap())));
+                into.put(carry.after(), zeros(DType.FLOAT, SegmentGraph.shape(graph.segment(), carry.tap())));
             }
         }
     }
@@ -278,6 +279,20 @@ final class CalibrationRun implements AutoCloseable {
                 boundaries.put(new Place(carry.tap().toString(), batch), into.get(carry.after()));
                 carried++;
             }
+        }
+    }
+
+    private HostTensor zeros(DType dtype, long[] shape) {
+        HostTensor tensor = HostTensor.zeros(dtype, shape);
+        allocated += tensor.bytes().remaining();
+        return tensor;
+    }
+
+    /** Direct buffers are freed by the collector alone, which does not see how large they are. */
+    private void free() {
+        if (allocated > GARBAGE_BYTES) {
+            allocated = 0;
+            System.gc();
         }
     }
 
@@ -337,7 +352,7 @@ final class CalibrationRun implements AutoCloseable {
     /** Makes a sum of zeros for each tap that no earlier segment began. */
     private void start(List<Tap> taps, Segment segment) {
         for (Tap tap : taps) {
-            partial.computeIfAbsent(tap, key -> HostTensor.zeros(DType.FLOAT, SegmentGraph.shape(segment, key)));
+            partial.computeIfAbsent(tap, key -> zeros(DType.FLOAT, SegmentGraph.shape(segment, key)));
         }
     }
 
