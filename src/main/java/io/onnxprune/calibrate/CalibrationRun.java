@@ -174,7 +174,6 @@ final class CalibrationRun implements AutoCloseable {
                 sink.accept(tap, partial.remove(tap));
             }
         }
-        free();
     }
 
     private void forward(int index, List<Tap> taps, boolean keepInput, Log.Progress progress) {
@@ -182,7 +181,7 @@ final class CalibrationRun implements AutoCloseable {
         SegmentGraph graph = SegmentGraph.forward(segment, flow, taps);
         boolean last = index == segments.size() - 1;
         Map<Integer, long[]> shapes = new HashMap<>();
-        try (Session session = runtime.open(graph.model(), true)) {
+        try (Session session = open(graph)) {
             start(taps, segment);
             for (int batch = 0; batch < batches.size(); batch++) {
                 Map<String, HostTensor> feeds = feeds(segment, batch, false);
@@ -224,7 +223,7 @@ final class CalibrationRun implements AutoCloseable {
                 inputGradient,
                 concerned(taps, index + 1, segments.size()),
                 concerned(taps, 0, index));
-        try (Session session = runtime.open(graph.model(), true)) {
+        try (Session session = open(graph)) {
             start(taps, segment);
             for (int batch = 0; batch < batches.size(); batch++) {
                 Map<String, HostTensor> feeds = feeds(segment, batch, last);
@@ -282,13 +281,22 @@ final class CalibrationRun implements AutoCloseable {
         }
     }
 
+    private Session open(SegmentGraph graph) {
+        free();
+        graph.segment()
+                .constants()
+                .values()
+                .forEach(constant -> allocated += constant.constant().bytes().size());
+        return runtime.open(graph.model(), true);
+    }
+
     private HostTensor zeros(DType dtype, long[] shape) {
         HostTensor tensor = HostTensor.zeros(dtype, shape);
         allocated += tensor.bytes().remaining();
         return tensor;
     }
 
-    /** Direct buffers are freed by the collector alone, which does not see how large they are. */
+    /** Direct buffers and mapped weights are freed by the collector alone, which does not see how large they are. */
     private void free() {
         if (allocated > GARBAGE_BYTES) {
             allocated = 0;
