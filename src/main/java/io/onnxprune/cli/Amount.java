@@ -23,6 +23,10 @@ final class Amount {
         return parse(text, BYTES, "--size", "900MB, 1.5GB or 700MiB");
     }
 
+    static double memory(String text) {
+        return parse(text, BYTES, "--memory", "900MB, 4GB or 700MiB");
+    }
+
     private static double parse(String text, Map<String, Double> units, String option, String examples) {
         Matcher matcher = FORM.matcher(text.strip());
         Double unit = matcher.matches() ? units.get(matcher.group(2).toUpperCase(Locale.ROOT)) : null;

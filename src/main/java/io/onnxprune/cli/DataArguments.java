@@ -1,5 +1,6 @@
 package io.onnxprune.cli;
 
+import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.DataRequest;
@@ -67,6 +68,17 @@ final class DataArguments {
             description = "folder for what can be used again (default: in the user's cache folder)")
     private Path workDir;
 
+    @Option(
+            names = "--memory",
+            paramLabel = "N",
+            description = "memory that calibration may take beside the program: 8GB, 900MB (default: 4GB)")
+    private String memory;
+
+    @Option(
+            names = "--resume",
+            description = "go on where a calibration of this model on these data was stopped (same --work-dir)")
+    private boolean resume;
+
     /** The files that are read. */
     Inputs inputs() {
         List<Path> files =
@@ -76,7 +88,13 @@ final class DataArguments {
         return Inputs.of(files.toArray(Path[]::new));
     }
 
-    Path workDir() {
+    /** How calibration runs. */
+    CalibrationOptions calibrationOptions() {
+        long bytes = memory == null ? CalibrationOptions.DEFAULT_MEMORY : (long) Amount.memory(memory);
+        return new CalibrationOptions(bytes, workDir(), resume);
+    }
+
+    private Path workDir() {
         if (workDir != null && Files.exists(workDir) && !Files.isDirectory(workDir)) {
             throw new UsageException("--work-dir " + workDir + " is a file; name a folder");
         }
@@ -95,6 +113,8 @@ final class DataArguments {
         requirePositive("--seq-len", sequenceLength, 2, ", since a prediction takes two tokens");
         requirePositive("--bos", bos, 0, "");
         requireEffect("--samples", samples, self || !calibration.isEmpty(), "--calibration");
+        requireCalibration("--memory", memory != null, calibrates);
+        requireCalibration("--resume", resume, calibrates);
         requireEffect("--bos", bos, self, "--calibration self");
         boolean any = self || !calibration.isEmpty() || evaluation != null;
         requireEffect("--seq-len", sequenceLength, any, "--calibration or --eval");
@@ -120,6 +140,12 @@ final class DataArguments {
     private static void requireEffect(String option, Object value, boolean effect, String with) {
         if (value != null && !effect) {
             throw new UsageException("%s is for the data of %s, which was not given".formatted(option, with));
+        }
+    }
+
+    private static void requireCalibration(String option, boolean given, boolean calibrates) {
+        if (given && !calibrates) {
+            throw new UsageException(option + " is for methods that calibrate, which this one does not; leave it out");
         }
     }
 

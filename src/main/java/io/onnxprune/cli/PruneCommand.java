@@ -208,7 +208,7 @@ final class PruneCommand implements Callable<Integer> {
                 Optional.ofNullable(planOut),
                 externalData,
                 request(recipe),
-                data.workDir(),
+                data.calibrationOptions(),
                 Optional.ofNullable(dumpIr),
                 seed,
                 runtime.threads());

@@ -3,10 +3,12 @@ package io.onnxprune.compiler;
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.GradientSink;
+import io.onnxprune.calibrate.ResumableSink;
 import io.onnxprune.diag.Log;
 import io.onnxprune.ir.Model;
 import io.onnxprune.plan.Taylor;
 import io.onnxprune.runtime.OnnxRuntime;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Set;
 import java.util.TreeSet;
@@ -15,9 +17,14 @@ import java.util.TreeSet;
  * Gradients of a model in memory over rows of tokens.
  *
  * @param data token ids, all rows of one length
+ * @param key tells the model from others, for a run that goes on after it was stopped
  */
-record ModelGradients(Model model, List<long[]> data, OnnxRuntime runtime, CalibrationOptions options, Log log)
+record ModelGradients(
+        Model model, List<long[]> data, OnnxRuntime runtime, CalibrationOptions options, String key, Log log)
         implements Taylor.Gradients {
+    /** Digits of the model's hash that tell it from others in the name of a file. */
+    private static final int KEY = 16;
+
     @Override
     public int rows() {
         return data.size();
@@ -28,6 +35,12 @@ record ModelGradients(Model model, List<long[]> data, OnnxRuntime runtime, Calib
         Calibrator calibrator = Calibrator.of(model, runtime, options, data.get(0).length, log);
         Set<String> known = new TreeSet<>(initializers);
         known.retainAll(calibrator.parameters());
-        calibrator.gradients(data, known, squares, sink);
+        if (sink instanceof ResumableSink resumable) {
+            int rows = Arrays.deepHashCode(data.toArray());
+            calibrator.gradients(
+                    data, known, squares, resumable, key.substring(0, KEY) + '-' + Integer.toHexString(rows));
+        } else {
+            calibrator.gradients(data, known, squares, sink);
+        }
     }
 }

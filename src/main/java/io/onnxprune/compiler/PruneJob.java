@@ -1,5 +1,6 @@
 package io.onnxprune.compiler;
 
+import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
 import io.onnxprune.eval.DataRequest;
@@ -19,7 +20,7 @@ import java.util.Optional;
  * @param planOut where to write the plan
  * @param externalData keep weights outside the model file
  * @param data what to calibrate on, and to measure perplexity and speed on before and after
- * @param workDir folder for what may be used again, or does not fit in memory
+ * @param calibration memory and work folder
  * @param dumpIr folder for the text form of the model after each pass
  * @param seed of everything random
  * @param threads for work outside the runtime
@@ -33,7 +34,7 @@ public record PruneJob(
         Optional<Path> planOut,
         boolean externalData,
         DataRequest data,
-        Path workDir,
+        CalibrationOptions calibration,
         Optional<Path> dumpIr,
         long seed,
         int threads) {}

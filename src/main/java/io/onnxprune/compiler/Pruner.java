@@ -1,6 +1,5 @@
 package io.onnxprune.compiler;
 
-import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.compiler.PruneReport.PassTime;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
@@ -141,14 +140,14 @@ public final class Pruner {
     /** The importance that the recipe asks for, measured on the model that earlier steps left. */
     private Importance importance(PrunedState state, Optional<CalibrationData> data) {
         Pass score = job.recipe().pass(PassKind.SCORE);
-        Taylor.Gradients gradients = data.map(given -> new SlicedGradients(gradients(state.model(), given), state))
+        Taylor.Gradients gradients = data.map(given -> new SlicedGradients(
+                        gradients(state.model(), given, state.plan().model()), state))
                 .orElse(null);
         return PlanPasses.importance(score, job.budget().prune(), job.threads(), gradients);
     }
 
-    private Taylor.Gradients gradients(Model model, CalibrationData data) {
-        CalibrationOptions options = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, job.workDir(), false);
-        return new ModelGradients(model, data.rows(), runtime, options, log);
+    private Taylor.Gradients gradients(Model model, CalibrationData data, String key) {
+        return new ModelGradients(model, data.rows(), runtime, job.calibration(), key, log);
     }
 
     private Map<Value, Tensor> updates(Structure structure, Plan plan) {
@@ -246,8 +245,10 @@ public final class Pruner {
         }
         Path file = job.input().model();
         try (CausalLm model = timed("open-model", () -> CausalLm.open(runtime, file, log))) {
-            CalibrationData data =
-                    timed("data", () -> CalibrationData.resolve(model, file, job.data(), job.workDir(), log));
+            CalibrationData data = timed(
+                    "data",
+                    () -> CalibrationData.resolve(
+                            model, file, job.data(), job.calibration().workFolder(), log));
             if (job.target().isPresent()) {
                 before = Optional.of(timed("evaluate-before", () -> evaluate(model, data)));
             }

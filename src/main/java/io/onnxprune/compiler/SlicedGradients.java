@@ -46,6 +46,10 @@ final class SlicedGradients implements Taylor.Gradients {
 
     @Override
     public void run(Set<String> initializers, boolean squares, GradientSink sink) {
+        if (state.slices().isEmpty()) {
+            pruned.run(initializers, squares, sink);
+            return;
+        }
         Set<String> wanted = new LinkedHashSet<>(initializers);
         Map<String, Integer> pieces = new HashMap<>();
         state.slices().forEach((name, slice) -> {

@@ -3,6 +3,9 @@ package io.onnxprune.plan;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Floats;
 import io.onnxprune.ir.Tensor;
+import java.io.DataInput;
+import java.io.DataOutput;
+import java.io.IOException;
 import java.util.Arrays;
 import java.util.BitSet;
 import java.util.function.LongConsumer;
@@ -66,6 +69,40 @@ final class AxisSums {
             }
             progress.accept(count);
         });
+    }
+
+    private AxisSums(Tensor tensor, double[][] sums, double total) {
+        this.tensor = tensor;
+        this.width = 0;
+        this.strides = null;
+        this.sums = sums;
+        this.total = total;
+    }
+
+    /** Writes the sums. */
+    void write(DataOutput out) throws IOException {
+        out.writeDouble(total);
+        out.writeInt(sums.length);
+        for (double[] along : sums) {
+            out.writeInt(along == null ? -1 : along.length);
+            for (int i = 0; along != null && i < along.length; i++) {
+                out.writeDouble(along[i]);
+            }
+        }
+    }
+
+    /** Reads what {@link #write} wrote of the sums of {@code tensor}. */
+    static AxisSums read(Tensor tensor, DataInput in) throws IOException {
+        double total = in.readDouble();
+        double[][] sums = new double[in.readInt()][];
+        for (int axis = 0; axis < sums.length; axis++) {
+            int length = in.readInt();
+            sums[axis] = length < 0 ? null : new double[length];
+            for (int i = 0; i < length; i++) {
+                sums[axis][i] = in.readDouble();
+            }
+        }
+        return new AxisSums(tensor, sums, total);
     }
 
     /** Sums over the slice at each index along {@code axis}, which must be one of those asked for. */

@@ -1,10 +1,14 @@
 package io.onnxprune.plan;
 
 import io.onnxprune.calibrate.GradientSink;
+import io.onnxprune.calibrate.ResumableSink;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Tensor;
+import java.io.DataInput;
+import java.io.DataOutput;
+import java.io.IOException;
 import java.nio.FloatBuffer;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
@@ -87,22 +91,9 @@ public final class Taylor implements Importance {
                 .initializers()
                 .forEach((name, tensor) -> tensors.computeIfPresent(
                         name, (key, other) -> members.axes().containsKey(tensor) ? tensor : other));
-        Map<Tensor, AxisSums> sums = new HashMap<>();
-        gradients.run(tensors.keySet(), kind.needsSquares(), (name, sum, squares) -> {
-            Tensor tensor = tensors.get(name);
-            if (tensor != null) {
-                check(name, tensor, sum, squares);
-                AxisSums measured = new AxisSums(
-                        gradients.weights(name, tensor),
-                        members.axes().get(tensor),
-                        terms(sum, squares),
-                        members.label(tensor),
-                        elements -> {});
-                if (sums.put(tensor, measured) != null) {
-                    throw new IllegalStateException("the gradient of " + name + " came twice");
-                }
-            }
-        });
+        Measured measured = new Measured(members, tensors);
+        gradients.run(tensors.keySet(), kind.needsSquares(), measured);
+        Map<Tensor, AxisSums> sums = measured.sums;
         for (String name : members.without(sums.keySet())) {
             log.warn("the loss does not depend on the weights of " + name + ", so all its units score 0");
         }
@@ -161,5 +152,52 @@ public final class Taylor implements Importance {
                     }
                 };
         };
+    }
+
+    /** Makes sums along the axes of each initializer of its gradient, and keeps nothing else of it. */
+    private final class Measured implements ResumableSink {
+        private final WeightMembers members;
+        private final Map<String, Tensor> tensors;
+        private final Map<Tensor, AxisSums> sums = new HashMap<>();
+
+        Measured(WeightMembers members, Map<String, Tensor> tensors) {
+            this.members = members;
+            this.tensors = tensors;
+        }
+
+        @Override
+        public void accept(String name, FloatBuffer sum, FloatBuffer squares) {
+            Tensor tensor = tensors.get(name);
+            if (tensor != null) {
+                check(name, tensor, sum, squares);
+                AxisSums measured = new AxisSums(
+                        gradients.weights(name, tensor),
+                        members.axes().get(tensor),
+                        terms(sum, squares),
+                        members.label(tensor),
+                        elements -> {});
+                if (sums.put(tensor, measured) != null) {
+                    throw new IllegalStateException("the gradient of " + name + " came twice");
+                }
+            }
+        }
+
+        @Override
+        public void save(DataOutput out) throws IOException {
+            out.writeInt(sums.size());
+            for (Map.Entry<Tensor, AxisSums> entry : sums.entrySet()) {
+                out.writeUTF(members.name(entry.getKey()));
+                entry.getValue().write(out);
+            }
+        }
+
+        @Override
+        public void restore(DataInput in) throws IOException {
+            for (int count = in.readInt(); count > 0; count--) {
+                Tensor tensor = tensors.get(in.readUTF());
+                AxisSums read = AxisSums.read(tensor, in);
+                sums.put(tensor, read);
+            }
+        }
     }
 }
