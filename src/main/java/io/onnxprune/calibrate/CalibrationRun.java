@@ -8,7 +8,6 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program.Value;
-import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
@@ -30,16 +29,12 @@ final class CalibrationRun implements AutoCloseable {
 
     private final OnnxRuntime runtime;
     private final DataFlow flow;
-    private final DecoderInterface decoder;
     private final Value tokens;
     private final List<Segment> segments;
-    private final List<long[]> rows;
-    private final List<int[]> batches;
+    private final Batches batches;
     private final ActivationStore boundaries;
     private final Log log;
     private final double[] loss;
-    /** Values beside the stream; those that do not depend on the tokens once for each batch size. */
-    private final Map<String, Map<Integer, HostTensor>> side = new HashMap<>();
 
     private final Map<Tap, HostTensor> partial = new HashMap<>();
     private long allocated;
@@ -49,23 +44,20 @@ final class CalibrationRun implements AutoCloseable {
     CalibrationRun(
             OnnxRuntime runtime,
             DataFlow flow,
-            DecoderInterface decoder,
             Value tokens,
             List<Segment> segments,
+            Batches batches,
             CalibrationPlan plan,
-            List<long[]> rows,
             CalibrationOptions options,
             Log log) {
         this.runtime = runtime;
         this.flow = flow;
-        this.decoder = decoder;
         this.tokens = tokens;
         this.segments = segments;
-        this.rows = rows;
-        this.batches = plan.batches(rows.size());
+        this.batches = batches;
         this.boundaries = new ActivationStore(plan.boundaryBudget(options.memory()), options.workFolder());
         this.log = log;
-        this.loss = new double[rows.size()];
+        this.loss = new double[batches.rowCount()];
     }
 
     /** Runs forwards only, and hands over sums in order of execution. */
@@ -74,14 +66,14 @@ final class CalibrationRun implements AutoCloseable {
         while (last >= 0 && share(taps, last).isEmpty()) {
             last--;
         }
-        try (Log.Progress progress = log.progress("calibration", tokenCount() * (last + 1))) {
+        try (Log.Progress progress = log.progress("calibration", batches.tokens() * (last + 1))) {
             for (int index = 0; index <= last; index++) {
                 List<Tap> here = share(taps, index);
                 forward(index, here, false, progress);
                 deliver(here, index + 1, segments.size(), sink);
             }
         }
-        return new Summary(new double[0], tokenCount());
+        return new Summary(new double[0], batches.tokens());
     }
 
     /**
@@ -93,7 +85,7 @@ final class CalibrationRun implements AutoCloseable {
     Summary backward(List<Tap> taps, TapSink sink, Checkpoint.State saved, Consumer<Checkpoint.State> note) {
         List<Tap> gradients = taps.stream().filter(Tap::needsGradients).toList();
         int first = saved == null ? segments.size() - 1 : saved.next();
-        try (Log.Progress progress = log.progress("calibration", tokenCount() * (4L * first + 3))) {
+        try (Log.Progress progress = log.progress("calibration", batches.tokens() * (4L * first + 3))) {
             for (int index = 0; index < first; index++) {
                 forward(index, List.of(), true, progress);
             }
@@ -110,12 +102,12 @@ final class CalibrationRun implements AutoCloseable {
                 }
             }
         }
-        return new Summary(loss, tokenCount());
+        return new Summary(loss, batches.tokens());
     }
 
     /** What a stopped run and the one that goes on must have in common. */
     List<Integer> shape() {
-        return List.of(segments.size(), batches.size(), rows.size(), rows.get(0).length);
+        return List.of(segments.size(), batches.count(), batches.rowCount(), (int) batches.tokens());
     }
 
     /** Whether the state is all that an interrupted run needs: no gradients of single rows are on their way. */
@@ -123,13 +115,9 @@ final class CalibrationRun implements AutoCloseable {
         return carried == 0;
     }
 
-    private long tokenCount() {
-        return rows.stream().mapToLong(row -> row.length).sum();
-    }
-
     private Checkpoint.State state(int next) {
         List<HostTensor> gradients = new ArrayList<>();
-        for (int batch = 0; batch < batches.size(); batch++) {
+        for (int batch = 0; batch < batches.count(); batch++) {
             gradients.add(boundaries.get(new Place(segments.get(next).output().name(), batch)));
         }
         Map<String, HostTensor> sums = new LinkedHashMap<>();
@@ -139,7 +127,7 @@ final class CalibrationRun implements AutoCloseable {
 
     private void restore(List<Tap> taps, Checkpoint.State saved) {
         System.arraycopy(saved.loss(), 0, loss, 0, loss.length);
-        for (int batch = 0; batch < batches.size(); batch++) {
+        for (int batch = 0; batch < batches.count(); batch++) {
             Place place = new Place(segments.get(saved.next()).output().name(), batch);
             boundaries.put(place, saved.gradients().get(batch));
         }
@@ -183,18 +171,18 @@ final class CalibrationRun implements AutoCloseable {
         Map<Integer, long[]> shapes = new HashMap<>();
         try (Session session = open(graph)) {
             start(taps, segment);
-            for (int batch = 0; batch < batches.size(); batch++) {
-                Map<String, HostTensor> feeds = feeds(segment, batch, false);
+            for (int batch = 0; batch < batches.count(); batch++) {
+                Map<String, HostTensor> feeds = feeds(segment, batch);
                 Map<String, HostTensor> into = accumulate(graph, feeds);
-                Set<String> wanted = new LinkedHashSet<>(missingSides(segment, batch));
-                int size = batches.get(batch).length;
+                Set<String> wanted = new LinkedHashSet<>(batches.missing(segment, batch));
+                int size = batches.size(batch);
                 if (!last && shapes.containsKey(size)) {
                     into.put(segment.output().name(), zeros(flow.trace().dtype(segment.output()), shapes.get(size)));
                 } else if (!last) {
                     wanted.add(segment.output().name());
                 }
                 try (Outputs outputs = session.runInto(feeds, into, wanted)) {
-                    keepSides(segment, batch, outputs);
+                    batches.keep(segment, batch, outputs);
                     if (!last) {
                         String name = segment.output().name();
                         HostTensor value = into.containsKey(name)
@@ -207,7 +195,7 @@ final class CalibrationRun implements AutoCloseable {
                 if (segment.input() != null && !keepInput) {
                     boundaries.take(new Place(segment.input().name(), batch));
                 }
-                progress.step(tokens(batch));
+                progress.step(batches.tokens(batch));
             }
         }
     }
@@ -225,8 +213,11 @@ final class CalibrationRun implements AutoCloseable {
                 concerned(taps, 0, index));
         try (Session session = open(graph)) {
             start(taps, segment);
-            for (int batch = 0; batch < batches.size(); batch++) {
-                Map<String, HostTensor> feeds = feeds(segment, batch, last);
+            for (int batch = 0; batch < batches.count(); batch++) {
+                Map<String, HostTensor> feeds = feeds(segment, batch);
+                if (last) {
+                    feeds.put(tokens.name(), batches.inputs(batch).get(tokens.name()));
+                }
                 Place input = segment.input() == null
                         ? null
                         : new Place(segment.input().name(), batch);
@@ -255,7 +246,7 @@ final class CalibrationRun implements AutoCloseable {
                         boundaries.put(input, gradient);
                     }
                 }
-                progress.step(3L * tokens(batch));
+                progress.step(3L * batches.tokens(batch));
             }
         }
     }
@@ -304,57 +295,14 @@ final class CalibrationRun implements AutoCloseable {
         }
     }
 
-    private long tokens(int batch) {
-        return (long) batches.get(batch).length * rows.get(0).length;
-    }
-
-    /** What a segment reads: graph inputs, values from beside the stream, the value at its start. */
-    private Map<String, HostTensor> feeds(Segment segment, int batch, boolean withTokens) {
-        Map<String, HostTensor> feeds = new LinkedHashMap<>();
-        int size = batches.get(batch).length;
-        long[][] step = new long[size][];
-        for (int i = 0; i < size; i++) {
-            step[i] = rows.get(batches.get(batch)[i]);
-        }
-        Map<String, HostTensor> all = decoder.feeds(step, 0);
-        decoder.caches().forEach(cache -> all.put(cache.input().name(), DecoderInterface.cache(cache, size, 0, 0)));
-        segment.given().forEach(value -> feeds.put(value.name(), all.get(value.name())));
-        if (withTokens) {
-            feeds.put(tokens.name(), all.get(tokens.name()));
-        }
-        for (Value value : segment.taken()) {
-            feeds.put(value.name(), side.get(value.name()).get(sideKey(value, batch)));
-        }
+    /** What a segment reads, the value at its start too. */
+    private Map<String, HostTensor> feeds(Segment segment, int batch) {
+        Map<String, HostTensor> feeds = batches.feeds(segment, batch);
         if (segment.input() != null) {
-            feeds.put(
-                    segment.input().name(),
-                    boundaries.get(new Place(segment.input().name(), batch)));
+            String name = segment.input().name();
+            feeds.put(name, boundaries.get(new Place(name, batch)));
         }
         return feeds;
-    }
-
-    /** Values that depend on the tokens are kept for each batch, the others for each batch size. */
-    private int sideKey(Value value, int batch) {
-        return flow.dependsOnTokens(value) ? batch : -batches.get(batch).length;
-    }
-
-    private Set<String> missingSides(Segment segment, int batch) {
-        Set<String> missing = new LinkedHashSet<>();
-        for (Value value : segment.yielded()) {
-            if (!side.getOrDefault(value.name(), Map.of()).containsKey(sideKey(value, batch))) {
-                missing.add(value.name());
-            }
-        }
-        return missing;
-    }
-
-    private void keepSides(Segment segment, int batch, Outputs outputs) {
-        for (Value value : segment.yielded()) {
-            if (outputs.has(value.name())) {
-                side.computeIfAbsent(value.name(), key -> new HashMap<>())
-                        .put(sideKey(value, batch), outputs.tensor(value.name()).direct());
-            }
-        }
     }
 
     /** Makes a sum of zeros for each tap that no earlier segment began. */
@@ -377,7 +325,7 @@ final class CalibrationRun implements AutoCloseable {
 
     private void keepLoss(int batch, float[] losses) {
         for (int i = 0; i < losses.length; i++) {
-            int row = batches.get(batch)[i];
+            int row = batches.rows(batch)[i];
             if (!Float.isFinite(losses[i])) {
                 throw new UserException("the loss of calibration row " + row + " is " + losses[i]
                         + firstNonFinite(batch, i) + "; the weights or the precision of the model overflow there");
@@ -391,7 +339,7 @@ final class CalibrationRun implements AutoCloseable {
         for (Segment segment : segments.subList(0, segments.size() - 1)) {
             HostTensor value = boundaries.get(new Place(segment.output().name(), batch));
             FloatBuffer floats = value.asFloats();
-            int size = floats.remaining() / batches.get(batch).length;
+            int size = floats.remaining() / batches.size(batch);
             for (int i = row * size; i < (row + 1) * size; i++) {
                 if (!Float.isFinite(floats.get(i))) {
                     return ", not finite from node "

@@ -225,6 +225,7 @@ public final class Calibrator {
                         + "\" is nowhere between the tokens and the logits, so there are no statistics of it");
             }
         }
-        return new CalibrationRun(runtime, flow, decoder, tokens(), segments, plan, rows, options, log);
+        Batches batches = new Batches(flow, decoder, rows, plan.batches(rows.size()));
+        return new CalibrationRun(runtime, flow, tokens(), segments, batches, plan, options, log);
     }
 }

@@ -1,0 +1,109 @@
+package io.onnxprune.calibrate;
+
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.runtime.DecoderInterface;
+import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.Outputs;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/**
+ * The rows of a run in batches, with what segments read beside the stream: the inputs of the model, and values that
+ * earlier segments computed from them.
+ */
+final class Batches {
+    private final DataFlow flow;
+    private final DecoderInterface decoder;
+    private final List<long[]> rows;
+    private final List<int[]> batches;
+    /** Values beside the stream; those that do not depend on the tokens once for each batch size. */
+    private final Map<String, Map<Integer, HostTensor>> side = new HashMap<>();
+
+    /** {@code batches} are the row numbers of each; all rows have the same length. */
+    Batches(DataFlow flow, DecoderInterface decoder, List<long[]> rows, List<int[]> batches) {
+        this.flow = flow;
+        this.decoder = decoder;
+        this.rows = rows;
+        this.batches = batches;
+    }
+
+    int count() {
+        return batches.size();
+    }
+
+    /** The row numbers of a batch. */
+    int[] rows(int batch) {
+        return batches.get(batch);
+    }
+
+    /** Rows of a batch. */
+    int size(int batch) {
+        return batches.get(batch).length;
+    }
+
+    long tokens(int batch) {
+        return (long) size(batch) * rows.get(0).length;
+    }
+
+    /** Tokens of all batches. */
+    long tokens() {
+        return (long) rows.size() * rows.get(0).length;
+    }
+
+    /** Rows of all batches. */
+    int rowCount() {
+        return rows.size();
+    }
+
+    /** What a segment reads of the model's inputs, and of values from beside the stream. */
+    Map<String, HostTensor> feeds(Segment segment, int batch) {
+        Map<String, HostTensor> feeds = new LinkedHashMap<>();
+        Map<String, HostTensor> all = inputs(batch);
+        segment.given().forEach(value -> feeds.put(value.name(), all.get(value.name())));
+        for (Value value : segment.taken()) {
+            feeds.put(value.name(), side.get(value.name()).get(key(value, batch)));
+        }
+        return feeds;
+    }
+
+    /** The inputs of the model: whole rows without a past. */
+    Map<String, HostTensor> inputs(int batch) {
+        long[][] step = new long[size(batch)][];
+        for (int i = 0; i < step.length; i++) {
+            step[i] = rows.get(rows(batch)[i]);
+        }
+        Map<String, HostTensor> all = decoder.feeds(step, 0);
+        decoder.caches()
+                .forEach(cache -> all.put(cache.input().name(), DecoderInterface.cache(cache, step.length, 0, 0)));
+        return all;
+    }
+
+    /** The values that later segments read and that are not there yet. */
+    Set<String> missing(Segment segment, int batch) {
+        Set<String> missing = new LinkedHashSet<>();
+        for (Value value : segment.yielded()) {
+            if (!side.getOrDefault(value.name(), Map.of()).containsKey(key(value, batch))) {
+                missing.add(value.name());
+            }
+        }
+        return missing;
+    }
+
+    /** Keeps the values that later segments read. */
+    void keep(Segment segment, int batch, Outputs outputs) {
+        for (Value value : segment.yielded()) {
+            if (outputs.has(value.name())) {
+                side.computeIfAbsent(value.name(), name -> new HashMap<>())
+                        .put(key(value, batch), outputs.tensor(value.name()).direct());
+            }
+        }
+    }
+
+    private int key(Value value, int batch) {
+        return flow.dependsOnTokens(value) ? batch : -size(batch);
+    }
+}
