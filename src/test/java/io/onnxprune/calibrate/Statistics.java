@@ -1,5 +1,6 @@
 package io.onnxprune.calibrate;
 
+import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.diag.Log;
 import io.onnxprune.ir.Model;
@@ -23,12 +24,12 @@ record Statistics(double[] loss, Map<Tap, float[]> sums, List<String> messages) 
 
     static Statistics gather(
             Model model, List<long[]> rows, Collection<Tap> taps, long memory, Path folder, OnnxRuntime runtime) {
-        Recorder log = new Recorder();
+        RecordedLog log = new RecordedLog();
         Calibrator calibrator =
                 Calibrator.of(model, runtime, new CalibrationOptions(memory, folder, false), rows.get(0).length, log);
         Map<Tap, float[]> sums = new LinkedHashMap<>();
         Calibrator.Summary summary = calibrator.gather(rows, taps, (tap, sum) -> sums.put(tap, sum.toFloats()));
-        return new Statistics(summary.loss(), sums, log.lines);
+        return new Statistics(summary.loss(), sums, log.lines());
     }
 
     static Statistics gather(Model model, List<long[]> rows, Collection<Tap> taps, long memory, Path folder) {
@@ -74,27 +75,5 @@ record Statistics(double[] loss, Map<Tap, float[]> sums, List<String> messages) 
             norm += (double) expected[i] * expected[i];
         }
         return Math.sqrt(difference / Math.max(norm, 1e-30));
-    }
-
-    private static final class Recorder implements Log {
-        private final List<String> lines = new ArrayList<>();
-
-        @Override
-        public void info(String message) {
-            lines.add(message);
-        }
-
-        @Override
-        public void warn(String message) {
-            lines.add(message);
-        }
-
-        @Override
-        public void debug(String message) {}
-
-        @Override
-        public Progress progress(String stage, long total) {
-            return Log.NONE.progress(stage, total);
-        }
     }
 }

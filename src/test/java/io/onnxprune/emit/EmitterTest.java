@@ -3,11 +3,11 @@ package io.onnxprune.emit;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import io.onnxprune.RecordedLog;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.Emitter.Emission;
-import io.onnxprune.emit.Fixture.Warnings;
 import io.onnxprune.ir.Bytes;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
@@ -103,7 +103,7 @@ class EmitterTest {
     void nothingRemovedChangesNothing() throws IOException {
         for (String name : List.of(GROUPED, EXTERNAL)) {
             Path out = root.resolve(name);
-            Warnings warnings = new Warnings();
+            RecordedLog warnings = new RecordedLog();
             Fixture.emit(name, Plan.keepAll(""), out, warnings);
 
             for (String companion : List.of("config.json", "genai_config.json", "generation_config.json")) {
@@ -116,7 +116,7 @@ class EmitterTest {
             assertThat(ModelReader.read(out.resolve("model.onnx")).metadata())
                     .isEqualTo(ModelReader.read(Fixture.folder(name).resolve("model.onnx"))
                             .metadata());
-            assertThat(warnings.texts).isEmpty();
+            assertThat(warnings.warnings()).isEmpty();
         }
     }
 
@@ -169,12 +169,12 @@ class EmitterTest {
                 input.folder().resolve("large.json").toFile(), "rw")) {
             file.setLength((64L << 20) + 1);
         }
-        Warnings warnings = new Warnings();
+        RecordedLog warnings = new RecordedLog();
         Fixture.emit(GROUPED, Fixture.plan("ffn.0=72"), input, root.resolve("out"), warnings);
 
         assertThat(Fixture.names(root.resolve("out"))).contains("tokenizer.txt").doesNotContain("large.json");
         assertThat(root.resolve("out/config.json")).hasContent("{broken");
-        assertThat(warnings.texts).hasSize(2).anyMatch(text -> text.contains("large.json"));
+        assertThat(warnings.warnings()).hasSize(2).anyMatch(text -> text.contains("large.json"));
     }
 
     @Test

@@ -17,7 +17,6 @@ import io.onnxprune.runtime.RuntimeOptions;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -31,27 +30,6 @@ final class Fixture {
     private static final Map<String, Structure> STRUCTURES = new TreeMap<>();
 
     private Fixture() {}
-
-    /** A log that keeps warnings. */
-    static final class Warnings implements Log {
-        final List<String> texts = new ArrayList<>();
-
-        @Override
-        public void info(String message) {}
-
-        @Override
-        public void warn(String message) {
-            texts.add(message);
-        }
-
-        @Override
-        public void debug(String message) {}
-
-        @Override
-        public Progress progress(String stage, long total) {
-            return Log.NONE.progress(stage, total);
-        }
-    }
 
     static Path folder(String name) {
         return Path.of("testmodels", name);

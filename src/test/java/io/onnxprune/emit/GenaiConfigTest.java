@@ -4,7 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import io.onnxprune.emit.Fixture.Warnings;
+import io.onnxprune.RecordedLog;
 import io.onnxprune.plan.Plan;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -18,7 +18,7 @@ class GenaiConfigTest {
     @TempDir
     private Path folder;
 
-    private final Warnings warnings = new Warnings();
+    private final RecordedLog warnings = new RecordedLog();
 
     private JsonNode patched(Plan plan, String fileName) throws IOException {
         ObjectNode config = Fixture.config(
@@ -43,7 +43,7 @@ class GenaiConfigTest {
         assertThat(decoder.get("hidden_size").asInt()).isEqualTo(48);
         assertThat(decoder.get("head_size").asInt()).isEqualTo(16);
         assertThat(decoder.get("num_hidden_layers").asInt()).isEqualTo(2);
-        assertThat(warnings.texts).isEmpty();
+        assertThat(warnings.warnings()).isEmpty();
     }
 
     @Test
@@ -52,7 +52,7 @@ class GenaiConfigTest {
 
         assertThat(decoder.get("num_hidden_layers").asInt()).isEqualTo(1);
         assertThat(decoder.at("/sliding_window/layers")).hasToString("[0]");
-        assertThat(warnings.texts).isEmpty();
+        assertThat(warnings.warnings()).isEmpty();
     }
 
     @Test
@@ -72,7 +72,7 @@ class GenaiConfigTest {
         JsonNode decoder = patched(Fixture.plan("kv_heads.1=1"), "model.onnx");
 
         assertThat(decoder.get("num_key_value_heads").asInt()).isEqualTo(2);
-        assertThat(warnings.texts)
+        assertThat(warnings.warnings())
                 .singleElement()
                 .asString()
                 .contains("model.decoder.num_attention_heads (2 to 4) and model.decoder.num_key_value_heads (1 to 2)")
@@ -91,6 +91,6 @@ class GenaiConfigTest {
         GenaiConfig.patch(config, Sizes.of(Fixture.structure(MODEL), Fixture.plan()), "model.onnx", warnings);
 
         assertThat(config).hasToString("{\"model\":{}}");
-        assertThat(warnings.texts).hasSize(1);
+        assertThat(warnings.warnings()).hasSize(1);
     }
 }

@@ -3,9 +3,9 @@ package io.onnxprune.emit;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.onnxprune.RecordedLog;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Role;
-import io.onnxprune.emit.Fixture.Warnings;
 import io.onnxprune.plan.Plan;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -22,7 +22,7 @@ class ModelConfigTest {
     @TempDir
     private Path folder;
 
-    private final Warnings warnings = new Warnings();
+    private final RecordedLog warnings = new RecordedLog();
 
     private ObjectNode patched(String model, Plan plan) throws IOException {
         return patched(model, plan, Files.readString(Fixture.folder(model).resolve("config.json")));
@@ -46,7 +46,7 @@ class ModelConfigTest {
         assertThat(config.get("hidden_size").asInt()).isEqualTo(64);
         assertThat(config.get("num_hidden_layers").asInt()).isEqualTo(3);
         assertThat(config.has("per_layer_config")).isFalse();
-        assertThat(warnings.texts).isEmpty();
+        assertThat(warnings.warnings()).isEmpty();
     }
 
     @Test
@@ -55,7 +55,7 @@ class ModelConfigTest {
 
         assertThat(config.get("num_attention_heads").asInt()).isEqualTo(4);
         assertThat(config.get("num_key_value_heads").asInt()).isEqualTo(4);
-        assertThat(warnings.texts).isEmpty();
+        assertThat(warnings.warnings()).isEmpty();
     }
 
     @Test
@@ -67,7 +67,7 @@ class ModelConfigTest {
         assertThat(config.get("per_layer_config"))
                 .hasToString("{\"1\":{\"intermediate_size\":80,\"num_attention_heads\":4,\"num_key_value_heads\":2},"
                         + "\"2\":{\"intermediate_size\":70}}");
-        assertThat(warnings.texts)
+        assertThat(warnings.warnings())
                 .singleElement()
                 .asString()
                 .contains("FFN channels, attention heads, key and value heads")
@@ -98,7 +98,7 @@ class ModelConfigTest {
         assertThat(config)
                 .hasToString(
                         "{\"intermediate_size\":1000,\"ffn_dim\":72,\"hidden_size\":96,\"n_head\":96,\"n_layer\":3}");
-        assertThat(warnings.texts)
+        assertThat(warnings.warnings())
                 .singleElement()
                 .asString()
                 .contains("no key that states")
@@ -124,7 +124,7 @@ class ModelConfigTest {
 
         ObjectNode unchanged = patched("phi3-d", Fixture.plan("ffn.0=64", "ffn.1=64"));
         assertThat(unchanged.has("head_dim")).isFalse();
-        assertThat(warnings.texts).isEmpty();
+        assertThat(warnings.warnings()).isEmpty();
     }
 
     @Test
@@ -141,7 +141,7 @@ class ModelConfigTest {
                         .get("n_inner")
                         .asInt())
                 .isEqualTo(256);
-        assertThat(warnings.texts).isEmpty();
+        assertThat(warnings.warnings()).isEmpty();
     }
 
     @Test
@@ -164,7 +164,7 @@ class ModelConfigTest {
         assertThat(patched(GROUPED, Fixture.keepLayers(0, 2), json))
                 .hasToString("{\"num_hidden_layers\":2,\"layer_types\":[\"a\",\"c\"],\"mlp_only_layers\":[0,1],"
                         + "\"max_window_layers\":27,\"first_k_dense_replace\":1,\"eos_token_id\":[1,2,3]}");
-        assertThat(warnings.texts).isEmpty();
+        assertThat(warnings.warnings()).isEmpty();
     }
 
     @Test
@@ -174,18 +174,18 @@ class ModelConfigTest {
 
         assertThat(config.get("intermediate_size").asInt()).isEqualTo(72);
         assertThat(config.get("num_hidden_layers").asInt()).isEqualTo(2);
-        assertThat(warnings.texts).isEmpty();
+        assertThat(warnings.warnings()).isEmpty();
     }
 
     @Test
     void lostBlocksAndUnstatedSizesAreWarnedOf() throws IOException {
         ObjectNode config = patched(GROUPED, Fixture.keepBlocks(0, 1, 3, 4, 5));
         assertThat(config.get("num_hidden_layers").asInt()).isEqualTo(3);
-        assertThat(warnings.texts).singleElement().asString().contains("lost their attention");
+        assertThat(warnings.warnings()).singleElement().asString().contains("lost their attention");
 
-        warnings.texts.clear();
+        warnings.warnings().clear();
         patched("bloom-d", Fixture.plan("ffn.0=128", "ffn.1=128"));
-        assertThat(warnings.texts).singleElement().asString().contains("FFN channels");
+        assertThat(warnings.warnings()).singleElement().asString().contains("FFN channels");
     }
 
     @Test
@@ -203,7 +203,7 @@ class ModelConfigTest {
         assertThat(config.get("intermediate_size").asInt()).isEqualTo(96);
         assertThat(config.get("moe_intermediate_size").asInt()).isEqualTo(24);
         assertThat(config.get("per_layer_config")).hasToString("{\"0\":{\"moe_intermediate_size\":16}}");
-        assertThat(warnings.texts).singleElement().asString().contains("FFN channels");
+        assertThat(warnings.warnings()).singleElement().asString().contains("FFN channels");
     }
 
     @Test
@@ -214,7 +214,7 @@ class ModelConfigTest {
                 "{\"model_type\": \"x\", \"text_config\": {\"intermediate_size\": 96}}");
 
         assertThat(config.at("/text_config/intermediate_size").asInt()).isEqualTo(72);
-        assertThat(warnings.texts).isEmpty();
+        assertThat(warnings.warnings()).isEmpty();
     }
 
     @Test

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
@@ -35,7 +36,7 @@ class CalibrationDataTest {
     @TempDir
     private Path folder;
 
-    private final Notes notes = new Notes();
+    private final RecordedLog notes = new RecordedLog();
 
     @BeforeAll
     static void open() {
@@ -126,7 +127,7 @@ class CalibrationDataTest {
         assertThat(data.describe(true))
                 .isEqualTo("calibration: 20 windows of 8 tokens from a.jsonl (160 tokens); perplexity on 3 rows from"
                         + " eval.jsonl (33 predictions)");
-        assertThat(notes.lines).isEmpty();
+        assertThat(notes.lines()).isEmpty();
     }
 
     @Test
@@ -155,7 +156,7 @@ class CalibrationDataTest {
 
         assertThat(data.rows()).hasSize(36);
         assertThat(data.heldOut()).hasSize(4);
-        assertThat(notes.lines)
+        assertThat(notes.lines())
                 .containsExactly("info: 4 of the 40 windows of " + folder.resolve("a.jsonl")
                         + " are held out to measure perplexity on; --eval FILE gives other data for that");
     }
@@ -167,7 +168,7 @@ class CalibrationDataTest {
                 from(rows("a.jsonl", 0, 5, 8)).samples(10).evaluation(eval).resolve();
 
         assertThat(numbers(data.rows())).containsExactly(0, 1, 2, 3, 4);
-        assertThat(notes.lines)
+        assertThat(notes.lines())
                 .singleElement()
                 .satisfies(
                         line -> assertThat(line)
@@ -202,7 +203,7 @@ class CalibrationDataTest {
         Files.writeString(
                 mixed, Files.readString(rows("b.jsonl", 0, 4, 8)) + Files.readString(rows("c.jsonl", 4, 3, 12)));
         assertThat(from(mixed).length(10).resolve().length()).isEqualTo(10);
-        assertThat(notes.lines)
+        assertThat(notes.lines())
                 .anyMatch(line -> line.startsWith("warning: 4 of 7 rows of ") && line.contains("fewer than 10 tokens"));
     }
 

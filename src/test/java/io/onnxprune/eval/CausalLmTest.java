@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import io.onnxprune.RecordedLog;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.runtime.OnnxRuntime;
@@ -180,7 +181,7 @@ class CausalLmTest {
     void aModelThatDoesNotLoadAsItIsRunsInFloat32() {
         Path folder = SHARED.resolve("stories260k-g-bf16");
         assumeTrue(Files.isDirectory(folder), folder + " is absent");
-        Notes notes = new Notes();
+        RecordedLog notes = new RecordedLog();
         try (CausalLm half = CausalLm.open(RUNTIME, folder.resolve("model.onnx"), notes);
                 CausalLm whole = open(SHARED.resolve("stories260k-d"))) {
             List<long[]> rows = rows(512);
@@ -188,7 +189,7 @@ class CausalLmTest {
             assertThat(Perplexity.measure(half, rows, Log.NONE).perplexity() / expected)
                     .isCloseTo(1, within(0.02));
         }
-        assertThat(notes.lines)
+        assertThat(notes.lines())
                 .singleElement()
                 .satisfies(line -> assertThat(line)
                         .startsWith("warning: this runtime loads")

@@ -2,6 +2,7 @@ package io.onnxprune.eval;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import io.onnxprune.RecordedLog;
 import io.onnxprune.diag.Log;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -56,9 +57,9 @@ class ModelSettingsTest {
     @Test
     void aFileThatIsNoJsonIsSaidToBeLeftOut() throws IOException {
         file("config.json", "{\"bos_token_id\": ");
-        Notes notes = new Notes();
+        RecordedLog notes = new RecordedLog();
         assertThat(read(notes).bos()).isEmpty();
-        assertThat(notes.lines)
+        assertThat(notes.lines())
                 .singleElement()
                 .satisfies(line ->
                         assertThat(line).startsWith("warning: ").contains("config.json is left out of account"));

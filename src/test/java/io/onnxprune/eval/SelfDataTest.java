@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
@@ -25,7 +26,7 @@ class SelfDataTest {
     @TempDir
     private Path root;
 
-    private final Notes notes = new Notes();
+    private final RecordedLog notes = new RecordedLog();
     private Path model;
     private Path work;
     private OptionalInt length = OptionalInt.of(12);
@@ -72,7 +73,7 @@ class SelfDataTest {
         assertThat(data.describe(true))
                 .isEqualTo("calibration: 5 windows of 12 tokens from the model itself (60 tokens); perplexity on 8"
                         + " held-out windows (88 predictions)");
-        assertThat(notes.lines)
+        assertThat(notes.lines())
                 .containsExactly("info: the model writes 13 rows of 12 tokens to calibrate on, each from" + " token 7");
     }
 
@@ -81,12 +82,13 @@ class SelfDataTest {
         CalibrationData first = resolve();
         String text = Files.readString(kept());
         Files.writeString(kept(), text.replaceFirst("\\[\\d+,", "[319,"));
-        notes.lines.clear();
+        notes.lines().clear();
         CalibrationData again = resolve();
 
         assertThat(again.rows().get(0)[0]).isEqualTo(319);
         assertThat(again.heldOut()).containsExactlyElementsOf(first.heldOut());
-        assertThat(notes.lines).anyMatch(line -> line.startsWith("info: text that the model wrote in an earlier run"));
+        assertThat(notes.lines())
+                .anyMatch(line -> line.startsWith("info: text that the model wrote in an earlier run"));
 
         Files.writeString(kept(), text.substring(0, text.length() / 2));
         assertThat(resolve().rows()).containsExactlyElementsOf(first.rows());
@@ -123,7 +125,7 @@ class SelfDataTest {
     void withoutAConfigurationRowsStartAtRandom() throws IOException {
         CalibrationData data = resolve();
         assertThat(data.rows().stream().map(row -> row[0]).distinct()).hasSizeGreaterThan(2);
-        assertThat(notes.lines)
+        assertThat(notes.lines())
                 .anyMatch(line -> line.startsWith("warning: no file beside the model names the token")
                         && line.endsWith("--bos N names it"));
     }
@@ -139,7 +141,7 @@ class SelfDataTest {
     void rowsAreAsLongAsTheModelRuns() {
         length = OptionalInt.empty();
         assertThat(resolve().length()).isEqualTo(128);
-        assertThat(notes.lines).contains("info: the model runs on rows of up to 128 tokens, so its text is as long");
+        assertThat(notes.lines()).contains("info: the model runs on rows of up to 128 tokens, so its text is as long");
 
         length = OptionalInt.of(200);
         assertThatThrownBy(this::resolve)
@@ -152,7 +154,7 @@ class SelfDataTest {
     void aModelWithoutACacheIsSlow() throws IOException {
         copy("opt-c");
         assertThat(resolve().rows()).hasSize(5);
-        assertThat(notes.lines).anyMatch(line -> line.startsWith("warning: the model has no cache"));
+        assertThat(notes.lines()).anyMatch(line -> line.startsWith("warning: the model has no cache"));
     }
 
     @Test

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
+import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
@@ -155,11 +156,11 @@ class SelfTextTest {
 
     @Test
     void aTrainedModelIsAtHomeInItsOwnText() {
-        Notes notes = new Notes();
+        RecordedLog notes = new RecordedLog();
         try (CausalLm model = CausalLm.open(TestModels.runtime(), TestModels.file("stories-llama"))) {
             List<long[]> rows =
                     new SelfText(model, OptionalLong.of(1), Set.of(2L)).write(20, 128, 0, MEMORY * 16, notes);
-            assertThat(notes.steps).isEqualTo(20 * 127);
+            assertThat(notes.steps()).isEqualTo(20 * 127);
             assertThat(Perplexity.measure(model, rows, Log.NONE).perplexity()).isBetween(3.5, 6.5);
         }
     }

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
+import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.calibrate.GradientSink;
 import io.onnxprune.diag.Log;
@@ -247,13 +248,12 @@ class TaylorTest {
         gradients.missing.add(nameOf(members.get(0)));
         gradients.missing.add(nameOf(members.get(1)));
         ParameterCountTest.named(structure, "ffn.3").members().forEach(member -> gradients.missing.add(nameOf(member)));
-        List<String> warnings = new ArrayList<>();
-        Scores scores =
-                new Taylor(Kind.ELEMENT1, Reduction.MEAN, ALL, gradients).score(structure, warningsTo(warnings));
+        RecordedLog log = new RecordedLog();
+        Scores scores = new Taylor(Kind.ELEMENT1, Reduction.MEAN, ALL, gradients).score(structure, log);
 
         assertThat(scores.units().get("ffn.2")).containsExactly(down, within(1e-6));
         assertThat(scores.units().get("ffn.3")).containsOnly(0);
-        assertThat(warnings)
+        assertThat(log.warnings())
                 .containsExactly("the loss does not depend on the weights of ffn.3, so all its units score 0");
     }
 
@@ -269,25 +269,5 @@ class TaylorTest {
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining('"' + name + '"')
                 .hasMessageContaining("no finite number at element 4321");
-    }
-
-    private static Log warningsTo(List<String> warnings) {
-        return new Log() {
-            @Override
-            public void info(String message) {}
-
-            @Override
-            public void warn(String message) {
-                warnings.add(message);
-            }
-
-            @Override
-            public void debug(String message) {}
-
-            @Override
-            public Progress progress(String task, long total) {
-                return Log.NONE.progress(task, total);
-            }
-        };
     }
 }

@@ -1,13 +1,14 @@
-package io.onnxprune.eval;
+package io.onnxprune;
 
 import io.onnxprune.diag.Log;
 import java.util.ArrayList;
 import java.util.List;
 
 /** Keeps what is said. */
-final class Notes implements Log {
-    final List<String> lines = new ArrayList<>();
-    long steps;
+public final class RecordedLog implements Log {
+    private final List<String> lines = new ArrayList<>();
+    private final List<String> warnings = new ArrayList<>();
+    private long steps;
 
     @Override
     public void info(String message) {
@@ -17,6 +18,7 @@ final class Notes implements Log {
     @Override
     public void warn(String message) {
         lines.add("warning: " + message);
+        warnings.add(message);
     }
 
     @Override
@@ -33,5 +35,20 @@ final class Notes implements Log {
             @Override
             public void close() {}
         };
+    }
+
+    /** Everything but details, in order: {@code info: ...} or {@code warning: ...}. */
+    public List<String> lines() {
+        return lines;
+    }
+
+    /** The texts of warnings, in order. */
+    public List<String> warnings() {
+        return warnings;
+    }
+
+    /** Steps of all progress displays. */
+    public long steps() {
+        return steps;
     }
 }
