@@ -9,6 +9,7 @@ import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
 import io.onnxprune.eval.DataRequest;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.LayerCount;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.recipe.Pass;
 import io.onnxprune.recipe.PassKind;
@@ -293,6 +294,18 @@ final class PruneCommand implements Callable<Integer> {
                     + " (--layout per-layer to let them differ)");
             budget = budget.withLayout(Budget.Layout.UNIFORM);
         }
-        return budget;
+        return skipFirst == null && skipLast == null ? withoutSkipping(budget, input, console) : budget;
+    }
+
+    /** Layers that keep equal counts shrink together, so the ones that a recipe would leave whole shrink with them. */
+    private static Budget withoutSkipping(Budget budget, ModelFolder input, Console console) {
+        LayerCount none = LayerCount.of(0);
+        boolean skips = !budget.skipFirst().equals(none) || !budget.skipLast().equals(none);
+        if (budget.layout() != Budget.Layout.UNIFORM || !skips) {
+            return budget;
+        }
+        console.info("in a uniform layout all layers of " + input.model().getFileName()
+                + " shrink alike, also those that the recipe leaves whole otherwise");
+        return budget.withProtection(budget.protect(), none, none);
     }
 }

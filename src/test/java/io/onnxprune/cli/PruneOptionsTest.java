@@ -94,6 +94,56 @@ class PruneOptionsTest {
     }
 
     @Test
+    void whatARecipeLeavesWholeShrinksInAUniformLayout() throws IOException {
+        Path recipe = Files.writeString(folder.resolve("mine.yaml"), """
+                version: 1
+                name: mine
+                passes:
+                  - {pass: score, metric: random}
+                  - {pass: allocate, prune: [ffn], ratio: 0.1, skip-first: 40%}
+                  - {pass: rewrite}
+                """);
+
+        assertThat(kept(plan("--recipe", recipe), "ffn").get(0)).isEqualTo(96);
+        assertThat(kept(plan("--recipe", recipe, "--skip-first", "0"), "ffn").get(0))
+                .isLessThan(96);
+        assertThat(kept(plan("--recipe", recipe, "--layout", "uniform"), "ffn").get(0))
+                .isLessThan(96);
+    }
+
+    @Test
+    void gradientsAreTakenAnewInEachStep() throws IOException {
+        Path tokens = Cli.tokens(folder);
+        Path one = folder.resolve("one");
+        Path two = folder.resolve("two");
+        List<Object> arguments = List.of(
+                "--method",
+                "llm-pruner",
+                "--ratio",
+                "0.3",
+                "--calibration",
+                tokens,
+                "--samples",
+                2,
+                "--seq-len",
+                20,
+                "--work-dir",
+                folder);
+        List<Object> first = new ArrayList<>(arguments);
+        first.addAll(List.of("--plan-out", one));
+        List<Object> second = new ArrayList<>(arguments);
+        second.addAll(List.of("--plan-out", two, "--steps", 2));
+        List<String> passes = new ArrayList<>();
+        plan(second.toArray())
+                .path("passes")
+                .forEach(pass -> passes.add(pass.path("name").asText()));
+
+        assertThat(passes.stream().filter("score"::equals)).hasSize(2);
+        assertThat(left(plan(first.toArray()), "parameters")).isPositive();
+        assertThat(Files.readString(two)).isNotEqualTo(Files.readString(one));
+    }
+
+    @Test
     void seedsDecideWhatRandomRemoves() throws IOException {
         Path first = folder.resolve("1");
         Path again = folder.resolve("1b");
