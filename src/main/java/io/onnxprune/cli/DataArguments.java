@@ -46,7 +46,7 @@ final class DataArguments {
     @Option(
             names = "--seq-len",
             paramLabel = "N",
-            description = "tokens of a window (default: rows of ids as they are, else 256)")
+            description = "tokens of a window (default: what the method says, or shorter rows of ids as they are)")
     private Integer sequenceLength;
 
     @Option(
@@ -126,6 +126,7 @@ final class DataArguments {
                 Optional.ofNullable(tokenizer),
                 samples == null ? OptionalInt.empty() : OptionalInt.of(samples),
                 sequenceLength == null ? OptionalInt.empty() : OptionalInt.of(sequenceLength),
+                DataRequest.USUAL_LENGTH,
                 bos == null ? OptionalLong.empty() : OptionalLong.of(bos),
                 calibrates,
                 seed);

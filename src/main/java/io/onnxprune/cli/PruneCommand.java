@@ -58,6 +58,8 @@ final class PruneCommand implements Callable<Integer> {
         }
     }
 
+    private static final String DEFAULT_METHOD = "llm-pruner";
+
     /** Options about the making of a plan. */
     private static final List<String> PLANNING = List.of(
             "--ratio",
@@ -90,7 +92,7 @@ final class PruneCommand implements Callable<Integer> {
             names = "--method",
             paramLabel = "NAME",
             completionCandidates = Methods.class,
-            description = "a bundled recipe: ${COMPLETION-CANDIDATES} (default: magnitude)")
+            description = "a bundled recipe: ${COMPLETION-CANDIDATES} (default: " + DEFAULT_METHOD + ")")
     private String method;
 
     @Option(names = "--recipe", paramLabel = "FILE", description = "a recipe of your own")
@@ -248,7 +250,7 @@ final class PruneCommand implements Callable<Integer> {
             throw new UsageException("--method and --recipe both name a recipe; give one of them");
         }
         Recipe recipe =
-                recipeFile != null ? Recipe.read(recipeFile) : Recipe.bundled(method == null ? "magnitude" : method);
+                recipeFile != null ? Recipe.read(recipeFile) : Recipe.bundled(method == null ? DEFAULT_METHOD : method);
         recipe = with(recipe, "prune", prune);
         recipe = with(recipe, "ratio", ratio);
         recipe = with(recipe, "scope", scope);

@@ -14,7 +14,9 @@ import java.util.OptionalLong;
  * @param evaluation data to measure perplexity on; by default windows that calibration leaves over
  * @param tokenizer the tokenizer for text; by default tokenizer.json beside the model
  * @param samples how many windows to calibrate on; {@value #DEFAULT_SAMPLES} by default
- * @param sequenceLength tokens of a window; by default rows of ids stay as they are and text gets windows of 256
+ * @param sequenceLength tokens of a window; by default rows of ids stay as they are, unless they are longer than
+ *     {@code usualLength}, which is what text gets
+ * @param usualLength tokens of a window where nothing else says how long it is
  * @param bos the token that text begins with, for text that the model writes; by default that of its configuration
  * @param calibrates whether the method needs calibration data; otherwise data only serves to measure
  * @param seed of every random choice
@@ -26,11 +28,15 @@ public record DataRequest(
         Optional<Path> tokenizer,
         OptionalInt samples,
         OptionalInt sequenceLength,
+        int usualLength,
         OptionalLong bos,
         boolean calibrates,
         long seed) {
     /** Windows to calibrate on unless asked otherwise. */
     public static final int DEFAULT_SAMPLES = 128;
+
+    /** Tokens of a window where neither the command line, nor the method, nor rows of ids say how long it is. */
+    public static final int USUAL_LENGTH = TokenData.TEXT_WINDOW;
 
     /**
      * A file of calibration data.
@@ -51,7 +57,8 @@ public record DataRequest(
                 evaluation,
                 tokenizer,
                 OptionalInt.of(samples.orElse(windows)),
-                OptionalInt.of(sequenceLength.orElse(tokens)),
+                sequenceLength,
+                tokens,
                 bos,
                 calibrates,
                 seed);

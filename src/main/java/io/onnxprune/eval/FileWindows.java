@@ -77,7 +77,7 @@ final class FileWindows {
             IntSummaryStatistics lengths =
                     contents.get(i).fixed.stream().mapToInt(row -> row.length).summaryStatistics();
             if (lengths.getCount() > 0) {
-                int length = lengths.getMax();
+                int length = Math.min(lengths.getMax(), request.usualLength());
                 if (lengths.getMin() < length || common.orElse(length) != length) {
                     throw new UserException(
                             "the rows of %s have %s tokens%s; rows to calibrate on are all of one length, so give --seq-len N to cut them into windows"
@@ -92,7 +92,7 @@ final class FileWindows {
                 common = OptionalInt.of(length);
             }
         }
-        return common.orElse(settings.fit(TokenData.TEXT_WINDOW));
+        return common.orElse(settings.fit(request.usualLength()));
     }
 
     private static String range(IntSummaryStatistics lengths) {
@@ -200,7 +200,7 @@ final class FileWindows {
         TokenData.Rows content = TokenData.load(file, tokenizer);
         OptionalInt window = request.sequenceLength();
         if (window.isEmpty() && content.fixed.isEmpty()) {
-            window = OptionalInt.of(length > 0 ? length : settings.fit(TokenData.TEXT_WINDOW));
+            window = OptionalInt.of(length > 0 ? length : settings.fit(request.usualLength()));
         }
         TokenData data = new TokenData(file, content.cut(file, window));
         data.rows().forEach(row -> settings.requireLength(row.length, "rows of " + file));

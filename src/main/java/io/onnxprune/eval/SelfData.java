@@ -97,7 +97,7 @@ final class SelfData {
             model.logits(new long[][] {new long[length]});
             return length;
         }
-        int usual = settings.fit(TokenData.TEXT_WINDOW);
+        int usual = settings.fit(request.usualLength());
         int length = model.longestRow(0, usual);
         if (length < 2) {
             model.logits(new long[][] {new long[2]});

@@ -89,10 +89,10 @@ class BadCommandLineTest {
             --seed q                 | --seed takes a whole number, not "q"
             --provider gpu           | --provider takes cpu or cuda, not "gpu"
             --plan p --ratio 0.3     | --plan says already what to keep, so --ratio has no effect
-            --tokenizer x            | --tokenizer is for the data of --calibration or --eval
-            --samples 4              | --samples is for the data of --calibration
-            --samples 4 --eval x     | --samples is for the data of --calibration
-            --seq-len 4              | --seq-len is for the data of --calibration or --eval
+            --method random --tokenizer x        | --tokenizer is for the data of --calibration or --eval
+            --method random --samples 4          | --samples is for the data of --calibration
+            --method random --samples 4 --eval x | --samples is for the data of --calibration
+            --method random --seq-len 4          | --seq-len is for the data of --calibration or --eval
             --bos 1 --calibration x  | --bos is for the data of --calibration self
             --calibration x --samples 0   | --samples takes 1 or more, not 0
             --calibration x --seq-len 1   | --seq-len takes 2 or more, since a prediction takes two tokens, not 1
@@ -249,7 +249,7 @@ class BadCommandLineTest {
     @Test
     void wrongPlans() throws IOException {
         Path plan = root.resolve("plan.json");
-        Cli.run(model, "--dry-run", "--plan-out", plan).succeeded();
+        Cli.run(model, "--method", "magnitude", "--dry-run", "--plan-out", plan).succeeded();
         String good = Files.readString(plan);
 
         Cli.run(Cli.testModel("gpt2-cb"), "-o", out.resolve("x.onnx"), "--plan", plan)

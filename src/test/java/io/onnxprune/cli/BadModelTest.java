@@ -162,7 +162,8 @@ class BadModelTest {
         use("llama-gqa-d");
         String name = spoil(value);
 
-        prune("--prune", "hidden").failed(1, "initializer \"" + name + '"', "holds " + value, "repair the weights");
+        prune("--method", "magnitude", "--prune", "hidden")
+                .failed(1, "initializer \"" + name + '"', "holds " + value, "repair the weights");
     }
 
     @Test

@@ -7,7 +7,9 @@ import java.io.PrintWriter;
 import java.io.StringWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.stream.Collectors;
@@ -45,6 +47,15 @@ final class Cli {
                 new PrintWriter(err, true),
                 Arrays.stream(arguments).map(String::valueOf).toArray(String[]::new));
         return new Run(code, out.toString(), err.toString());
+    }
+
+    /** Options with a method that needs no data, unless they say which: what most tests are about does not depend on it. */
+    static List<Object> withoutData(Object... options) {
+        List<Object> all = new ArrayList<>(List.of(options));
+        if (!all.contains("--method") && !all.contains("--recipe") && !all.contains("--plan")) {
+            all.addAll(0, List.of("--method", "magnitude"));
+        }
+        return all;
     }
 
     static Path testModel(String name) {

@@ -9,7 +9,6 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 import java.util.stream.StreamSupport;
 import org.junit.jupiter.api.Test;
@@ -25,7 +24,7 @@ class DataOptionsTest {
     private Cli.Run prune(Object... options) {
         List<Object> arguments = new ArrayList<>(List.of(
                 MODEL, "-o", folder.resolve("small.onnx"), "--no-verify", "--json", folder.resolve("report.json")));
-        arguments.addAll(Arrays.asList(options));
+        arguments.addAll(Cli.withoutData(options));
         return Cli.run(arguments.toArray());
     }
 
@@ -88,6 +87,31 @@ class DataOptionsTest {
         assertThat(run.out()).doesNotContain("perplexity");
         assertThat(report().at("/data/held_out").asInt()).isEqualTo(4);
         assertThat(report().path("evaluation_before").isNull()).isTrue();
+    }
+
+    @Test
+    void theDefaultMethodCalibratesOnTextOfTheModel() throws IOException {
+        Path work = folder.resolve("work");
+        Cli.Run run = Cli.run(
+                        MODEL, "-o", folder.resolve("small.onnx"), "--work-dir", work, "--samples", 6, "--seq-len", 16)
+                .succeeded();
+
+        assertThat(run.err())
+                .contains("the model writes 14 rows of 16 tokens to calibrate on")
+                .contains("calibration runs 6 x 16 tokens through 1 segment, 6 rows at a time: about ");
+        assertThat(run.out())
+                .contains("calibration: 6 windows of 16 tokens from the model itself (96 tokens)")
+                .contains("perplexity on 8 held-out windows")
+                .contains("verified on 14 tokens");
+    }
+
+    @Test
+    void rowsShorterThanTheMethodAsksForStayAsTheyAre() throws IOException {
+        String out = Cli.run(MODEL, "--dry-run", "--calibration", Cli.tokens(folder), "--eval", Cli.tokens(folder))
+                .succeeded()
+                .out();
+
+        assertThat(out).contains("calibration: 4 windows of 39 tokens from tokens.jsonl (156 tokens)");
     }
 
     @Test

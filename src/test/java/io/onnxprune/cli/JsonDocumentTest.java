@@ -32,7 +32,7 @@ class JsonDocumentTest {
         assertDocumented("prune", file, true);
         assertThat(read(file).at("/files/0").asText()).endsWith("a.onnx");
 
-        Cli.run(MODEL, "--dry-run", "--prune", "layers", "--ratio", "0.4", "--json", file)
+        Cli.run(MODEL, "--dry-run", "--method", "magnitude", "--prune", "layers", "--ratio", "0.4", "--json", file)
                 .succeeded();
         assertDocumented("prune", file, false);
         assertThat(read(file).path("layers_after").asInt()).isEqualTo(1);

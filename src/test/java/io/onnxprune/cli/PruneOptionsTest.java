@@ -8,7 +8,6 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 import java.util.stream.StreamSupport;
 import org.junit.jupiter.api.Test;
@@ -25,7 +24,7 @@ class PruneOptionsTest {
     private JsonNode plan(Object... options) throws IOException {
         Path json = folder.resolve("plan.json");
         List<Object> arguments = new ArrayList<>(List.of(MODEL, "--dry-run", "--quiet", "--json", json));
-        arguments.addAll(Arrays.asList(options));
+        arguments.addAll(Cli.withoutData(options));
         Cli.Run run = Cli.run(arguments.toArray()).succeeded();
         assertThat(run.out()).isEmpty();
         return new ObjectMapper().readTree(json.toFile());

@@ -83,7 +83,16 @@ class CalibrationDataTest {
 
         CalibrationData resolve() {
             DataRequest request = new DataRequest(
-                    files, false, evaluation, Optional.empty(), samples, length, OptionalLong.empty(), true, seed);
+                    files,
+                    false,
+                    evaluation,
+                    Optional.empty(),
+                    samples,
+                    length,
+                    DataRequest.USUAL_LENGTH,
+                    OptionalLong.empty(),
+                    true,
+                    seed);
             return CalibrationData.resolve(lm, MODEL, request, folder, notes);
         }
 
@@ -264,6 +273,7 @@ class CalibrationDataTest {
                 Optional.of(TOKENIZER),
                 OptionalInt.empty(),
                 OptionalInt.empty(),
+                DataRequest.USUAL_LENGTH,
                 OptionalLong.empty(),
                 false,
                 0);
@@ -284,6 +294,7 @@ class CalibrationDataTest {
                                 Optional.of(TOKENIZER),
                                 OptionalInt.empty(),
                                 OptionalInt.empty(),
+                                DataRequest.USUAL_LENGTH,
                                 OptionalLong.empty(),
                                 true,
                                 0),

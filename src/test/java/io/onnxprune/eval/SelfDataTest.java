@@ -48,7 +48,16 @@ class SelfDataTest {
 
     private CalibrationData resolve() {
         DataRequest request = new DataRequest(
-                List.of(), true, evaluation, Optional.empty(), OptionalInt.of(5), length, bos, true, seed);
+                List.of(),
+                true,
+                evaluation,
+                Optional.empty(),
+                OptionalInt.of(5),
+                length,
+                DataRequest.USUAL_LENGTH,
+                bos,
+                true,
+                seed);
         try (CausalLm lm = CausalLm.open(TestModels.runtime(), model)) {
             return CalibrationData.resolve(lm, model, request, work, notes);
         }

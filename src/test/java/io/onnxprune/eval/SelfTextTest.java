@@ -115,6 +115,7 @@ class SelfTextTest {
                 Optional.empty(),
                 OptionalInt.empty(),
                 OptionalInt.empty(),
+                DataRequest.USUAL_LENGTH,
                 OptionalLong.empty(),
                 true,
                 0);
