@@ -42,7 +42,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         Set<String> summed = new HashSet<>();
         taps.stream().filter(Tap::needsGradients).forEach(tap -> summed.add(SegmentGraph.name(tap)));
         List<Piece> smallest = new Partition(flow, logits).pieces();
-        int rows = single ? 1 : Math.max(1, Math.min(samples, TOKENS / length));
+        int rows = single || footprint.isSingleRow() ? 1 : Math.max(1, Math.min(samples, TOKENS / length));
         while (rows > 1 && largest(smallest, footprint, rows, length, backward, summed) > memory / 2) {
             rows = (rows + 1) / 2;
         }

@@ -34,6 +34,11 @@ final class Footprint {
         this.second = trace.shape(tokens, 1);
     }
 
+    /** Whether the model runs on one row at a time only: the trace found no larger batch that it takes. */
+    boolean isSingleRow() {
+        return first[0] == 1 && second[0] == 1;
+    }
+
     /** Bytes of the activations of a piece over {@code rows} rows of {@code length} tokens, run backwards or not. */
     long activations(Piece piece, int rows, int length, boolean backward) {
         double bytes = 0;

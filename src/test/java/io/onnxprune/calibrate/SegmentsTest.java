@@ -58,6 +58,35 @@ class SegmentsTest {
         }
     }
 
+    @ParameterizedTest
+    @MethodSource("models")
+    void batchesGiveWhatSingleRowsGive(String name) {
+        Model model = ModelReader.read(TestModels.file(name));
+        List<long[]> rows = Statistics.randomRows(3, LENGTH, VOCABULARY, 6);
+        Set<Tap> taps = Statistics.everyTap(model, LENGTH, true);
+        taps.removeIf(Tap.SquaredGradient.class::isInstance);
+        Map<Tap, float[]> expected = new LinkedHashMap<>();
+        for (long[] row : rows) {
+            Statistics.gather(model, List.of(row), taps, Statistics.AMPLE, folder)
+                    .sums()
+                    .forEach((tap, sum) -> expected.merge(tap, sum, SegmentsTest::sum));
+        }
+
+        Statistics found = Statistics.gather(model, rows, taps, Statistics.AMPLE, folder);
+
+        taps.forEach(tap -> assertThat(Statistics.distance(found.sums().get(tap), expected.get(tap)))
+                .as(tap.toString())
+                .isLessThan(1e-4));
+    }
+
+    private static float[] sum(float[] left, float[] right) {
+        float[] sum = left.clone();
+        for (int i = 0; i < sum.length; i++) {
+            sum[i] += right[i];
+        }
+        return sum;
+    }
+
     @Test
     void forwardStatisticsNeedNoGradients() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
