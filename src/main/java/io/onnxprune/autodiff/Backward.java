@@ -41,7 +41,8 @@ public final class Backward {
      * @param trace shapes at two sizes of every value of that program; only ranks, static extents and which axes are 1
      *     are used, since batch and length vary at run time
      * @param seeds from a value to the name of the gradient that flows into it from outside, a tensor of its shape
-     * @param wanted values (initializers or inner values, also the segment's inputs) to differentiate with respect to
+     * @param wanted values (initializers or inner values, also the segment's inputs) to differentiate with respect to;
+     *     an initializer of integers too, as if they were real, where it is only cast
      * @param into takes the nodes; they read values of the program and seeds by name
      * @return from wanted value to the name of its gradient: of the value's shape, float64 for float64 values and
      *     float32 for all others; values that no path reaches are absent
@@ -60,7 +61,9 @@ public final class Backward {
     /** The wanted values and all that depends on them in a differentiable way. */
     private Set<Value> active() {
         Set<Value> found = new HashSet<>();
-        wanted.stream().filter(graph::isDifferentiable).forEach(found::add);
+        wanted.stream()
+                .filter(value -> graph.isDifferentiable(value) || value.constant() != null)
+                .forEach(found::add);
         for (Op op : ops) {
             if (!Derivatives.stops(op.node())
                     && op.inputs().stream().anyMatch(input -> input != null && found.contains(input))) {

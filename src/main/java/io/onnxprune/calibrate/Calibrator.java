@@ -97,15 +97,22 @@ public final class Calibrator {
         return Linears.of(new DataFlow(program, trace, tokens(), logits(), Set.of()));
     }
 
-    /** The names of the initializers of floating-point numbers. */
+    /** The names of the initializers that may have gradients: of floating-point numbers, or of integers that are cast to them. */
     public Set<String> parameters() {
         Set<String> names = new LinkedHashSet<>();
         program.initializers().forEach((name, value) -> {
-            if (value.constant().dtype().isFloat()) {
+            if (value.constant().dtype().isFloat() || isCastOnly(value)) {
                 names.add(name);
             }
         });
         return names;
+    }
+
+    private boolean isCastOnly(Value value) {
+        return !value.uses().isEmpty()
+                && value.uses().stream()
+                        .allMatch(use -> use.op().node().is("Cast")
+                                && trace.dtype(use.op().output(0)).isFloat());
     }
 
     /**
@@ -127,7 +134,7 @@ public final class Calibrator {
     /**
      * Runs the model over {@code rows} and hands over the gradients of initializers, each when it is complete.
      *
-     * @param initializers of floating-point numbers; zeros are handed over for one that no gradient reaches
+     * @param initializers among {@link #parameters}; zeros are handed over for one that no gradient reaches
      * @param squares whether the squares of single rows' gradients are wanted too
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */

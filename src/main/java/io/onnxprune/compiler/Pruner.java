@@ -78,6 +78,10 @@ public final class Pruner {
         Structure structure = timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
                 .structure();
         ParameterCount count = ParameterCount.of(structure);
+        if (job.plan().isEmpty()
+                && !(job.budget().goal() == Budget.Goal.RATIO && job.budget().amount() == 0)) {
+            Allocation.check(structure, job.budget());
+        }
         Optional<CalibrationData> data = data();
         Steps.Outcome outcome = plan(structure, data);
         Plan plan = outcome.plan();

@@ -3,7 +3,7 @@ package io.onnxprune.ir;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 
-/** Conversion between the floating-point element types of ONNX and Java floats, in bulk and by blocks. */
+/** Conversion between the element types that weights have in ONNX and Java floats, in bulk and by blocks. */
 public final class Floats {
     private static final int BLOCK_BYTES = 1 << 20;
     private static final float[] HALF = new float[1 << 16];
@@ -41,7 +41,7 @@ public final class Floats {
         }
     }
 
-    /** Decodes {@code count} little-endian elements of {@code source}. */
+    /** Decodes {@code count} little-endian elements of {@code source}: floating-point numbers or integers of 8 bits. */
     public static void decode(DType dtype, ByteBuffer source, float[] target, int count) {
         switch (dtype) {
             case FLOAT -> source.asFloatBuffer().get(target, 0, count);
@@ -60,7 +60,17 @@ public final class Floats {
                     target[i] = Float.intBitsToFloat(source.getShort(p) << 16);
                 }
             }
-            default -> throw new IllegalArgumentException("not a floating-point type: " + dtype);
+            case INT8 -> {
+                for (int i = 0; i < count; i++) {
+                    target[i] = source.get(source.position() + i);
+                }
+            }
+            case UINT8 -> {
+                for (int i = 0; i < count; i++) {
+                    target[i] = Byte.toUnsignedInt(source.get(source.position() + i));
+                }
+            }
+            default -> throw new IllegalArgumentException("neither a floating-point type nor 8 bits: " + dtype);
         }
     }
 

@@ -23,6 +23,19 @@ public record Allocation(Plan plan, ParameterCount.Size before, ParameterCount.S
         return new Allocator(structure, scores, budget, log).run(model);
     }
 
+    /**
+     * Refuses a budget that no scores could meet, before they are measured. Where whole layers or blocks may go, scores
+     * tell which, and {@link #of} is left to judge.
+     *
+     * @throws io.onnxprune.diag.UserException as {@link #of}
+     */
+    public static void check(Structure structure, Budget budget) {
+        if (!budget.prune().layers() && !budget.prune().blocks()) {
+            Scores any = new RandomImportance(0).score(structure, Log.NONE);
+            new Allocator(structure, any, budget, Log.NONE).candidates();
+        }
+    }
+
     /** The share of the model's parameters that goes. */
     public double ratio() {
         return before.parameters() == 0 ? 0 : 1 - (double) after.parameters() / before.parameters();

@@ -31,17 +31,10 @@ final class Allocator {
     }
 
     Allocation run(String model) {
-        long whole = budget.measure(count.whole());
-        if (target > whole) {
-            throw new UserException(String.format(
-                    "the model already has only %,d %s, fewer than the %,.0f asked for; ask for less",
-                    whole, budget.unit(), target));
-        }
-        if (target == whole) {
+        if (target == budget.measure(count.whole())) {
             return new Allocation(Plan.keepAll(model), count.whole(), count.whole());
         }
-        Candidates candidates = new Candidates(structure, budget, count, log);
-        checkReachable(candidates);
+        Candidates candidates = candidates();
         ParameterCount.Running running = count.start();
         int[] layers = dropLayers(candidates, running);
         int[] blocks = dropBlocks(candidates, layers, running);
@@ -56,6 +49,23 @@ final class Allocator {
         }
         Plan plan = new Plan(model, keep, layers, blocks);
         return new Allocation(plan, count.whole(), count.under(plan));
+    }
+
+    /**
+     * What may go.
+     *
+     * @throws UserException if the target cannot be reached
+     */
+    Candidates candidates() {
+        long whole = budget.measure(count.whole());
+        if (target > whole) {
+            throw new UserException(String.format(
+                    "the model already has only %,d %s, fewer than the %,.0f asked for; ask for less",
+                    whole, budget.unit(), target));
+        }
+        Candidates found = new Candidates(structure, budget, count, log);
+        checkReachable(found);
+        return found;
     }
 
     /** The tracks of all groups, without the dimensions of layers that are gone. */

@@ -113,7 +113,9 @@ final class Candidates {
         }
         List<String> reasons = blocked.values().stream().distinct().toList();
         String more = reasons.size() > 3 ? " and so on" : "";
-        return ", because " + String.join(", ", reasons.subList(0, Math.min(3, reasons.size()))) + more;
+        String uniform =
+                budget.layout() == Budget.Layout.UNIFORM ? "in a uniform layout layers shrink all or none, and " : "";
+        return ", because " + uniform + String.join(", ", reasons.subList(0, Math.min(3, reasons.size()))) + more;
     }
 
     private List<List<Dimension>> groupsOf(Budget.Layout layout) {

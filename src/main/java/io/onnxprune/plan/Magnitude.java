@@ -39,7 +39,7 @@ public final class Magnitude implements Importance {
 
     @Override
     public Scores score(Structure structure, Log log) {
-        WeightMembers members = new WeightMembers(structure, dimension -> true, log);
+        WeightMembers members = new WeightMembers(structure, dimension -> true, WeightMembers.Integers.AT_LAST, log);
         return members.scores(measure(members, log), reduction);
     }
 
@@ -57,8 +57,12 @@ public final class Magnitude implements Importance {
             for (Tensor tensor : largestFirst) {
                 running.put(
                         tensor,
-                        workers.submit(() ->
-                                new AxisSums(tensor, axes.get(tensor), terms, members.label(tensor), elements -> {
+                        workers.submit(() -> new AxisSums(
+                                tensor,
+                                axes.get(tensor),
+                                members.counted(tensor, terms),
+                                members.label(tensor),
+                                elements -> {
                                     synchronized (progress) {
                                         progress.step(elements);
                                     }

@@ -28,7 +28,8 @@ import java.util.Set;
  * </ul>
  *
  * <p>summed over the slice at that index. Members are reduced by channel ({@link WeightMembers}). A weight that several
- * places share has one gradient, the sum over them, and counts once; of quantised weights the float scales count.
+ * places share has one gradient, the sum over them, and counts once. Of weights of 8 bits the numbers count
+ * ({@link IntegerWeights}), of those packed into fewer bits the scales: a sum over a block before the absolute value.
  *
  * <p>Gradients come one initializer at a time and are reduced at once, so no more than one is in memory.
  */
@@ -79,7 +80,7 @@ public final class Taylor implements Importance {
 
     @Override
     public Scores score(Structure structure, Log log) {
-        WeightMembers members = new WeightMembers(structure, this::isWanted, log);
+        WeightMembers members = new WeightMembers(structure, this::isWanted, WeightMembers.Integers.ALWAYS, log);
         Map<String, Tensor> tensors = new LinkedHashMap<>();
         members.axes().keySet().forEach(tensor -> tensors.putIfAbsent(members.name(tensor), tensor));
         // A name inside a branch may repeat one outside, which is the one that a name alone stands for.
@@ -173,7 +174,7 @@ public final class Taylor implements Importance {
                 AxisSums measured = new AxisSums(
                         gradients.weights(name, tensor),
                         members.axes().get(tensor),
-                        terms(sum, squares),
+                        members.counted(tensor, terms(sum, squares)),
                         members.label(tensor),
                         elements -> {});
                 if (sums.put(tensor, measured) != null) {

@@ -13,6 +13,7 @@ import java.util.Arrays;
 import java.util.BitSet;
 import java.util.Comparator;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -22,7 +23,7 @@ import java.util.function.Function;
 import java.util.function.Predicate;
 
 /**
- * The float tensors that carry prunable dimensions, and how sums over their slices become scores.
+ * The weights that carry prunable dimensions, and how sums over their slices become scores.
  *
  * <p>A member gives every unit one number for each of its indices: 64 rows of a head of size 64, 256 where four query
  * heads share the KV group, one for an FFN channel. Members are lined up by the index within the unit; where one is
@@ -31,7 +32,15 @@ import java.util.function.Predicate;
  * as many members as it has parts.
  */
 final class WeightMembers {
-    /** One axis of a float tensor that carries a dimension. */
+    /** Whether integers of 8 bits count. */
+    enum Integers {
+        /** In place of their scales. */
+        ALWAYS,
+        /** Where nothing else does; numbers of different scales then count alike. */
+        AT_LAST
+    }
+
+    /** One axis of a tensor that carries a dimension. */
     private record Slices(Tensor tensor, int axis, Dim dim) {}
 
     private final Structure structure;
@@ -39,14 +48,15 @@ final class WeightMembers {
     private final Map<Tensor, BitSet> axes = new LinkedHashMap<>();
     private final Map<Tensor, String> labels = new HashMap<>();
     private final Map<Tensor, String> names = new LinkedHashMap<>();
+    private final Map<Tensor, IntegerWeights> integers = new HashMap<>();
 
     /** The members of the prunable dimensions that are {@code wanted}. */
-    WeightMembers(Structure structure, Predicate<Dimension> wanted, Log log) {
+    WeightMembers(Structure structure, Predicate<Dimension> wanted, Integers counting, Log log) {
         this.structure = structure;
         nameConstants();
         for (Dimension dimension : structure.dimensions()) {
             if (dimension.isPrunable() && wanted.test(dimension)) {
-                members.put(dimension, floatMembers(dimension, log));
+                members.put(dimension, membersOf(dimension, counting, log));
             }
         }
     }
@@ -77,29 +87,55 @@ final class WeightMembers {
         }
     }
 
-    /** The float members in order of execution, those that several places share once. */
-    private List<Slices> floatMembers(Dimension dimension, Log log) {
+    /** What counts, in order of execution; what several places share once. */
+    private List<Slices> membersOf(Dimension dimension, Integers counting, Log log) {
         List<Member> inOrder = new ArrayList<>(dimension.members());
         inOrder.sort(
                 Comparator.comparingInt((Member member) -> member.use().op().index())
                         .thenComparingInt(member -> member.use().input()));
-        List<Slices> slices = new ArrayList<>();
-        for (Member member : inOrder) {
-            if (!member.tensor().dtype().isFloat() || member.dim().isDynamic()) {
-                continue;
-            }
-            BitSet known = axes.computeIfAbsent(member.tensor(), key -> new BitSet());
-            boolean repeated =
-                    slices.stream().anyMatch(other -> other.tensor == member.tensor() && other.axis == member.axis());
-            if (!repeated) {
-                slices.add(new Slices(member.tensor(), member.axis(), member.dim()));
-                known.set(member.axis());
-            }
+        Set<Tensor> scaling = new HashSet<>();
+        if (counting == Integers.ALWAYS) {
+            inOrder.forEach(member -> scaling.addAll(IntegerWeights.scaling(member.use())));
+        }
+        List<Slices> slices = slices(inOrder, member -> counts(member, counting == Integers.ALWAYS, scaling));
+        if (slices.isEmpty()) {
+            slices = slices(inOrder, member -> counts(member, true, scaling));
         }
         if (slices.isEmpty()) {
             log.warn(dimension.name() + " has only integer weights without scales along it, so all its units score 0");
         }
         return slices;
+    }
+
+    private static boolean counts(Member member, boolean withIntegers, Set<Tensor> scaling) {
+        return member.tensor().dtype().isFloat()
+                ? !scaling.contains(member.tensor())
+                : withIntegers && IntegerWeights.at(member.use()) != null;
+    }
+
+    private List<Slices> slices(List<Member> inOrder, Predicate<Member> counts) {
+        List<Slices> slices = new ArrayList<>();
+        for (Member member : inOrder) {
+            Tensor tensor = member.tensor();
+            if (member.dim().isDynamic() || !counts.test(member)) {
+                continue;
+            }
+            boolean repeated = slices.stream().anyMatch(other -> other.tensor == tensor && other.axis == member.axis());
+            if (!repeated) {
+                slices.add(new Slices(tensor, member.axis(), member.dim()));
+                axes.computeIfAbsent(tensor, key -> new BitSet()).set(member.axis());
+                if (!tensor.dtype().isFloat()) {
+                    integers.putIfAbsent(tensor, IntegerWeights.at(member.use()));
+                }
+            }
+        }
+        return slices;
+    }
+
+    /** The terms of a tensor's elements, where integers stand for their distance from the zero point. */
+    AxisSums.Terms counted(Tensor tensor, AxisSums.Terms terms) {
+        IntegerWeights weights = integers.get(tensor);
+        return weights == null ? terms : weights.counted(terms);
     }
 
     /** The names of the dimensions none of whose members is in {@code measured}. */

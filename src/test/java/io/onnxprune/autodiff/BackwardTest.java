@@ -8,6 +8,7 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Trace;
 import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.Bytes;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.GraphBuilder;
@@ -21,6 +22,7 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
+import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -139,6 +141,22 @@ class BackwardTest {
 
         assertThat(run(program, program.ops(), List.of("half"), 0, 2).get("half"))
                 .containsExactly(6, 4, 6, 4);
+    }
+
+    @Test
+    void integersThatAreCastCountAsRealWhenTheyAreAskedFor() {
+        Map<String, Attribute> toFloat = Map.of("to", new Attribute.Int(DType.FLOAT.code()));
+        Tensor numbers = Tensor.of(DType.INT8, new long[] {2, 2}, Bytes.of(ByteBuffer.wrap(new byte[] {1, -2, 3, 4})));
+        Program program = program(
+                Map.of("numbers", numbers),
+                List.of(
+                        Graphs.node("Gather", "x", "table", "tokens"),
+                        Node.of("", "Cast", List.of("numbers"), List.of("wide"), toFloat),
+                        Graphs.node("Mul", "weight", "wide", "scale"),
+                        Graphs.node("MatMul", "logits", "x", "weight")));
+
+        assertThat(run(program, program.ops(), List.of("numbers"), 0, 2).get("numbers"))
+                .containsExactly(12, 18, 8, 12);
     }
 
     @ParameterizedTest

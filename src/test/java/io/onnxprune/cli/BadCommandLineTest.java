@@ -137,6 +137,14 @@ class BadCommandLineTest {
         prune("--params", "1B").failed(1, "the model already has only ", "ask for less");
     }
 
+    /** Calibration of a large model takes hours. */
+    @Test
+    void targetsThatCannotBeReachedAreRefusedBeforeCalibration() {
+        Cli.Run run = prune("--method", "llm-pruner", "--ratio", "0.99");
+        run.failed(1, "cannot be reached by pruning heads, ffn: at least ");
+        assertThat(run.err()).doesNotContain("the model writes").doesNotContain("calibration runs");
+    }
+
     @Test
     void modelsThatAreNotThere() throws IOException {
         Path empty = Files.createDirectory(root.resolve("empty"));

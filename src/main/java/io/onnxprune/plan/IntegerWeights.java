@@ -1,0 +1,77 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Use;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import java.util.HashSet;
+import java.util.Set;
+
+/**
+ * Weights of 8 bits: the numbers of a matrix before they are scaled, counted from their zero point (DequantizeLinear and
+ * MatMulInteger of the ONNX specification). With W = s·(q − z), w·∂L/∂w = (q − z)·∂L/∂q, so that scores of first and
+ * second order need no scale.
+ *
+ * @param numbers q
+ * @param zero z, of one element or a vector along {@code axis}; null for 0
+ * @param axis of {@code numbers} that a vector of zero points lies along
+ */
+record IntegerWeights(Tensor numbers, Tensor zero, int axis) {
+    /** The weights that an application reads at {@code use}; null if it reads something else there. */
+    static IntegerWeights at(Use use) {
+        Op op = use.op();
+        Tensor numbers = op.input(use.input()).constant();
+        if (numbers == null || numbers.dtype() != DType.INT8 && numbers.dtype() != DType.UINT8) {
+            return null;
+        }
+        int rank = numbers.rank();
+        boolean blocked = op.node().intAttribute("block_size", 0) != 0;
+        if (op.node().is("DequantizeLinear") && use.input() == 0 && !blocked) {
+            int axis = Math.floorMod((int) op.node().intAttribute("axis", 1), Math.max(2, rank));
+            return of(numbers, op.input(2), axis);
+        }
+        return op.node().is("MatMulInteger") && use.input() == 1 ? of(numbers, op.input(3), rank - 1) : null;
+    }
+
+    private static IntegerWeights of(Tensor numbers, Value zero, int axis) {
+        Tensor point = zero == null ? null : zero.constant();
+        boolean isKnown =
+                zero == null || point != null && (point.elements() == 1 || point.rank() == 1 && axis < numbers.rank());
+        return isKnown ? new IntegerWeights(numbers, point, axis) : null;
+    }
+
+    /** The constants that only say how the weights at {@code use} are scaled, and so are worth nothing beside them. */
+    static Set<Tensor> scaling(Use use) {
+        Set<Tensor> found = new HashSet<>();
+        if (use.op().node().is("DequantizeLinear") && at(use) != null) {
+            for (int input = 1; input < use.op().inputs().size(); input++) {
+                Value value = use.op().input(input);
+                if (value != null && value.constant() != null) {
+                    found.add(value.constant());
+                }
+            }
+        }
+        return found;
+    }
+
+    /** The same terms, with q − z in place of q. */
+    AxisSums.Terms counted(AxisSums.Terms terms) {
+        long[] zeros = zero == null ? new long[] {0} : zero.toLongs();
+        if (zeros.length == 1 && zeros[0] == 0) {
+            return terms;
+        }
+        long stride = 1;
+        for (int later = axis + 1; later < numbers.rank(); later++) {
+            stride *= numbers.dim(later);
+        }
+        long step = stride;
+        return (first, weights, from, count, result) -> {
+            float[] counted = new float[count];
+            for (int i = 0; i < count; i++) {
+                counted[i] = weights[from + i] - zeros[(int) ((first + i) / step % zeros.length)];
+            }
+            terms.fill(first, counted, 0, count, result);
+        };
+    }
+}
