@@ -54,6 +54,11 @@ final class Batches {
         return (long) rows.size() * rows.get(0).length;
     }
 
+    /** The tokens of a row. */
+    long[] row(int row) {
+        return rows.get(row);
+    }
+
     /** Rows of all batches. */
     int rowCount() {
         return rows.size();

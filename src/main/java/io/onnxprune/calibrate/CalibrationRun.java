@@ -6,13 +6,13 @@ import io.onnxprune.calibrate.SegmentGraph.Accumulator;
 import io.onnxprune.calibrate.SegmentGraph.Carry;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.eval.NonFinite;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
-import java.nio.FloatBuffer;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -327,27 +327,17 @@ final class CalibrationRun implements AutoCloseable {
         for (int i = 0; i < losses.length; i++) {
             int row = batches.rows(batch)[i];
             if (!Float.isFinite(losses[i])) {
-                throw new UserException("the loss of calibration row " + row + " is " + losses[i]
-                        + firstNonFinite(batch, i) + "; the weights or the precision of the model overflow there");
+                long[] tokens = batches.row(row);
+                throw new UserException("the loss of calibration row %d of %d (%s) is %s%s"
+                        .formatted(
+                                row + 1,
+                                loss.length,
+                                NonFinite.beginning(tokens),
+                                losses[i],
+                                NonFinite.origin(flow.program().model(), runtime, tokens)));
             }
             loss[row] = losses[i];
         }
-    }
-
-    /** Where a row first stops being finite, as far as values between segments tell. */
-    private String firstNonFinite(int batch, int row) {
-        for (Segment segment : segments.subList(0, segments.size() - 1)) {
-            HostTensor value = boundaries.get(new Place(segment.output().name(), batch));
-            FloatBuffer floats = value.asFloats();
-            int size = floats.remaining() / batches.size(batch);
-            for (int i = row * size; i < (row + 1) * size; i++) {
-                if (!Float.isFinite(floats.get(i))) {
-                    return ", not finite from node "
-                            + segment.output().producer().node().label() + " on";
-                }
-            }
-        }
-        return "";
     }
 
     @Override

@@ -19,6 +19,8 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.zip.CRC32;
+import java.util.zip.CheckedOutputStream;
 
 /**
  * A file of the work folder that says where a backward pass stands, so that a run that was stopped can go on: what its
@@ -26,7 +28,8 @@ import java.util.Optional;
  * It is replaced as a whole, so that a stop at any time leaves the last one or the one before.
  */
 final class Checkpoint {
-    private static final int VERSION = 1;
+    private static final int VERSION = 2;
+    private static final int BLOCK = 1 << 16;
 
     private final Path file;
     private final long intervalNanos;
@@ -68,7 +71,9 @@ final class Checkpoint {
         Path part = file.resolveSibling(file.getFileName() + ".part");
         try {
             Files.createDirectories(file.getParent());
-            try (DataOutputStream out = new DataOutputStream(new BufferedOutputStream(Files.newOutputStream(part)))) {
+            CRC32 check = new CRC32();
+            try (DataOutputStream out = new DataOutputStream(
+                    new CheckedOutputStream(new BufferedOutputStream(Files.newOutputStream(part)), check))) {
                 out.writeInt(VERSION);
                 out.writeInt(state.next);
                 out.writeInt(state.loss.length);
@@ -85,6 +90,7 @@ final class Checkpoint {
                     write(out, sum.getValue());
                 }
                 sink.save(out);
+                out.writeLong(check.getValue());
             }
             Files.move(part, file, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
         } catch (IOException e) {
@@ -109,6 +115,7 @@ final class Checkpoint {
             if (in.readInt() != VERSION) {
                 return Optional.empty();
             }
+            requireWhole();
             int next = in.readInt();
             double[] loss = new double[in.readInt()];
             for (int i = 0; i < loss.length; i++) {
@@ -127,6 +134,24 @@ final class Checkpoint {
             return Optional.of(new State(next, loss, gradients, partial));
         } catch (IOException | IllegalArgumentException e) {
             throw new UserException("the checkpoint " + file + " is damaged; remove it, or leave out --resume", e);
+        }
+    }
+
+    /** The sum at the end is that of all before it, or nothing else in the file can be relied on. */
+    private void requireWhole() throws IOException {
+        CRC32 sum = new CRC32();
+        byte[] block = new byte[BLOCK];
+        try (DataInputStream in = new DataInputStream(new BufferedInputStream(Files.newInputStream(file)))) {
+            long left = Files.size(file) - Long.BYTES;
+            while (left > 0) {
+                int count = (int) Math.min(block.length, left);
+                in.readFully(block, 0, count);
+                sum.update(block, 0, count);
+                left -= count;
+            }
+            if (in.readLong() != sum.getValue()) {
+                throw new IOException("the content is not what was written");
+            }
         }
     }
 
@@ -158,7 +183,7 @@ final class Checkpoint {
         }
         HostTensor tensor = HostTensor.zeros(dtype, shape);
         ByteBuffer target = tensor.bytes();
-        byte[] block = new byte[1 << 16];
+        byte[] block = new byte[BLOCK];
         while (target.hasRemaining()) {
             int count = Math.min(block.length, target.remaining());
             in.readFully(block, 0, count);

@@ -40,7 +40,7 @@ final class DataArguments {
     @Option(
             names = "--samples",
             paramLabel = "N",
-            description = "windows to calibrate on (default: " + DataRequest.DEFAULT_SAMPLES + ")")
+            description = "windows to calibrate on (default: what the method says, else " + DataRequest.DEFAULT_SAMPLES + ")")
     private Integer samples;
 
     @Option(
@@ -91,6 +91,7 @@ final class DataArguments {
     /** How calibration runs. */
     CalibrationOptions calibrationOptions() {
         long bytes = memory == null ? CalibrationOptions.DEFAULT_MEMORY : (long) Amount.memory(memory);
+        requirePositive("--memory", bytes, 1, " byte");
         return new CalibrationOptions(bytes, workDir(), resume);
     }
 

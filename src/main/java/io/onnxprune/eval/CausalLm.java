@@ -19,6 +19,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.Function;
 import java.util.function.Supplier;
 import java.util.stream.IntStream;
 
@@ -38,6 +39,7 @@ public final class CausalLm implements AutoCloseable {
     private final Session session;
     private final DecoderInterface graph;
     private final boolean ownsSession;
+    private final Function<long[], String> nonFinite;
     private long vocabulary;
     private int headSize;
     private boolean oneRowAtATime;
@@ -72,9 +74,10 @@ public final class CausalLm implements AutoCloseable {
         }
     }
 
-    private CausalLm(Session session, boolean ownsSession) {
+    private CausalLm(Session session, boolean ownsSession, Function<long[], String> nonFinite) {
         this.session = session;
         this.ownsSession = ownsSession;
+        this.nonFinite = nonFinite;
         this.graph = new DecoderInterface(session.inputs(), session.outputs());
         this.vocabulary = graph.logits().shape()[2];
         this.oneRowAtATime = graph.tokens().shape()[0] == 1;
@@ -90,7 +93,7 @@ public final class CausalLm implements AutoCloseable {
     public static CausalLm open(OnnxRuntime runtime, Path model, Log log) {
         Session session = openSession(runtime, model, log);
         try {
-            return new CausalLm(session, true);
+            return new CausalLm(session, true, row -> NonFinite.origin(ModelReader.read(model), runtime, row));
         } catch (UserException e) {
             session.close();
             throw e;
@@ -134,7 +137,15 @@ public final class CausalLm implements AutoCloseable {
      * @throws UserException when it is no decoder that can be driven
      */
     public static CausalLm of(Session session) {
-        return new CausalLm(session, false);
+        return new CausalLm(session, false, row -> "");
+    }
+
+    /**
+     * The end of a sentence that says that logits are not finite on a row: where that begins, and what to do; empty for a
+     * model that was not opened from a file.
+     */
+    String whereNotFinite(long[] row) {
+        return nonFinite.apply(row);
     }
 
     /** Whether the model can go on from a cache. */
@@ -270,7 +281,7 @@ public final class CausalLm implements AutoCloseable {
         HostTensor result = outputs.tensor(graph.logits().name());
         if (result.shape()[1] != tokens[0].length) {
             throw new UserException(
-                    "the model gives logits for %d of %d positions; export it with logits for all of them"
+                    "the model gives logits for %d of %d positions, so that it has neither a loss nor a perplexity; export it with logits for all of them"
                             .formatted(result.shape()[1], tokens[0].length));
         }
         return result;

@@ -102,7 +102,8 @@ final class FileWindows {
     }
 
     private List<long[]> windows(Path file, TokenData.Rows content, int length) {
-        if (length < 2) {
+        boolean single = content.fixed.stream().allMatch(row -> row.length < 2) && content.runningTokens() < 2;
+        if (length < 2 || single) {
             throw new UserException("no row of %s has 2 tokens; a prediction takes at least 2".formatted(file));
         }
         List<long[]> windows = content.exact(length);

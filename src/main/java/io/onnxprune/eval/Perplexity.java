@@ -46,19 +46,28 @@ public record Perplexity(double perplexity, double nll, long tokens) {
                 for (int start = 0; start < same.size(); start += size) {
                     long[][] batch = same.subList(start, Math.min(start + size, same.size()))
                             .toArray(long[][]::new);
-                    sum += batchNll(model, batch);
+                    double nll = batchNll(model, batch);
+                    if (!Double.isFinite(nll)) {
+                        throw notFinite(model, batch, rows);
+                    }
+                    sum += nll;
                     count += (long) batch.length * (group.getKey() - 1);
                     progress.step(batch.length);
                 }
             }
         }
         double nll = sum / count;
-        if (!Double.isFinite(nll)) {
-            throw new UserException(
-                    "the model's logits are not finite numbers on this data; its weights or its precision"
-                            + " overflow, so try it in float32");
-        }
         return new Perplexity(Math.exp(nll), nll, count);
+    }
+
+    private static UserException notFinite(CausalLm model, long[][] batch, List<long[]> rows) {
+        for (long[] row : batch) {
+            if (batch.length == 1 || !Double.isFinite(batchNll(model, new long[][] {row}))) {
+                return new UserException("the model's logits are not finite numbers on row %d of %d to measure perplexity on (%s)%s"
+                        .formatted(rows.indexOf(row) + 1, rows.size(), NonFinite.beginning(row), model.whereNotFinite(row)));
+            }
+        }
+        return new UserException("the model's logits are not finite numbers on %d rows that are run together; its weights or its precision overflow, so try it in float32".formatted(batch.length));
     }
 
     private static int batchSize(int length, long vocabulary) {

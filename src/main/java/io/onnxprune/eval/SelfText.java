@@ -119,9 +119,9 @@ final class SelfText {
         });
         for (long[] row : rows) {
             if (row[position] < 0) {
-                throw new UserException(
-                        "the model's logits are not finite numbers, so it cannot write text; its weights"
-                                + " or its precision overflow, so try it in float32");
+                long[] before = Arrays.copyOf(row, position);
+                throw new UserException("the model cannot write text: its logits are not finite numbers at token %d of a row (%s)%s"
+                        .formatted(position, NonFinite.beginning(before), model.whereNotFinite(before)));
             }
         }
     }

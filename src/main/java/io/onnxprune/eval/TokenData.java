@@ -119,8 +119,8 @@ public record TokenData(Path source, List<long[]> rows) {
             node = JSON.readTree(line);
         } catch (JsonProcessingException e) {
             throw new UserException(
-                    "line %d of %s is not valid JSON (%s); write one JSON object on each line"
-                            .formatted(number, file, e.getOriginalMessage()),
+                    "line %d of %s is not valid JSON from column %d on; write one JSON object on each line"
+                            .formatted(number, file, e.getLocation().getColumnNr()),
                     e);
         }
         JsonNode ids = node.path("input_ids");

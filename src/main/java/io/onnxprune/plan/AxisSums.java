@@ -171,7 +171,8 @@ final class AxisSums {
         for (int i = 0; i < values.length; i++) {
             if (!Double.isFinite(terms[i])) {
                 throw new UserException(label + " has a gradient that is no finite number at element " + (first + i)
-                        + ", so its importance is unknown; calibrate on other data");
+                        + ", so its importance is unknown; calibrate on other data, or choose a method that needs no gradients, such as"
+                        + " --method magnitude");
             }
         }
     }

@@ -14,6 +14,10 @@ final class Failures {
             + "|BFCArena|[Oo]ut of memory|ALLOC_FAILED|is smaller than requested bytes");
 
     private static final Pattern REQUESTED = Pattern.compile("requested (?:buffer of size|bytes of) (\\d+)");
+    /** What the runtime says of an operator that neither it nor the model defines. */
+    private static final Pattern NO_OPERATOR =
+            Pattern.compile("(?:Fatal error: )?([\\w.-]+):(\\w+)\\(-?\\d+\\) is not a registered function/op");
+
     private static final Pattern RUNNING = Pattern.compile("while running (\\w+) node\\. Name:'([^']*)'");
 
     /** The dynamic loader's sentence about a library that another one needs. */
@@ -29,6 +33,13 @@ final class Failures {
     /** One sentence that keeps the runtime's own reason. */
     static UserException of(String what, Exception cause) {
         String message = String.valueOf(cause.getMessage());
+        Matcher unknown = NO_OPERATOR.matcher(message);
+        if (unknown.find()) {
+            return new UserException(
+                    "%s: it has no operator %s of domain %s; export the model with operators that ONNX Runtime has"
+                            .formatted(what, unknown.group(2), unknown.group(1)),
+                    cause);
+        }
         return new UserException(
                 OUT_OF_MEMORY.matcher(message).find() ? outOfMemory(what, message) : what + ": " + shorten(message),
                 cause);

@@ -123,7 +123,7 @@ class SelfTextTest {
             Path nowhere = Path.of("nowhere");
             assertThatThrownBy(() -> CalibrationData.resolve(CausalLm.of(session), nowhere, request, nowhere, Log.NONE))
                     .isInstanceOf(UserException.class)
-                    .hasMessageContaining("logits for 1 of 2 positions; export it with logits for all");
+                    .hasMessageContaining("logits for 1 of 2 positions, so that it has neither a loss nor a perplexity; export it with logits for all");
         }
     }
 
