@@ -110,6 +110,10 @@ final class CalibrationRun implements AutoCloseable {
         return List.of(segments.size(), batches.count(), batches.rowCount(), (int) batches.tokens());
     }
 
+    int segmentCount() {
+        return segments.size();
+    }
+
     /** Whether the state is all that an interrupted run needs: no gradients of single rows are on their way. */
     boolean canStop() {
         return carried == 0;

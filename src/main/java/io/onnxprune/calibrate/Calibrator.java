@@ -174,7 +174,8 @@ public final class Calibrator {
                 log.info(
                         saved == null
                                 ? "nothing to resume in " + options.workFolder() + "; calibration begins anew"
-                                : "calibration goes on before segment " + (saved.next() + 2));
+                                : "calibration goes on: %d of %d segments are done"
+                                        .formatted(run.segmentCount() - saved.next() - 1, run.segmentCount()));
             }
             Summary summary = run.backward(taps, paired(sink, squares), saved, state -> {
                 if (checkpoint.isDue() && run.canStop()) {

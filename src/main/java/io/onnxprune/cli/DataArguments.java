@@ -91,7 +91,9 @@ final class DataArguments {
     /** How calibration runs. */
     CalibrationOptions calibrationOptions() {
         long bytes = memory == null ? CalibrationOptions.DEFAULT_MEMORY : (long) Amount.memory(memory);
-        requirePositive("--memory", bytes, 1, " byte");
+        if (bytes <= 0) {
+            throw new UsageException("--memory takes 1 byte or more, like 900MB or 4GB, not \"" + memory + '"');
+        }
         return new CalibrationOptions(bytes, workDir(), resume);
     }
 

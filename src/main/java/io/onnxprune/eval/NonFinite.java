@@ -18,8 +18,8 @@ import io.onnxprune.runtime.Session;
 import java.nio.FloatBuffer;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.HashMap;
 import java.util.HashSet;
+import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
@@ -86,7 +86,8 @@ public final class NonFinite {
             Value logits = values.get(decoder.logits().name());
             for (int length = 1; ; length = Math.min(2 * length, row.length)) {
                 Map<String, HostTensor> feeds = decoder.feeds(new long[][] {Arrays.copyOf(row, length)}, 0);
-                decoder.caches().forEach(cache -> feeds.put(cache.input().name(), DecoderInterface.cache(cache, 1, 0, 0)));
+                decoder.caches()
+                        .forEach(cache -> feeds.put(cache.input().name(), DecoderInterface.cache(cache, 1, 0, 0)));
                 try (Outputs outputs = session.run(feeds, wanted)) {
                     note(values, wanted, outputs);
                 }
@@ -101,9 +102,9 @@ public final class NonFinite {
         }
     }
 
-    /** What nodes of the main graph compute, by name. */
+    /** What nodes of the main graph compute, by name, in order of execution. */
     private Map<String, Value> values() {
-        Map<String, Value> values = new HashMap<>();
+        Map<String, Value> values = new LinkedHashMap<>();
         for (Op op : program.ops()) {
             for (Value output : op.outputs()) {
                 if (output != null && op.branch().isEmpty()) {
@@ -122,23 +123,29 @@ public final class NonFinite {
         return graph.withInterface(graph.inputs(), outputs);
     }
 
+    /** Notes what is not as it should be, in order of execution. */
     private void note(Map<String, Value> values, Set<String> wanted, Outputs outputs) {
-        for (String name : wanted) {
-            Value value = values.get(name);
-            FloatBuffer floats = outputs.tensor(name).asFloats();
-            while (floats.hasRemaining() && !bad.contains(value)) {
-                if (isBad(value, floats.get())) {
-                    bad.add(value);
+        for (Value value : values.values()) {
+            if (wanted.contains(value.name())) {
+                boolean computed = isProduct(value.producer())
+                        || badInput(value.producer()).isPresent();
+                FloatBuffer floats = outputs.tensor(value.name()).asFloats();
+                while (floats.hasRemaining() && !bad.contains(value)) {
+                    if (isBad(floats.get(), computed)) {
+                        bad.add(value);
+                    }
                 }
             }
         }
     }
 
-    /** Masks hold -Infinity by intent; products never do. */
-    private static boolean isBad(Value value, float number) {
-        boolean product = value.producer().node().is("MatMul")
-                || value.producer().node().is("Gemm");
-        return Float.isNaN(number) || number == Float.POSITIVE_INFINITY || product && Float.isInfinite(number);
+    private static boolean isProduct(Op op) {
+        return op.node().is("MatMul") || op.node().is("Gemm");
+    }
+
+    /** Masks hold -Infinity by intent; products, and what is computed from bad numbers, do not. */
+    private static boolean isBad(float number, boolean computed) {
+        return Float.isNaN(number) || number == Float.POSITIVE_INFINITY || computed && Float.isInfinite(number);
     }
 
     /** The application that makes a number that is not finite from numbers that are. */

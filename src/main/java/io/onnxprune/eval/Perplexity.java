@@ -63,11 +63,18 @@ public record Perplexity(double perplexity, double nll, long tokens) {
     private static UserException notFinite(CausalLm model, long[][] batch, List<long[]> rows) {
         for (long[] row : batch) {
             if (batch.length == 1 || !Double.isFinite(batchNll(model, new long[][] {row}))) {
-                return new UserException("the model's logits are not finite numbers on row %d of %d to measure perplexity on (%s)%s"
-                        .formatted(rows.indexOf(row) + 1, rows.size(), NonFinite.beginning(row), model.whereNotFinite(row)));
+                return new UserException(
+                        "the model's logits are not finite numbers on row %d of %d to measure perplexity on (%s)%s"
+                                .formatted(
+                                        rows.indexOf(row) + 1,
+                                        rows.size(),
+                                        NonFinite.beginning(row),
+                                        model.whereNotFinite(row)));
             }
         }
-        return new UserException("the model's logits are not finite numbers on %d rows that are run together; its weights or its precision overflow, so try it in float32".formatted(batch.length));
+        return new UserException(
+                "the model's logits are not finite numbers on %d rows that are run together; its weights or its precision overflow, so try it in float32"
+                        .formatted(batch.length));
     }
 
     private static int batchSize(int length, long vocabulary) {

@@ -120,8 +120,9 @@ final class SelfText {
         for (long[] row : rows) {
             if (row[position] < 0) {
                 long[] before = Arrays.copyOf(row, position);
-                throw new UserException("the model cannot write text: its logits are not finite numbers at token %d of a row (%s)%s"
-                        .formatted(position, NonFinite.beginning(before), model.whereNotFinite(before)));
+                throw new UserException(
+                        "the model cannot write text: its logits are not finite numbers at token %d of a row (%s)%s"
+                                .formatted(position, NonFinite.beginning(before), model.whereNotFinite(before)));
             }
         }
     }

@@ -111,15 +111,19 @@ class ResumeTest {
         assertThat(checkpoints()).hasSize(1);
     }
 
-    @Test
-    void aDamagedCheckpointIsSaidToBe() throws IOException {
+    /** Cut off, or with another byte at some share of its length. */
+    @ParameterizedTest
+    @CsvSource({"true,0.5", "true,0.999", "false,0.00001", "false,0.01", "false,0.5", "false,0.999"})
+    void aDamagedCheckpointIsSaidToBe(boolean cut, double share) throws IOException {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Statistics.randomRows(3, LENGTH, 32, 5);
         assertThatThrownBy(() -> run(model, rows, false, new Lengths(20), false, Log.NONE))
                 .hasMessage("stopped");
         Path checkpoint = checkpoints().get(0);
         byte[] bytes = Files.readAllBytes(checkpoint);
-        Files.write(checkpoint, java.util.Arrays.copyOf(bytes, bytes.length / 2));
+        int place = (int) Math.max(4, share * bytes.length);
+        bytes[place] ^= 0x55;
+        Files.write(checkpoint, cut ? java.util.Arrays.copyOf(bytes, place) : bytes);
 
         assertThatThrownBy(() -> run(model, rows, false, new Lengths(-1), true, Log.NONE))
                 .isInstanceOf(UserException.class)

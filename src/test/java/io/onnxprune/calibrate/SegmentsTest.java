@@ -173,7 +173,9 @@ class SegmentsTest {
 
         assertThatThrownBy(() -> Statistics.gather(damaged, rows, taps, Statistics.SCANT, folder))
                 .isInstanceOf(UserException.class)
-                .hasMessageContaining("the loss of calibration row 0 is NaN, not finite from node ");
+                .hasMessageStartingWith("the loss of calibration row 1 of 2 (beginning " + rows.get(0)[0] + ", ")
+                .hasMessageContainingAll(
+                        " is NaN, from node ", "(MatMul) on, whose weight \"" + broken.weight() + "\" holds NaN");
     }
 
     @Test

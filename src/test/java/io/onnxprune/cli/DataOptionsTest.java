@@ -122,6 +122,12 @@ class DataOptionsTest {
     }
 
     @Test
+    void memoryThatIsNone() {
+        prune("--method", "llm-pruner", "--memory", "0")
+                .failed(2, "--memory takes 1 byte or more, like 900MB or 4GB, not \"0\"");
+    }
+
+    @Test
     void dataThatCannotBeUsed() throws IOException {
         Path tokens = Cli.tokens(folder);
         Path latin = Files.write(folder.resolve("latin.txt"), "café".repeat(300).getBytes(ISO_8859_1));

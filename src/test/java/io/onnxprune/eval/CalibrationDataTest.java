@@ -235,6 +235,8 @@ class CalibrationDataTest {
 
         from(one).refused("a.jsonl has 1 window of 8 tokens", "give more data", "--eval FILE");
         from(rows("b.jsonl", 0, 3, 1)).refused("no row of", "b.jsonl has 2 tokens");
+        Path none = Files.writeString(folder.resolve("c.jsonl"), "{\"input_ids\":[]}\n");
+        from(none).length(4).refused("no row of", "c.jsonl has 2 tokens");
         assertThat(from(one).evaluation(one).resolve().rows()).hasSize(1);
     }
 

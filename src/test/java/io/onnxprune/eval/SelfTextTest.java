@@ -94,7 +94,8 @@ class SelfTextTest {
         Model model = table(new float[] {0, Float.NaN}, new float[] {0, 0});
         assertThatThrownBy(() -> write(model, OptionalLong.of(0), Set.of(), 2, 4))
                 .isInstanceOf(UserException.class)
-                .hasMessageContaining("not finite numbers, so it cannot write text");
+                .hasMessageContaining(
+                        "the model cannot write text: its logits are not finite numbers at token 1 of a row (beginning 0)");
     }
 
     /** Perplexity would be impossible, so nothing is written first. */
@@ -123,7 +124,8 @@ class SelfTextTest {
             Path nowhere = Path.of("nowhere");
             assertThatThrownBy(() -> CalibrationData.resolve(CausalLm.of(session), nowhere, request, nowhere, Log.NONE))
                     .isInstanceOf(UserException.class)
-                    .hasMessageContaining("logits for 1 of 2 positions, so that it has neither a loss nor a perplexity; export it with logits for all");
+                    .hasMessageContaining(
+                            "logits for 1 of 2 positions, so that it has neither a loss nor a perplexity; export it with logits for all");
         }
     }
 

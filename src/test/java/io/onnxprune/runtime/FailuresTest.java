@@ -67,6 +67,18 @@ class FailuresTest {
                 .hasMessage("it failed: an unknown operator");
     }
 
+    @Test
+    void anOperatorThatTheRuntimeHasNotIsNamed() {
+        assertThat(Failures.of(
+                        "it failed",
+                        new IllegalStateException(
+                                "Error code - ORT_FAIL - message: Fatal error: com.example:MyScale(-1) is"
+                                        + " not a registered function/op")))
+                .hasMessage(
+                        "it failed: it has no operator MyScale of domain com.example; export the model with operators"
+                                + " that ONNX Runtime has");
+    }
+
     /** Sentences that ONNX Runtime's CUDA provider was seen to give without libraries, and with them but without a GPU. */
     @ParameterizedTest
     @CsvSource(delimiter = '|', textBlock = """
