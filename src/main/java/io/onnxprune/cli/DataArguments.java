@@ -40,7 +40,8 @@ final class DataArguments {
     @Option(
             names = "--samples",
             paramLabel = "N",
-            description = "windows to calibrate on (default: what the method says, else " + DataRequest.DEFAULT_SAMPLES + ")")
+            description =
+                    "windows to calibrate on (default: what the method says, else " + DataRequest.DEFAULT_SAMPLES + ")")
     private Integer samples;
 
     @Option(
