@@ -3,6 +3,7 @@ package io.onnxprune.calibrate;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Tensor;
 import io.onnxprune.runtime.HostTensor;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -35,6 +36,7 @@ final class ActivationStore implements AutoCloseable {
     private FileChannel file;
     private long used;
     private long end;
+    private long newlyRead;
 
     /**
      * An empty store.
@@ -72,13 +74,27 @@ final class ActivationStore implements AutoCloseable {
     /** The tensor that was kept under {@code key}, and the store's share of it is given up. */
     HostTensor take(Place key) {
         HostTensor tensor = get(key);
-        long size = tensor.bytes().remaining();
-        if (held.remove(key) != null) {
-            used -= size;
-        } else {
-            free.computeIfAbsent(size, unused -> new ArrayDeque<>()).push(spilled.remove(key).offset);
-        }
+        drop(key);
         return tensor;
+    }
+
+    /** Gives up what was kept under {@code key}, without reading it. */
+    void drop(Place key) {
+        HostTensor tensor = held.remove(key);
+        if (tensor != null) {
+            used -= tensor.bytes().remaining();
+            return;
+        }
+        Slot slot = spilled.remove(key);
+        long size = slot.dtype.bytes(Tensor.elements(slot.shape));
+        free.computeIfAbsent(size, unused -> new ArrayDeque<>()).push(slot.offset);
+    }
+
+    /** Bytes of the buffers that were read from the file since this was last asked. */
+    long newlyRead() {
+        long bytes = newlyRead;
+        newlyRead = 0;
+        return bytes;
     }
 
     /** Bytes that went to the file. */
@@ -109,6 +125,7 @@ final class ActivationStore implements AutoCloseable {
     private HostTensor read(Slot slot) {
         HostTensor tensor = HostTensor.zeros(slot.dtype, slot.shape);
         ByteBuffer target = tensor.bytes();
+        newlyRead += target.remaining();
         try {
             long at = slot.offset;
             while (target.hasRemaining()) {

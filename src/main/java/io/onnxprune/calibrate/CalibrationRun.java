@@ -197,9 +197,10 @@ final class CalibrationRun implements AutoCloseable {
                     }
                 }
                 if (segment.input() != null && !keepInput) {
-                    boundaries.take(new Place(segment.input().name(), batch));
+                    boundaries.drop(new Place(segment.input().name(), batch));
                 }
                 progress.step(batches.tokens(batch));
+                free();
             }
         }
     }
@@ -245,12 +246,13 @@ final class CalibrationRun implements AutoCloseable {
                 }
                 keepCarried(graph, batch, into);
                 if (input != null) {
-                    boundaries.take(input);
+                    boundaries.drop(input);
                     if (inputGradient) {
                         boundaries.put(input, gradient);
                     }
                 }
                 progress.step(3L * batches.tokens(batch));
+                free();
             }
         }
     }
@@ -293,6 +295,7 @@ final class CalibrationRun implements AutoCloseable {
 
     /** Direct buffers and mapped weights are freed by the collector alone, which does not see how large they are. */
     private void free() {
+        allocated += boundaries.newlyRead();
         if (allocated > GARBAGE_BYTES) {
             allocated = 0;
             System.gc();

@@ -50,6 +50,29 @@ class ActivationStoreTest {
         assertThat(folder).isEmptyDirectory();
     }
 
+    /** What is dropped is not read first, and its place in the file is used again. */
+    @Test
+    void dropping() {
+        Place held = new Place("held", 0);
+        Place first = new Place("spilled", 0);
+        try (ActivationStore store = new ActivationStore(4, folder)) {
+            store.put(held, HostTensor.ofFloat32(new long[] {1}, 1f));
+            store.put(first, HostTensor.ofFloat32(new long[] {2}, 2f, 3f));
+            store.drop(first);
+            store.put(first, HostTensor.ofFloat32(new long[] {2}, 4f, 5f));
+            assertThat(store.newlyRead()).isZero();
+            assertThat(store.spilledBytes()).isEqualTo(8);
+
+            assertThat(store.take(first).toFloats()).containsExactly(4f, 5f);
+            assertThat(store.newlyRead()).isEqualTo(8);
+            assertThat(store.newlyRead()).isZero();
+            store.drop(held);
+            store.put(held, HostTensor.ofFloat32(new long[] {1}, 6f));
+            assertThat(store.get(held).toFloats()).containsExactly(6f);
+            assertThat(store.newlyRead()).isZero();
+        }
+    }
+
     @Test
     void aFolderThatCannotBeWrittenIsNamed() throws IOException {
         Path file = Files.writeString(folder.resolve("file"), "");
