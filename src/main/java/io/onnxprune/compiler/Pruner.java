@@ -145,7 +145,12 @@ public final class Pruner {
     private Importance importance(PrunedState state, Optional<CalibrationData> data) {
         Pass score = job.recipe().pass(PassKind.SCORE);
         Taylor.Gradients gradients = data.map(given -> new SlicedGradients(
-                        gradients(state.model(), given, state.plan().model()), state))
+                        gradients(
+                                state.model(),
+                                given,
+                                ModelGradients.key(
+                                        state.plan(), score, job.budget().prune())),
+                        state))
                 .orElse(null);
         return PlanPasses.importance(score, job.budget().prune(), job.threads(), gradients);
     }
