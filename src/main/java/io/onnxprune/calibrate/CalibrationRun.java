@@ -13,7 +13,7 @@ import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
-import java.util.ArrayList;
+import java.util.AbstractList;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
@@ -120,13 +120,24 @@ final class CalibrationRun implements AutoCloseable {
     }
 
     private Checkpoint.State state(int next) {
-        List<HostTensor> gradients = new ArrayList<>();
-        for (int batch = 0; batch < batches.count(); batch++) {
-            gradients.add(boundaries.get(new Place(segments.get(next).output().name(), batch)));
-        }
         Map<String, HostTensor> sums = new LinkedHashMap<>();
         partial.forEach((tap, sum) -> sums.put(tap.toString(), sum));
-        return new Checkpoint.State(next, loss, gradients, sums);
+        return new Checkpoint.State(next, loss, kept(segments.get(next).output().name()), sums);
+    }
+
+    /** What is kept of a value for each batch, fetched when it is asked for: together it may be more than fits memory. */
+    private List<HostTensor> kept(String value) {
+        return new AbstractList<>() {
+            @Override
+            public HostTensor get(int batch) {
+                return boundaries.get(new Place(value, batch));
+            }
+
+            @Override
+            public int size() {
+                return batches.count();
+            }
+        };
     }
 
     private void restore(List<Tap> taps, Checkpoint.State saved) {
