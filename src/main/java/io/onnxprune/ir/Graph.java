@@ -1,5 +1,6 @@
 package io.onnxprune.ir;
 
+import java.util.Collection;
 import java.util.Collections;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
@@ -43,6 +44,29 @@ public record Graph(
         nodes.forEach(node -> names.addAll(node.reads()));
         outputs.forEach(output -> names.add(output.name()));
         return names;
+    }
+
+    /** The names of these values and of all that they are computed from; nodes may stand in any order. */
+    public Set<String> needed(Collection<String> values) {
+        Set<String> needed = new HashSet<>(values);
+        boolean changed = true;
+        while (changed) {
+            changed = false;
+            for (int i = nodes.size() - 1; i >= 0; i--) {
+                if (nodes.get(i).outputs().stream().anyMatch(needed::contains)) {
+                    Set<String> reads = nodes.get(i).reads();
+                    // The name of an omitted operand is also that of an omitted result.
+                    reads.remove("");
+                    changed |= needed.addAll(reads);
+                }
+            }
+        }
+        return needed;
+    }
+
+    /** The names of the outputs and of all that they are computed from. */
+    public Set<String> needed() {
+        return needed(outputs.stream().map(ValueInfo::name).toList());
     }
 
     public Graph withNodes(List<Node> changed) {

@@ -189,15 +189,9 @@ final class BranchSelection {
         private Slice() {}
 
         static Graph of(Graph graph, List<Node> nodes, Map<String, Tensor> initializers, String value) {
-            List<Node> kept = new ArrayList<>();
-            Set<String> needed = new HashSet<>(Set.of(value));
-            for (int i = nodes.size() - 1; i >= 0; i--) {
-                if (nodes.get(i).outputs().stream().anyMatch(needed::contains)) {
-                    kept.add(0, nodes.get(i));
-                    needed.addAll(nodes.get(i).reads());
-                    needed.remove("");
-                }
-            }
+            Set<String> needed = graph.withNodes(nodes).needed(List.of(value));
+            List<Node> kept = new ArrayList<>(nodes);
+            kept.removeIf(node -> node.outputs().stream().noneMatch(needed::contains));
             kept.add(Node.of(RESULT, "Identity", List.of(value), List.of(RESULT), Map.of()));
             Map<String, Tensor> read = new LinkedHashMap<>(initializers);
             read.keySet().retainAll(needed);

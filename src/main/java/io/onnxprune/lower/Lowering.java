@@ -219,17 +219,10 @@ public final class Lowering {
 
     /** The graph without nodes that reach no output, and without initializers that only those read. */
     private static Graph withoutDeadCode(Graph graph) {
-        Set<String> live = new HashSet<>();
-        graph.outputs().forEach(output -> live.add(output.name()));
-        List<Node> nodes = new ArrayList<>();
-        for (int i = graph.nodes().size() - 1; i >= 0; i--) {
-            Node node = graph.nodes().get(i);
-            if (node.outputs().stream().anyMatch(live::contains)) {
-                live.addAll(node.reads());
-                live.remove("");
-                nodes.add(0, node);
-            }
-        }
+        Set<String> live = graph.needed();
+        List<Node> nodes = graph.nodes().stream()
+                .filter(node -> node.outputs().stream().anyMatch(live::contains))
+                .toList();
         Map<String, Tensor> initializers = new LinkedHashMap<>(graph.initializers());
         initializers.keySet().retainAll(live);
         return graph.withNodes(nodes).withInitializers(initializers);

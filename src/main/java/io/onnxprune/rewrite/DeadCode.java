@@ -21,8 +21,8 @@ final class DeadCode {
      * @param before the graph before the edit
      */
     static Graph remove(Graph before, Graph after) {
-        Set<String> liveBefore = live(before);
-        Set<String> live = live(after);
+        Set<String> liveBefore = before.needed();
+        Set<String> live = after.needed();
         List<Node> nodes = after.nodes().stream()
                 .filter(node -> node.outputs().stream().anyMatch(live::contains)
                         || node.outputs().stream().noneMatch(liveBefore::contains))
@@ -40,25 +40,5 @@ final class DeadCode {
                 .filter(value -> defined.contains(value.name()))
                 .toList();
         return new Graph(after.name(), inputs, after.outputs(), values, initializers, nodes, after.rest());
-    }
-
-    /** The names of values that graph outputs are computed from. */
-    private static Set<String> live(Graph graph) {
-        Set<String> live = new HashSet<>();
-        graph.outputs().forEach(output -> live.add(output.name()));
-        boolean changed = true;
-        while (changed) {
-            changed = false;
-            for (int i = graph.nodes().size() - 1; i >= 0; i--) {
-                Node node = graph.nodes().get(i);
-                if (node.outputs().stream().anyMatch(live::contains)) {
-                    Set<String> reads = node.reads();
-                    // The name of an omitted operand is also that of an omitted result.
-                    reads.remove("");
-                    changed |= live.addAll(reads);
-                }
-            }
-        }
-        return live;
     }
 }
