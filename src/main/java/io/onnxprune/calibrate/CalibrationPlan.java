@@ -40,7 +40,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         Footprint footprint = new Footprint(flow, tokens);
         boolean backward = taps.stream().anyMatch(Tap::needsGradients);
         Set<String> summed = new HashSet<>();
-        taps.stream().filter(Tap::needsGradients).forEach(tap -> summed.add(SegmentGraph.name(tap)));
+        taps.stream().filter(Tap::needsGradients).forEach(tap -> summed.add(tap.subject()));
         List<Piece> smallest = new Partition(flow, logits).pieces();
         int rows = single || footprint.isSingleRow() ? 1 : Math.max(1, Math.min(samples, TOKENS / length));
         while (rows > 1 && largest(smallest, footprint, rows, length, backward, summed) > memory / 2) {

@@ -202,7 +202,7 @@ public final class Calibrator {
     private static TapSink paired(GradientSink sink, boolean squares) {
         Map<String, HostTensor> waiting = new HashMap<>();
         return (tap, sum) -> {
-            String name = SegmentGraph.name(tap);
+            String name = tap.subject();
             if (tap instanceof Tap.SquaredGradient) {
                 sink.accept(name, waiting.remove(name).asFloats(), sum.asFloats());
             } else if (squares) {
@@ -217,7 +217,7 @@ public final class Calibrator {
         boolean single = taps.stream().anyMatch(Tap.SquaredGradient.class::isInstance);
         Set<Value> parameters = new HashSet<>();
         for (Tap tap : taps) {
-            Value parameter = program.initializers().get(SegmentGraph.name(tap));
+            Value parameter = program.initializers().get(tap.subject());
             if (tap.needsGradients() && parameter != null) {
                 parameters.add(parameter);
             }
@@ -229,7 +229,7 @@ public final class Calibrator {
         List<Segment> segments = Segment.of(flow, plan.pieces());
         for (Tap tap : taps) {
             if (segments.stream().noneMatch(segment -> SegmentGraph.concerns(segment, tap))) {
-                throw new UserException("\"" + SegmentGraph.name(tap)
+                throw new UserException("\"" + tap.subject()
                         + "\" is nowhere between the tokens and the logits, so there are no statistics of it");
             }
         }

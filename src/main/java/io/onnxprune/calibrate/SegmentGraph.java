@@ -80,9 +80,10 @@ final class SegmentGraph {
         for (Tap tap : taps) {
             if (tap instanceof Tap.SquaredGradient && (begun.contains(tap) || unfinished.contains(tap))) {
                 graph.carry(tap, begun.contains(tap), unfinished.contains(tap));
+            } else {
+                graph.tap(tap);
             }
         }
-        taps.forEach(graph::tap);
         return graph;
     }
 
@@ -90,7 +91,7 @@ final class SegmentGraph {
         Set<Value> wanted = new LinkedHashSet<>();
         for (Tap tap : taps) {
             if (tap.needsGradients()) {
-                wanted.add(segment.find(name(tap)));
+                wanted.add(segment.find(tap.subject()));
             }
         }
         if (inputGradient) {
@@ -116,33 +117,10 @@ final class SegmentGraph {
         }
     }
 
-    /** The name of the parameter or activation that a tap is about. */
-    static String name(Tap tap) {
-        if (tap instanceof Tap.Gradient gradient) {
-            return gradient.parameter();
-        }
-        if (tap instanceof Tap.SquaredGradient gradient) {
-            return gradient.parameter();
-        }
-        if (tap instanceof Tap.SecondMoment moment) {
-            return moment.activation().value();
-        }
-        if (tap instanceof Tap.Squares squares) {
-            return squares.activation().value();
-        }
-        if (tap instanceof Tap.Total total) {
-            return total.activation().value();
-        }
-        if (tap instanceof Tap.GradientSecondMoment moment) {
-            return moment.activation().value();
-        }
-        return ((Tap.Salience) tap).activation().value();
-    }
-
     /** The shape of a tap's sum. */
     static long[] shape(Segment segment, Tap tap) {
         if (tap instanceof Tap.Gradient || tap instanceof Tap.SquaredGradient) {
-            return segment.constants().get(name(tap)).constant().shape();
+            return segment.constants().get(tap.subject()).constant().shape();
         }
         if (tap instanceof Tap.SecondMoment moment) {
             return square(moment.activation());
@@ -158,12 +136,12 @@ final class SegmentGraph {
 
     /** Whether a segment has a share in a tap. */
     static boolean concerns(Segment segment, Tap tap) {
-        return segment.find(name(tap)) != null;
+        return segment.find(tap.subject()) != null;
     }
 
     /** The square of a sum is not the sum of squares: shares of one weight are added up before the last one squares them. */
     private void carry(Tap tap, boolean begun, boolean unfinished) {
-        Value value = segment.find(name(tap));
+        Value value = segment.find(tap.subject());
         String share = gradients.containsKey(value)
                 ? single(value, gradients.get(value))
                 : builder.add(
@@ -187,10 +165,7 @@ final class SegmentGraph {
     }
 
     private void tap(Tap tap) {
-        if (carries.stream().anyMatch(carry -> carry.tap().equals(tap))) {
-            return;
-        }
-        Value value = segment.find(name(tap));
+        Value value = segment.find(tap.subject());
         String gradient = gradients.get(value);
         if (tap.needsGradients() && gradient == null) {
             // No path from here to the loss: the sum is zero and stays so.

@@ -6,28 +6,66 @@ package io.onnxprune.calibrate;
  */
 public sealed interface Tap {
     /** Σ_n ∂L_n/∂W, in the shape of the initializer. */
-    record Gradient(String parameter) implements Tap {}
+    record Gradient(String parameter) implements Tap {
+        @Override
+        public String subject() {
+            return parameter;
+        }
+    }
 
     /** Σ_n (∂L_n/∂W)², element by element: N times the diagonal of the empirical Fisher matrix. */
-    record SquaredGradient(String parameter) implements Tap {}
+    record SquaredGradient(String parameter) implements Tap {
+        @Override
+        public String subject() {
+            return parameter;
+        }
+    }
 
     /** Xᵀ X over all positions, {@code [width, width]}. */
-    record SecondMoment(Activation activation) implements Tap {}
+    record SecondMoment(Activation activation) implements Tap {
+        @Override
+        public String subject() {
+            return activation.value();
+        }
+    }
 
     /** Σ x² over all positions, {@code [width]}. */
-    record Squares(Activation activation) implements Tap {}
+    record Squares(Activation activation) implements Tap {
+        @Override
+        public String subject() {
+            return activation.value();
+        }
+    }
 
     /** Σ x over all positions, {@code [width]}. */
-    record Total(Activation activation) implements Tap {}
+    record Total(Activation activation) implements Tap {
+        @Override
+        public String subject() {
+            return activation.value();
+        }
+    }
 
     /** Dᵀ D over all positions, {@code [width, width]}, with D = ∂L_n/∂Y. */
-    record GradientSecondMoment(Activation activation) implements Tap {}
+    record GradientSecondMoment(Activation activation) implements Tap {
+        @Override
+        public String subject() {
+            return activation.value();
+        }
+    }
 
     /**
      * Σ y ⊙ ∂L_n/∂y over all positions, {@code [width]}: for the output of a linear, Σ w ⊙ g over the weights of each
      * output channel.
      */
-    record Salience(Activation activation) implements Tap {}
+    record Salience(Activation activation) implements Tap {
+        @Override
+        public String subject() {
+            return activation.value();
+        }
+    }
+
+    /** The name of the initializer or activation that the statistic is of. */
+    String subject();
 
     /** Whether the statistic is one of gradients, so that the model is run backwards for it. */
     default boolean needsGradients() {
