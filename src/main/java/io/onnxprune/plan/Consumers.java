@@ -1,0 +1,230 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.DimensionAnalysis;
+import io.onnxprune.dims.Notes.Contraction;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Program.Branch;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Use;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * The products X·W of activations with constant matrices, and which dimensions they sum over. A product that sums over a
+ * dimension consumes it: without a unit of the dimension, the rows of W that belong to it are missing from the sum, and
+ * the others can be changed to make up for them.
+ */
+public final class Consumers {
+    /**
+     * A product X·W.
+     *
+     * @param weight the constant that W is, or is the transposition of
+     * @param axis the axis of the constant that is summed over, 0 or 1: the rows of W
+     * @param dim what lies along that axis
+     * @param node how messages name the application
+     */
+    public record Consumer(Value weight, int axis, Dim dim, String node) {
+        /** How many channels are summed over. */
+        public int inputs() {
+            return Math.toIntExact(weight.constant().dim(axis));
+        }
+
+        /** How many channels each sum has. */
+        public int outputs() {
+            return Math.toIntExact(weight.constant().dim(1 - axis));
+        }
+
+        /** The unit of {@code dimension} that each input channel belongs to; -1 for one that belongs to none. */
+        public int[] units(Dimension dimension) {
+            return Units.ofIndices(dim, dimension.atom(), inputs());
+        }
+    }
+
+    /** What stands between a product and its matrix: the constant, and whether it is transposed. */
+    private record Source(Value constant, boolean transposed, String problem) {
+        static Source refused(String problem) {
+            return new Source(null, false, problem);
+        }
+    }
+
+    private final DimensionAnalysis analysis;
+    private final Map<Value, Consumer> byWeight = new LinkedHashMap<>();
+    private final Map<String, Consumer> byName = new HashMap<>();
+    private final Map<Op, Consumer> byOp = new HashMap<>();
+    private final Map<Op, String> problems = new HashMap<>();
+
+    private Consumers(Structure structure) {
+        this.analysis = structure.analysis();
+        Map<Value, List<Op>> readers = new LinkedHashMap<>();
+        Map<Op, Source> sources = new LinkedHashMap<>();
+        for (Contraction contraction : analysis.notes().contractions()) {
+            if (contraction.withConstant() && !sources.containsKey(contraction.op())) {
+                Source source = source(contraction.op());
+                sources.put(contraction.op(), source);
+                if (source.constant != null) {
+                    readers.computeIfAbsent(source.constant, key -> new ArrayList<>())
+                            .add(contraction.op());
+                }
+            }
+        }
+        sources.forEach((op, source) -> {
+            String problem = source.problem != null ? source.problem : sharing(source.constant, readers);
+            if (problem != null) {
+                problems.put(op, "node " + op.node().label() + " " + problem);
+            } else {
+                byOp.put(op, byWeight.computeIfAbsent(source.constant, weight -> consumer(op, source)));
+            }
+        });
+        byWeight.forEach((weight, consumer) -> byName.put(weight.name(), consumer));
+    }
+
+    /** Finds the products of a model. */
+    public static Consumers of(Structure structure) {
+        return new Consumers(structure);
+    }
+
+    /** All products whose weight may be changed, in order of execution. */
+    public List<Consumer> all() {
+        return List.copyOf(byWeight.values());
+    }
+
+    /** The product with the weight of this name; null if there is none whose weight may be changed. */
+    public Consumer reading(String weight) {
+        return byName.get(weight);
+    }
+
+    /** The products that sum over {@code dimension}, in order of execution; without those of {@link #problem}. */
+    public List<Consumer> of(Dimension dimension) {
+        return applications(dimension).stream()
+                .map(byOp::get)
+                .filter(found -> found != null)
+                .distinct()
+                .toList();
+    }
+
+    /** Why not all of the products that sum over {@code dimension} are known and may be changed; null if they are. */
+    public String problem(Dimension dimension) {
+        List<Op> ops = applications(dimension);
+        if (ops.isEmpty()) {
+            return "no product with a constant matrix sums over it";
+        }
+        return ops.stream()
+                .map(problems::get)
+                .filter(found -> found != null)
+                .findFirst()
+                .orElse(null);
+    }
+
+    private List<Op> applications(Dimension dimension) {
+        return analysis.notes().contractions().stream()
+                .filter(contraction ->
+                        contraction.withConstant() && contraction.dim().atoms().contains(dimension.atom()))
+                .map(Contraction::op)
+                .distinct()
+                .toList();
+    }
+
+    private Consumer consumer(Op op, Source source) {
+        int axis = rowAxis(op) == 0 ^ source.transposed ? 0 : 1;
+        Use use = source.constant.uses().get(0);
+        Dim dim = analysis.operand(use.op(), use.input())[axis];
+        return new Consumer(source.constant, axis, dim, op.node().label());
+    }
+
+    /** The axis of the second operand that a product sums over. */
+    private static int rowAxis(Op op) {
+        return op.node().intAttribute("transB", 0) == 0 ? 0 : 1;
+    }
+
+    private static Source source(Op op) {
+        Node node = op.node();
+        boolean product = node.is("MatMul") || node.is("Gemm") || node.is("FusedMatMul");
+        if (!product) {
+            return Source.refused("is no product with a plain floating-point matrix");
+        }
+        boolean leftTransposed = node.intAttribute("transA", 0) != 0 || node.intAttribute("transBatchA", 0) != 0;
+        boolean scaled = node.floatAttribute("alpha", 1) != 1 || node.intAttribute("transBatchB", 0) != 0;
+        if (leftTransposed || scaled) {
+            return Source.refused("transposes its activations or scales its result");
+        }
+        boolean transposed = false;
+        Value matrix = op.input(1);
+        while (matrix.constant() == null) {
+            Op before = matrix.producer();
+            if (before == null) {
+                return Source.refused("has its constant matrix on the left");
+            }
+            boolean moved = before.node().is("Transpose");
+            if (!moved && !before.node().is("Cast") && !before.node().is("Identity")) {
+                return Source.refused("has a matrix that node " + before.node().label() + " makes");
+            }
+            if (moved) {
+                List<Long> order = before.node().intsAttribute("perm");
+                transposed ^= order == null || !order.equals(List.of(0L, 1L));
+            }
+            matrix = before.input(0);
+        }
+        Tensor tensor = matrix.constant();
+        if (tensor.rank() != 2) {
+            return Source.refused("has a stack of matrices");
+        }
+        if (!tensor.dtype().isFloat()) {
+            return Source.refused("is no product with a plain floating-point matrix");
+        }
+        return new Source(matrix, transposed, null);
+    }
+
+    /** Why a weight may not be changed although its product is plain; null if it may. */
+    private static String sharing(Value weight, Map<Value, List<Op>> readers) {
+        List<Op> products = readers.get(weight);
+        for (Op first : products) {
+            for (Op second : products) {
+                if (!first.equals(second) && !exclude(first, second)) {
+                    return "shares its weight with node "
+                            + (first.index() < second.index() ? second : first)
+                                    .node()
+                                    .label();
+                }
+            }
+        }
+        return otherReader(weight, products);
+    }
+
+    private static String otherReader(Value value, List<Op> products) {
+        for (Use use : value.uses()) {
+            Op op = use.op();
+            boolean moved = op.node().is("Transpose")
+                    || op.node().is("Cast")
+                    || op.node().is("Identity");
+            String other = moved
+                    ? otherReader(op.output(0), products)
+                    : products.contains(op)
+                            ? null
+                            : "shares its weight with node " + op.node().label();
+            if (other != null) {
+                return other;
+            }
+        }
+        return null;
+    }
+
+    /** Whether two applications are on different sides of one If, so that a run takes only one of them. */
+    private static boolean exclude(Op first, Op second) {
+        for (Branch one : first.branch()) {
+            for (Branch other : second.branch()) {
+                if (one.owner() == other.owner() && one.taken() != other.taken()) {
+                    return true;
+                }
+            }
+        }
+        return false;
+    }
+}

@@ -1,0 +1,170 @@
+package io.onnxprune.plan;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.calibrate.CalibrationOptions;
+import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.Linear;
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Role;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.rewrite.Slicer;
+import io.onnxprune.rewrite.Slicer.Slice;
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.EnumSet;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.stream.IntStream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+class ConsumersTest {
+    private static final Set<Role> STANDARD = EnumSet.of(Role.HEADS, Role.KV_HEADS, Role.QUERY_HEADS, Role.FFN);
+
+    static List<String> models() {
+        return TestModels.allNames();
+    }
+
+    static List<String> committed() {
+        return TestModels.names();
+    }
+
+    private static List<Dimension> prunable(Structure structure) {
+        return structure.dimensions().stream()
+                .filter(dimension -> dimension.isPrunable() && STANDARD.contains(dimension.role()))
+                .toList();
+    }
+
+    @ParameterizedTest
+    @MethodSource("models")
+    void headsAndChannelsHaveConsumersUnlessWeightsAreQuantisedOrStacked(String name) {
+        Structure structure = TestModels.structure(name);
+        Consumers consumers = Consumers.of(structure);
+        boolean quantised = structure.analysis().program().ops().stream()
+                .anyMatch(op -> op.node().op().matches("MatMulNBits|MatMulInteger"));
+        assertThat(prunable(structure)).isNotEmpty();
+        for (Dimension dimension : prunable(structure)) {
+            boolean stacked = dimension.members().stream()
+                    .anyMatch(member -> member.tensor().rank() > 2);
+            if (quantised || stacked) {
+                assertThat(consumers.problem(dimension)).contains("node ");
+                assertThat(consumers.of(dimension)).isEmpty();
+            } else {
+                assertThat(consumers.problem(dimension)).as(dimension.name()).isNull();
+                assertThat(consumers.of(dimension)).as(dimension.name()).isNotEmpty();
+            }
+        }
+    }
+
+    /** Rows stay where all units that they belong to stay, which is what slicing takes. */
+    @ParameterizedTest
+    @MethodSource("models")
+    void aChannelBelongsToTheUnitThatItGoesWith(String name) {
+        Structure structure = TestModels.structure(name);
+        Consumers consumers = Consumers.of(structure);
+        Plan plan = new Plan("", Map.of(), null, null);
+        for (Dimension dimension : prunable(structure)) {
+            plan.keep()
+                    .put(
+                            dimension.name(),
+                            IntStream.range(0, dimension.size())
+                                    .filter(unit -> unit % 3 != 1)
+                                    .toArray());
+        }
+        Map<String, Slice> slices =
+                Slicer.trace(structure, plan.keep(structure), Map.of()).slices();
+        for (Dimension dimension : prunable(structure)) {
+            for (Consumer consumer : consumers.of(dimension)) {
+                boolean[] stays = new boolean[consumer.inputs()];
+                Arrays.fill(stays, true);
+                for (Dimension other : prunable(structure)) {
+                    int[] units = consumer.dim().atoms().contains(other.atom())
+                            ? consumer.units(other)
+                            : new int[stays.length];
+                    for (int row = 0; row < stays.length; row++) {
+                        stays[row] &= units[row] % 3 != 1;
+                    }
+                }
+                int[] rows = IntStream.range(0, stays.length)
+                        .filter(row -> stays[row])
+                        .toArray();
+                assertThat(slices.get(consumer.weight().name()).kept()[consumer.axis()])
+                        .as(consumer.node())
+                        .containsExactly(rows);
+            }
+        }
+    }
+
+    /** The form that calibration runs is made another way, by the operators alone. */
+    @ParameterizedTest
+    @MethodSource("committed")
+    void consumersAreTheProductsThatCalibrationMeasures(String name, @TempDir Path folder) {
+        Structure structure = TestModels.structure(name);
+        Consumers consumers = Consumers.of(structure);
+        CalibrationOptions options = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
+        Set<String> measured = new HashSet<>();
+        List<Linear> linears = Calibrator.of(
+                        structure.analysis().program().model(), TestModels.runtime(), options, 8, Log.NONE)
+                .linears();
+        for (Linear linear : linears) {
+            Consumer consumer = consumers.reading(linear.weight());
+            if (consumer != null) {
+                assertThat(consumer.inputs()).isEqualTo(linear.input().width());
+                assertThat(consumer.outputs()).isEqualTo(linear.output().width());
+                measured.add(linear.weight());
+            }
+        }
+        for (Dimension dimension : prunable(structure)) {
+            assertThat(consumers.of(dimension))
+                    .allSatisfy(consumer ->
+                            assertThat(measured).contains(consumer.weight().name()));
+        }
+    }
+
+    @Test
+    void queryHeadsAreTheSameOnesInEveryGroup() {
+        Structure structure = TestModels.structure("llama-gqa-d");
+        Dimension queries = structure.dimensions().stream()
+                .filter(dimension -> dimension.role() == Role.QUERY_HEADS)
+                .findFirst()
+                .orElseThrow();
+        Dimension groups = structure.dimensions().stream()
+                .filter(dimension -> dimension.role() == Role.KV_HEADS && dimension.layer() == queries.layer())
+                .findFirst()
+                .orElseThrow();
+        Consumers consumers = Consumers.of(structure);
+        Consumer consumer = consumers.of(queries).get(0);
+
+        assertThat(consumers.of(groups)).containsExactly(consumer);
+        int size = consumer.inputs() / groups.size() / queries.size();
+        int[] ofQuery = consumer.units(queries);
+        int[] ofGroup = consumer.units(groups);
+        for (int row = 0; row < consumer.inputs(); row++) {
+            assertThat(ofQuery[row]).isEqualTo(row / size % queries.size());
+            assertThat(ofGroup[row]).isEqualTo(row / size / queries.size());
+        }
+    }
+
+    @Test
+    void aWeightThatIsAlsoLookedUpMayNotBeChanged() {
+        assertThat(problemOfHidden("qwen2-g16-e-fp32")).contains("shares its weight with node", "Gather");
+        assertThat(problemOfHidden("llama-gqa-d")).isNull();
+    }
+
+    private static String problemOfHidden(String name) {
+        Structure structure = TestModels.structure(name);
+        return structure.dimensions().stream()
+                .filter(dimension -> dimension.role() == Role.HIDDEN)
+                .findFirst()
+                .map(Consumers.of(structure)::problem)
+                .orElse(null);
+    }
+}
