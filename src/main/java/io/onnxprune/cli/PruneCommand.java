@@ -11,6 +11,7 @@ import io.onnxprune.eval.DataRequest;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.LayerCount;
 import io.onnxprune.plan.PruneSet;
+import io.onnxprune.plan.Schedule;
 import io.onnxprune.recipe.Pass;
 import io.onnxprune.recipe.PassKind;
 import io.onnxprune.recipe.PlanPasses;
@@ -68,6 +69,8 @@ final class PruneCommand implements Callable<Integer> {
             "--prune",
             "--method",
             "--scope",
+            "--schedule",
+            "--first-ratio",
             "--layout",
             "--round-to",
             "--round-heads",
@@ -117,8 +120,21 @@ final class PruneCommand implements Callable<Integer> {
             description = "what may be removed, separated by commas: ${COMPLETION-CANDIDATES} (default: heads,ffn)")
     private String prune;
 
-    @Option(names = "--scope", paramLabel = "local|global", description = "same share everywhere, or one ranking")
+    @Option(names = "--scope", paramLabel = "local|global", description = "a share of everything, or one ranking")
     private String scope;
+
+    @Option(
+            names = "--schedule",
+            paramLabel = "uniform|log|linear",
+            description =
+                    "for scope local: the same share in every layer, or one that rises from the first to the last")
+    private String schedule;
+
+    @Option(
+            names = "--first-ratio",
+            paramLabel = "R",
+            description = "for --schedule log or linear: the share that the first layer loses")
+    private String firstRatio;
 
     @Option(
             names = "--layout",
@@ -254,6 +270,8 @@ final class PruneCommand implements Callable<Integer> {
         recipe = with(recipe, "prune", prune);
         recipe = with(recipe, "ratio", ratio);
         recipe = with(recipe, "scope", scope);
+        recipe = with(recipe, "schedule", schedule);
+        recipe = with(recipe, "first-ratio", firstRatio);
         recipe = with(recipe, "layout", layout);
         recipe = with(recipe, "round-to", roundTo);
         recipe = with(recipe, "round-heads", roundHeads);
@@ -296,18 +314,32 @@ final class PruneCommand implements Callable<Integer> {
                     + " (--layout per-layer to let them differ)");
             budget = budget.withLayout(Budget.Layout.UNIFORM);
         }
-        return skipFirst == null && skipLast == null ? withoutSkipping(budget, input, console) : budget;
+        return budget.layout() == Budget.Layout.UNIFORM ? alike(budget, input, console) : budget;
     }
 
-    /** Layers that keep equal counts shrink together, so the ones that a recipe would leave whole shrink with them. */
-    private static Budget withoutSkipping(Budget budget, ModelFolder input, Console console) {
+    /**
+     * Layers that keep equal counts shrink together, so the ones that a recipe would leave whole, or shrink less, shrink
+     * with them.
+     */
+    private Budget alike(Budget budget, ModelFolder input, Console console) {
+        Budget changed = budget;
+        boolean scheduled = budget.schedule().shape() != Schedule.Shape.UNIFORM;
+        if (scheduled && schedule != null) {
+            throw new UsageException("--schedule " + schedule
+                    + " has no effect in a uniform layout, where all layers shrink alike; add --layout per-layer");
+        }
         LayerCount none = LayerCount.of(0);
         boolean skips = !budget.skipFirst().equals(none) || !budget.skipLast().equals(none);
-        if (budget.layout() != Budget.Layout.UNIFORM || !skips) {
-            return budget;
+        if (skips && skipFirst == null && skipLast == null) {
+            console.info("in a uniform layout all layers of " + input.model().getFileName()
+                    + " shrink alike, also those that the recipe leaves whole otherwise");
+            changed = changed.withProtection(budget.protect(), none, none);
         }
-        console.info("in a uniform layout all layers of " + input.model().getFileName()
-                + " shrink alike, also those that the recipe leaves whole otherwise");
-        return budget.withProtection(budget.protect(), none, none);
+        if (scheduled) {
+            console.info("in a uniform layout all layers of " + input.model().getFileName()
+                    + " shrink alike, so the recipe's schedule " + budget.schedule() + " has no effect");
+            changed = changed.withSchedule(Schedule.uniform());
+        }
+        return changed;
     }
 }

@@ -17,6 +17,7 @@ import java.util.List;
  * @param protect patterns ({@code *} and {@code ?}) of dimension names, {@code layers.3} and {@code blocks.3} to leave
  * @param skipFirst how many first layers to leave
  * @param skipLast how many last layers to leave
+ * @param schedule how the shares that layers lose differ in {@link Scope#LOCAL}
  */
 public record Budget(
         PruneSet prune,
@@ -29,7 +30,8 @@ public record Budget(
         int roundHeads,
         List<String> protect,
         LayerCount skipFirst,
-        LayerCount skipLast) {
+        LayerCount skipLast,
+        Schedule schedule) {
     /** What the target counts. */
     public enum Goal {
         RATIO,
@@ -39,7 +41,7 @@ public record Budget(
 
     /** How units of different dimensions compete. */
     public enum Scope {
-        /** Every dimension loses the same share, its least important units. */
+        /** Every dimension loses its share ({@link Schedule}), its least important units. */
         LOCAL,
         /** One ranking of all units. */
         GLOBAL
@@ -72,6 +74,11 @@ public record Budget(
             throw new UsageException(
                     "sizes can only be rounded to multiples of 1 or more, not of " + Math.min(roundTo, roundHeads));
         }
+        if (schedule.shape() != Schedule.Shape.UNIFORM && scope == Scope.GLOBAL) {
+            throw new UsageException(
+                    "schedule " + schedule
+                            + " has no effect in scope global, where one ranking decides; ask for scope local or schedule uniform");
+        }
     }
 
     /** Removes a share of the model's parameters, every layer by itself, without rounding or protection. */
@@ -88,30 +95,66 @@ public record Budget(
                 1,
                 List.of(),
                 none,
-                none);
+                none,
+                Schedule.uniform());
     }
 
     public Budget withTarget(Goal changed, double target) {
         return new Budget(
-                prune, changed, target, scope, rank, layout, roundTo, roundHeads, protect, skipFirst, skipLast);
+                prune,
+                changed,
+                target,
+                scope,
+                rank,
+                layout,
+                roundTo,
+                roundHeads,
+                protect,
+                skipFirst,
+                skipLast,
+                schedule);
     }
 
     public Budget withScope(Scope changed) {
         return new Budget(
-                prune, goal, amount, changed, rank, layout, roundTo, roundHeads, protect, skipFirst, skipLast);
+                prune,
+                goal,
+                amount,
+                changed,
+                rank,
+                layout,
+                roundTo,
+                roundHeads,
+                protect,
+                skipFirst,
+                skipLast,
+                schedule);
     }
 
     public Budget withRank(Rank changed) {
         return new Budget(
-                prune, goal, amount, scope, changed, layout, roundTo, roundHeads, protect, skipFirst, skipLast);
+                prune,
+                goal,
+                amount,
+                scope,
+                changed,
+                layout,
+                roundTo,
+                roundHeads,
+                protect,
+                skipFirst,
+                skipLast,
+                schedule);
     }
 
     public Budget withLayout(Layout changed) {
-        return new Budget(prune, goal, amount, scope, rank, changed, roundTo, roundHeads, protect, skipFirst, skipLast);
+        return new Budget(
+                prune, goal, amount, scope, rank, changed, roundTo, roundHeads, protect, skipFirst, skipLast, schedule);
     }
 
     public Budget withRounding(int sizes, int heads) {
-        return new Budget(prune, goal, amount, scope, rank, layout, sizes, heads, protect, skipFirst, skipLast);
+        return new Budget(
+                prune, goal, amount, scope, rank, layout, sizes, heads, protect, skipFirst, skipLast, schedule);
     }
 
     public Budget withProtection(List<String> patterns, int first, int last) {
@@ -119,7 +162,13 @@ public record Budget(
     }
 
     public Budget withProtection(List<String> patterns, LayerCount first, LayerCount last) {
-        return new Budget(prune, goal, amount, scope, rank, layout, roundTo, roundHeads, patterns, first, last);
+        return new Budget(
+                prune, goal, amount, scope, rank, layout, roundTo, roundHeads, patterns, first, last, schedule);
+    }
+
+    public Budget withSchedule(Schedule changed) {
+        return new Budget(
+                prune, goal, amount, scope, rank, layout, roundTo, roundHeads, protect, skipFirst, skipLast, changed);
     }
 
     private static String what(Goal goal) {
@@ -156,6 +205,7 @@ public record Budget(
             return this;
         }
         double done = (double) step / steps;
-        return withTarget(goal, goal == Goal.RATIO ? amount * done : measure(whole) * (1 - done) + amount * done);
+        return withTarget(goal, goal == Goal.RATIO ? amount * done : measure(whole) * (1 - done) + amount * done)
+                .withSchedule(schedule.scaled(done));
     }
 }

@@ -22,6 +22,8 @@ final class UnitFill {
     private final ParameterCount.Running running;
     private final Budget budget;
     private final double target;
+    private Shares shares;
+    private double level;
 
     /** A step that waits for its turn; {@code order} settles equal keys. */
     private record Step(Track track, double key, int order) {}
@@ -43,12 +45,15 @@ final class UnitFill {
             return;
         }
         double half = smallestUnit() / 2;
-        fillLocally(exactShare());
+        shares = Shares.uniform(tracks);
+        double same = exactLevel();
+        shares = Shares.of(budget.schedule(), tracks, same);
+        fillLocally(exactLevel());
         double missed = Math.abs(needed());
         if (missed > half) {
             // Rounding the coarse kinds up or down left more than the finest can make up for.
             List<Integer> exact = tracks.stream().map(Track::position).toList();
-            double coarse = largestShare(tracks, half);
+            double coarse = largestLevel(tracks, half);
             tracks.forEach(track -> track.moveTo(0, running));
             fillLocally(coarse);
             if (Math.abs(needed()) >= missed) {
@@ -57,9 +62,10 @@ final class UnitFill {
         }
     }
 
-    private void fillLocally(double share) {
-        shareEqually(share);
-        fill(tracks, UnitFill::shareAfter);
+    private void fillLocally(double exact) {
+        level = exact;
+        shareOut();
+        fill(tracks, this::excessAfter);
         overshootAndGiveBack();
     }
 
@@ -95,8 +101,9 @@ final class UnitFill {
         return track.stepScore(track.position()) / parameters;
     }
 
-    private static double shareAfter(Track track) {
-        return 1 - (track.count() - 1.0) / track.size();
+    /** How far the share that a track will have lost with one unit more is above what it should lose. */
+    private double excessAfter(Track track) {
+        return 1 - (track.count() - 1.0) / track.size() - shares.of(track, level);
     }
 
     /** Takes the step with the smallest key, again and again; a track whose next step is too large is left out. */
@@ -126,17 +133,17 @@ final class UnitFill {
     }
 
     /**
-     * Gives every dimension the same share: the coarse kinds (heads) are rounded to it, the finest one (channels) makes
-     * up the difference, its dimensions equal to within one step.
+     * Takes its share from every dimension: the coarse kinds (heads) are rounded to it, the finest one (channels) makes
+     * up the difference, each of its dimensions to within one step.
      */
-    private void shareEqually(double share) {
+    private void shareOut() {
         double half = smallestUnit() / 2;
         List<List<Track>> kinds = coarseToFine();
         List<Track> finest = kinds.get(kinds.size() - 1);
-        setShare(tracks, share);
+        setLevel(tracks, level);
         for (List<Track> kind : kinds.subList(0, kinds.size() - 1)) {
             List<Integer> floor = kind.stream().map(Track::position).toList();
-            kind.forEach(track -> track.moveTo(track.nearest(track.size() * (1 - share)), running));
+            kind.forEach(track -> track.moveTo(track.nearest(wanted(track, level)), running));
             // The finest kind can only give back what it lost; beyond that, rounding up would miss the target.
             finest.forEach(track -> track.moveTo(0, running));
             if (needed() < -half) {
@@ -144,9 +151,9 @@ final class UnitFill {
                     kind.get(i).moveTo(floor.get(i), running);
                 }
             }
-            setShare(finest, share);
+            setLevel(finest, level);
         }
-        setShare(finest, largestShare(finest, half));
+        setLevel(finest, largestLevel(finest, half));
         List<Track> leastFirst = new ArrayList<>(finest);
         leastFirst.sort(Comparator.comparingDouble(this::scorePerParameterIfAny));
         for (Track track : leastFirst) {
@@ -160,13 +167,13 @@ final class UnitFill {
         return track.canShrink() ? scorePerParameter(track) : Double.MAX_VALUE;
     }
 
-    /** The share that every track would lose if parts of a unit could go. */
-    private double exactShare() {
-        double low = 0;
-        double high = 1;
+    /** The level at which the target would be met if parts of a unit could go. */
+    private double exactLevel() {
+        double low = shares.lowest();
+        double high = shares.highest();
         for (int i = 0; i < BISECTIONS; i++) {
             double middle = (low + high) / 2;
-            if (leftWithout(middle) >= target) {
+            if (leftAt(middle) >= target) {
                 low = middle;
             } else {
                 high = middle;
@@ -175,34 +182,39 @@ final class UnitFill {
         return low;
     }
 
-    private double leftWithout(double share) {
+    private double leftAt(double some) {
         Map<Dim.Atom, Double> units = new HashMap<>();
         for (Track track : tracks) {
-            double left = Math.max(track.least(), track.size() * (1 - share));
+            double left = Math.max(track.least(), wanted(track, some));
             track.dimensions().forEach(dimension -> units.put(dimension.atom(), left));
         }
         return running.leftWith(units, budget.goal() == Budget.Goal.BYTES);
     }
 
-    /** The largest share that {@code some} can lose without missing the target by more than {@code tolerance}. */
-    private double largestShare(List<Track> some, double tolerance) {
-        double low = 0;
-        double high = 1;
+    /** How many units a track should keep, parts included. */
+    private double wanted(Track track, double at) {
+        return track.size() * (1 - shares.of(track, at));
+    }
+
+    /** The largest level that {@code some} can have without missing the target by more than {@code tolerance}. */
+    private double largestLevel(List<Track> some, double tolerance) {
+        double low = shares.lowest();
+        double high = shares.highest();
         for (int i = 0; i < BISECTIONS; i++) {
             double middle = (low + high) / 2;
-            setShare(some, middle);
+            setLevel(some, middle);
             if (needed() >= -tolerance) {
                 low = middle;
             } else {
                 high = middle;
             }
         }
-        setShare(some, 1);
-        return needed() >= -tolerance ? 1 : low;
+        setLevel(some, shares.highest());
+        return needed() >= -tolerance ? shares.highest() : low;
     }
 
-    private void setShare(List<Track> some, double share) {
-        some.forEach(track -> track.moveTo(track.atLeast(track.size() * (1 - share)), running));
+    private void setLevel(List<Track> some, double at) {
+        some.forEach(track -> track.moveTo(track.atLeast(wanted(track, at)), running));
     }
 
     private List<List<Track>> coarseToFine() {
@@ -274,7 +286,7 @@ final class UnitFill {
         double error = Math.abs(needed());
         track.moveTo(track.position() - 1, running);
         boolean nearer = Math.abs(needed()) < error;
-        double worth = budget.scope() == Budget.Scope.GLOBAL ? worth(track) : shareAfter(track);
+        double worth = budget.scope() == Budget.Scope.GLOBAL ? worth(track) : excessAfter(track);
         track.moveTo(track.position() + 1, running);
         return nearer ? worth : Double.NEGATIVE_INFINITY;
     }

@@ -61,9 +61,24 @@ public enum PassKind {
             PassOption.choice(
                     "scope",
                     "local",
-                    "local: every dimension loses the same share; global: one ranking of all units.",
+                    "local: every dimension loses its share; global: one ranking of all units.",
                     "local",
                     "global"),
+            PassOption.choice(
+                    "schedule",
+                    "uniform",
+                    "For scope local: the same share in every layer, or a share that changes from the first layer that"
+                            + " may lose something to the last, by the logarithm of its number or evenly; the target is"
+                            + " met all the same.",
+                    "uniform",
+                    "log",
+                    "linear"),
+            PassOption.number(
+                    "first-ratio",
+                    0,
+                    null,
+                    "For schedule log and linear: the share that the first layer loses, less than 1; one above the target"
+                            + " makes the shares fall. Without it 0.3125 of the share that a uniform schedule takes."),
             PassOption.choice(
                     "rank",
                     "score-per-parameter",
@@ -160,7 +175,7 @@ public enum PassKind {
             text.append("\n\n| key | values | default | |\n|---|---|---|---|\n");
             for (PassOption option : kind.options) {
                 text.append("| `").append(option.key()).append("` | ").append(option.values());
-                text.append(" | ").append(option.fallback().isEmpty() ? "none" : "`" + option.fallback() + "`");
+                text.append(" | ").append(option.hasFallback() ? "`" + option.fallback() + "`" : "none");
                 text.append(" | ").append(option.summary()).append(" |\n");
             }
             text.append('\n');

@@ -62,6 +62,11 @@ public record PassOption(String key, Kind kind, List<String> allowed, double min
         return new PassOption(key, Kind.FLAG, List.of(), 0, Boolean.toString(fallback), summary);
     }
 
+    /** Whether it has a value when a recipe does not say. */
+    boolean hasFallback() {
+        return fallback != null && !fallback.isEmpty();
+    }
+
     /** The values it takes, for people. */
     public String values() {
         return allowed.isEmpty() ? kind.title() : (kind == Kind.WORDS ? "list of " : "") + String.join(", ", allowed);

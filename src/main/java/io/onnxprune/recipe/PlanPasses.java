@@ -8,8 +8,10 @@ import io.onnxprune.plan.PositionImportance;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.RandomImportance;
 import io.onnxprune.plan.Reduction;
+import io.onnxprune.plan.Schedule;
 import io.onnxprune.plan.Taylor;
 import java.util.Locale;
+import java.util.OptionalDouble;
 
 /** What the passes that make a plan stand for. */
 public final class PlanPasses {
@@ -51,7 +53,12 @@ public final class PlanPasses {
                 allocate.integer("round-heads"),
                 allocate.words("protect"),
                 LayerCount.parse(allocate.word("skip-first")),
-                LayerCount.parse(allocate.word("skip-last")));
+                LayerCount.parse(allocate.word("skip-last")),
+                new Schedule(
+                        constant(Schedule.Shape.class, allocate, "schedule"),
+                        allocate.isGiven("first-ratio")
+                                ? OptionalDouble.of(allocate.number("first-ratio"))
+                                : OptionalDouble.empty()));
     }
 
     private static <E extends Enum<E>> E constant(Class<E> type, Pass pass, String key) {

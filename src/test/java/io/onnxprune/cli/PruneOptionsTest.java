@@ -111,6 +111,29 @@ class PruneOptionsTest {
     }
 
     @Test
+    void sharesRiseByASchedule() throws IOException {
+        List<Integer> rising =
+                kept(plan("--schedule", "linear", "--first-ratio", "0.1", "--prune", "ffn", "--ratio", "0.1"), "ffn");
+        assertThat(rising.get(0)).isBetween(85, 87);
+        assertThat(rising.get(0) - rising.get(1)).isBetween(rising.get(1) - rising.get(2) - 2, 96);
+        assertThat(rising.get(2)).isLessThan(rising.get(1));
+
+        Path recipe = Files.writeString(folder.resolve("mine.yaml"), """
+                version: 1
+                name: mine
+                passes:
+                  - {pass: score, metric: random}
+                  - {pass: allocate, prune: [ffn], ratio: 0.1, schedule: log}
+                  - {pass: rewrite}
+                """);
+        assertThat(kept(plan("--recipe", recipe), "ffn").get(0))
+                .isGreaterThan(kept(plan("--recipe", recipe), "ffn").get(2));
+        assertThat(kept(plan("--recipe", recipe, "--layout", "uniform"), "ffn").stream()
+                        .distinct())
+                .hasSize(1);
+    }
+
+    @Test
     void gradientsAreTakenAnewInEachStep() throws IOException {
         Path tokens = Cli.tokens(folder);
         Path one = folder.resolve("one");
