@@ -31,6 +31,7 @@ import io.onnxprune.recipe.PassKind;
 import io.onnxprune.recipe.PlanPasses;
 import io.onnxprune.rewrite.BlockRemover;
 import io.onnxprune.rewrite.NormCorrection;
+import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.rewrite.Slicer;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.verify.Verifier;

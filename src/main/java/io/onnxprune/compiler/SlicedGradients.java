@@ -4,6 +4,7 @@ import io.onnxprune.calibrate.GradientSink;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Taylor;
+import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.rewrite.Slicer.Slice;
 import java.nio.FloatBuffer;
 import java.util.HashMap;

@@ -6,6 +6,7 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
+import io.onnxprune.rewrite.PrunedState;
 import java.util.Map;
 
 /**

@@ -76,7 +76,8 @@ public final class Consumers {
             }
         }
         sources.forEach((op, source) -> {
-            String problem = source.problem != null ? source.problem : sharing(source.constant, readers);
+            String problem =
+                    source.problem != null ? source.problem : hindrance(source.constant, readers.get(source.constant));
             if (problem != null) {
                 problems.put(op, "node " + op.node().label() + " " + problem);
             } else {
@@ -183,8 +184,10 @@ public final class Consumers {
     }
 
     /** Why a weight may not be changed although its product is plain; null if it may. */
-    private static String sharing(Value weight, Map<Value, List<Op>> readers) {
-        List<Op> products = readers.get(weight);
+    private static String hindrance(Value weight, List<Op> products) {
+        if (products.size() == 1 && !products.get(0).branch().isEmpty()) {
+            return "is in one branch of an If, and calibration does not run the other";
+        }
         for (Op first : products) {
             for (Op second : products) {
                 if (!first.equals(second) && !exclude(first, second)) {

@@ -58,7 +58,7 @@ public final class Slicer {
     }
 
     /**
-     * The model with only the kept indices of each variable. Where nothing is removed, the model itself.
+     * The model with only the kept indices of each variable. Where nothing changes, the model itself.
      *
      * @param updates new full-size contents of constants that compensate for what goes
      * @throws io.onnxprune.diag.UserException if a size is computed in a way that cannot be patched
@@ -70,8 +70,8 @@ public final class Slicer {
     /** As {@link #slice}, also telling where each constant comes from. */
     public static Sliced trace(Structure structure, Dim.Keep keep, Map<Value, Tensor> updates) {
         DimensionAnalysis analysis = structure.analysis();
-        boolean changes = structure.dimensions().stream().anyMatch(dimension -> keep.kept(dimension.atom()) != null);
-        if (!changes) {
+        boolean slices = structure.dimensions().stream().anyMatch(dimension -> keep.kept(dimension.atom()) != null);
+        if (!slices && updates.isEmpty()) {
             return new Sliced(analysis.program().model(), Map.of());
         }
         Slicer slicer = new Slicer(analysis, keep, updates);

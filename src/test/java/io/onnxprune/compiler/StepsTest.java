@@ -19,6 +19,7 @@ import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.RandomImportance;
 import io.onnxprune.plan.Reduction;
 import io.onnxprune.plan.Taylor;
+import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.rewrite.Slicer.Slice;
 import java.nio.FloatBuffer;
 import java.util.ArrayList;

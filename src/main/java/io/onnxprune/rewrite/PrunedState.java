@@ -1,4 +1,4 @@
-package io.onnxprune.compiler;
+package io.onnxprune.rewrite;
 
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.GraphChecker;
@@ -6,8 +6,6 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Plan;
-import io.onnxprune.rewrite.BlockRemover;
-import io.onnxprune.rewrite.Slicer;
 import io.onnxprune.rewrite.Slicer.Slice;
 import io.onnxprune.rewrite.Slicer.Sliced;
 import java.util.Map;
@@ -21,16 +19,17 @@ import java.util.Map;
  * @param model the smaller model
  * @param slices by name, where constants of the smaller model come from, if they are not the original's
  */
-record PrunedState(Structure structure, Plan plan, Map<Value, Tensor> updates, Model model, Map<String, Slice> slices) {
+public record PrunedState(
+        Structure structure, Plan plan, Map<Value, Tensor> updates, Model model, Map<String, Slice> slices) {
     /** The original model. */
-    static PrunedState whole(Structure structure, Plan plan) {
+    public static PrunedState whole(Structure structure, Plan plan) {
         return new PrunedState(
                 structure, plan, Map.of(), structure.analysis().program().model(), Map.of());
     }
 
     /** The original model without what {@code plan} removes. */
-    static PrunedState of(Structure structure, Plan plan, Map<Value, Tensor> updates) {
-        if (plan.removesNothing(structure)) {
+    public static PrunedState of(Structure structure, Plan plan, Map<Value, Tensor> updates) {
+        if (plan.removesNothing(structure) && updates.isEmpty()) {
             return whole(structure, plan);
         }
         Sliced sliced = Slicer.trace(structure, plan.keep(structure), updates);
