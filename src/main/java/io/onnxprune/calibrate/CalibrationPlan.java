@@ -2,12 +2,16 @@ package io.onnxprune.calibrate;
 
 import io.onnxprune.calibrate.Partition.Piece;
 import io.onnxprune.diag.Log;
+import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Set;
 
 /**
@@ -37,45 +41,92 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
             int length,
             boolean single,
             long memory) {
-        Footprint footprint = new Footprint(flow, tokens);
-        boolean backward = taps.stream().anyMatch(Tap::needsGradients);
-        Set<String> summed = new HashSet<>();
-        taps.stream().filter(Tap::needsGradients).forEach(tap -> summed.add(tap.subject()));
+        Estimate estimate = new Estimate(new Footprint(flow, tokens), taps, length);
         List<Piece> smallest = new Partition(flow, logits).pieces();
-        int rows = single || footprint.isSingleRow() ? 1 : Math.max(1, Math.min(samples, TOKENS / length));
-        while (rows > 1 && largest(smallest, footprint, rows, length, backward, summed) > memory / 2) {
-            rows = (rows + 1) / 2;
-        }
-        int batches = (samples + rows - 1) / rows;
-        int even = (samples + batches - 1) / batches;
-        List<Piece> pieces = Partition.join(
-                smallest, piece -> bytes(piece, footprint, even, length, backward, summed) <= memory / 2);
-        long boundary = 0;
-        for (Piece piece : pieces.subList(0, pieces.size() - 1)) {
-            boundary += (long) footprint.bytes(piece.output(), samples, length);
-        }
-        return new CalibrationPlan(pieces, even, largest(pieces, footprint, even, length, backward, summed), boundary);
+        int rows = estimate.rows(smallest, samples, single, memory);
+        List<Piece> pieces = Partition.join(smallest, piece -> estimate.bytes(piece, rows) <= memory / 2);
+        return new CalibrationPlan(pieces, rows, estimate.largest(pieces, rows), estimate.boundaries(pieces, samples));
     }
 
-    private static long largest(
-            List<Piece> pieces, Footprint footprint, int rows, int length, boolean backward, Set<String> summed) {
-        return pieces.stream()
-                .mapToLong(piece -> bytes(piece, footprint, rows, length, backward, summed))
-                .max()
-                .orElse(0);
+    /** The same over {@code pieces} as they are. */
+    static CalibrationPlan over(
+            List<Piece> pieces,
+            DataFlow flow,
+            Value tokens,
+            Collection<Tap> taps,
+            int samples,
+            int length,
+            long memory) {
+        Estimate estimate = new Estimate(new Footprint(flow, tokens), taps, length);
+        int rows = estimate.rows(pieces, samples, false, memory);
+        return new CalibrationPlan(pieces, rows, estimate.largest(pieces, rows), estimate.boundaries(pieces, samples));
     }
 
-    private static long bytes(
-            Piece piece, Footprint footprint, int rows, int length, boolean backward, Set<String> summed) {
-        Set<Value> weights = footprint.weights(piece);
-        long bytes = Footprint.weightBytes(weights) + footprint.activations(piece, rows, length, backward);
-        for (Value weight : weights) {
-            // The sum and this run's share of it.
-            bytes += summed.contains(weight.name())
-                    ? 2L * Float.BYTES * weight.constant().elements()
-                    : 0;
+    /** What pieces take in memory when rows of one length go through them. */
+    private static final class Estimate {
+        private final Footprint footprint;
+        private final int length;
+        private final boolean backward;
+        /** Parameters with a sum in their own shape. */
+        private final Set<String> parameters = new HashSet<>();
+        /** Elements of all sums of an activation. */
+        private final Map<String, Long> sums = new HashMap<>();
+
+        Estimate(Footprint footprint, Collection<Tap> taps, int length) {
+            this.footprint = footprint;
+            this.length = length;
+            this.backward = taps.stream().anyMatch(Tap::needsGradients);
+            for (Tap tap : taps) {
+                if (tap instanceof Tap.Gradient || tap instanceof Tap.SquaredGradient) {
+                    parameters.add(tap.subject());
+                } else {
+                    sums.merge(tap.subject(), Tensor.elements(SegmentGraph.shape(tap)), Long::sum);
+                }
+            }
         }
-        return bytes;
+
+        /** Rows of a batch such that no piece takes more than half of the memory, and the last batch is not much smaller. */
+        int rows(List<Piece> pieces, int samples, boolean single, long memory) {
+            int rows = single || footprint.isSingleRow() ? 1 : Math.max(1, Math.min(samples, TOKENS / length));
+            while (rows > 1 && largest(pieces, rows) > memory / 2) {
+                rows = (rows + 1) / 2;
+            }
+            int batches = (samples + rows - 1) / rows;
+            return (samples + batches - 1) / batches;
+        }
+
+        long largest(List<Piece> pieces, int rows) {
+            return pieces.stream().mapToLong(piece -> bytes(piece, rows)).max().orElse(0);
+        }
+
+        long bytes(Piece piece, int rows) {
+            Set<Value> weights = footprint.weights(piece);
+            long bytes = Footprint.weightBytes(weights) + footprint.activations(piece, rows, length, backward);
+            for (Value weight : weights) {
+                // The sum and this run's share of it.
+                bytes += parameters.contains(weight.name())
+                        ? 2L * Float.BYTES * weight.constant().elements()
+                        : 0;
+            }
+            for (Op op : piece.ops()) {
+                for (Value value : op.outputs()) {
+                    bytes += value == null ? 0 : 2L * Float.BYTES * sums.getOrDefault(value.name(), 0L);
+                }
+            }
+            return bytes;
+        }
+
+        /** Values between pieces: all of them for a way back, or what comes into a piece beside what goes out of it. */
+        long boundaries(List<Piece> pieces, int samples) {
+            double bytes = 0;
+            double last = 0;
+            for (Piece piece : pieces.subList(0, pieces.size() - 1)) {
+                double value = footprint.bytes(piece.output(), samples, length);
+                bytes = backward ? bytes + value : Math.max(bytes, last + value);
+                last = value;
+            }
+            return (long) bytes;
+        }
     }
 
     /** The row numbers of each batch. */
@@ -97,16 +148,22 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
     }
 
     void announce(Log log, int samples, int length, long memory) {
+        announce(log, samples, length, memory, "");
+    }
+
+    /** @param work how often the model is run, to go on with after the number of segments; empty for once */
+    void announce(Log log, int samples, int length, long memory, String work) {
         long held = Math.min(boundaryBytes, boundaryBudget(memory));
         String spilled =
                 boundaryBytes > held ? String.format(Locale.ROOT, " and %s on disk", bytes(boundaryBytes - held)) : "";
         log.info(String.format(
                 Locale.ROOT,
-                "calibration runs %d x %d tokens through %d segment%s, %d row%s at a time: about %s of memory%s",
+                "calibration runs %d x %d tokens through %d segment%s%s, %d row%s at a time: about %s of memory%s",
                 samples,
                 length,
                 pieces.size(),
                 pieces.size() == 1 ? "" : "s",
+                work,
                 rows,
                 rows == 1 ? "" : "s",
                 bytes(segmentBytes + held),
@@ -121,7 +178,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         }
     }
 
-    private static String bytes(long bytes) {
+    static String bytes(long bytes) {
         return bytes >= 1_000_000_000L
                 ? String.format(Locale.ROOT, "%.1f GB", bytes * 1e-9)
                 : String.format(Locale.ROOT, "%d MB", Math.max(1, Math.round(bytes * 1e-6)));

@@ -2,7 +2,6 @@ package io.onnxprune.calibrate;
 
 import io.onnxprune.calibrate.ActivationStore.Place;
 import io.onnxprune.calibrate.Calibrator.Summary;
-import io.onnxprune.calibrate.SegmentGraph.Accumulator;
 import io.onnxprune.calibrate.SegmentGraph.Carry;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
@@ -14,10 +13,8 @@ import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
 import java.util.AbstractList;
-import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
-import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -25,19 +22,16 @@ import java.util.function.Consumer;
 
 /** One pass over all rows: forward through the segments, then backward where gradients are asked for. */
 final class CalibrationRun implements AutoCloseable {
-    private static final long GARBAGE_BYTES = 1L << 27;
-
     private final OnnxRuntime runtime;
     private final DataFlow flow;
     private final Value tokens;
     private final List<Segment> segments;
     private final Batches batches;
+    private final SegmentRunner runner;
     private final ActivationStore boundaries;
     private final Log log;
     private final double[] loss;
 
-    private final Map<Tap, HostTensor> partial = new HashMap<>();
-    private long allocated;
     /** Gradients of single rows that wait for segments still to come. */
     private int carried;
 
@@ -56,6 +50,7 @@ final class CalibrationRun implements AutoCloseable {
         this.segments = segments;
         this.batches = batches;
         this.boundaries = new ActivationStore(plan.boundaryBudget(options.memory()), options.workFolder());
+        this.runner = new SegmentRunner(runtime, flow, batches, boundaries);
         this.log = log;
         this.loss = new double[batches.rowCount()];
     }
@@ -69,7 +64,7 @@ final class CalibrationRun implements AutoCloseable {
         try (Log.Progress progress = log.progress("calibration", batches.tokens() * (last + 1))) {
             for (int index = 0; index <= last; index++) {
                 List<Tap> here = share(taps, index);
-                forward(index, here, false, progress);
+                runner.forward(segments.get(index), here, index < last, false, progress);
                 deliver(here, index + 1, segments.size(), sink);
             }
         }
@@ -87,7 +82,7 @@ final class CalibrationRun implements AutoCloseable {
         int first = saved == null ? segments.size() - 1 : saved.next();
         try (Log.Progress progress = log.progress("calibration", batches.tokens() * (4L * first + 3))) {
             for (int index = 0; index < first; index++) {
-                forward(index, List.of(), true, progress);
+                runner.forward(segments.get(index), List.of(), true, true, progress);
             }
             if (saved != null) {
                 restore(taps, saved);
@@ -121,7 +116,7 @@ final class CalibrationRun implements AutoCloseable {
 
     private Checkpoint.State state(int next) {
         Map<String, HostTensor> sums = new LinkedHashMap<>();
-        partial.forEach((tap, sum) -> sums.put(tap.toString(), sum));
+        runner.sums().forEach((tap, sum) -> sums.put(tap.toString(), sum));
         return new Checkpoint.State(next, loss, kept(segments.get(next).output().name()), sums);
     }
 
@@ -148,7 +143,7 @@ final class CalibrationRun implements AutoCloseable {
         }
         for (Tap tap : taps) {
             if (saved.partial().containsKey(tap.toString())) {
-                partial.put(tap, saved.partial().get(tap.toString()));
+                runner.sums().put(tap, saved.partial().get(tap.toString()));
             }
         }
     }
@@ -174,44 +169,7 @@ final class CalibrationRun implements AutoCloseable {
     private void deliver(List<Tap> taps, int from, int to, TapSink sink) {
         for (Tap tap : taps) {
             if (!concernsAny(List.of(tap), from, to)) {
-                sink.accept(tap, partial.remove(tap));
-            }
-        }
-    }
-
-    private void forward(int index, List<Tap> taps, boolean keepInput, Log.Progress progress) {
-        Segment segment = segments.get(index);
-        SegmentGraph graph = SegmentGraph.forward(segment, flow, taps);
-        boolean last = index == segments.size() - 1;
-        Map<Integer, long[]> shapes = new HashMap<>();
-        try (Session session = open(graph)) {
-            start(taps, segment);
-            for (int batch = 0; batch < batches.count(); batch++) {
-                Map<String, HostTensor> feeds = feeds(segment, batch);
-                Map<String, HostTensor> into = accumulate(graph, feeds);
-                Set<String> wanted = new LinkedHashSet<>(batches.missing(segment, batch));
-                int size = batches.size(batch);
-                if (!last && shapes.containsKey(size)) {
-                    into.put(segment.output().name(), zeros(flow.trace().dtype(segment.output()), shapes.get(size)));
-                } else if (!last) {
-                    wanted.add(segment.output().name());
-                }
-                try (Outputs outputs = session.runInto(feeds, into, wanted)) {
-                    batches.keep(segment, batch, outputs);
-                    if (!last) {
-                        String name = segment.output().name();
-                        HostTensor value = into.containsKey(name)
-                                ? into.get(name)
-                                : outputs.tensor(name).direct();
-                        shapes.putIfAbsent(size, value.shape());
-                        boundaries.put(new Place(name, batch), value);
-                    }
-                }
-                if (segment.input() != null && !keepInput) {
-                    boundaries.drop(new Place(segment.input().name(), batch));
-                }
-                progress.step(batches.tokens(batch));
-                free();
+                sink.accept(tap, runner.sums().remove(tap));
             }
         }
     }
@@ -227,10 +185,10 @@ final class CalibrationRun implements AutoCloseable {
                 inputGradient,
                 concerned(taps, index + 1, segments.size()),
                 concerned(taps, 0, index));
-        try (Session session = open(graph)) {
-            start(taps, segment);
+        try (Session session = runner.open(graph)) {
+            runner.start(taps, segment);
             for (int batch = 0; batch < batches.count(); batch++) {
-                Map<String, HostTensor> feeds = feeds(segment, batch);
+                Map<String, HostTensor> feeds = runner.feeds(segment, batch);
                 if (last) {
                     feeds.put(tokens.name(), batches.inputs(batch).get(tokens.name()));
                 }
@@ -242,12 +200,12 @@ final class CalibrationRun implements AutoCloseable {
                             graph.outputGradient(),
                             boundaries.take(new Place(segment.output().name(), batch)));
                 }
-                Map<String, HostTensor> into = accumulate(graph, feeds);
+                Map<String, HostTensor> into = runner.accumulate(graph, feeds);
                 carry(graph, batch, feeds, into);
                 HostTensor gradient = null;
                 if (inputGradient) {
                     HostTensor value = feeds.get(input.value());
-                    gradient = zeros(value.dtype(), value.shape());
+                    gradient = runner.zeros(value.dtype(), value.shape());
                     into.put(graph.inputGradient(), gradient);
                 }
                 try (Outputs outputs = session.runInto(feeds, into, last ? List.of(graph.rowLosses()) : List.of())) {
@@ -263,7 +221,7 @@ final class CalibrationRun implements AutoCloseable {
                     }
                 }
                 progress.step(3L * batches.tokens(batch));
-                free();
+                runner.free();
             }
         }
     }
@@ -275,7 +233,7 @@ final class CalibrationRun implements AutoCloseable {
                 carried--;
             }
             if (carry.after() != null) {
-                into.put(carry.after(), zeros(DType.FLOAT, SegmentGraph.shape(graph.segment(), carry.tap())));
+                into.put(carry.after(), runner.zeros(DType.FLOAT, SegmentGraph.shape(graph.segment(), carry.tap())));
             }
         }
     }
@@ -287,58 +245,6 @@ final class CalibrationRun implements AutoCloseable {
                 carried++;
             }
         }
-    }
-
-    private Session open(SegmentGraph graph) {
-        free();
-        graph.segment()
-                .constants()
-                .values()
-                .forEach(constant -> allocated += constant.constant().bytes().size());
-        return runtime.open(graph.model(), true);
-    }
-
-    private HostTensor zeros(DType dtype, long[] shape) {
-        HostTensor tensor = HostTensor.zeros(dtype, shape);
-        allocated += tensor.bytes().remaining();
-        return tensor;
-    }
-
-    /** Direct buffers and mapped weights are freed by the collector alone, which does not see how large they are. */
-    private void free() {
-        allocated += boundaries.newlyRead();
-        if (allocated > GARBAGE_BYTES) {
-            allocated = 0;
-            System.gc();
-        }
-    }
-
-    /** What a segment reads, the value at its start too. */
-    private Map<String, HostTensor> feeds(Segment segment, int batch) {
-        Map<String, HostTensor> feeds = batches.feeds(segment, batch);
-        if (segment.input() != null) {
-            String name = segment.input().name();
-            feeds.put(name, boundaries.get(new Place(name, batch)));
-        }
-        return feeds;
-    }
-
-    /** Makes a sum of zeros for each tap that no earlier segment began. */
-    private void start(List<Tap> taps, Segment segment) {
-        for (Tap tap : taps) {
-            partial.computeIfAbsent(tap, key -> zeros(DType.FLOAT, SegmentGraph.shape(segment, key)));
-        }
-    }
-
-    /** Feeds the sums and has them written back in place; returns the outputs to be written. */
-    private Map<String, HostTensor> accumulate(SegmentGraph graph, Map<String, HostTensor> feeds) {
-        Map<String, HostTensor> into = new LinkedHashMap<>();
-        for (Accumulator accumulator : graph.accumulators()) {
-            HostTensor sum = partial.get(accumulator.tap());
-            feeds.put(accumulator.before(), sum);
-            into.put(accumulator.after(), sum);
-        }
-        return into;
     }
 
     private void keepLoss(int batch, float[] losses) {
@@ -360,6 +266,6 @@ final class CalibrationRun implements AutoCloseable {
 
     @Override
     public void close() {
-        boundaries.close();
+        runner.close();
     }
 }

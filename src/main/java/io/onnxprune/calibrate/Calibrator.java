@@ -77,11 +77,35 @@ public final class Calibrator {
         }
     }
 
-    private Value tokens() {
+    Program program() {
+        return program;
+    }
+
+    OnnxRuntime runtime() {
+        return runtime;
+    }
+
+    CalibrationOptions options() {
+        return options;
+    }
+
+    Log log() {
+        return log;
+    }
+
+    int length() {
+        return length;
+    }
+
+    DecoderInterface decoder() {
+        return decoder;
+    }
+
+    Value tokens() {
         return named(program.inputs(), decoder.tokens().name());
     }
 
-    private Value logits() {
+    Value logits() {
         return named(program.outputs(), decoder.logits().name());
     }
 
@@ -94,7 +118,7 @@ public final class Calibrator {
 
     /** The products of activations with constant matrices, in order of execution. */
     public List<Linear> linears() {
-        return Linears.of(new DataFlow(program, trace, tokens(), logits(), Set.of()));
+        return Linears.of(flow(List.of()));
     }
 
     /** The names of the initializers that may have gradients: of floating-point numbers, or of integers that are cast to them. */
@@ -213,8 +237,8 @@ public final class Calibrator {
         };
     }
 
-    private CalibrationRun begin(List<long[]> rows, Collection<Tap> taps) {
-        boolean single = taps.stream().anyMatch(Tap.SquaredGradient.class::isInstance);
+    /** What the values of the model are made of, as far as it matters for these taps. */
+    DataFlow flow(Collection<Tap> taps) {
         Set<Value> parameters = new HashSet<>();
         for (Tap tap : taps) {
             Value parameter = program.initializers().get(tap.subject());
@@ -222,7 +246,12 @@ public final class Calibrator {
                 parameters.add(parameter);
             }
         }
-        DataFlow flow = new DataFlow(program, trace, tokens(), logits(), parameters);
+        return new DataFlow(program, trace, tokens(), logits(), parameters);
+    }
+
+    private CalibrationRun begin(List<long[]> rows, Collection<Tap> taps) {
+        boolean single = taps.stream().anyMatch(Tap.SquaredGradient.class::isInstance);
+        DataFlow flow = flow(taps);
         CalibrationPlan plan =
                 CalibrationPlan.of(flow, tokens(), logits(), taps, rows.size(), length, single, options.memory());
         plan.announce(log, rows.size(), length, options.memory());

@@ -3,8 +3,9 @@ package io.onnxprune.calibrate;
 import io.onnxprune.dims.Trace;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
-import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 
 /** Finds the linear layers of a lowered program. */
@@ -18,7 +19,12 @@ final class Linears {
 
     /** The products of the stream with a constant matrix, in order of execution. */
     static List<Linear> of(DataFlow flow) {
-        List<Linear> linears = new ArrayList<>();
+        return List.copyOf(byOp(flow).values());
+    }
+
+    /** The same by the application that computes each. */
+    static Map<Op, Linear> byOp(DataFlow flow) {
+        Map<Op, Linear> linears = new LinkedHashMap<>();
         for (Op op : flow.streamOps()) {
             boolean product =
                     op.node().is("MatMul") || op.node().is("Gemm") && op.node().intAttribute("transA", 0) == 0;
@@ -26,11 +32,14 @@ final class Linears {
                 int inputs = width(flow.trace(), op.input(0));
                 int outputs = width(flow.trace(), op.output(0));
                 if (flow.isLocal(op.input(1)) && inputs > 0 && outputs > 0) {
-                    linears.add(new Linear(
-                            op.node().label(),
-                            initializer(op.input(1)).name(),
-                            new Activation(source(flow, op.input(0), inputs).name(), inputs),
-                            new Activation(op.output(0).name(), outputs)));
+                    linears.put(
+                            op,
+                            new Linear(
+                                    op.node().label(),
+                                    initializer(op.input(1)).name(),
+                                    new Activation(
+                                            source(flow, op.input(0), inputs).name(), inputs),
+                                    new Activation(op.output(0).name(), outputs)));
                 }
             }
         }

@@ -84,6 +84,11 @@ final class Segment {
         return constants.getOrDefault(name, results.get(name));
     }
 
+    /** The value of this name that is computed here or comes in at the start, or null. */
+    Value reach(String name) {
+        return input() != null && input().name().equals(name) ? input() : find(name);
+    }
+
     private boolean add(Op op) {
         for (Value output : op.outputs()) {
             if (output != null) {
@@ -94,13 +99,14 @@ final class Segment {
     }
 
     /**
-     * The segment as a model.
+     * The segment as a model; what the outputs do not need is left out.
      *
+     * @param replaced new contents for constants, by name
      * @param added nodes that the calibration adds, after those of the segment
      * @param addedInputs what they read beside the segment's own values
      * @param outputs the names to yield
      */
-    Model model(GraphBuilder added, List<ValueInfo> addedInputs, Set<String> outputs) {
+    Model model(Map<String, Tensor> replaced, GraphBuilder added, List<ValueInfo> addedInputs, Set<String> outputs) {
         List<ValueInfo> inputs = new ArrayList<>();
         given.forEach(value -> inputs.add(declare(value)));
         taken.forEach(value -> inputs.add(declare(value)));
@@ -111,13 +117,16 @@ final class Segment {
         List<ValueInfo> declared =
                 outputs.stream().map(name -> declare(name, DType.UNDEFINED)).toList();
         Map<String, Tensor> initializers = new LinkedHashMap<>();
-        constants.forEach((name, value) -> initializers.put(name, value.constant()));
+        constants.forEach((name, value) -> initializers.put(name, replaced.getOrDefault(name, value.constant())));
         initializers.putAll(added.initializers());
         List<Node> nodes = new ArrayList<>();
         ops.forEach(op -> nodes.add(op.node()));
         nodes.addAll(added.nodes());
         Model whole = flow.program().model();
-        return whole.withGraph(new Graph("segment", inputs, declared, List.of(), initializers, nodes, new byte[0]));
+        Graph graph = new Graph("segment", inputs, declared, List.of(), initializers, nodes, new byte[0]);
+        Set<String> needed = graph.needed();
+        nodes.removeIf(node -> node.outputs().stream().noneMatch(needed::contains));
+        return whole.withGraph(graph.withNodes(nodes));
     }
 
     private ValueInfo declare(Value value) {

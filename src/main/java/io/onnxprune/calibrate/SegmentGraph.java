@@ -8,6 +8,7 @@ import io.onnxprune.ir.DType;
 import io.onnxprune.ir.GraphBuilder;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import java.util.ArrayList;
 import java.util.Collection;
@@ -49,11 +50,14 @@ final class SegmentGraph {
      * The forward pass.
      *
      * @param taps those that this segment has a share in
+     * @param handOn whether to compute what later segments read
      */
-    static SegmentGraph forward(Segment segment, DataFlow flow, Collection<Tap> taps) {
+    static SegmentGraph forward(Segment segment, DataFlow flow, Collection<Tap> taps, boolean handOn) {
         SegmentGraph graph = new SegmentGraph(segment, flow);
-        graph.outputs.add(segment.output().name());
-        segment.yielded().forEach(value -> graph.outputs.add(value.name()));
+        if (handOn) {
+            graph.outputs.add(segment.output().name());
+            segment.yielded().forEach(value -> graph.outputs.add(value.name()));
+        }
         taps.forEach(graph::tap);
         return graph;
     }
@@ -122,6 +126,11 @@ final class SegmentGraph {
         if (tap instanceof Tap.Gradient || tap instanceof Tap.SquaredGradient) {
             return segment.constants().get(tap.subject()).constant().shape();
         }
+        return shape(tap);
+    }
+
+    /** The same for a tap of an activation, whose shape the tap itself tells. */
+    static long[] shape(Tap tap) {
         if (tap instanceof Tap.SecondMoment moment) {
             return square(moment.activation());
         }
@@ -130,6 +139,9 @@ final class SegmentGraph {
         }
         if (tap instanceof Tap.Squares squares) {
             return line(squares.activation());
+        }
+        if (tap instanceof Tap.Positions) {
+            return new long[] {1};
         }
         return line(tap instanceof Tap.Total total ? total.activation() : ((Tap.Salience) tap).activation());
     }
@@ -165,7 +177,7 @@ final class SegmentGraph {
     }
 
     private void tap(Tap tap) {
-        Value value = segment.find(tap.subject());
+        Value value = segment.reach(tap.subject());
         String gradient = gradients.get(value);
         if (tap.needsGradients() && gradient == null) {
             // No path from here to the loss: the sum is zero and stays so.
@@ -185,6 +197,8 @@ final class SegmentGraph {
             accumulate(tap, total(builder.add("Mul", rows, rows)));
         } else if (tap instanceof Tap.Total total) {
             accumulate(tap, total(rows(value.name(), total.activation())));
+        } else if (tap instanceof Tap.Positions positions) {
+            accumulate(tap, count(rows(value.name(), positions.activation())));
         } else if (tap instanceof Tap.Salience salience) {
             String product = builder.add("Mul", value.name(), gradient);
             accumulate(tap, total(rows(product, salience.activation())));
@@ -207,6 +221,12 @@ final class SegmentGraph {
 
     private String total(String rows) {
         return builder.add("ReduceSum", List.of(rows, builder.ints(0)), Map.of("keepdims", new Attribute.Int(0)));
+    }
+
+    private String count(String rows) {
+        Map<String, Attribute> first = Map.of("start", new Attribute.Int(0), "end", new Attribute.Int(1));
+        String count = builder.add("Shape", List.of(rows), first);
+        return builder.add("Cast", List.of(count), Map.of("to", new Attribute.Int(DType.FLOAT.code())));
     }
 
     private static long[] square(Activation activation) {
@@ -252,7 +272,8 @@ final class SegmentGraph {
         return rowLosses;
     }
 
-    Model model() {
-        return segment.model(builder, inputs, outputs);
+    /** @param replaced new contents for constants of the segment, by name; those of others are not looked at */
+    Model model(Map<String, Tensor> replaced) {
+        return segment.model(replaced, builder, inputs, outputs);
     }
 }

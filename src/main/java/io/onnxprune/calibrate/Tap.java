@@ -45,6 +45,14 @@ public sealed interface Tap {
         }
     }
 
+    /** The number of positions, {@code [1]}: fewer than tokens where an expert sees only some of them. */
+    record Positions(Activation activation) implements Tap {
+        @Override
+        public String subject() {
+            return activation.value();
+        }
+    }
+
     /** Dᵀ D over all positions, {@code [width, width]}, with D = ∂L_n/∂Y. */
     record GradientSecondMoment(Activation activation) implements Tap {
         @Override
@@ -69,6 +77,9 @@ public sealed interface Tap {
 
     /** Whether the statistic is one of gradients, so that the model is run backwards for it. */
     default boolean needsGradients() {
-        return !(this instanceof SecondMoment || this instanceof Squares || this instanceof Total);
+        return this instanceof Gradient
+                || this instanceof SquaredGradient
+                || this instanceof GradientSecondMoment
+                || this instanceof Salience;
     }
 }

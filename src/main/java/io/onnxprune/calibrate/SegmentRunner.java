@@ -1,0 +1,158 @@
+package io.onnxprune.calibrate;
+
+import io.onnxprune.calibrate.ActivationStore.Place;
+import io.onnxprune.calibrate.SegmentGraph.Accumulator;
+import io.onnxprune.diag.Log;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.Outputs;
+import io.onnxprune.runtime.Session;
+import java.util.Collection;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.Map;
+import java.util.Set;
+
+/**
+ * Runs segments of one model over all batches, one session at a time, and keeps what passes from run to run: the values
+ * at borders, the sums that taps add up, and constants that took the place of the model's own.
+ */
+final class SegmentRunner implements AutoCloseable {
+    private static final long GARBAGE_BYTES = 1L << 27;
+
+    private final OnnxRuntime runtime;
+    private final DataFlow flow;
+    private final Batches batches;
+    private final ActivationStore boundaries;
+    private final Map<Tap, HostTensor> sums = new HashMap<>();
+    private final Map<String, Tensor> replaced = new HashMap<>();
+    private long allocated;
+
+    /** @param boundaries where values at borders are kept; closed with the runner */
+    SegmentRunner(OnnxRuntime runtime, DataFlow flow, Batches batches, ActivationStore boundaries) {
+        this.runtime = runtime;
+        this.flow = flow;
+        this.batches = batches;
+        this.boundaries = boundaries;
+    }
+
+    ActivationStore boundaries() {
+        return boundaries;
+    }
+
+    /** The sums of taps that are not handed over yet. */
+    Map<Tap, HostTensor> sums() {
+        return sums;
+    }
+
+    /** Takes new contents for a constant, in all sessions from now on. */
+    void replace(String constant, Tensor contents) {
+        replaced.put(constant, contents);
+    }
+
+    /**
+     * Runs a segment forwards.
+     *
+     * @param handOn whether the segment's output and what later segments read beside the stream are wanted; the taps
+     *     alone otherwise, and nothing is computed that they do not need
+     * @param keepInput whether the value at the segment's start is needed again
+     */
+    void forward(Segment segment, Collection<Tap> taps, boolean handOn, boolean keepInput, Log.Progress progress) {
+        SegmentGraph graph = SegmentGraph.forward(segment, flow, taps, handOn);
+        String output = segment.output().name();
+        Map<Integer, long[]> shapes = new HashMap<>();
+        try (Session session = open(graph)) {
+            start(taps, segment);
+            for (int batch = 0; batch < batches.count(); batch++) {
+                Map<String, HostTensor> feeds = feeds(segment, batch);
+                Map<String, HostTensor> into = accumulate(graph, feeds);
+                Set<String> wanted = new LinkedHashSet<>();
+                int size = batches.size(batch);
+                if (handOn) {
+                    wanted.addAll(batches.missing(segment, batch));
+                    if (shapes.containsKey(size)) {
+                        into.put(output, zeros(flow.trace().dtype(segment.output()), shapes.get(size)));
+                    } else {
+                        wanted.add(output);
+                    }
+                }
+                try (Outputs outputs = session.runInto(feeds, into, wanted)) {
+                    if (handOn) {
+                        batches.keep(segment, batch, outputs);
+                        HostTensor value = into.containsKey(output)
+                                ? into.get(output)
+                                : outputs.tensor(output).direct();
+                        shapes.putIfAbsent(size, value.shape());
+                        boundaries.put(new Place(output, batch), value);
+                    }
+                }
+                if (segment.input() != null && !keepInput) {
+                    boundaries.drop(new Place(segment.input().name(), batch));
+                }
+                progress.step(batches.tokens(batch));
+                free();
+            }
+        }
+    }
+
+    Session open(SegmentGraph graph) {
+        free();
+        graph.segment()
+                .constants()
+                .values()
+                .forEach(constant -> allocated += constant.constant().bytes().size());
+        return runtime.open(graph.model(replaced), true);
+    }
+
+    HostTensor zeros(DType dtype, long[] shape) {
+        HostTensor tensor = HostTensor.zeros(dtype, shape);
+        allocated += tensor.bytes().remaining();
+        return tensor;
+    }
+
+    /** Direct buffers and mapped weights are freed by the collector alone, which does not see how large they are. */
+    void free() {
+        allocated += boundaries.newlyRead();
+        if (allocated > GARBAGE_BYTES) {
+            allocated = 0;
+            System.gc();
+        }
+    }
+
+    /** What a segment reads, the value at its start too. */
+    Map<String, HostTensor> feeds(Segment segment, int batch) {
+        Map<String, HostTensor> feeds = batches.feeds(segment, batch);
+        Value input = segment.input();
+        if (input != null) {
+            feeds.put(input.name(), boundaries.get(new Place(input.name(), batch)));
+        }
+        return feeds;
+    }
+
+    /** Makes a sum of zeros for each tap that no earlier segment began. */
+    void start(Collection<Tap> taps, Segment segment) {
+        for (Tap tap : taps) {
+            sums.computeIfAbsent(tap, key -> zeros(DType.FLOAT, SegmentGraph.shape(segment, key)));
+        }
+    }
+
+    /** Feeds the sums and has them written back in place; returns the outputs to be written. */
+    Map<String, HostTensor> accumulate(SegmentGraph graph, Map<String, HostTensor> feeds) {
+        Map<String, HostTensor> into = new LinkedHashMap<>();
+        for (Accumulator accumulator : graph.accumulators()) {
+            HostTensor sum = sums.get(accumulator.tap());
+            feeds.put(accumulator.before(), sum);
+            into.put(accumulator.after(), sum);
+        }
+        return into;
+    }
+
+    @Override
+    public void close() {
+        boundaries.close();
+    }
+}

@@ -1,0 +1,207 @@
+package io.onnxprune.calibrate;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.onnxprune.RecordedLog;
+import io.onnxprune.TestModels;
+import io.onnxprune.calibrate.SequentialRun.InputStatistics;
+import io.onnxprune.diag.Log;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.onnx.ModelReader;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.function.BiFunction;
+import java.util.function.Predicate;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** A run piece by piece sees what a run of the whole model sees, with the weights as they are by then. */
+class SequentialRunTest {
+    private static final int LENGTH = 9;
+    private static final int VOCABULARY = 32;
+
+    @TempDir
+    private Path folder;
+
+    static List<String> models() {
+        return TestModels.names();
+    }
+
+    /** Keeps the statistics of each input, and edits as it is told. */
+    private record Recorder(
+            Predicate<Linear> wanted,
+            BiFunction<List<Linear>, InputStatistics, Map<String, Tensor>> edit,
+            List<Linear> seen,
+            Map<Tap, float[]> sums)
+            implements SequentialRun.Editor {
+        Recorder(Predicate<Linear> wanted, BiFunction<List<Linear>, InputStatistics, Map<String, Tensor>> edit) {
+            this(wanted, edit, new ArrayList<>(), new LinkedHashMap<>());
+        }
+
+        @Override
+        public boolean wants(Linear linear) {
+            return wanted.test(linear);
+        }
+
+        @Override
+        public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+            seen.addAll(sharing);
+            Activation input = sharing.get(0).input();
+            assertThat(sharing).allMatch(linear -> linear.input().equals(input));
+            put(new Tap.SecondMoment(input), statistics.secondMoment().toFloats());
+            put(new Tap.Total(input), statistics.total().toFloats());
+            put(new Tap.Positions(input), new float[] {statistics.positions()});
+            return edit.apply(sharing, statistics);
+        }
+
+        private void put(Tap tap, float[] sum) {
+            assertThat(sums.put(tap, sum)).as(tap.toString()).isNull();
+        }
+    }
+
+    @ParameterizedTest
+    @MethodSource("models")
+    void withoutEditsItSeesWhatTheWholeModelSees(String name) {
+        Model model = ModelReader.read(TestModels.file(name));
+        List<long[]> rows = Statistics.randomRows(3, LENGTH, VOCABULARY, 7);
+        List<Linear> linears = calibrator(model, Statistics.AMPLE, Log.NONE).linears();
+        Recorder recorder = new Recorder(linear -> true, (sharing, statistics) -> Map.of());
+        RecordedLog log = new RecordedLog();
+
+        SequentialRun.run(calibrator(model, Statistics.AMPLE, log), rows, recorder);
+
+        assertThat(recorder.seen).containsExactlyInAnyOrderElementsOf(linears).isNotEmpty();
+        assertThat(log.lines().get(0)).contains(" segments in ", " forward passes, ");
+        assertSame(recorder.sums, model, rows);
+    }
+
+    /** The same whether values between pieces are in memory or in a file, and rows in one batch or in several. */
+    @ParameterizedTest
+    @ValueSource(strings = {"stories-llama", "qwen3-moe-d", "gpt-neox-d", "opt-c"})
+    void memoryChangesNothingButBatches(String name) {
+        Model model = ModelReader.read(TestModels.file(name));
+        List<long[]> rows = Statistics.randomRows(5, LENGTH, VOCABULARY, 8);
+        Recorder recorder = new Recorder(linear -> true, (sharing, statistics) -> Map.of());
+        RecordedLog log = new RecordedLog();
+
+        SequentialRun.run(calibrator(model, Statistics.SCANT, log), rows, recorder);
+
+        assertThat(log.lines().get(0)).contains(" on disk", " 1 row at a time");
+        assertThat(folder).isEmptyDirectory();
+        assertSame(recorder.sums, model, rows);
+    }
+
+    /** The last product of each piece loses rows: all statistics are those of the model that has these weights. */
+    @ParameterizedTest
+    @ValueSource(strings = {"stories-llama", "gpt-neox-d", "opt-c", "llama-g16-e-fp16", "phi3-d"})
+    void laterPiecesSeeTheEditedWeights(String name) {
+        Model model = ModelReader.read(TestModels.file(name));
+        List<long[]> rows = Statistics.randomRows(3, LENGTH, VOCABULARY, 9);
+        Calibrator calibrator = calibrator(model, Statistics.AMPLE, Log.NONE);
+        Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
+        Set<Linear> last = lastOfEachPiece(calibrator);
+        Recorder recorder = new Recorder(last::contains, (sharing, statistics) -> {
+            Map<String, Tensor> edited = new LinkedHashMap<>();
+            for (Linear linear : sharing) {
+                edited.put(linear.weight(), halved(initializers.get(linear.weight())));
+            }
+            initializers.putAll(edited);
+            return edited;
+        });
+
+        SequentialRun.run(calibrator, rows, recorder);
+
+        assertThat(recorder.seen).containsExactlyElementsOf(last).hasSizeGreaterThan(2);
+        Statistics before = Statistics.gather(model, rows, recorder.sums.keySet(), Statistics.AMPLE, folder);
+        Tap.SecondMoment end =
+                new Tap.SecondMoment(recorder.seen.get(last.size() - 1).input());
+        assertThat(Statistics.distance(recorder.sums.get(end), before.sums().get(end)))
+                .isGreaterThan(0.01);
+        assertSame(recorder.sums, model.withGraph(model.graph().withInitializers(initializers)), rows);
+    }
+
+    private static Set<Linear> lastOfEachPiece(Calibrator calibrator) {
+        DataFlow flow = calibrator.flow(List.of());
+        Map<Op, Linear> linears = Linears.byOp(flow);
+        Set<Linear> last = new LinkedHashSet<>();
+        for (Partition.Piece piece : new Partition(flow, calibrator.logits()).pieces()) {
+            piece.ops().stream()
+                    .filter(linears::containsKey)
+                    .reduce((earlier, later) -> later)
+                    .ifPresent(op -> last.add(linears.get(op)));
+        }
+        return last;
+    }
+
+    private static Tensor halved(Tensor weight) {
+        float[] values = weight.toFloats();
+        for (int i = 0; i < values.length; i += 2) {
+            values[i] = 0;
+        }
+        return Tensor.ofFloats(weight.dtype(), weight.shape(), values);
+    }
+
+    @Test
+    void onlyWhatIsWantedIsRun() {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Statistics.randomRows(4, LENGTH, VOCABULARY, 10);
+        List<Linear> linears = calibrator(model, Statistics.AMPLE, Log.NONE).linears();
+        Linear first = linears.get(3);
+        RecordedLog log = new RecordedLog();
+        Recorder one = new Recorder(first::equals, (sharing, statistics) -> Map.of());
+        Recorder none = new Recorder(linear -> false, (sharing, statistics) -> Map.of());
+
+        SequentialRun.run(calibrator(model, Statistics.AMPLE, log), rows, one);
+        long steps = log.steps();
+        SequentialRun.run(calibrator(model, Statistics.AMPLE, log), rows, none);
+
+        assertThat(one.seen).containsExactly(first);
+        // The embedding runs, then the capture in the first block.
+        assertThat(steps).isEqualTo(2L * 4 * LENGTH);
+        assertThat(none.seen).isEmpty();
+        assertThat(log.steps()).isEqualTo(steps);
+    }
+
+    @Test
+    void contentsOfAnotherFormAreRefused() {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Statistics.randomRows(2, LENGTH, VOCABULARY, 11);
+        Tensor scalar = Tensor.ofFloats(DType.FLOAT, new long[] {1}, 1);
+        Recorder form = new Recorder(
+                linear -> true, (sharing, statistics) -> Map.of(sharing.get(0).weight(), scalar));
+        Recorder name = new Recorder(linear -> true, (sharing, statistics) -> Map.of("nothing", scalar));
+
+        assertThatThrownBy(() -> SequentialRun.run(calibrator(model, Statistics.AMPLE, Log.NONE), rows, form))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessageContaining("float[1]");
+        assertThatThrownBy(() -> SequentialRun.run(calibrator(model, Statistics.AMPLE, Log.NONE), rows, name))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessageContaining("no initializer \"nothing\"");
+    }
+
+    private void assertSame(Map<Tap, float[]> found, Model model, List<long[]> rows) {
+        Statistics expected = Statistics.gather(model, rows, found.keySet(), Statistics.AMPLE, folder);
+        assertThat(expected.sums()).hasSameSizeAs(found);
+        found.forEach((tap, sum) -> assertThat(
+                        Statistics.distance(sum, expected.sums().get(tap)))
+                .as(tap + " " + Arrays.toString(Arrays.copyOf(sum, 4)))
+                .isLessThan(1e-5));
+    }
+
+    private Calibrator calibrator(Model model, long memory, Log log) {
+        return Calibrator.of(model, TestModels.runtime(), new CalibrationOptions(memory, folder, false), LENGTH, log);
+    }
+}
