@@ -1,11 +1,11 @@
 package io.onnxprune.cli;
 
 import io.onnxprune.calibrate.CalibrationOptions;
+import io.onnxprune.diag.CacheFolder;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.DataRequest;
 import io.onnxprune.eval.DataRequest.WeightedFile;
-import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -102,7 +102,7 @@ final class DataArguments {
         if (workDir != null && Files.exists(workDir) && !Files.isDirectory(workDir)) {
             throw new UsageException("--work-dir " + workDir + " is a file; name a folder");
         }
-        return workDir == null ? OnnxRuntime.cacheFolder().resolve("work") : workDir;
+        return workDir == null ? CacheFolder.path().resolve("work") : workDir;
     }
 
     /**

@@ -2,8 +2,8 @@ package io.onnxprune.eval;
 
 import ai.djl.huggingface.tokenizers.Encoding;
 import ai.djl.huggingface.tokenizers.HuggingFaceTokenizer;
+import io.onnxprune.diag.CacheFolder;
 import io.onnxprune.diag.UserException;
-import io.onnxprune.runtime.OnnxRuntime;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.file.Files;
@@ -18,8 +18,7 @@ final class TextTokenizer implements AutoCloseable {
         // Offline, the library takes its native half from the jar, even beside a GPU, and calls nobody.
         setDefault("ai.djl.offline", "true");
         setDefault("OPT_OUT_TRACKING", "true");
-        setDefault(
-                "DJL_CACHE_DIR", OnnxRuntime.cacheFolder().resolve("tokenizers").toString());
+        setDefault("DJL_CACHE_DIR", CacheFolder.path().resolve("tokenizers").toString());
     }
 
     private final HuggingFaceTokenizer tokenizer;

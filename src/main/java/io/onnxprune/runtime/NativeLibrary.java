@@ -2,6 +2,7 @@ package io.onnxprune.runtime;
 
 import static java.nio.charset.StandardCharsets.UTF_8;
 
+import io.onnxprune.diag.CacheFolder;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
 import java.io.InputStream;
@@ -76,18 +77,6 @@ final class NativeLibrary {
         return Path.of(System.getProperty(FOLDER_PROPERTY, "."));
     }
 
-    /** Where unpacked native libraries are kept: XDG_CACHE_HOME or ~/.cache, and the temporary folder if neither works. */
-    static Path cacheFolder() {
-        String xdg = System.getenv("XDG_CACHE_HOME");
-        Path base = xdg == null || xdg.isBlank() ? Path.of(System.getProperty("user.home"), ".cache") : Path.of(xdg);
-        Path folder = base.resolve("onnx-prune");
-        try {
-            return Files.createDirectories(folder);
-        } catch (IOException e) {
-            return Path.of(System.getProperty("java.io.tmpdir"), "onnx-prune-" + System.getProperty("user.name"));
-        }
-    }
-
     private static boolean isLinuxX64() {
         String arch = System.getProperty("os.arch").toLowerCase(Locale.ROOT);
         return System.getProperty("os.name").toLowerCase(Locale.ROOT).contains("linux")
@@ -131,7 +120,7 @@ final class NativeLibrary {
 
     /** Copies the files into the cache folder that belongs to exactly these contents, unless they are there. */
     private static Path copy(Map<String, URL> files) {
-        Path folder = cacheFolder();
+        Path folder = CacheFolder.path();
         try {
             CRC32 key = new CRC32();
             Map<String, Long> sizes = new LinkedHashMap<>();

@@ -95,11 +95,6 @@ public final class OnnxRuntime implements AutoCloseable {
         return options;
     }
 
-    /** Where this program keeps unpacked native libraries. */
-    public static Path cacheFolder() {
-        return NativeLibrary.cacheFolder();
-    }
-
     /** Whether tensors of this type can be fed, or supplied as initializers; the others must stay in the model. */
     public static boolean accepts(DType dtype) {
         return switch (dtype) {

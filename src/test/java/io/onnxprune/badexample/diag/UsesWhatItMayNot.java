@@ -6,6 +6,7 @@ import ai.onnxruntime.OrtSession;
 import com.google.protobuf.ByteString;
 import io.onnxprune.badexample.ir.UsedFromBelow;
 import java.util.List;
+import org.bytedeco.javacpp.Pointer;
 import org.snakeyaml.engine.v2.api.Load;
 import picocli.CommandLine;
 
@@ -15,6 +16,7 @@ public final class UsesWhatItMayNot {
     ByteString bytes;
     OnnxMl.ModelProto proto;
     OrtSession session;
+    Pointer pointer;
     Load yaml;
     CommandLine commandLine;
 

@@ -1,0 +1,156 @@
+package io.onnxprune.algebra;
+
+import static org.bytedeco.openblas.global.openblas_nolapack.CblasLeft;
+import static org.bytedeco.openblas.global.openblas_nolapack.CblasNoTrans;
+import static org.bytedeco.openblas.global.openblas_nolapack.CblasNonUnit;
+import static org.bytedeco.openblas.global.openblas_nolapack.CblasRowMajor;
+import static org.bytedeco.openblas.global.openblas_nolapack.CblasTrans;
+import static org.bytedeco.openblas.global.openblas_nolapack.CblasUpper;
+
+import java.util.Arrays;
+import org.bytedeco.openblas.global.openblas;
+import org.bytedeco.openblas.global.openblas_nolapack;
+
+/**
+ * The products and factorisations that are needed, each one call of OpenBLAS. Of a symmetric matrix only the upper triangle
+ * counts and is written; what is below is neither read nor changed, until {@link #mirror} fills it.
+ */
+public final class Blas {
+    private static final byte LOWER_OF_COLUMN_MAJOR = 'L';
+
+    private Blas() {}
+
+    /** Lets products run on so many threads; 0 for as many as there are cores. Holds for the whole process. */
+    public static void setThreads(int threads) {
+        NativeBlas.load();
+        openblas_nolapack.blas_set_num_threads(
+                threads > 0 ? threads : Runtime.getRuntime().availableProcessors());
+    }
+
+    /** {@code c = alpha a b + beta c}, where {@code a} and {@code b} are transposed first if told so. */
+    public static void multiply(
+            double alpha, Matrix a, boolean transposeA, Matrix b, boolean transposeB, double beta, Matrix c) {
+        int inner = transposeA ? a.rows() : a.columns();
+        check(
+                (transposeA ? a.columns() : a.rows()) == c.rows()
+                        && (transposeB ? b.columns() : b.rows()) == inner
+                        && (transposeB ? b.rows() : b.columns()) == c.columns(),
+                "product",
+                a,
+                b,
+                c);
+        if (c.rows() == 0 || c.columns() == 0) {
+            return;
+        }
+        openblas_nolapack.cblas_dgemm(
+                CblasRowMajor,
+                transposeA ? CblasTrans : CblasNoTrans,
+                transposeB ? CblasTrans : CblasNoTrans,
+                c.rows(),
+                c.columns(),
+                inner,
+                alpha,
+                a.pointer(),
+                a.stride(),
+                b.pointer(),
+                b.stride(),
+                beta,
+                c.pointer(),
+                c.stride());
+    }
+
+    /** {@code a b}. */
+    public static Matrix product(Matrix a, Matrix b) {
+        Matrix result = Matrix.zeros(a.rows(), b.columns());
+        multiply(1, a, false, b, false, 0, result);
+        return result;
+    }
+
+    /** {@code c = alpha aᵀ a + beta c} of a symmetric {@code c}; {@code alpha a aᵀ + beta c} when not transposed. */
+    public static void rankUpdate(double alpha, Matrix a, boolean transposed, double beta, Matrix c) {
+        int size = transposed ? a.columns() : a.rows();
+        check(size == c.rows() && size == c.columns(), "rank update", a, c);
+        if (size == 0) {
+            return;
+        }
+        openblas_nolapack.cblas_dsyrk(
+                CblasRowMajor,
+                CblasUpper,
+                transposed ? CblasTrans : CblasNoTrans,
+                size,
+                transposed ? a.rows() : a.columns(),
+                alpha,
+                a.pointer(),
+                a.stride(),
+                beta,
+                c.pointer(),
+                c.stride());
+    }
+
+    /**
+     * Replaces the upper triangle of a symmetric matrix {@code a} by its Cholesky factor {@code u}, with
+     * {@code a = uᵀ u}.
+     *
+     * @return whether {@code a} was positive definite; if not, the triangle is spoilt
+     */
+    public static boolean factor(Matrix a) {
+        check(a.rows() == a.columns(), "factorisation", a);
+        return a.rows() == 0
+                || openblas.LAPACKE_dpotrf_work(
+                                openblas.LAPACK_COL_MAJOR, LOWER_OF_COLUMN_MAJOR, a.rows(), a.pointer(), a.stride())
+                        == 0;
+    }
+
+    /** Replaces a Cholesky factor, as {@link #factor} leaves it, by the upper triangle of the inverse of what it came from. */
+    public static void invertFactor(Matrix u) {
+        check(u.rows() == u.columns(), "inverse", u);
+        if (u.rows() > 0) {
+            int status = openblas.LAPACKE_dpotri_work(
+                    openblas.LAPACK_COL_MAJOR, LOWER_OF_COLUMN_MAJOR, u.rows(), u.pointer(), u.stride());
+            check(status == 0, "inverse", u);
+        }
+    }
+
+    /** {@code b = u⁻¹ b}, or {@code u⁻ᵀ b} when transposed, of an upper triangle {@code u}. */
+    public static void solveTriangle(Matrix u, boolean transposed, Matrix b) {
+        check(u.rows() == u.columns() && u.rows() == b.rows(), "triangular solution", u, b);
+        if (b.rows() == 0 || b.columns() == 0) {
+            return;
+        }
+        openblas_nolapack.cblas_dtrsm(
+                CblasRowMajor,
+                CblasLeft,
+                CblasUpper,
+                transposed ? CblasTrans : CblasNoTrans,
+                CblasNonUnit,
+                b.rows(),
+                b.columns(),
+                1,
+                u.pointer(),
+                u.stride(),
+                b.pointer(),
+                b.stride());
+    }
+
+    /** Copies the upper triangle of a square matrix to the lower one. */
+    public static void mirror(Matrix a) {
+        check(a.rows() == a.columns(), "mirror", a);
+        int size = a.rows();
+        int tile = 64;
+        for (int top = 0; top < size; top += tile) {
+            for (int left = top; left < size; left += tile) {
+                for (int i = top; i < Math.min(size, top + tile); i++) {
+                    for (int j = Math.max(left, i + 1); j < Math.min(size, left + tile); j++) {
+                        a.set(j, i, a.get(i, j));
+                    }
+                }
+            }
+        }
+    }
+
+    private static void check(boolean fits, String what, Matrix... operands) {
+        if (!fits) {
+            throw new IllegalArgumentException("no " + what + " of matrices " + Arrays.toString(operands));
+        }
+    }
+}

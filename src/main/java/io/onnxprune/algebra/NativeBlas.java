@@ -1,0 +1,47 @@
+package io.onnxprune.algebra;
+
+import io.onnxprune.diag.CacheFolder;
+import io.onnxprune.diag.UserException;
+import org.bytedeco.javacpp.Loader;
+import org.bytedeco.openblas.global.openblas;
+import org.bytedeco.openblas.global.openblas_nolapack;
+
+/** Loads OpenBLAS. Its libraries are unpacked once, under a lock, so processes that start together do not disturb each other. */
+final class NativeBlas {
+    private static final String CACHE = "org.bytedeco.javacpp.cachedir";
+
+    private static boolean loaded;
+
+    private NativeBlas() {}
+
+    /**
+     * Makes sure that the library is there; to be called before any other class of JavaCPP is initialised.
+     *
+     * @throws UserException when there is none for this platform or it cannot be unpacked
+     */
+    static synchronized void load() {
+        if (loaded) {
+            return;
+        }
+        setDefault(CACHE, CacheFolder.path().resolve("javacpp").toString());
+        // Otherwise the heap's size would bound what lies outside the heap.
+        setDefault("org.bytedeco.javacpp.maxBytes", "0");
+        setDefault("org.bytedeco.javacpp.maxPhysicalBytes", "0");
+        try {
+            Loader.load(openblas_nolapack.class);
+            Loader.load(openblas.class);
+        } catch (LinkageError e) {
+            throw new UserException(
+                    "the native library for linear algebra (OpenBLAS) cannot be loaded from %s: %s; this build has it for Linux on x86-64, and needs XDG_CACHE_HOME or ~/.cache to be writable"
+                            .formatted(System.getProperty(CACHE), e.getMessage()),
+                    e);
+        }
+        loaded = true;
+    }
+
+    private static void setDefault(String property, String value) {
+        if (System.getProperty(property) == null) {
+            System.setProperty(property, value);
+        }
+    }
+}

@@ -1,0 +1,2 @@
+/** Dense linear algebra in float64 outside the heap; the only place that knows the native library behind it. */
+package io.onnxprune.algebra;

@@ -1,0 +1,177 @@
+package io.onnxprune.obs;
+
+import io.onnxprune.algebra.Blas;
+import io.onnxprune.algebra.Matrix;
+import java.util.BitSet;
+import java.util.stream.IntStream;
+
+/** The weights that remain when inputs of a layer are removed, as solutions of least-squares problems. */
+public final class LeastSquares {
+    /**
+     * Sums over the same positions as a second moment, for a fit with a bias.
+     *
+     * @param inputs Σ x, {@code [n]}
+     * @param errors Σ e, {@code [out]}
+     * @param positions how many positions were summed over
+     */
+    @SuppressWarnings("ArrayRecordComponent") // a holder, never compared
+    public record Sums(double[] inputs, double[] errors, long positions) {}
+
+    /**
+     * What is to be added to a layer.
+     *
+     * @param weights {@code [n, out]}, zero outside the kept rows
+     * @param bias {@code [out]}; null for a fit without one
+     */
+    @SuppressWarnings("ArrayRecordComponent") // a result, never compared
+    public record Correction(Matrix weights, double[] bias) implements AutoCloseable {
+        @Override
+        public void close() {
+            weights.close();
+        }
+    }
+
+    private LeastSquares() {}
+
+    /**
+     * The weights on the kept inputs that come nearest to the whole layer, by ½ tr(Δwᵀ (a+λI) Δw): what {@link Elimination}
+     * leaves behind, whatever the order was and whatever {@code g} was.
+     *
+     * @param a second moment of the inputs {@code [n, n]}, symmetric
+     * @param w weights {@code [n, out]}
+     * @param kept the channels that stay, ascending
+     * @param damping λ as a share of the mean diagonal of {@code a}: {@link Removal#damping()} for the same solution
+     * @return {@code [n, out]}, zero outside the kept rows; the caller closes it
+     * @throws io.onnxprune.diag.UserException when a number is not finite or the second moment cannot be inverted
+     */
+    public static Matrix keep(Matrix a, Matrix w, int[] kept, Damping damping) {
+        damping.checkFinite(a, "second moment of the inputs");
+        damping.checkFinite(w, "weight");
+        BitSet stays = new BitSet(a.rows());
+        IntStream.of(kept).forEach(stays::set);
+        int[] lost = IntStream.range(0, a.rows())
+                .filter(i -> !stays.get(i) && a.get(i, i) > 0)
+                .toArray();
+        double mean = Damping.meanDiagonal(a);
+        // (a+λ)_KK⁻¹ (a+λ)_K: w = w_K + (a+λ)_KK⁻¹ a_KR w_R
+        Matrix result = Matrix.zeros(a.rows(), w.columns());
+        try (Matrix across = a.select(kept, lost);
+                Matrix lostWeights = w.selectRows(lost);
+                Matrix change = Blas.product(across, lostWeights)) {
+            clearDead(a, kept, change);
+            solve(a, kept, mean, change, damping);
+            add(w.selectRows(kept), change);
+            scatter(change, kept, result);
+        }
+        return result;
+    }
+
+    /**
+     * What is to be added to the weights of the kept inputs so that the layer makes up for an error {@code e}: the ridge
+     * regression of {@code e} on {@code x}.
+     *
+     * @param a second moment of the inputs as they are now, Σ xᵀx, {@code [n, n]}, symmetric
+     * @param c Σ xᵀe, {@code [n, out]}
+     * @param kept the channels that may change, ascending
+     * @param sums for a bias too; null for none
+     * @param ridge its share is of the mean diagonal over the kept channels
+     * @return the caller closes it
+     * @throws io.onnxprune.diag.UserException when a number is not finite or the second moment cannot be inverted
+     */
+    public static Correction correction(Matrix a, Matrix c, int[] kept, Sums sums, Damping ridge) {
+        ridge.checkFinite(a, "second moment of the inputs");
+        ridge.checkFinite(c, "product of inputs and errors");
+        Matrix result = Matrix.zeros(a.rows(), c.columns());
+        try (Matrix moment = a.select(kept, kept);
+                Matrix change = c.selectRows(kept)) {
+            double[] means = new double[kept.length];
+            if (sums != null) {
+                center(moment, change, kept, sums, means);
+            }
+            clearDead(a, kept, change);
+            int[] all = IntStream.range(0, kept.length).toArray();
+            solve(moment, all, Damping.meanDiagonal(moment), change, ridge);
+            scatter(change, kept, result);
+            return new Correction(result, sums == null ? null : bias(change, means, sums));
+        }
+    }
+
+    /** {@code right = (a_KK + λI)⁻¹ right}. */
+    private static void solve(Matrix a, int[] kept, double mean, Matrix right, Damping damping) {
+        Matrix factor = damping.raise(kept.length, share -> Damping.factored(a.select(kept, kept), share * mean));
+        try (factor) {
+            Blas.solveTriangle(factor, true, right);
+            Blas.solveTriangle(factor, false, right);
+        }
+    }
+
+    /** Second moments about the means: {@code a - N μμᵀ} and {@code c - N μēᵀ}. */
+    private static void center(Matrix a, Matrix c, int[] kept, Sums sums, double[] means) {
+        double[] row = new double[Math.max(a.columns(), c.columns())];
+        for (int i = 0; i < kept.length; i++) {
+            means[i] = sums.inputs()[kept[i]] / sums.positions();
+        }
+        for (int i = 0; i < kept.length; i++) {
+            double sum = sums.inputs()[kept[i]];
+            a.getRow(i, row);
+            for (int j = 0; j < kept.length; j++) {
+                row[j] -= sum * means[j];
+            }
+            a.setRow(i, row);
+            c.getRow(i, row);
+            for (int j = 0; j < c.columns(); j++) {
+                row[j] -= means[i] * sums.errors()[j];
+            }
+            c.setRow(i, row);
+        }
+    }
+
+    /** What is left of the mean error after the change: ē - μᵀ change. */
+    private static double[] bias(Matrix change, double[] means, Sums sums) {
+        double[] result = new double[change.columns()];
+        double[] row = new double[change.columns()];
+        for (int j = 0; j < result.length; j++) {
+            result[j] = sums.errors()[j] / sums.positions();
+        }
+        for (int i = 0; i < means.length; i++) {
+            change.getRow(i, row);
+            for (int j = 0; j < result.length; j++) {
+                result[j] -= means[i] * row[j];
+            }
+        }
+        return result;
+    }
+
+    /** A channel that never carried anything has nothing to make up for others with. */
+    private static void clearDead(Matrix a, int[] kept, Matrix right) {
+        double[] zeros = new double[right.columns()];
+        for (int i = 0; i < kept.length; i++) {
+            if (a.get(kept[i], kept[i]) <= 0) {
+                right.setRow(i, zeros);
+            }
+        }
+    }
+
+    private static void add(Matrix term, Matrix sum) {
+        double[] left = new double[sum.columns()];
+        double[] right = new double[sum.columns()];
+        try (term) {
+            for (int i = 0; i < sum.rows(); i++) {
+                term.getRow(i, left);
+                sum.getRow(i, right);
+                for (int j = 0; j < right.length; j++) {
+                    right[j] += left[j];
+                }
+                sum.setRow(i, right);
+            }
+        }
+    }
+
+    private static void scatter(Matrix rows, int[] places, Matrix target) {
+        double[] row = new double[rows.columns()];
+        for (int i = 0; i < places.length; i++) {
+            rows.getRow(i, row);
+            target.setRow(places[i], row);
+        }
+    }
+}
