@@ -3,21 +3,19 @@ package io.onnxprune.algebra;
 import static org.bytedeco.openblas.global.openblas_nolapack.CblasLeft;
 import static org.bytedeco.openblas.global.openblas_nolapack.CblasNoTrans;
 import static org.bytedeco.openblas.global.openblas_nolapack.CblasNonUnit;
+import static org.bytedeco.openblas.global.openblas_nolapack.CblasRight;
 import static org.bytedeco.openblas.global.openblas_nolapack.CblasRowMajor;
 import static org.bytedeco.openblas.global.openblas_nolapack.CblasTrans;
 import static org.bytedeco.openblas.global.openblas_nolapack.CblasUpper;
 
 import java.util.Arrays;
-import org.bytedeco.openblas.global.openblas;
 import org.bytedeco.openblas.global.openblas_nolapack;
 
 /**
- * The products and factorisations that are needed, each one call of OpenBLAS. Of a symmetric matrix only the upper triangle
+ * The products and triangular solutions that are needed, each one call of OpenBLAS. Of a symmetric matrix only the upper triangle
  * counts and is written; what is below is neither read nor changed, until {@link #mirror} fills it.
  */
 public final class Blas {
-    private static final byte LOWER_OF_COLUMN_MAJOR = 'L';
-
     private Blas() {}
 
     /** Lets products run on so many threads; 0 for as many as there are cores. Holds for the whole process. */
@@ -87,41 +85,48 @@ public final class Blas {
                 c.stride());
     }
 
-    /**
-     * Replaces the upper triangle of a symmetric matrix {@code a} by its Cholesky factor {@code u}, with
-     * {@code a = uᵀ u}.
-     *
-     * @return whether {@code a} was positive definite; if not, the triangle is spoilt
-     */
-    public static boolean factor(Matrix a) {
-        check(a.rows() == a.columns(), "factorisation", a);
-        return a.rows() == 0
-                || openblas.LAPACKE_dpotrf_work(
-                                openblas.LAPACK_COL_MAJOR, LOWER_OF_COLUMN_MAJOR, a.rows(), a.pointer(), a.stride())
-                        == 0;
-    }
-
-    /** Replaces a Cholesky factor, as {@link #factor} leaves it, by the upper triangle of the inverse of what it came from. */
-    public static void invertFactor(Matrix u) {
-        check(u.rows() == u.columns(), "inverse", u);
-        if (u.rows() > 0) {
-            int status = openblas.LAPACKE_dpotri_work(
-                    openblas.LAPACK_COL_MAJOR, LOWER_OF_COLUMN_MAJOR, u.rows(), u.pointer(), u.stride());
-            check(status == 0, "inverse", u);
-        }
-    }
-
-    /** {@code b = u⁻¹ b}, or {@code u⁻ᵀ b} when transposed, of an upper triangle {@code u}. */
+    /** {@code b = u⁻¹b}, or {@code u⁻ᵀb} when transposed, of an upper triangle {@code u}. */
     public static void solveTriangle(Matrix u, boolean transposed, Matrix b) {
         check(u.rows() == u.columns() && u.rows() == b.rows(), "triangular solution", u, b);
+        triangular(CblasLeft, transposed, 1, u, b);
+    }
+
+    /** {@code b = alpha b u⁻¹} of an upper triangle {@code u}. */
+    public static void solveTriangleFromRight(double alpha, Matrix u, Matrix b) {
+        check(u.rows() == u.columns() && u.rows() == b.columns(), "triangular solution", u, b);
+        triangular(CblasRight, false, alpha, u, b);
+    }
+
+    private static void triangular(int side, boolean transposed, double alpha, Matrix u, Matrix b) {
         if (b.rows() == 0 || b.columns() == 0) {
             return;
         }
         openblas_nolapack.cblas_dtrsm(
                 CblasRowMajor,
-                CblasLeft,
+                side,
                 CblasUpper,
                 transposed ? CblasTrans : CblasNoTrans,
+                CblasNonUnit,
+                b.rows(),
+                b.columns(),
+                alpha,
+                u.pointer(),
+                u.stride(),
+                b.pointer(),
+                b.stride());
+    }
+
+    /** {@code b = b uᵀ} of an upper triangle {@code u}. */
+    public static void multiplyTriangleFromRight(Matrix u, Matrix b) {
+        check(u.rows() == u.columns() && u.rows() == b.columns(), "triangular product", u, b);
+        if (b.rows() == 0 || b.columns() == 0) {
+            return;
+        }
+        openblas_nolapack.cblas_dtrmm(
+                CblasRowMajor,
+                CblasRight,
+                CblasUpper,
+                CblasTrans,
                 CblasNonUnit,
                 b.rows(),
                 b.columns(),

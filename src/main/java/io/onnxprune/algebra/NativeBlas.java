@@ -3,7 +3,6 @@ package io.onnxprune.algebra;
 import io.onnxprune.diag.CacheFolder;
 import io.onnxprune.diag.UserException;
 import org.bytedeco.javacpp.Loader;
-import org.bytedeco.openblas.global.openblas;
 import org.bytedeco.openblas.global.openblas_nolapack;
 
 /** Loads OpenBLAS. Its libraries are unpacked once, under a lock, so processes that start together do not disturb each other. */
@@ -24,12 +23,13 @@ final class NativeBlas {
             return;
         }
         setDefault(CACHE, CacheFolder.path().resolve("javacpp").toString());
+        // Not on standard error: what matters there is thrown anyway.
+        setDefault("org.bytedeco.javacpp.logger", "slf4j");
         // Otherwise the heap's size would bound what lies outside the heap.
         setDefault("org.bytedeco.javacpp.maxBytes", "0");
         setDefault("org.bytedeco.javacpp.maxPhysicalBytes", "0");
         try {
             Loader.load(openblas_nolapack.class);
-            Loader.load(openblas.class);
         } catch (LinkageError e) {
             throw new UserException(
                     "the native library for linear algebra (OpenBLAS) cannot be loaded from %s: %s; this build has it for Linux on x86-64, and needs XDG_CACHE_HOME or ~/.cache to be writable"

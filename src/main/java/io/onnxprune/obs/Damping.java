@@ -1,6 +1,6 @@
 package io.onnxprune.obs;
 
-import io.onnxprune.algebra.Blas;
+import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
@@ -94,7 +94,7 @@ public record Damping(double share, long tokens, String label, Log log) {
     /** {@code a + λI} with dead channels apart, factored, or null when it is not positive definite; {@code a} is used up. */
     static Matrix factored(Matrix a, double lambda) {
         apply(a, lambda);
-        if (Blas.factor(a)) {
+        if (Cholesky.factor(a)) {
             return a;
         }
         a.close();

@@ -1,6 +1,7 @@
 package io.onnxprune.obs;
 
 import io.onnxprune.algebra.Blas;
+import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
 import java.util.ArrayList;
 import java.util.List;
@@ -92,7 +93,7 @@ public final class Elimination {
             if (p == null) {
                 return null;
             }
-            Blas.invertFactor(p);
+            Cholesky.invert(p);
             Blas.mirror(p);
             Matrix w = consumer.w().copy();
             double[] zeros = new double[w.columns()];
@@ -108,7 +109,7 @@ public final class Elimination {
             int[] b = consumer.units().get(unit);
             try (Matrix u = p.select(b, b);
                     Matrix v = w.selectRows(b)) {
-                Blas.factor(u);
+                Cholesky.factor(u);
                 Blas.solveTriangle(u, true, v);
                 if (consumer.g() == null) {
                     return 0.5 * dot(v, v);
@@ -124,7 +125,7 @@ public final class Elimination {
             try (Matrix u = p.select(b, b);
                     Matrix v = w.selectRows(b);
                     Matrix l = p.selectRows(b)) {
-                Blas.factor(u);
+                Cholesky.factor(u);
                 Blas.solveTriangle(u, true, v);
                 Blas.solveTriangle(u, true, l);
                 Blas.multiply(-1, l, true, v, false, 1, w);

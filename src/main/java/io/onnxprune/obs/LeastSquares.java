@@ -1,6 +1,7 @@
 package io.onnxprune.obs;
 
 import io.onnxprune.algebra.Blas;
+import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
 import java.util.BitSet;
 import java.util.stream.IntStream;
@@ -100,8 +101,7 @@ public final class LeastSquares {
     private static void solve(Matrix a, int[] kept, double mean, Matrix right, Damping damping) {
         Matrix factor = damping.raise(kept.length, share -> Damping.factored(a.select(kept, kept), share * mean));
         try (factor) {
-            Blas.solveTriangle(factor, true, right);
-            Blas.solveTriangle(factor, false, right);
+            Cholesky.solve(factor, right);
         }
     }
 

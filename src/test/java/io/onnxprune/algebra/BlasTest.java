@@ -8,8 +8,6 @@ import java.nio.FloatBuffer;
 import org.junit.jupiter.api.Test;
 
 class BlasTest {
-    private static final double[][] A = {{4, 1, 2}, {1, 5, 3}, {2, 3, 6}};
-
     @Test
     void productsOfViews() {
         try (Matrix whole = Matrix.of(new double[][] {{9, 1, 2}, {9, 3, 4}, {9, 9, 9}});
@@ -34,31 +32,6 @@ class BlasTest {
             assertRows(c, new double[][] {{5, 11}, {0, 25}});
             Blas.mirror(c);
             assertRows(c, new double[][] {{5, 11}, {11, 25}});
-        }
-    }
-
-    @Test
-    void inverseByItsFactor() {
-        try (Matrix a = Matrix.of(A);
-                Matrix inverse = a.copy()) {
-            assertThat(Blas.factor(inverse)).isTrue();
-            try (Matrix right = Matrix.of(A)) {
-                Blas.solveTriangle(inverse, true, right);
-                Blas.solveTriangle(inverse, false, right);
-                assertRows(right, new double[][] {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}});
-            }
-            Blas.invertFactor(inverse);
-            Blas.mirror(inverse);
-            try (Matrix product = Blas.product(a, inverse)) {
-                assertRows(product, new double[][] {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}});
-            }
-        }
-    }
-
-    @Test
-    void whatIsNotPositiveDefiniteHasNoFactor() {
-        try (Matrix a = Matrix.of(new double[][] {{1, 2}, {2, 1}})) {
-            assertThat(Blas.factor(a)).isFalse();
         }
     }
 

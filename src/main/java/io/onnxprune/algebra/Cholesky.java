@@ -1,0 +1,167 @@
+package io.onnxprune.algebra;
+
+import java.util.Arrays;
+
+/**
+ * Factors and inverses of symmetric positive definite matrices, by halves: nearly all work is in a few large products and
+ * triangular solutions of {@link Blas}, only blocks of a few dozen rows are worked on here. As there, only the upper
+ * triangle counts.
+ */
+public final class Cholesky {
+    /** Blocks of this size are not halved any more. */
+    private static final int LEAF = 64;
+
+    private Cholesky() {}
+
+    /**
+     * Replaces the upper triangle of {@code a} by that of its factor {@code u}, {@code a = uᵀu}.
+     *
+     * @return whether {@code a} was positive definite; if not, the triangle is spoilt
+     */
+    public static boolean factor(Matrix a) {
+        int n = size(a);
+        if (n <= LEAF) {
+            return leaf(a, Cholesky::factor);
+        }
+        int half = half(n);
+        Matrix first = a.block(0, 0, half, half);
+        Matrix across = a.block(0, half, half, n - half);
+        Matrix second = a.block(half, half, n - half, n - half);
+        if (!factor(first)) {
+            return false;
+        }
+        Blas.solveTriangle(first, true, across);
+        Blas.rankUpdate(-1, across, true, 1, second);
+        return factor(second);
+    }
+
+    /** {@code b = a⁻¹b}, where {@code u} is the factor of {@code a}. */
+    public static void solve(Matrix u, Matrix b) {
+        Blas.solveTriangle(u, true, b);
+        Blas.solveTriangle(u, false, b);
+    }
+
+    /** Replaces a factor {@code u} of {@code a} by the upper triangle of {@code a⁻¹ = u⁻¹u⁻ᵀ}. */
+    public static void invert(Matrix u) {
+        invertTriangle(u);
+        timesTranspose(u);
+    }
+
+    /** {@code u = u⁻¹}. */
+    private static void invertTriangle(Matrix u) {
+        int n = size(u);
+        if (n <= LEAF) {
+            leaf(u, Cholesky::invertTriangle);
+            return;
+        }
+        int half = half(n);
+        Matrix first = u.block(0, 0, half, half);
+        Matrix across = u.block(0, half, half, n - half);
+        Matrix second = u.block(half, half, n - half, n - half);
+        Blas.solveTriangle(first, false, across);
+        Blas.solveTriangleFromRight(-1, second, across);
+        invertTriangle(first);
+        invertTriangle(second);
+    }
+
+    /** {@code u = u uᵀ}. */
+    private static void timesTranspose(Matrix u) {
+        int n = size(u);
+        if (n <= LEAF) {
+            leaf(u, Cholesky::timesTranspose);
+            return;
+        }
+        int half = half(n);
+        Matrix first = u.block(0, 0, half, half);
+        Matrix across = u.block(0, half, half, n - half);
+        Matrix second = u.block(half, half, n - half, n - half);
+        timesTranspose(first);
+        Blas.rankUpdate(1, across, false, 1, first);
+        Blas.multiplyTriangleFromRight(second, across);
+        timesTranspose(second);
+    }
+
+    /** About half, and a multiple of the leaves' size. */
+    private static int half(int n) {
+        return (n / 2 + LEAF - 1) / LEAF * LEAF;
+    }
+
+    private static int size(Matrix a) {
+        if (a.rows() != a.columns()) {
+            throw new IllegalArgumentException("a matrix of " + a + " is not square");
+        }
+        return a.rows();
+    }
+
+    /** What happens to the upper triangle of a small matrix; false for failure. */
+    private interface Leaf {
+        boolean apply(double[][] a);
+    }
+
+    private static boolean leaf(Matrix a, Leaf work) {
+        double[][] values = new double[a.rows()][a.columns()];
+        for (int i = 0; i < values.length; i++) {
+            a.getRow(i, values[i]);
+        }
+        boolean done = work.apply(values);
+        for (int i = 0; i < values.length; i++) {
+            // Only the part that counts is changed.
+            a.block(i, i, 1, values.length - i).setRow(0, Arrays.copyOfRange(values[i], i, values.length));
+        }
+        return done;
+    }
+
+    private static boolean factor(double[][] a) {
+        int n = a.length;
+        for (int k = 0; k < n; k++) {
+            // Written so that what is no number fails too.
+            if (!(a[k][k] > 0) || Double.isInfinite(a[k][k])) {
+                return false;
+            }
+            double pivot = Math.sqrt(a[k][k]);
+            for (int j = k; j < n; j++) {
+                a[k][j] /= pivot;
+            }
+            a[k][k] = pivot;
+            for (int i = k + 1; i < n; i++) {
+                for (int j = i; j < n; j++) {
+                    a[i][j] -= a[k][i] * a[k][j];
+                }
+            }
+        }
+        return true;
+    }
+
+    private static boolean invertTriangle(double[][] u) {
+        int n = u.length;
+        for (int i = n - 1; i >= 0; i--) {
+            double pivot = 1 / u[i][i];
+            // Row i of the inverse is -pivot u_i,> times the rows below, which are inverted already.
+            double[] row = new double[n];
+            for (int k = i + 1; k < n; k++) {
+                for (int j = k; j < n; j++) {
+                    row[j] -= u[i][k] * u[k][j];
+                }
+            }
+            for (int j = i + 1; j < n; j++) {
+                u[i][j] = pivot * row[j];
+            }
+            u[i][i] = pivot;
+        }
+        return true;
+    }
+
+    private static boolean timesTranspose(double[][] u) {
+        int n = u.length;
+        for (int i = 0; i < n; i++) {
+            for (int j = i; j < n; j++) {
+                double sum = 0;
+                for (int k = j; k < n; k++) {
+                    sum += u[i][k] * u[j][k];
+                }
+                u[i][j] = sum;
+            }
+        }
+        return true;
+    }
+}
