@@ -129,6 +129,15 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         }
     }
 
+    /** This plan for a run that another one goes beside, on the same batches and one segment of either at a time. */
+    CalibrationPlan beside(CalibrationPlan other) {
+        return new CalibrationPlan(
+                pieces,
+                Math.min(rows, other.rows),
+                Math.max(segmentBytes, other.segmentBytes),
+                boundaryBytes + other.boundaryBytes);
+    }
+
     /** The row numbers of each batch. */
     List<int[]> batches(int samples) {
         List<int[]> batches = new ArrayList<>();

@@ -64,7 +64,7 @@ final class CalibrationRun implements AutoCloseable {
         try (Log.Progress progress = log.progress("calibration", batches.tokens() * (last + 1))) {
             for (int index = 0; index <= last; index++) {
                 List<Tap> here = share(taps, index);
-                runner.forward(segments.get(index), here, index < last, false, progress);
+                runner.forward(segments.get(index), here, null, index < last, false, progress);
                 deliver(here, index + 1, segments.size(), sink);
             }
         }
@@ -82,7 +82,7 @@ final class CalibrationRun implements AutoCloseable {
         int first = saved == null ? segments.size() - 1 : saved.next();
         try (Log.Progress progress = log.progress("calibration", batches.tokens() * (4L * first + 3))) {
             for (int index = 0; index < first; index++) {
-                runner.forward(segments.get(index), List.of(), true, true, progress);
+                runner.forward(segments.get(index), List.of(), null, true, true, progress);
             }
             if (saved != null) {
                 restore(taps, saved);

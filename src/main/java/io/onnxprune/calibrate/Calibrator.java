@@ -251,6 +251,10 @@ public final class Calibrator {
 
     private CalibrationRun begin(List<long[]> rows, Collection<Tap> taps) {
         boolean single = taps.stream().anyMatch(Tap.SquaredGradient.class::isInstance);
+        if (taps.stream().anyMatch(tap -> tap instanceof Tap.ErrorMoment || tap instanceof Tap.TotalError)) {
+            throw new IllegalArgumentException(
+                    "errors are measured against a reference, which only a SequentialRun has");
+        }
         DataFlow flow = flow(taps);
         CalibrationPlan plan =
                 CalibrationPlan.of(flow, tokens(), logits(), taps, rows.size(), length, single, options.memory());

@@ -11,6 +11,7 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collection;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -38,6 +39,9 @@ final class SegmentGraph {
     private String outputGradient;
     private String inputGradientName;
     private String rowLosses;
+    private String counterpartInput;
+    /** Rows of what the counterpart exceeds the segment's output by. */
+    private String errorRows;
 
     private SegmentGraph(Segment segment, DataFlow flow) {
         this.segment = segment;
@@ -50,10 +54,15 @@ final class SegmentGraph {
      * The forward pass.
      *
      * @param taps those that this segment has a share in
+     * @param counterpart what errors are measured against; null if no tap is of errors
      * @param handOn whether to compute what later segments read
      */
-    static SegmentGraph forward(Segment segment, DataFlow flow, Collection<Tap> taps, boolean handOn) {
+    static SegmentGraph forward(
+            Segment segment, DataFlow flow, Collection<Tap> taps, Counterpart counterpart, boolean handOn) {
         SegmentGraph graph = new SegmentGraph(segment, flow);
+        if (counterpart != null) {
+            graph.compare(counterpart);
+        }
         if (handOn) {
             graph.outputs.add(segment.output().name());
             segment.yielded().forEach(value -> graph.outputs.add(value.name()));
@@ -89,6 +98,21 @@ final class SegmentGraph {
             }
         }
         return graph;
+    }
+
+    private void compare(Counterpart counterpart) {
+        counterpartInput = builder.freshName();
+        inputs.add(Segment.declare(counterpartInput, counterpart.dtype()));
+        String theirs = counterpartInput;
+        if (counterpart.kept() != null) {
+            long[] kept = Arrays.stream(counterpart.kept()).asLongStream().toArray();
+            Map<String, Attribute> last = Map.of("axis", new Attribute.Int(-1));
+            theirs = builder.add("Gather", List.of(theirs, builder.ints(kept)), last);
+        }
+        String ours = single(segment.output(), segment.output().name());
+        String difference = builder.add("Sub", counterpart.dtype() == DType.DOUBLE ? cast(theirs) : theirs, ours);
+        long[] shape = trace.shape(segment.output(), 0);
+        errorRows = rows(difference, (int) shape[shape.length - 1]);
     }
 
     private void differentiate(Collection<Tap> taps, Value tokens, boolean inputGradient) {
@@ -139,6 +163,12 @@ final class SegmentGraph {
         }
         if (tap instanceof Tap.Squares squares) {
             return line(squares.activation());
+        }
+        if (tap instanceof Tap.ErrorMoment error) {
+            return new long[] {error.activation().width(), error.stream().width()};
+        }
+        if (tap instanceof Tap.TotalError error) {
+            return line(error.stream());
         }
         if (tap instanceof Tap.Positions) {
             return new long[] {1};
@@ -197,6 +227,10 @@ final class SegmentGraph {
             accumulate(tap, total(builder.add("Mul", rows, rows)));
         } else if (tap instanceof Tap.Total total) {
             accumulate(tap, total(rows(value.name(), total.activation())));
+        } else if (tap instanceof Tap.ErrorMoment error) {
+            accumulate(tap, cross(rows(value.name(), error.activation()), errorRows));
+        } else if (tap instanceof Tap.TotalError) {
+            accumulate(tap, total(errorRows));
         } else if (tap instanceof Tap.Positions positions) {
             accumulate(tap, count(rows(value.name(), positions.activation())));
         } else if (tap instanceof Tap.Salience salience) {
@@ -206,17 +240,27 @@ final class SegmentGraph {
     }
 
     private String single(Value value, String gradient) {
-        return trace.dtype(value) == DType.DOUBLE
-                ? builder.add("Cast", List.of(gradient), Map.of("to", new Attribute.Int(DType.FLOAT.code())))
-                : gradient;
+        return trace.dtype(value) == DType.DOUBLE ? cast(gradient) : gradient;
+    }
+
+    private String cast(String value) {
+        return builder.add("Cast", List.of(value), Map.of("to", new Attribute.Int(DType.FLOAT.code())));
+    }
+
+    private String rows(String value, int width) {
+        return builder.add("Reshape", value, builder.ints(-1, width));
     }
 
     private String rows(String value, Activation activation) {
-        return builder.add("Reshape", value, builder.ints(-1, activation.width()));
+        return rows(value, activation.width());
     }
 
     private String gram(String rows) {
-        return builder.add("Gemm", List.of(rows, rows), Map.of("transA", new Attribute.Int(1)));
+        return cross(rows, rows);
+    }
+
+    private String cross(String left, String right) {
+        return builder.add("Gemm", List.of(left, right), Map.of("transA", new Attribute.Int(1)));
     }
 
     private String total(String rows) {
@@ -225,8 +269,7 @@ final class SegmentGraph {
 
     private String count(String rows) {
         Map<String, Attribute> first = Map.of("start", new Attribute.Int(0), "end", new Attribute.Int(1));
-        String count = builder.add("Shape", List.of(rows), first);
-        return builder.add("Cast", List.of(count), Map.of("to", new Attribute.Int(DType.FLOAT.code())));
+        return cast(builder.add("Shape", List.of(rows), first));
     }
 
     private static long[] square(Activation activation) {
@@ -255,6 +298,11 @@ final class SegmentGraph {
 
     List<Carry> carries() {
         return carries;
+    }
+
+    /** The input that takes the counterpart of the segment's output; null unless errors are measured. */
+    String counterpart() {
+        return counterpartInput;
     }
 
     /** The input that takes the gradient of the segment's output. */

@@ -57,18 +57,28 @@ final class SegmentRunner implements AutoCloseable {
     /**
      * Runs a segment forwards.
      *
+     * @param counterpart what errors are measured against; null if no tap is of errors
      * @param handOn whether the segment's output and what later segments read beside the stream are wanted; the taps
      *     alone otherwise, and nothing is computed that they do not need
      * @param keepInput whether the value at the segment's start is needed again
      */
-    void forward(Segment segment, Collection<Tap> taps, boolean handOn, boolean keepInput, Log.Progress progress) {
-        SegmentGraph graph = SegmentGraph.forward(segment, flow, taps, handOn);
+    void forward(
+            Segment segment,
+            Collection<Tap> taps,
+            Counterpart counterpart,
+            boolean handOn,
+            boolean keepInput,
+            Log.Progress progress) {
+        SegmentGraph graph = SegmentGraph.forward(segment, flow, taps, counterpart, handOn);
         String output = segment.output().name();
         Map<Integer, long[]> shapes = new HashMap<>();
         try (Session session = open(graph)) {
             start(taps, segment);
             for (int batch = 0; batch < batches.count(); batch++) {
                 Map<String, HostTensor> feeds = feeds(segment, batch);
+                if (counterpart != null) {
+                    feeds.put(graph.counterpart(), counterpart.values().apply(batch));
+                }
                 Map<String, HostTensor> into = accumulate(graph, feeds);
                 Set<String> wanted = new LinkedHashSet<>();
                 int size = batches.size(batch);

@@ -45,6 +45,27 @@ public sealed interface Tap {
         }
     }
 
+    /**
+     * Xᵀ E over all positions, {@code [width, width of the stream]}, where E is by how much the value of a reference exceeds
+     * that of the model. Only a {@link SequentialRun} has a reference.
+     *
+     * @param stream the value at the end of the piece that the activation is in
+     */
+    record ErrorMoment(Activation activation, Activation stream) implements Tap {
+        @Override
+        public String subject() {
+            return activation.value();
+        }
+    }
+
+    /** Σ E over all positions, {@code [width]}, with E as for {@link ErrorMoment}. */
+    record TotalError(Activation stream) implements Tap {
+        @Override
+        public String subject() {
+            return stream.value();
+        }
+    }
+
     /** The number of positions, {@code [1]}: fewer than tokens where an expert sees only some of them. */
     record Positions(Activation activation) implements Tap {
         @Override

@@ -45,6 +45,8 @@ public final class Lowering {
     /** Constants of more elements stay in their half type and are cast where they are read. */
     private static final long SMALL = 4096;
 
+    private static final String PREFIX = "onnx_prune_lowered_";
+
     private final Program program;
     private final Trace trace;
     private final GraphBuilder graph;
@@ -55,7 +57,7 @@ public final class Lowering {
         this.program = program;
         this.trace = trace;
         Set<String> taken = GraphBuilder.names(program.model().graph());
-        this.graph = new GraphBuilder("onnx_prune_lowered_", taken);
+        this.graph = new GraphBuilder(PREFIX, taken);
     }
 
     /**
@@ -77,6 +79,11 @@ public final class Lowering {
             log.info("the model rounds its activations to 8 bits as it runs; calibration leaves that rounding out");
         }
         return lowered;
+    }
+
+    /** Whether lowering made up this name of a value or node: the same name may be another's in another form of the model. */
+    public static boolean isNew(String name) {
+        return name.startsWith(PREFIX);
     }
 
     private static boolean rounds(Model model) {

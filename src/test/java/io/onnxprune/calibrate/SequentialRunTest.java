@@ -81,7 +81,7 @@ class SequentialRunTest {
         Recorder recorder = new Recorder(linear -> true, (sharing, statistics) -> Map.of());
         RecordedLog log = new RecordedLog();
 
-        SequentialRun.run(calibrator(model, Statistics.AMPLE, log), rows, recorder);
+        SequentialRun.run(calibrator(model, Statistics.AMPLE, log), null, rows, recorder);
 
         assertThat(recorder.seen).containsExactlyInAnyOrderElementsOf(linears).isNotEmpty();
         assertThat(log.lines().get(0)).contains(" segments in ", " forward passes, ");
@@ -97,7 +97,7 @@ class SequentialRunTest {
         Recorder recorder = new Recorder(linear -> true, (sharing, statistics) -> Map.of());
         RecordedLog log = new RecordedLog();
 
-        SequentialRun.run(calibrator(model, Statistics.SCANT, log), rows, recorder);
+        SequentialRun.run(calibrator(model, Statistics.SCANT, log), null, rows, recorder);
 
         assertThat(log.lines().get(0)).contains(" on disk", " 1 row at a time");
         assertThat(folder).isEmptyDirectory();
@@ -122,7 +122,7 @@ class SequentialRunTest {
             return edited;
         });
 
-        SequentialRun.run(calibrator, rows, recorder);
+        SequentialRun.run(calibrator, null, rows, recorder);
 
         assertThat(recorder.seen).containsExactlyElementsOf(last).hasSizeGreaterThan(2);
         Statistics before = Statistics.gather(model, rows, recorder.sums.keySet(), Statistics.AMPLE, folder);
@@ -164,9 +164,9 @@ class SequentialRunTest {
         Recorder one = new Recorder(first::equals, (sharing, statistics) -> Map.of());
         Recorder none = new Recorder(linear -> false, (sharing, statistics) -> Map.of());
 
-        SequentialRun.run(calibrator(model, Statistics.AMPLE, log), rows, one);
+        SequentialRun.run(calibrator(model, Statistics.AMPLE, log), null, rows, one);
         long steps = log.steps();
-        SequentialRun.run(calibrator(model, Statistics.AMPLE, log), rows, none);
+        SequentialRun.run(calibrator(model, Statistics.AMPLE, log), null, rows, none);
 
         assertThat(one.seen).containsExactly(first);
         // The embedding runs, then the capture in the first block.
@@ -184,10 +184,10 @@ class SequentialRunTest {
                 linear -> true, (sharing, statistics) -> Map.of(sharing.get(0).weight(), scalar));
         Recorder name = new Recorder(linear -> true, (sharing, statistics) -> Map.of("nothing", scalar));
 
-        assertThatThrownBy(() -> SequentialRun.run(calibrator(model, Statistics.AMPLE, Log.NONE), rows, form))
+        assertThatThrownBy(() -> SequentialRun.run(calibrator(model, Statistics.AMPLE, Log.NONE), null, rows, form))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessageContaining("float[1]");
-        assertThatThrownBy(() -> SequentialRun.run(calibrator(model, Statistics.AMPLE, Log.NONE), rows, name))
+        assertThatThrownBy(() -> SequentialRun.run(calibrator(model, Statistics.AMPLE, Log.NONE), null, rows, name))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessageContaining("no initializer \"nothing\"");
     }

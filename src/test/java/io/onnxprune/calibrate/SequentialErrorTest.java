@@ -1,0 +1,307 @@
+package io.onnxprune.calibrate;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.calibrate.SequentialRun.InputStatistics;
+import io.onnxprune.calibrate.SequentialRun.Reference;
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.rewrite.BlockRemover;
+import io.onnxprune.rewrite.Slicer;
+import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.Outputs;
+import io.onnxprune.runtime.Session;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.stream.IntStream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** Errors against a reference are those that runs of both models as a whole have. */
+class SequentialErrorTest {
+    private static final int LENGTH = 9;
+    private static final int ROWS = 3;
+    private static final double SMALL = 1e-3;
+    private static final List<long[]> TOKENS = Statistics.randomRows(ROWS, LENGTH, 32, 5);
+
+    @TempDir
+    private Path folder;
+
+    /** Keeps what it is given of products that errors say something about, and zeroes some rows of their weights. */
+    private static final class Cutter implements SequentialRun.Editor {
+        private final Map<String, Tensor> edited = new HashMap<>();
+        private final List<Linear> measured = new ArrayList<>();
+        private final List<Runnable> checks = new ArrayList<>();
+        /** How many of them were compared with more than rounding. */
+        private int telling;
+
+        private final Calibrator model;
+        private final Calibrator reference;
+        private final int[] kept;
+
+        Cutter(Calibrator model, Calibrator reference, int[] kept) {
+            this.model = model;
+            this.reference = reference;
+            this.kept = kept;
+        }
+
+        @Override
+        public boolean wants(Linear linear) {
+            return true;
+        }
+
+        @Override
+        public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+            if (statistics.error() == null) {
+                assertThat(statistics.totalError()).isNull();
+                assertThat(statistics.obstacles()).containsOnlyKeys(sharing);
+                return Map.of();
+            }
+            assertThat(sharing).hasSize(1);
+            assertThat(statistics.obstacles()).isEmpty();
+            Linear linear = sharing.get(0);
+            measured.add(linear);
+            Map<String, Tensor> before = new HashMap<>(edited);
+            checks.add(() -> check(linear, statistics, before));
+            Tensor weight = model.program().initializers().get(linear.weight()).constant();
+            float[] values = weight.toFloats();
+            int row = values.length / linear.input().width();
+            for (int i = 0; i < linear.input().width(); i += 3) {
+                java.util.Arrays.fill(values, i * row, (i + 1) * row, 0f);
+            }
+            Map<String, Tensor> here = Map.of(linear.weight(), Tensor.ofFloats(weight.dtype(), weight.shape(), values));
+            edited.putAll(here);
+            return here;
+        }
+
+        private void check(Linear linear, InputStatistics statistics, Map<String, Tensor> weights) {
+            String end = endOfPiece(model, linear);
+            Map<String, float[]> ours =
+                    whole(model, weights, List.of(linear.input().value(), end));
+            String counterpart = counterpart(end);
+            float[] theirs = whole(reference, Map.of(), List.of(counterpart)).get(counterpart);
+            float[] stream = ours.get(end);
+            int width = statistics.totalError().toFloats().length;
+            int theirWidth = kept == null ? width : theirs.length / (stream.length / width);
+            float[] x = ours.get(linear.input().value());
+            int n = linear.input().width();
+            float[] error = new float[n * width];
+            float[] total = new float[width];
+            int positions = stream.length / width;
+            for (int position = 0; position < positions; position++) {
+                for (int column = 0; column < width; column++) {
+                    int channel = kept == null ? column : kept[column];
+                    float e = theirs[position * theirWidth + channel] - stream[position * width + column];
+                    total[column] += e;
+                    for (int row = 0; row < n; row++) {
+                        error[row * width + column] += x[position * n + row] * e;
+                    }
+                }
+            }
+            assertThat(statistics.positions()).isEqualTo(positions);
+            telling += length(error) > SMALL ? 1 : 0;
+            assertNear(statistics.error().toFloats(), error, linear.node());
+            assertNear(statistics.totalError().toFloats(), total, linear.node());
+        }
+
+        /** The value of the reference that the node of the same name computes. */
+        private String counterpart(String value) {
+            String node = model.program().ops().stream()
+                    .filter(op -> op.output(0).name().equals(value))
+                    .findFirst()
+                    .orElseThrow()
+                    .node()
+                    .name();
+            return reference.program().ops().stream()
+                    .filter(op -> op.node().name().equals(node))
+                    .findFirst()
+                    .orElseThrow()
+                    .output(0)
+                    .name();
+        }
+    }
+
+    /** Sums of nothing but rounding are compared by size, others relative to their length. */
+    private static void assertNear(float[] found, float[] expected, String name) {
+        if (length(expected) < SMALL) {
+            assertThat(length(found)).as(name).isLessThan(SMALL);
+        } else {
+            assertThat(Statistics.distance(found, expected)).as(name).isLessThan(1e-3);
+        }
+    }
+
+    private static double length(float[] vector) {
+        double squares = 0;
+        for (float value : vector) {
+            squares += (double) value * value;
+        }
+        return Math.sqrt(squares);
+    }
+
+    /** Blocks one after another, side by side, with biases, with fused operators, with half weights; in memory and on disk. */
+    @ParameterizedTest
+    @CsvSource({
+        "stories-llama,12,1",
+        "gpt-neox-d,4,4000000000",
+        "opt-c,4,4000000000",
+        "llama-g16-e-fp32,4,4000000000",
+        "llama-g16-e-fp16,4,4000000000",
+        "stories260k-c,10,4000000000"
+    })
+    void againstTheWeightsBeforeAnyEdit(String name, int products, long memory) {
+        Calibrator calibrator = calibrator(ModelReader.read(TestModels.file(name)), memory);
+        Cutter cutter = new Cutter(calibrator, calibrator, null);
+
+        SequentialRun.run(calibrator, new Reference(calibrator, null), TOKENS, cutter);
+
+        assertThat(cutter.measured).hasSize(products);
+        cutter.checks.forEach(Runnable::run);
+        assertThat(cutter.telling).isGreaterThanOrEqualTo(cutter.measured.size() - 1);
+        assertThat(folder).isEmptyDirectory();
+    }
+
+    /** The model lacks a block and half of the residual stream. */
+    @ParameterizedTest
+    @ValueSource(strings = {"stories-llama-e-fp32", "stories260k-c"})
+    void againstALargerFormOfTheSameModel(String name) {
+        Structure structure = TestModels.structure(name);
+        int width = structure.dimensions().stream()
+                .filter(dimension -> dimension.name().equals("hidden"))
+                .findFirst()
+                .orElseThrow()
+                .size();
+        int count = structure.stream().blocks().size();
+        int[] kept = IntStream.range(0, width / 2).map(i -> 2 * i).toArray();
+        int[] blocks = IntStream.range(0, count).filter(i -> i != 3 && i != 6).toArray();
+        Plan plan = new Plan("", Map.of("hidden", kept), null, blocks);
+        Model small = BlockRemover.remove(structure, plan, Slicer.slice(structure, plan.keep(structure), Map.of()));
+        Calibrator model = calibrator(small, Statistics.AMPLE);
+        Calibrator reference = calibrator(structure.analysis().program().model(), Statistics.AMPLE);
+        Cutter cutter = new Cutter(model, reference, kept);
+
+        SequentialRun.run(model, new Reference(reference, kept), TOKENS, cutter);
+
+        assertThat(cutter.measured).hasSize(count - 2);
+        cutter.checks.forEach(Runnable::run);
+        assertThat(cutter.telling).isGreaterThanOrEqualTo(cutter.measured.size() - 1);
+    }
+
+    /** What stands between a product and the residual stream, for each product that an error says nothing about. */
+    @Test
+    void obstaclesAreNamed() {
+        Map<Linear, String> gemma = obstacles("gemma2-d");
+        assertThat(gemma).hasSize(14);
+        assertThat(gemma.values())
+                .filteredOn(obstacle -> obstacle.contains("post_attention_layernorm"))
+                .hasSize(2)
+                .allMatch(obstacle -> obstacle.startsWith("its result goes through node "));
+        assertThat(gemma.values())
+                .filteredOn(obstacle -> obstacle.contains("post_feedforward_layernorm"))
+                .hasSize(2);
+
+        Map<Linear, String> mixture = obstacles("qwen3-moe-d");
+        assertThat(mixture.values())
+                .filteredOn(obstacle -> obstacle.contains("/mlp/") && obstacle.contains("(Mul)"))
+                .hasSizeGreaterThanOrEqualTo(8);
+        assertThat(mixture.values())
+                .filteredOn("no residual stream comes after it"::equals)
+                .hasSize(1);
+    }
+
+    @Test
+    void aReferenceWithoutSuchValuesIsAnObstacle() {
+        Calibrator model = calibrator(ModelReader.read(TestModels.file("stories-llama")), Statistics.AMPLE);
+        Calibrator other = calibrator(ModelReader.read(TestModels.file("gpt-neox-d")), Statistics.AMPLE);
+        Map<Linear, String> found = new LinkedHashMap<>();
+
+        SequentialRun.run(model, new Reference(other, null), TOKENS, collector(found));
+
+        assertThat(found).hasSize(43);
+        assertThat(found.values())
+                .filteredOn(
+                        obstacle -> obstacle.equals("the reference has no value like \"/model/layers.0/Add_output_0\""))
+                .hasSize(4);
+    }
+
+    private Map<Linear, String> obstacles(String name) {
+        Calibrator calibrator = calibrator(ModelReader.read(TestModels.file(name)), Statistics.AMPLE);
+        Map<Linear, String> found = new LinkedHashMap<>();
+        SequentialRun.run(calibrator, new Reference(calibrator, null), TOKENS, collector(found));
+        return found;
+    }
+
+    private static SequentialRun.Editor collector(Map<Linear, String> obstacles) {
+        return new SequentialRun.Editor() {
+            @Override
+            public boolean wants(Linear linear) {
+                return true;
+            }
+
+            @Override
+            public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+                assertThat(statistics.error() == null)
+                        .isEqualTo(statistics.obstacles().size() == sharing.size());
+                obstacles.putAll(statistics.obstacles());
+                return Map.of();
+            }
+        };
+    }
+
+    private static String endOfPiece(Calibrator calibrator, Linear linear) {
+        DataFlow flow = calibrator.flow(List.of());
+        Map<Op, Linear> linears = Linears.byOp(flow);
+        return new Partition(flow, calibrator.logits())
+                .pieces().stream()
+                        .filter(piece -> piece.ops().stream().anyMatch(op -> linear.equals(linears.get(op))))
+                        .findFirst()
+                        .orElseThrow()
+                        .output()
+                        .name();
+    }
+
+    /** Values of a run of the whole lowered model over all rows at once. */
+    private static Map<String, float[]> whole(Calibrator calibrator, Map<String, Tensor> weights, List<String> values) {
+        Model lowered = calibrator.program().model();
+        Map<String, Tensor> initializers = new LinkedHashMap<>(lowered.graph().initializers());
+        initializers.putAll(weights);
+        List<ValueInfo> outputs = values.stream()
+                .map(value -> new ValueInfo(value, DType.UNDEFINED, null, new byte[0]))
+                .toList();
+        Graph graph = lowered.graph()
+                .withInitializers(initializers)
+                .withInterface(lowered.graph().inputs(), outputs);
+        Map<String, float[]> found = new HashMap<>();
+        Batches rows = new Batches(
+                calibrator.flow(List.of()),
+                calibrator.decoder(),
+                TOKENS,
+                List.of(IntStream.range(0, ROWS).toArray()));
+        Map<String, HostTensor> feeds = new HashMap<>(rows.inputs(0));
+        try (Session session = TestModels.runtime().open(lowered.withGraph(graph), false);
+                Outputs computed = session.run(feeds, values)) {
+            values.forEach(value -> found.put(value, computed.tensor(value).toFloats()));
+        }
+        return found;
+    }
+
+    private Calibrator calibrator(Model model, long memory) {
+        return Calibrator.of(
+                model, TestModels.runtime(), new CalibrationOptions(memory, folder, false), LENGTH, Log.NONE);
+    }
+}
