@@ -252,8 +252,7 @@ final class PruneCommand implements Callable<Integer> {
 
     /** The data of the run: as much as the recipe says, unless the command line says otherwise. */
     private DataRequest request(Recipe recipe) {
-        Pass score = recipe.pass(PassKind.SCORE);
-        boolean calibrates = plan == null && score != null && PlanPasses.needsData(score);
+        boolean calibrates = plan == null ? PlanPasses.needsData(recipe) : PlanPasses.adjusts(recipe);
         DataRequest request = data.request(calibrates, seed);
         Pass calibrate = recipe.pass(PassKind.CALIBRATE);
         return calibrates && calibrate != null
@@ -282,6 +281,7 @@ final class PruneCommand implements Callable<Integer> {
         if (spec.commandLine().getParseResult().hasMatchedOption("--seed")) {
             recipe = recipe.with(PassKind.SCORE, "seed", Long.toString(seed));
         }
+        PlanPasses.check(recipe);
         return noVerify ? recipe.without(PassKind.VERIFY) : recipe;
     }
 

@@ -33,6 +33,9 @@ final class PruneSummary {
         console.print(dimensions.isEmpty() ? "nothing was removed" : dimensions.toString());
         console.print("");
         report.requested().ifPresent(asked -> console.print(achieved(asked, report)));
+        if (report.compensated() > 0) {
+            console.print("the weights of " + report.compensated() + " products make up for what was removed");
+        }
         report.data()
                 .map(data -> data.describe(report.evaluationBefore().isPresent()))
                 .filter(line -> !line.isEmpty())

@@ -25,6 +25,7 @@ import java.util.Set;
  * @param before size of the whole model
  * @param after size of the result
  * @param gone names of the dimensions that went with their block or layer
+ * @param compensated how many products have new weights that make up for what was removed
  * @param requested what was asked for; empty where a plan was given
  * @param emission what was written; empty for a dry run
  * @param verification empty if it was switched off, or for a dry run
@@ -37,6 +38,7 @@ public record PruneReport(
         ParameterCount.Size before,
         ParameterCount.Size after,
         Set<String> gone,
+        int compensated,
         Optional<Budget> requested,
         Optional<Emitter.Emission> emission,
         Optional<Verification> verification,
@@ -103,6 +105,7 @@ public record PruneReport(
             dimensions.add(entry);
         }
         json.put("dimensions", dimensions);
+        json.put("compensated", compensated);
         json.put("verification", verification.map(PruneReport::verification).orElse(null));
         json.put("data", data.map(PruneReport::data).orElse(null));
         json.put(

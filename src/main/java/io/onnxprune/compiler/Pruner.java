@@ -1,6 +1,5 @@
 package io.onnxprune.compiler;
 
-import io.onnxprune.compiler.PruneReport.PassTime;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
@@ -18,20 +17,12 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
-import io.onnxprune.plan.Allocation;
-import io.onnxprune.plan.Budget;
-import io.onnxprune.plan.Importance;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PlanFile;
-import io.onnxprune.plan.Scores;
-import io.onnxprune.plan.Taylor;
 import io.onnxprune.recipe.Pass;
 import io.onnxprune.recipe.PassKind;
-import io.onnxprune.recipe.PlanPasses;
 import io.onnxprune.rewrite.BlockRemover;
-import io.onnxprune.rewrite.NormCorrection;
-import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.rewrite.Slicer;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.verify.Verifier;
@@ -39,28 +30,25 @@ import io.onnxprune.verify.Verifier.Verification;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
-import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalInt;
-import java.util.function.Supplier;
 
 /** Runs the passes of a recipe over a model: from the file to a plan, a smaller file, and the proof that they agree. */
 public final class Pruner {
     private final PruneJob job;
     private final OnnxRuntime runtime;
     private final Log log;
-    private final List<PassTime> times = new ArrayList<>();
+    private final PassClock clock;
     private Optional<Verification> verification = Optional.empty();
     private Optional<Evaluation> before = Optional.empty();
     private int dumped;
-    private double inside;
 
     private Pruner(PruneJob job, OnnxRuntime runtime, Log log) {
         this.job = job;
         this.runtime = runtime;
         this.log = log;
+        this.clock = new PassClock(log);
     }
 
     /**
@@ -74,17 +62,14 @@ public final class Pruner {
 
     private PruneReport run() {
         Path file = job.input().model();
-        Model model = timed("import", () -> ModelReader.read(file));
+        Model model = clock.timed("import", () -> ModelReader.read(file));
         dump("import", model);
-        Structure structure = timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
+        Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
                 .structure();
         ParameterCount count = ParameterCount.of(structure);
-        if (job.plan().isEmpty()
-                && !(job.budget().goal() == Budget.Goal.RATIO && job.budget().amount() == 0)) {
-            Allocation.check(structure, job.budget());
-        }
+        Planner planner = new Planner(job, structure, runtime, clock, log);
         Optional<CalibrationData> data = data();
-        Steps.Outcome outcome = plan(structure, data);
+        Steps.Outcome outcome = planner.run(data);
         Plan plan = outcome.plan();
         job.planOut().ifPresent(path -> PlanFile.write(path, plan, structure));
         Optional<Emitter.Emission> emission = Optional.empty();
@@ -92,7 +77,7 @@ public final class Pruner {
         if (job.target().isPresent()) {
             Map<Value, Tensor> updates = outcome.updates();
             Model pruned = plan.removesNothing(structure) ? model : rewrite(structure, plan, updates);
-            Emitter.Emission written = timed(
+            Emitter.Emission written = clock.timed(
                     "emit",
                     () -> Emitter.emit(
                             pruned,
@@ -112,64 +97,23 @@ public final class Pruner {
                 count.whole(),
                 count.under(plan),
                 count.gone(plan),
+                planner.compensated(),
                 job.plan().isPresent() ? Optional.empty() : Optional.of(job.budget()),
                 emission,
                 verification,
                 data,
                 before,
                 after,
-                times,
+                clock.times(),
                 ProcessMemory.peakResidentBytes(),
                 job.seed());
     }
 
-    private Steps.Outcome plan(Structure structure, Optional<CalibrationData> data) {
-        String hash = timed("hash", () -> PlanFile.hash(job.input().model()));
-        if (job.plan().isPresent()) {
-            Plan given = PlanFile.read(job.plan().get(), structure, hash);
-            return new Steps.Outcome(given, updates(structure, given));
-        }
-        if (job.budget().goal() == Budget.Goal.RATIO && job.budget().amount() == 0) {
-            return new Steps.Outcome(Plan.keepAll(hash), Map.of());
-        }
-        int steps = job.recipe().pass(PassKind.ALLOCATE).integer("steps");
-        return Steps.run(structure, hash, job.budget(), steps, (state, budget) -> {
-            Scores scores = timed("score", () -> importance(state, data).score(structure, log));
-            Scores left = scores.after(state.plan(), structure);
-            Plan plan = timed("allocate", () -> Allocation.of(structure, left, budget, hash, log))
-                    .plan();
-            return new Steps.Outcome(plan, updates(structure, plan));
-        });
-    }
-
-    /** The importance that the recipe asks for, measured on the model that earlier steps left. */
-    private Importance importance(PrunedState state, Optional<CalibrationData> data) {
-        Pass score = job.recipe().pass(PassKind.SCORE);
-        Taylor.Gradients gradients = data.map(given -> new SlicedGradients(
-                        gradients(
-                                state.model(),
-                                given,
-                                ModelGradients.key(
-                                        state.plan(), score, job.budget().prune())),
-                        state))
-                .orElse(null);
-        return PlanPasses.importance(score, job.budget().prune(), job.threads(), gradients);
-    }
-
-    private Taylor.Gradients gradients(Model model, CalibrationData data, String key) {
-        return new ModelGradients(model, data.rows(), runtime, job.calibration(), key, log);
-    }
-
-    private Map<Value, Tensor> updates(Structure structure, Plan plan) {
-        Pass rewrite = job.recipe().pass(PassKind.REWRITE);
-        boolean corrects = rewrite == null || rewrite.flag("norm-correction");
-        return corrects ? timed("norm-correction", () -> NormCorrection.of(structure, plan.keep(structure))) : Map.of();
-    }
-
     private Model rewrite(Structure structure, Plan plan, Map<Value, Tensor> updates) {
         Dim.Keep keep = plan.keep(structure);
-        Model sliced = checked("slice", timed("slice", () -> Slicer.slice(structure, keep, updates)));
-        return checked("remove-blocks", timed("remove-blocks", () -> BlockRemover.remove(structure, plan, sliced)));
+        Model sliced = checked("slice", clock.timed("slice", () -> Slicer.slice(structure, keep, updates)));
+        return checked(
+                "remove-blocks", clock.timed("remove-blocks", () -> BlockRemover.remove(structure, plan, sliced)));
     }
 
     private Model checked(String pass, Model model) {
@@ -198,13 +142,13 @@ public final class Pruner {
             log.warn("the result was not verified, since the recipe or --no-verify leaves that out");
             return;
         }
-        timed("open", () -> {
+        clock.timed("open", () -> {
             open(file);
             return null;
         });
         double tolerance = verify.number("tolerance");
-        Verification found =
-                timed("verify", () -> Verifier.compare(structure, plan, updates, file, runtime, tolerance, job.seed()));
+        Verification found = clock.timed(
+                "verify", () -> Verifier.compare(structure, plan, updates, file, runtime, tolerance, job.seed()));
         if (!Double.isFinite(found.scale())) {
             throw new UserException("the logits of the model are not finite numbers, so the result cannot be compared:"
                     + " weights hold NaN or infinite values, or overflow; repair them, or add --no-verify");
@@ -254,20 +198,20 @@ public final class Pruner {
             return Optional.empty();
         }
         Path file = job.input().model();
-        try (CausalLm model = timed("open-model", () -> CausalLm.open(runtime, file, log))) {
-            CalibrationData data = timed(
+        try (CausalLm model = clock.timed("open-model", () -> CausalLm.open(runtime, file, log))) {
+            CalibrationData data = clock.timed(
                     "data",
                     () -> CalibrationData.resolve(
                             model, file, job.data(), job.calibration().workFolder(), log));
             if (job.target().isPresent()) {
-                before = Optional.of(timed("evaluate-before", () -> evaluate(model, data)));
+                before = Optional.of(clock.timed("evaluate-before", () -> evaluate(model, data)));
             }
             return Optional.of(data);
         }
     }
 
     private Evaluation evaluateAfter(Path file, CalibrationData data) {
-        return timed("evaluate-after", () -> {
+        return clock.timed("evaluate-after", () -> {
             try (CausalLm model = CausalLm.open(runtime, file, log)) {
                 return evaluate(model, data);
             }
@@ -276,18 +220,5 @@ public final class Pruner {
 
     private Evaluation evaluate(CausalLm model, CalibrationData data) {
         return Evaluator.evaluate(model, data.heldOut(), OptionalInt.of(EvalOptions.DEFAULT_PROMPT), log);
-    }
-
-    /** Runs a pass and notes the time that it took without passes inside it. */
-    private <T> T timed(String pass, Supplier<T> work) {
-        double insideBefore = inside;
-        long start = System.nanoTime();
-        T result = work.get();
-        double whole = (System.nanoTime() - start) * 1e-9;
-        double own = whole - (inside - insideBefore);
-        inside = insideBefore + whole;
-        times.add(new PassTime(pass, own));
-        log.debug(String.format("%s: %.2f s", pass, own));
-        return result;
     }
 }

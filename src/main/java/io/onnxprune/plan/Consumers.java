@@ -1,9 +1,12 @@
 package io.onnxprune.plan;
 
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.DimensionAnalysis;
 import io.onnxprune.dims.Notes.Contraction;
+import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Branch;
@@ -122,6 +125,45 @@ public final class Consumers {
                 .filter(found -> found != null)
                 .findFirst()
                 .orElse(null);
+    }
+
+    /**
+     * A budget for a method that needs to know and change the products: dimensions for which that is not possible are left
+     * whole, with a warning.
+     *
+     * @param method how messages name the method
+     * @throws UserException if nothing that the budget names is left, or it names layers or blocks
+     */
+    public Budget restrict(Budget budget, Structure structure, String method, Log log) {
+        if (budget.prune().layers() || budget.prune().blocks()) {
+            throw new UserException(method + " compares heads and channels, not whole layers or blocks; prune those, or"
+                    + " take another method");
+        }
+        List<Dimension> asked = structure.dimensions().stream()
+                .filter(dimension ->
+                        dimension.isPrunable() && budget.prune().roles().contains(dimension.role()))
+                .toList();
+        List<Dimension> impossible =
+                asked.stream().filter(dimension -> reason(dimension) != null).toList();
+        if (impossible.isEmpty()) {
+            return budget;
+        }
+        Dimension first = impossible.get(0);
+        String why = first.name() + ", " + reason(first);
+        if (impossible.size() == asked.size()) {
+            throw new UserException(method + " can prune no " + PruneSet.word(first.role()) + " in this model: " + why
+                    + "; prune something else, or take another method");
+        }
+        log.warn(impossible.size() + " of " + asked.size() + " dimensions are left whole by " + method + ": " + why);
+        List<String> protect = new ArrayList<>(budget.protect());
+        impossible.forEach(dimension -> protect.add(dimension.name()));
+        return budget.withProtection(protect, budget.skipFirst(), budget.skipLast());
+    }
+
+    private String reason(Dimension dimension) {
+        return dimension.role() == Role.HIDDEN
+                ? "it runs through all layers, so no product alone decides about it"
+                : problem(dimension);
     }
 
     private List<Op> applications(Dimension dimension) {

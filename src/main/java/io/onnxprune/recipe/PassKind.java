@@ -24,11 +24,13 @@ public enum PassKind {
             PassOption.choice(
                     "metric",
                     "magnitude",
-                    "What importance is: the size of weights, chance, what the loss changes by (on calibration data), or"
+                    "What importance is: the size of weights, chance, what the loss changes by (on calibration data),"
+                            + " what is lost when the remaining weights make up for it (obs, on calibration data), or"
                             + " position (what comes first is worth most).",
                     "magnitude",
                     "random",
                     "taylor",
+                    "obs",
                     "position"),
             PassOption.choice("norm", "l2", "For magnitude: sums of absolute values or of squares.", "l1", "l2"),
             PassOption.choice(
@@ -51,6 +53,25 @@ public enum PassKind {
                     "prod",
                     "first",
                     "last"),
+            PassOption.choice(
+                    "curvature",
+                    "output",
+                    "For obs: whether an error of a product counts as it is, or by what it does to the loss.",
+                    "output",
+                    "loss"),
+            PassOption.choice(
+                    "rule",
+                    "exact",
+                    "For obs: one unit at a time by its exact cost, or the scores and groups of the SlimGPT paper.",
+                    "exact",
+                    "paper"),
+            PassOption.number(
+                    "damping", 0, "0.01", "For obs: what is added to the diagonal of XᵀX, as a share of its mean."),
+            PassOption.flag(
+                    "sequential",
+                    false,
+                    "For obs: first how many units of each dimension go, then which, block by block on what the blocks"
+                            + " before have become; needs scope local."),
             PassOption.integer("seed", 0, "0", "For random: the seed.")),
     /** From scores to a plan. */
     ALLOCATE(
@@ -101,6 +122,18 @@ public enum PassKind {
                     1,
                     "1",
                     "Number of equal steps to the target; importance is measured anew on what each leaves.")),
+    /** New weights that make up for what goes. */
+    COMPENSATE(
+            "Changes the weights that stay so that they make up for what goes, block by block on what the blocks before"
+                    + " have become.",
+            "allocate",
+            PassOption.choice(
+                    "update",
+                    "least-squares",
+                    "least-squares: the products that sum over what is pruned come as near to their results as they can.",
+                    "least-squares",
+                    "none"),
+            PassOption.number("damping", 0, "0.01", "What is added to the diagonal of XᵀX, as a share of its mean.")),
     /** From a plan to a smaller model. */
     REWRITE(
             "Removes what the plan leaves out.",

@@ -1,5 +1,8 @@
 package io.onnxprune.recipe;
 
+import io.onnxprune.compensate.SequentialPruning.Selection;
+import io.onnxprune.compensate.SequentialPruning.Update;
+import io.onnxprune.diag.UsageException;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.Importance;
 import io.onnxprune.plan.LayerCount;
@@ -11,6 +14,7 @@ import io.onnxprune.plan.Reduction;
 import io.onnxprune.plan.Schedule;
 import io.onnxprune.plan.Taylor;
 import java.util.Locale;
+import java.util.Optional;
 import java.util.OptionalDouble;
 
 /** What the passes that make a plan stand for. */
@@ -22,7 +26,7 @@ public final class PlanPasses {
      *
      * @param prune what may be removed, so that nothing else need be scored
      * @param threads for reading weights
-     * @param gradients where those come from, if {@link #needsData}
+     * @param gradients where those come from, if it is measured on data
      */
     public static Importance importance(Pass score, PruneSet prune, int threads, Taylor.Gradients gradients) {
         Reduction reduction = constant(Reduction.class, score, "reduction");
@@ -35,9 +39,64 @@ public final class PlanPasses {
         };
     }
 
-    /** Whether the importance that a {@link PassKind#SCORE} pass asks for is measured on data. */
-    public static boolean needsData(Pass score) {
-        return score.word("metric").equals("taylor");
+    /** Whether anything that a recipe does is measured on data. */
+    public static boolean needsData(Recipe recipe) {
+        Pass score = recipe.pass(PassKind.SCORE);
+        return isObs(score) || score != null && score.word("metric").equals("taylor") || adjusts(recipe);
+    }
+
+    /** Whether a recipe makes new weights on data, whatever the plan. */
+    public static boolean adjusts(Recipe recipe) {
+        return update(recipe.pass(PassKind.COMPENSATE)).isPresent();
+    }
+
+    /** Whether a {@link PassKind#SCORE} pass asks for {@link io.onnxprune.compensate.ObsImportance}. */
+    public static boolean isObs(Pass score) {
+        return score != null && score.word("metric").equals("obs");
+    }
+
+    /** Whether a {@link PassKind#SCORE} pass chooses units block by block, after their number is known. */
+    public static boolean isSequential(Pass score) {
+        return isObs(score) && score.flag("sequential");
+    }
+
+    /** Whether a {@link PassKind#SCORE} pass of metric obs asks for the curvature of the loss. */
+    public static boolean isOfLoss(Pass score) {
+        return score.word("curvature").equals("loss");
+    }
+
+    /**
+     * Refuses options of different passes that do not go together.
+     *
+     * @throws UsageException naming them
+     */
+    public static void check(Recipe recipe) {
+        Pass score = recipe.pass(PassKind.SCORE);
+        Pass allocate = recipe.pass(PassKind.ALLOCATE);
+        if (score == null || allocate == null || !score.flag("sequential")) {
+            return;
+        }
+        if (!isObs(score)) {
+            throw new UsageException("recipe " + recipe.name() + " has score sequential, which metric "
+                    + score.word("metric") + " cannot do; only metric obs can");
+        }
+        if (allocate.word("scope").equals("global")) {
+            throw new UsageException(
+                    "recipe " + recipe.name() + " prunes block by block, so every layer must know its share"
+                            + " before: scope global has no effect; ask for scope local");
+        }
+    }
+
+    /** How a {@link PassKind#SCORE} pass of metric obs chooses units. */
+    public static Selection selection(Pass score) {
+        return new Selection(score.word("rule").equals("paper"), score.number("damping"));
+    }
+
+    /** The new weights that a {@link PassKind#COMPENSATE} pass asks for; none without one. */
+    public static Optional<Update> update(Pass compensate) {
+        return compensate == null || compensate.word("update").equals("none")
+                ? Optional.empty()
+                : Optional.of(new Update(compensate.number("damping")));
     }
 
     /** The budget of an {@link PassKind#ALLOCATE} pass, with a ratio as its target. */

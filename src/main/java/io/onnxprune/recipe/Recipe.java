@@ -9,7 +9,9 @@ import java.net.URISyntaxException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.jar.JarEntry;
 import java.util.jar.JarFile;
 import java.util.stream.Stream;
@@ -104,6 +106,20 @@ public record Recipe(String name, String description, List<Pass> passes) {
                 passes.stream()
                         .map(pass -> pass.kind() == kind ? pass.with(key, value) : pass)
                         .toList());
+    }
+
+    /** This recipe with a pass of a kind in its default form, behind all passes of the kinds before; itself if it has one. */
+    public Recipe adding(PassKind kind) {
+        if (pass(kind) != null) {
+            return this;
+        }
+        List<Pass> longer = new ArrayList<>(passes);
+        int place = 0;
+        for (int i = 0; i < longer.size(); i++) {
+            place = longer.get(i).kind().compareTo(kind) < 0 ? i + 1 : place;
+        }
+        longer.add(place, new Pass(kind, Map.of()));
+        return new Recipe(name, description, longer);
     }
 
     /** This recipe without passes of a kind. */

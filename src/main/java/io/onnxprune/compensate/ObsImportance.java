@@ -1,0 +1,260 @@
+package io.onnxprune.compensate;
+
+import io.onnxprune.algebra.Matrix;
+import io.onnxprune.calibrate.Activation;
+import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.Tap;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.obs.Damping;
+import io.onnxprune.obs.Elimination;
+import io.onnxprune.obs.Quadratic;
+import io.onnxprune.obs.Removal;
+import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.Importance;
+import io.onnxprune.plan.PruneSet;
+import io.onnxprune.plan.Scores;
+import io.onnxprune.rewrite.PrunedState;
+import io.onnxprune.runtime.HostTensor;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.Iterator;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.stream.IntStream;
+
+/**
+ * What the model loses by each unit when the remaining weights make up for it: for the products X·W that sum over a
+ * dimension, units are removed one at a time at the least cost ½ tr(ΔWᵀ A ΔW G), with A = XᵀX and G = DᵀD of the gradients
+ * D of the loss by the product, or the identity (OBS in the metric of the LLM Surgeon, arXiv 2312.17244). With G costs of
+ * different layers are in the same unit.
+ *
+ * <p>The score of a unit is the slope of the lower convex hull of the sums of costs where the unit goes. So scores rise in the
+ * order of removal, and a ranking by score per parameter takes from every dimension what is cheapest altogether.
+ */
+public final class ObsImportance implements Importance {
+    private final PrunedState state;
+    private final Consumers consumers;
+    private final PruneSet prune;
+    private final Calibrator calibrator;
+    private final List<long[]> rows;
+    private final boolean loss;
+    private final SequentialPruning.Selection selection;
+
+    /** A dimension with the products that sum over it. */
+    private record Job(Dimension dimension, List<Product> products) {}
+
+    /** A product in the model that is measured and in the original. */
+    private record Product(Linear linear, Site site) {}
+
+    /**
+     * Measures the model of {@code state}.
+     *
+     * @param prune what is to be scored
+     * @param calibrator of that model
+     * @param rows token ids
+     * @param loss whether G is that of the loss, or else the identity
+     */
+    public ObsImportance(
+            PrunedState state,
+            Consumers consumers,
+            PruneSet prune,
+            Calibrator calibrator,
+            List<long[]> rows,
+            boolean loss,
+            SequentialPruning.Selection selection) {
+        this.state = state;
+        this.consumers = consumers;
+        this.prune = prune;
+        this.calibrator = calibrator;
+        this.rows = rows;
+        this.loss = loss;
+        this.selection = selection;
+    }
+
+    @Override
+    public Scores score(Structure structure, Log log) {
+        List<Job> jobs = jobs();
+        Set<Tap> taps = new LinkedHashSet<>();
+        jobs.forEach(job -> taps.addAll(taps(job)));
+        Map<String, double[]> units = new HashMap<>();
+        Run run = new Run(new ArrayList<>(jobs), units, (long) rows.size() * rows.get(0).length, log);
+        if (!taps.isEmpty()) {
+            calibrator.gather(rows, taps, run::accept);
+        }
+        int layers = structure.stream().layers();
+        return new Scores(
+                units,
+                new double[layers],
+                new double[structure.stream().blocks().size()]);
+    }
+
+    private List<Job> jobs() {
+        Map<Consumer, Product> products = new HashMap<>();
+        Sites sites = new Sites(state, consumers);
+        for (Linear linear : calibrator.linears()) {
+            Site site = sites.of(linear);
+            if (site != null) {
+                products.putIfAbsent(site.consumer(), new Product(linear, site));
+            }
+        }
+        List<Job> jobs = new ArrayList<>();
+        for (Dimension dimension : state.structure().dimensions()) {
+            boolean wanted = dimension.isPrunable() && prune.roles().contains(dimension.role());
+            if (wanted && consumers.problem(dimension) == null) {
+                List<Product> found = new ArrayList<>();
+                for (Consumer consumer : consumers.of(dimension)) {
+                    if (!products.containsKey(consumer)) {
+                        throw new UserException("nothing of " + dimension.name()
+                                + " can be scored: the model does not compute its product, node " + consumer.node()
+                                + ", on the way from the tokens to the logits");
+                    }
+                    found.add(products.get(consumer));
+                }
+                jobs.add(new Job(dimension, found));
+            }
+        }
+        return jobs;
+    }
+
+    private Set<Tap> taps(Job job) {
+        Set<Tap> taps = new LinkedHashSet<>();
+        for (Product product : job.products) {
+            taps.add(inputs(product));
+            if (loss) {
+                taps.add(outputs(product));
+            }
+        }
+        return taps;
+    }
+
+    private static Tap inputs(Product product) {
+        return new Tap.SecondMoment(product.linear.input());
+    }
+
+    private static Tap outputs(Product product) {
+        return new Tap.GradientSecondMoment(product.linear.output());
+    }
+
+    /** Takes statistics as they come and scores a dimension when it has all of its own. */
+    private final class Run {
+        private final List<Job> waiting;
+        private final Map<String, double[]> units;
+        private final long tokens;
+        private final Log log;
+        private final Map<Tap, HostTensor> sums = new HashMap<>();
+
+        Run(List<Job> waiting, Map<String, double[]> units, long tokens, Log log) {
+            this.waiting = waiting;
+            this.units = units;
+            this.tokens = tokens;
+            this.log = log;
+        }
+
+        void accept(Tap tap, HostTensor sum) {
+            sums.put(tap, sum);
+            for (Iterator<Job> open = waiting.iterator(); open.hasNext(); ) {
+                Job job = open.next();
+                if (sums.keySet().containsAll(taps(job))) {
+                    units.put(job.dimension.name(), scores(job));
+                    open.remove();
+                }
+            }
+            Set<Tap> needed = new HashSet<>();
+            waiting.forEach(job -> needed.addAll(taps(job)));
+            sums.keySet().retainAll(needed);
+        }
+
+        private double[] scores(Job job) {
+            List<Quadratic> quadratics = new ArrayList<>();
+            int[] present = present(job);
+            try {
+                for (Product product : job.products) {
+                    List<int[]> all = product.site.units(job.dimension);
+                    quadratics.add(new Quadratic(
+                            square(sums.get(inputs(product)), product.linear.input()),
+                            product.site.read(),
+                            loss ? square(sums.get(outputs(product)), product.linear.output()) : null,
+                            IntStream.of(present).mapToObj(all::get).toList()));
+                }
+                Removal removal = Elimination.of(
+                        quadratics,
+                        Math.max(0, present.length - 1),
+                        selection.rule(job.dimension),
+                        new Damping(selection.damping(), tokens, job.dimension.name(), log));
+                return hull(job.dimension.size(), present, removal);
+            } finally {
+                quadratics.forEach(ObsImportance::close);
+            }
+        }
+    }
+
+    private static Matrix square(HostTensor sum, Activation activation) {
+        return Matrix.of(sum.asFloats(), activation.width(), activation.width());
+    }
+
+    private static void close(Quadratic quadratic) {
+        quadratic.a().close();
+        quadratic.w().close();
+        if (quadratic.g() != null) {
+            quadratic.g().close();
+        }
+    }
+
+    /** The units that the model still has: those with channels. */
+    private static int[] present(Job job) {
+        List<int[]> units = job.products.get(0).site.units(job.dimension);
+        return IntStream.range(0, units.size())
+                .filter(unit -> units.get(unit).length > 0)
+                .toArray();
+    }
+
+    /** Scores of units that are removed in the order {@code present[order[0]], ...}; one that never goes is worth most. */
+    static double[] hull(int size, int[] present, Removal removal) {
+        double[] slopes = risingMeans(removal.costs());
+        double[] scores = new double[size];
+        double last = 0;
+        Set<Integer> left = new HashSet<>();
+        IntStream.of(present).forEach(left::add);
+        for (int i = 0; i < slopes.length; i++) {
+            last = i == 0 ? slopes[i] : Math.max(slopes[i], Math.nextUp(last));
+            scores[present[removal.order()[i]]] = last;
+            left.remove(present[removal.order()[i]]);
+        }
+        double most = Math.nextUp(2 * last);
+        left.forEach(unit -> scores[unit] = most);
+        return scores;
+    }
+
+    /** The slopes of the lower convex hull of the partial sums: neighbours that fall are averaged until all rise. */
+    private static double[] risingMeans(double[] costs) {
+        double[] means = new double[costs.length];
+        int[] counts = new int[costs.length];
+        int groups = 0;
+        for (double cost : costs) {
+            means[groups] = cost;
+            counts[groups++] = 1;
+            while (groups > 1 && means[groups - 2] > means[groups - 1]) {
+                int both = counts[groups - 2] + counts[groups - 1];
+                means[groups - 2] =
+                        (means[groups - 2] * counts[groups - 2] + means[groups - 1] * counts[groups - 1]) / both;
+                counts[groups - 2] = both;
+                groups--;
+            }
+        }
+        double[] slopes = new double[costs.length];
+        for (int group = 0, at = 0; group < groups; group++) {
+            for (int i = 0; i < counts[group]; i++) {
+                slopes[at++] = means[group];
+            }
+        }
+        return slopes;
+    }
+}

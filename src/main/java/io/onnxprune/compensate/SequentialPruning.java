@@ -1,0 +1,286 @@
+package io.onnxprune.compensate;
+
+import io.onnxprune.algebra.Matrix;
+import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.SequentialRun;
+import io.onnxprune.calibrate.SequentialRun.InputStatistics;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Role;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.obs.Damping;
+import io.onnxprune.obs.Elimination;
+import io.onnxprune.obs.Elimination.Rule;
+import io.onnxprune.obs.LeastSquares;
+import io.onnxprune.obs.Quadratic;
+import io.onnxprune.obs.Removal;
+import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.rewrite.PrunedState;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.BitSet;
+import java.util.Comparator;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.stream.IntStream;
+
+/**
+ * Prunes a model block by block (SlimGPT, arXiv 2412.18110). When the inputs X of a product are known, as the blocks before
+ * have left them, it is decided which units of the dimensions that it sums over go; their rows of W become zero and the
+ * others what comes nearest to the whole product: W_K = A_KK⁻¹ A_K: W with A = XᵀX. A dimension that several products sum
+ * over is decided at the first ones that are reached.
+ */
+public final class SequentialPruning implements SequentialRun.Editor {
+    /**
+     * How units are chosen.
+     *
+     * @param paper by the scores and groups of SlimGPT's paper instead of one at a time by exact costs
+     * @param damping share of the mean diagonal of A that is added to it
+     */
+    public record Selection(boolean paper, double damping) {
+        /** The rule for a dimension. */
+        Rule rule(Dimension dimension) {
+            if (!paper) {
+                return Rule.EXACT;
+            }
+            return dimension.role() == Role.FFN ? Rule.DYNAMIC_GROUPS : Rule.GROUPED_CHOLESKY;
+        }
+    }
+
+    /**
+     * How the rows that stay change.
+     *
+     * @param damping share of the mean diagonal of A that is added to it
+     */
+    public record Update(double damping) {}
+
+    private final PrunedState state;
+    private final Plan target;
+    private final Selection selection;
+    private final Update update;
+    private final WeightStore store;
+    private final Log log;
+    private final Sites sites;
+    private final Map<Consumer, List<Dimension>> shrinking = new LinkedHashMap<>();
+    private final Map<Dimension, int[]> kept = new LinkedHashMap<>();
+    private final Map<Value, Tensor> updates = new HashMap<>();
+
+    /**
+     * An editor for a run over the model of {@code state}.
+     *
+     * @param target what is to be left of the original; with a {@code selection}, how many units of each dimension
+     * @param selection null to keep the units that {@code target} names
+     * @param update null to leave the other weights as they are
+     * @param folder for files of new weights
+     */
+    public SequentialPruning(
+            PrunedState state,
+            Consumers consumers,
+            Plan target,
+            Selection selection,
+            Update update,
+            Path folder,
+            Log log) {
+        this.state = state;
+        this.target = target;
+        this.selection = selection;
+        this.update = update;
+        this.store = new WeightStore(folder);
+        this.log = log;
+        this.sites = new Sites(state, consumers);
+        for (Dimension dimension : state.structure().dimensions()) {
+            int[] left = target.keep().get(dimension.name());
+            if (left != null && left.length < present(dimension).length) {
+                consumers
+                        .of(dimension)
+                        .forEach(consumer -> shrinking
+                                .computeIfAbsent(consumer, key -> new ArrayList<>())
+                                .add(dimension));
+                if (selection == null) {
+                    kept.put(dimension, left);
+                }
+            }
+        }
+    }
+
+    /** The units of a dimension that the model to be pruned has. */
+    private int[] present(Dimension dimension) {
+        int[] left = state.plan().keep().get(dimension.name());
+        return left == null ? IntStream.range(0, dimension.size()).toArray() : left;
+    }
+
+    @Override
+    public boolean wants(Linear linear) {
+        Site site = sites.of(linear);
+        return site != null && shrinking.containsKey(site.consumer());
+    }
+
+    @Override
+    public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+        List<Site> here = sharing.stream().map(sites::of).toList();
+        int inputs = sharing.get(0).input().width();
+        Map<String, Tensor> edited = new LinkedHashMap<>();
+        List<Matrix> weights = new ArrayList<>();
+        try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs)) {
+            for (Site site : here) {
+                weights.add(site.read());
+            }
+            decide(here, weights, a, statistics.positions());
+            for (int i = 0; i < here.size(); i++) {
+                Site site = here.get(i);
+                try (Matrix changed = without(site, weights.get(i), a, statistics.positions())) {
+                    Tensor narrow = site.narrow(changed, store);
+                    edited.put(sharing.get(i).weight(), narrow);
+                    updates.put(site.consumer().weight(), site.isWhole() ? narrow : site.wide(changed, store));
+                }
+            }
+        } finally {
+            weights.forEach(Matrix::close);
+        }
+        return edited;
+    }
+
+    private void decide(List<Site> here, List<Matrix> weights, Matrix a, long positions) {
+        here.stream()
+                .flatMap(site -> shrinking.get(site.consumer()).stream())
+                .distinct()
+                .filter(dimension -> !kept.containsKey(dimension))
+                .sorted(Comparator.comparing(Dimension::role))
+                .toList()
+                .forEach(dimension -> decide(dimension, here, weights, a, positions));
+    }
+
+    private void decide(Dimension dimension, List<Site> here, List<Matrix> weights, Matrix a, long positions) {
+        int[] units = present(dimension);
+        List<Quadratic> consumers = new ArrayList<>();
+        for (int i = 0; i < here.size(); i++) {
+            Site site = here.get(i);
+            if (shrinking.get(site.consumer()).contains(dimension)) {
+                int[] rows = staying(site);
+                List<int[]> all = local(site.units(dimension), rows);
+                try (Matrix w = without(site, weights.get(i), a, positions)) {
+                    consumers.add(new Quadratic(
+                            a.select(rows, rows),
+                            w.selectRows(rows),
+                            null,
+                            IntStream.of(units).mapToObj(all::get).toList()));
+                }
+            }
+        }
+        int gone = units.length - target.keep().get(dimension.name()).length;
+        try {
+            Removal removal = Elimination.of(
+                    consumers,
+                    gone,
+                    selection.rule(dimension),
+                    damping(selection.damping, dimension.name(), positions));
+            Set<Integer> lost = new HashSet<>();
+            IntStream.of(removal.order()).forEach(index -> lost.add(units[index]));
+            kept.put(
+                    dimension,
+                    IntStream.of(units).filter(unit -> !lost.contains(unit)).toArray());
+            log.debug(String.format(
+                    "%s: %d of %d units go at a cost of %.4g",
+                    dimension.name(),
+                    gone,
+                    units.length,
+                    Arrays.stream(removal.costs()).sum()));
+        } finally {
+            consumers.forEach(consumer -> {
+                consumer.a().close();
+                consumer.w().close();
+            });
+        }
+    }
+
+    /** The rows of W that belong to no unit known to go. */
+    private int[] staying(Site site) {
+        BitSet rows = new BitSet();
+        rows.set(0, site.rows().length);
+        for (Dimension dimension : shrinking.get(site.consumer())) {
+            int[] left = kept.get(dimension);
+            if (left != null) {
+                List<int[]> units = site.units(dimension);
+                for (int unit = 0; unit < units.size(); unit++) {
+                    if (Arrays.binarySearch(left, unit) < 0) {
+                        IntStream.of(units.get(unit)).forEach(rows::clear);
+                    }
+                }
+            }
+        }
+        return rows.stream().toArray();
+    }
+
+    /** Units by the positions that their rows have among {@code rows}. */
+    private static List<int[]> local(List<int[]> units, int[] rows) {
+        return units.stream()
+                .map(unit -> IntStream.of(unit)
+                        .map(row -> Arrays.binarySearch(rows, row))
+                        .filter(place -> place >= 0)
+                        .toArray())
+                .toList();
+    }
+
+    /** W with zeros where units are gone so far, and the other rows as they are to be then. */
+    private Matrix without(Site site, Matrix w, Matrix a, long positions) {
+        int[] rows = staying(site);
+        if (rows.length == w.rows()) {
+            return w.copy();
+        }
+        if (update != null) {
+            return LeastSquares.keep(
+                    a, w, rows, damping(update.damping, site.consumer().node(), positions));
+        }
+        Matrix zeroed = Matrix.zeros(w.rows(), w.columns());
+        double[] row = new double[w.columns()];
+        for (int index : rows) {
+            w.getRow(index, row);
+            zeroed.setRow(index, row);
+        }
+        return zeroed;
+    }
+
+    private Damping damping(double share, String label, long positions) {
+        return new Damping(share, positions, label, log);
+    }
+
+    /**
+     * What is left of the original.
+     *
+     * @throws UserException if a dimension was to be decided whose products were not reached
+     */
+    public Plan plan() {
+        Map<String, int[]> keep = new LinkedHashMap<>(target.keep());
+        shrinking.values().stream().flatMap(List::stream).forEach(dimension -> {
+            if (!kept.containsKey(dimension)) {
+                throw new UserException(
+                        "nothing of " + dimension.name() + " can be chosen: the model does not compute its"
+                                + " product, node " + reader(dimension) + ", on the way from the tokens to the logits");
+            }
+        });
+        kept.forEach((dimension, units) -> keep.put(dimension.name(), units));
+        return new Plan(target.model(), keep, target.layers(), target.blocks());
+    }
+
+    private String reader(Dimension dimension) {
+        return shrinking.entrySet().stream()
+                .filter(entry -> entry.getValue().contains(dimension))
+                .map(entry -> entry.getKey().node())
+                .findFirst()
+                .orElseThrow();
+    }
+
+    /** New weights of the original, zero where something is gone. */
+    public Map<Value, Tensor> updates() {
+        return updates;
+    }
+}

@@ -1,0 +1,84 @@
+package io.onnxprune.compensate;
+
+import io.onnxprune.algebra.Matrix;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.ir.Slicing;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.rewrite.PrunedState;
+import io.onnxprune.rewrite.Slicer.Slice;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.stream.IntStream;
+
+/**
+ * A product X·W of a model that is pruned, in terms of the original.
+ *
+ * @param consumer the product in the original
+ * @param full its whole weight, with the updates so far
+ * @param weight its weight in the smaller model
+ * @param rows the channel of the original that each channel of X is, ascending
+ * @param columns the channel of the original that each channel of the result is, ascending
+ */
+@SuppressWarnings("ArrayRecordComponent") // never compared
+record Site(Consumer consumer, Tensor full, Tensor weight, int[] rows, int[] columns) {
+    /** Where the product that reads the weight {@code name} of the smaller model comes from. */
+    static Site of(Consumer consumer, String name, PrunedState state) {
+        Tensor full = state.updates()
+                .getOrDefault(consumer.weight(), consumer.weight().constant());
+        Slice slice = state.slices().get(name);
+        int[][] kept = slice == null ? new int[2][] : slice.kept();
+        return new Site(
+                consumer,
+                full,
+                Slicing.slice(full, kept),
+                indices(kept[consumer.axis()], consumer.inputs()),
+                indices(kept[1 - consumer.axis()], consumer.outputs()));
+    }
+
+    private static int[] indices(int[] kept, int extent) {
+        return kept == null ? IntStream.range(0, extent).toArray() : kept;
+    }
+
+    /** W in the smaller model, {@code [n, out]}. */
+    Matrix read() {
+        return WeightStore.read(weight, consumer.axis());
+    }
+
+    /** The channels of X, in the smaller model, of each unit of a dimension of the original; none where a unit is gone. */
+    List<int[]> units(Dimension dimension) {
+        int[] unitOf = consumer.units(dimension);
+        List<IntStream.Builder> channels = new ArrayList<>();
+        for (int unit = 0; unit < dimension.size(); unit++) {
+            channels.add(IntStream.builder());
+        }
+        for (int row = 0; row < rows.length; row++) {
+            if (unitOf[rows[row]] >= 0) {
+                channels.get(unitOf[rows[row]]).add(row);
+            }
+        }
+        return channels.stream().map(found -> found.build().toArray()).toList();
+    }
+
+    /** W for the smaller model. */
+    Tensor narrow(Matrix w, WeightStore files) {
+        return files.write(
+                w,
+                weight.dtype(),
+                weight.shape(),
+                consumer.axis(),
+                IntStream.range(0, w.rows()).toArray(),
+                IntStream.range(0, w.columns()).toArray(),
+                consumer.node());
+    }
+
+    /** W for the original, zero where the smaller model has nothing. */
+    Tensor wide(Matrix w, WeightStore files) {
+        return files.write(w, full.dtype(), full.shape(), consumer.axis(), rows, columns, consumer.node());
+    }
+
+    /** Whether the smaller model has all of W. */
+    boolean isWhole() {
+        return rows.length == consumer.inputs() && columns.length == consumer.outputs();
+    }
+}

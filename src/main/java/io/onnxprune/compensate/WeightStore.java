@@ -1,0 +1,157 @@
+package io.onnxprune.compensate;
+
+import io.onnxprune.algebra.Matrix;
+import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.Bytes;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Floats;
+import io.onnxprune.ir.Tensor;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.channels.FileChannel;
+import java.nio.channels.FileChannel.MapMode;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
+import java.util.Arrays;
+
+/**
+ * Matrices as tensors and back. Tensors that are made here lie in mapped files of a work folder that have no name any more,
+ * so they take no heap and go with the process; small ones are in memory.
+ */
+final class WeightStore {
+    private static final long SMALL = 1 << 16;
+    private static final float LARGEST_HALF = 65504;
+
+    private final Path folder;
+
+    /** Files are made in {@code folder}. */
+    WeightStore(Path folder) {
+        this.folder = folder;
+    }
+
+    /**
+     * A tensor of two axes as a matrix.
+     *
+     * @param axis the axis of the tensor that the rows of the matrix are
+     */
+    static Matrix read(Tensor tensor, int axis) {
+        int rows = Math.toIntExact(tensor.dim(axis));
+        int columns = Math.toIntExact(tensor.dim(1 - axis));
+        long width = tensor.dim(1);
+        Matrix matrix = Matrix.zeros(rows, columns);
+        Floats.forEachBlock(tensor, (first, values, count) -> {
+            for (int i = 0; i < count; i++) {
+                int line = (int) ((first + i) / width);
+                int place = (int) ((first + i) % width);
+                matrix.set(axis == 0 ? line : place, axis == 0 ? place : line, values[i]);
+            }
+        });
+        return matrix;
+    }
+
+    /** Adds one matrix to another. */
+    static void add(Matrix term, Matrix sum) {
+        double[] row = new double[term.columns()];
+        for (int i = 0; i < term.rows(); i++) {
+            term.getRow(i, row);
+            for (int j = 0; j < row.length; j++) {
+                sum.add(i, j, row[j]);
+            }
+        }
+    }
+
+    /**
+     * A matrix as a tensor of a larger shape that is zero elsewhere.
+     *
+     * @param shape the extents of both axes
+     * @param axis the axis of the tensor that the rows of the matrix are
+     * @param rows where along it each row comes, ascending
+     * @param columns where along the other axis each column comes, ascending
+     * @param label how a message names the weights
+     * @throws UserException if a number is too large for {@code dtype}, or there is no room on disk
+     */
+    Tensor write(Matrix matrix, DType dtype, long[] shape, int axis, int[] rows, int[] columns, String label) {
+        try (Matrix turned = axis == 0 ? null : matrix.transposed()) {
+            Matrix lines = axis == 0 ? matrix : turned;
+            int[] lineAt = axis == 0 ? rows : columns;
+            int[] placeAt = axis == 0 ? columns : rows;
+            return store(dtype, shape, new Lines(lines, lineAt, placeAt, Math.toIntExact(shape[1]), dtype, label));
+        }
+    }
+
+    /** The lines of a tensor, one after the other. */
+    private static final class Lines {
+        private final Matrix source;
+        private final int[] lineAt;
+        private final int[] placeAt;
+        private final DType dtype;
+        private final String label;
+        private final double[] row;
+        private final float[] line;
+        private int next;
+
+        Lines(Matrix source, int[] lineAt, int[] placeAt, int width, DType dtype, String label) {
+            this.source = source;
+            this.lineAt = lineAt;
+            this.placeAt = placeAt;
+            this.dtype = dtype;
+            this.label = label;
+            this.row = new double[source.columns()];
+            this.line = new float[width];
+        }
+
+        void encode(int index, ByteBuffer target) {
+            Arrays.fill(line, 0);
+            if (next < lineAt.length && lineAt[next] == index) {
+                source.getRow(next++, row);
+                for (int i = 0; i < row.length; i++) {
+                    line[placeAt[i]] = (float) row[i];
+                    check(line[placeAt[i]]);
+                }
+            }
+            Floats.encode(dtype, line, line.length, target);
+        }
+
+        private void check(float value) {
+            if (!(Math.abs(value) <= (dtype == DType.FLOAT16 ? LARGEST_HALF : Float.MAX_VALUE))) {
+                throw new UserException("a new weight of " + label + " is " + value + ", which " + dtype
+                        + " cannot hold; calibrate on more tokens or raise damping");
+            }
+        }
+    }
+
+    private Tensor store(DType dtype, long[] shape, Lines lines) {
+        int lineBytes = Math.toIntExact(dtype.bytes(shape[1]));
+        long size = lineBytes * shape[0];
+        if (size <= SMALL) {
+            ByteBuffer bytes = ByteBuffer.allocate((int) size).order(ByteOrder.LITTLE_ENDIAN);
+            for (int index = 0; index < shape[0]; index++) {
+                lines.encode(index, bytes);
+            }
+            return Tensor.of(dtype, shape, Bytes.of(bytes.flip()));
+        }
+        try {
+            Files.createDirectories(folder);
+            Path path = Files.createTempFile(folder, "weights", ".bin");
+            try (FileChannel file = FileChannel.open(
+                    path, StandardOpenOption.READ, StandardOpenOption.WRITE, StandardOpenOption.DELETE_ON_CLOSE)) {
+                ByteBuffer line = ByteBuffer.allocateDirect(lineBytes).order(ByteOrder.LITTLE_ENDIAN);
+                for (int index = 0; index < shape[0]; index++) {
+                    lines.encode(index, line.clear());
+                    for (line.flip(); line.hasRemaining(); ) {
+                        file.write(line);
+                    }
+                }
+                return Tensor.of(dtype, shape, Bytes.of(file.map(MapMode.READ_ONLY, 0, size)));
+            }
+        } catch (IOException e) {
+            throw new UserException(
+                    "new weights cannot be written to %s: %s; free space there or name another --work-dir"
+                            .formatted(folder, FileFailure.reason(e)),
+                    e);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+package io.onnxprune.compiler;
+
+import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.SequentialRun;
+import io.onnxprune.compensate.ObsImportance;
+import io.onnxprune.compensate.SequentialPruning;
+import io.onnxprune.compensate.SequentialPruning.Selection;
+import io.onnxprune.compensate.SequentialPruning.Update;
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.eval.CalibrationData;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.plan.Allocation;
+import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.Importance;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.plan.PlanFile;
+import io.onnxprune.plan.PositionImportance;
+import io.onnxprune.plan.Scores;
+import io.onnxprune.plan.Taylor;
+import io.onnxprune.recipe.Pass;
+import io.onnxprune.recipe.PassKind;
+import io.onnxprune.recipe.PlanPasses;
+import io.onnxprune.rewrite.NormCorrection;
+import io.onnxprune.rewrite.PrunedState;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+
+/** Makes a plan as a recipe says, or takes one, and makes the weights that go with it. */
+final class Planner {
+    private final PruneJob job;
+    private final Structure structure;
+    private final OnnxRuntime runtime;
+    private final PassClock clock;
+    private final Log log;
+    private final String hash;
+    private final Consumers consumers;
+    private final Budget budget;
+    private final Set<Value> compensated = new HashSet<>();
+    private Optional<CalibrationData> data = Optional.empty();
+
+    /**
+     * Prepares a plan for the model of {@code structure}.
+     *
+     * @throws io.onnxprune.diag.UserException if the target cannot be reached, whatever the data say
+     */
+    Planner(PruneJob job, Structure structure, OnnxRuntime runtime, PassClock clock, Log log) {
+        this.job = job;
+        this.structure = structure;
+        this.runtime = runtime;
+        this.clock = clock;
+        this.log = log;
+        this.hash = clock.timed("hash", () -> PlanFile.hash(job.input().model()));
+        this.consumers = Consumers.of(structure);
+        boolean obs = job.plan().isEmpty() && PlanPasses.isObs(job.recipe().pass(PassKind.SCORE));
+        this.budget =
+                obs ? consumers.restrict(job.budget(), structure, job.recipe().name(), log) : job.budget();
+        if (job.plan().isEmpty() && !isNothing()) {
+            Allocation.check(structure, budget);
+        }
+    }
+
+    private boolean isNothing() {
+        return budget.goal() == Budget.Goal.RATIO && budget.amount() == 0;
+    }
+
+    /** How many products have weights that make up for what was removed. */
+    int compensated() {
+        return compensated.size();
+    }
+
+    /** Makes the plan and the weights that go with it, measured on {@code given}. */
+    Steps.Outcome run(Optional<CalibrationData> given) {
+        data = given;
+        if (job.plan().isPresent()) {
+            Plan plan = PlanFile.read(job.plan().get(), structure, hash);
+            return compensated(PrunedState.whole(structure, Plan.keepAll(hash)), plan, null);
+        }
+        if (isNothing()) {
+            return new Steps.Outcome(Plan.keepAll(hash), Map.of());
+        }
+        int steps = job.recipe().pass(PassKind.ALLOCATE).integer("steps");
+        return Steps.run(structure, hash, budget, steps, this::step);
+    }
+
+    private Steps.Outcome step(PrunedState state, Budget target) {
+        Pass score = job.recipe().pass(PassKind.SCORE);
+        boolean sequential = PlanPasses.isSequential(score);
+        Importance importance = sequential ? new PositionImportance() : importance(state, score);
+        Scores scores =
+                clock.timed("score", () -> importance.score(structure, log)).after(state.plan(), structure);
+        Plan plan = clock.timed("allocate", () -> Allocation.of(structure, scores, target, hash, log))
+                .plan();
+        return compensated(state, plan, sequential ? PlanPasses.selection(score) : null);
+    }
+
+    /** The importance that the recipe asks for, measured on the model that earlier steps left. */
+    private Importance importance(PrunedState state, Pass score) {
+        if (PlanPasses.isObs(score)) {
+            return new ObsImportance(
+                    state,
+                    consumers,
+                    budget.prune(),
+                    calibrator(state.model()),
+                    data.orElseThrow().rows(),
+                    PlanPasses.isOfLoss(score),
+                    PlanPasses.selection(score));
+        }
+        Taylor.Gradients gradients =
+                data.map(given -> gradients(state, score, given)).orElse(null);
+        return PlanPasses.importance(score, budget.prune(), job.threads(), gradients);
+    }
+
+    private Taylor.Gradients gradients(PrunedState state, Pass score, CalibrationData given) {
+        String key = ModelGradients.key(state.plan(), score, budget.prune());
+        return new SlicedGradients(
+                new ModelGradients(state.model(), given.rows(), runtime, job.calibration(), key, log), state);
+    }
+
+    private Calibrator calibrator(Model model) {
+        int length = data.orElseThrow().rows().get(0).length;
+        return Calibrator.of(model, runtime, job.calibration(), length, log);
+    }
+
+    /**
+     * The plan with new weights that the recipe asks for.
+     *
+     * @param selection how units are chosen, so that {@code plan} only says how many; null if it says which
+     */
+    private Steps.Outcome compensated(PrunedState state, Plan plan, Selection selection) {
+        Map<Value, Tensor> updates = new HashMap<>(state.updates());
+        Pass rewrite = job.recipe().pass(PassKind.REWRITE);
+        if (rewrite == null || rewrite.flag("norm-correction")) {
+            updates.putAll(clock.timed("norm-correction", () -> NormCorrection.of(structure, plan.keep(structure))));
+        }
+        Optional<Update> update = PlanPasses.update(job.recipe().pass(PassKind.COMPENSATE));
+        if (plan.removesNothing(structure) || selection == null && update.isEmpty()) {
+            return new Steps.Outcome(plan, updates);
+        }
+        return clock.timed(selection == null ? "compensate" : "prune", () -> {
+            PrunedState before = PrunedState.of(
+                    structure, new Plan(hash, state.plan().keep(), plan.layers(), plan.blocks()), state.updates());
+            SequentialPruning pruning = new SequentialPruning(
+                    before,
+                    consumers,
+                    plan,
+                    selection,
+                    update.orElse(null),
+                    job.calibration().workFolder(),
+                    log);
+            SequentialRun.run(
+                    calibrator(before.model()), null, data.orElseThrow().rows(), pruning);
+            updates.putAll(pruning.updates());
+            if (update.isPresent()) {
+                compensated.addAll(pruning.updates().keySet());
+            }
+            return new Steps.Outcome(pruning.plan(), updates);
+        });
+    }
+}
