@@ -138,6 +138,19 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
                 boundaryBytes + other.boundaryBytes);
     }
 
+    /** This plan for a run that holds further values between segments. */
+    CalibrationPlan holding(Held held, Footprint footprint, int samples, int length) {
+        double most = 0;
+        for (Set<Value> alive : held.alive()) {
+            most = Math.max(
+                    most,
+                    alive.stream()
+                            .mapToDouble(value -> footprint.bytes(value, samples, length))
+                            .sum());
+        }
+        return new CalibrationPlan(pieces, rows, segmentBytes, boundaryBytes + (long) most);
+    }
+
     /** The row numbers of each batch. */
     List<int[]> batches(int samples) {
         List<int[]> batches = new ArrayList<>();

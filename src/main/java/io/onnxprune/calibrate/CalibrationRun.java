@@ -42,6 +42,7 @@ final class CalibrationRun implements AutoCloseable {
             List<Segment> segments,
             Batches batches,
             CalibrationPlan plan,
+            Held held,
             CalibrationOptions options,
             Log log) {
         this.runtime = runtime;
@@ -50,7 +51,7 @@ final class CalibrationRun implements AutoCloseable {
         this.segments = segments;
         this.batches = batches;
         this.boundaries = new ActivationStore(plan.boundaryBudget(options.memory()), options.workFolder());
-        this.runner = new SegmentRunner(runtime, flow, batches, boundaries);
+        this.runner = new SegmentRunner(runtime, flow, batches, boundaries, held);
         this.log = log;
         this.loss = new double[batches.rowCount()];
     }
@@ -188,7 +189,7 @@ final class CalibrationRun implements AutoCloseable {
         try (Session session = runner.open(graph)) {
             runner.start(taps, segment);
             for (int batch = 0; batch < batches.count(); batch++) {
-                Map<String, HostTensor> feeds = runner.feeds(segment, batch);
+                Map<String, HostTensor> feeds = runner.feeds(graph, batch);
                 if (last) {
                     feeds.put(tokens.name(), batches.inputs(batch).get(tokens.name()));
                 }
@@ -224,6 +225,7 @@ final class CalibrationRun implements AutoCloseable {
                 runner.free();
             }
         }
+        runner.release(graph);
     }
 
     private void carry(SegmentGraph graph, int batch, Map<String, HostTensor> feeds, Map<String, HostTensor> into) {

@@ -258,15 +258,24 @@ public final class Calibrator {
         DataFlow flow = flow(taps);
         CalibrationPlan plan =
                 CalibrationPlan.of(flow, tokens(), logits(), taps, rows.size(), length, single, options.memory());
-        plan.announce(log, rows.size(), length, options.memory());
         List<Segment> segments = Segment.of(flow, plan.pieces());
         for (Tap tap : taps) {
-            if (segments.stream().noneMatch(segment -> SegmentGraph.concerns(segment, tap))) {
-                throw new UserException("\"" + tap.subject()
-                        + "\" is nowhere between the tokens and the logits, so there are no statistics of it");
+            requireFound(tap.subject(), segments);
+            if (tap instanceof Tap.Similarity similarity) {
+                requireFound(similarity.from().value(), segments);
             }
         }
+        Held held = Held.of(segments, taps);
+        plan = plan.holding(held, new Footprint(flow, tokens()), rows.size(), length);
+        plan.announce(log, rows.size(), length, options.memory());
         Batches batches = new Batches(flow, decoder, rows, plan.batches(rows.size()));
-        return new CalibrationRun(runtime, flow, tokens(), segments, batches, plan, options, log);
+        return new CalibrationRun(runtime, flow, tokens(), segments, batches, plan, held, options, log);
+    }
+
+    private static void requireFound(String name, List<Segment> segments) {
+        if (segments.stream().noneMatch(segment -> segment.find(name) != null)) {
+            throw new UserException(
+                    "\"" + name + "\" is nowhere between the tokens and the logits, so there are no statistics of it");
+        }
     }
 }

@@ -29,12 +29,14 @@ final class SegmentGraph {
     record Carry(Tap tap, String before, String after) {}
 
     private final Segment segment;
+    private final DataFlow flow;
     private final Trace trace;
     private final GraphBuilder builder;
     private final List<Accumulator> accumulators = new ArrayList<>();
     private final List<Carry> carries = new ArrayList<>();
     private final List<ValueInfo> inputs = new ArrayList<>();
     private final Set<String> outputs = new LinkedHashSet<>();
+    private final Set<String> borrowed = new LinkedHashSet<>();
     private Map<Value, String> gradients = Map.of();
     private String outputGradient;
     private String inputGradientName;
@@ -45,6 +47,7 @@ final class SegmentGraph {
 
     private SegmentGraph(Segment segment, DataFlow flow) {
         this.segment = segment;
+        this.flow = flow;
         this.trace = flow.trace();
         this.builder = new GraphBuilder(
                 PREFIX, GraphBuilder.names(flow.program().model().graph()));
@@ -56,9 +59,15 @@ final class SegmentGraph {
      * @param taps those that this segment has a share in
      * @param counterpart what errors are measured against; null if no tap is of errors
      * @param handOn whether to compute what later segments read
+     * @param kept values that taps of later segments need
      */
     static SegmentGraph forward(
-            Segment segment, DataFlow flow, Collection<Tap> taps, Counterpart counterpart, boolean handOn) {
+            Segment segment,
+            DataFlow flow,
+            Collection<Tap> taps,
+            Counterpart counterpart,
+            boolean handOn,
+            Set<Value> kept) {
         SegmentGraph graph = new SegmentGraph(segment, flow);
         if (counterpart != null) {
             graph.compare(counterpart);
@@ -66,6 +75,7 @@ final class SegmentGraph {
         if (handOn) {
             graph.outputs.add(segment.output().name());
             segment.yielded().forEach(value -> graph.outputs.add(value.name()));
+            kept.forEach(value -> graph.outputs.add(value.name()));
         }
         taps.forEach(graph::tap);
         return graph;
@@ -173,6 +183,9 @@ final class SegmentGraph {
         if (tap instanceof Tap.Positions) {
             return new long[] {1};
         }
+        if (tap instanceof Tap.Similarity) {
+            return new long[] {2};
+        }
         return line(tap instanceof Tap.Total total ? total.activation() : ((Tap.Salience) tap).activation());
     }
 
@@ -231,6 +244,8 @@ final class SegmentGraph {
             accumulate(tap, cross(rows(value.name(), error.activation()), errorRows));
         } else if (tap instanceof Tap.TotalError) {
             accumulate(tap, total(errorRows));
+        } else if (tap instanceof Tap.Similarity similarity) {
+            accumulate(tap, similarity(similarity));
         } else if (tap instanceof Tap.Positions positions) {
             accumulate(tap, count(rows(value.name(), positions.activation())));
         } else if (tap instanceof Tap.Salience salience) {
@@ -267,6 +282,36 @@ final class SegmentGraph {
         return builder.add("ReduceSum", List.of(rows, builder.ints(0)), Map.of("keepdims", new Attribute.Int(0)));
     }
 
+    private String similarity(Tap.Similarity tap) {
+        String from = rows(borrow(tap.from().value()), tap.from());
+        Value to = segment.reach(tap.to().value());
+        String other = rows(single(to, to.name()), tap.to());
+        String lengths = builder.add("Mul", length(from), length(other));
+        String product = builder.add(
+                "ReduceSum",
+                List.of(builder.add("Mul", from, other), builder.ints(1)),
+                Map.of("keepdims", new Attribute.Int(0)));
+        String cosines = builder.add("Div", product, builder.add("Max", lengths, builder.scalar(Float.MIN_NORMAL)));
+        String total = builder.add("ReduceSum", cosines, builder.ints(0));
+        return builder.add("Concat", List.of(total, count(from)), Map.of("axis", new Attribute.Int(0)));
+    }
+
+    private String length(String rows) {
+        return builder.add("ReduceL2", List.of(rows, builder.ints(1)), Map.of("keepdims", new Attribute.Int(0)));
+    }
+
+    /** A value in float32, from an earlier segment if this one has no access to it. */
+    private String borrow(String name) {
+        Value value = segment.reach(name);
+        if (value == null) {
+            value = flow.find(name);
+            if (borrowed.add(name)) {
+                inputs.add(Segment.declare(name, trace.dtype(value)));
+            }
+        }
+        return single(value, name);
+    }
+
     private String count(String rows) {
         Map<String, Attribute> first = Map.of("start", new Attribute.Int(0), "end", new Attribute.Int(1));
         return cast(builder.add("Shape", List.of(rows), first));
@@ -298,6 +343,11 @@ final class SegmentGraph {
 
     List<Carry> carries() {
         return carries;
+    }
+
+    /** Values of earlier segments that go in under their own names, beside what the segment itself reads. */
+    Set<String> borrowed() {
+        return borrowed;
     }
 
     /** The input that takes the counterpart of the segment's output; null unless errors are measured. */

@@ -28,16 +28,23 @@ final class SegmentRunner implements AutoCloseable {
     private final DataFlow flow;
     private final Batches batches;
     private final ActivationStore boundaries;
+    private final Held held;
     private final Map<Tap, HostTensor> sums = new HashMap<>();
     private final Map<String, Tensor> replaced = new HashMap<>();
     private long allocated;
 
-    /** @param boundaries where values at borders are kept; closed with the runner */
-    SegmentRunner(OnnxRuntime runtime, DataFlow flow, Batches batches, ActivationStore boundaries) {
+    /**
+     * A runner that has run nothing yet.
+     *
+     * @param boundaries where values at borders are kept; closed with the runner
+     * @param held values that taps need in later segments
+     */
+    SegmentRunner(OnnxRuntime runtime, DataFlow flow, Batches batches, ActivationStore boundaries, Held held) {
         this.runtime = runtime;
         this.flow = flow;
         this.batches = batches;
         this.boundaries = boundaries;
+        this.held = held;
     }
 
     ActivationStore boundaries() {
@@ -69,13 +76,14 @@ final class SegmentRunner implements AutoCloseable {
             boolean handOn,
             boolean keepInput,
             Log.Progress progress) {
-        SegmentGraph graph = SegmentGraph.forward(segment, flow, taps, counterpart, handOn);
+        Set<Value> kept = held.kept(segment);
+        SegmentGraph graph = SegmentGraph.forward(segment, flow, taps, counterpart, handOn, kept);
         String output = segment.output().name();
         Map<Integer, long[]> shapes = new HashMap<>();
         try (Session session = open(graph)) {
             start(taps, segment);
             for (int batch = 0; batch < batches.count(); batch++) {
-                Map<String, HostTensor> feeds = feeds(segment, batch);
+                Map<String, HostTensor> feeds = feeds(graph, batch);
                 if (counterpart != null) {
                     feeds.put(graph.counterpart(), counterpart.values().apply(batch));
                 }
@@ -84,7 +92,8 @@ final class SegmentRunner implements AutoCloseable {
                 int size = batches.size(batch);
                 if (handOn) {
                     wanted.addAll(batches.missing(segment, batch));
-                    if (shapes.containsKey(size)) {
+                    kept.forEach(value -> wanted.add(value.name()));
+                    if (shapes.containsKey(size) && !wanted.contains(output)) {
                         into.put(output, zeros(flow.trace().dtype(segment.output()), shapes.get(size)));
                     } else {
                         wanted.add(output);
@@ -98,6 +107,7 @@ final class SegmentRunner implements AutoCloseable {
                                 : outputs.tensor(output).direct();
                         shapes.putIfAbsent(size, value.shape());
                         boundaries.put(new Place(output, batch), value);
+                        hold(kept, batch, outputs);
                     }
                 }
                 if (segment.input() != null && !keepInput) {
@@ -107,6 +117,31 @@ final class SegmentRunner implements AutoCloseable {
                 free();
             }
         }
+        release(graph);
+    }
+
+    private void hold(Set<Value> kept, int batch, Outputs outputs) {
+        for (Value value : kept) {
+            HostTensor tensor = outputs.tensor(value.name()).direct();
+            allocated += tensor.bytes().remaining();
+            boundaries.put(placeHeld(value.name(), batch), tensor);
+        }
+    }
+
+    /** Gives up what a segment borrowed from earlier ones and nobody else needs. */
+    void release(SegmentGraph graph) {
+        if (!graph.borrowed().isEmpty()) {
+            for (Value value : held.release(graph.segment())) {
+                for (int batch = 0; batch < batches.count(); batch++) {
+                    boundaries.drop(placeHeld(value.name(), batch));
+                }
+            }
+        }
+    }
+
+    /** Apart from the value between two segments, whose place its gradient takes. */
+    private static Place placeHeld(String value, int batch) {
+        return new Place("held " + value, batch);
     }
 
     Session open(SegmentGraph graph) {
@@ -133,12 +168,16 @@ final class SegmentRunner implements AutoCloseable {
         }
     }
 
-    /** What a segment reads, the value at its start too. */
-    Map<String, HostTensor> feeds(Segment segment, int batch) {
+    /** What a segment reads, the value at its start and those it borrows too. */
+    Map<String, HostTensor> feeds(SegmentGraph graph, int batch) {
+        Segment segment = graph.segment();
         Map<String, HostTensor> feeds = batches.feeds(segment, batch);
         Value input = segment.input();
         if (input != null) {
             feeds.put(input.name(), boundaries.get(new Place(input.name(), batch)));
+        }
+        for (String name : graph.borrowed()) {
+            feeds.put(name, boundaries.get(placeHeld(name, batch)));
         }
         return feeds;
     }

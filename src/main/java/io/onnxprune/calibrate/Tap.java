@@ -46,6 +46,27 @@ public sealed interface Tap {
     }
 
     /**
+     * Σ cos(x, y) over all positions and their number, {@code [2]}, where x and y are what a position has in each of two
+     * values (a zero vector counts as cosine 0): one minus their ratio is how much what lies between changes its input, the
+     * block influence of Men et al., ShortGPT (arXiv 2403.03853), section 3.
+     *
+     * @param from a value that is computed before {@code to}, or in the same segment
+     */
+    record Similarity(Activation from, Activation to) implements Tap {
+        /** Checks that the values can be compared. */
+        public Similarity {
+            if (from.width() != to.width()) {
+                throw new IllegalArgumentException(from + " and " + to + " have different widths");
+            }
+        }
+
+        @Override
+        public String subject() {
+            return to.value();
+        }
+    }
+
+    /**
      * Xᵀ E over all positions, {@code [width, width of the stream]}, where E is by how much the value of a reference exceeds
      * that of the model. Only a {@link SequentialRun} has a reference.
      *

@@ -7,19 +7,13 @@ import io.onnxprune.calibrate.SequentialRun.InputStatistics;
 import io.onnxprune.calibrate.SequentialRun.Reference;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Structure;
-import io.onnxprune.ir.DType;
-import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.BlockRemover;
 import io.onnxprune.rewrite.Slicer;
-import io.onnxprune.runtime.HostTensor;
-import io.onnxprune.runtime.Outputs;
-import io.onnxprune.runtime.Session;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -93,9 +87,10 @@ class SequentialErrorTest {
         private void check(Linear linear, InputStatistics statistics, Map<String, Tensor> weights) {
             String end = endOfPiece(model, linear);
             Map<String, float[]> ours =
-                    whole(model, weights, List.of(linear.input().value(), end));
+                    WholeRun.values(model, weights, List.of(linear.input().value(), end), TOKENS);
             String counterpart = counterpart(end);
-            float[] theirs = whole(reference, Map.of(), List.of(counterpart)).get(counterpart);
+            float[] theirs = WholeRun.values(reference, Map.of(), List.of(counterpart), TOKENS)
+                    .get(counterpart);
             float[] stream = ours.get(end);
             int width = statistics.totalError().toFloats().length;
             int theirWidth = kept == null ? width : theirs.length / (stream.length / width);
@@ -273,31 +268,6 @@ class SequentialErrorTest {
                         .orElseThrow()
                         .output()
                         .name();
-    }
-
-    /** Values of a run of the whole lowered model over all rows at once. */
-    private static Map<String, float[]> whole(Calibrator calibrator, Map<String, Tensor> weights, List<String> values) {
-        Model lowered = calibrator.program().model();
-        Map<String, Tensor> initializers = new LinkedHashMap<>(lowered.graph().initializers());
-        initializers.putAll(weights);
-        List<ValueInfo> outputs = values.stream()
-                .map(value -> new ValueInfo(value, DType.UNDEFINED, null, new byte[0]))
-                .toList();
-        Graph graph = lowered.graph()
-                .withInitializers(initializers)
-                .withInterface(lowered.graph().inputs(), outputs);
-        Map<String, float[]> found = new HashMap<>();
-        Batches rows = new Batches(
-                calibrator.flow(List.of()),
-                calibrator.decoder(),
-                TOKENS,
-                List.of(IntStream.range(0, ROWS).toArray()));
-        Map<String, HostTensor> feeds = new HashMap<>(rows.inputs(0));
-        try (Session session = TestModels.runtime().open(lowered.withGraph(graph), false);
-                Outputs computed = session.run(feeds, values)) {
-            values.forEach(value -> found.put(value, computed.tensor(value).toFloats()));
-        }
-        return found;
     }
 
     private Calibrator calibrator(Model model, long memory) {
