@@ -40,6 +40,14 @@ public final class Blas {
         if (c.rows() == 0 || c.columns() == 0) {
             return;
         }
+        if (inner > 0 && c.rows() == 1) {
+            vector(alpha, b, !transposeB, a, transposeA ? a.stride() : 1, beta, c, 1);
+            return;
+        }
+        if (inner > 0 && c.columns() == 1) {
+            vector(alpha, a, transposeA, b, transposeB ? 1 : b.stride(), beta, c, c.stride());
+            return;
+        }
         openblas_nolapack.cblas_dgemm(
                 CblasRowMajor,
                 transposeA ? CblasTrans : CblasNoTrans,
@@ -55,6 +63,49 @@ public final class Blas {
                 beta,
                 c.pointer(),
                 c.stride());
+    }
+
+    /** {@code y = alpha a x + beta y}, where the elements of the vectors are so far apart. */
+    private static void vector(
+            double alpha, Matrix a, boolean transposed, Matrix x, int stepX, double beta, Matrix y, int stepY) {
+        openblas_nolapack.cblas_dgemv(
+                CblasRowMajor,
+                transposed ? CblasTrans : CblasNoTrans,
+                a.rows(),
+                a.columns(),
+                alpha,
+                a.pointer(),
+                a.stride(),
+                x.pointer(),
+                stepX,
+                beta,
+                y.pointer(),
+                stepY);
+    }
+
+    /** {@code y = a x} for a symmetric {@code a} and columns {@code x} and {@code y}. */
+    public static void multiplySymmetric(Matrix a, Matrix x, Matrix y) {
+        int n = a.rows();
+        check(
+                a.columns() == n && x.rows() == n && y.rows() == n && x.columns() == 1 && y.columns() == 1,
+                "product",
+                a,
+                x,
+                y);
+        if (n > 0) {
+            openblas_nolapack.cblas_dsymv(
+                    CblasRowMajor,
+                    CblasUpper,
+                    n,
+                    1,
+                    a.pointer(),
+                    a.stride(),
+                    x.pointer(),
+                    x.stride(),
+                    0,
+                    y.pointer(),
+                    y.stride());
+        }
     }
 
     /** {@code a b}. */
@@ -83,6 +134,76 @@ public final class Blas {
                 beta,
                 c.pointer(),
                 c.stride());
+    }
+
+    /** {@code c = c - aᵀb - bᵀa} of a symmetric {@code c}. */
+    public static void subtractTwice(Matrix a, Matrix b, Matrix c) {
+        check(
+                a.rows() == b.rows()
+                        && a.columns() == b.columns()
+                        && c.rows() == a.columns()
+                        && c.columns() == c.rows(),
+                "rank update",
+                a,
+                b,
+                c);
+        if (c.rows() > 0 && a.rows() > 0) {
+            openblas_nolapack.cblas_dsyr2k(
+                    CblasRowMajor,
+                    CblasUpper,
+                    CblasTrans,
+                    c.rows(),
+                    a.rows(),
+                    -1,
+                    a.pointer(),
+                    a.stride(),
+                    b.pointer(),
+                    b.stride(),
+                    1,
+                    c.pointer(),
+                    c.stride());
+        }
+    }
+
+    /** {@code c = a bᵀ} where that is known to be symmetric. */
+    public static void symmetricProduct(Matrix a, Matrix b, Matrix c) {
+        int n = c.rows();
+        check(a.rows() == n && b.rows() == n && c.columns() == n, "symmetric product", a, b, c);
+        int tile = 1024;
+        for (int top = 0; top < n; top += tile) {
+            int height = Math.min(tile, n - top);
+            Matrix rows = a.block(top, 0, height, a.columns());
+            Matrix rest = b.block(top, 0, n - top, b.columns());
+            multiply(1, rows, false, rest, true, 0, c.block(top, top, height, n - top));
+        }
+    }
+
+    /** Exchanges rows and columns {@code i <= j} of a symmetric matrix. */
+    public static void exchange(Matrix a, int i, int j) {
+        int n = a.rows();
+        check(a.columns() == n && 0 <= i && i <= j && j < n, "exchange", a);
+        if (i == j) {
+            return;
+        }
+        double first = a.get(i, i);
+        a.set(i, i, a.get(j, j));
+        a.set(j, j, first);
+        exchangeColumns(a.block(0, 0, i, n), i, j);
+        exchange(a.block(i, i + 1, 1, j - i - 1), 1, a.block(i + 1, j, j - i - 1, 1), a.stride(), j - i - 1);
+        exchange(a.block(i, j + 1, 1, n - j - 1), 1, a.block(j, j + 1, 1, n - j - 1), 1, n - j - 1);
+    }
+
+    /** Exchanges columns {@code i} and {@code j}. */
+    public static void exchangeColumns(Matrix a, int i, int j) {
+        if (i != j) {
+            exchange(a.block(0, i, a.rows(), 1), a.stride(), a.block(0, j, a.rows(), 1), a.stride(), a.rows());
+        }
+    }
+
+    private static void exchange(Matrix x, int stepX, Matrix y, int stepY, int count) {
+        if (count > 0) {
+            openblas_nolapack.cblas_dswap(count, x.pointer(), stepX, y.pointer(), stepY);
+        }
     }
 
     /** {@code b = u⁻¹b}, or {@code u⁻ᵀb} when transposed, of an upper triangle {@code u}. */

@@ -77,6 +77,16 @@ public final class Matrix implements AutoCloseable {
         return result;
     }
 
+    /**
+     * A square matrix of zeros whose rows are a little apart in memory, so that elements of one column do not compete for
+     * the same places of the processor's cache.
+     */
+    public static Matrix padded(int n) {
+        int stride = n % 64 == 0 ? n + 8 : n;
+        Matrix all = zeros(n, stride);
+        return new Matrix(all.memory, false, 0, n, n, stride);
+    }
+
     /** A copy of numbers row by row. */
     public static Matrix of(double[][] values) {
         Matrix result = uninitialized(values.length, values.length == 0 ? 0 : values[0].length);
@@ -172,6 +182,12 @@ public final class Matrix implements AutoCloseable {
     /** A copy of the elements where the given rows and columns cross, in this order. */
     public Matrix select(int[] selectedRows, int[] selectedColumns) {
         Matrix result = uninitialized(selectedRows.length, selectedColumns.length);
+        select(selectedRows, selectedColumns, result);
+        return result;
+    }
+
+    /** Copies the elements where the given rows and columns cross to a matrix of that size. */
+    public void select(int[] selectedRows, int[] selectedColumns, Matrix target) {
         double[] whole = new double[columns];
         double[] part = new double[selectedColumns.length];
         for (int i = 0; i < selectedRows.length; i++) {
@@ -179,9 +195,8 @@ public final class Matrix implements AutoCloseable {
             for (int j = 0; j < part.length; j++) {
                 part[j] = whole[selectedColumns[j]];
             }
-            result.setRow(i, part);
+            target.setRow(i, part);
         }
-        return result;
     }
 
     /** A copy with rows and columns exchanged. */

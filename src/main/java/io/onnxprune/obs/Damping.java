@@ -59,22 +59,23 @@ public record Damping(double share, long tokens, String label, Log log) {
      * Calls {@code attempt} with growing shares until it has a result.
      *
      * @param channels size of the second moment, for messages
-     * @param attempt null when the matrix was not positive definite with this share
+     * @param attempt what throws {@link SingularException} when the matrix is not positive definite with this share
      * @throws UserException when it never was
      */
     <T> T raise(int channels, DoubleFunction<T> attempt) {
         double tried = share;
         for (int i = 0; i < ATTEMPTS; i++) {
-            T result = attempt.apply(tried);
-            if (result != null) {
-                if (tried != share) {
+            try {
+                T result = attempt.apply(tried);
+                if (i > 0) {
                     log.warn(
                             "%s: the second moment of %d channels over %d tokens is singular; damping raised from %s to %s"
                                     .formatted(label, channels, tokens, share, tried));
                 }
                 return result;
+            } catch (SingularException e) {
+                tried = tried == 0 ? LEAST : tried * 10;
             }
-            tried = tried == 0 ? LEAST : tried * 10;
         }
         String remedy = tokens < channels
                 ? "calibrate with at least " + channels + " tokens"
@@ -91,13 +92,17 @@ public record Damping(double share, long tokens, String label, Log log) {
         }
     }
 
-    /** {@code a + λI} with dead channels apart, factored, or null when it is not positive definite; {@code a} is used up. */
+    /**
+     * Makes of {@code a} the factor of {@code a + λI}.
+     *
+     * @throws SingularException when that is not positive definite; {@code a} is closed then
+     */
     static Matrix factored(Matrix a, double lambda) {
         apply(a, lambda);
         if (Cholesky.factor(a)) {
             return a;
         }
         a.close();
-        return null;
+        throw new SingularException();
     }
 }

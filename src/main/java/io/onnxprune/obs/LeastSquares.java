@@ -50,21 +50,35 @@ public final class LeastSquares {
         damping.checkFinite(w, "weight");
         BitSet stays = new BitSet(a.rows());
         IntStream.of(kept).forEach(stays::set);
-        int[] lost = IntStream.range(0, a.rows())
-                .filter(i -> !stays.get(i) && a.get(i, i) > 0)
-                .toArray();
+        int[] gone = IntStream.range(0, a.rows()).filter(i -> !stays.get(i)).toArray();
         double mean = Damping.meanDiagonal(a);
-        // (a+λ)_KK⁻¹ (a+λ)_K: w = w_K + (a+λ)_KK⁻¹ a_KR w_R
         Matrix result = Matrix.zeros(a.rows(), w.columns());
-        try (Matrix across = a.select(kept, lost);
-                Matrix lostWeights = w.selectRows(lost);
-                Matrix change = Blas.product(across, lostWeights)) {
-            clearDead(a, kept, change);
-            solve(a, kept, mean, change, damping);
-            add(w.selectRows(kept), change);
-            scatter(change, kept, result);
+        try (Matrix factor = damping.raise(kept.length, share -> Damping.factored(a.select(kept, kept), share * mean));
+                Matrix remaining = remaining(a, w, kept, gone, factor)) {
+            scatter(remaining, kept, result);
         }
         return result;
+    }
+
+    /**
+     * The best weights {@code [kept, out]} without those that are gone, as
+     * {@code (a+λ)_KK⁻¹ (a+λ)_K: w = w_K + (a+λ)_KK⁻¹ a_KR w_R}.
+     *
+     * @param factor of {@code (a+λ)_KK}
+     */
+    static Matrix remaining(Matrix a, Matrix w, int[] kept, int[] gone, Matrix factor) {
+        if (gone.length == 0) {
+            return w.selectRows(kept);
+        }
+        int[] lost = IntStream.of(gone).filter(i -> a.get(i, i) > 0).toArray();
+        try (Matrix across = a.select(kept, lost);
+                Matrix lostWeights = w.selectRows(lost)) {
+            Matrix result = Blas.product(across, lostWeights);
+            clearDead(a, kept, result);
+            Cholesky.solve(factor, result);
+            addRows(w, kept, result);
+            return result;
+        }
     }
 
     /**
@@ -90,18 +104,12 @@ public final class LeastSquares {
                 center(moment, change, kept, sums, means);
             }
             clearDead(a, kept, change);
-            int[] all = IntStream.range(0, kept.length).toArray();
-            solve(moment, all, Damping.meanDiagonal(moment), change, ridge);
+            double mean = Damping.meanDiagonal(moment);
+            try (Matrix factor = ridge.raise(kept.length, share -> Damping.factored(moment.copy(), share * mean))) {
+                Cholesky.solve(factor, change);
+            }
             scatter(change, kept, result);
             return new Correction(result, sums == null ? null : bias(change, means, sums));
-        }
-    }
-
-    /** {@code right = (a_KK + λI)⁻¹ right}. */
-    private static void solve(Matrix a, int[] kept, double mean, Matrix right, Damping damping) {
-        Matrix factor = damping.raise(kept.length, share -> Damping.factored(a.select(kept, kept), share * mean));
-        try (factor) {
-            Cholesky.solve(factor, right);
         }
     }
 
@@ -152,18 +160,16 @@ public final class LeastSquares {
         }
     }
 
-    private static void add(Matrix term, Matrix sum) {
+    private static void addRows(Matrix from, int[] rows, Matrix sum) {
         double[] left = new double[sum.columns()];
         double[] right = new double[sum.columns()];
-        try (term) {
-            for (int i = 0; i < sum.rows(); i++) {
-                term.getRow(i, left);
-                sum.getRow(i, right);
-                for (int j = 0; j < right.length; j++) {
-                    right[j] += left[j];
-                }
-                sum.setRow(i, right);
+        for (int i = 0; i < rows.length; i++) {
+            from.getRow(rows[i], left);
+            sum.getRow(i, right);
+            for (int j = 0; j < right.length; j++) {
+                right[j] += left[j];
             }
+            sum.setRow(i, right);
         }
     }
 
