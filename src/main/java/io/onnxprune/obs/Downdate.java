@@ -33,6 +33,8 @@ final class Downdate implements AutoCloseable {
 
     private final Quadratic layer;
     private final double lambda;
+    private final int period;
+    private final double tolerance;
     private final int n;
     private final Matrix p;
     private final Matrix s;
@@ -48,12 +50,7 @@ final class Downdate implements AutoCloseable {
     private double worst;
     private final int[] channelAt;
     private final int[] positionOf;
-    /** The unit of a channel that is a unit by itself; -1 for others. */
-    private final int[] singleOf;
-    /** Diagonals of p and s by position, always up to date. */
-    private final double[] diagonalOfP;
-
-    private final double[] diagonalOfS;
+    private final SmallUnits small;
 
     /**
      * The layer with all its units.
@@ -61,25 +58,22 @@ final class Downdate implements AutoCloseable {
      * @throws SingularException when {@code a + λI} is not positive definite
      */
     Downdate(Quadratic layer, double lambda) {
+        this(layer, lambda, PANEL, PERIOD, TOLERANCE);
+    }
+
+    /** As above, with other settings than the constants of this class. */
+    Downdate(Quadratic layer, double lambda, int panel, int period, double tolerance) {
         this.layer = layer;
         this.lambda = lambda;
+        this.period = period;
+        this.tolerance = tolerance;
         n = layer.a().rows();
         channelAt = new int[n];
         positionOf = new int[n];
-        singleOf = new int[n];
         Arrays.setAll(channelAt, i -> i);
         Arrays.setAll(positionOf, i -> i);
-        Arrays.fill(singleOf, -1);
-        int capacity = PANEL;
-        for (int unit = 0; unit < layer.units().size(); unit++) {
-            int[] channels = layer.units().get(unit);
-            capacity = Math.max(capacity, channels.length);
-            if (channels.length == 1) {
-                singleOf[channels[0]] = unit;
-            }
-        }
-        diagonalOfP = new double[n];
-        diagonalOfS = new double[n];
+        small = new SmallUnits(layer.units());
+        int capacity = layer.units().stream().mapToInt(unit -> unit.length).reduce(panel, Math::max);
         p = Matrix.padded(n);
         s = Matrix.padded(n);
         panelOfL = Matrix.zeros(capacity, n);
@@ -103,17 +97,10 @@ final class Downdate implements AutoCloseable {
      * @param grouped SlimGPT's approximation for units of several channels: ½ Σ s_jj/d_j, d the squared diagonal of u
      */
     void addCosts(double[] costs, boolean grouped) {
-        for (int i = first; i < n; i++) {
-            int unit = singleOf[channelAt[i]];
-            if (unit >= 0) {
-                // A pivot that is not positive is chosen at once, so that remove() deals with it.
-                costs[unit] += diagonalOfP[i] > 0 ? Math.max(0, 0.5 * diagonalOfS[i] / diagonalOfP[i]) : 0;
-            }
-        }
         for (int unit = 0; unit < costs.length; unit++) {
             int[] channels = layer.units().get(unit);
-            if (channels.length > 1 && positionOf[channels[0]] >= first) {
-                costs[unit] += blockCost(channels, grouped);
+            if (channels.length > 0 && positionOf[channels[0]] >= first) {
+                costs[unit] += small.size(unit) > 0 ? small.cost(unit, grouped) : largeCost(channels, grouped);
             }
         }
     }
@@ -161,7 +148,7 @@ final class Downdate implements AutoCloseable {
         }
         filled += size;
         first += size;
-        updateDiagonals(lRest, zRest);
+        updateSmall(lRest, zRest);
         return Math.max(0, cost);
     }
 
@@ -173,12 +160,12 @@ final class Downdate implements AutoCloseable {
             Blas.subtractTwice(l, panelOfZ.block(0, first, filled, n - first), left(s));
             filled = 0;
         }
-        if (first - checked >= PERIOD && first < n) {
+        if (first - checked >= period && first < n) {
             checked = first;
             double drift = drift();
             worst = Math.max(worst, drift);
             // Written so that what is no number counts as too large.
-            if (!(drift < TOLERANCE)) {
+            if (!(drift < tolerance)) {
                 compute();
             }
         }
@@ -217,14 +204,11 @@ final class Downdate implements AutoCloseable {
             }
         }
         filled = 0;
-        for (int i = first; i < n; i++) {
-            diagonalOfP[i] = p.get(i, i);
-            diagonalOfS[i] = s.get(i, i);
-        }
+        small.read(p, s, positionOf, first);
     }
 
-    /** The cost of a unit of several channels. */
-    private double blockCost(int[] channels, boolean grouped) {
+    /** The cost of a unit that is not small. */
+    private double largeCost(int[] channels, boolean grouped) {
         int size = channels.length;
         int[] places = new int[size];
         for (int i = 0; i < size; i++) {
@@ -273,16 +257,13 @@ final class Downdate implements AutoCloseable {
         return rows;
     }
 
-    private void updateDiagonals(Matrix l, Matrix z) {
+    private void updateSmall(Matrix l, Matrix z) {
         double[] rowOfL = new double[l.columns()];
         double[] rowOfZ = new double[l.columns()];
         for (int row = 0; row < l.rows(); row++) {
             l.getRow(row, rowOfL);
             z.getRow(row, rowOfZ);
-            for (int i = 0; i < rowOfL.length; i++) {
-                diagonalOfP[first + i] -= rowOfL[i] * rowOfL[i];
-                diagonalOfS[first + i] -= 2 * rowOfL[i] * rowOfZ[i];
-            }
+            small.subtract(rowOfL, rowOfZ, positionOf, first);
         }
     }
 
@@ -295,19 +276,11 @@ final class Downdate implements AutoCloseable {
         Blas.exchange(left(s), i - first, j - first);
         Blas.exchangeColumns(panelOfL.block(0, 0, filled, n), i, j);
         Blas.exchangeColumns(panelOfZ.block(0, 0, filled, n), i, j);
-        exchange(diagonalOfP, i, j);
-        exchange(diagonalOfS, i, j);
         int channel = channelAt[i];
         channelAt[i] = channelAt[j];
         channelAt[j] = channel;
         positionOf[channelAt[i]] = i;
         positionOf[channelAt[j]] = j;
-    }
-
-    private static void exchange(double[] values, int i, int j) {
-        double first = values[i];
-        values[i] = values[j];
-        values[j] = first;
     }
 
     /** The part of p or s that is left. */

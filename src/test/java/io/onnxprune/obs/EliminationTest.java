@@ -5,10 +5,16 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
 import io.onnxprune.RecordedLog;
+import io.onnxprune.algebra.Blas;
+import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.diag.UserException;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Random;
+import java.util.Set;
+import java.util.TreeSet;
+import java.util.stream.Collectors;
 import java.util.stream.DoubleStream;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
@@ -96,6 +102,70 @@ class EliminationTest {
 
             assertThat(DoubleStream.of(removal.costs()).sum()).isCloseTo(total, within(1e-9 * total));
         }
+    }
+
+    /** SlimGPT's loop as METHODS §3.5 has it: invert, score, remove a group, make up for it, again. */
+    @Test
+    void groupsOfChannelsAreThoseOfTheReleasedLoop() {
+        int n = 700;
+        int count = 660;
+        Random random = new Random(11);
+        try (Matrix x = Problems.matrix(Problems.random(random, 2 * n, n));
+                Matrix a = Matrix.zeros(n, n);
+                Matrix w = Problems.matrix(Problems.random(random, n, 3))) {
+            Blas.rankUpdate(1, x, true, 0, a);
+            Blas.mirror(a);
+            List<int[]> units =
+                    IntStream.range(0, n).mapToObj(i -> new int[] {i}).toList();
+            int[] order = Elimination.of(
+                            List.of(new Quadratic(a, w, null, units)),
+                            count,
+                            Elimination.Rule.DYNAMIC_GROUPS,
+                            Problems.damping(SHARE))
+                    .order();
+
+            Set<Integer> left = new TreeSet<>(IntStream.range(0, n).boxed().toList());
+            int removed = 0;
+            int[] groups = {74, 64, 64, 64, 64, 64, 64, 64, 64, 64, 10};
+            for (int group : groups) {
+                int[] kept = left.stream().mapToInt(Integer::intValue).toArray();
+                double[] scores = releasedScores(a, w, kept);
+                Set<Integer> expected = IntStream.range(0, kept.length)
+                        .boxed()
+                        .sorted(Comparator.comparingDouble(i -> scores[i]))
+                        .limit(group)
+                        .map(i -> kept[i])
+                        .collect(Collectors.toCollection(TreeSet::new));
+                Set<Integer> found = IntStream.of(order)
+                        .skip(removed)
+                        .limit(group)
+                        .boxed()
+                        .collect(Collectors.toCollection(TreeSet::new));
+                assertThat(found).isEqualTo(expected);
+                left.removeAll(found);
+                removed += group;
+            }
+            assertThat(removed).isEqualTo(count);
+        }
+    }
+
+    private static double[] releasedScores(Matrix a, Matrix w, int[] kept) {
+        double lambda = SHARE * Damping.meanDiagonal(a);
+        double[] scores = new double[kept.length];
+        try (Matrix inverse = a.select(kept, kept);
+                Matrix weights = LeastSquares.keep(a, w, kept, Problems.damping(SHARE))) {
+            for (int i = 0; i < kept.length; i++) {
+                inverse.add(i, i, lambda);
+            }
+            assertThat(Cholesky.factor(inverse)).isTrue();
+            Cholesky.invert(inverse);
+            for (int i = 0; i < kept.length; i++) {
+                for (int j = 0; j < w.columns(); j++) {
+                    scores[i] += Math.pow(weights.get(kept[i], j), 2) / inverse.get(i, i);
+                }
+            }
+        }
+        return scores;
     }
 
     @Test

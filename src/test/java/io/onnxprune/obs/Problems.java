@@ -86,6 +86,10 @@ final class Problems {
         return result.add(MatrixUtils.createRealIdentityMatrix(n).scalarMultiply(share * result.getTrace() / n));
     }
 
+    static RealMatrix inverse(RealMatrix a) {
+        return new LUDecomposition(a).getSolver().getInverse();
+    }
+
     /** ½ tr(Δwᵀ a Δw g). */
     static double loss(RealMatrix a, RealMatrix change, Matrix g) {
         RealMatrix inner = change.transpose().multiply(a).multiply(change);

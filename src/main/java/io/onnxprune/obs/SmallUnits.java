@@ -1,0 +1,152 @@
+package io.onnxprune.obs;
+
+import io.onnxprune.algebra.Matrix;
+import java.util.List;
+
+/**
+ * The blocks of {@code p} and {@code s} (see {@link Downdate}) that belong to units of few channels, always up to date. There
+ * are as many as thousands, each too small for a call of the native library, so this is plain arithmetic in the heap.
+ */
+final class SmallUnits {
+    /** Channels that a small unit has at most. */
+    static final int LARGEST = 16;
+
+    /** Per unit, where its channels begin, and one more; a unit that is not small has none here. */
+    private final int[] begin;
+    /** Per unit, where its blocks begin. */
+    private final int[] block;
+
+    private final int[] channels;
+    private final double[] p;
+    private final double[] s;
+    private final double[] u = new double[LARGEST * LARGEST];
+    private final double[] k = new double[LARGEST * LARGEST];
+
+    SmallUnits(List<int[]> units) {
+        begin = new int[units.size() + 1];
+        block = new int[units.size() + 1];
+        for (int unit = 0; unit < units.size(); unit++) {
+            int length = units.get(unit).length;
+            int size = length <= LARGEST ? length : 0;
+            begin[unit + 1] = begin[unit] + size;
+            block[unit + 1] = block[unit] + size * size;
+        }
+        channels = new int[begin[units.size()]];
+        for (int unit = 0; unit < units.size(); unit++) {
+            System.arraycopy(units.get(unit), 0, channels, begin[unit], size(unit));
+        }
+        p = new double[block[units.size()]];
+        s = new double[block[units.size()]];
+    }
+
+    /** Number of units, small or not. */
+    int count() {
+        return begin.length - 1;
+    }
+
+    /** Channels of a small unit; 0 for one that is not small. */
+    int size(int unit) {
+        return begin[unit + 1] - begin[unit];
+    }
+
+    /** Takes the blocks of all units that are left, positions from {@code first} on, from upper triangles. */
+    void read(Matrix wholeP, Matrix wholeS, int[] positionOf, int first) {
+        for (int unit = 0; unit < count(); unit++) {
+            int size = size(unit);
+            if (size == 0 || positionOf[channels[begin[unit]]] < first) {
+                continue;
+            }
+            for (int i = 0; i < size; i++) {
+                for (int j = i; j < size; j++) {
+                    int a = positionOf[channels[begin[unit] + i]];
+                    int b = positionOf[channels[begin[unit] + j]];
+                    p[block[unit] + i * size + j] = wholeP.get(Math.min(a, b), Math.max(a, b));
+                    s[block[unit] + i * size + j] = wholeS.get(Math.min(a, b), Math.max(a, b));
+                }
+            }
+        }
+    }
+
+    /** {@code p -= lᵀl} and {@code s -= lᵀz + zᵀl} for one row of each, given for positions from {@code first} on. */
+    void subtract(double[] l, double[] z, int[] positionOf, int first) {
+        for (int unit = 0; unit < count(); unit++) {
+            int size = size(unit);
+            if (size == 0 || positionOf[channels[begin[unit]]] < first) {
+                continue;
+            }
+            int at = block[unit];
+            for (int i = 0; i < size; i++) {
+                int a = positionOf[channels[begin[unit] + i]] - first;
+                for (int j = i; j < size; j++) {
+                    int b = positionOf[channels[begin[unit] + j]] - first;
+                    p[at + i * size + j] -= l[a] * l[b];
+                    s[at + i * size + j] -= l[a] * z[b] + z[a] * l[b];
+                }
+            }
+        }
+    }
+
+    /**
+     * ½ tr(p_BB⁻¹ s_BB) of a small unit, or ½ Σ s_jj/d_j with d the squared diagonal of the factor of p_BB; 0 when that has
+     * no factor, so that the unit is chosen at once and the failure is noticed.
+     */
+    double cost(int unit, boolean grouped) {
+        int n = size(unit);
+        int at = block[unit];
+        if (n == 1) {
+            return p[at] > 0 ? Math.max(0, 0.5 * s[at] / p[at]) : 0;
+        }
+        if (!factor(n, at)) {
+            return 0;
+        }
+        double sum = 0;
+        if (grouped) {
+            for (int j = 0; j < n; j++) {
+                sum += s[at + j * n + j] / (u[j * n + j] * u[j * n + j]);
+            }
+            return Math.max(0, 0.5 * sum);
+        }
+        // k = u⁻ᵀ s, then of k u⁻¹ as much as its diagonal needs.
+        for (int i = 0; i < n; i++) {
+            for (int j = 0; j < n; j++) {
+                double value = s[at + Math.min(i, j) * n + Math.max(i, j)];
+                for (int t = 0; t < i; t++) {
+                    value -= u[t * n + i] * k[t * n + j];
+                }
+                k[i * n + j] = value / u[i * n + i];
+            }
+        }
+        for (int i = 0; i < n; i++) {
+            for (int j = 0; j <= i; j++) {
+                double value = k[i * n + j];
+                for (int t = 0; t < j; t++) {
+                    value -= k[i * n + t] * u[t * n + j];
+                }
+                k[i * n + j] = value / u[j * n + j];
+            }
+            sum += k[i * n + i];
+        }
+        return Math.max(0, 0.5 * sum);
+    }
+
+    private boolean factor(int n, int at) {
+        for (int i = 0; i < n; i++) {
+            for (int j = i; j < n; j++) {
+                double value = p[at + i * n + j];
+                for (int t = 0; t < i; t++) {
+                    value -= u[t * n + i] * u[t * n + j];
+                }
+                if (i == j) {
+                    // Written so that what is no number fails too.
+                    if (!(value > 0)) {
+                        return false;
+                    }
+                    u[i * n + i] = Math.sqrt(value);
+                } else {
+                    u[i * n + j] = value / u[i * n + i];
+                }
+            }
+        }
+        return true;
+    }
+}
