@@ -61,6 +61,25 @@ public final class LeastSquares {
     }
 
     /**
+     * The same for inputs and outputs together: the weights on the kept inputs and outputs that come nearest to the whole
+     * layer by ½ tr(Δwᵀ (a+λI) Δw (g+γI)), which is {@code (a+λ)_KK⁻¹ (a+λ)_K: w (g+γ)_:L (g+γ)_LL⁻¹} (METHODS §0.1, for the
+     * LLM Surgeon): first the inputs are removed and then the outputs of what that left.
+     *
+     * @param g second moment of the gradients of the outputs {@code [out, out]}, symmetric
+     * @param keptOutputs the outputs that stay, ascending
+     * @param outputDamping γ as a share of the mean diagonal of {@code g}
+     * @return {@code [n, out]}, zero outside the kept rows and columns; the caller closes it
+     */
+    public static Matrix keep(
+            Matrix a, Matrix g, Matrix w, int[] kept, int[] keptOutputs, Damping damping, Damping outputDamping) {
+        try (Matrix withoutInputs = keep(a, w, kept, damping);
+                Matrix turned = withoutInputs.transposed();
+                Matrix withoutOutputs = keep(g, turned, keptOutputs, outputDamping)) {
+            return withoutOutputs.transposed();
+        }
+    }
+
+    /**
      * The best weights {@code [kept, out]} without those that are gone, as
      * {@code (a+λ)_KK⁻¹ (a+λ)_K: w = w_K + (a+λ)_KK⁻¹ a_KR w_R}.
      *

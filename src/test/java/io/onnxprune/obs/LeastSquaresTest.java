@@ -30,6 +30,32 @@ class LeastSquaresTest {
         }
     }
 
+    /** Every free element by the normal equations over the Kronecker product of both moments. */
+    @Test
+    void inputsAndOutputsAreRemovedJointly() {
+        Quadratic layer = Problems.layer(new Random(6), 5, true, 7);
+        int[] keptOutputs = {0, 1, 4};
+        RealMatrix a = Problems.damped(layer.a(), 0.1);
+        RealMatrix g = Problems.damped(layer.g(), 0.2);
+        RealMatrix w = Problems.real(layer.w());
+        boolean[][] removed = new boolean[7][5];
+        for (int i = 0; i < 7; i++) {
+            for (int j = 0; j < 5; j++) {
+                int row = i;
+                int column = j;
+                removed[i][j] = IntStream.of(KEPT).noneMatch(k -> k == row)
+                        || IntStream.of(keptOutputs).noneMatch(k -> k == column);
+            }
+        }
+
+        RealMatrix best = Problems.bestChange(a, g, w, removed).add(w);
+
+        try (Matrix found = LeastSquares.keep(
+                layer.a(), layer.g(), layer.w(), KEPT, keptOutputs, Problems.damping(0.1), Problems.damping(0.2))) {
+            assertClose(Problems.real(found), best);
+        }
+    }
+
     @Test
     void keepingEverythingChangesNothing() {
         Quadratic layer = Problems.layer(new Random(5), 3, false, 4);

@@ -3,6 +3,7 @@ package io.onnxprune.obs;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.diag.Log;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
 import java.util.Random;
@@ -96,17 +97,31 @@ final class Problems {
         return 0.5 * (g == null ? inner : inner.multiply(real(g))).getTrace();
     }
 
-    /** Least ½ vec(Δw)ᵀ (a ⊗ g) vec(Δw) when the rows of {@code removed} become zero: {@code Δw}. */
+    /** What makes the rows of {@code removed} zero at least loss: {@code Δw}. */
     static RealMatrix bestChange(RealMatrix a, Quadratic layer, boolean[] removed) {
-        int n = a.getRowDimension();
         int out = layer.w().columns();
+        boolean[][] elements = new boolean[removed.length][out];
+        for (int i = 0; i < removed.length; i++) {
+            Arrays.fill(elements[i], removed[i]);
+        }
         RealMatrix g = layer.g() == null ? MatrixUtils.createRealIdentityMatrix(out) : real(layer.g());
+        return bestChange(a, g, real(layer.w()), elements);
+    }
+
+    /** Least ½ vec(Δw)ᵀ (a ⊗ g) vec(Δw) when some elements become zero: {@code Δw}. */
+    static RealMatrix bestChange(RealMatrix a, RealMatrix g, RealMatrix w, boolean[][] removed) {
+        int n = w.getRowDimension();
+        int out = w.getColumnDimension();
         RealMatrix change = MatrixUtils.createRealMatrix(n, out);
-        int[] free = IntStream.range(0, n * out).filter(e -> !removed[e / out]).toArray();
-        int[] fixed = IntStream.range(0, n * out).filter(e -> removed[e / out]).toArray();
+        int[] free = IntStream.range(0, n * out)
+                .filter(e -> !removed[e / out][e % out])
+                .toArray();
+        int[] fixed = IntStream.range(0, n * out)
+                .filter(e -> removed[e / out][e % out])
+                .toArray();
         RealVector fixedChange = new ArrayRealVector(fixed.length);
         for (int i = 0; i < fixed.length; i++) {
-            double value = -layer.w().get(fixed[i] / out, fixed[i] % out);
+            double value = -w.getEntry(fixed[i] / out, fixed[i] % out);
             fixedChange.setEntry(i, value);
             change.setEntry(fixed[i] / out, fixed[i] % out, value);
         }
