@@ -30,6 +30,19 @@ final class AxisSums {
         void fill(long first, float[] weights, int from, int count, double[] terms);
     }
 
+    static final Terms ABSOLUTES = (first, weights, from, count, terms) -> {
+        for (int i = 0; i < count; i++) {
+            terms[i] = Math.abs((double) weights[from + i]);
+        }
+    };
+
+    static final Terms SQUARES = (first, weights, from, count, terms) -> {
+        for (int i = 0; i < count; i++) {
+            double wide = weights[from + i];
+            terms[i] = wide * wide;
+        }
+    };
+
     private final Tensor tensor;
     private final int width;
     private final long[] strides;

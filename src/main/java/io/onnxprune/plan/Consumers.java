@@ -15,6 +15,7 @@ import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -111,6 +112,15 @@ public final class Consumers {
                 .map(byOp::get)
                 .filter(found -> found != null)
                 .distinct()
+                .toList();
+    }
+
+    /** The applications that compute a product: one, but for a product that several branches of an If have. */
+    public List<Op> applications(Consumer consumer) {
+        return byOp.entrySet().stream()
+                .filter(entry -> entry.getValue().equals(consumer))
+                .map(Map.Entry::getKey)
+                .sorted(Comparator.comparingInt(Op::index))
                 .toList();
     }
 

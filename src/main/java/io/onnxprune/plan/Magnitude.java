@@ -45,7 +45,7 @@ public final class Magnitude implements Importance {
 
     private Map<Tensor, AxisSums> measure(WeightMembers members, Log log) {
         Map<Tensor, BitSet> axes = members.axes();
-        AxisSums.Terms terms = norm == Norm.L2 ? Magnitude::squares : Magnitude::absolutes;
+        AxisSums.Terms terms = norm == Norm.L2 ? AxisSums.SQUARES : AxisSums.ABSOLUTES;
         List<Tensor> largestFirst = new ArrayList<>(axes.keySet());
         largestFirst.sort(
                 Comparator.comparingLong((Tensor tensor) -> tensor.elements()).reversed());
@@ -75,19 +75,6 @@ public final class Magnitude implements Importance {
             workers.shutdownNow();
         }
         return norms;
-    }
-
-    private static void squares(long first, float[] weights, int from, int count, double[] terms) {
-        for (int i = 0; i < count; i++) {
-            double wide = weights[from + i];
-            terms[i] = wide * wide;
-        }
-    }
-
-    private static void absolutes(long first, float[] weights, int from, int count, double[] terms) {
-        for (int i = 0; i < count; i++) {
-            terms[i] = Math.abs((double) weights[from + i]);
-        }
     }
 
     private static AxisSums result(Future<AxisSums> future) {

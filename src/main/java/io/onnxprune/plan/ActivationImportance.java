@@ -1,0 +1,164 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.ProductInputs.Channels;
+import java.util.Arrays;
+import java.util.BitSet;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Set;
+import java.util.stream.IntStream;
+
+/**
+ * Scores from the products that sum over a dimension: each of their input channels j has one number, made of what the
+ * channel carries and of the weights W_ij that it is multiplied by, from one forward pass.
+ *
+ * <ul>
+ *   <li>{@link Kind#WANDA}: mean_i |W_ij| · √(mean of x_j²), summed over the channels of a unit (Wanda, arXiv 2306.11695,
+ *       in the structured form that FLAP compares with).
+ *   <li>{@link Kind#FLAP}: var(x_j) · Σ_i W_ij², what the output loses when the channel is replaced by its mean (FLAP,
+ *       arXiv 2312.11983); squared for units of several channels, as its authors' code does for heads. The numbers of a
+ *       dimension are standardised (mean 0, variance 1), so that all layers can compete in one ranking, then averaged
+ *       over the channels of a unit.
+ * </ul>
+ */
+public final class ActivationImportance implements Importance {
+    /** How a channel is scored, and its unit from it. */
+    public enum Kind {
+        WANDA,
+        FLAP
+    }
+
+    private final Kind kind;
+    private final PruneSet prune;
+    private final ProductInputs inputs;
+
+    /** Scores what {@code prune} names. */
+    public ActivationImportance(Kind kind, PruneSet prune, ProductInputs inputs) {
+        this.kind = kind;
+        this.prune = prune;
+        this.inputs = inputs;
+    }
+
+    /**
+     * Scores the units of those dimensions all of whose consumers are known; layers and blocks have none.
+     *
+     * @throws UserException if whole layers or blocks are asked for, or nothing can be scored
+     */
+    @Override
+    public Scores score(Structure structure, Log log) {
+        if (prune.layers() || prune.blocks()) {
+            throw new UserException("metric " + name()
+                    + " scores heads and channels, not whole layers or blocks; use metric block-influence for those");
+        }
+        Consumers consumers = Consumers.of(structure);
+        Map<Dimension, List<Consumer>> scored = scorable(structure, consumers, log);
+        Set<Consumer> wanted = new LinkedHashSet<>();
+        scored.values().forEach(wanted::addAll);
+        Map<Value, Channels> measured = inputs.measure(wanted);
+        Map<Value, double[]> channels = new LinkedHashMap<>();
+        wanted.forEach(consumer -> channels.put(consumer.weight(), channels(consumer, measured.get(consumer.weight()))));
+        Map<String, double[]> units = new LinkedHashMap<>();
+        scored.forEach((dimension, readers) -> units.put(dimension.name(), units(dimension, readers, channels)));
+        return new Scores(
+                units,
+                new double[structure.stream().layers()],
+                new double[structure.stream().blocks().size()]);
+    }
+
+    private String name() {
+        return kind.name().toLowerCase(Locale.ROOT);
+    }
+
+    private Map<Dimension, List<Consumer>> scorable(Structure structure, Consumers consumers, Log log) {
+        Map<Dimension, List<Consumer>> found = new LinkedHashMap<>();
+        Map<Dimension, String> problems = new LinkedHashMap<>();
+        for (Dimension dimension : structure.dimensions()) {
+            if (dimension.isPrunable() && prune.roles().contains(dimension.role())) {
+                String problem = consumers.problem(dimension);
+                if (problem == null) {
+                    found.put(dimension, consumers.of(dimension));
+                } else {
+                    problems.put(dimension, dimension.name() + " cannot be scored by metric " + name() + ": " + problem);
+                }
+            }
+        }
+        if (found.isEmpty() && !problems.isEmpty()) {
+            throw new UserException(problems.values().iterator().next() + "; choose another metric");
+        }
+        problems.values().stream()
+                .findFirst()
+                .ifPresent(first -> log.warn(problems.size() + " of " + (problems.size() + found.size())
+                        + " dimensions are left whole; " + first));
+        return found;
+    }
+
+    /** One number for each input channel of a product. */
+    private double[] channels(Consumer consumer, Channels input) {
+        BitSet axis = new BitSet();
+        axis.set(consumer.axis());
+        AxisSums.Terms terms = kind == Kind.WANDA ? AxisSums.ABSOLUTES : AxisSums.SQUARES;
+        String label = "initializer \"" + consumer.weight().name() + "\", read by node " + consumer.node() + ',';
+        double[] numbers =
+                new AxisSums(inputs.weight(consumer), axis, terms, label, elements -> {}).along(consumer.axis());
+        for (int channel = 0; channel < numbers.length; channel++) {
+            numbers[channel] *= kind == Kind.WANDA
+                    ? input.rootMeanSquare(channel) / consumer.outputs()
+                    : input.variance(channel);
+        }
+        return numbers;
+    }
+
+    private double[] units(Dimension dimension, List<Consumer> readers, Map<Value, double[]> channels) {
+        int[] unitOf = readers.stream()
+                .flatMapToInt(consumer -> Arrays.stream(consumer.units(dimension)))
+                .toArray();
+        double[] numbers = readers.stream()
+                .flatMapToDouble(consumer -> Arrays.stream(channels.get(consumer.weight())))
+                .toArray();
+        int[] members = IntStream.range(0, unitOf.length)
+                .filter(channel -> unitOf[channel] >= 0)
+                .toArray();
+        if (kind == Kind.FLAP) {
+            if (members.length > dimension.size()) {
+                Arrays.setAll(numbers, channel -> numbers[channel] * numbers[channel]);
+            }
+            standardise(numbers, members);
+        }
+        double[] scores = new double[dimension.size()];
+        int[] counts = new int[dimension.size()];
+        for (int channel : members) {
+            scores[unitOf[channel]] += numbers[channel];
+            counts[unitOf[channel]]++;
+        }
+        if (kind == Kind.FLAP) {
+            Arrays.setAll(scores, unit -> scores[unit] / Math.max(1, counts[unit]));
+        }
+        return scores;
+    }
+
+    /** Brings the numbers of {@code members} to mean 0 and variance 1; numbers that are all equal to 0. */
+    private static void standardise(double[] numbers, int[] members) {
+        double mean = Arrays.stream(members)
+                .mapToDouble(channel -> numbers[channel])
+                .average()
+                .orElse(0);
+        double squares = 0;
+        for (int channel : members) {
+            numbers[channel] -= mean;
+            squares += numbers[channel] * numbers[channel];
+        }
+        double deviation = Math.sqrt(squares / Math.max(1, members.length - 1));
+        for (int channel : members) {
+            numbers[channel] = deviation > 0 ? numbers[channel] / deviation : 0;
+        }
+    }
+}
