@@ -10,6 +10,7 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.plan.ProductInputs;
+import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.rewrite.Slicer.Slice;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
@@ -91,7 +92,9 @@ final class ModelInputs implements ProductInputs {
             known.put(
                     consumer.weight(),
                     new Channels(
-                            (long) sums.get(new Tap.Positions(linear.input())).asFloats().get(0),
+                            (long) sums.get(new Tap.Positions(linear.input()))
+                                    .asFloats()
+                                    .get(0),
                             spread(sums.get(new Tap.Total(linear.input())), kept, consumer.inputs()),
                             spread(sums.get(new Tap.Squares(linear.input())), kept, consumer.inputs())));
         });

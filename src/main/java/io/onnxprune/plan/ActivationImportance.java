@@ -25,9 +25,8 @@ import java.util.stream.IntStream;
  *   <li>{@link Kind#WANDA}: mean_i |W_ij| · √(mean of x_j²), summed over the channels of a unit (Wanda, arXiv 2306.11695,
  *       in the structured form that FLAP compares with).
  *   <li>{@link Kind#FLAP}: var(x_j) · Σ_i W_ij², what the output loses when the channel is replaced by its mean (FLAP,
- *       arXiv 2312.11983); squared for units of several channels, as its authors' code does for heads. The numbers of a
- *       dimension are standardised (mean 0, variance 1), so that all layers can compete in one ranking, then averaged
- *       over the channels of a unit.
+ *       arXiv 2312.11983). The numbers of a dimension are standardised (mean 0, variance 1), so that all layers can
+ *       compete in one ranking, then averaged over the channels of a unit.
  * </ul>
  */
 public final class ActivationImportance implements Importance {
@@ -65,7 +64,8 @@ public final class ActivationImportance implements Importance {
         scored.values().forEach(wanted::addAll);
         Map<Value, Channels> measured = inputs.measure(wanted);
         Map<Value, double[]> channels = new LinkedHashMap<>();
-        wanted.forEach(consumer -> channels.put(consumer.weight(), channels(consumer, measured.get(consumer.weight()))));
+        wanted.forEach(
+                consumer -> channels.put(consumer.weight(), channels(consumer, measured.get(consumer.weight()))));
         Map<String, double[]> units = new LinkedHashMap<>();
         scored.forEach((dimension, readers) -> units.put(dimension.name(), units(dimension, readers, channels)));
         return new Scores(
@@ -87,7 +87,8 @@ public final class ActivationImportance implements Importance {
                 if (problem == null) {
                     found.put(dimension, consumers.of(dimension));
                 } else {
-                    problems.put(dimension, dimension.name() + " cannot be scored by metric " + name() + ": " + problem);
+                    problems.put(
+                            dimension, dimension.name() + " cannot be scored by metric " + name() + ": " + problem);
                 }
             }
         }
@@ -110,9 +111,8 @@ public final class ActivationImportance implements Importance {
         double[] numbers =
                 new AxisSums(inputs.weight(consumer), axis, terms, label, elements -> {}).along(consumer.axis());
         for (int channel = 0; channel < numbers.length; channel++) {
-            numbers[channel] *= kind == Kind.WANDA
-                    ? input.rootMeanSquare(channel) / consumer.outputs()
-                    : input.variance(channel);
+            numbers[channel] *=
+                    kind == Kind.WANDA ? input.rootMeanSquare(channel) / consumer.outputs() : input.variance(channel);
         }
         return numbers;
     }
@@ -128,9 +128,6 @@ public final class ActivationImportance implements Importance {
                 .filter(channel -> unitOf[channel] >= 0)
                 .toArray();
         if (kind == Kind.FLAP) {
-            if (members.length > dimension.size()) {
-                Arrays.setAll(numbers, channel -> numbers[channel] * numbers[channel]);
-            }
             standardise(numbers, members);
         }
         double[] scores = new double[dimension.size()];

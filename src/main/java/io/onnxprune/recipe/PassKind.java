@@ -25,12 +25,15 @@ public enum PassKind {
                     "metric",
                     "magnitude",
                     "What importance is: the size of weights, chance, what the loss changes by (on calibration data),"
-                            + " what is lost when the remaining weights make up for it (obs, on calibration data), or"
-                            + " position (what comes first is worth most).",
+                            + " what is lost when the remaining weights make up for it (obs, on calibration data), weights"
+                            + " times activations (wanda) or times their fluctuation (flap) where a unit is summed over (on"
+                            + " calibration data), or position (what comes first is worth most).",
                     "magnitude",
                     "random",
                     "taylor",
                     "obs",
+                    "wanda",
+                    "flap",
                     "position"),
             PassOption.choice("norm", "l2", "For magnitude: sums of absolute values or of squares.", "l1", "l2"),
             PassOption.choice(

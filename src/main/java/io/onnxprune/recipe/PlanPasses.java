@@ -3,11 +3,13 @@ package io.onnxprune.recipe;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.plan.ActivationImportance;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.Importance;
 import io.onnxprune.plan.LayerCount;
 import io.onnxprune.plan.Magnitude;
 import io.onnxprune.plan.PositionImportance;
+import io.onnxprune.plan.ProductInputs;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.RandomImportance;
 import io.onnxprune.plan.Reduction;
@@ -16,6 +18,7 @@ import io.onnxprune.plan.Taylor;
 import java.util.Locale;
 import java.util.Optional;
 import java.util.OptionalDouble;
+import java.util.Set;
 
 /** What the passes that make a plan stand for. */
 public final class PlanPasses {
@@ -27,14 +30,18 @@ public final class PlanPasses {
      * @param prune what may be removed, so that nothing else need be scored
      * @param threads for reading weights
      * @param gradients where those come from, if it is measured on data
+     * @param inputs where statistics of activations come from, if it is measured on them
      */
-    public static Importance importance(Pass score, PruneSet prune, int threads, Taylor.Gradients gradients) {
+    public static Importance importance(
+            Pass score, PruneSet prune, int threads, Taylor.Gradients gradients, ProductInputs inputs) {
         Reduction reduction = constant(Reduction.class, score, "reduction");
         return switch (score.word("metric")) {
             case "magnitude" -> new Magnitude(constant(Magnitude.Norm.class, score, "norm"), reduction, threads);
             case "random" -> new RandomImportance(score.integer("seed"));
             case "position" -> new PositionImportance();
             case "taylor" -> new Taylor(constant(Taylor.Kind.class, score, "importance"), reduction, prune, gradients);
+            case "wanda", "flap" ->
+                new ActivationImportance(constant(ActivationImportance.Kind.class, score, "metric"), prune, inputs);
             default -> throw new IllegalArgumentException("no importance " + score.word("metric"));
         };
     }
@@ -42,7 +49,8 @@ public final class PlanPasses {
     /** Whether anything that a recipe does is measured on data. */
     public static boolean needsData(Recipe recipe) {
         Pass score = recipe.pass(PassKind.SCORE);
-        return isObs(score) || score != null && score.word("metric").equals("taylor") || adjusts(recipe);
+        return score != null && Set.of("taylor", "obs", "wanda", "flap").contains(score.word("metric"))
+                || adjusts(recipe);
     }
 
     /** Whether a recipe makes new weights on data, whatever the plan. */

@@ -84,7 +84,8 @@ public final class OutputBiases {
             return plain ? new Use(product, 2) : null;
         }
         Value value = product.output(0);
-        while (value.uses().size() == 1 && !structure.analysis().program().outputs().contains(value)) {
+        while (value.uses().size() == 1
+                && !structure.analysis().program().outputs().contains(value)) {
             Op next = value.uses().get(0).op();
             int operand = value.uses().get(0).input();
             if (next.node().is("Add") && isVector(next.input(1 - operand), width)) {
