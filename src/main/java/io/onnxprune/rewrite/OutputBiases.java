@@ -144,8 +144,15 @@ public final class OutputBiases {
         }
     }
 
-    private Tensor zeros(Op product, int width) {
-        DType dtype = structure.analysis().trace().dtype(product.output(0));
+    /** In the element type of the product's operands, which the trace (that widens it) does not tell. */
+    private static Tensor zeros(Op product, int width) {
+        Value matrix = product.input(1);
+        while (matrix.constant() == null && !matrix.producer().node().is("Cast")) {
+            matrix = matrix.producer().input(0);
+        }
+        DType dtype = matrix.constant() != null
+                ? matrix.constant().dtype()
+                : DType.of((int) matrix.producer().node().intAttribute("to", 0));
         return Tensor.ofFloats(dtype, new long[] {width}, new float[width]);
     }
 

@@ -1,0 +1,200 @@
+package io.onnxprune.rewrite;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.eval.CausalLm;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.GraphChecker;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.Widening;
+import io.onnxprune.onnx.ModelWriter;
+import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.ParameterCount;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.plan.PruneSet;
+import io.onnxprune.runtime.Session;
+import io.onnxprune.verify.Verifier;
+import java.nio.file.Path;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Random;
+import java.util.stream.IntStream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.MethodSource;
+
+class OutputBiasesTest {
+    @TempDir
+    private Path folder;
+
+    static List<String> models() {
+        return TestModels.names();
+    }
+
+    private static List<Dimension> prunable(Structure structure) {
+        return structure.dimensions().stream()
+                .filter(dimension ->
+                        dimension.isPrunable() && PruneSet.standard().roles().contains(dimension.role()))
+                .toList();
+    }
+
+    private static List<Consumer> products(Structure structure) {
+        Consumers consumers = Consumers.of(structure);
+        return prunable(structure).stream()
+                .flatMap(dimension -> consumers.of(dimension).stream())
+                .distinct()
+                .toList();
+    }
+
+    private static float[] logits(Model model) {
+        try (Session session = TestModels.runtime().open(Widening.widen(model), false)) {
+            return CausalLm.of(session)
+                    .logits(new long[][] {{1, 17, 103, 8, 51}})
+                    .toFloats();
+        }
+    }
+
+    @ParameterizedTest
+    @MethodSource("models")
+    void everyProductGetsABiasOfItsOwnThatChangesNothing(String name) {
+        Structure structure = TestModels.structure(name);
+        List<Consumer> products = products(structure);
+        Model completed = OutputBiases.complete(structure, products);
+        GraphChecker.check(completed, "biases");
+        Structure after = TestModels.structure(completed);
+
+        assertThat(logits(completed))
+                .isEqualTo(logits(structure.analysis().program().model()));
+        assertThat(after.dimensions().stream().map(Dimension::name))
+                .containsExactlyElementsOf(
+                        structure.dimensions().stream().map(Dimension::name).toList());
+        Consumers consumers = Consumers.of(after);
+        long added = 0;
+        for (Consumer product : products) {
+            Consumer same = consumers.reading(product.weight().name());
+            assertThat(OutputBiases.of(after, same)).as(product.node()).isNotEmpty();
+            added += OutputBiases.of(structure, product).isEmpty() ? product.outputs() : 0;
+        }
+        assertThat(ParameterCount.of(after).whole().parameters())
+                .isEqualTo(ParameterCount.of(structure).whole().parameters() + added);
+        assertThat(OutputBiases.complete(after, products(after))).isSameAs(completed);
+    }
+
+    @ParameterizedTest
+    @MethodSource("models")
+    void biasesAreOrdinaryWeights(String name) {
+        Structure before = TestModels.structure(name);
+        if (products(before).isEmpty()) {
+            assertThat(name).contains("int4");
+            return;
+        }
+        Structure structure = TestModels.structure(OutputBiases.complete(before, products(before)));
+        Random random = new Random(23);
+        Map<Value, Tensor> updates = new HashMap<>();
+        for (Consumer product : products(structure)) {
+            for (Value bias : OutputBiases.of(structure, product)) {
+                float[] values = new float[product.outputs()];
+                for (int i = 0; i < values.length; i++) {
+                    values[i] = (float) (0.05 * random.nextGaussian());
+                }
+                updates.put(
+                        bias,
+                        Tensor.ofFloats(bias.constant().dtype(), bias.constant().shape(), values));
+            }
+        }
+        Map<String, int[]> keep = new LinkedHashMap<>();
+        structure.dimensions().stream()
+                .filter(dimension -> dimension.isPrunable()
+                        && (prunable(structure).contains(dimension)
+                                || dimension.name().equals("hidden")))
+                .forEach(dimension -> keep.put(
+                        dimension.name(),
+                        IntStream.range(0, dimension.size())
+                                .filter(unit -> unit % 4 != 1)
+                                .toArray()));
+        Plan plan = new Plan("", keep, null, null);
+        Path written = folder.resolve("pruned.onnx");
+        ModelWriter.write(Slicer.slice(structure, plan.keep(structure), updates), written, false);
+        Plan nothing = Plan.keepAll("");
+        Path whole = folder.resolve("whole.onnx");
+        ModelWriter.write(structure.analysis().program().model(), whole, false);
+
+        assertThat(Verifier.compare(structure, plan, updates, written, TestModels.runtime(), 1e-4, 1)
+                        .relative())
+                .isLessThan(1e-4);
+        // The biases do say something.
+        assertThat(Verifier.compare(structure, nothing, updates, whole, TestModels.runtime(), 1e-4, 1)
+                        .relative())
+                .isGreaterThan(1e-2);
+    }
+
+    /** Exporters that fuse put biases in three places. */
+    @ParameterizedTest
+    @CsvSource({
+        "stories-llama, 12, false",
+        "opt-c, 4, true",
+        "bloom-d, 4, true",
+        "gpt2-g-merged, 4, true",
+        "opt-f-a-bert, 4, true",
+        "llama-g16-e-fp32, 4, false"
+    })
+    void biasesThatAreThereAreFound(String name, int count, boolean biased) {
+        Structure structure = TestModels.structure(name);
+        List<Consumer> products = products(structure);
+
+        assertThat(products).hasSize(count);
+        assertThat(products)
+                .allSatisfy(product -> assertThat(
+                                OutputBiases.of(structure, product).isEmpty())
+                        .isNotEqualTo(biased));
+    }
+
+    @Test
+    void halfPrecisionGetsHalfBiases() {
+        Structure structure = TestModels.structure("llama-g16-e-fp16");
+        Structure after = TestModels.structure(OutputBiases.complete(structure, products(structure)));
+
+        assertThat(products(after))
+                .isNotEmpty()
+                .allSatisfy(product -> assertThat(OutputBiases.of(after, product))
+                        .allSatisfy(bias -> assertThat(bias.constant().dtype()).isEqualTo(DType.FLOAT16)));
+    }
+
+    /** Exporters share constants of equal content: here the biases of two layers. */
+    @Test
+    void aBiasThatAnotherPlaceReadsIsCopied() {
+        Structure before = TestModels.structure("opt-c");
+        List<Consumer> products = products(before);
+        Value bias = OutputBiases.of(before, products.get(0)).get(0);
+        Value other = OutputBiases.of(before, products.get(1)).get(0);
+        GraphEditor editor = new GraphEditor(before.analysis().program().model());
+        other.uses().forEach(use -> editor.setInput(use.op().node(), use.input(), bias.name()));
+        Structure structure = TestModels.structure(editor.apply(Map.of()));
+        assertThat(products(structure))
+                .extracting(product -> OutputBiases.of(structure, product).size())
+                .containsExactly(0, 0, 1, 1);
+
+        Consumer first =
+                Consumers.of(structure).reading(products.get(0).weight().name());
+        Structure after = TestModels.structure(OutputBiases.complete(structure, List.of(first)));
+        assertThat(products(after))
+                .allSatisfy(
+                        product -> assertThat(OutputBiases.of(after, product)).hasSize(1));
+        Consumer same = Consumers.of(after).reading(first.weight().name());
+        Value own = OutputBiases.of(after, same).get(0);
+        assertThat(own.constant().toFloats()).isEqualTo(bias.constant().toFloats());
+        assertThat(own.name()).isNotEqualTo(bias.name());
+        assertThat(after.analysis().program().ops())
+                .hasSameSizeAs(structure.analysis().program().ops());
+    }
+}
