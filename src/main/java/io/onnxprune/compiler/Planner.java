@@ -16,6 +16,7 @@ import io.onnxprune.plan.Allocation;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Importance;
+import io.onnxprune.plan.Measurements;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PlanFile;
 import io.onnxprune.plan.PositionImportance;
@@ -59,9 +60,10 @@ final class Planner {
         this.log = log;
         this.hash = clock.timed("hash", () -> PlanFile.hash(job.input().model()));
         this.consumers = Consumers.of(structure);
-        boolean obs = job.plan().isEmpty() && PlanPasses.isObs(job.recipe().pass(PassKind.SCORE));
-        this.budget =
-                obs ? consumers.restrict(job.budget(), structure, job.recipe().name(), log) : job.budget();
+        boolean byConsumers = job.plan().isEmpty() && PlanPasses.comparesConsumers(job.recipe());
+        this.budget = byConsumers
+                ? consumers.restrict(job.budget(), structure, job.recipe().name(), log)
+                : job.budget();
         if (job.plan().isEmpty() && !isNothing()) {
             Allocation.check(structure, budget);
         }
@@ -113,9 +115,16 @@ final class Planner {
                     PlanPasses.isOfLoss(score),
                     PlanPasses.selection(score));
         }
-        Taylor.Gradients gradients =
-                data.map(given -> gradients(state, score, given)).orElse(null);
-        return PlanPasses.importance(score, budget.prune(), job.threads(), gradients);
+        Measurements measured =
+                data.map(given -> measurements(state, score, given)).orElse(null);
+        return PlanPasses.importance(score, budget.prune(), job.threads(), measured);
+    }
+
+    private Measurements measurements(PrunedState state, Pass score, CalibrationData given) {
+        return new Measurements(
+                gradients(state, score, given),
+                new ModelInputs(state, given.rows(), runtime, job.calibration(), log),
+                new ModelSimilarities(state, given.rows(), runtime, job.calibration(), log));
     }
 
     private Taylor.Gradients gradients(PrunedState state, Pass score, CalibrationData given) {

@@ -176,7 +176,7 @@ public final class ResidualStream {
     }
 
     /** The output that holds the sum itself; for a last skip normalisation that does not yield it, the result. */
-    static Value sum(Op op) {
+    public static Value sum(Op op) {
         return isSkipNormalization(op) && op.output(3) != null ? op.output(3) : op.output(0);
     }
 

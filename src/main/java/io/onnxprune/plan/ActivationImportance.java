@@ -1,7 +1,6 @@
 package io.onnxprune.plan;
 
 import io.onnxprune.diag.Log;
-import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
@@ -12,7 +11,6 @@ import java.util.BitSet;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
-import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.stream.IntStream;
@@ -47,59 +45,27 @@ public final class ActivationImportance implements Importance {
         this.inputs = inputs;
     }
 
-    /**
-     * Scores the units of those dimensions all of whose consumers are known; layers and blocks have none.
-     *
-     * @throws UserException if whole layers or blocks are asked for, or nothing can be scored
-     */
+    /** Scores the units of the dimensions all of whose consumers are known; layers and blocks have no scores. */
     @Override
     public Scores score(Structure structure, Log log) {
-        if (prune.layers() || prune.blocks()) {
-            throw new UserException("metric " + name()
-                    + " scores heads and channels, not whole layers or blocks; use metric block-influence for those");
-        }
         Consumers consumers = Consumers.of(structure);
-        Map<Dimension, List<Consumer>> scored = scorable(structure, consumers, log);
+        Map<Dimension, List<Consumer>> readers = new LinkedHashMap<>();
+        structure.dimensions().stream()
+                .filter(dimension -> dimension.isPrunable() && prune.roles().contains(dimension.role()))
+                .filter(dimension -> consumers.problem(dimension) == null)
+                .forEach(dimension -> readers.put(dimension, consumers.of(dimension)));
         Set<Consumer> wanted = new LinkedHashSet<>();
-        scored.values().forEach(wanted::addAll);
+        readers.values().forEach(wanted::addAll);
         Map<Value, Channels> measured = inputs.measure(wanted);
         Map<Value, double[]> channels = new LinkedHashMap<>();
         wanted.forEach(
                 consumer -> channels.put(consumer.weight(), channels(consumer, measured.get(consumer.weight()))));
         Map<String, double[]> units = new LinkedHashMap<>();
-        scored.forEach((dimension, readers) -> units.put(dimension.name(), units(dimension, readers, channels)));
+        readers.forEach((dimension, own) -> units.put(dimension.name(), units(dimension, own, channels)));
         return new Scores(
                 units,
                 new double[structure.stream().layers()],
                 new double[structure.stream().blocks().size()]);
-    }
-
-    private String name() {
-        return kind.name().toLowerCase(Locale.ROOT);
-    }
-
-    private Map<Dimension, List<Consumer>> scorable(Structure structure, Consumers consumers, Log log) {
-        Map<Dimension, List<Consumer>> found = new LinkedHashMap<>();
-        Map<Dimension, String> problems = new LinkedHashMap<>();
-        for (Dimension dimension : structure.dimensions()) {
-            if (dimension.isPrunable() && prune.roles().contains(dimension.role())) {
-                String problem = consumers.problem(dimension);
-                if (problem == null) {
-                    found.put(dimension, consumers.of(dimension));
-                } else {
-                    problems.put(
-                            dimension, dimension.name() + " cannot be scored by metric " + name() + ": " + problem);
-                }
-            }
-        }
-        if (found.isEmpty() && !problems.isEmpty()) {
-            throw new UserException(problems.values().iterator().next() + "; choose another metric");
-        }
-        problems.values().stream()
-                .findFirst()
-                .ifPresent(first -> log.warn(problems.size() + " of " + (problems.size() + found.size())
-                        + " dimensions are left whole; " + first));
-        return found;
     }
 
     /** One number for each input channel of a product. */

@@ -63,7 +63,7 @@ final class Allocator {
                     "the model already has only %,d %s, fewer than the %,.0f asked for; ask for less",
                     whole, budget.unit(), target));
         }
-        Candidates found = new Candidates(structure, budget, scores.units().keySet(), count, log);
+        Candidates found = new Candidates(structure, budget, count, log);
         checkReachable(found);
         return found;
     }

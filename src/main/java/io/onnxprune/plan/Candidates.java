@@ -19,26 +19,23 @@ import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 
-/** What a budget lets go: the dimensions that have scores, layers and blocks that are neither pinned nor protected. */
+/** What a budget lets go: the dimensions, layers and blocks that are neither pinned nor protected. */
 final class Candidates {
     private final Structure structure;
     private final Budget budget;
     private final List<List<Dimension>> groups = new ArrayList<>();
-    private final Set<String> scored;
     private final ParameterCount count;
     private final Map<String, String> blocked = new LinkedHashMap<>();
 
     /**
      * Selects what {@code budget} allows.
      *
-     * @param scored names of the dimensions that have scores
      * @throws UserException if a role that is asked for does not exist or is pinned everywhere
      * @throws UsageException if a protection pattern matches nothing
      */
-    Candidates(Structure structure, Budget budget, Set<String> scored, ParameterCount count, Log log) {
+    Candidates(Structure structure, Budget budget, ParameterCount count, Log log) {
         this.structure = structure;
         this.budget = budget;
-        this.scored = scored;
         this.count = count;
         checkPatterns();
         groupsOf(budget.layout()).forEach(group -> {
@@ -141,10 +138,7 @@ final class Candidates {
         if (isProtected(dimension.name()) || isProtected("layers." + dimension.layer())) {
             return dimension.name() + " is protected";
         }
-        if (isSkipped(dimension.layer())) {
-            return dimension.name() + " is in a skipped layer";
-        }
-        return scored.contains(dimension.name()) ? null : dimension.name() + " has no scores";
+        return isSkipped(dimension.layer()) ? dimension.name() + " is in a skipped layer" : null;
     }
 
     private boolean isSkipped(int layer) {

@@ -27,13 +27,15 @@ public enum PassKind {
                     "What importance is: the size of weights, chance, what the loss changes by (on calibration data),"
                             + " what is lost when the remaining weights make up for it (obs, on calibration data), weights"
                             + " times activations (wanda) or times their fluctuation (flap) where a unit is summed over (on"
-                            + " calibration data), or position (what comes first is worth most).",
+                            + " calibration data), how far a layer or block turns the residual stream"
+                            + " (block-influence, on calibration data), or position (what comes first is worth most).",
                     "magnitude",
                     "random",
                     "taylor",
                     "obs",
                     "wanda",
                     "flap",
+                    "block-influence",
                     "position"),
             PassOption.choice("norm", "l2", "For magnitude: sums of absolute values or of squares.", "l1", "l2"),
             PassOption.choice(

@@ -4,12 +4,13 @@ import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.plan.ActivationImportance;
+import io.onnxprune.plan.BlockInfluence;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.Importance;
 import io.onnxprune.plan.LayerCount;
 import io.onnxprune.plan.Magnitude;
+import io.onnxprune.plan.Measurements;
 import io.onnxprune.plan.PositionImportance;
-import io.onnxprune.plan.ProductInputs;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.RandomImportance;
 import io.onnxprune.plan.Reduction;
@@ -29,19 +30,20 @@ public final class PlanPasses {
      *
      * @param prune what may be removed, so that nothing else need be scored
      * @param threads for reading weights
-     * @param gradients where those come from, if it is measured on data
-     * @param inputs where statistics of activations come from, if it is measured on them
+     * @param data what it is measured on; null where it needs none
      */
-    public static Importance importance(
-            Pass score, PruneSet prune, int threads, Taylor.Gradients gradients, ProductInputs inputs) {
+    public static Importance importance(Pass score, PruneSet prune, int threads, Measurements data) {
         Reduction reduction = constant(Reduction.class, score, "reduction");
         return switch (score.word("metric")) {
             case "magnitude" -> new Magnitude(constant(Magnitude.Norm.class, score, "norm"), reduction, threads);
             case "random" -> new RandomImportance(score.integer("seed"));
             case "position" -> new PositionImportance();
-            case "taylor" -> new Taylor(constant(Taylor.Kind.class, score, "importance"), reduction, prune, gradients);
+            case "taylor" ->
+                new Taylor(constant(Taylor.Kind.class, score, "importance"), reduction, prune, data.gradients());
             case "wanda", "flap" ->
-                new ActivationImportance(constant(ActivationImportance.Kind.class, score, "metric"), prune, inputs);
+                new ActivationImportance(
+                        constant(ActivationImportance.Kind.class, score, "metric"), prune, data.inputs());
+            case "block-influence" -> new BlockInfluence(prune, data.similarities());
             default -> throw new IllegalArgumentException("no importance " + score.word("metric"));
         };
     }
@@ -49,13 +51,20 @@ public final class PlanPasses {
     /** Whether anything that a recipe does is measured on data. */
     public static boolean needsData(Recipe recipe) {
         Pass score = recipe.pass(PassKind.SCORE);
-        return score != null && Set.of("taylor", "obs", "wanda", "flap").contains(score.word("metric"))
+        return comparesConsumers(recipe)
+                || score != null && Set.of("taylor", "block-influence").contains(score.word("metric"))
                 || adjusts(recipe);
     }
 
     /** Whether a recipe makes new weights on data, whatever the plan. */
     public static boolean adjusts(Recipe recipe) {
         return update(recipe.pass(PassKind.COMPENSATE)).isPresent();
+    }
+
+    /** Whether a recipe scores units by the products that sum over them. */
+    public static boolean comparesConsumers(Recipe recipe) {
+        Pass score = recipe.pass(PassKind.SCORE);
+        return score != null && Set.of("obs", "wanda", "flap").contains(score.word("metric"));
     }
 
     /** Whether a {@link PassKind#SCORE} pass asks for {@link io.onnxprune.compensate.ObsImportance}. */

@@ -4,7 +4,6 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.ResidualStream;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
-import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
@@ -108,23 +107,9 @@ public final class BlockRemover {
             renamed.put(sum, block.base().name());
         }
         if (ResidualStream.isSkipNormalization(block.add())) {
-            boolean simplified = node.is("SkipSimplifiedLayerNormalization");
-            List<String> inputs = new ArrayList<>(List.of(block.base().name(), node.input(2)));
-            if (!simplified && !node.input(3).isEmpty()) {
-                inputs.add(node.input(3));
-            }
-            Map<String, Attribute> attributes = new LinkedHashMap<>();
-            attributes.put("axis", new Attribute.Int(-1));
-            attributes.put("epsilon", new Attribute.Real(node.floatAttribute("epsilon", 1e-12f)));
-            attributes.put("stash_type", new Attribute.Int(1));
             replaced.put(
                     node.output(0),
-                    Node.of(
-                            node.name(),
-                            simplified ? "SimplifiedLayerNormalization" : "LayerNormalization",
-                            inputs,
-                            List.of(node.output(0)),
-                            attributes));
+                    SkipNormalization.normalization(node, block.base().name()));
         } else {
             gone.add(node.output(0));
         }

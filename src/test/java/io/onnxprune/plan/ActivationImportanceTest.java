@@ -1,13 +1,10 @@
 package io.onnxprune.plan;
 
 import static org.assertj.core.api.Assertions.assertThat;
-import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
-import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.diag.Log;
-import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
@@ -124,36 +121,11 @@ class ActivationImportanceTest {
     }
 
     @Test
-    void whatAConsumerCannotTellIsLeftWhole() {
+    void whatHasNoConsumersHasNoScores() {
         Structure structure = TestModels.structure("mixtral-a");
-        RecordedLog log = new RecordedLog();
-        Scores scores = score(Kind.WANDA, structure, log);
 
-        assertThat(scores.units().keySet()).isNotEmpty().allMatch(name -> name.matches("(kv_)?heads\\.."));
-        assertThat(log.warnings())
-                .singleElement()
-                .asString()
-                .contains("dimensions are left whole; ffn.", "cannot be scored by metric wanda: node ");
-        Budget budget = Budget.ofRatio(PruneSet.standard(), 0.06);
-        Allocation allocation = Allocation.of(structure, scores, budget, "", Log.NONE);
-        assertThat(allocation.plan().keep().keySet())
+        assertThat(score(Kind.WANDA, structure, Log.NONE).units().keySet())
                 .isNotEmpty()
-                .isSubsetOf(scores.units().keySet());
-        assertThatThrownBy(
-                        () -> Allocation.of(structure, scores, Budget.ofRatio(PruneSet.standard(), 0.9), "", Log.NONE))
-                .isInstanceOf(UserException.class)
-                .hasMessageContaining(" has no scores");
-    }
-
-    @Test
-    void quantisedWeightsAndWholeLayersHaveNoScores() {
-        assertThatThrownBy(() -> score(Kind.FLAP, TestModels.structure("llama-g16-e-int4"), Log.NONE))
-                .isInstanceOf(UserException.class)
-                .hasMessageContaining("cannot be scored by metric flap: node ")
-                .hasMessageEndingWith("; choose another metric");
-        assertThatThrownBy(() -> new ActivationImportance(Kind.FLAP, PruneSet.parse(List.of("ffn", "layers")), INPUTS)
-                        .score(TestModels.structure("stories-llama"), Log.NONE))
-                .isInstanceOf(UserException.class)
-                .hasMessageContaining("metric flap scores heads and channels, not whole layers or blocks");
+                .allMatch(name -> name.matches("(kv_)?heads\\.."));
     }
 }

@@ -8,6 +8,7 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.Importance;
 import io.onnxprune.plan.Magnitude;
+import io.onnxprune.plan.Measurements;
 import io.onnxprune.plan.PositionImportance;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.RandomImportance;
@@ -87,7 +88,7 @@ class RecipeTest {
         name: mine                 | name: [a]                 | 2:7: name must be a single value, not a list
         name: mine                 | version: 1                | 2:1: the key "version" is there twice
         pass: allocate             | pass: alocate             | 5:11: there is no pass "alocate", only calibrate, score, allocate, compensate, rewrite, verify; did you mean "allocate"?
-        metric: random             | metric: randm             | 4:27: metric must be one of magnitude, random, taylor, obs, wanda, flap, position, not "randm"; did you mean "random"?
+        metric: random             | metric: randm             | 4:27: metric must be one of magnitude, random, taylor, obs, wanda, flap, block-influence, position, not "randm"; did you mean "random"?
         [heads, hidden]            | [heads, hiden]            | 6:20: prune must be one of
         [heads, hidden]            | {a: b}                    | 6:12: prune must be a single value, not a map
         round-to: 32               | roundto: 32               | 7:5: pass allocate has no key "roundto"; did you mean "round-to"?
@@ -171,7 +172,7 @@ class RecipeTest {
 
     private static Importance importance(Recipe recipe, String metric) {
         Pass score = recipe.pass(PassKind.SCORE).with("metric", metric);
-        return PlanPasses.importance(score, PruneSet.standard(), 1, null, null);
+        return PlanPasses.importance(score, PruneSet.standard(), 1, new Measurements(null, null, null));
     }
 
     @Test
