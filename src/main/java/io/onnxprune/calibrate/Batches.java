@@ -87,10 +87,10 @@ final class Batches {
         return all;
     }
 
-    /** The values that later segments read and that are not there yet. */
-    Set<String> missing(Segment segment, int batch) {
+    /** Those of the values beside the stream that are not there yet. */
+    Set<String> missing(Set<Value> values, int batch) {
         Set<String> missing = new LinkedHashSet<>();
-        for (Value value : segment.yielded()) {
+        for (Value value : values) {
             if (!side.getOrDefault(value.name(), Map.of()).containsKey(key(value, batch))) {
                 missing.add(value.name());
             }
@@ -98,9 +98,9 @@ final class Batches {
         return missing;
     }
 
-    /** Keeps the values that later segments read. */
-    void keep(Segment segment, int batch, Outputs outputs) {
-        for (Value value : segment.yielded()) {
+    /** Keeps values that later segments read, if they were computed. */
+    void keep(Set<Value> values, int batch, Outputs outputs) {
+        for (Value value : values) {
             if (outputs.has(value.name())) {
                 side.computeIfAbsent(value.name(), name -> new HashMap<>())
                         .put(key(value, batch), outputs.tensor(value.name()).direct());

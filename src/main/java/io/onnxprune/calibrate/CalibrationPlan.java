@@ -41,11 +41,11 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
             int length,
             boolean single,
             long memory) {
-        Estimate estimate = new Estimate(new Footprint(flow, tokens), taps, length);
+        Estimate estimate = new Estimate(new Footprint(flow, tokens), taps, samples, length);
         List<Piece> smallest = new Partition(flow, logits).pieces();
-        int rows = estimate.rows(smallest, samples, single, memory);
+        int rows = estimate.rows(smallest, single, memory);
         List<Piece> pieces = Partition.join(smallest, piece -> estimate.bytes(piece, rows) <= memory / 2);
-        return new CalibrationPlan(pieces, rows, estimate.largest(pieces, rows), estimate.boundaries(pieces, samples));
+        return new CalibrationPlan(pieces, rows, estimate.largest(pieces, rows), estimate.boundaries(pieces));
     }
 
     /** The same over {@code pieces} as they are. */
@@ -57,14 +57,15 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
             int samples,
             int length,
             long memory) {
-        Estimate estimate = new Estimate(new Footprint(flow, tokens), taps, length);
-        int rows = estimate.rows(pieces, samples, false, memory);
-        return new CalibrationPlan(pieces, rows, estimate.largest(pieces, rows), estimate.boundaries(pieces, samples));
+        Estimate estimate = new Estimate(new Footprint(flow, tokens), taps, samples, length);
+        int rows = estimate.rows(pieces, false, memory);
+        return new CalibrationPlan(pieces, rows, estimate.largest(pieces, rows), estimate.boundaries(pieces));
     }
 
     /** What pieces take in memory when rows of one length go through them. */
     private static final class Estimate {
         private final Footprint footprint;
+        private final int samples;
         private final int length;
         private final boolean backward;
         /** Parameters with a sum in their own shape. */
@@ -72,8 +73,9 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         /** Elements of all sums of an activation. */
         private final Map<String, Long> sums = new HashMap<>();
 
-        Estimate(Footprint footprint, Collection<Tap> taps, int length) {
+        Estimate(Footprint footprint, Collection<Tap> taps, int samples, int length) {
             this.footprint = footprint;
+            this.samples = samples;
             this.length = length;
             this.backward = taps.stream().anyMatch(Tap::needsGradients);
             for (Tap tap : taps) {
@@ -86,7 +88,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         }
 
         /** Rows of a batch such that no piece takes more than half of the memory, and the last batch is not much smaller. */
-        int rows(List<Piece> pieces, int samples, boolean single, long memory) {
+        int rows(List<Piece> pieces, boolean single, long memory) {
             int rows = single || footprint.isSingleRow() ? 1 : Math.max(1, Math.min(samples, TOKENS / length));
             while (rows > 1 && largest(pieces, rows) > memory / 2) {
                 rows = (rows + 1) / 2;
@@ -108,22 +110,22 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
                         ? 2L * Float.BYTES * weight.constant().elements()
                         : 0;
             }
+            // A sum that many runs add to is in float64 beside that.
+            long perElement = 2L * Float.BYTES + (samples > WideSum.RUNS * (long) rows ? Double.BYTES : 0);
             for (Op op : piece.ops()) {
                 for (Value value : op.outputs()) {
-                    bytes += value == null ? 0 : 2L * Float.BYTES * sums.getOrDefault(value.name(), 0L);
+                    bytes += value == null ? 0 : perElement * sums.getOrDefault(value.name(), 0L);
                 }
             }
             return bytes;
         }
 
-        /** Values between pieces: all of them for a way back, or what comes into a piece beside what goes out of it. */
-        long boundaries(List<Piece> pieces, int samples) {
+        /** Values between pieces: all of them for a way back, or one at a time. */
+        long boundaries(List<Piece> pieces) {
             double bytes = 0;
-            double last = 0;
             for (Piece piece : pieces.subList(0, pieces.size() - 1)) {
                 double value = footprint.bytes(piece.output(), samples, length);
-                bytes = backward ? bytes + value : Math.max(bytes, last + value);
-                last = value;
+                bytes = backward ? bytes + value : Math.max(bytes, value);
             }
             return (long) bytes;
         }
@@ -138,17 +140,9 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
                 boundaryBytes + other.boundaryBytes);
     }
 
-    /** This plan for a run that holds further values between segments. */
-    CalibrationPlan holding(Held held, Footprint footprint, int samples, int length) {
-        double most = 0;
-        for (Set<Value> alive : held.alive()) {
-            most = Math.max(
-                    most,
-                    alive.stream()
-                            .mapToDouble(value -> footprint.bytes(value, samples, length))
-                            .sum());
-        }
-        return new CalibrationPlan(pieces, rows, segmentBytes, boundaryBytes + (long) most);
+    /** This plan for a run that keeps further values between segments. */
+    CalibrationPlan keeping(long bytes) {
+        return new CalibrationPlan(pieces, rows, segmentBytes, boundaryBytes + bytes);
     }
 
     /** The row numbers of each batch. */

@@ -28,6 +28,7 @@ final class CalibrationRun implements AutoCloseable {
     private final List<Segment> segments;
     private final Batches batches;
     private final SegmentRunner runner;
+    private final Held held;
     private final ActivationStore boundaries;
     private final Log log;
     private final double[] loss;
@@ -51,7 +52,8 @@ final class CalibrationRun implements AutoCloseable {
         this.segments = segments;
         this.batches = batches;
         this.boundaries = new ActivationStore(plan.boundaryBudget(options.memory()), options.workFolder());
-        this.runner = new SegmentRunner(runtime, flow, batches, boundaries, held);
+        this.runner = new SegmentRunner(runtime, flow, batches, boundaries);
+        this.held = held;
         this.log = log;
         this.loss = new double[batches.rowCount()];
     }
@@ -65,7 +67,11 @@ final class CalibrationRun implements AutoCloseable {
         try (Log.Progress progress = log.progress("calibration", batches.tokens() * (last + 1))) {
             for (int index = 0; index <= last; index++) {
                 List<Tap> here = share(taps, index);
-                runner.forward(segments.get(index), here, null, index < last, false, progress);
+                Segment segment = segments.get(index);
+                Task task = index < last ? forward(segment).withTaps(here) : Task.capture(segment, here, null);
+                Set<Value> released = held.release(segment);
+                released.addAll(segment.inputs());
+                runner.forward(task.withGiven(held.needed(segment)).withReleased(released), progress);
                 deliver(here, index + 1, segments.size(), sink);
             }
         }
@@ -83,7 +89,7 @@ final class CalibrationRun implements AutoCloseable {
         int first = saved == null ? segments.size() - 1 : saved.next();
         try (Log.Progress progress = log.progress("calibration", batches.tokens() * (4L * first + 3))) {
             for (int index = 0; index < first; index++) {
-                runner.forward(segments.get(index), List.of(), null, true, true, progress);
+                runner.forward(forward(segments.get(index)), progress);
             }
             if (saved != null) {
                 restore(taps, saved);
@@ -99,6 +105,10 @@ final class CalibrationRun implements AutoCloseable {
             }
         }
         return new Summary(loss, batches.tokens());
+    }
+
+    private Task forward(Segment segment) {
+        return Task.advance(segment).withKept(held.kept(segment));
     }
 
     /** What a stopped run and the one that goes on must have in common. */
@@ -184,6 +194,7 @@ final class CalibrationRun implements AutoCloseable {
                 taps,
                 last ? tokens : null,
                 inputGradient,
+                held.needed(segment),
                 concerned(taps, index + 1, segments.size()),
                 concerned(taps, 0, index));
         try (Session session = runner.open(graph)) {
@@ -225,7 +236,7 @@ final class CalibrationRun implements AutoCloseable {
                 runner.free();
             }
         }
-        runner.release(graph);
+        runner.dropKept(held.release(segment));
     }
 
     private void carry(SegmentGraph graph, int batch, Map<String, HostTensor> feeds, Map<String, HostTensor> into) {

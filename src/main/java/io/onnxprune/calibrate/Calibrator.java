@@ -266,7 +266,7 @@ public final class Calibrator {
             }
         }
         Held held = Held.of(segments, taps);
-        plan = plan.holding(held, new Footprint(flow, tokens()), rows.size(), length);
+        plan = plan.keeping(held.bytes(new Footprint(flow, tokens()), rows.size(), length));
         plan.announce(log, rows.size(), length, options.memory());
         Batches batches = new Batches(flow, decoder, rows, plan.batches(rows.size()));
         return new CalibrationRun(runtime, flow, tokens(), segments, batches, plan, held, options, log);

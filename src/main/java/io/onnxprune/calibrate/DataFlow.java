@@ -106,18 +106,6 @@ final class DataFlow {
         return trace;
     }
 
-    /** The value of this name that some application computes, or null. */
-    Value find(String name) {
-        for (Op op : program.ops()) {
-            for (Value value : op.outputs()) {
-                if (value != null && value.name().equals(name)) {
-                    return value;
-                }
-            }
-        }
-        return null;
-    }
-
     /** The applications that compute the stream and that the logits depend on, in order of execution. */
     List<Op> streamOps() {
         return streamOps;

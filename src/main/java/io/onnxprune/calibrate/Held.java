@@ -11,9 +11,6 @@ import java.util.Set;
 
 /** Values that a tap needs in a later segment than the one that computes them, and how often each is still needed. */
 final class Held {
-    /** Of a run without such taps. */
-    static final Held NOTHING = new Held();
-
     private final Map<Segment, Set<Value>> kept = new HashMap<>();
     private final Map<Segment, Set<Value>> needed = new HashMap<>();
     private final Map<Value, Integer> readers = new HashMap<>();
@@ -66,10 +63,15 @@ final class Held {
         return kept.getOrDefault(segment, Set.of());
     }
 
-    /** The values that a segment needs, which nobody else does from now on. */
+    /** What a segment needs of what earlier ones compute. */
+    Set<Value> needed(Segment segment) {
+        return needed.getOrDefault(segment, Set.of());
+    }
+
+    /** The values that a segment needed for the last time; called once when it is done. */
     Set<Value> release(Segment segment) {
         Set<Value> done = new LinkedHashSet<>();
-        for (Value value : needed.getOrDefault(segment, Set.of())) {
+        for (Value value : needed(segment)) {
             if (readers.merge(value, -1, Integer::sum) == 0) {
                 done.add(value);
             }
@@ -77,8 +79,16 @@ final class Held {
         return done;
     }
 
-    /** For each segment, what is held when it has run forwards. */
-    List<Set<Value>> alive() {
-        return alive;
+    /** Bytes of what is held at once for {@code samples} rows of {@code length} tokens. */
+    long bytes(Footprint footprint, int samples, int length) {
+        double most = 0;
+        for (Set<Value> values : alive) {
+            double bytes = 0;
+            for (Value value : values) {
+                bytes += footprint.bytes(value, samples, length);
+            }
+            most = Math.max(most, bytes);
+        }
+        return (long) most;
     }
 }

@@ -13,6 +13,7 @@ import io.onnxprune.ir.ValueInfo;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -47,6 +48,11 @@ final class Segment {
     /** The stream value that comes in, or null for the first segment. */
     Value input() {
         return piece.input();
+    }
+
+    /** The same as a set, empty for the first segment. */
+    Set<Value> inputs() {
+        return piece.input() == null ? Set.of() : Set.of(piece.input());
     }
 
     /** The stream value that goes out; the logits for the last segment. */
@@ -102,16 +108,27 @@ final class Segment {
      * The segment as a model; what the outputs do not need is left out.
      *
      * @param replaced new contents for constants, by name
+     * @param known values that go in instead of being computed
      * @param added nodes that the calibration adds, after those of the segment
      * @param addedInputs what they read beside the segment's own values
      * @param outputs the names to yield
      */
-    Model model(Map<String, Tensor> replaced, GraphBuilder added, List<ValueInfo> addedInputs, Set<String> outputs) {
+    Model model(
+            Map<String, Tensor> replaced,
+            Set<Value> known,
+            GraphBuilder added,
+            List<ValueInfo> addedInputs,
+            Set<String> outputs) {
         List<ValueInfo> inputs = new ArrayList<>();
         given.forEach(value -> inputs.add(declare(value)));
         taken.forEach(value -> inputs.add(declare(value)));
         if (input() != null) {
             inputs.add(declare(input()));
+        }
+        Set<String> knownNames = new HashSet<>();
+        for (Value value : known) {
+            inputs.add(declare(value));
+            knownNames.add(value.name());
         }
         inputs.addAll(addedInputs);
         List<ValueInfo> declared =
@@ -121,6 +138,7 @@ final class Segment {
         initializers.putAll(added.initializers());
         List<Node> nodes = new ArrayList<>();
         ops.forEach(op -> nodes.add(op.node()));
+        nodes.removeIf(node -> node.outputs().stream().anyMatch(knownNames::contains));
         nodes.addAll(added.nodes());
         Model whole = flow.program().model();
         Graph graph = new Graph("segment", inputs, declared, List.of(), initializers, nodes, new byte[0]);

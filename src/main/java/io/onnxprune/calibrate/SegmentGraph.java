@@ -29,14 +29,13 @@ final class SegmentGraph {
     record Carry(Tap tap, String before, String after) {}
 
     private final Segment segment;
-    private final DataFlow flow;
+    private final Set<Value> given;
     private final Trace trace;
     private final GraphBuilder builder;
     private final List<Accumulator> accumulators = new ArrayList<>();
     private final List<Carry> carries = new ArrayList<>();
     private final List<ValueInfo> inputs = new ArrayList<>();
     private final Set<String> outputs = new LinkedHashSet<>();
-    private final Set<String> borrowed = new LinkedHashSet<>();
     private Map<Value, String> gradients = Map.of();
     private String outputGradient;
     private String inputGradientName;
@@ -45,39 +44,26 @@ final class SegmentGraph {
     /** Rows of what the counterpart exceeds the segment's output by. */
     private String errorRows;
 
-    private SegmentGraph(Segment segment, DataFlow flow) {
+    private SegmentGraph(Segment segment, DataFlow flow, Set<Value> given) {
         this.segment = segment;
-        this.flow = flow;
+        this.given = given;
         this.trace = flow.trace();
         this.builder = new GraphBuilder(
                 PREFIX, GraphBuilder.names(flow.program().model().graph()));
     }
 
-    /**
-     * The forward pass.
-     *
-     * @param taps those that this segment has a share in
-     * @param counterpart what errors are measured against; null if no tap is of errors
-     * @param handOn whether to compute what later segments read
-     * @param kept values that taps of later segments need
-     */
-    static SegmentGraph forward(
-            Segment segment,
-            DataFlow flow,
-            Collection<Tap> taps,
-            Counterpart counterpart,
-            boolean handOn,
-            Set<Value> kept) {
-        SegmentGraph graph = new SegmentGraph(segment, flow);
-        if (counterpart != null) {
-            graph.compare(counterpart);
+    /** The forward pass. */
+    static SegmentGraph forward(Task task, DataFlow flow) {
+        SegmentGraph graph = new SegmentGraph(task.segment(), flow, task.given());
+        if (task.counterpart() != null) {
+            graph.compare(task.counterpart());
         }
-        if (handOn) {
-            graph.outputs.add(segment.output().name());
-            segment.yielded().forEach(value -> graph.outputs.add(value.name()));
-            kept.forEach(value -> graph.outputs.add(value.name()));
+        if (task.handOn()) {
+            graph.outputs.add(task.segment().output().name());
         }
-        taps.forEach(graph::tap);
+        task.yields().forEach(value -> graph.outputs.add(value.name()));
+        task.kept().forEach(value -> graph.outputs.add(value.name()));
+        task.taps().forEach(graph::tap);
         return graph;
     }
 
@@ -87,6 +73,7 @@ final class SegmentGraph {
      * @param tokens the graph input that the loss of the last segment is about; null for any other segment, which takes the
      *     gradient of its output instead
      * @param inputGradient whether the gradient of the segment's input is wanted
+     * @param given values of earlier segments that taps read
      * @param begun taps that a segment run before had a share in
      * @param unfinished taps that a segment still to come has a share in
      */
@@ -96,9 +83,10 @@ final class SegmentGraph {
             Collection<Tap> taps,
             Value tokens,
             boolean inputGradient,
+            Set<Value> given,
             Set<Tap> begun,
             Set<Tap> unfinished) {
-        SegmentGraph graph = new SegmentGraph(segment, flow);
+        SegmentGraph graph = new SegmentGraph(segment, flow, given);
         graph.differentiate(taps, tokens, inputGradient);
         for (Tap tap : taps) {
             if (tap instanceof Tap.SquaredGradient && (begun.contains(tap) || unfinished.contains(tap))) {
@@ -220,7 +208,7 @@ final class SegmentGraph {
     }
 
     private void tap(Tap tap) {
-        Value value = segment.reach(tap.subject());
+        Value value = reach(tap.subject());
         String gradient = gradients.get(value);
         if (tap.needsGradients() && gradient == null) {
             // No path from here to the loss: the sum is zero and stays so.
@@ -232,22 +220,22 @@ final class SegmentGraph {
             String single = single(value, gradient);
             accumulate(tap, builder.add("Mul", single, single));
         } else if (tap instanceof Tap.SecondMoment moment) {
-            accumulate(tap, gram(rows(value.name(), moment.activation())));
+            accumulate(tap, gram(rows(moment.activation())));
         } else if (tap instanceof Tap.GradientSecondMoment moment) {
             accumulate(tap, gram(rows(gradient, moment.activation())));
         } else if (tap instanceof Tap.Squares squares) {
-            String rows = rows(value.name(), squares.activation());
+            String rows = rows(squares.activation());
             accumulate(tap, total(builder.add("Mul", rows, rows)));
         } else if (tap instanceof Tap.Total total) {
-            accumulate(tap, total(rows(value.name(), total.activation())));
+            accumulate(tap, total(rows(total.activation())));
         } else if (tap instanceof Tap.ErrorMoment error) {
-            accumulate(tap, cross(rows(value.name(), error.activation()), errorRows));
+            accumulate(tap, cross(rows(error.activation()), errorRows));
         } else if (tap instanceof Tap.TotalError) {
             accumulate(tap, total(errorRows));
         } else if (tap instanceof Tap.Similarity similarity) {
             accumulate(tap, similarity(similarity));
         } else if (tap instanceof Tap.Positions positions) {
-            accumulate(tap, count(rows(value.name(), positions.activation())));
+            accumulate(tap, count(rows(positions.activation())));
         } else if (tap instanceof Tap.Salience salience) {
             String product = builder.add("Mul", value.name(), gradient);
             accumulate(tap, total(rows(product, salience.activation())));
@@ -270,6 +258,11 @@ final class SegmentGraph {
         return rows(value, activation.width());
     }
 
+    private String rows(Activation activation) {
+        Value value = reach(activation.value());
+        return rows(single(value, value.name()), activation.width());
+    }
+
     private String gram(String rows) {
         return cross(rows, rows);
     }
@@ -283,9 +276,8 @@ final class SegmentGraph {
     }
 
     private String similarity(Tap.Similarity tap) {
-        String from = rows(borrow(tap.from().value()), tap.from());
-        Value to = segment.reach(tap.to().value());
-        String other = rows(single(to, to.name()), tap.to());
+        String from = rows(tap.from());
+        String other = rows(tap.to());
         String lengths = builder.add("Mul", length(from), length(other));
         String product = builder.add(
                 "ReduceSum",
@@ -300,16 +292,15 @@ final class SegmentGraph {
         return builder.add("ReduceL2", List.of(rows, builder.ints(1)), Map.of("keepdims", new Attribute.Int(0)));
     }
 
-    /** A value in float32, from an earlier segment if this one has no access to it. */
-    private String borrow(String name) {
+    /** The value of this name that is computed here or given. */
+    private Value reach(String name) {
         Value value = segment.reach(name);
-        if (value == null) {
-            value = flow.find(name);
-            if (borrowed.add(name)) {
-                inputs.add(Segment.declare(name, trace.dtype(value)));
-            }
-        }
-        return single(value, name);
+        return value != null
+                ? value
+                : given.stream()
+                        .filter(other -> other.name().equals(name))
+                        .findFirst()
+                        .orElseThrow();
     }
 
     private String count(String rows) {
@@ -345,9 +336,9 @@ final class SegmentGraph {
         return carries;
     }
 
-    /** Values of earlier segments that go in under their own names, beside what the segment itself reads. */
-    Set<String> borrowed() {
-        return borrowed;
+    /** Values that go in under their own names, beside what the segment itself reads. */
+    Set<Value> given() {
+        return given;
     }
 
     /** The input that takes the counterpart of the segment's output; null unless errors are measured. */
@@ -372,6 +363,6 @@ final class SegmentGraph {
 
     /** @param replaced new contents for constants of the segment, by name; those of others are not looked at */
     Model model(Map<String, Tensor> replaced) {
-        return segment.model(replaced, builder, inputs, outputs);
+        return segment.model(replaced, given, builder, inputs, outputs);
     }
 }

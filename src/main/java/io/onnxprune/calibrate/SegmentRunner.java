@@ -10,10 +10,11 @@ import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
+import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
-import java.util.LinkedHashSet;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
@@ -28,23 +29,16 @@ final class SegmentRunner implements AutoCloseable {
     private final DataFlow flow;
     private final Batches batches;
     private final ActivationStore boundaries;
-    private final Held held;
     private final Map<Tap, HostTensor> sums = new HashMap<>();
     private final Map<String, Tensor> replaced = new HashMap<>();
     private long allocated;
 
-    /**
-     * A runner that has run nothing yet.
-     *
-     * @param boundaries where values at borders are kept; closed with the runner
-     * @param held values that taps need in later segments
-     */
-    SegmentRunner(OnnxRuntime runtime, DataFlow flow, Batches batches, ActivationStore boundaries, Held held) {
+    /** @param boundaries where values at borders are kept; closed with the runner */
+    SegmentRunner(OnnxRuntime runtime, DataFlow flow, Batches batches, ActivationStore boundaries) {
         this.runtime = runtime;
         this.flow = flow;
         this.batches = batches;
         this.boundaries = boundaries;
-        this.held = held;
     }
 
     ActivationStore boundaries() {
@@ -61,87 +55,91 @@ final class SegmentRunner implements AutoCloseable {
         replaced.put(constant, contents);
     }
 
-    /**
-     * Runs a segment forwards.
-     *
-     * @param counterpart what errors are measured against; null if no tap is of errors
-     * @param handOn whether the segment's output and what later segments read beside the stream are wanted; the taps
-     *     alone otherwise, and nothing is computed that they do not need
-     * @param keepInput whether the value at the segment's start is needed again
-     */
-    void forward(
-            Segment segment,
-            Collection<Tap> taps,
-            Counterpart counterpart,
-            boolean handOn,
-            boolean keepInput,
-            Log.Progress progress) {
-        Set<Value> kept = held.kept(segment);
-        SegmentGraph graph = SegmentGraph.forward(segment, flow, taps, counterpart, handOn, kept);
-        String output = segment.output().name();
+    /** Runs a segment forwards. */
+    void forward(Task task, Log.Progress progress) {
+        Segment segment = task.segment();
+        SegmentGraph graph = SegmentGraph.forward(task, flow);
         Map<Integer, long[]> shapes = new HashMap<>();
         try (Session session = open(graph)) {
-            start(taps, segment);
+            start(task.taps(), segment);
+            List<WideSum> wide = wideSums(task.taps());
             for (int batch = 0; batch < batches.count(); batch++) {
                 Map<String, HostTensor> feeds = feeds(graph, batch);
-                if (counterpart != null) {
-                    feeds.put(graph.counterpart(), counterpart.values().apply(batch));
+                if (task.counterpart() != null) {
+                    feeds.put(graph.counterpart(), task.counterpart().values().apply(batch));
                 }
                 Map<String, HostTensor> into = accumulate(graph, feeds);
-                Set<String> wanted = new LinkedHashSet<>();
-                int size = batches.size(batch);
-                if (handOn) {
-                    wanted.addAll(batches.missing(segment, batch));
-                    kept.forEach(value -> wanted.add(value.name()));
-                    if (shapes.containsKey(size) && !wanted.contains(output)) {
-                        into.put(output, zeros(flow.trace().dtype(segment.output()), shapes.get(size)));
+                Set<String> wanted = batches.missing(task.yields(), batch);
+                task.kept().forEach(value -> wanted.add(value.name()));
+                if (task.handOn()) {
+                    long[] shape = shapes.get(batches.size(batch));
+                    if (shape != null && !wanted.contains(segment.output().name())) {
+                        into.put(segment.output().name(), zeros(flow.trace().dtype(segment.output()), shape));
                     } else {
-                        wanted.add(output);
+                        wanted.add(segment.output().name());
                     }
                 }
                 try (Outputs outputs = session.runInto(feeds, into, wanted)) {
-                    if (handOn) {
-                        batches.keep(segment, batch, outputs);
-                        HostTensor value = into.containsKey(output)
-                                ? into.get(output)
-                                : outputs.tensor(output).direct();
-                        shapes.putIfAbsent(size, value.shape());
-                        boundaries.put(new Place(output, batch), value);
-                        hold(kept, batch, outputs);
-                    }
+                    keep(task, batch, outputs, into, shapes);
                 }
-                if (segment.input() != null && !keepInput) {
-                    boundaries.drop(new Place(segment.input().name(), batch));
-                }
+                release(segment, task.released(), batch);
                 progress.step(batches.tokens(batch));
                 free();
+                if ((batch + 1) % WideSum.RUNS == 0) {
+                    wide.forEach(WideSum::takeOver);
+                }
             }
+            wide.forEach(WideSum::giveBack);
         }
-        release(graph);
     }
 
-    private void hold(Set<Value> kept, int batch, Outputs outputs) {
-        for (Value value : kept) {
+    /** For sums that so many batches add to that float32 alone would not do. */
+    private List<WideSum> wideSums(Collection<Tap> taps) {
+        List<WideSum> wide = new ArrayList<>();
+        for (Tap tap : batches.count() > WideSum.RUNS ? taps : List.<Tap>of()) {
+            allocated += 2L * sums.get(tap).bytes().remaining();
+            wide.add(new WideSum(sums.get(tap)));
+        }
+        return wide;
+    }
+
+    private void keep(
+            Task task, int batch, Outputs outputs, Map<String, HostTensor> into, Map<Integer, long[]> shapes) {
+        batches.keep(task.yields(), batch, outputs);
+        for (Value value : task.kept()) {
             HostTensor tensor = outputs.tensor(value.name()).direct();
             allocated += tensor.bytes().remaining();
-            boundaries.put(placeHeld(value.name(), batch), tensor);
+            boundaries.put(placeHeld(value, batch), tensor);
+        }
+        if (task.handOn()) {
+            String output = task.segment().output().name();
+            HostTensor value = into.containsKey(output)
+                    ? into.get(output)
+                    : outputs.tensor(output).direct();
+            shapes.putIfAbsent(batches.size(batch), value.shape());
+            boundaries.put(new Place(output, batch), value);
         }
     }
 
-    /** Gives up what a segment borrowed from earlier ones and nobody else needs. */
-    void release(SegmentGraph graph) {
-        if (!graph.borrowed().isEmpty()) {
-            for (Value value : held.release(graph.segment())) {
-                for (int batch = 0; batch < batches.count(); batch++) {
-                    boundaries.drop(placeHeld(value.name(), batch));
-                }
+    /** Gives up what was kept of earlier runs: the value at the start of a segment, or values beside it. */
+    private void release(Segment segment, Collection<Value> values, int batch) {
+        for (Value value : values) {
+            boundaries.drop(value == segment.input() ? new Place(value.name(), batch) : placeHeld(value, batch));
+        }
+    }
+
+    /** Gives up values that were kept beside those between segments. */
+    void dropKept(Collection<Value> values) {
+        for (int batch = 0; batch < batches.count(); batch++) {
+            for (Value value : values) {
+                boundaries.drop(placeHeld(value, batch));
             }
         }
     }
 
     /** Apart from the value between two segments, whose place its gradient takes. */
-    private static Place placeHeld(String value, int batch) {
-        return new Place("held " + value, batch);
+    private static Place placeHeld(Value value, int batch) {
+        return new Place("held " + value.name(), batch);
     }
 
     Session open(SegmentGraph graph) {
@@ -168,7 +166,7 @@ final class SegmentRunner implements AutoCloseable {
         }
     }
 
-    /** What a segment reads, the value at its start and those it borrows too. */
+    /** What a segment reads, the value at its start and those that are given too. */
     Map<String, HostTensor> feeds(SegmentGraph graph, int batch) {
         Segment segment = graph.segment();
         Map<String, HostTensor> feeds = batches.feeds(segment, batch);
@@ -176,8 +174,8 @@ final class SegmentRunner implements AutoCloseable {
         if (input != null) {
             feeds.put(input.name(), boundaries.get(new Place(input.name(), batch)));
         }
-        for (String name : graph.borrowed()) {
-            feeds.put(name, boundaries.get(placeHeld(name, batch)));
+        for (Value value : graph.given()) {
+            feeds.put(value.name(), boundaries.get(placeHeld(value, batch)));
         }
         return feeds;
     }

@@ -1,17 +1,18 @@
 package io.onnxprune.calibrate;
 
-import io.onnxprune.diag.Log;
-import io.onnxprune.ir.Program.Op;
+import io.onnxprune.calibrate.Visit.Group;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.runtime.HostTensor;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.ListIterator;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * Runs a model piece by piece, and lets weights of a piece be changed once the statistics of what its products read are
@@ -65,44 +66,20 @@ public final class SequentialRun implements AutoCloseable {
             HostTensor totalError,
             Map<Linear, String> obstacles) {}
 
-    /**
-     * An input that wanted products of one piece share.
-     *
-     * @param obstacles why the error at the end of the piece says nothing about a product
-     * @param stream the value at the end of the piece; null if errors are not measured
-     */
-    private record Group(Activation input, List<Linear> linears, Map<Linear, String> obstacles, Activation stream) {
-        List<Tap> taps() {
-            List<Tap> taps = new ArrayList<>(
-                    List.of(new Tap.SecondMoment(input), new Tap.Total(input), new Tap.Positions(input)));
-            if (stream != null) {
-                taps.add(new Tap.ErrorMoment(input, stream));
-                taps.add(new Tap.TotalError(stream));
-            }
-            return taps;
-        }
-    }
-
     private final Editor editor;
     private final PieceWalk model;
     /** Null without a reference. */
     private final PieceWalk reference;
 
     private final int[] kept;
-    private final List<List<Group>> groups = new ArrayList<>();
+    private final List<Visit> visits;
 
     private SequentialRun(Calibrator model, Reference reference, Editor editor) {
         this.editor = editor;
         this.model = new PieceWalk(model);
         this.reference = reference == null ? null : new PieceWalk(reference.calibrator());
         this.kept = reference == null ? null : reference.kept();
-        Map<Op, Linear> linears = Linears.byOp(this.model.flow());
-        for (int piece = 0; piece < this.model.pieces().size(); piece++) {
-            groups.add(groups(piece, linears));
-        }
-        while (!groups.isEmpty() && groups.get(groups.size() - 1).isEmpty()) {
-            groups.remove(groups.size() - 1);
-        }
+        this.visits = new ArrayList<>(Visit.of(this.model, this.reference, kept, editor::wants));
     }
 
     /**
@@ -116,70 +93,10 @@ public final class SequentialRun implements AutoCloseable {
      */
     public static void run(Calibrator model, Reference reference, List<long[]> rows, Editor editor) {
         try (SequentialRun run = new SequentialRun(model, reference, editor)) {
-            if (!run.groups.isEmpty()) {
+            if (!run.visits.isEmpty()) {
                 run.all(rows);
             }
         }
-    }
-
-    /** The inputs of wanted products in a piece, in order of execution. */
-    private List<Group> groups(int piece, Map<Op, Linear> linears) {
-        Map<Activation, Map<Linear, Op>> sharing = new LinkedHashMap<>();
-        for (Op op : model.pieces().get(piece).ops()) {
-            Linear linear = linears.get(op);
-            if (linear != null && editor.wants(linear)) {
-                sharing.computeIfAbsent(linear.input(), key -> new LinkedHashMap<>())
-                        .put(linear, op);
-            }
-        }
-        List<Group> here = new ArrayList<>();
-        sharing.forEach((input, products) -> {
-            Map<Linear, String> obstacles = new LinkedHashMap<>();
-            products.forEach((linear, op) -> {
-                String obstacle = reference == null ? null : obstacle(piece, op);
-                if (obstacle != null) {
-                    obstacles.put(linear, obstacle);
-                }
-            });
-            boolean measured = reference != null && obstacles.size() < products.size();
-            Activation stream =
-                    measured ? new Activation(model.pieces().get(piece).output().name(), model.width(piece)) : null;
-            here.add(new Group(input, List.copyOf(products.keySet()), obstacles, stream));
-        });
-        return here;
-    }
-
-    private String obstacle(int piece, Op product) {
-        if (piece == model.pieces().size() - 1) {
-            return "no residual stream comes after it";
-        }
-        int theirs = counterpart(piece);
-        if (theirs < 0) {
-            return "the reference has no value like \""
-                    + model.pieces().get(piece).output().name() + "\"";
-        }
-        int width =
-                kept != null && reference.width(theirs) != model.width(piece) ? kept.length : reference.width(theirs);
-        if (width != model.width(piece)) {
-            return "the residual stream of the reference is %d wide where it adds to one of %d"
-                    .formatted(width, model.width(piece));
-        }
-        return AdditionPath.obstacle(
-                product, model.pieces().get(piece), model.flow().trace());
-    }
-
-    /** The piece of the reference that ends where {@code piece} of the model does, or -1. */
-    private int counterpart(int piece) {
-        if (reference.calibrator() == model.calibrator()) {
-            return piece;
-        }
-        String key = model.key(piece);
-        for (int theirs = 0; key != null && theirs < reference.pieces().size() - 1; theirs++) {
-            if (key.equals(reference.key(theirs))) {
-                return theirs;
-            }
-        }
-        return -1;
     }
 
     private void all(List<long[]> rows) {
@@ -191,96 +108,114 @@ public final class SequentialRun implements AutoCloseable {
             reference.begin(rows, batches, budget / 2);
         }
         long tokens = (long) rows.size() * model.calibrator().length();
-        try (Log.Progress progress = model.calibrator().log().progress("calibration", tokens * runs())) {
-            for (int piece = 0; piece < groups.size(); piece++) {
-                List<Group> here = groups.get(piece);
-                if (reference != null) {
-                    here.forEach(group -> edit(List.of(group), progress));
-                } else if (!here.isEmpty()) {
-                    edit(here, progress);
+        try (Effort effort = new Effort(runs(), tokens, model.calibrator().log())) {
+            for (Visit visit : visits) {
+                for (List<Group> groups : visit.captures()) {
+                    capture(visit, groups, effort);
                 }
-                if (piece < groups.size() - 1) {
-                    model.advance(progress);
+                if (!isLast(visit)) {
+                    model.advance(effort.next());
                 }
             }
         }
     }
 
-    /** The division of both models into batches, announced. */
+    private boolean isLast(Visit visit) {
+        return visit.piece() == visits.size() - 1;
+    }
+
+    /** The division of both models into batches, announced. What is kept to save work must fit memory. */
     private CalibrationPlan plan(int samples) {
-        List<Tap> taps = groups.stream()
-                .flatMap(List::stream)
-                .flatMap(group -> group.taps().stream())
-                .distinct()
-                .toList();
+        Set<Tap> taps = new LinkedHashSet<>();
+        visits.forEach(visit -> taps.addAll(visit.taps()));
         CalibrationPlan plan = model.plan(taps, samples);
-        double passes = (double) modelRuns() / model.pieces().size();
         if (reference != null) {
             plan = plan.beside(reference.plan(List.of(), samples));
-            passes += (double) referenceRuns() / reference.pieces().size();
         }
         Calibrator calibrator = model.calibrator();
-        plan.announce(
-                calibrator.log(),
-                samples,
-                calibrator.length(),
-                calibrator.options().memory(),
-                String.format(Locale.ROOT, " in %.1f forward passes", passes));
+        long memory = calibrator.options().memory();
+        long room = plan.boundaryBudget(memory) - plan.boundaryBytes();
+        long most = 0;
+        for (ListIterator<Visit> each = visits.listIterator(); each.hasNext(); ) {
+            Visit visit = each.next();
+            boolean again = visit.captures().size() > 1 || !isLast(visit);
+            long bytes = visit.frontier() == null ? 0 : model.bytes(visit.frontier(), samples);
+            if (again && bytes <= room) {
+                most = Math.max(most, bytes);
+            } else {
+                each.set(visit.withoutFrontier());
+            }
+        }
+        plan = plan.keeping(most);
+        String work = String.format(Locale.ROOT, " in %.1f forward passes", Effort.total(runs()));
+        plan.announce(calibrator.log(), samples, calibrator.length(), memory, work);
         return plan;
     }
 
-    private int runs() {
-        return modelRuns() + referenceRuns();
-    }
-
-    private int modelRuns() {
-        int captures = groups.stream()
-                .mapToInt(here -> reference == null ? Math.min(1, here.size()) : here.size())
-                .sum();
-        return captures + groups.size() - 1;
-    }
-
-    private int referenceRuns() {
-        for (int piece = groups.size() - 1; reference != null && piece >= 0; piece--) {
-            if (groups.get(piece).stream().anyMatch(group -> group.stream != null)) {
-                return counterpart(piece) + 1;
+    /** What each run costs, in order, as a share of a run of the whole model. */
+    private List<Double> runs() {
+        List<Double> runs = new ArrayList<>();
+        double whole = Math.max(1, model.work());
+        int theirs = 0;
+        for (Visit visit : visits) {
+            long again = visit.frontier() == null
+                    ? model.work(visit.piece())
+                    : model.work(visit.frontier().rest());
+            long next = model.work(visit.piece());
+            for (List<Group> groups : visit.captures()) {
+                boolean measured = groups.stream().anyMatch(Group::isMeasured);
+                for (; measured && theirs <= visit.theirs(); theirs++) {
+                    runs.add(reference.work(theirs) / whole);
+                }
+                // Without errors nothing is run that comes after what is measured.
+                long behind = !measured && visit.frontier() != null
+                        ? model.work(visit.frontier().rest())
+                        : 0;
+                long sums = 0;
+                for (Group group : groups) {
+                    long width = group.input().width();
+                    sums += width
+                            * (width + (group.isMeasured() ? group.stream().width() : 0));
+                }
+                runs.add((Math.max(0, next - behind) + sums) / whole);
+                next = again;
+            }
+            if (!isLast(visit)) {
+                runs.add(next / whole);
             }
         }
-        return 0;
+        return runs;
     }
 
-    private void edit(List<Group> here, Log.Progress progress) {
-        List<Tap> taps = here.stream().flatMap(group -> group.taps().stream()).toList();
-        Counterpart counterpart = null;
-        if (here.stream().anyMatch(group -> group.stream != null)) {
-            counterpart = meet(progress);
-        }
-        model.capture(taps, counterpart, progress);
-        here.forEach(this::edit);
+    private void capture(Visit visit, List<Group> groups, Effort effort) {
+        List<Tap> taps = groups.stream().flatMap(group -> group.taps().stream()).toList();
+        boolean measured = groups.stream().anyMatch(Group::isMeasured);
+        Counterpart counterpart = measured ? meet(visit, effort) : null;
+        model.capture(taps, counterpart, visit.frontier(), effort.next());
+        groups.forEach(this::edit);
     }
 
     /** Brings the reference to the end of the model's piece. */
-    private Counterpart meet(Log.Progress progress) {
-        int theirs = counterpart(model.done());
-        while (reference.done() <= theirs) {
-            reference.advance(progress);
+    private Counterpart meet(Visit visit, Effort effort) {
+        while (reference.done() <= visit.theirs()) {
+            reference.advance(effort.next());
         }
-        boolean whole = reference.width(theirs) == model.width(model.done());
-        Value value = reference.pieces().get(theirs).output();
+        boolean whole = reference.width(visit.theirs()) == model.width(visit.piece());
+        Value value = reference.pieces().get(visit.theirs()).output();
         return new Counterpart(reference.flow().trace().dtype(value), whole ? null : kept, reference::value);
     }
 
     private void edit(Group group) {
         Map<Tap, HostTensor> sums = model.runner().sums();
         InputStatistics statistics = new InputStatistics(
-                (long) sums.remove(new Tap.Positions(group.input)).asFloats().get(0),
-                sums.remove(new Tap.SecondMoment(group.input)),
-                sums.remove(new Tap.Total(group.input)),
-                sums.remove(new Tap.ErrorMoment(group.input, group.stream)),
-                sums.remove(new Tap.TotalError(group.stream)),
-                group.obstacles);
-        Map<String, Tensor> edited = editor.edit(group.linears, statistics);
-        edited.forEach((name, tensor) -> model.runner().replace(name, inFormOf(name, tensor)));
+                (long) sums.remove(new Tap.Positions(group.input())).asFloats().get(0),
+                sums.remove(new Tap.SecondMoment(group.input())),
+                sums.remove(new Tap.Total(group.input())),
+                sums.remove(new Tap.ErrorMoment(group.input(), group.stream())),
+                sums.remove(new Tap.TotalError(group.stream())),
+                group.obstacles());
+        Map<String, Tensor> edited = editor.edit(group.linears(), statistics);
+        edited.forEach((name, tensor) -> model.replace(name, inFormOf(name, tensor)));
     }
 
     /** Small half constants are float32 in the lowered model. */

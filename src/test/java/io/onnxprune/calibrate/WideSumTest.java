@@ -1,0 +1,66 @@
+package io.onnxprune.calibrate;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.ir.Model;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.runtime.HostTensor;
+import java.nio.FloatBuffer;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Set;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** Sums over very many runs are as exact as those over few. */
+class WideSumTest {
+    @TempDir
+    private Path folder;
+
+    @Test
+    void whatIsTooSmallForFloatsAddsUp() {
+        HostTensor sum = HostTensor.ofFloat32(new long[] {2}, 1 << 24, 0.5f);
+        FloatBuffer values = sum.asFloats();
+        WideSum wide = new WideSum(sum);
+        for (int i = 1; i <= 1000; i++) {
+            values.put(0, values.get(0) + 1);
+            values.put(1, values.get(1) + 1);
+            if (i % 10 == 0) {
+                wide.takeOver();
+            }
+        }
+        values.put(1, 3);
+
+        wide.giveBack();
+
+        // The first ten were lost before the sum was first taken over.
+        assertThat(values.get(0)).isCloseTo((1 << 24) + 990, within(2f));
+        assertThat(values.get(1)).isEqualTo(1003.5f);
+    }
+
+    /** More batches than a float32 sum is left to. */
+    @Test
+    void manyBatchesGiveWhatFewGive() {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> few = Statistics.randomRows(5, 6, 32, 3);
+        List<long[]> many = new ArrayList<>();
+        for (int i = 0; i < 2 * WideSum.RUNS + 2; i++) {
+            many.add(few.get(i % few.size()));
+        }
+        Set<Tap> taps = new LinkedHashSet<>(Statistics.everyTap(model, 6, false));
+
+        Statistics batched = Statistics.gather(model, many, taps, Statistics.AMPLE, folder);
+        Statistics single = Statistics.gather(model, many, taps, Statistics.SCANT, folder);
+
+        assertThat(single.messages().get(0)).contains(" 1 row at a time");
+        assertThat(batched.messages().get(0)).doesNotContain(" 1 row at a time");
+        taps.forEach(tap -> assertThat(Statistics.distance(
+                        single.sums().get(tap), batched.sums().get(tap)))
+                .as(tap.toString())
+                .isLessThan(1e-5));
+    }
+}
