@@ -167,6 +167,14 @@ final class PruneCommand implements Callable<Integer> {
             description = "reach the target in N steps, measuring importance anew in each (default: 1)")
     private String steps;
 
+    @Option(
+            names = "--refit",
+            negatable = true,
+            description =
+                    "bring the residual stream near to that of the whole model by new weights, or do not (default: as"
+                            + " the method says)")
+    private Boolean refit;
+
     @Option(names = "--dry-run", description = "make the plan and show it, write no model")
     private boolean dryRun;
 
@@ -207,8 +215,8 @@ final class PruneCommand implements Callable<Integer> {
         }
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
-        checkCombination();
         Recipe recipe = recipe();
+        checkCombination(recipe);
         ModelFolder input = ModelFolder.of(model);
         Inputs inputs = data.inputs().with(plan, recipeFile).with(input);
         output.check(inputs);
@@ -240,13 +248,17 @@ final class PruneCommand implements Callable<Integer> {
     }
 
     /** Refuses what would have no effect, so that nobody believes that it had one. */
-    private void checkCombination() {
+    private void checkCombination(Recipe recipe) {
         ParseResult given = spec.commandLine().getParseResult();
         if (plan != null) {
-            PLANNING.stream().filter(given::hasMatchedOption).findFirst().ifPresent(option -> {
-                throw new UsageException(
-                        "--plan says already what to keep, so " + option + " has no effect; leave it out");
-            });
+            boolean adjusts = PlanPasses.adjusts(recipe);
+            PLANNING.stream()
+                    .filter(option -> given.hasMatchedOption(option) && !(adjusts && option.equals("--method")))
+                    .findFirst()
+                    .ifPresent(option -> {
+                        throw new UsageException(
+                                "--plan says already what to keep, so " + option + " has no effect; leave it out");
+                    });
         }
     }
 
@@ -280,6 +292,9 @@ final class PruneCommand implements Callable<Integer> {
         recipe = with(recipe, "steps", steps);
         if (spec.commandLine().getParseResult().hasMatchedOption("--seed")) {
             recipe = recipe.with(PassKind.SCORE, "seed", Long.toString(seed));
+        }
+        if (refit != null) {
+            recipe = refit ? recipe.adding(PassKind.REFIT) : recipe.without(PassKind.REFIT);
         }
         PlanPasses.check(recipe);
         return noVerify ? recipe.without(PassKind.VERIFY) : recipe;

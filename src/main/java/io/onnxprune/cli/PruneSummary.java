@@ -36,6 +36,10 @@ final class PruneSummary {
         if (report.compensated() > 0) {
             console.print("the weights of " + report.compensated() + " products make up for what was removed");
         }
+        if (report.refitted() > 0) {
+            console.print("the weights of " + report.refitted()
+                    + " products bring the residual stream near to that of the whole model");
+        }
         report.data()
                 .map(data -> data.describe(report.evaluationBefore().isPresent()))
                 .filter(line -> !line.isEmpty())

@@ -60,8 +60,10 @@ public final class SequentialPruning implements SequentialRun.Editor {
      * How the rows that stay change.
      *
      * @param damping share of the mean diagonal of A that is added to it
+     * @param dense whether the rows come near to what the residual stream of the whole model needs, where the product only adds
+     *     to that; not to the product as it is
      */
-    public record Update(double damping) {}
+    public record Update(double damping, boolean dense) {}
 
     private final PrunedState state;
     private final Plan target;
@@ -73,6 +75,7 @@ public final class SequentialPruning implements SequentialRun.Editor {
     private final Map<Consumer, List<Dimension>> shrinking = new LinkedHashMap<>();
     private final Map<Dimension, int[]> kept = new LinkedHashMap<>();
     private final Map<Value, Tensor> updates = new HashMap<>();
+    private final Map<String, String> obstacles = new LinkedHashMap<>();
 
     /**
      * An editor for a run over the model of {@code state}.
@@ -132,7 +135,7 @@ public final class SequentialPruning implements SequentialRun.Editor {
         List<Matrix> weights = new ArrayList<>();
         try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs)) {
             for (Site site : here) {
-                weights.add(site.read());
+                weights.add(start(sharing.get(weights.size()), site, a, statistics));
             }
             decide(here, weights, a, statistics.positions());
             for (int i = 0; i < here.size(); i++) {
@@ -147,6 +150,26 @@ public final class SequentialPruning implements SequentialRun.Editor {
             weights.forEach(Matrix::close);
         }
         return edited;
+    }
+
+    /** What the product is to come near to. */
+    private Matrix start(Linear linear, Site site, Matrix a, InputStatistics statistics) {
+        Matrix w = site.read();
+        if (update == null || !update.dense) {
+            return w;
+        }
+        String obstacle = statistics.obstacles().get(linear);
+        if (obstacle != null) {
+            obstacles.put(site.consumer().node(), obstacle);
+            return w;
+        }
+        int[] all = IntStream.range(0, w.rows()).toArray();
+        Damping damping = damping(update.damping, site.consumer().node(), statistics.positions());
+        try (Matrix error = Matrix.of(statistics.error().asFloats(), w.rows(), w.columns());
+                LeastSquares.Correction correction = LeastSquares.correction(a, error, all, null, damping)) {
+            WeightStore.add(correction.weights(), w);
+        }
+        return w;
     }
 
     private void decide(List<Site> here, List<Matrix> weights, Matrix a, long positions) {
@@ -281,6 +304,11 @@ public final class SequentialPruning implements SequentialRun.Editor {
 
     /** New weights of the original, zero where something is gone. */
     public Map<Value, Tensor> updates() {
+        obstacles.entrySet().stream()
+                .findFirst()
+                .ifPresent(
+                        first -> log.warn(obstacles.size() + " products make up for what they lose themselves, not for"
+                                + " what the whole model has more: " + first.getKey() + ", " + first.getValue()));
         return updates;
     }
 }

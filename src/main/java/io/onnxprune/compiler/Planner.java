@@ -2,11 +2,14 @@ package io.onnxprune.compiler;
 
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.SequentialRun;
+import io.onnxprune.calibrate.SequentialRun.Reference;
 import io.onnxprune.compensate.ObsImportance;
+import io.onnxprune.compensate.ResidualRefit;
 import io.onnxprune.compensate.SequentialPruning;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
 import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.ir.Model;
@@ -30,6 +33,7 @@ import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.util.HashMap;
 import java.util.HashSet;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
@@ -45,6 +49,7 @@ final class Planner {
     private final Consumers consumers;
     private final Budget budget;
     private final Set<Value> compensated = new HashSet<>();
+    private final Set<Value> refitted = new HashSet<>();
     private Optional<CalibrationData> data = Optional.empty();
 
     /**
@@ -78,18 +83,31 @@ final class Planner {
         return compensated.size();
     }
 
+    /** How many products have weights that bring the residual stream near to that of the whole model. */
+    int refitted() {
+        return refitted.size();
+    }
+
     /** Makes the plan and the weights that go with it, measured on {@code given}. */
     Steps.Outcome run(Optional<CalibrationData> given) {
         data = given;
+        Pass refit = job.recipe().pass(PassKind.REFIT);
         if (job.plan().isPresent()) {
             Plan plan = PlanFile.read(job.plan().get(), structure, hash);
-            return compensated(PrunedState.whole(structure, Plan.keepAll(hash)), plan, null);
+            return refitted(compensated(PrunedState.whole(structure, Plan.keepAll(hash)), plan, null), refit);
         }
         if (isNothing()) {
             return new Steps.Outcome(Plan.keepAll(hash), Map.of());
         }
         int steps = job.recipe().pass(PassKind.ALLOCATE).integer("steps");
-        return Steps.run(structure, hash, budget, steps, this::step);
+        boolean everyStep = refit != null && refit.flag("every-step");
+        Steps.Outcome reached = Steps.run(
+                structure,
+                hash,
+                budget,
+                steps,
+                (state, target) -> refitted(step(state, target), everyStep ? refit : null));
+        return everyStep ? reached : refitted(reached, refit);
     }
 
     private Steps.Outcome step(PrunedState state, Budget target) {
@@ -164,13 +182,45 @@ final class Planner {
                     update.orElse(null),
                     job.calibration().workFolder(),
                     log);
-            SequentialRun.run(
-                    calibrator(before.model()), null, data.orElseThrow().rows(), pruning);
+            run(before, update.isPresent() && update.get().dense(), pruning);
             updates.putAll(pruning.updates());
             if (update.isPresent()) {
                 compensated.addAll(pruning.updates().keySet());
             }
             return new Steps.Outcome(pruning.plan(), updates);
         });
+    }
+
+    /** The same with weights that bring the residual stream near to that of the whole model. */
+    private Steps.Outcome refitted(Steps.Outcome reached, Pass refit) {
+        if (refit == null || reached.plan().removesNothing(structure)) {
+            return reached;
+        }
+        return clock.timed("refit", () -> {
+            PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
+            ResidualRefit editor = new ResidualRefit(
+                    state, consumers, refit.number("ridge"), job.calibration().workFolder(), log);
+            run(state, true, editor);
+            Map<Value, Tensor> updates = new HashMap<>(reached.updates());
+            updates.putAll(editor.updates());
+            refitted.addAll(editor.updates().keySet());
+            return new Steps.Outcome(reached.plan(), updates);
+        });
+    }
+
+    /** Runs a model piece by piece, beside the original if that is needed. */
+    private void run(PrunedState state, boolean beside, SequentialRun.Editor editor) {
+        Reference reference = beside
+                ? new Reference(calibrator(structure.analysis().program().model()), widthKept(state.plan()))
+                : null;
+        SequentialRun.run(
+                calibrator(state.model()), reference, data.orElseThrow().rows(), editor);
+    }
+
+    /** The channels of the residual stream that stay; null for all. */
+    private int[] widthKept(Plan plan) {
+        Dim.Keep keep = plan.keep(structure);
+        List<Dim.Atom> width = structure.stream().width();
+        return width.size() == 1 ? keep.kept(width.get(0)) : null;
     }
 }

@@ -26,6 +26,7 @@ import java.util.Set;
  * @param after size of the result
  * @param gone names of the dimensions that went with their block or layer
  * @param compensated how many products have new weights that make up for what was removed
+ * @param refitted how many products have new weights that bring the residual stream near to that of the whole model
  * @param requested what was asked for; empty where a plan was given
  * @param emission what was written; empty for a dry run
  * @param verification empty if it was switched off, or for a dry run
@@ -39,6 +40,7 @@ public record PruneReport(
         ParameterCount.Size after,
         Set<String> gone,
         int compensated,
+        int refitted,
         Optional<Budget> requested,
         Optional<Emitter.Emission> emission,
         Optional<Verification> verification,
@@ -106,6 +108,7 @@ public record PruneReport(
         }
         json.put("dimensions", dimensions);
         json.put("compensated", compensated);
+        json.put("refitted", refitted);
         json.put("verification", verification.map(PruneReport::verification).orElse(null));
         json.put("data", data.map(PruneReport::data).orElse(null));
         json.put(

@@ -98,6 +98,7 @@ public final class Pruner {
                 count.under(plan),
                 count.gone(plan),
                 planner.compensated(),
+                planner.refitted(),
                 job.plan().isPresent() ? Optional.empty() : Optional.of(job.budget()),
                 emission,
                 verification,

@@ -138,7 +138,21 @@ public enum PassKind {
                     "least-squares: the products that sum over what is pruned come as near to their results as they can.",
                     "least-squares",
                     "none"),
-            PassOption.number("damping", 0, "0.01", "What is added to the diagonal of XᵀX, as a share of its mean.")),
+            PassOption.number("damping", 0, "0.01", "What is added to the diagonal of XᵀX, as a share of its mean."),
+            PassOption.choice(
+                    "target",
+                    "own",
+                    "Whose results: those of the products as the blocks before have become, or what the residual stream"
+                            + " of the whole model needs.",
+                    "own",
+                    "dense")),
+    /** New weights by comparison with the whole model. */
+    REFIT(
+            "Changes the products that end residual blocks so that the residual stream of the smaller model comes as near"
+                    + " to that of the whole one as it can.",
+            "allocate",
+            PassOption.number("ridge", 0, "1e-3", "What is added to the diagonal of XᵀX, as a share of its mean."),
+            PassOption.flag("every-step", false, "After every step, not only after the last.")),
     /** From a plan to a smaller model. */
     REWRITE(
             "Removes what the plan leaves out.",

@@ -58,7 +58,7 @@ public final class PlanPasses {
 
     /** Whether a recipe makes new weights on data, whatever the plan. */
     public static boolean adjusts(Recipe recipe) {
-        return update(recipe.pass(PassKind.COMPENSATE)).isPresent();
+        return update(recipe.pass(PassKind.COMPENSATE)).isPresent() || recipe.pass(PassKind.REFIT) != null;
     }
 
     /** Whether a recipe scores units by the products that sum over them. */
@@ -113,7 +113,8 @@ public final class PlanPasses {
     public static Optional<Update> update(Pass compensate) {
         return compensate == null || compensate.word("update").equals("none")
                 ? Optional.empty()
-                : Optional.of(new Update(compensate.number("damping")));
+                : Optional.of(new Update(
+                        compensate.number("damping"), compensate.word("target").equals("dense")));
     }
 
     /** The budget of an {@link PassKind#ALLOCATE} pass, with a ratio as its target. */

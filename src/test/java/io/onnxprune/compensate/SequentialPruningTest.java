@@ -34,7 +34,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 class SequentialPruningTest {
     private static final Selection EXACT = new Selection(false, 0.01);
-    private static final Update LEAST_SQUARES = new Update(0.01);
+    private static final Update LEAST_SQUARES = new Update(0.01, false);
 
     @TempDir
     private Path folder;

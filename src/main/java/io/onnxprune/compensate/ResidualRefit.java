@@ -1,0 +1,115 @@
+package io.onnxprune.compensate;
+
+import io.onnxprune.algebra.Matrix;
+import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.SequentialRun;
+import io.onnxprune.calibrate.SequentialRun.InputStatistics;
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Role;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.obs.Damping;
+import io.onnxprune.obs.LeastSquares;
+import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.rewrite.PrunedState;
+import java.nio.file.Path;
+import java.util.EnumSet;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeMap;
+import java.util.stream.IntStream;
+
+/**
+ * Brings the residual stream of a pruned model near to that of the whole one, block by block: to each product X·W whose
+ * result is only added to the stream, ΔW = (A + λI)⁻¹ XᵀE is added, with A = XᵀX of the pruned model as the blocks before have
+ * become, and E what the stream of the whole model after the block has more than that of the pruned one. So a block makes up
+ * for its own losses and for those before it, which a fit to the results of the same block cannot.
+ */
+public final class ResidualRefit implements SequentialRun.Editor {
+    private static final Set<Role> INNER =
+            EnumSet.of(Role.HEADS, Role.KV_HEADS, Role.QUERY_HEADS, Role.V_HEAD_DIM, Role.FFN);
+
+    private final double ridge;
+    private final WeightStore store;
+    private final Log log;
+    private final Sites sites;
+    private final Set<Consumer> wanted = new HashSet<>();
+    private final Map<Value, Tensor> updates = new HashMap<>();
+    private final Map<String, String> problems = new TreeMap<>();
+
+    /**
+     * An editor for a run over the model of {@code state} beside the original.
+     *
+     * @param ridge λ as a share of the mean diagonal of A
+     * @param folder for files of new weights
+     */
+    public ResidualRefit(PrunedState state, Consumers consumers, double ridge, Path folder, Log log) {
+        this.ridge = ridge;
+        this.store = new WeightStore(folder);
+        this.log = log;
+        this.sites = new Sites(state, consumers);
+        for (Dimension dimension : state.structure().dimensions()) {
+            if (INNER.contains(dimension.role())) {
+                wanted.addAll(consumers.of(dimension));
+                String problem = consumers.problem(dimension);
+                if (problem != null && dimension.role() != Role.V_HEAD_DIM) {
+                    problems.put(dimension.name(), problem);
+                }
+            }
+        }
+    }
+
+    @Override
+    public boolean wants(Linear linear) {
+        Site site = sites.of(linear);
+        return site != null && wanted.contains(site.consumer());
+    }
+
+    @Override
+    public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+        sharing.forEach(linear -> {
+            String obstacle = statistics.obstacles().get(linear);
+            if (obstacle != null) {
+                problems.put(linear.node(), "node " + linear.node() + ", since " + obstacle);
+            }
+        });
+        // Products of one input share one error: the first of them takes all of it.
+        return sharing.stream()
+                .filter(linear -> !statistics.obstacles().containsKey(linear))
+                .findFirst()
+                .map(linear -> Map.of(linear.weight(), refit(linear, statistics)))
+                .orElse(Map.of());
+    }
+
+    private Tensor refit(Linear linear, InputStatistics statistics) {
+        Site site = sites.of(linear);
+        int inputs = linear.input().width();
+        int outputs = linear.output().width();
+        Damping damping =
+                new Damping(ridge, statistics.positions(), site.consumer().node(), log);
+        try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs);
+                Matrix error = Matrix.of(statistics.error().asFloats(), inputs, outputs);
+                LeastSquares.Correction correction = LeastSquares.correction(
+                        a, error, IntStream.range(0, inputs).toArray(), null, damping);
+                Matrix w = site.read()) {
+            WeightStore.add(correction.weights(), w);
+            Tensor narrow = site.narrow(w, store);
+            updates.put(site.consumer().weight(), site.isWhole() ? narrow : site.wide(w, store));
+            return narrow;
+        }
+    }
+
+    /** New weights of the original, zero where something is gone. */
+    public Map<Value, Tensor> updates() {
+        if (!problems.isEmpty()) {
+            log.warn("the residual stream is not refitted at " + problems.size() + " places, such as "
+                    + problems.values().iterator().next());
+        }
+        return updates;
+    }
+}

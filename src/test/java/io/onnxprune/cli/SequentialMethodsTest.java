@@ -1,0 +1,227 @@
+package io.onnxprune.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Random;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** Methods that change the weights that stay, on the command line. */
+class SequentialMethodsTest {
+    @TempDir
+    private Path folder;
+
+    private Path tokens;
+    private Path out;
+    private Path json;
+
+    @BeforeEach
+    void data() throws IOException {
+        Random random = new Random(3);
+        String rows = IntStream.range(0, 24)
+                .mapToObj(row ->
+                        random.ints(32, 1, 100).mapToObj(Integer::toString).collect(Collectors.joining(",")))
+                .collect(Collectors.joining("]}\n{\"input_ids\":[", "{\"input_ids\":[", "]}\n"));
+        tokens = Files.writeString(folder.resolve("rows.jsonl"), rows);
+        out = folder.resolve("out.onnx");
+        json = folder.resolve("out.json");
+    }
+
+    private Cli.Run run(String model, Object... options) {
+        List<Object> all = new ArrayList<>(List.of(Cli.testModel(model), "-o", out));
+        all.addAll(List.of(options));
+        all.addAll(List.of("--calibration", tokens, "--work-dir", folder.resolve("work"), "--json", json));
+        return Cli.run(all.toArray());
+    }
+
+    private JsonNode report() throws IOException {
+        return new ObjectMapper().readTree(json.toFile());
+    }
+
+    private Path recipe(String... passes) throws IOException {
+        return Files.writeString(
+                folder.resolve("recipe.yaml"), "version: 1\nname: mine\npasses:\n  - " + String.join("\n  - ", passes));
+    }
+
+    /** Every run compares what was written with the masked original, with the new weights in both. */
+    @ParameterizedTest
+    @ValueSource(
+            strings = {
+                "llama-gqa-d",
+                "glm-d",
+                "opt-c",
+                "gpt2-g-merged",
+                "gpt-neox-d",
+                "bloom-d",
+                "qwen3-moe-d",
+                "llama-g16-e-fp16",
+                "llama-mha-e-mha16"
+            })
+    void slimgptOnManyFormsOfModels(String name) throws IOException {
+        Cli.Run run =
+                run(name, "--method", "slimgpt", "--refit", "--ratio", "0.1").succeeded();
+
+        assertThat(run.out()).contains("verified on", "products make up for what was removed");
+        assertThat(report().path("compensated").asInt()).isPositive();
+        assertThat(report().path("ratio_achieved").asDouble()).isBetween(0.08, 0.12);
+        assertThat(report().path("verification").path("logit_scale").asDouble()).isPositive();
+    }
+
+    @Test
+    void onlyWhatHasPlainProductsIsChosenByThem() throws IOException {
+        Cli.Run run = run("mixtral-a", "--method", "slimgpt-uniform", "--ratio", "0.05")
+                .succeeded();
+
+        assertThat(run.err()).contains("warning: 2 of 4 dimensions are left whole by slimgpt-uniform: ffn.0, node ");
+        assertThat(changed("ffn")).isZero();
+        assertThat(changed("kv_heads")).isPositive();
+    }
+
+    /** How many dimensions of a role have lost something. */
+    private int changed(String role) throws IOException {
+        int count = 0;
+        for (JsonNode dimension : report().path("dimensions")) {
+            boolean smaller =
+                    dimension.path("kept").asInt() < dimension.path("size").asInt();
+            count += smaller && dimension.path("role").asText().equals(role) ? 1 : 0;
+        }
+        return count;
+    }
+
+    @Test
+    void nothingToRemoveLeavesTheModelAsItIs() throws IOException {
+        run("llama-gqa-d", "--method", "slimgpt", "--refit", "--ratio", "0").succeeded();
+
+        Path plain = folder.resolve("plain.onnx");
+        Cli.run(Cli.testModel("llama-gqa-d"), "-o", plain, "--method", "magnitude", "--ratio", "0")
+                .succeeded();
+        assertThat(out).hasSameBinaryContentAs(plain);
+        assertThat(report().path("compensated").asInt()
+                        + report().path("refitted").asInt())
+                .isZero();
+    }
+
+    @Test
+    void aPlanIsCompensatedForLikeOneOfItsOwn() throws IOException {
+        Path plan = folder.resolve("plan.json");
+        run("llama-gqa-d", "--method", "slimgpt", "--ratio", "0.2", "--plan-out", plan)
+                .succeeded();
+        double own = perplexity();
+        int compensated = report().path("compensated").asInt();
+        run("llama-gqa-d", "--method", "slimgpt", "--plan", plan).succeeded();
+        assertThat(report().path("compensated").asInt()).isEqualTo(compensated).isPositive();
+        assertThat(perplexity()).isCloseTo(own, within(1e-5 * own));
+
+        Cli.Run without = run("llama-gqa-d", "--plan", plan).succeeded();
+        assertThat(without.out()).doesNotContain("make up for");
+        assertThat(perplexity()).isNotCloseTo(own, within(1e-5 * own));
+    }
+
+    @Test
+    void aDryRunChoosesWhatARunWouldRemove() throws IOException {
+        Path plan = folder.resolve("plan.json");
+        Path again = folder.resolve("again.json");
+        run("llama-gqa-d", "--method", "slimgpt", "--plan-out", plan).succeeded();
+        Cli.run(
+                        Cli.testModel("llama-gqa-d"),
+                        "--dry-run",
+                        "--method",
+                        "slimgpt",
+                        "--calibration",
+                        tokens,
+                        "--plan-out",
+                        again)
+                .succeeded();
+        assertThat(again).hasSameTextualContentAs(plan);
+    }
+
+    @Test
+    void anyMethodCanBeRefitted() throws IOException {
+        Cli.Run run = run("llama-gqa-d", "--method", "magnitude", "--refit", "--ratio", "0.3")
+                .succeeded();
+        assertThat(run.out()).contains("the weights of 6 products bring the residual stream near");
+        assertThat(report().path("refitted").asInt()).isEqualTo(6);
+        assertThat(report().path("compensated").asInt()).isZero();
+        double with = perplexity();
+
+        run("llama-gqa-d", "--method", "magnitude", "--no-refit", "--ratio", "0.3")
+                .succeeded();
+        assertThat(report().path("refitted").asInt()).isZero();
+        assertThat(with).isNotEqualTo(perplexity());
+    }
+
+    private double perplexity() throws IOException {
+        return report().path("evaluation_after").path("perplexity").asDouble();
+    }
+
+    @Test
+    void oneRankingInStepsWithRefitsAndADenseTarget() throws IOException {
+        Path recipe = recipe(
+                "{pass: score, metric: obs, curvature: loss}",
+                "{pass: allocate, prune: [heads, ffn, query_heads], scope: global, steps: 3, ratio: 0.3}",
+                "{pass: compensate, target: dense}",
+                "{pass: refit, every-step: true}",
+                "{pass: rewrite}",
+                "{pass: verify}");
+        run("llama-gqa-d", "--recipe", recipe).succeeded();
+        assertThat(report().path("ratio_achieved").asDouble()).isBetween(0.28, 0.32);
+        assertThat(report().path("refitted").asInt()).isEqualTo(6);
+    }
+
+    @Test
+    void quantisedProductsCannotBeChosenByWhatTheyLose() {
+        run("llama-g16-e-int4", "--method", "slimgpt")
+                .failed(
+                        1,
+                        "slimgpt can prune no heads in this model: kv_heads.0, node ",
+                        "plain floating-point matrix");
+    }
+
+    @Test
+    void aModelWithoutWhatIsAskedFor() {
+        run("llama-gqa-d", "--method", "slimgpt", "--prune", "experts")
+                .failed(1, "there are no experts to prune in this model; it has heads");
+        run("llama-gqa-d", "--method", "slimgpt", "--prune", "layers").failed(1, "slimgpt compares heads and channels");
+        run("llama-gqa-d", "--method", "slimgpt", "--prune", "hidden")
+                .failed(1, "slimgpt can prune no hidden", "it runs through all layers");
+    }
+
+    @Test
+    void aRatioThatWouldLeaveALayerWithoutHeads() {
+        run("llama-gqa-d", "--method", "slimgpt", "--prune", "heads", "--ratio", "0.5")
+                .failed(1, "cannot be reached by pruning heads");
+    }
+
+    @Test
+    void tooFewTokens() throws IOException {
+        Path recipe = recipe(
+                "{pass: score, metric: obs, sequential: true, damping: 0}",
+                "{pass: allocate, prune: [heads, ffn], ratio: 0.3}",
+                "{pass: compensate, damping: 0}",
+                "{pass: rewrite}",
+                "{pass: verify}");
+        Cli.Run run = run("stories-llama", "--recipe", recipe, "--samples", "1", "--seq-len", "16");
+        assertThat(run.err()).contains("16 tokens", "damping");
+    }
+
+    @Test
+    void optionsThatDoNotGoTogether() throws IOException {
+        run("llama-gqa-d", "--method", "slimgpt", "--scope", "global").failed(2, "ask for scope local");
+        Path recipe =
+                recipe("{pass: score, metric: magnitude, sequential: true}", "{pass: allocate}", "{pass: rewrite}");
+        run("llama-gqa-d", "--recipe", recipe).failed(2, "only metric obs");
+    }
+}
