@@ -265,6 +265,11 @@ final class PruneCommand implements Callable<Integer> {
     /** The data of the run: as much as the recipe says, unless the command line says otherwise. */
     private DataRequest request(Recipe recipe) {
         boolean calibrates = plan == null ? PlanPasses.needsData(recipe) : PlanPasses.adjusts(recipe);
+        boolean resumes = plan == null && PlanPasses.resumes(recipe);
+        if (calibrates && !resumes && spec.commandLine().getParseResult().hasMatchedOption("--resume")) {
+            throw new UsageException("--resume goes on where gradients of weights were left, which " + recipe.name()
+                    + " takes none of; leave it out");
+        }
         DataRequest request = data.request(calibrates, seed);
         Pass calibrate = recipe.pass(PassKind.CALIBRATE);
         return calibrates && calibrate != null

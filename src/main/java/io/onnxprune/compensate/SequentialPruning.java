@@ -184,25 +184,20 @@ public final class SequentialPruning implements SequentialRun.Editor {
 
     private void decide(Dimension dimension, List<Site> here, List<Matrix> weights, Matrix a, long positions) {
         int[] units = present(dimension);
-        List<Quadratic> consumers = new ArrayList<>();
-        for (int i = 0; i < here.size(); i++) {
-            Site site = here.get(i);
-            if (shrinking.get(site.consumer()).contains(dimension)) {
-                int[] rows = staying(site);
-                List<int[]> all = local(site.units(dimension), rows);
-                try (Matrix w = without(site, weights.get(i), a, positions)) {
-                    consumers.add(new Quadratic(
-                            a.select(rows, rows),
-                            w.selectRows(rows),
-                            null,
-                            IntStream.of(units).mapToObj(all::get).toList()));
-                }
-            }
-        }
+        List<Quadratic> quadratics = new ArrayList<>();
+        List<Matrix> parts = new ArrayList<>();
+        Set<Consumer> reached = new HashSet<>();
         int gone = units.length - target.keep().get(dimension.name()).length;
         try {
+            for (int i = 0; i < here.size(); i++) {
+                Site site = here.get(i);
+                if (shrinking.get(site.consumer()).contains(dimension)) {
+                    quadratics.add(quadratic(dimension, units, site, weights.get(i), a, positions, parts));
+                    reached.add(site.consumer());
+                }
+            }
             Removal removal = Elimination.of(
-                    consumers,
+                    quadratics,
                     gone,
                     selection.rule(dimension),
                     damping(selection.damping, dimension.name(), positions));
@@ -218,11 +213,32 @@ public final class SequentialPruning implements SequentialRun.Editor {
                     units.length,
                     Arrays.stream(removal.costs()).sum()));
         } finally {
-            consumers.forEach(consumer -> {
-                consumer.a().close();
-                consumer.w().close();
-            });
+            parts.forEach(Matrix::close);
         }
+        long others = shrinking.entrySet().stream()
+                .filter(entry -> entry.getValue().contains(dimension) && !reached.contains(entry.getKey()))
+                .count();
+        if (others > 0) {
+            log.warn(dimension.name() + " is summed over in " + (others + reached.size())
+                    + " places; the first alone decides what goes: node "
+                    + here.get(0).consumer().node());
+        }
+    }
+
+    /** One product's share in a dimension, without what is gone already. */
+    private Quadratic quadratic(
+            Dimension dimension, int[] units, Site site, Matrix w, Matrix a, long positions, List<Matrix> parts) {
+        int[] rows = staying(site);
+        List<int[]> all = local(site.units(dimension), rows);
+        List<int[]> present = IntStream.of(units).mapToObj(all::get).toList();
+        if (rows.length == w.rows()) {
+            return new Quadratic(a, w, null, present);
+        }
+        try (Matrix left = without(site, w, a, positions)) {
+            parts.add(a.select(rows, rows));
+            parts.add(left.selectRows(rows));
+        }
+        return new Quadratic(parts.get(parts.size() - 2), parts.get(parts.size() - 1), null, present);
     }
 
     /** The rows of W that belong to no unit known to go. */

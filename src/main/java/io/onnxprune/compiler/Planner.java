@@ -1,5 +1,6 @@
 package io.onnxprune.compiler;
 
+import io.onnxprune.algebra.Blas;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.Reference;
@@ -91,6 +92,9 @@ final class Planner {
     /** Makes the plan and the weights that go with it, measured on {@code given}. */
     Steps.Outcome run(Optional<CalibrationData> given) {
         data = given;
+        if (PlanPasses.solves(job.recipe())) {
+            Blas.setThreads(job.threads());
+        }
         Pass refit = job.recipe().pass(PassKind.REFIT);
         if (job.plan().isPresent()) {
             Plan plan = PlanFile.read(job.plan().get(), structure, hash);

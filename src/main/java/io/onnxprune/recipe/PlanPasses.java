@@ -67,6 +67,17 @@ public final class PlanPasses {
         return score != null && Set.of("obs", "wanda", "flap").contains(score.word("metric"));
     }
 
+    /** Whether anything that a recipe does takes systems of equations. */
+    public static boolean solves(Recipe recipe) {
+        return isObs(recipe.pass(PassKind.SCORE)) || adjusts(recipe);
+    }
+
+    /** Whether a stopped run of a recipe can go on where it was: in gradients of the loss by weights. */
+    public static boolean resumes(Recipe recipe) {
+        Pass score = recipe.pass(PassKind.SCORE);
+        return score != null && score.word("metric").equals("taylor");
+    }
+
     /** Whether a {@link PassKind#SCORE} pass asks for {@link io.onnxprune.compensate.ObsImportance}. */
     public static boolean isObs(Pass score) {
         return score != null && score.word("metric").equals("obs");

@@ -220,6 +220,7 @@ class SequentialMethodsTest {
     @Test
     void optionsThatDoNotGoTogether() throws IOException {
         run("llama-gqa-d", "--method", "slimgpt", "--scope", "global").failed(2, "ask for scope local");
+        run("llama-gqa-d", "--method", "slimgpt", "--resume").failed(2, "--resume", "slimgpt takes none of");
         Path recipe =
                 recipe("{pass: score, metric: magnitude, sequential: true}", "{pass: allocate}", "{pass: rewrite}");
         run("llama-gqa-d", "--recipe", recipe).failed(2, "only metric obs");

@@ -21,6 +21,7 @@ import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -154,6 +155,34 @@ class SequentialPruningTest {
                     int unit = consumer.units(dimension)[row];
                     return unit < 0 || IntStream.of(Runs.kept(plan, dimension)).anyMatch(kept -> kept == unit);
                 });
+    }
+
+    /** In the first FFN, which all ways of choosing meet in the same state. */
+    @Test
+    void thePapersRulesChooseAlmostAsWellAsTheExactOneAndBothBetterThanChance() {
+        Structure structure = TestModels.structure("stories-llama");
+        Plan target = Runs.plan(structure, 0.3, "ffn");
+        double exact = firstError(structure, target, EXACT);
+        double paper = firstError(structure, target, new Selection(true, 0.01));
+        double anyUnits = firstError(structure, target, null);
+
+        assertThat(paper).isBetween(exact, 1.2 * exact);
+        assertThat(anyUnits).isGreaterThan(1.2 * exact);
+    }
+
+    private double firstError(Structure structure, Plan target, Selection selection) {
+        Consumers consumers = Consumers.of(structure);
+        List<Double> errors = new ArrayList<>();
+        run(whole(structure), target, selection, LEAST_SQUARES, (linear, step) -> {
+            Consumer consumer = consumers.reading(linear.weight());
+            if (errors.isEmpty()) {
+                try (Matrix before = WeightStore.read(consumer.weight().constant(), consumer.axis());
+                        Matrix after = WeightStore.read(step.weight, consumer.axis())) {
+                    errors.add(Runs.error(step.a, before, after));
+                }
+            }
+        });
+        return errors.get(0);
     }
 
     @Test
