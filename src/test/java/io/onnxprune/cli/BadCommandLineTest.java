@@ -84,7 +84,7 @@ class BadCommandLineTest {
             --round-heads 1.5        | --round-heads must be a whole number
             --skip-first -1          | --skip-first must be a whole number of at least 0
             --protect fnn.*          | the pattern "fnn.*" protects nothing in this model; did you mean "ffn.0"?
-            --method magnitudes      | there is no method "magnitudes", only llm-pruner, ; did you mean "magnitude"?
+            --method magnitudes      | there is no method "magnitudes", only ; did you mean "magnitude"?
             --method random --recipe x.yaml | --method and --recipe both name a recipe
             --frobnicate             | there is no option --frobnicate
             --thread 3               | there is no option --thread; did you mean "--threads"?
