@@ -20,9 +20,7 @@ public final class Blas {
 
     /** Lets products run on so many threads; 0 for as many as there are cores. Holds for the whole process. */
     public static void setThreads(int threads) {
-        NativeBlas.load();
-        openblas_nolapack.blas_set_num_threads(
-                threads > 0 ? threads : Runtime.getRuntime().availableProcessors());
+        NativeBlas.setThreads(threads);
     }
 
     /** {@code c = alpha a b + beta c}, where {@code a} and {@code b} are transposed first if told so. */

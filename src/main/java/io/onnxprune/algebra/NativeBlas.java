@@ -10,6 +10,7 @@ final class NativeBlas {
     private static final String CACHE = "org.bytedeco.javacpp.cachedir";
 
     private static boolean loaded;
+    private static int threads;
 
     private NativeBlas() {}
 
@@ -37,6 +38,20 @@ final class NativeBlas {
                     e);
         }
         loaded = true;
+        applyThreads();
+    }
+
+    /** Says how many threads to use, 0 for all cores; does not load anything. */
+    static synchronized void setThreads(int count) {
+        threads = count;
+        if (loaded) {
+            applyThreads();
+        }
+    }
+
+    private static void applyThreads() {
+        openblas_nolapack.blas_set_num_threads(
+                threads > 0 ? threads : Runtime.getRuntime().availableProcessors());
     }
 
     private static void setDefault(String property, String value) {

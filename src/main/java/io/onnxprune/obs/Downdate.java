@@ -28,7 +28,10 @@ final class Downdate implements AutoCloseable {
     private static final int PANEL = 96;
     /** After so many removed channels the numbers are compared with what they should be. */
     private static final int PERIOD = 1024;
-    /** Relative error from which on they are computed anew. */
+    /**
+     * Relative error from which on they are computed anew. With the usual damping, 1 % of the mean diagonal, it stays below
+     * 1e-10 when half of 11008 channels go; a second moment that is singular but for rounding errors exceeds it.
+     */
     private static final double TOLERANCE = 1e-6;
 
     private final Quadratic layer;

@@ -9,8 +9,9 @@ import java.util.function.ToDoubleFunction;
 import java.util.stream.IntStream;
 
 /**
- * Removes units one after another and says in which order and at what cost: Optimal Brain Surgeon on the inputs of layers,
- * the remaining weights being the best ones at any time.
+ * Removes units one after another and says in which order and at what cost: Optimal Brain Surgeon on the inputs of layers
+ * (Hassibi et al., NeurIPS 1993; on structures: ZipLM, arXiv 2302.04089), the remaining weights being the best ones at any
+ * time.
  */
 public final class Elimination {
     /** How the next unit is chosen; what is reported as cost is exact in any case. */
@@ -18,12 +19,12 @@ public final class Elimination {
         /** The unit whose removal costs least now. */
         EXACT,
         /**
-         * SlimGPT's choice of heads ("grouped Cholesky", METHODS §3.4): the channels of a unit are scored as if those before
+         * SlimGPT's choice of heads ("grouped Cholesky", arXiv 2412.18110): the channels of a unit are scored as if those before
          * them in the unit were gone but the weights had not been updated. The same as exact for units of one channel.
          */
         GROUPED_CHOLESKY,
         /**
-         * SlimGPT's choice of FFN channels ("dynamic group size", METHODS §3.5): exact costs, but computed once for a group of
+         * SlimGPT's choice of FFN channels ("dynamic group size", the same paper): exact costs, but computed once for a group of
          * units that go together; groups shrink as the end comes nearer.
          */
         DYNAMIC_GROUPS

@@ -62,8 +62,8 @@ public final class LeastSquares {
 
     /**
      * The same for inputs and outputs together: the weights on the kept inputs and outputs that come nearest to the whole
-     * layer by ½ tr(Δwᵀ (a+λI) Δw (g+γI)), which is {@code (a+λ)_KK⁻¹ (a+λ)_K: w (g+γ)_:L (g+γ)_LL⁻¹} (METHODS §0.1, for the
-     * LLM Surgeon): first the inputs are removed and then the outputs of what that left.
+     * layer by ½ tr(Δwᵀ (a+λI) Δw (g+γI)), which is {@code (a+λ)_KK⁻¹ (a+λ)_K: w (g+γ)_:L (g+γ)_LL⁻¹} (for the LLM Surgeon,
+     * arXiv 2312.17244, whose code adds the updates for rows and columns instead): first the inputs are removed and then the outputs of what that left.
      *
      * @param g second moment of the gradients of the outputs {@code [out, out]}, symmetric
      * @param keptOutputs the outputs that stay, ascending

@@ -6,7 +6,7 @@ import io.onnxprune.algebra.Matrix;
 import io.onnxprune.diag.UserException;
 import java.util.Arrays;
 
-/** Zeros within the weights of a layer, whose shape stays: SparseGPT (METHODS §4.1) and Wanda (§4.2). */
+/** Zeros within the weights of a layer, whose shape stays: SparseGPT (arXiv 2301.00774) and Wanda (arXiv 2306.11695). */
 public final class Sweep {
     /** Inputs that are scored together. */
     private static final int BLOCK = 128;
