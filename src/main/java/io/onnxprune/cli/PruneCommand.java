@@ -1,5 +1,6 @@
 package io.onnxprune.cli;
 
+import io.onnxprune.algebra.Blas;
 import io.onnxprune.compiler.PruneJob;
 import io.onnxprune.compiler.PruneReport;
 import io.onnxprune.compiler.Pruner;
@@ -239,6 +240,7 @@ final class PruneCommand implements Callable<Integer> {
                 Optional.ofNullable(dumpIr),
                 seed,
                 runtime.threads());
+        Blas.setThreads(runtime.threads());
         try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
             PruneReport report = Pruner.run(job, ort, console);
             PruneSummary.print(report, console);

@@ -50,7 +50,7 @@ public final class Elimination {
      * Removes {@code count} units.
      *
      * <p>Memory is two matrices of float64 of the size of {@code a} for each consumer, and a copy of its weights for a while;
-     * time about that of {@code 1.3 n³ + n² out} multiplications for half of n single channels.
+     * time is that of about {@code 2 n³ + n² out} operations for half of n single channels.
      *
      * @param consumers the layers that read the dimension, with the same number of units; their costs add up
      * @throws io.onnxprune.diag.UserException when a number is not finite or a second moment cannot be inverted

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
 import java.nio.FloatBuffer;
+import org.bytedeco.openblas.global.openblas_nolapack;
 import org.junit.jupiter.api.Test;
 
 class BlasTest {
@@ -32,6 +33,18 @@ class BlasTest {
             assertRows(c, new double[][] {{5, 11}, {0, 25}});
             Blas.mirror(c);
             assertRows(c, new double[][] {{5, 11}, {11, 25}});
+        }
+    }
+
+    @Test
+    void threadsCanBeSetAtAnyTime() {
+        try (Matrix a = Matrix.of(new double[][] {{2}})) {
+            Blas.setThreads(1);
+            assertThat(openblas_nolapack.blas_get_num_threads()).isEqualTo(1);
+            Blas.setThreads(0);
+            assertThat(openblas_nolapack.blas_get_num_threads())
+                    .isEqualTo(Runtime.getRuntime().availableProcessors());
+            assertThat(a.get(0, 0)).isEqualTo(2);
         }
     }
 
