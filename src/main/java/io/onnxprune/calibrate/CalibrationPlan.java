@@ -2,6 +2,7 @@ package io.onnxprune.calibrate;
 
 import io.onnxprune.calibrate.Partition.Piece;
 import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
@@ -26,6 +27,9 @@ import java.util.Set;
 record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long boundaryBytes) {
     /** Tokens in one run beyond which a larger batch is no faster: the matrices are large enough. */
     private static final int TOKENS = 512;
+
+    /** What fits one buffer of float32. */
+    private static final long MAX_ELEMENTS = (Integer.MAX_VALUE - 64) / Float.BYTES;
 
     /**
      * Divides a run over {@code samples} rows of {@code length} tokens.
@@ -82,9 +86,20 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
                 if (tap instanceof Tap.Gradient || tap instanceof Tap.SquaredGradient) {
                     parameters.add(tap.subject());
                 } else {
-                    sums.merge(tap.subject(), Tensor.elements(SegmentGraph.shape(tap)), Long::sum);
+                    sums.merge(tap.subject(), elements(tap), Long::sum);
                 }
             }
+        }
+
+        private static long elements(Tap tap) {
+            long[] shape = SegmentGraph.shape(tap);
+            long elements = Tensor.elements(shape);
+            if (elements > MAX_ELEMENTS) {
+                throw new UserException(
+                        "\"%s\" has %d channels, and the products of each two of them do not fit the 2 GiB that a sum may take; choose a method that needs no such sums"
+                                .formatted(tap.subject(), shape[0]));
+            }
+            return elements;
         }
 
         /** Rows of a batch such that no piece takes more than half of the memory, and the last batch is not much smaller. */
@@ -112,6 +127,9 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
             }
             // A sum that many runs add to is in float64 beside that.
             long perElement = 2L * Float.BYTES + (samples > WideSum.RUNS * (long) rows ? Double.BYTES : 0);
+            bytes += piece.input() == null
+                    ? 0
+                    : perElement * sums.getOrDefault(piece.input().name(), 0L);
             for (Op op : piece.ops()) {
                 for (Value value : op.outputs()) {
                     bytes += value == null ? 0 : perElement * sums.getOrDefault(value.name(), 0L);

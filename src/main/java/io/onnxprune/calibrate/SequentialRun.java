@@ -75,6 +75,9 @@ public final class SequentialRun implements AutoCloseable {
     private final List<Visit> visits;
 
     private SequentialRun(Calibrator model, Reference reference, Editor editor) {
+        if (reference != null && reference.calibrator().length() != model.length()) {
+            throw new IllegalArgumentException("model and reference are prepared for rows of different lengths");
+        }
         this.editor = editor;
         this.model = new PieceWalk(model);
         this.reference = reference == null ? null : new PieceWalk(reference.calibrator());

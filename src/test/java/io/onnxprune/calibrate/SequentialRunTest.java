@@ -7,6 +7,7 @@ import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.calibrate.SequentialRun.InputStatistics;
 import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Op;
@@ -201,6 +202,34 @@ class SequentialRunTest {
         assertThat(steps).isPositive().isLessThan(4 * LENGTH / 5);
         assertThat(none.seen).isEmpty();
         assertThat(log.steps()).isEqualTo(steps);
+    }
+
+    /** What comes before the products is run once where there is memory to keep it, and again where there is not. */
+    @Test
+    void memorySavesWork() {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Statistics.randomRows(4, LENGTH, VOCABULARY, 10);
+        Map<Long, Long> steps = new LinkedHashMap<>();
+        for (long memory : List.of(Statistics.AMPLE, Statistics.SCANT)) {
+            RecordedLog log = new RecordedLog();
+            Calibrator calibrator = calibrator(model, memory, log);
+            Recorder recorder = new Recorder(lastOfEachPiece(calibrator)::contains, (sharing, statistics) -> Map.of());
+            SequentialRun.run(calibrator, null, rows, recorder);
+            steps.put(memory, log.steps());
+        }
+
+        assertThat(steps.get(Statistics.AMPLE)).isLessThan(steps.get(Statistics.SCANT) * 3 / 4);
+    }
+
+    @Test
+    void aSecondMomentBeyondOneBufferIsRefused() {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Statistics.randomRows(2, LENGTH, VOCABULARY, 10);
+        Tap tap = new Tap.SecondMoment(new Activation("wide", 30_000));
+
+        assertThatThrownBy(() -> Statistics.gather(model, rows, List.of(tap), Statistics.AMPLE, folder))
+                .isInstanceOf(UserException.class)
+                .hasMessageContainingAll("\"wide\" has 30000 channels", "2 GiB");
     }
 
     @Test
