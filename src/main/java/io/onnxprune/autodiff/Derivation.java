@@ -147,9 +147,8 @@ final class Derivation {
 
     /** A failure of this application that says what has no derivative. */
     UserException unsupported(String what) {
-        return new UserException(
-                "no gradient can be computed through node " + op.node().label() + ": " + what
-                        + "; choose a method that needs no gradients, such as --method magnitude");
+        return new NoDerivativeException(
+                "no gradient can be computed through node " + op.node().label() + ": " + what);
     }
 
     /** Checks that the rule left nothing out. */

@@ -97,6 +97,11 @@ final class ActivationStore implements AutoCloseable {
         return bytes;
     }
 
+    /** Bytes that are held in memory. */
+    long heldBytes() {
+        return used;
+    }
+
     /** Bytes that went to the file. */
     long spilledBytes() {
         return end;

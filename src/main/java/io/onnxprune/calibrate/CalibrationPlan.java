@@ -14,6 +14,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.ToLongFunction;
 
 /**
  * How a calibration run is divided: which pieces are run together and how many rows at a time, so that it stays within its
@@ -34,6 +35,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
     /**
      * Divides a run over {@code samples} rows of {@code length} tokens.
      *
+     * @param objective what is run, and what that adds to the last piece
      * @param single whether statistics are of single rows, so that a batch is one row
      */
     static CalibrationPlan of(
@@ -41,14 +43,29 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
             Value tokens,
             Value logits,
             Collection<Tap> taps,
-            int samples,
+            Objective objective,
             int length,
             boolean single,
             long memory) {
-        Estimate estimate = new Estimate(new Footprint(flow, tokens), taps, samples, length);
+        int samples = objective.rows().size();
+        Estimate estimate = new Estimate(new Footprint(flow, tokens), taps, samples, length, logits, objective.bytes());
         List<Piece> smallest = new Partition(flow, logits).pieces();
-        int rows = estimate.rows(smallest, single, memory);
+        int rows = objective.batches() == null
+                ? estimate.rows(smallest, single, memory)
+                : objective.batches().get(0).length;
         List<Piece> pieces = Partition.join(smallest, piece -> estimate.bytes(piece, rows) <= memory / 2);
+        return new CalibrationPlan(pieces, rows, estimate.largest(pieces, rows), estimate.boundaries(pieces));
+    }
+
+    /** The same for a run forwards that stops before the smallest last piece, which stays apart. */
+    static CalibrationPlan ahead(DataFlow flow, Value tokens, Value logits, int samples, int length, long memory) {
+        Estimate estimate = new Estimate(new Footprint(flow, tokens), List.of(), samples, length, logits, rows -> 0);
+        List<Piece> smallest = new Partition(flow, logits).pieces();
+        int rows = estimate.rows(smallest, false, memory);
+        int last = smallest.size() - 1;
+        List<Piece> pieces =
+                Partition.join(smallest.subList(0, last), piece -> estimate.bytes(piece, rows) <= memory / 2);
+        pieces.add(smallest.get(last));
         return new CalibrationPlan(pieces, rows, estimate.largest(pieces, rows), estimate.boundaries(pieces));
     }
 
@@ -61,7 +78,8 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
             int samples,
             int length,
             long memory) {
-        Estimate estimate = new Estimate(new Footprint(flow, tokens), taps, samples, length);
+        Value end = pieces.get(pieces.size() - 1).output();
+        Estimate estimate = new Estimate(new Footprint(flow, tokens), taps, samples, length, end, rows -> 0);
         int rows = estimate.rows(pieces, false, memory);
         return new CalibrationPlan(pieces, rows, estimate.largest(pieces, rows), estimate.boundaries(pieces));
     }
@@ -77,10 +95,22 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         /** Elements of all sums of an activation. */
         private final Map<String, Long> sums = new HashMap<>();
 
-        Estimate(Footprint footprint, Collection<Tap> taps, int samples, int length) {
+        private final Value logits;
+        /** What comes to the piece that computes the logits, by the rows of a batch. */
+        private final ToLongFunction<Integer> atEnd;
+
+        Estimate(
+                Footprint footprint,
+                Collection<Tap> taps,
+                int samples,
+                int length,
+                Value logits,
+                ToLongFunction<Integer> atEnd) {
             this.footprint = footprint;
             this.samples = samples;
             this.length = length;
+            this.logits = logits;
+            this.atEnd = atEnd;
             this.backward = taps.stream().anyMatch(Tap::needsGradients);
             for (Tap tap : taps) {
                 if (tap instanceof Tap.Gradient || tap instanceof Tap.SquaredGradient) {
@@ -119,6 +149,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         long bytes(Piece piece, int rows) {
             Set<Value> weights = footprint.weights(piece);
             long bytes = Footprint.weightBytes(weights) + footprint.activations(piece, rows, length, backward);
+            bytes += piece.output() == logits ? atEnd.applyAsLong(rows) : 0;
             for (Value weight : weights) {
                 // The sum and this run's share of it.
                 bytes += parameters.contains(weight.name())

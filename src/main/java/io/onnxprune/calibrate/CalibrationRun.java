@@ -9,7 +9,6 @@ import io.onnxprune.eval.NonFinite;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.runtime.HostTensor;
-import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
 import java.util.AbstractList;
@@ -22,9 +21,9 @@ import java.util.function.Consumer;
 
 /** One pass over all rows: forward through the segments, then backward where gradients are asked for. */
 final class CalibrationRun implements AutoCloseable {
-    private final OnnxRuntime runtime;
+    private final Calibrator calibrator;
     private final DataFlow flow;
-    private final Value tokens;
+    private final Objective objective;
     private final List<Segment> segments;
     private final Batches batches;
     private final SegmentRunner runner;
@@ -37,24 +36,24 @@ final class CalibrationRun implements AutoCloseable {
     private int carried;
 
     CalibrationRun(
-            OnnxRuntime runtime,
+            Calibrator calibrator,
             DataFlow flow,
-            Value tokens,
             List<Segment> segments,
             Batches batches,
             CalibrationPlan plan,
             Held held,
-            CalibrationOptions options,
-            Log log) {
-        this.runtime = runtime;
+            Objective objective,
+            long memory) {
+        this.calibrator = calibrator;
         this.flow = flow;
-        this.tokens = tokens;
+        this.objective = objective;
         this.segments = segments;
         this.batches = batches;
-        this.boundaries = new ActivationStore(plan.boundaryBudget(options.memory()), options.workFolder());
-        this.runner = new SegmentRunner(runtime, flow, batches, boundaries);
+        this.boundaries = new ActivationStore(
+                plan.boundaryBudget(memory), calibrator.options().workFolder());
+        this.runner = new SegmentRunner(calibrator.runtime(), flow, batches, boundaries, calibrator.weights());
         this.held = held;
-        this.log = log;
+        this.log = calibrator.log();
         this.loss = new double[batches.rowCount()];
     }
 
@@ -109,6 +108,31 @@ final class CalibrationRun implements AutoCloseable {
 
     private Task forward(Segment segment) {
         return Task.advance(segment).withKept(held.kept(segment));
+    }
+
+    /** Runs forwards only, and returns the loss of each row. */
+    double[] losses() {
+        int last = segments.size() - 1;
+        try (Log.Progress progress = log.progress("calibration", batches.tokens() * (last + 1))) {
+            for (Segment segment : segments.subList(0, last)) {
+                runner.forward(Task.advance(segment).withReleased(segment.inputs()), progress);
+            }
+            Segment segment = segments.get(last);
+            SegmentGraph graph = SegmentGraph.loss(segment, flow, new Objective.End(objective, segment, calibrator));
+            try (Session session = runner.open(graph)) {
+                for (int batch = 0; batch < batches.count(); batch++) {
+                    Map<String, HostTensor> feeds = runner.feeds(graph, batch);
+                    feeds.putAll(graph.loss().feeds().of(batches, batch));
+                    String rows = graph.loss().rows();
+                    try (Outputs outputs = session.runInto(feeds, Map.of(), List.of(rows))) {
+                        keepLoss(batch, outputs.tensor(rows).toFloats());
+                    }
+                    progress.step(batches.tokens(batch));
+                    runner.free();
+                }
+            }
+        }
+        return loss;
     }
 
     /** What a stopped run and the one that goes on must have in common. */
@@ -192,7 +216,7 @@ final class CalibrationRun implements AutoCloseable {
                 segment,
                 flow,
                 taps,
-                last ? tokens : null,
+                last ? new Objective.End(objective, segment, calibrator) : null,
                 inputGradient,
                 held.needed(segment),
                 concerned(taps, index + 1, segments.size()),
@@ -202,7 +226,7 @@ final class CalibrationRun implements AutoCloseable {
             for (int batch = 0; batch < batches.count(); batch++) {
                 Map<String, HostTensor> feeds = runner.feeds(graph, batch);
                 if (last) {
-                    feeds.put(tokens.name(), batches.inputs(batch).get(tokens.name()));
+                    feeds.putAll(graph.loss().feeds().of(batches, batch));
                 }
                 Place input = segment.input() == null
                         ? null
@@ -220,9 +244,11 @@ final class CalibrationRun implements AutoCloseable {
                     gradient = runner.zeros(value.dtype(), value.shape());
                     into.put(graph.inputGradient(), gradient);
                 }
-                try (Outputs outputs = session.runInto(feeds, into, last ? List.of(graph.rowLosses()) : List.of())) {
+                try (Outputs outputs =
+                        session.runInto(feeds, into, last ? List.of(graph.loss().rows()) : List.of())) {
                     if (last) {
-                        keepLoss(batch, outputs.tensor(graph.rowLosses()).toFloats());
+                        keepLoss(batch, outputs.tensor(graph.loss().rows()).toFloats());
+                        requireFinite(batch);
                     }
                 }
                 keepCarried(graph, batch, into);
@@ -262,18 +288,22 @@ final class CalibrationRun implements AutoCloseable {
 
     private void keepLoss(int batch, float[] losses) {
         for (int i = 0; i < losses.length; i++) {
-            int row = batches.rows(batch)[i];
-            if (!Float.isFinite(losses[i])) {
+            loss[batches.rows(batch)[i]] = losses[i];
+        }
+    }
+
+    private void requireFinite(int batch) {
+        for (int row : batches.rows(batch)) {
+            if (!Double.isFinite(loss[row])) {
                 long[] tokens = batches.row(row);
                 throw new UserException("the loss of calibration row %d of %d (%s) is %s%s"
                         .formatted(
                                 row + 1,
                                 loss.length,
                                 NonFinite.beginning(tokens),
-                                losses[i],
-                                NonFinite.origin(flow.program().model(), runtime, tokens)));
+                                loss[row],
+                                NonFinite.origin(flow.program().model(), calibrator.runtime(), tokens)));
             }
-            loss[row] = losses[i];
         }
     }
 

@@ -6,11 +6,14 @@ import io.onnxprune.dims.Trace;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program;
 import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.Widening;
 import io.onnxprune.lower.Lowering;
 import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -36,6 +39,8 @@ public final class Calibrator {
     private final Program program;
     private final Trace trace;
     private final DecoderInterface decoder;
+    /** New contents of initializers of the lowered model. */
+    private final Map<String, Tensor> weights;
 
     /**
      * What came of a run.
@@ -54,6 +59,18 @@ public final class Calibrator {
         this.program = Program.of(lowered);
         this.trace = Trace.of(program, runtime, log);
         this.decoder = DecoderInterface.of(lowered.graph());
+        this.weights = Map.of();
+    }
+
+    private Calibrator(Calibrator other, Map<String, Tensor> weights) {
+        this.runtime = other.runtime;
+        this.options = other.options;
+        this.log = other.log;
+        this.length = other.length;
+        this.program = other.program;
+        this.trace = other.trace;
+        this.decoder = other.decoder;
+        this.weights = weights;
     }
 
     /**
@@ -77,8 +94,48 @@ public final class Calibrator {
         }
     }
 
+    /**
+     * The same model with other contents of some initializers, without preparing it again. What runs take is announced by
+     * the first calibrator only.
+     *
+     * @param contents by name, each of the shape and element type that the model has; others are as in this calibrator
+     * @throws IllegalArgumentException when the model has no such initializer
+     */
+    public Calibrator withWeights(Map<String, Tensor> contents) {
+        Map<String, Tensor> changed = new HashMap<>(weights);
+        contents.forEach((name, tensor) -> changed.put(name, inFormOf(name, tensor)));
+        return new Calibrator(this, changed);
+    }
+
+    /**
+     * New contents for an initializer as the lowered model has it: small half constants are float32 there.
+     *
+     * @throws IllegalArgumentException when no initializer of the model can become that
+     */
+    Tensor inFormOf(String name, Tensor tensor) {
+        Value present = program.initializers().get(name);
+        Tensor widened =
+                present == null || present.constant().dtype() == tensor.dtype() ? tensor : Widening.widen(tensor);
+        if (present == null
+                || present.constant().dtype() != widened.dtype()
+                || !Arrays.equals(present.constant().shape(), tensor.shape())) {
+            throw new IllegalArgumentException("the model has "
+                    + (present == null ? "no initializer" : present.constant() + " where " + tensor + " is given for")
+                    + " \"" + name + '"');
+        }
+        return widened;
+    }
+
+    Map<String, Tensor> weights() {
+        return weights;
+    }
+
     Program program() {
         return program;
+    }
+
+    Trace trace() {
+        return trace;
     }
 
     OnnxRuntime runtime() {
@@ -148,7 +205,16 @@ public final class Calibrator {
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */
     public Summary gather(List<long[]> rows, Collection<Tap> taps, TapSink sink) {
-        try (CalibrationRun run = begin(rows, taps)) {
+        return gather(new Objective.NextToken(rows), taps, sink);
+    }
+
+    /**
+     * The same, where gradients are those of {@code objective} and L_n is what that says about row n.
+     *
+     * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
+     */
+    public Summary gather(Objective objective, Collection<Tap> taps, TapSink sink) {
+        try (CalibrationRun run = begin(objective, taps)) {
             return taps.stream().anyMatch(Tap::needsGradients)
                     ? run.backward(List.copyOf(taps), sink, null, state -> {})
                     : run.forward(List.copyOf(taps), sink);
@@ -187,7 +253,7 @@ public final class Calibrator {
             String key,
             double noteSeconds) {
         List<Tap> taps = gradientTaps(initializers, squares);
-        try (CalibrationRun run = begin(rows, taps)) {
+        try (CalibrationRun run = begin(new Objective.NextToken(rows), taps)) {
             String whole =
                     key + '-' + Integer.toHexString(Objects.hash(run.shape(), new HashSet<>(initializers), squares));
             Checkpoint checkpoint =
@@ -249,15 +315,40 @@ public final class Calibrator {
         return new DataFlow(program, trace, tokens(), logits(), parameters);
     }
 
-    private CalibrationRun begin(List<long[]> rows, Collection<Tap> taps) {
+    /**
+     * What an objective says about each of its rows, of which some may be no numbers.
+     *
+     * @throws UserException when a run fails
+     */
+    public double[] losses(Objective objective) {
+        try (CalibrationRun run = begin(objective, List.of())) {
+            return run.losses();
+        }
+    }
+
+    /** How a run that yields the gradients of all products is divided. */
+    CalibrationPlan planOfGradients(int samples) {
+        Set<Tap> taps = new LinkedHashSet<>();
+        for (Linear linear : linears()) {
+            if (parameters().contains(linear.weight())) {
+                taps.add(new Tap.Gradient(linear.weight()));
+            }
+        }
+        DataFlow flow = flow(taps);
+        return CalibrationPlan.over(
+                new Partition(flow, logits()).pieces(), flow, tokens(), taps, samples, length, options.memory());
+    }
+
+    private CalibrationRun begin(Objective objective, Collection<Tap> taps) {
+        List<long[]> rows = objective.rows();
         boolean single = taps.stream().anyMatch(Tap.SquaredGradient.class::isInstance);
         if (taps.stream().anyMatch(tap -> tap instanceof Tap.ErrorMoment || tap instanceof Tap.TotalError)) {
             throw new IllegalArgumentException(
                     "errors are measured against a reference, which only a SequentialRun has");
         }
         DataFlow flow = flow(taps);
-        CalibrationPlan plan =
-                CalibrationPlan.of(flow, tokens(), logits(), taps, rows.size(), length, single, options.memory());
+        long memory = Math.max(1, options.memory() - objective.heldBytes());
+        CalibrationPlan plan = CalibrationPlan.of(flow, tokens(), logits(), taps, objective, length, single, memory);
         List<Segment> segments = Segment.of(flow, plan.pieces());
         for (Tap tap : taps) {
             requireFound(tap.subject(), segments);
@@ -267,9 +358,12 @@ public final class Calibrator {
         }
         Held held = Held.of(segments, taps);
         plan = plan.keeping(held.bytes(new Footprint(flow, tokens()), rows.size(), length));
-        plan.announce(log, rows.size(), length, options.memory());
-        Batches batches = new Batches(flow, decoder, rows, plan.batches(rows.size()));
-        return new CalibrationRun(runtime, flow, tokens(), segments, batches, plan, held, options, log);
+        if (!taps.isEmpty() && weights.isEmpty()) {
+            plan.announce(log, rows.size(), length, memory);
+        }
+        List<int[]> division = objective.batches() == null ? plan.batches(rows.size()) : objective.batches();
+        Batches batches = new Batches(flow, decoder, rows, division);
+        return new CalibrationRun(this, flow, segments, batches, plan, held, objective, memory);
     }
 
     private static void requireFound(String name, List<Segment> segments) {

@@ -76,7 +76,8 @@ final class PieceWalk implements AutoCloseable {
                 calibrator.runtime(),
                 flow,
                 new Batches(flow, calibrator.decoder(), rows, batches),
-                new ActivationStore(budget, calibrator.options().workFolder()));
+                new ActivationStore(budget, calibrator.options().workFolder()),
+                calibrator.weights());
     }
 
     SegmentRunner runner() {

@@ -1,7 +1,6 @@
 package io.onnxprune.calibrate;
 
 import io.onnxprune.autodiff.Backward;
-import io.onnxprune.autodiff.CausalLmLoss;
 import io.onnxprune.dims.Trace;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
@@ -39,7 +38,7 @@ final class SegmentGraph {
     private Map<Value, String> gradients = Map.of();
     private String outputGradient;
     private String inputGradientName;
-    private String rowLosses;
+    private Objective.Part loss;
     private String counterpartInput;
     /** Rows of what the counterpart exceeds the segment's output by. */
     private String errorRows;
@@ -70,8 +69,8 @@ final class SegmentGraph {
     /**
      * The forward and backward pass.
      *
-     * @param tokens the graph input that the loss of the last segment is about; null for any other segment, which takes the
-     *     gradient of its output instead
+     * @param end what the loss of the last segment is; null for any other segment, which takes the gradient of its output
+     *     instead
      * @param inputGradient whether the gradient of the segment's input is wanted
      * @param given values of earlier segments that taps read
      * @param begun taps that a segment run before had a share in
@@ -81,13 +80,13 @@ final class SegmentGraph {
             Segment segment,
             DataFlow flow,
             Collection<Tap> taps,
-            Value tokens,
+            Objective.End end,
             boolean inputGradient,
             Set<Value> given,
             Set<Tap> begun,
             Set<Tap> unfinished) {
         SegmentGraph graph = new SegmentGraph(segment, flow, given);
-        graph.differentiate(taps, tokens, inputGradient);
+        graph.differentiate(taps, end, inputGradient);
         for (Tap tap : taps) {
             if (tap instanceof Tap.SquaredGradient && (begun.contains(tap) || unfinished.contains(tap))) {
                 graph.carry(tap, begun.contains(tap), unfinished.contains(tap));
@@ -95,6 +94,13 @@ final class SegmentGraph {
                 graph.tap(tap);
             }
         }
+        return graph;
+    }
+
+    /** The forward pass of the last segment with the loss of each row. */
+    static SegmentGraph loss(Segment segment, DataFlow flow, Objective.End end) {
+        SegmentGraph graph = new SegmentGraph(segment, flow, Set.of());
+        graph.measure(end);
         return graph;
     }
 
@@ -113,7 +119,7 @@ final class SegmentGraph {
         errorRows = rows(difference, (int) shape[shape.length - 1]);
     }
 
-    private void differentiate(Collection<Tap> taps, Value tokens, boolean inputGradient) {
+    private void differentiate(Collection<Tap> taps, Objective.End end, boolean inputGradient) {
         Set<Value> wanted = new LinkedHashSet<>();
         for (Tap tap : taps) {
             if (tap.needsGradients()) {
@@ -123,16 +129,11 @@ final class SegmentGraph {
         if (inputGradient) {
             wanted.add(segment.input());
         }
-        if (tokens == null) {
+        if (end == null) {
             outputGradient = builder.freshName();
             inputs.add(Segment.declare(outputGradient, trace.dtype(segment.output())));
         } else {
-            CausalLmLoss loss = CausalLmLoss.append(segment.output().name(), tokens.name(), builder);
-            if (!segment.given().contains(tokens)) {
-                inputs.add(Segment.declare(tokens.name(), trace.dtype(tokens)));
-            }
-            rowLosses = loss.rows();
-            outputs.add(rowLosses);
+            measure(end);
             outputGradient = loss.gradient();
         }
         gradients = Backward.append(segment.ops(), trace, Map.of(segment.output(), outputGradient), wanted, builder);
@@ -141,6 +142,11 @@ final class SegmentGraph {
             inputGradientName = builder.add("Identity", gradients.get(segment.input()));
             outputs.add(inputGradientName);
         }
+    }
+
+    private void measure(Objective.End end) {
+        loss = end.append(builder, inputs);
+        outputs.add(loss.rows());
     }
 
     /** The shape of a tap's sum. */
@@ -356,9 +362,9 @@ final class SegmentGraph {
         return inputGradientName;
     }
 
-    /** The output with the loss of each row, {@code [batch]}; null but for the last segment run backwards. */
-    String rowLosses() {
-        return rowLosses;
+    /** What computes the loss of each row; null but for the last segment. */
+    Objective.Part loss() {
+        return loss;
     }
 
     /** @param replaced new contents for constants of the segment, by name; those of others are not looked at */

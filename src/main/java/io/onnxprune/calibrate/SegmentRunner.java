@@ -33,12 +33,23 @@ final class SegmentRunner implements AutoCloseable {
     private final Map<String, Tensor> replaced = new HashMap<>();
     private long allocated;
 
-    /** @param boundaries where values at borders are kept; closed with the runner */
-    SegmentRunner(OnnxRuntime runtime, DataFlow flow, Batches batches, ActivationStore boundaries) {
+    /**
+     * A runner that has run nothing yet.
+     *
+     * @param boundaries where values at borders are kept; closed with the runner
+     * @param weights new contents for constants, in all sessions
+     */
+    SegmentRunner(
+            OnnxRuntime runtime,
+            DataFlow flow,
+            Batches batches,
+            ActivationStore boundaries,
+            Map<String, Tensor> weights) {
         this.runtime = runtime;
         this.flow = flow;
         this.batches = batches;
         this.boundaries = boundaries;
+        this.replaced.putAll(weights);
     }
 
     ActivationStore boundaries() {

@@ -3,10 +3,8 @@ package io.onnxprune.calibrate;
 import io.onnxprune.calibrate.Visit.Group;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.ir.Widening;
 import io.onnxprune.runtime.HostTensor;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.ListIterator;
@@ -218,22 +216,7 @@ public final class SequentialRun implements AutoCloseable {
                 sums.remove(new Tap.TotalError(group.stream())),
                 group.obstacles());
         Map<String, Tensor> edited = editor.edit(group.linears(), statistics);
-        edited.forEach((name, tensor) -> model.replace(name, inFormOf(name, tensor)));
-    }
-
-    /** Small half constants are float32 in the lowered model. */
-    private Tensor inFormOf(String name, Tensor tensor) {
-        Value present = model.calibrator().program().initializers().get(name);
-        Tensor widened =
-                present == null || present.constant().dtype() == tensor.dtype() ? tensor : Widening.widen(tensor);
-        if (present == null
-                || present.constant().dtype() != widened.dtype()
-                || !Arrays.equals(present.constant().shape(), tensor.shape())) {
-            throw new IllegalArgumentException("the model has "
-                    + (present == null ? "no initializer" : present.constant() + " where " + tensor + " is given for")
-                    + " \"" + name + '"');
-        }
-        return widened;
+        edited.forEach((name, tensor) -> model.replace(name, model.calibrator().inFormOf(name, tensor)));
     }
 
     @Override

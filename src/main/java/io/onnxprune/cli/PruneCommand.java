@@ -176,6 +176,13 @@ final class PruneCommand implements Callable<Integer> {
                             + " the method says)")
     private Boolean refit;
 
+    @Option(
+            names = "--correct",
+            paramLabel = "N",
+            description = "bring predictions near to those of the whole model by N steps on weights; 0 for none"
+                    + " (default: as the method says)")
+    private Integer correct;
+
     @Option(names = "--dry-run", description = "make the plan and show it, write no model")
     private boolean dryRun;
 
@@ -303,8 +310,21 @@ final class PruneCommand implements Callable<Integer> {
         if (refit != null) {
             recipe = refit ? recipe.adding(PassKind.REFIT) : recipe.without(PassKind.REFIT);
         }
+        recipe = corrected(recipe);
         PlanPasses.check(recipe);
         return noVerify ? recipe.without(PassKind.VERIFY) : recipe;
+    }
+
+    private Recipe corrected(Recipe recipe) {
+        if (correct == null) {
+            return recipe;
+        }
+        if (correct < 0) {
+            throw new UsageException("--correct is a number of steps, 0 or more, not " + correct);
+        }
+        return correct == 0
+                ? recipe.without(PassKind.CORRECT)
+                : recipe.adding(PassKind.CORRECT).with(PassKind.CORRECT, "steps", Integer.toString(correct));
     }
 
     private static Recipe with(Recipe recipe, String key, String value) {

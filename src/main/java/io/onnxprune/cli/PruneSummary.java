@@ -40,6 +40,13 @@ final class PruneSummary {
             console.print("the weights of " + report.refitted()
                     + " products bring the residual stream near to that of the whole model");
         }
+        report.correction()
+                .ifPresent(found -> console.print(String.format(
+                        Locale.ROOT,
+                        "%d products were corrected by gradients: divergence from the whole model %.4f -> %.4f nats a token",
+                        found.updates().size(),
+                        found.before(),
+                        found.after())));
         report.data()
                 .map(data -> data.describe(report.evaluationBefore().isPresent()))
                 .filter(line -> !line.isEmpty())

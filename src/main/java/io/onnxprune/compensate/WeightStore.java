@@ -16,6 +16,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.Arrays;
+import java.util.stream.IntStream;
 
 /**
  * Matrices as tensors and back. Tensors that are made here lie in mapped files of a work folder that have no name any more,
@@ -54,13 +55,35 @@ final class WeightStore {
 
     /** Adds one matrix to another. */
     static void add(Matrix term, Matrix sum) {
+        add(1, term, sum);
+    }
+
+    /** Adds a multiple of one matrix to another. */
+    static void add(double factor, Matrix term, Matrix sum) {
         double[] row = new double[term.columns()];
         for (int i = 0; i < term.rows(); i++) {
             term.getRow(i, row);
             for (int j = 0; j < row.length; j++) {
-                sum.add(i, j, row[j]);
+                sum.add(i, j, factor * row[j]);
             }
         }
+    }
+
+    /**
+     * A matrix as a float32 tensor of its own shape.
+     *
+     * @param label how a message names it
+     * @throws UserException if a number is too large, or there is no room on disk
+     */
+    Tensor write(Matrix matrix, String label) {
+        return write(
+                matrix,
+                DType.FLOAT,
+                new long[] {matrix.rows(), matrix.columns()},
+                0,
+                IntStream.range(0, matrix.rows()).toArray(),
+                IntStream.range(0, matrix.columns()).toArray(),
+                label);
     }
 
     /**

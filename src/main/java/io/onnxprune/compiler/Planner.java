@@ -1,15 +1,18 @@
 package io.onnxprune.compiler;
 
 import io.onnxprune.algebra.Blas;
+import io.onnxprune.autodiff.NoDerivativeException;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.Reference;
+import io.onnxprune.compensate.LossCorrection;
 import io.onnxprune.compensate.ObsImportance;
 import io.onnxprune.compensate.ResidualRefit;
 import io.onnxprune.compensate.SequentialPruning;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
 import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.eval.CalibrationData;
@@ -51,6 +54,7 @@ final class Planner {
     private final Budget budget;
     private final Set<Value> compensated = new HashSet<>();
     private final Set<Value> refitted = new HashSet<>();
+    private Optional<LossCorrection.Result> correction = Optional.empty();
     private Optional<CalibrationData> data = Optional.empty();
 
     /**
@@ -89,6 +93,11 @@ final class Planner {
         return refitted.size();
     }
 
+    /** What a correction by gradients came to; empty without one. */
+    Optional<LossCorrection.Result> correction() {
+        return correction;
+    }
+
     /** Makes the plan and the weights that go with it, measured on {@code given}. */
     Steps.Outcome run(Optional<CalibrationData> given) {
         data = given;
@@ -98,7 +107,8 @@ final class Planner {
         Pass refit = job.recipe().pass(PassKind.REFIT);
         if (job.plan().isPresent()) {
             Plan plan = PlanFile.read(job.plan().get(), structure, hash);
-            return refitted(compensated(PrunedState.whole(structure, Plan.keepAll(hash)), plan, null), refit);
+            Steps.Outcome fixed = compensated(PrunedState.whole(structure, Plan.keepAll(hash)), plan, null);
+            return corrected(refitted(fixed, refit));
         }
         if (isNothing()) {
             return new Steps.Outcome(Plan.keepAll(hash), Map.of());
@@ -111,7 +121,7 @@ final class Planner {
                 budget,
                 steps,
                 (state, target) -> refitted(step(state, target), everyStep ? refit : null));
-        return everyStep ? reached : refitted(reached, refit);
+        return corrected(everyStep ? reached : refitted(reached, refit));
     }
 
     private Steps.Outcome step(PrunedState state, Budget target) {
@@ -226,5 +236,35 @@ final class Planner {
         Dim.Keep keep = plan.keep(structure);
         List<Dim.Atom> width = structure.stream().width();
         return width.size() == 1 ? keep.kept(width.get(0)) : null;
+    }
+
+    /** The same with weights that bring the predictions near to those of the whole model. */
+    private Steps.Outcome corrected(Steps.Outcome reached) {
+        Pass correct = job.recipe().pass(PassKind.CORRECT);
+        if (correct == null || reached.plan().removesNothing(structure)) {
+            return reached;
+        }
+        PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
+        LossCorrection.Result result = clock.timed("correct", () -> correction(state, correct));
+        correction = Optional.of(result);
+        Map<Value, Tensor> updates = new HashMap<>(reached.updates());
+        updates.putAll(result.updates());
+        return new Steps.Outcome(reached.plan(), updates);
+    }
+
+    private LossCorrection.Result correction(PrunedState state, Pass correct) {
+        try {
+            return LossCorrection.run(
+                    state,
+                    consumers,
+                    calibrator(state.model()),
+                    calibrator(structure.analysis().program().model()),
+                    data.orElseThrow().rows(),
+                    PlanPasses.correction(correct),
+                    job.calibration().workFolder(),
+                    log);
+        } catch (NoDerivativeException e) {
+            throw new UserException(e.problem() + "; prune with --correct 0", e);
+        }
     }
 }

@@ -1,5 +1,6 @@
 package io.onnxprune.compiler;
 
+import io.onnxprune.compensate.LossCorrection;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
@@ -27,6 +28,7 @@ import java.util.Set;
  * @param gone names of the dimensions that went with their block or layer
  * @param compensated how many products have new weights that make up for what was removed
  * @param refitted how many products have new weights that bring the residual stream near to that of the whole model
+ * @param correction what a correction by gradients came to; empty without one
  * @param requested what was asked for; empty where a plan was given
  * @param emission what was written; empty for a dry run
  * @param verification empty if it was switched off, or for a dry run
@@ -41,6 +43,7 @@ public record PruneReport(
         Set<String> gone,
         int compensated,
         int refitted,
+        Optional<LossCorrection.Result> correction,
         Optional<Budget> requested,
         Optional<Emitter.Emission> emission,
         Optional<Verification> verification,
@@ -109,6 +112,7 @@ public record PruneReport(
         json.put("dimensions", dimensions);
         json.put("compensated", compensated);
         json.put("refitted", refitted);
+        json.put("correction", correction.map(PruneReport::correction).orElse(null));
         json.put("verification", verification.map(PruneReport::verification).orElse(null));
         json.put("data", data.map(PruneReport::data).orElse(null));
         json.put(
@@ -129,6 +133,14 @@ public record PruneReport(
                         .toList());
         json.put("peak_rss_bytes", peakResidentBytes);
         json.put("seed", seed);
+        return json;
+    }
+
+    private static Map<String, Object> correction(LossCorrection.Result found) {
+        Map<String, Object> json = new LinkedHashMap<>();
+        json.put("products", found.updates().size());
+        json.put("divergence_before", found.before());
+        json.put("divergence_after", found.after());
         return json;
     }
 

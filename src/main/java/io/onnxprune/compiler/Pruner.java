@@ -99,6 +99,7 @@ public final class Pruner {
                 count.gone(plan),
                 planner.compensated(),
                 planner.refitted(),
+                planner.correction(),
                 job.plan().isPresent() ? Optional.empty() : Optional.of(job.budget()),
                 emission,
                 verification,

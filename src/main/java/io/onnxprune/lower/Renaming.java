@@ -9,7 +9,7 @@ import java.util.List;
 import java.util.Map;
 
 /** Renames values where they are read, in the bodies of nodes too. */
-final class Renaming {
+public final class Renaming {
     private Renaming() {}
 
     /** The node with its inputs, and what its bodies read from outside, under new names. */
@@ -23,7 +23,7 @@ final class Renaming {
     }
 
     /** The node with its inputs, its outputs, and what its bodies read from outside, under new names. */
-    static Node all(Node node, Map<String, String> renamed) {
+    public static Node all(Node node, Map<String, String> renamed) {
         Node changed = reads(node, renamed);
         return changed.outputs().stream().anyMatch(renamed::containsKey)
                 ? changed.withOutputs(changed.outputs().stream()

@@ -153,6 +153,24 @@ public enum PassKind {
             "allocate",
             PassOption.number("ridge", 0, "1e-3", "What is added to the diagonal of XᵀX, as a share of its mean."),
             PassOption.flag("every-step", false, "After every step, not only after the last.")),
+    /** New weights by gradients. */
+    CORRECT(
+            "Changes weights so that the predictions of the smaller model come as near to those of the whole one as they can,"
+                    + " by gradients.",
+            "allocate",
+            PassOption.integer("steps", 1, "3", "How often; gradients are measured anew in each step."),
+            PassOption.number(
+                    "damping",
+                    0,
+                    "0.1",
+                    "What is added to the diagonals of XᵀX and of DᵀD, D the gradients of the products, as a share of"
+                            + " their means."),
+            PassOption.choice(
+                    "products",
+                    "consumers",
+                    "What changes: the products that sum over heads and FFN channels, or all that are in residual blocks.",
+                    "consumers",
+                    "all")),
     /** From a plan to a smaller model. */
     REWRITE(
             "Removes what the plan leaves out.",

@@ -1,5 +1,6 @@
 package io.onnxprune.recipe;
 
+import io.onnxprune.compensate.LossCorrection;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
 import io.onnxprune.diag.UsageException;
@@ -58,7 +59,9 @@ public final class PlanPasses {
 
     /** Whether a recipe makes new weights on data, whatever the plan. */
     public static boolean adjusts(Recipe recipe) {
-        return update(recipe.pass(PassKind.COMPENSATE)).isPresent() || recipe.pass(PassKind.REFIT) != null;
+        return update(recipe.pass(PassKind.COMPENSATE)).isPresent()
+                || recipe.pass(PassKind.REFIT) != null
+                || recipe.pass(PassKind.CORRECT) != null;
     }
 
     /** Whether a recipe scores units by the products that sum over them. */
@@ -126,6 +129,14 @@ public final class PlanPasses {
                 ? Optional.empty()
                 : Optional.of(new Update(
                         compensate.number("damping"), compensate.word("target").equals("dense")));
+    }
+
+    /** What a {@link PassKind#CORRECT} pass asks for. */
+    public static LossCorrection.Settings correction(Pass correct) {
+        return new LossCorrection.Settings(
+                correct.integer("steps"),
+                correct.number("damping"),
+                correct.word("products").equals("all"));
     }
 
     /** The budget of an {@link PassKind#ALLOCATE} pass, with a ratio as its target. */

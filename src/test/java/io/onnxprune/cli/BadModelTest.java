@@ -195,6 +195,22 @@ class BadModelTest {
     }
 
     @Test
+    void anOperatorWithoutDerivative() throws IOException {
+        use("llama-gqa-d");
+        change(proto -> proto.getGraphBuilder().getNodeBuilderList().stream()
+                .filter(node -> node.getOpType().equals("Sigmoid"))
+                .forEach(node -> node.setOpType("Atan")));
+
+        prune("--method", "magnitude", "--correct", "1", "--calibration", Cli.tokens(root))
+                .failed(
+                        1,
+                        "no gradient can be computed through node \"",
+                        "(Atan): the operator has no derivative; prune with --correct 0");
+        prune("--method", "llm-pruner", "--calibration", Cli.tokens(root))
+                .failed(1, "(Atan): the operator has no derivative; choose a method that needs no gradients");
+    }
+
+    @Test
     void noSuchStructure() throws IOException {
         use("llama-gqa-d");
 

@@ -27,7 +27,16 @@ class JsonDocumentTest {
     @Test
     void prune() throws IOException {
         Path file = folder.resolve("a.json");
-        Cli.run(MODEL, "-o", folder.resolve("a.onnx"), "--calibration", Cli.tokens(folder), "--json", file)
+        Cli.run(
+                        MODEL,
+                        "-o",
+                        folder.resolve("a.onnx"),
+                        "--correct",
+                        "1",
+                        "--calibration",
+                        Cli.tokens(folder),
+                        "--json",
+                        file)
                 .succeeded();
         assertDocumented("prune", file, true);
         assertThat(read(file).at("/files/0").asText()).endsWith("a.onnx");

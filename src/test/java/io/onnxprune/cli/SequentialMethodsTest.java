@@ -163,6 +163,46 @@ class SequentialMethodsTest {
         assertThat(with).isNotEqualTo(perplexity());
     }
 
+    @Test
+    void anyMethodCanBeCorrected() throws IOException {
+        Cli.Run run = run("llama-gqa-d", "--method", "magnitude", "--correct", "2", "--ratio", "0.3")
+                .succeeded();
+        assertThat(run.out()).contains("6 products were corrected by gradients: divergence from the whole model ");
+        assertThat(run.err()).contains("correction 1 of 2: divergence ").doesNotContain("correction 3");
+        JsonNode correction = report().path("correction");
+        assertThat(correction.path("products").asInt()).isEqualTo(6);
+        assertThat(correction.path("divergence_after").asDouble())
+                .isLessThan(correction.path("divergence_before").asDouble());
+        assertThat(report().path("verification").path("logit_scale").asDouble()).isPositive();
+        double with = perplexity();
+
+        run("llama-gqa-d", "--method", "magnitude", "--ratio", "0.3").succeeded();
+        assertThat(report().path("correction").isNull()).isTrue();
+        assertThat(with).isNotEqualTo(perplexity());
+    }
+
+    @Test
+    void aRecipeCorrectsUnlessTheCommandLineSaysOtherwise() throws IOException {
+        Path recipe = recipe(
+                "{pass: score, metric: magnitude}",
+                "{pass: allocate, ratio: 0.2}",
+                "{pass: correct, steps: 1, products: all}",
+                "{pass: rewrite}",
+                "{pass: verify}");
+        run("llama-gqa-d", "--recipe", recipe).succeeded();
+        assertThat(report().path("correction").path("products").asInt()).isEqualTo(21);
+
+        Path plan = folder.resolve("plan.json");
+        run("llama-gqa-d", "--recipe", recipe, "--correct", "0", "--plan-out", plan)
+                .succeeded();
+        assertThat(report().path("correction").isNull()).isTrue();
+        run("llama-gqa-d", "--recipe", recipe, "--plan", plan).succeeded();
+        assertThat(report().path("correction").path("products").asInt()).isEqualTo(21);
+
+        run("llama-gqa-d", "--recipe", recipe, "--correct", "-1").failed(2, "--correct", "0 or more, not -1");
+        run("llama-gqa-d", "--recipe", recipe, "--correct", "some").failed(2, "--correct", "some");
+    }
+
     private double perplexity() throws IOException {
         return report().path("evaluation_after").path("perplexity").asDouble();
     }

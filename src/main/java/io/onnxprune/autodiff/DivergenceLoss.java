@@ -1,0 +1,62 @@
+package io.onnxprune.autodiff;
+
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.GraphBuilder;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * How far the predictions of a causal language model are from those of another one, each row by itself: the mean over all
+ * positions of the Kullback-Leibler divergence Σ_v p_v (log p_v - log q_v), in nats, where p are the probabilities that
+ * the reference gives to the next token and q those of the model.
+ */
+public final class DivergenceLoss {
+    private final String rows;
+    private final String gradient;
+
+    private DivergenceLoss(String rows, String gradient) {
+        this.rows = rows;
+        this.gradient = gradient;
+    }
+
+    /**
+     * Appends the loss and its gradient.
+     *
+     * @param logits name of a float32 or float64 value [batch, length, vocabulary]
+     * @param reference name of the logits of the reference, of the same type and shape
+     * @param into takes the nodes
+     */
+    public static DivergenceLoss append(String logits, String reference, GraphBuilder into) {
+        Map<String, Attribute> last = Map.of("axis", new Attribute.Int(-1));
+        Map<String, Attribute> dropped = Map.of("keepdims", new Attribute.Int(0));
+        String log = into.add("LogSoftmax", List.of(logits), last);
+        String theirLog = into.add("LogSoftmax", List.of(reference), last);
+        String theirs = into.add("Exp", theirLog);
+        String none = into.add("CastLike", into.scalar(0), logits);
+        // A token that the reference rules out adds nothing, whatever the model thinks of it.
+        String terms = into.add(
+                "Where",
+                into.add("Greater", theirs, none),
+                into.add("Mul", theirs, into.add("Sub", theirLog, log)),
+                none);
+        String positions = into.add("ReduceSum", List.of(terms, into.ints(2)), dropped);
+        String means = into.add("ReduceMean", List.of(positions, into.ints(1)), dropped);
+        String rows = into.add("Cast", List.of(means), Map.of("to", new Attribute.Int(DType.FLOAT.code())));
+        String length =
+                into.add("Shape", List.of(logits), Map.of("start", new Attribute.Int(1), "end", new Attribute.Int(2)));
+        String share = into.add("Reciprocal", into.add("CastLike", length, logits));
+        String gradient = into.add("Mul", into.add("Sub", into.add("Exp", log), theirs), share);
+        return new DivergenceLoss(rows, gradient);
+    }
+
+    /** The name of the losses [batch], float32. */
+    public String rows() {
+        return rows;
+    }
+
+    /** The name of the gradient of the sum of {@link #rows} by the logits, of their type and shape. */
+    public String gradient() {
+        return gradient;
+    }
+}

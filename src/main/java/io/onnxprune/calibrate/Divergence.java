@@ -1,0 +1,178 @@
+package io.onnxprune.calibrate;
+
+import io.onnxprune.autodiff.DivergenceLoss;
+import io.onnxprune.calibrate.ActivationStore.Place;
+import io.onnxprune.calibrate.Partition.Piece;
+import io.onnxprune.diag.Log;
+import io.onnxprune.ir.GraphBuilder;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.lower.Renaming;
+import io.onnxprune.runtime.HostTensor;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.function.ToLongFunction;
+
+/**
+ * How far the predictions of a model are from those of a reference, another form of the same original: for each row the mean
+ * over positions of KL(reference ‖ model). Of the reference only what its last piece reads is kept; that piece runs beside
+ * the last segment of the model, so the reference's logits never leave ONNX Runtime.
+ */
+public final class Divergence extends Objective implements AutoCloseable {
+    /** The reference run up to its last piece. */
+    private record Reference(
+            Calibrator calibrator,
+            Segment last,
+            Batches batches,
+            SegmentRunner runner,
+            Footprint footprint,
+            Piece end) {}
+
+    private final Reference reference;
+    private final List<long[]> rows;
+    private final List<int[]> batches;
+
+    private Divergence(Reference reference, List<long[]> rows, List<int[]> batches) {
+        this.reference = reference;
+        this.rows = rows;
+        this.batches = batches;
+    }
+
+    /**
+     * Runs {@code reference} over {@code rows}.
+     *
+     * @param model what is going to be measured, for rows of the same length and of the same vocabulary; it decides how many
+     *     rows are run at a time
+     * @param rows token ids, as many in each row as the calibrators were made for
+     * @throws io.onnxprune.diag.UserException when a run fails or values do not fit disk
+     */
+    public static Divergence from(Calibrator reference, Calibrator model, List<long[]> rows) {
+        DataFlow flow = reference.flow(List.of());
+        CalibrationPlan plan = CalibrationPlan.ahead(
+                flow,
+                reference.tokens(),
+                reference.logits(),
+                rows.size(),
+                reference.length(),
+                reference.options().memory());
+        List<int[]> batches = plan.beside(model.planOfGradients(rows.size())).batches(rows.size());
+        List<Segment> segments = Segment.of(flow, plan.pieces());
+        Batches own = new Batches(flow, reference.decoder(), rows, batches);
+        ActivationStore store = new ActivationStore(
+                reference.options().memory() / 4, reference.options().workFolder());
+        SegmentRunner runner = new SegmentRunner(reference.runtime(), flow, own, store, reference.weights());
+        int last = segments.size() - 1;
+        try (Log.Progress progress = reference.log().progress("calibration", own.tokens() * last)) {
+            for (Segment segment : segments.subList(0, last)) {
+                runner.forward(Task.advance(segment).withReleased(segment.inputs()), progress);
+            }
+        } catch (RuntimeException e) {
+            runner.close();
+            throw e;
+        }
+        Footprint footprint = new Footprint(flow, reference.tokens());
+        return new Divergence(
+                new Reference(
+                        reference,
+                        segments.get(last),
+                        own,
+                        runner,
+                        footprint,
+                        plan.pieces().get(last)),
+                rows,
+                batches);
+    }
+
+    /** The same on the first rows alone: at least {@code count}, and whole batches. It lives as long as this one. */
+    public Objective first(int count) {
+        List<int[]> few = new ArrayList<>();
+        int size = 0;
+        for (int[] batch : batches) {
+            if (size < count) {
+                few.add(batch);
+                size += batch.length;
+            }
+        }
+        return new Divergence(reference, rows.subList(0, size), few);
+    }
+
+    @Override
+    List<long[]> rows() {
+        return rows;
+    }
+
+    @Override
+    List<int[]> batches() {
+        return batches;
+    }
+
+    @Override
+    long heldBytes() {
+        return reference.runner.boundaries().heldBytes();
+    }
+
+    @Override
+    ToLongFunction<Integer> bytes() {
+        Calibrator theirs = reference.calibrator;
+        long weights = Footprint.weightBytes(reference.footprint.weights(reference.end));
+        // Their logits and logarithms and the terms of the sum are alive together.
+        return rows -> weights
+                + reference.footprint.activations(reference.end, rows, theirs.length(), false)
+                + (long) (4 * reference.footprint.bytes(theirs.logits(), rows, theirs.length()));
+    }
+
+    @Override
+    Part append(End end, GraphBuilder builder, List<ValueInfo> inputs) {
+        Segment theirs = reference.last;
+        Map<String, String> renamed = new HashMap<>();
+        theirs.constants().forEach((name, value) -> {
+            Tensor tensor = reference.calibrator.weights().getOrDefault(name, value.constant());
+            renamed.put(name, end.contents(name) == tensor ? name : builder.constant(tensor));
+        });
+        Set<Value> read = new LinkedHashSet<>(theirs.given());
+        read.addAll(theirs.taken());
+        if (theirs.input() != null) {
+            read.add(theirs.input());
+        }
+        for (Value value : read) {
+            String name = builder.freshName();
+            renamed.put(value.name(), name);
+            inputs.add(Segment.declare(name, reference.calibrator.trace().dtype(value)));
+        }
+        for (Op op : theirs.ops()) {
+            op.node().outputs().stream()
+                    .filter(name -> !name.isEmpty())
+                    .forEach(name -> renamed.computeIfAbsent(name, key -> builder.freshName()));
+        }
+        for (Op op : theirs.ops()) {
+            Node node = Renaming.all(op.node(), renamed);
+            builder.add(node.withName(node.outputs().get(0)));
+        }
+        DivergenceLoss loss = DivergenceLoss.append(
+                end.segment().output().name(), renamed.get(theirs.output().name()), builder);
+        return new Part(loss.rows(), loss.gradient(), (own, batch) -> feeds(batch, renamed));
+    }
+
+    private Map<String, HostTensor> feeds(int batch, Map<String, String> renamed) {
+        Segment theirs = reference.last;
+        Map<String, HostTensor> feeds = new HashMap<>();
+        reference.batches.feeds(theirs, batch).forEach((name, tensor) -> feeds.put(renamed.get(name), tensor));
+        if (theirs.input() != null) {
+            String input = theirs.input().name();
+            feeds.put(renamed.get(input), reference.runner.boundaries().get(new Place(input, batch)));
+        }
+        return feeds;
+    }
+
+    @Override
+    public void close() {
+        reference.runner.close();
+    }
+}
