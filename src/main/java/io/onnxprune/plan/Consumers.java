@@ -20,6 +20,7 @@ import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.Collectors;
 
 /**
  * The products X·W of activations with constant matrices, and which dimensions they sum over. A product that sums over a
@@ -161,7 +162,11 @@ public final class Consumers {
         Dimension first = impossible.get(0);
         String why = first.name() + ", " + reason(first);
         if (impossible.size() == asked.size()) {
-            throw new UserException(method + " can prune no " + PruneSet.word(first.role()) + " in this model: " + why
+            String words = asked.stream()
+                    .map(dimension -> PruneSet.word(dimension.role()))
+                    .distinct()
+                    .collect(Collectors.joining(" and no "));
+            throw new UserException(method + " can prune no " + words + " in this model: " + why
                     + "; prune something else, or take another method");
         }
         log.warn(impossible.size() + " of " + asked.size() + " dimensions are left whole by " + method + ": " + why);

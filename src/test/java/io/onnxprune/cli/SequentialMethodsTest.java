@@ -226,7 +226,7 @@ class SequentialMethodsTest {
         run("llama-g16-e-int4", "--method", "slimgpt")
                 .failed(
                         1,
-                        "slimgpt can prune no heads in this model: kv_heads.0, node ",
+                        "slimgpt can prune no heads and no ffn in this model: kv_heads.0, node ",
                         "plain floating-point matrix");
     }
 
