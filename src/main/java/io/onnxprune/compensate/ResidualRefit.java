@@ -7,6 +7,7 @@ import io.onnxprune.calibrate.SequentialRun.InputStatistics;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Role;
+import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
@@ -14,10 +15,11 @@ import io.onnxprune.obs.LeastSquares;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.rewrite.PrunedState;
+import io.onnxprune.runtime.HostTensor;
 import java.nio.file.Path;
 import java.util.EnumSet;
 import java.util.HashMap;
-import java.util.HashSet;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -35,10 +37,12 @@ public final class ResidualRefit implements SequentialRun.Editor {
             EnumSet.of(Role.HEADS, Role.KV_HEADS, Role.QUERY_HEADS, Role.V_HEAD_DIM, Role.FFN);
 
     private final double ridge;
+    private final boolean withBiases;
+    private final BiasStore biases;
     private final WeightStore store;
     private final Log log;
     private final Sites sites;
-    private final Set<Consumer> wanted = new HashSet<>();
+    private final Set<Consumer> wanted;
     private final Map<Value, Tensor> updates = new HashMap<>();
     private final Map<String, String> problems = new TreeMap<>();
 
@@ -46,22 +50,33 @@ public final class ResidualRefit implements SequentialRun.Editor {
      * An editor for a run over the model of {@code state} beside the original.
      *
      * @param ridge λ as a share of the mean diagonal of A
+     * @param withBiases whether the biases of the products change too; each must have one
      * @param folder for files of new weights
      */
-    public ResidualRefit(PrunedState state, Consumers consumers, double ridge, Path folder, Log log) {
+    public ResidualRefit(
+            PrunedState state, Consumers consumers, double ridge, boolean withBiases, Path folder, Log log) {
         this.ridge = ridge;
+        this.withBiases = withBiases;
+        this.biases = new BiasStore(state);
         this.store = new WeightStore(folder);
         this.log = log;
         this.sites = new Sites(state, consumers);
+        this.wanted = products(state.structure(), consumers);
         for (Dimension dimension : state.structure().dimensions()) {
-            if (INNER.contains(dimension.role())) {
-                wanted.addAll(consumers.of(dimension));
-                String problem = consumers.problem(dimension);
-                if (problem != null && dimension.role() != Role.V_HEAD_DIM) {
-                    problems.put(dimension.name(), problem);
-                }
+            String problem = INNER.contains(dimension.role()) ? consumers.problem(dimension) : null;
+            if (problem != null && dimension.role() != Role.V_HEAD_DIM) {
+                problems.put(dimension.name(), problem);
             }
         }
+    }
+
+    /** The products that may change: those that sum over what is inside a block. */
+    public static Set<Consumer> products(Structure structure, Consumers consumers) {
+        Set<Consumer> found = new LinkedHashSet<>();
+        structure.dimensions().stream()
+                .filter(dimension -> INNER.contains(dimension.role()))
+                .forEach(dimension -> found.addAll(consumers.of(dimension)));
+        return found;
     }
 
     @Override
@@ -82,11 +97,11 @@ public final class ResidualRefit implements SequentialRun.Editor {
         return sharing.stream()
                 .filter(linear -> !statistics.obstacles().containsKey(linear))
                 .findFirst()
-                .map(linear -> Map.of(linear.weight(), refit(linear, statistics)))
+                .map(linear -> refit(linear, statistics))
                 .orElse(Map.of());
     }
 
-    private Tensor refit(Linear linear, InputStatistics statistics) {
+    private Map<String, Tensor> refit(Linear linear, InputStatistics statistics) {
         Site site = sites.of(linear);
         int inputs = linear.input().width();
         int outputs = linear.output().width();
@@ -95,13 +110,30 @@ public final class ResidualRefit implements SequentialRun.Editor {
         try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs);
                 Matrix error = Matrix.of(statistics.error().asFloats(), inputs, outputs);
                 LeastSquares.Correction correction = LeastSquares.correction(
-                        a, error, IntStream.range(0, inputs).toArray(), null, damping);
+                        a, error, IntStream.range(0, inputs).toArray(), sums(statistics), damping);
                 Matrix w = site.read()) {
             WeightStore.add(correction.weights(), w);
             Tensor narrow = site.narrow(w, store);
             updates.put(site.consumer().weight(), site.isWhole() ? narrow : site.wide(w, store));
-            return narrow;
+            Map<String, Tensor> edited = new HashMap<>();
+            edited.put(linear.weight(), narrow);
+            if (withBiases) {
+                edited.putAll(biases.add(site, correction.bias()));
+            }
+            return edited;
         }
+    }
+
+    private LeastSquares.Sums sums(InputStatistics statistics) {
+        return withBiases
+                ? new LeastSquares.Sums(
+                        doubles(statistics.total()), doubles(statistics.totalError()), statistics.positions())
+                : null;
+    }
+
+    private static double[] doubles(HostTensor tensor) {
+        float[] values = tensor.toFloats();
+        return IntStream.range(0, values.length).mapToDouble(i -> values[i]).toArray();
     }
 
     /** New weights of the original, zero where something is gone. */
@@ -110,6 +142,8 @@ public final class ResidualRefit implements SequentialRun.Editor {
             log.warn("the residual stream is not refitted at " + problems.size() + " places, such as "
                     + problems.values().iterator().next());
         }
-        return updates;
+        Map<Value, Tensor> all = new HashMap<>(updates);
+        all.putAll(biases.updates());
+        return all;
     }
 }

@@ -20,6 +20,7 @@ import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
+import java.nio.FloatBuffer;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -40,16 +41,25 @@ import java.util.stream.IntStream;
  * over is decided at the first ones that are reached.
  */
 public final class SequentialPruning implements SequentialRun.Editor {
+    /** What units are chosen by. */
+    public enum Choice {
+        /** One at a time by the exact cost of its removal. */
+        EXACT,
+        /** The scores and groups of SlimGPT's paper. */
+        PAPER,
+        /** Weights times the size of inputs (Wanda-sp), all at once. */
+        WANDA
+    }
+
     /**
      * How units are chosen.
      *
-     * @param paper by the scores and groups of SlimGPT's paper instead of one at a time by exact costs
      * @param damping share of the mean diagonal of A that is added to it
      */
-    public record Selection(boolean paper, double damping) {
+    public record Selection(Choice choice, double damping) {
         /** The rule for a dimension. */
         Rule rule(Dimension dimension) {
-            if (!paper) {
+            if (choice == Choice.EXACT) {
                 return Rule.EXACT;
             }
             return dimension.role() == Role.FFN ? Rule.DYNAMIC_GROUPS : Rule.GROUPED_CHOLESKY;
@@ -57,19 +67,22 @@ public final class SequentialPruning implements SequentialRun.Editor {
     }
 
     /**
-     * How the rows that stay change.
+     * What makes up for what goes.
      *
+     * @param bias whether the product's bias does, by the mean of what goes (FLAP, arXiv 2312.11983), and not the rows that
+     *     stay
      * @param damping share of the mean diagonal of A that is added to it
      * @param dense whether the rows come near to what the residual stream of the whole model needs, where the product only adds
      *     to that; not to the product as it is
      */
-    public record Update(double damping, boolean dense) {}
+    public record Update(boolean bias, double damping, boolean dense) {}
 
     private final PrunedState state;
     private final Plan target;
     private final Selection selection;
     private final Update update;
     private final WeightStore store;
+    private final BiasStore biases;
     private final Log log;
     private final Sites sites;
     private final Map<Consumer, List<Dimension>> shrinking = new LinkedHashMap<>();
@@ -98,6 +111,7 @@ public final class SequentialPruning implements SequentialRun.Editor {
         this.selection = selection;
         this.update = update;
         this.store = new WeightStore(folder);
+        this.biases = new BiasStore(state);
         this.log = log;
         this.sites = new Sites(state, consumers);
         for (Dimension dimension : state.structure().dimensions()) {
@@ -143,6 +157,9 @@ public final class SequentialPruning implements SequentialRun.Editor {
                 try (Matrix changed = without(site, weights.get(i), a, statistics.positions())) {
                     Tensor narrow = site.narrow(changed, store);
                     edited.put(sharing.get(i).weight(), narrow);
+                    if (update != null && update.bias && staying(site).length < inputs) {
+                        edited.putAll(biases.add(site, meanOfLost(site, weights.get(i), statistics)));
+                    }
                     updates.put(site.consumer().weight(), site.isWhole() ? narrow : site.wide(changed, store));
                 }
             }
@@ -172,6 +189,23 @@ public final class SequentialPruning implements SequentialRun.Editor {
         return w;
     }
 
+    /** Σ mean(x_j)·W_j over the channels that go. */
+    private double[] meanOfLost(Site site, Matrix w, InputStatistics statistics) {
+        BitSet stays = new BitSet();
+        IntStream.of(staying(site)).forEach(stays::set);
+        FloatBuffer total = statistics.total().asFloats();
+        double[] sum = new double[w.columns()];
+        double[] row = new double[w.columns()];
+        for (int channel = stays.nextClearBit(0); channel < w.rows(); channel = stays.nextClearBit(channel + 1)) {
+            double mean = (double) total.get(total.position() + channel) / Math.max(1, statistics.positions());
+            w.getRow(channel, row);
+            for (int i = 0; i < row.length; i++) {
+                sum[i] += mean * row[i];
+            }
+        }
+        return sum;
+    }
+
     private void decide(List<Site> here, List<Matrix> weights, Matrix a, long positions) {
         here.stream()
                 .flatMap(site -> shrinking.get(site.consumer()).stream())
@@ -196,22 +230,11 @@ public final class SequentialPruning implements SequentialRun.Editor {
                     reached.add(site.consumer());
                 }
             }
-            Removal removal = Elimination.of(
-                    quadratics,
-                    gone,
-                    selection.rule(dimension),
-                    damping(selection.damping, dimension.name(), positions));
             Set<Integer> lost = new HashSet<>();
-            IntStream.of(removal.order()).forEach(index -> lost.add(units[index]));
+            IntStream.of(order(dimension, quadratics, gone, positions)).forEach(index -> lost.add(units[index]));
             kept.put(
                     dimension,
                     IntStream.of(units).filter(unit -> !lost.contains(unit)).toArray());
-            log.debug(String.format(
-                    "%s: %d of %d units go at a cost of %.4g",
-                    dimension.name(),
-                    gone,
-                    units.length,
-                    Arrays.stream(removal.costs()).sum()));
         } finally {
             parts.forEach(Matrix::close);
         }
@@ -239,6 +262,43 @@ public final class SequentialPruning implements SequentialRun.Editor {
             parts.add(left.selectRows(rows));
         }
         return new Quadratic(parts.get(parts.size() - 2), parts.get(parts.size() - 1), null, present);
+    }
+
+    /** Indices of the units that go. */
+    private int[] order(Dimension dimension, List<Quadratic> consumers, int gone, long positions) {
+        if (selection.choice == Choice.WANDA) {
+            return smallest(consumers, gone, positions);
+        }
+        Removal removal = Elimination.of(
+                consumers, gone, selection.rule(dimension), damping(selection.damping, dimension.name(), positions));
+        log.debug(String.format(
+                "%s: %d of %d units go at a cost of %.4g",
+                dimension.name(),
+                gone,
+                consumers.get(0).units().size(),
+                Arrays.stream(removal.costs()).sum()));
+        return removal.order();
+    }
+
+    /** The units whose channels have the smallest sums of mean |W_ij| · √(mean of x_j²). */
+    private static int[] smallest(List<Quadratic> consumers, int gone, long positions) {
+        double[] scores = new double[consumers.get(0).units().size()];
+        for (Quadratic consumer : consumers) {
+            double[] row = new double[consumer.w().columns()];
+            for (int unit = 0; unit < scores.length; unit++) {
+                for (int channel : consumer.units().get(unit)) {
+                    consumer.w().getRow(channel, row);
+                    double size = Math.sqrt(Math.max(0, consumer.a().get(channel, channel)) / Math.max(1, positions));
+                    scores[unit] += size * Arrays.stream(row).map(Math::abs).sum() / row.length;
+                }
+            }
+        }
+        return IntStream.range(0, scores.length)
+                .boxed()
+                .sorted(Comparator.comparingDouble(unit -> scores[unit]))
+                .limit(gone)
+                .mapToInt(Integer::intValue)
+                .toArray();
     }
 
     /** The rows of W that belong to no unit known to go. */
@@ -275,7 +335,7 @@ public final class SequentialPruning implements SequentialRun.Editor {
         if (rows.length == w.rows()) {
             return w.copy();
         }
-        if (update != null) {
+        if (update != null && !update.bias) {
             return LeastSquares.keep(
                     a, w, rows, damping(update.damping, site.consumer().node(), positions));
         }
@@ -325,6 +385,8 @@ public final class SequentialPruning implements SequentialRun.Editor {
                 .ifPresent(
                         first -> log.warn(obstacles.size() + " products make up for what they lose themselves, not for"
                                 + " what the whole model has more: " + first.getKey() + ", " + first.getValue()));
-        return updates;
+        Map<Value, Tensor> all = new HashMap<>(updates);
+        all.putAll(biases.updates());
+        return all;
     }
 }

@@ -24,6 +24,7 @@ import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Importance;
 import io.onnxprune.plan.Measurements;
+import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PlanFile;
 import io.onnxprune.plan.PositionImportance;
@@ -60,9 +61,16 @@ final class Planner {
     /**
      * Prepares a plan for the model of {@code structure}.
      *
+     * @param whole size of the model that was given, before anything was added to it
      * @throws io.onnxprune.diag.UserException if the target cannot be reached, whatever the data say
      */
-    Planner(PruneJob job, Structure structure, OnnxRuntime runtime, PassClock clock, Log log) {
+    Planner(
+            PruneJob job,
+            Structure structure,
+            ParameterCount.Size whole,
+            OnnxRuntime runtime,
+            PassClock clock,
+            Log log) {
         this.job = job;
         this.structure = structure;
         this.runtime = runtime;
@@ -71,9 +79,9 @@ final class Planner {
         this.hash = clock.timed("hash", () -> PlanFile.hash(job.input().model()));
         this.consumers = Consumers.of(structure);
         boolean byConsumers = job.plan().isEmpty() && PlanPasses.comparesConsumers(job.recipe());
-        this.budget = byConsumers
-                ? consumers.restrict(job.budget(), structure, job.recipe().name(), log)
-                : job.budget();
+        Budget asked = job.budget().rebased(whole, ParameterCount.of(structure).whole());
+        this.budget =
+                byConsumers ? consumers.restrict(asked, structure, job.recipe().name(), log) : asked;
         if (job.plan().isEmpty() && !isNothing()) {
             Allocation.check(structure, budget);
         }
@@ -197,9 +205,10 @@ final class Planner {
                     job.calibration().workFolder(),
                     log);
             run(before, update.isPresent() && update.get().dense(), pruning);
-            updates.putAll(pruning.updates());
+            Map<Value, Tensor> changed = pruning.updates();
+            updates.putAll(changed);
             if (update.isPresent()) {
-                compensated.addAll(pruning.updates().keySet());
+                compensated.addAll(products(changed));
             }
             return new Steps.Outcome(pruning.plan(), updates);
         });
@@ -213,13 +222,26 @@ final class Planner {
         return clock.timed("refit", () -> {
             PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
             ResidualRefit editor = new ResidualRefit(
-                    state, consumers, refit.number("ridge"), job.calibration().workFolder(), log);
+                    state,
+                    consumers,
+                    refit.number("ridge"),
+                    refit.flag("bias"),
+                    job.calibration().workFolder(),
+                    log);
             run(state, true, editor);
             Map<Value, Tensor> updates = new HashMap<>(reached.updates());
-            updates.putAll(editor.updates());
-            refitted.addAll(editor.updates().keySet());
+            Map<Value, Tensor> changed = editor.updates();
+            updates.putAll(changed);
+            refitted.addAll(products(changed));
             return new Steps.Outcome(reached.plan(), updates);
         });
+    }
+
+    /** The weights of products among what changes. */
+    private Set<Value> products(Map<Value, Tensor> updates) {
+        Set<Value> found = new HashSet<>(updates.keySet());
+        found.removeIf(value -> consumers.reading(value.name()) == null);
+        return found;
     }
 
     /** Runs a model piece by piece, beside the original if that is needed. */

@@ -1,9 +1,11 @@
 package io.onnxprune.compiler;
 
+import io.onnxprune.compensate.ResidualRefit;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.Emitter;
 import io.onnxprune.eval.CalibrationData;
@@ -17,12 +19,18 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.plan.Allocation;
+import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PlanFile;
 import io.onnxprune.recipe.Pass;
 import io.onnxprune.recipe.PassKind;
+import io.onnxprune.recipe.PlanPasses;
 import io.onnxprune.rewrite.BlockRemover;
+import io.onnxprune.rewrite.OutputBiases;
 import io.onnxprune.rewrite.Slicer;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.verify.Verifier;
@@ -30,9 +38,12 @@ import io.onnxprune.verify.Verifier.Verification;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.LinkedHashSet;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalInt;
+import java.util.Set;
 
 /** Runs the passes of a recipe over a model: from the file to a plan, a smaller file, and the proof that they agree. */
 public final class Pruner {
@@ -64,10 +75,14 @@ public final class Pruner {
         Path file = job.input().model();
         Model model = clock.timed("import", () -> ModelReader.read(file));
         dump("import", model);
-        Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
+        Structure found = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
                 .structure();
+        ParameterCount.Size whole = ParameterCount.of(found).whole();
+        Structure structure = PlanPasses.needsBiases(job.recipe()) && !isNothing()
+                ? clock.timed("add-biases", () -> biased(found))
+                : found;
         ParameterCount count = ParameterCount.of(structure);
-        Planner planner = new Planner(job, structure, runtime, clock, log);
+        Planner planner = new Planner(job, structure, whole, runtime, clock, log);
         Optional<CalibrationData> data = data();
         Steps.Outcome outcome = planner.run(data);
         Plan plan = outcome.plan();
@@ -94,7 +109,7 @@ public final class Pruner {
         return new PruneReport(
                 structure,
                 plan,
-                count.whole(),
+                whole,
                 count.under(plan),
                 count.gone(plan),
                 planner.compensated(),
@@ -109,6 +124,37 @@ public final class Pruner {
                 clock.times(),
                 ProcessMemory.peakResidentBytes(),
                 job.seed());
+    }
+
+    private boolean isNothing() {
+        return job.plan().isEmpty()
+                && job.budget().goal() == Budget.Goal.RATIO
+                && job.budget().amount() == 0;
+    }
+
+    /** The model with a bias for each product whose bias the recipe may change. */
+    private Structure biased(Structure structure) {
+        Consumers consumers = Consumers.of(structure);
+        Set<Consumer> products = new LinkedHashSet<>();
+        Pass refit = job.recipe().pass(PassKind.REFIT);
+        if (refit != null && refit.flag("bias")) {
+            products.addAll(ResidualRefit.products(structure, consumers));
+        }
+        Set<String> given = job.plan()
+                .map(path -> PlanFile.read(
+                                path, structure, PlanFile.hash(job.input().model()))
+                        .keep()
+                        .keySet())
+                .orElse(null);
+        List<Dimension> shrinking = given == null
+                ? Allocation.candidates(structure, job.budget())
+                : structure.dimensions().stream()
+                        .filter(dimension -> given.contains(dimension.name()))
+                        .toList();
+        shrinking.forEach(dimension -> products.addAll(consumers.of(dimension)));
+        Model completed = OutputBiases.complete(structure, products);
+        dump("add-biases", completed);
+        return AnalysedModel.of(completed, runtime, Log.NONE).structure();
     }
 
     private Model rewrite(Structure structure, Plan plan, Map<Value, Tensor> updates) {

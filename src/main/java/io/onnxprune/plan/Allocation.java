@@ -1,7 +1,9 @@
 package io.onnxprune.plan;
 
 import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
+import java.util.List;
 
 /**
  * A plan that meets a budget.
@@ -34,6 +36,12 @@ public record Allocation(Plan plan, ParameterCount.Size before, ParameterCount.S
             Scores any = new RandomImportance(0).score(structure, Log.NONE);
             new Allocator(structure, any, budget, Log.NONE).candidates();
         }
+    }
+
+    /** The dimensions that may lose units under a budget. */
+    public static List<Dimension> candidates(Structure structure, Budget budget) {
+        return new Candidates(structure, budget, ParameterCount.of(structure), Log.NONE)
+                .groups().stream().flatMap(List::stream).toList();
     }
 
     /** The share of the model's parameters that goes. */

@@ -195,6 +195,11 @@ public record Budget(
         return goal == Goal.RATIO ? measure(whole) * (1 - amount) : amount;
     }
 
+    /** This budget for the same model with something added to it, of which as much is to be left in all. */
+    public Budget rebased(ParameterCount.Size whole, ParameterCount.Size larger) {
+        return goal == Goal.RATIO ? withTarget(goal, 1 - target(whole) / measure(larger)) : this;
+    }
+
     /**
      * The budget of one of {@code steps} equal steps from a model of size {@code whole} to this one's target.
      *

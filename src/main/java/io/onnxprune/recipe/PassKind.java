@@ -75,7 +75,7 @@ public enum PassKind {
             PassOption.flag(
                     "sequential",
                     false,
-                    "For obs: first how many units of each dimension go, then which, block by block on what the blocks"
+                    "For obs and wanda: first how many units of each dimension go, then which, block by block on what the blocks"
                             + " before have become; needs scope local."),
             PassOption.integer("seed", 0, "0", "For random: the seed.")),
     /** From scores to a plan. */
@@ -135,8 +135,11 @@ public enum PassKind {
             PassOption.choice(
                     "update",
                     "least-squares",
-                    "least-squares: the products that sum over what is pruned come as near to their results as they can.",
+                    "least-squares: the products that sum over what is pruned come as near to their results as they can;"
+                            + " bias: they add the mean of what they lose, those without a bias get one, which counts"
+                            + " against the target.",
                     "least-squares",
+                    "bias",
                     "none"),
             PassOption.number("damping", 0, "0.01", "What is added to the diagonal of XᵀX, as a share of its mean."),
             PassOption.choice(
@@ -152,6 +155,8 @@ public enum PassKind {
                     + " to that of the whole one as it can.",
             "allocate",
             PassOption.number("ridge", 0, "1e-3", "What is added to the diagonal of XᵀX, as a share of its mean."),
+            PassOption.flag(
+                    "bias", false, "Biases change too; products without one get one, which counts against the target."),
             PassOption.flag("every-step", false, "After every step, not only after the last.")),
     /** New weights by gradients. */
     CORRECT(

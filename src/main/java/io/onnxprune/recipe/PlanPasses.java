@@ -1,6 +1,7 @@
 package io.onnxprune.recipe;
 
 import io.onnxprune.compensate.LossCorrection;
+import io.onnxprune.compensate.SequentialPruning.Choice;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
 import io.onnxprune.diag.UsageException;
@@ -64,6 +65,13 @@ public final class PlanPasses {
                 || recipe.pass(PassKind.CORRECT) != null;
     }
 
+    /** Whether products need biases for what a recipe does. */
+    public static boolean needsBiases(Recipe recipe) {
+        Pass compensate = recipe.pass(PassKind.COMPENSATE);
+        Pass refit = recipe.pass(PassKind.REFIT);
+        return compensate != null && compensate.word("update").equals("bias") || refit != null && refit.flag("bias");
+    }
+
     /** Whether a recipe scores units by the products that sum over them. */
     public static boolean comparesConsumers(Recipe recipe) {
         Pass score = recipe.pass(PassKind.SCORE);
@@ -88,7 +96,7 @@ public final class PlanPasses {
 
     /** Whether a {@link PassKind#SCORE} pass chooses units block by block, after their number is known. */
     public static boolean isSequential(Pass score) {
-        return isObs(score) && score.flag("sequential");
+        return score.flag("sequential");
     }
 
     /** Whether a {@link PassKind#SCORE} pass of metric obs asks for the curvature of the loss. */
@@ -102,14 +110,20 @@ public final class PlanPasses {
      * @throws UsageException naming them
      */
     public static void check(Recipe recipe) {
+        if (update(recipe.pass(PassKind.COMPENSATE))
+                .filter(update -> update.bias() && update.dense())
+                .isPresent()) {
+            throw new UsageException("recipe " + recipe.name()
+                    + " has compensate target dense, which update bias cannot reach; only update least-squares can");
+        }
         Pass score = recipe.pass(PassKind.SCORE);
         Pass allocate = recipe.pass(PassKind.ALLOCATE);
         if (score == null || allocate == null || !score.flag("sequential")) {
             return;
         }
-        if (!isObs(score)) {
+        if (!Set.of("obs", "wanda").contains(score.word("metric"))) {
             throw new UsageException("recipe " + recipe.name() + " has score sequential, which metric "
-                    + score.word("metric") + " cannot do; only metric obs can");
+                    + score.word("metric") + " cannot do; only metrics obs and wanda can");
         }
         if (allocate.word("scope").equals("global")) {
             throw new UsageException(
@@ -120,7 +134,8 @@ public final class PlanPasses {
 
     /** How a {@link PassKind#SCORE} pass of metric obs chooses units. */
     public static Selection selection(Pass score) {
-        return new Selection(score.word("rule").equals("paper"), score.number("damping"));
+        Choice choice = !isObs(score) ? Choice.WANDA : score.word("rule").equals("paper") ? Choice.PAPER : Choice.EXACT;
+        return new Selection(choice, score.number("damping"));
     }
 
     /** The new weights that a {@link PassKind#COMPENSATE} pass asks for; none without one. */
@@ -128,7 +143,9 @@ public final class PlanPasses {
         return compensate == null || compensate.word("update").equals("none")
                 ? Optional.empty()
                 : Optional.of(new Update(
-                        compensate.number("damping"), compensate.word("target").equals("dense")));
+                        compensate.word("update").equals("bias"),
+                        compensate.number("damping"),
+                        compensate.word("target").equals("dense")));
     }
 
     /** What a {@link PassKind#CORRECT} pass asks for. */

@@ -80,6 +80,45 @@ class SequentialMethodsTest {
         assertThat(report().path("verification").path("logit_scale").asDouble()).isPositive();
     }
 
+    /** Added biases count against the target. */
+    @ParameterizedTest
+    @ValueSource(strings = {"llama-gqa-d", "gpt2-g-merged", "qwen3-moe-d", "llama-g16-e-fp16"})
+    void flapOnManyFormsOfModels(String name) throws IOException {
+        Cli.Run run = run(name, "--method", "flap", "--ratio", "0.1").succeeded();
+
+        assertThat(run.out()).contains("verified on", "products make up for what was removed");
+        assertThat(report().path("compensated").asInt()).isPositive();
+        double whole = report().path("parameters_before").asDouble();
+        assertThat(report().path("parameters_after").asDouble()).isCloseTo(0.9 * whole, within(250.0));
+    }
+
+    @Test
+    void biasesOfARefitAndOfAGivenPlan() throws IOException {
+        Path plan = folder.resolve("plan.json");
+        Path flap = recipe(
+                "{pass: score, metric: magnitude}",
+                "{pass: allocate, prune: [heads, ffn], ratio: 0.2}",
+                "{pass: compensate, update: bias}",
+                "{pass: refit, bias: true}",
+                "{pass: rewrite}",
+                "{pass: verify}");
+        run("llama-gqa-d", "--recipe", flap, "--plan-out", plan).succeeded();
+        assertThat(report().path("compensated").asInt()).isEqualTo(6);
+        assertThat(report().path("refitted").asInt()).isEqualTo(6);
+        double own = perplexity();
+        long parameters = report().path("parameters_after").asLong();
+
+        run("llama-gqa-d", "--recipe", flap, "--plan", plan).succeeded();
+        assertThat(perplexity()).isCloseTo(own, within(1e-5 * own));
+        assertThat(report().path("parameters_after").asLong()).isEqualTo(parameters);
+
+        Path nothing = folder.resolve("plain.onnx");
+        Cli.run(Cli.testModel("llama-gqa-d"), "-o", nothing, "--method", "magnitude", "--ratio", "0")
+                .succeeded();
+        run("llama-gqa-d", "--method", "flap", "--ratio", "0").succeeded();
+        assertThat(out).hasSameBinaryContentAs(nothing);
+    }
+
     @Test
     void onlyWhatHasPlainProductsIsChosenByThem() throws IOException {
         Cli.Run run = run("mixtral-a", "--method", "slimgpt-uniform", "--ratio", "0.05")
@@ -263,6 +302,12 @@ class SequentialMethodsTest {
         run("llama-gqa-d", "--method", "slimgpt", "--resume").failed(2, "--resume", "slimgpt takes none of");
         Path recipe =
                 recipe("{pass: score, metric: magnitude, sequential: true}", "{pass: allocate}", "{pass: rewrite}");
-        run("llama-gqa-d", "--recipe", recipe).failed(2, "only metric obs");
+        run("llama-gqa-d", "--recipe", recipe).failed(2, "only metrics obs and wanda");
+        Path dense = recipe(
+                "{pass: score}",
+                "{pass: allocate}",
+                "{pass: compensate, update: bias, target: dense}",
+                "{pass: rewrite}");
+        run("llama-gqa-d", "--recipe", dense).failed(2, "target dense, which update bias cannot reach");
     }
 }

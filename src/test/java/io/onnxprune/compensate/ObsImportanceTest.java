@@ -8,6 +8,7 @@ import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.Linear;
 import io.onnxprune.calibrate.Tap;
+import io.onnxprune.compensate.SequentialPruning.Choice;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
@@ -33,7 +34,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 class ObsImportanceTest {
-    private static final Selection EXACT = new Selection(false, 0.01);
+    private static final Selection EXACT = new Selection(Choice.EXACT, 0.01);
 
     @TempDir
     private Path folder;

@@ -66,7 +66,7 @@ class ResidualRefitTest {
     }
 
     private ResidualRefit refit(PrunedState state, Log log) {
-        return new ResidualRefit(state, Consumers.of(state.structure()), 1e-3, folder, log);
+        return new ResidualRefit(state, Consumers.of(state.structure()), 1e-3, false, folder, log);
     }
 
     private void run(PrunedState state, SequentialRun.Editor editor) {

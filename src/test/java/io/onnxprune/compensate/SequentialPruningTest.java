@@ -8,6 +8,7 @@ import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Linear;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.InputStatistics;
+import io.onnxprune.compensate.SequentialPruning.Choice;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
 import io.onnxprune.diag.Log;
@@ -34,8 +35,8 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 class SequentialPruningTest {
-    private static final Selection EXACT = new Selection(false, 0.01);
-    private static final Update LEAST_SQUARES = new Update(0.01, false);
+    private static final Selection EXACT = new Selection(Choice.EXACT, 0.01);
+    private static final Update LEAST_SQUARES = new Update(false, 0.01, false);
 
     @TempDir
     private Path folder;
@@ -163,7 +164,7 @@ class SequentialPruningTest {
         Structure structure = TestModels.structure("stories-llama");
         Plan target = Runs.plan(structure, 0.3, "ffn");
         double exact = firstError(structure, target, EXACT);
-        double paper = firstError(structure, target, new Selection(true, 0.01));
+        double paper = firstError(structure, target, new Selection(Choice.PAPER, 0.01));
         double anyUnits = firstError(structure, target, null);
 
         assertThat(paper).isBetween(exact, 1.2 * exact);

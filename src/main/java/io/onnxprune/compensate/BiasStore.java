@@ -1,0 +1,76 @@
+package io.onnxprune.compensate;
+
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Slicing;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.rewrite.OutputBiases;
+import io.onnxprune.rewrite.PrunedState;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/** Biases of products of a smaller model, as they are in it and in the original. */
+final class BiasStore {
+    private final PrunedState state;
+    private final Map<Value, Tensor> updates = new HashMap<>();
+
+    BiasStore(PrunedState state) {
+        this.state = state;
+    }
+
+    /**
+     * Adds to the bias of a product.
+     *
+     * @param shift for each channel of the result in the smaller model
+     * @return the new contents of initializers of the smaller model
+     * @throws UserException if the product has no bias, or it cannot hold the sum
+     */
+    Map<String, Tensor> add(Site site, double[] shift) {
+        List<Value> biases = OutputBiases.of(state.structure(), site.consumer());
+        if (biases.isEmpty()) {
+            throw new UserException("node " + site.consumer().node() + " has no bias that could be changed");
+        }
+        Map<String, Tensor> edited = new LinkedHashMap<>();
+        for (Value bias : biases) {
+            Tensor present = updates.getOrDefault(bias, state.updates().getOrDefault(bias, bias.constant()));
+            float[] values = present.toFloats();
+            for (int i = 0; i < shift.length; i++) {
+                values[site.columns()[i]] += (float) shift[i];
+            }
+            Tensor wide = Tensor.ofFloats(present.dtype(), present.shape(), values);
+            for (float value : wide.toFloats()) {
+                if (!Float.isFinite(value)) {
+                    throw new UserException(
+                            "the new bias of node " + site.consumer().node() + " is no number that " + wide.dtype()
+                                    + " can hold; calibrate on other data");
+                }
+            }
+            updates.put(bias, wide);
+            edited.put(nameInState(bias), narrow(wide, site));
+        }
+        return edited;
+    }
+
+    private String nameInState(Value bias) {
+        return state.slices().entrySet().stream()
+                .filter(entry -> entry.getValue().source().equals(bias.name()))
+                .map(Map.Entry::getKey)
+                .findFirst()
+                .orElse(bias.name());
+    }
+
+    private Tensor narrow(Tensor wide, Site site) {
+        int[][] kept = new int[wide.rank()][];
+        if (site.columns().length < site.consumer().outputs()) {
+            kept[wide.rank() - 1] = site.columns();
+        }
+        return Slicing.slice(wide, kept);
+    }
+
+    /** New contents of biases of the original. */
+    Map<Value, Tensor> updates() {
+        return updates;
+    }
+}
