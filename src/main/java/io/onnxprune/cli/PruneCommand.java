@@ -60,7 +60,7 @@ final class PruneCommand implements Callable<Integer> {
         }
     }
 
-    private static final String DEFAULT_METHOD = "llm-pruner";
+    private static final String DEFAULT_METHOD = "auto";
 
     /** Options about the making of a plan. */
     private static final List<String> PLANNING = List.of(
@@ -165,7 +165,7 @@ final class PruneCommand implements Callable<Integer> {
     @Option(
             names = "--steps",
             paramLabel = "N",
-            description = "reach the target in N steps, measuring importance anew in each (default: 1)")
+            description = "reach the target in N steps, measuring importance anew in each (default: the recipe's)")
     private String steps;
 
     @Option(

@@ -52,9 +52,11 @@ final class PruneSummary {
                 .filter(line -> !line.isEmpty())
                 .ifPresent(console::print);
         report.verification().ifPresent(found -> console.print(verification(found)));
-        console.print(report.passes().stream()
-                .filter(pass -> pass.seconds() >= 0.05)
-                .map(pass -> String.format(Locale.ROOT, "%s %.1f s", pass.name(), pass.seconds()))
+        Map<String, Double> seconds = new LinkedHashMap<>();
+        report.passes().forEach(pass -> seconds.merge(pass.name(), pass.seconds(), Double::sum));
+        console.print(seconds.entrySet().stream()
+                .filter(pass -> pass.getValue() >= 0.05)
+                .map(pass -> String.format(Locale.ROOT, "%s %.1f s", pass.getKey(), pass.getValue()))
                 .collect(Collectors.joining(", ", "time: ", "")));
         if (report.peakResidentBytes() > 0) {
             console.print(String.format(Locale.ROOT, "peak memory: %,d MB", report.peakResidentBytes() >> 20));

@@ -39,6 +39,7 @@ import io.onnxprune.runtime.OnnxRuntime;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
@@ -53,10 +54,12 @@ final class Planner {
     private final String hash;
     private final Consumers consumers;
     private final Budget budget;
+    private final ParameterCount.Size whole;
     private final Set<Value> compensated = new HashSet<>();
     private final Set<Value> refitted = new HashSet<>();
     private Optional<LossCorrection.Result> correction = Optional.empty();
     private Optional<CalibrationData> data = Optional.empty();
+    private boolean announced;
 
     /**
      * Prepares a plan for the model of {@code structure}.
@@ -78,6 +81,7 @@ final class Planner {
         this.log = log;
         this.hash = clock.timed("hash", () -> PlanFile.hash(job.input().model()));
         this.consumers = Consumers.of(structure);
+        this.whole = ParameterCount.of(structure).whole();
         boolean byConsumers = job.plan().isEmpty() && PlanPasses.comparesConsumers(job.recipe());
         Budget asked = job.budget().rebased(whole, ParameterCount.of(structure).whole());
         this.budget =
@@ -121,7 +125,7 @@ final class Planner {
         if (isNothing()) {
             return new Steps.Outcome(Plan.keepAll(hash), Map.of());
         }
-        int steps = job.recipe().pass(PassKind.ALLOCATE).integer("steps");
+        int steps = PlanPasses.steps(job.recipe().pass(PassKind.ALLOCATE), budget.ratio(whole));
         boolean everyStep = refit != null && refit.flag("every-step");
         Steps.Outcome reached = Steps.run(
                 structure,
@@ -132,7 +136,17 @@ final class Planner {
         return corrected(everyStep ? reached : refitted(reached, refit));
     }
 
+    /** One of several steps says how far it goes; what it runs is like what the first one ran. */
     private Steps.Outcome step(PrunedState state, Budget target) {
+        if (target.amount() != budget.amount() || announced) {
+            log.info(String.format(Locale.ROOT, "removing up to %.1f %%", 100 * target.ratio(whole)));
+        }
+        Steps.Outcome reached = stepTo(state, target);
+        announced = true;
+        return reached;
+    }
+
+    private Steps.Outcome stepTo(PrunedState state, Budget target) {
         Pass score = job.recipe().pass(PassKind.SCORE);
         boolean sequential = PlanPasses.isSequential(score);
         Importance importance = sequential ? new PositionImportance() : importance(state, score);
@@ -175,7 +189,7 @@ final class Planner {
 
     private Calibrator calibrator(Model model) {
         int length = data.orElseThrow().rows().get(0).length;
-        return Calibrator.of(model, runtime, job.calibration(), length, log);
+        return Calibrator.of(model, runtime, job.calibration(), length, announced ? log.quiet() : log);
     }
 
     /**

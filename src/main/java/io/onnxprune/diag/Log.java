@@ -14,6 +14,32 @@ public interface Log {
     /** Opens a progress display for {@code total} steps; shown only when it lasts and the output is a terminal. */
     Progress progress(String stage, long total);
 
+    /** The same for what has been told before: lines of ordinary text become detail. */
+    default Log quiet() {
+        Log told = this;
+        return new Log() {
+            @Override
+            public void info(String message) {
+                told.debug(message);
+            }
+
+            @Override
+            public void warn(String message) {
+                told.warn(message);
+            }
+
+            @Override
+            public void debug(String message) {
+                told.debug(message);
+            }
+
+            @Override
+            public Progress progress(String stage, long total) {
+                return told.progress(stage, total);
+            }
+        };
+    }
+
     /** A running progress display. */
     interface Progress extends AutoCloseable {
         void step(long steps);

@@ -126,7 +126,13 @@ public enum PassKind {
                     "steps",
                     1,
                     "1",
-                    "Number of equal steps to the target; importance is measured anew on what each leaves.")),
+                    "Number of equal steps to the target; importance is measured anew on what each leaves."),
+            PassOption.number(
+                    "step-ratio",
+                    0.001,
+                    "1",
+                    "Where steps is not given: the largest share of the parameters that one step removes, which says how"
+                            + " many there are.")),
     /** New weights that make up for what goes. */
     COMPENSATE(
             "Changes the weights that stay so that they make up for what goes, block by block on what the blocks before"

@@ -156,6 +156,13 @@ public final class PlanPasses {
                 correct.word("products").equals("all"));
     }
 
+    /** In how many steps an {@link PassKind#ALLOCATE} pass removes {@code ratio} of the parameters. */
+    public static int steps(Pass allocate, double ratio) {
+        return allocate.isGiven("steps")
+                ? allocate.integer("steps")
+                : (int) Math.max(1, Math.ceil(ratio / allocate.number("step-ratio") - 1e-9));
+    }
+
     /** The budget of an {@link PassKind#ALLOCATE} pass, with a ratio as its target. */
     public static Budget budget(Pass allocate) {
         return new Budget(
