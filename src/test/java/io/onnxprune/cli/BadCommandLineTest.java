@@ -79,7 +79,7 @@ class BadCommandLineTest {
             --first-ratio 0.1        | first-ratio has no effect in schedule uniform
             --schedule log --first-ratio 1 | first-ratio must be at least 0 and less than 1, not 1.0
             --schedule log --scope global  | schedule log has no effect in scope global
-            --schedule log --layout uniform | --schedule log has no effect in a uniform layout
+            --method magnitude --schedule log --layout uniform | --schedule log has no effect in a uniform layout
             --round-to 0             | --round-to must be a whole number of at least 1
             --round-heads 1.5        | --round-heads must be a whole number
             --skip-first -1          | --skip-first must be a whole number of at least 0

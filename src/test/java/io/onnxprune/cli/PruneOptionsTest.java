@@ -187,6 +187,8 @@ class PruneOptionsTest {
                         MODEL.getParent(),
                         "-o",
                         out,
+                        "--method",
+                        "magnitude",
                         "--plan-out",
                         plan,
                         "--external-data",
@@ -202,7 +204,8 @@ class PruneOptionsTest {
         assertThat(Cli.contents(dump)).containsKey("00-import.txt");
 
         Path again = folder.resolve("again.onnx");
-        Cli.run(MODEL, "-o", again, "--plan", plan, "--no-verify").succeeded();
+        Cli.run(MODEL, "-o", again, "--method", "magnitude", "--plan", plan, "--no-verify")
+                .succeeded();
         assertThat(Cli.run("eval", again, "--against", out, "--data", Cli.tokens(folder), "--prompt", 0)
                         .succeeded()
                         .out()
