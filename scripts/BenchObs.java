@@ -1,3 +1,4 @@
+import com.sun.management.OperatingSystemMXBean;
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.diag.Log;
@@ -8,6 +9,7 @@ import io.onnxprune.obs.Removal;
 import java.io.BufferedOutputStream;
 import java.io.DataOutputStream;
 import java.io.IOException;
+import java.lang.management.ManagementFactory;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.channels.FileChannel;
@@ -28,8 +30,8 @@ import java.util.Random;
  *   java -cp onnx-prune.jar BenchObs.java run DIR N OUT UNIT RULE THREADS
  * </pre>
  *
- * The latter prints seconds of the inverse with its products, seconds of the removals, GFLOP/s of either, the GFLOP/s of a
- * large product, and the cost.
+ * The latter prints seconds of the inverse with its products, seconds of the removals, CPU seconds of all threads for both,
+ * GFLOP/s of either, the GFLOP/s of a large product, and the cost.
  */
 public final class BenchObs {
     private static final double DAMPING = 0.01;
@@ -98,15 +100,21 @@ public final class BenchObs {
             Damping damping = new Damping(DAMPING, 2L * n, "layer", Log.NONE);
             double inverse = seconds(() -> Elimination.of(layer, 0, rule, damping));
             Removal[] removal = new Removal[1];
-            double all = seconds(() -> removal[0] = Elimination.of(layer, units.size() / 2, rule, damping));
+            double[] cpu = {Double.POSITIVE_INFINITY};
+            double all = seconds(() -> {
+                long before = cpuTime();
+                removal[0] = Elimination.of(layer, units.size() / 2, rule, damping);
+                cpu[0] = Math.min(cpu[0], (cpuTime() - before) / 1e9);
+            });
             // Factor and inverse n³, products of the weights n² out, downdates three times the third of what is left and gone.
             double cube = Math.pow(n, 3);
             double left = Math.pow(n - (double) units.size() / 2 * size, 3);
             System.out.printf(
                     Locale.ROOT,
-                    "%.2f %.2f %.1f %.1f %.1f %.9e%n",
+                    "%.2f %.2f %.2f %.1f %.1f %.1f %.9e%n",
                     inverse,
                     all - inverse,
+                    cpu[0],
                     (cube + (double) n * n * out) / inverse / 1e9,
                     (cube - left) / (all - inverse) / 1e9,
                     large,
@@ -121,6 +129,11 @@ public final class BenchObs {
                 Matrix b = Matrix.zeros(n, n)) {
             return 2 * Math.pow(n, 3) / seconds(() -> Blas.multiply(1, a, false, a, false, 0, b)) / 1e9;
         }
+    }
+
+    /** Nanoseconds of all threads of this process. */
+    private static long cpuTime() {
+        return ((OperatingSystemMXBean) ManagementFactory.getOperatingSystemMXBean()).getProcessCpuTime();
     }
 
     /** The shortest of as many runs as fit two seconds, at least one. */

@@ -61,7 +61,7 @@ pin=()
 if taskset -c "0-$((threads - 1))" true 2>/dev/null; then pin=(taskset -c "0-$((threads - 1))"); fi
 
 table() {
-    printf 'onnx-prune|rule|inverse s|removals s|GFLOP/s inverse|GFLOP/s removals|GFLOP/s DGEMM|share|peak MB|bound s|bound MB|result\n'
+    printf 'onnx-prune|rule|inverse s|removals s|CPU s|GFLOP/s inverse|GFLOP/s removals|GFLOP/s DGEMM|share|peak MB|bound s|bound MB|result\n'
     printf '%s\n' "${rows[@]}"
     ((${#torch_rows[@]})) || return 0
     printf '\nPyTorch, inverting at every step|steps|seconds|times ours|peak MB|cost against ours\n'
@@ -70,19 +70,19 @@ table() {
 
 # ours CASE N OUT UNIT RULE BOUND PEAK_BOUND; sets `total` and `cost`
 ours() {
-    local inverse removals first second large verdict=ok share
+    local inverse removals busy first second large verdict=ok share
     echo "bench_obs: $1, $5" >&2
     if ! measure "${pin[@]}" "$java" "${jvm[@]}" run "$dir" "$2" "$3" "$4" "$5" "$threads"; then
         tail -n 20 "$out/log" >&2
         fail "$1 failed"
     fi
-    read -r inverse removals first second large cost < <(tail -n 1 "$out/log")
+    read -r inverse removals busy first second large cost < <(tail -n 1 "$out/log")
     total=$(awk "BEGIN {print $inverse + $removals}")
     share=$(awk "BEGIN {printf \"%.0f %%\", 100 * ($first * $inverse + $second * $removals) / $total / $large}")
     if [[ $6 != - ]] && awk "BEGIN {exit !($total > $6)}"; then verdict=MISSED; fi
     if [[ $7 != - && $peak != - ]] && ((peak > $7)); then verdict=MISSED; fi
     [[ $verdict == ok ]] || missed=1
-    rows+=("$1|${5,,}|$inverse|$removals|$first|$second|$large|$share|$peak|$6|$7|$verdict")
+    rows+=("$1|${5,,}|$inverse|$removals|$busy|$first|$second|$large|$share|$peak|$6|$7|$verdict")
 }
 
 # theirs CASE N OUT UNIT; against the `total` and `cost` of what was measured last

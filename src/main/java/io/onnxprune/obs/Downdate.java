@@ -126,15 +126,15 @@ final class Downdate implements AutoCloseable {
         for (int i = 0; i < size; i++) {
             exchange(first + i, positionOf[channels[i]]);
         }
-        Matrix l = current(p, panelOfL, size);
+        Matrix l = currentRowsOfP(size);
         if (!Cholesky.factor(l.block(0, 0, size, size))) {
             compute();
-            l = current(p, panelOfL, size);
+            l = currentRowsOfP(size);
             if (!Cholesky.factor(l.block(0, 0, size, size))) {
                 throw new SingularException();
             }
         }
-        Matrix z = current(s, panelOfZ, size);
+        Matrix z = currentRowsOfS(size);
         int rest = n - first - size;
         Matrix u = l.block(0, 0, size, size);
         Matrix k = z.block(0, 0, size, size);
@@ -241,23 +241,35 @@ final class Downdate implements AutoCloseable {
         }
     }
 
-    /** The first rows of p or s that are left, in the panel's next rows and up to date. */
-    private Matrix current(Matrix matrix, Matrix panel, int size) {
+    /** The first rows of p that are left, up to date, in the next rows of the panel. */
+    private Matrix currentRowsOfP(int size) {
+        Matrix rows = copyRows(p, panelOfL, size);
+        subtract(panelOfL, panelOfL, rows);
+        return rows;
+    }
+
+    /** The first rows of s that are left, up to date, in the next rows of the panel. */
+    private Matrix currentRowsOfS(int size) {
+        Matrix rows = copyRows(s, panelOfZ, size);
+        subtract(panelOfL, panelOfZ, rows);
+        subtract(panelOfZ, panelOfL, rows);
+        return rows;
+    }
+
+    private Matrix copyRows(Matrix from, Matrix panel, int size) {
         Matrix rows = panel.block(filled, first, size, n - first);
         double[] row = new double[n - first];
         for (int i = 0; i < size; i++) {
-            matrix.block(first + i, first, 1, n - first).getRow(0, row);
+            from.block(first + i, first, 1, n - first).getRow(0, row);
             rows.setRow(i, row);
         }
-        Matrix pivotOfL = panelOfL.block(0, first, filled, size);
-        if (matrix == p) {
-            Blas.multiply(-1, pivotOfL, true, panelOfL.block(0, first, filled, n - first), false, 1, rows);
-        } else {
-            Matrix pivotOfZ = panelOfZ.block(0, first, filled, size);
-            Blas.multiply(-1, pivotOfL, true, panelOfZ.block(0, first, filled, n - first), false, 1, rows);
-            Blas.multiply(-1, pivotOfZ, true, panelOfL.block(0, first, filled, n - first), false, 1, rows);
-        }
         return rows;
+    }
+
+    /** Subtracts the first rows that are left of {@code xᵀy}, the panels as far as they are filled. */
+    private void subtract(Matrix x, Matrix y, Matrix rows) {
+        Matrix pivots = x.block(0, first, filled, rows.rows());
+        Blas.multiply(-1, pivots, true, y.block(0, first, filled, n - first), false, 1, rows);
     }
 
     private void updateSmall(Matrix l, Matrix z) {
