@@ -20,6 +20,7 @@ import io.onnxprune.recipe.Recipe;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Optional;
@@ -105,7 +106,7 @@ final class PruneCommand implements Callable<Integer> {
     @Option(
             names = "--ratio",
             paramLabel = "R",
-            description = "share of the whole model's parameters to remove (default: 0.2)")
+            description = "share of the whole model's parameters to remove (default: 0.2), or share of zeros")
     private String ratio;
 
     @Option(names = "--params", paramLabel = "N", description = "parameters to keep: 1.1B, 700M, 250000")
@@ -292,6 +293,9 @@ final class PruneCommand implements Callable<Integer> {
         }
         Recipe recipe =
                 recipeFile != null ? Recipe.read(recipeFile) : Recipe.bundled(method == null ? DEFAULT_METHOD : method);
+        if (recipe.pass(PassKind.ALLOCATE) == null && recipe.pass(PassKind.SPARSIFY) != null) {
+            return sparse(recipe);
+        }
         recipe = with(recipe, "prune", prune);
         recipe = with(recipe, "ratio", ratio);
         recipe = with(recipe, "scope", scope);
@@ -315,6 +319,21 @@ final class PruneCommand implements Callable<Integer> {
         return noVerify ? recipe.without(PassKind.VERIFY) : recipe;
     }
 
+    /** A recipe that only makes zeros, with what the command line changes of it. */
+    private Recipe sparse(Recipe recipe) {
+        ParseResult given = spec.commandLine().getParseResult();
+        List<String> pointless = new ArrayList<>(PLANNING);
+        pointless.removeAll(List.of("--method", "--ratio"));
+        pointless.addAll(List.of("--refit", "--correct", "--plan-out"));
+        pointless.stream().filter(given::hasMatchedOption).findFirst().ifPresent(option -> {
+            throw new UsageException(option + " has no effect: " + recipe.name()
+                    + " removes nothing, it makes weights zero; leave it out, or take another method");
+        });
+        Recipe changed = with(recipe, PassKind.SPARSIFY, "ratio", ratio);
+        PlanPasses.check(changed);
+        return noVerify ? changed.without(PassKind.VERIFY) : changed;
+    }
+
     private Recipe corrected(Recipe recipe) {
         if (correct == null) {
             return recipe;
@@ -328,8 +347,12 @@ final class PruneCommand implements Callable<Integer> {
     }
 
     private static Recipe with(Recipe recipe, String key, String value) {
+        return with(recipe, PassKind.ALLOCATE, key, value);
+    }
+
+    private static Recipe with(Recipe recipe, PassKind kind, String key, String value) {
         try {
-            return value == null ? recipe : recipe.with(PassKind.ALLOCATE, key, value);
+            return value == null ? recipe : recipe.with(kind, key, value);
         } catch (UsageException e) {
             // The sentence starts with the key, which is the option without its dashes.
             throw new UsageException("--" + e.getMessage());
@@ -338,6 +361,9 @@ final class PruneCommand implements Callable<Integer> {
 
     private Budget budget(Recipe recipe, ModelFolder input, Console console) {
         Pass allocate = recipe.pass(PassKind.ALLOCATE);
+        if (allocate == null && recipe.pass(PassKind.SPARSIFY) != null) {
+            return Budget.ofRatio(PruneSet.standard(), 0);
+        }
         if (allocate == null) {
             throw new UsageException("recipe " + recipe.name() + " has no allocate pass, so it cannot make a plan");
         }

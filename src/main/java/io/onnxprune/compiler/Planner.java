@@ -11,6 +11,7 @@ import io.onnxprune.compensate.ResidualRefit;
 import io.onnxprune.compensate.SequentialPruning;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
+import io.onnxprune.compensate.Sparsification;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
@@ -58,6 +59,7 @@ final class Planner {
     private final Set<Value> compensated = new HashSet<>();
     private final Set<Value> refitted = new HashSet<>();
     private Optional<LossCorrection.Result> correction = Optional.empty();
+    private Optional<Sparsification.Zeros> zeros = Optional.empty();
     private Optional<CalibrationData> data = Optional.empty();
     private boolean announced;
 
@@ -110,9 +112,19 @@ final class Planner {
         return correction;
     }
 
+    /** The zeros that were made within weights; empty if none were asked for. */
+    Optional<Sparsification.Zeros> zeros() {
+        return zeros;
+    }
+
     /** Makes the plan and the weights that go with it, measured on {@code given}. */
     Steps.Outcome run(Optional<CalibrationData> given) {
         data = given;
+        Pass sparsify = job.recipe().pass(PassKind.SPARSIFY);
+        return sparsify == null ? planned() : sparsified(planned(), sparsify);
+    }
+
+    private Steps.Outcome planned() {
         if (PlanPasses.solves(job.recipe())) {
             Blas.setThreads(job.threads());
         }
@@ -247,6 +259,24 @@ final class Planner {
             Map<Value, Tensor> changed = editor.updates();
             updates.putAll(changed);
             refitted.addAll(products(changed));
+            return new Steps.Outcome(reached.plan(), updates);
+        });
+    }
+
+    /** The same with zeros in the weights that are left. */
+    private Steps.Outcome sparsified(Steps.Outcome reached, Pass sparsify) {
+        return clock.timed("sparsify", () -> {
+            PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
+            Sparsification editor = new Sparsification(
+                    state,
+                    consumers,
+                    PlanPasses.sparsification(sparsify),
+                    job.calibration().workFolder(),
+                    log);
+            run(state, false, editor);
+            Map<Value, Tensor> updates = new HashMap<>(reached.updates());
+            updates.putAll(editor.updates());
+            zeros = Optional.of(editor.zeros());
             return new Steps.Outcome(reached.plan(), updates);
         });
     }

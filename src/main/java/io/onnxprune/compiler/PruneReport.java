@@ -1,6 +1,7 @@
 package io.onnxprune.compiler;
 
 import io.onnxprune.compensate.LossCorrection;
+import io.onnxprune.compensate.Sparsification;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
@@ -29,7 +30,8 @@ import java.util.Set;
  * @param compensated how many products have new weights that make up for what was removed
  * @param refitted how many products have new weights that bring the residual stream near to that of the whole model
  * @param correction what a correction by gradients came to; empty without one
- * @param requested what was asked for; empty where a plan was given
+ * @param zeros what was made zero within weights; empty if that was not asked for
+ * @param requested what was asked to go; empty where a plan was given, or nothing was to go but only to become zero
  * @param emission what was written; empty for a dry run
  * @param verification empty if it was switched off, or for a dry run
  * @param data what was calibrated and measured on; empty without data
@@ -44,6 +46,7 @@ public record PruneReport(
         int compensated,
         int refitted,
         Optional<LossCorrection.Result> correction,
+        Optional<Sparsification.Zeros> zeros,
         Optional<Budget> requested,
         Optional<Emitter.Emission> emission,
         Optional<Verification> verification,
@@ -113,6 +116,7 @@ public record PruneReport(
         json.put("compensated", compensated);
         json.put("refitted", refitted);
         json.put("correction", correction.map(PruneReport::correction).orElse(null));
+        json.put("zeros", zeros.map(PruneReport::zeros).orElse(null));
         json.put("verification", verification.map(PruneReport::verification).orElse(null));
         json.put("data", data.map(PruneReport::data).orElse(null));
         json.put(
@@ -141,6 +145,14 @@ public record PruneReport(
         json.put("products", found.updates().size());
         json.put("divergence_before", found.before());
         json.put("divergence_after", found.after());
+        return json;
+    }
+
+    private static Map<String, Object> zeros(Sparsification.Zeros found) {
+        Map<String, Object> json = new LinkedHashMap<>();
+        json.put("matrices", found.matrices());
+        json.put("weights", found.weights());
+        json.put("zeros", found.zeros());
         return json;
     }
 

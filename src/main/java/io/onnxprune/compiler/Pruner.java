@@ -91,7 +91,8 @@ public final class Pruner {
         Optional<Evaluation> after = Optional.empty();
         if (job.target().isPresent()) {
             Map<Value, Tensor> updates = outcome.updates();
-            Model pruned = plan.removesNothing(structure) ? model : rewrite(structure, plan, updates);
+            Model pruned =
+                    plan.removesNothing(structure) && updates.isEmpty() ? model : rewrite(structure, plan, updates);
             Emitter.Emission written = clock.timed(
                     "emit",
                     () -> Emitter.emit(
@@ -115,7 +116,10 @@ public final class Pruner {
                 planner.compensated(),
                 planner.refitted(),
                 planner.correction(),
-                job.plan().isPresent() ? Optional.empty() : Optional.of(job.budget()),
+                planner.zeros(),
+                job.plan().isPresent() || job.recipe().pass(PassKind.ALLOCATE) == null
+                        ? Optional.empty()
+                        : Optional.of(job.budget()),
                 emission,
                 verification,
                 data,

@@ -107,6 +107,15 @@ public final class Consumers {
         return byName.get(weight);
     }
 
+    /** Why the weights of other products may not be changed, in order of execution. */
+    public Map<Op, String> problems() {
+        Map<Op, String> sorted = new LinkedHashMap<>();
+        problems.keySet().stream()
+                .sorted(Comparator.comparingInt(Op::index))
+                .forEach(op -> sorted.put(op, problems.get(op)));
+        return sorted;
+    }
+
     /** The products that sum over {@code dimension}, in order of execution; without those of {@link #problem}. */
     public List<Consumer> of(Dimension dimension) {
         return applications(dimension).stream()

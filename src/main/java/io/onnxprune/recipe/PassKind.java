@@ -14,13 +14,13 @@ public enum PassKind {
     /** Data to measure on. */
     CALIBRATE(
             "Says how much data importance is measured on; options of the command line say which.",
-            null,
+            List.of(),
             PassOption.integer("samples", 1, "32", "Number of rows."),
             PassOption.integer("seq-len", 2, "128", "Tokens in each row.")),
     /** Importance of every unit. */
     SCORE(
             "Measures the importance of every unit, layer and block.",
-            null,
+            List.of(),
             PassOption.choice(
                     "metric",
                     "magnitude",
@@ -81,7 +81,7 @@ public enum PassKind {
     /** From scores to a plan. */
     ALLOCATE(
             "Chooses what to remove so that the model meets the target.",
-            "score",
+            List.of("score"),
             PassOption.words("prune", "heads, ffn", "What may be removed.", PruneSet.words()),
             PassOption.number("ratio", 0, "0.2", "Share of the whole model's parameters to remove, less than 1."),
             PassOption.choice(
@@ -137,7 +137,7 @@ public enum PassKind {
     COMPENSATE(
             "Changes the weights that stay so that they make up for what goes, block by block on what the blocks before"
                     + " have become.",
-            "allocate",
+            List.of("allocate"),
             PassOption.choice(
                     "update",
                     "least-squares",
@@ -159,7 +159,7 @@ public enum PassKind {
     REFIT(
             "Changes the products that end residual blocks so that the residual stream of the smaller model comes as near"
                     + " to that of the whole one as it can.",
-            "allocate",
+            List.of("allocate"),
             PassOption.number("ridge", 0, "1e-3", "What is added to the diagonal of XᵀX, as a share of its mean."),
             PassOption.flag(
                     "bias", false, "Biases change too; products without one get one, which counts against the target."),
@@ -168,7 +168,7 @@ public enum PassKind {
     CORRECT(
             "Changes weights so that the predictions of the smaller model come as near to those of the whole one as they can,"
                     + " by gradients.",
-            "allocate",
+            List.of("allocate"),
             PassOption.integer("steps", 1, "3", "How often; gradients are measured anew in each step."),
             PassOption.number(
                     "damping",
@@ -182,10 +182,32 @@ public enum PassKind {
                     "What changes: the products that sum over heads and FFN channels, or all that are in residual blocks.",
                     "consumers",
                     "all")),
+    /** Zeros in place. */
+    SPARSIFY(
+            "Makes weights of the products in residual blocks zero, block by block on what the blocks before have become."
+                    + " Shapes stay, and with them the size of the file and the speed of a runtime that does not look for"
+                    + " zeros.",
+            List.of(),
+            PassOption.choice(
+                    "by",
+                    "sparsegpt",
+                    "sparsegpt: the other weights make up for what goes; wanda: they stay as they are.",
+                    "sparsegpt",
+                    "wanda"),
+            PassOption.pattern(
+                    "pattern",
+                    "unstructured",
+                    "Where zeros may be: anywhere, or n of every m neighbouring inputs of one output."),
+            PassOption.number("ratio", 0, "0.5", "For unstructured: share of zeros in each matrix, less than 1."),
+            PassOption.number(
+                    "damping",
+                    0,
+                    "0.01",
+                    "For sparsegpt: what is added to the diagonal of XᵀX, as a share of its mean.")),
     /** From a plan to a smaller model. */
     REWRITE(
             "Removes what the plan leaves out.",
-            "allocate",
+            List.of("allocate"),
             PassOption.flag(
                     "norm-correction",
                     true,
@@ -193,14 +215,14 @@ public enum PassKind {
     /** Comparison with the masked model. */
     VERIFY(
             "Compares the smaller model with the whole one in which everything that was removed is zero.",
-            "rewrite",
+            List.of("rewrite", "sparsify"),
             PassOption.number("tolerance", 0, "1e-4", "Largest difference, relative to the scale of the logits."));
 
     private final String summary;
-    private final String needs;
+    private final List<String> needs;
     private final List<PassOption> options;
 
-    PassKind(String summary, String needs, PassOption... options) {
+    PassKind(String summary, List<String> needs, PassOption... options) {
         this.summary = summary;
         this.needs = needs;
         this.options = List.of(options);
@@ -216,8 +238,8 @@ public enum PassKind {
         return summary;
     }
 
-    /** The name of a pass that must come before, or null. */
-    public String needs() {
+    /** The names of passes of which one must come before; none if it can be the first. */
+    public List<String> needs() {
         return needs;
     }
 
@@ -250,8 +272,10 @@ public enum PassKind {
         StringBuilder text = new StringBuilder();
         for (PassKind kind : values()) {
             text.append("### ").append(kind.key()).append("\n\n").append(kind.summary);
-            if (kind.needs != null) {
-                text.append(" Needs `").append(kind.needs).append("` before it.");
+            if (!kind.needs.isEmpty()) {
+                text.append(" Needs `")
+                        .append(String.join("` or `", kind.needs))
+                        .append("` before it.");
             }
             text.append("\n\n| key | values | default | |\n|---|---|---|---|\n");
             for (PassOption option : kind.options) {

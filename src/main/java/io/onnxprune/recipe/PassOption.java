@@ -5,6 +5,8 @@ import io.onnxprune.diag.UsageException;
 import io.onnxprune.plan.LayerCount;
 import java.util.Arrays;
 import java.util.List;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 /**
  * One option of a pass.
@@ -17,6 +19,10 @@ import java.util.List;
  * @param summary one sentence for help and documentation
  */
 public record PassOption(String key, Kind kind, List<String> allowed, double minimum, String fallback, String summary) {
+    static final String UNSTRUCTURED = "unstructured";
+    /** n:m. */
+    static final Pattern GROUPED = Pattern.compile("(\\d{1,5}):(\\d{1,5})");
+
     /** What the values of an option are. */
     public enum Kind {
         WORD("word"),
@@ -24,6 +30,7 @@ public record PassOption(String key, Kind kind, List<String> allowed, double min
         INTEGER("whole number"),
         NUMBER("number"),
         LAYERS("number or percentage of layers"),
+        PATTERN("unstructured or n:m"),
         FLAG("true or false");
 
         private final String title;
@@ -52,6 +59,10 @@ public record PassOption(String key, Kind kind, List<String> allowed, double min
 
     static PassOption layers(String key, String fallback, String summary) {
         return new PassOption(key, Kind.LAYERS, List.of(), 0, fallback, summary);
+    }
+
+    static PassOption pattern(String key, String fallback, String summary) {
+        return new PassOption(key, Kind.PATTERN, List.of(), 0, fallback, summary);
     }
 
     static PassOption number(String key, double minimum, String fallback, String summary) {
@@ -112,6 +123,18 @@ public record PassOption(String key, Kind kind, List<String> allowed, double min
                     LayerCount.parse(text);
                 } catch (UsageException e) {
                     throw problem(text, "a whole number of at least 0 or a percentage of layers", "");
+                }
+            }
+            case PATTERN -> {
+                Matcher grouped = GROUPED.matcher(text);
+                boolean some = grouped.matches()
+                        && Long.parseLong(grouped.group(1)) >= 1
+                        && Long.parseLong(grouped.group(1)) < Long.parseLong(grouped.group(2));
+                if (!some && !text.equals(UNSTRUCTURED)) {
+                    throw problem(
+                            text,
+                            "unstructured, or n:m for n zeros in every m weights, such as 2:4",
+                            Nearest.suggestion(text, List.of(UNSTRUCTURED)));
                 }
             }
             case FLAG -> {

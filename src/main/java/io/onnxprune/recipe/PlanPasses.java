@@ -4,7 +4,9 @@ import io.onnxprune.compensate.LossCorrection;
 import io.onnxprune.compensate.SequentialPruning.Choice;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
+import io.onnxprune.compensate.Sparsification;
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.obs.Pattern;
 import io.onnxprune.plan.ActivationImportance;
 import io.onnxprune.plan.BlockInfluence;
 import io.onnxprune.plan.Budget;
@@ -22,6 +24,7 @@ import java.util.Locale;
 import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.Set;
+import java.util.regex.Matcher;
 
 /** What the passes that make a plan stand for. */
 public final class PlanPasses {
@@ -62,7 +65,32 @@ public final class PlanPasses {
     public static boolean adjusts(Recipe recipe) {
         return update(recipe.pass(PassKind.COMPENSATE)).isPresent()
                 || recipe.pass(PassKind.REFIT) != null
-                || recipe.pass(PassKind.CORRECT) != null;
+                || recipe.pass(PassKind.CORRECT) != null
+                || recipe.pass(PassKind.SPARSIFY) != null;
+    }
+
+    /**
+     * What a {@link PassKind#SPARSIFY} pass asks for.
+     *
+     * @throws UsageException if the pattern says already how many zeros there are, or all weights would be zero
+     */
+    public static Sparsification.Request sparsification(Pass sparsify) {
+        String word = sparsify.word("pattern");
+        Matcher grouped = PassOption.GROUPED.matcher(word);
+        boolean inGroups = grouped.matches();
+        if (inGroups && sparsify.isGiven("ratio")) {
+            throw new UsageException("ratio has no effect with pattern " + word + ", which makes " + grouped.group(1)
+                    + " of every " + grouped.group(2) + " weights zero");
+        }
+        double share = sparsify.number("ratio");
+        if (!(share < 1)) {
+            throw new UsageException("the share of zeros must be at least 0 and less than 1, not " + share);
+        }
+        Pattern pattern = inGroups
+                ? new Pattern.Grouped(Integer.parseInt(grouped.group(1)), Integer.parseInt(grouped.group(2)))
+                : new Pattern.Unstructured(share);
+        return new Sparsification.Request(
+                constant(Sparsification.Method.class, sparsify, "by"), pattern, sparsify.number("damping"));
     }
 
     /** Whether products need biases for what a recipe does. */
@@ -115,6 +143,10 @@ public final class PlanPasses {
                 .isPresent()) {
             throw new UsageException("recipe " + recipe.name()
                     + " has compensate target dense, which update bias cannot reach; only update least-squares can");
+        }
+        Pass sparsify = recipe.pass(PassKind.SPARSIFY);
+        if (sparsify != null) {
+            sparsification(sparsify);
         }
         Pass score = recipe.pass(PassKind.SCORE);
         Pass allocate = recipe.pass(PassKind.ALLOCATE);

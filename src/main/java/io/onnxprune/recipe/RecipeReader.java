@@ -83,9 +83,10 @@ final class RecipeReader {
                     "there is no pass \"" + key + "\", only " + String.join(", ", PassKind.keys())
                             + Nearest.suggestion(key, PassKind.keys()));
         }
-        if (kind.needs() != null
-                && earlier.stream().noneMatch(pass -> pass.kind().key().equals(kind.needs()))) {
-            throw at(name, "pass " + key + " needs a pass " + kind.needs() + " before it");
+        if (!kind.needs().isEmpty()
+                && earlier.stream()
+                        .noneMatch(pass -> kind.needs().contains(pass.kind().key()))) {
+            throw at(name, "pass " + key + " needs a pass " + String.join(" or ", kind.needs()) + " before it");
         }
         Map<String, String> values = new LinkedHashMap<>();
         entries.forEach((option, entry) -> {

@@ -27,10 +27,22 @@ class JsonDocumentTest {
     @Test
     void prune() throws IOException {
         Path file = folder.resolve("a.json");
+        Path recipe = Files.writeString(folder.resolve("recipe.yaml"), """
+                version: 1
+                name: all
+                passes:
+                  - {pass: score, metric: random}
+                  - {pass: allocate}
+                  - {pass: sparsify}
+                  - {pass: rewrite}
+                  - {pass: verify}
+                """);
         Cli.run(
                         MODEL,
                         "-o",
                         folder.resolve("a.onnx"),
+                        "--recipe",
+                        recipe,
                         "--correct",
                         "1",
                         "--calibration",

@@ -1,0 +1,164 @@
+package io.onnxprune.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.onnx.ModelReader;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.Random;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+/** Methods that make zeros in place, on the command line. */
+class SparseMethodsTest {
+    @TempDir
+    private Path folder;
+
+    private Path tokens;
+    private Path out;
+    private Path json;
+
+    @BeforeEach
+    void data() throws IOException {
+        Random random = new Random(3);
+        String rows = IntStream.range(0, 24)
+                .mapToObj(row ->
+                        random.ints(32, 1, 100).mapToObj(Integer::toString).collect(Collectors.joining(",")))
+                .collect(Collectors.joining("]}\n{\"input_ids\":[", "{\"input_ids\":[", "]}\n"));
+        tokens = Files.writeString(folder.resolve("rows.jsonl"), rows);
+        out = folder.resolve("out.onnx");
+        json = folder.resolve("out.json");
+    }
+
+    private Cli.Run run(String model, Object... options) {
+        List<Object> all = new ArrayList<>(List.of(Cli.testModel(model), "-o", out));
+        all.addAll(List.of(options));
+        all.addAll(List.of("--calibration", tokens, "--work-dir", folder.resolve("work"), "--json", json));
+        return Cli.run(all.toArray());
+    }
+
+    private JsonNode report() throws IOException {
+        return new ObjectMapper().readTree(json.toFile());
+    }
+
+    private Path recipe(String... passes) throws IOException {
+        return Files.writeString(
+                folder.resolve("recipe.yaml"), "version: 1\nname: mine\npasses:\n  - " + String.join("\n  - ", passes));
+    }
+
+    /** The share of zeros among the elements of matrices whose contents the run changed. */
+    private double zeros(String model) {
+        Map<String, Tensor> before =
+                ModelReader.read(Cli.testModel(model)).graph().initializers();
+        long zeros = 0;
+        long all = 0;
+        for (Map.Entry<String, Tensor> entry :
+                ModelReader.read(out).graph().initializers().entrySet()) {
+            Tensor was = before.get(entry.getKey());
+            assertThat(was.shape()).isEqualTo(entry.getValue().shape());
+            boolean matrix = was.dtype().isFloat() && was.rank() == 2;
+            float[] values = matrix ? entry.getValue().toFloats() : new float[0];
+            if (matrix && !Arrays.equals(values, was.toFloats())) {
+                all += values.length;
+                for (float value : values) {
+                    zeros += value == 0 ? 1 : 0;
+                }
+            }
+        }
+        assertThat(all).isEqualTo(count("weights"));
+        return (double) zeros / all;
+    }
+
+    private long count(String field) {
+        try {
+            return report().path("zeros").path(field).asLong();
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    @ParameterizedTest
+    @CsvSource({
+        "sparsegpt, llama-gqa-d, 21",
+        "sparsegpt-2-4, llama-g16-e-fp16, 10",
+        "wanda, gpt2-g-merged, 8",
+        "wanda-2-4, opt-f-a-bert, 12"
+    })
+    void halfOfTheWeightsBecomeZeroInPlace(String method, String model, int matrices) throws IOException {
+        Cli.Run run = run(model, "--method", method).succeeded();
+
+        assertThat(run.out())
+                .contains(
+                        "50.00 % of the ",
+                        " weights of " + matrices + " matrices are zero; the file size does not change")
+                .contains("verified on ", "calibration: 21 windows")
+                .doesNotContain("asked to remove", "nothing was removed");
+        assertThat(zeros(model)).isCloseTo(0.5, within(0.001));
+        assertThat(count("matrices")).isEqualTo(matrices);
+        assertThat(report().path("ratio_requested").isNull()).isTrue();
+        assertThat(report().path("parameters_after")).isEqualTo(report().path("parameters_before"));
+        assertThat(report().path("evaluation_after").path("perplexity").asDouble())
+                .isNotEqualTo(
+                        report().path("evaluation_before").path("perplexity").asDouble());
+        assertThat(Files.size(out)).isCloseTo(Files.size(Cli.testModel(model)), within(8192L));
+    }
+
+    @Test
+    void theRatioIsTheShareOfZeros() {
+        run("llama-gqa-d", "--method", "wanda", "--ratio", "0.25").succeeded();
+        assertThat(zeros("llama-gqa-d")).isCloseTo(0.25, within(0.01));
+    }
+
+    @Test
+    void whatIsLeftOfAPrunedModelCanHaveZerosToo() throws IOException {
+        Path recipe = recipe(
+                "{pass: score, metric: wanda}",
+                "{pass: allocate, prune: [heads, ffn], ratio: 0.2, round-to: 2}",
+                "{pass: sparsify, by: wanda, pattern: \"1:2\"}",
+                "{pass: rewrite}",
+                "{pass: verify}");
+        Cli.Run run = run("llama-gqa-d", "--recipe", recipe).succeeded();
+
+        assertThat(run.out()).contains("asked to remove 20.00 %", "matrices are zero");
+        assertThat(report().path("ratio_achieved").asDouble()).isCloseTo(0.2, within(0.01));
+        assertThat(2 * count("zeros")).isGreaterThanOrEqualTo(count("weights"));
+    }
+
+    @Test
+    void whatHasNoEffectIsRefused() throws IOException {
+        run("llama-gqa-d", "--method", "wanda", "--prune", "ffn")
+                .failed(2, "--prune has no effect: wanda removes nothing, it makes weights zero");
+        run("llama-gqa-d", "--method", "wanda", "--refit").failed(2, "--refit has no effect");
+        run("llama-gqa-d", "--method", "wanda", "--size", "1MB").failed(2, "--size has no effect");
+        run("llama-gqa-d", "--method", "wanda-2-4", "--ratio", "0.3")
+                .failed(2, "ratio has no effect with pattern 2:4, which makes 2 of every 4 weights zero");
+        run("llama-gqa-d", "--method", "wanda", "--ratio", "1")
+                .failed(2, "the share of zeros must be at least 0 and less than 1");
+        for (String pattern : List.of("4:2", "0:4", "2:4:8", "unstructred", "2:4294967296")) {
+            run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, pattern: \"" + pattern + "\"}"))
+                    .failed(2, "recipe.yaml:4:31: pattern must be unstructured, or n:m for n zeros in every m weights");
+        }
+    }
+
+    @Test
+    void groupsThatDoNotDivideAndQuantisedWeights() throws IOException {
+        run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, pattern: \"2:5\"}"))
+                .failed(1, "cannot be divided into groups of 5");
+        run("llama-g16-e-int4", "--method", "wanda").failed(1, "no weight of this model can become zero: node ");
+    }
+}
