@@ -1,7 +1,6 @@
 package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
-import io.onnxprune.calibrate.Activation;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.Divergence;
 import io.onnxprune.calibrate.Linear;
@@ -15,24 +14,19 @@ import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.obs.Damping;
-import io.onnxprune.obs.Newton;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.rewrite.PrunedState;
-import io.onnxprune.runtime.HostTensor;
 import java.nio.file.Path;
 import java.util.Arrays;
-import java.util.EnumSet;
 import java.util.HashMap;
 import java.util.HashSet;
-import java.util.Iterator;
 import java.util.LinkedHashMap;
-import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
+import java.util.TreeMap;
 
 /**
  * Brings the predictions of a pruned model near to those of the whole one: steps along the minimum of the quadratic model that
@@ -41,8 +35,9 @@ import java.util.Set;
  * <p>ΔW = -α (A + λI)⁻¹ C (G + μI)⁻¹,
  *
  * <p>with A the mean of xᵀx, G that of dᵀd with d the gradient of a token's cross-entropy, and C the gradient by W of a
- * token's divergence from the whole model. A, G and C are measured anew for each step; one α serves all products and is found
- * by a search on some of the rows, so the divergence on those never rises.
+ * token's divergence from the whole model. A, G and C are measured anew for each step. One α serves all products, whose changes
+ * make up for the same losses; what that leaves undone is found by the next steps, whose directions are conjugate. α is the
+ * result of a search on some of the rows, so the divergence on those never rises.
  */
 public final class LossCorrection {
     /**
@@ -60,12 +55,11 @@ public final class LossCorrection {
     /** Rows that the length of a step is found on. */
     private static final int SEARCH_ROWS = 32;
 
-    private static final double FIRST_LENGTH = 0.125;
-    private static final int HALVINGS = 6;
-    private static final int DOUBLINGS = 5;
+    /** The first length that is tried, times the number of products: what one does, the others need not do again. */
+    private static final double FIRST_LENGTH = 0.5;
 
-    private static final Set<Role> INNER =
-            EnumSet.of(Role.HEADS, Role.KV_HEADS, Role.QUERY_HEADS, Role.V_HEAD_DIM, Role.FFN);
+    /** The divergence that rounding alone makes. */
+    private static final double ROUNDING = 1e-6;
 
     private final PrunedState state;
     private final Calibrator model;
@@ -76,8 +70,6 @@ public final class LossCorrection {
     private final Map<Linear, Site> products = new LinkedHashMap<>();
     /** Contents of weights of the smaller model that have changed. */
     private Map<String, Tensor> weights = Map.of();
-
-    private double length = FIRST_LENGTH;
 
     private LossCorrection(
             PrunedState state,
@@ -129,11 +121,20 @@ public final class LossCorrection {
 
     private Set<Consumer> ofDimensions(Consumers consumers) {
         Set<Consumer> found = new HashSet<>();
+        Map<String, String> problems = new TreeMap<>();
         for (Dimension dimension : state.structure().dimensions()) {
-            if (INNER.contains(dimension.role())) {
+            if (Sites.INNER.contains(dimension.role())) {
                 found.addAll(consumers.of(dimension));
+                String problem = consumers.problem(dimension);
+                if (problem != null && dimension.role() != Role.V_HEAD_DIM) {
+                    problems.put(dimension.name(), problem);
+                }
             }
         }
+        problems.entrySet().stream()
+                .findFirst()
+                .ifPresent(first -> log.warn("not all products that sum over " + problems.size()
+                        + " dimensions are corrected, such as " + first.getKey() + ": " + first.getValue()));
         return found;
     }
 
@@ -165,31 +166,47 @@ public final class LossCorrection {
         Objective few = divergence.first(SEARCH_ROWS);
         double before = mean(few, weights);
         double reached = before;
-        for (int step = 1; step <= settings.steps && !products.isEmpty(); step++) {
-            double start = reached;
-            Map<Linear, Tensor> directions = directions(slopes(divergence));
-            reached = search(few, directions, start);
-            log.info(
-                    reached < start
-                            ? String.format(
-                                    Locale.ROOT,
-                                    "correction %d of %d: divergence %.4f -> %.4f (step length %.3g)",
-                                    step,
-                                    settings.steps,
-                                    start,
-                                    reached,
-                                    length)
-                            : String.format(
-                                    Locale.ROOT,
-                                    "correction %d of %d: divergence %.4f does not fall any more",
-                                    step,
-                                    settings.steps,
-                                    start));
-            if (!(reached < start)) {
+        double length = products.isEmpty() ? 0 : FIRST_LENGTH / products.size();
+        Descent last = null;
+        Map<Linear, Tensor> directions = Map.of();
+        for (int step = 1; step <= settings.steps && !products.isEmpty() && reached > ROUNDING; step++) {
+            Descent descent = descent(divergence);
+            directions = last == null ? descent.steps() : descent.directions(last, directions);
+            LineSearch.Found found = search(few, directions, reached, length);
+            if (found.length() == 0 && directions != descent.steps()) {
+                directions = descent.steps();
+                found = search(few, directions, reached, length);
+            }
+            String progress =
+                    String.format(Locale.ROOT, "correction %d of %d: divergence %.4f", step, settings.steps, reached);
+            if (found.length() == 0) {
+                log.info(progress + " does not fall any more");
                 break;
             }
+            last = descent;
+            length = found.length();
+            reached = found.value();
+            weights = moved(directions, length);
+            log.info(progress + String.format(Locale.ROOT, " -> %.4f (step length %.3g)", reached, length));
         }
         return new Result(updates(), before, reached);
+    }
+
+    private Descent descent(Divergence divergence) {
+        Descent descent = new Descent(products, slopes(divergence), rows.get(0).length, settings.damping, store, log);
+        current().gather(rows, descent.taps(), descent::accept);
+        return descent;
+    }
+
+    private LineSearch.Found search(Objective rows, Map<Linear, Tensor> directions, double present, double first) {
+        return LineSearch.run(
+                length -> {
+                    double found = mean(rows, moved(directions, length));
+                    log.debug(String.format(Locale.ROOT, "step length %.4g: divergence %.5f", length, found));
+                    return found;
+                },
+                present,
+                first);
     }
 
     private double mean(Objective rows, Map<String, Tensor> contents) {
@@ -211,97 +228,6 @@ public final class LossCorrection {
             }
         });
         return slopes;
-    }
-
-    /** The steps of length one, {@code [n, out]}; none for products that no token reached. */
-    private Map<Linear, Tensor> directions(Map<Linear, Tensor> slopes) {
-        Map<Linear, Tensor> directions = new HashMap<>();
-        Set<Tap> taps = new LinkedHashSet<>();
-        products.keySet().forEach(linear -> taps.addAll(moments(linear)));
-        Set<Linear> waiting = new LinkedHashSet<>(products.keySet());
-        Map<Tap, HostTensor> sums = new HashMap<>();
-        current().gather(rows, taps, (tap, sum) -> {
-            sums.put(tap, sum);
-            for (Iterator<Linear> open = waiting.iterator(); open.hasNext(); ) {
-                Linear linear = open.next();
-                if (sums.keySet().containsAll(moments(linear))) {
-                    direction(linear, slopes.remove(linear), sums, directions);
-                    open.remove();
-                }
-            }
-            Set<Tap> needed = new HashSet<>();
-            waiting.forEach(linear -> needed.addAll(moments(linear)));
-            sums.keySet().retainAll(needed);
-        });
-        return directions;
-    }
-
-    private static List<Tap> moments(Linear linear) {
-        return List.of(
-                new Tap.Positions(linear.input()),
-                new Tap.SecondMoment(linear.input()),
-                new Tap.GradientSecondMoment(linear.output()));
-    }
-
-    private void direction(Linear linear, Tensor slope, Map<Tap, HostTensor> sums, Map<Linear, Tensor> directions) {
-        Site site = products.get(linear);
-        double positions =
-                sums.get(new Tap.Positions(linear.input())).asFloats().get(0);
-        if (positions == 0) {
-            return;
-        }
-        Damping damping =
-                new Damping(settings.damping, (long) positions, site.consumer().node(), log);
-        try (Matrix a = square(sums.get(new Tap.SecondMoment(linear.input())), linear.input());
-                Matrix g = square(sums.get(new Tap.GradientSecondMoment(linear.output())), linear.output());
-                Matrix c = WeightStore.read(slope, site.consumer().axis());
-                Matrix solved = Newton.step(a, c, g, damping);
-                Matrix step = scaled(solved, positions)) {
-            directions.put(linear, store.write(step, site.consumer().node()));
-        }
-    }
-
-    /**
-     * From sums to means per token: a row's cross-entropy is the mean over all tokens but the first, its divergence that over
-     * all, and A, C and G are each to be divided by the number of positions.
-     */
-    private Matrix scaled(Matrix solved, double positions) {
-        double length = rows.get(0).length;
-        double factor = positions * length / ((length - 1) * (length - 1));
-        Matrix scaled = Matrix.zeros(solved.rows(), solved.columns());
-        WeightStore.add(factor, solved, scaled);
-        return scaled;
-    }
-
-    private static Matrix square(HostTensor sum, Activation activation) {
-        return Matrix.of(sum.asFloats(), activation.width(), activation.width());
-    }
-
-    /** Takes the step of the length where the divergence is least among those that are tried; none if it never falls. */
-    private double search(Objective rows, Map<Linear, Tensor> directions, double start) {
-        double least = start;
-        double tried = length;
-        Map<String, Tensor> best = null;
-        boolean longer = true;
-        for (int trial = 0; trial <= (longer ? DOUBLINGS : HALVINGS); trial++) {
-            Map<String, Tensor> contents = moved(directions, tried);
-            double found = mean(rows, contents);
-            log.debug(String.format(Locale.ROOT, "step length %.4g: divergence %.5f", tried, found));
-            if (found < least) {
-                least = found;
-                best = contents;
-                length = tried;
-            } else if (trial == 0) {
-                longer = false;
-            } else if (best != null) {
-                break;
-            }
-            tried = longer ? 2 * tried : tried / 2;
-        }
-        if (best != null) {
-            weights = best;
-        }
-        return least;
     }
 
     private Map<String, Tensor> moved(Map<Linear, Tensor> directions, double step) {

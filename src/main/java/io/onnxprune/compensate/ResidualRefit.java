@@ -17,7 +17,6 @@ import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.runtime.HostTensor;
 import java.nio.file.Path;
-import java.util.EnumSet;
 import java.util.HashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -33,9 +32,6 @@ import java.util.stream.IntStream;
  * for its own losses and for those before it, which a fit to the results of the same block cannot.
  */
 public final class ResidualRefit implements SequentialRun.Editor {
-    private static final Set<Role> INNER =
-            EnumSet.of(Role.HEADS, Role.KV_HEADS, Role.QUERY_HEADS, Role.V_HEAD_DIM, Role.FFN);
-
     private final double ridge;
     private final boolean withBiases;
     private final BiasStore biases;
@@ -63,7 +59,7 @@ public final class ResidualRefit implements SequentialRun.Editor {
         this.sites = new Sites(state, consumers);
         this.wanted = products(state.structure(), consumers);
         for (Dimension dimension : state.structure().dimensions()) {
-            String problem = INNER.contains(dimension.role()) ? consumers.problem(dimension) : null;
+            String problem = Sites.INNER.contains(dimension.role()) ? consumers.problem(dimension) : null;
             if (problem != null && dimension.role() != Role.V_HEAD_DIM) {
                 problems.put(dimension.name(), problem);
             }
@@ -74,7 +70,7 @@ public final class ResidualRefit implements SequentialRun.Editor {
     public static Set<Consumer> products(Structure structure, Consumers consumers) {
         Set<Consumer> found = new LinkedHashSet<>();
         structure.dimensions().stream()
-                .filter(dimension -> INNER.contains(dimension.role()))
+                .filter(dimension -> Sites.INNER.contains(dimension.role()))
                 .forEach(dimension -> found.addAll(consumers.of(dimension)));
         return found;
     }

@@ -69,6 +69,21 @@ final class WeightStore {
         }
     }
 
+    /** The sum of the products of the elements of two matrices. */
+    static double dot(Matrix left, Matrix right) {
+        double[] one = new double[left.columns()];
+        double[] other = new double[left.columns()];
+        double sum = 0;
+        for (int i = 0; i < left.rows(); i++) {
+            left.getRow(i, one);
+            right.getRow(i, other);
+            for (int j = 0; j < one.length; j++) {
+                sum += one[j] * other[j];
+            }
+        }
+        return sum;
+    }
+
     /**
      * A matrix as a float32 tensor of its own shape.
      *

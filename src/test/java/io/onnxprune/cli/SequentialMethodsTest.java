@@ -164,7 +164,8 @@ class SequentialMethodsTest {
         assertThat(report().path("compensated").asInt()).isEqualTo(compensated).isPositive();
         assertThat(perplexity()).isCloseTo(own, within(1e-5 * own));
 
-        Cli.Run without = run("llama-gqa-d", "--plan", plan).succeeded();
+        Cli.Run without =
+                run("llama-gqa-d", "--method", "magnitude", "--plan", plan).succeeded();
         assertThat(without.out()).doesNotContain("make up for");
         assertThat(perplexity()).isNotCloseTo(own, within(1e-5 * own));
     }
