@@ -69,7 +69,6 @@ final class PruneCommand implements Callable<Integer> {
             "--params",
             "--size",
             "--prune",
-            "--method",
             "--scope",
             "--schedule",
             "--first-ratio",
@@ -225,7 +224,7 @@ final class PruneCommand implements Callable<Integer> {
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
         Recipe recipe = recipe();
-        checkCombination(recipe);
+        checkCombination();
         ModelFolder input = ModelFolder.of(model);
         Inputs inputs = data.inputs().with(plan, recipeFile).with(input);
         output.check(inputs);
@@ -258,17 +257,14 @@ final class PruneCommand implements Callable<Integer> {
     }
 
     /** Refuses what would have no effect, so that nobody believes that it had one. */
-    private void checkCombination(Recipe recipe) {
+    private void checkCombination() {
         ParseResult given = spec.commandLine().getParseResult();
         if (plan != null) {
-            boolean adjusts = PlanPasses.adjusts(recipe);
-            PLANNING.stream()
-                    .filter(option -> given.hasMatchedOption(option) && !(adjusts && option.equals("--method")))
-                    .findFirst()
-                    .ifPresent(option -> {
-                        throw new UsageException(
-                                "--plan says already what to keep, so " + option + " has no effect; leave it out");
-                    });
+            // The method still says what makes up for what goes.
+            PLANNING.stream().filter(given::hasMatchedOption).findFirst().ifPresent(option -> {
+                throw new UsageException(
+                        "--plan says already what to keep, so " + option + " has no effect; leave it out");
+            });
         }
     }
 
@@ -323,7 +319,7 @@ final class PruneCommand implements Callable<Integer> {
     private Recipe sparse(Recipe recipe) {
         ParseResult given = spec.commandLine().getParseResult();
         List<String> pointless = new ArrayList<>(PLANNING);
-        pointless.removeAll(List.of("--method", "--ratio"));
+        pointless.remove("--ratio");
         pointless.addAll(List.of("--refit", "--correct", "--plan-out"));
         pointless.stream().filter(given::hasMatchedOption).findFirst().ifPresent(option -> {
             throw new UsageException(option + " has no effect: " + recipe.name()
