@@ -1,9 +1,8 @@
 package io.onnxprune.compensate;
 
-import io.onnxprune.algebra.Matrix;
-import io.onnxprune.calibrate.Activation;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
@@ -19,11 +18,9 @@ import io.onnxprune.plan.Importance;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
 import io.onnxprune.rewrite.PrunedState;
-import io.onnxprune.runtime.HostTensor;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
-import java.util.Iterator;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
@@ -44,7 +41,7 @@ public final class ObsImportance implements Importance {
     private final Consumers consumers;
     private final PruneSet prune;
     private final Calibrator calibrator;
-    private final List<long[]> rows;
+    private final Statistics.Source source;
     private final boolean loss;
     private final SequentialPruning.Selection selection;
 
@@ -59,7 +56,7 @@ public final class ObsImportance implements Importance {
      *
      * @param prune what is to be scored
      * @param calibrator of that model
-     * @param rows token ids
+     * @param source measures it
      * @param loss whether G is that of the loss, or else the identity
      */
     public ObsImportance(
@@ -67,14 +64,14 @@ public final class ObsImportance implements Importance {
             Consumers consumers,
             PruneSet prune,
             Calibrator calibrator,
-            List<long[]> rows,
+            Statistics.Source source,
             boolean loss,
             SequentialPruning.Selection selection) {
         this.state = state;
         this.consumers = consumers;
         this.prune = prune;
         this.calibrator = calibrator;
-        this.rows = rows;
+        this.source = source;
         this.loss = loss;
         this.selection = selection;
     }
@@ -85,9 +82,10 @@ public final class ObsImportance implements Importance {
         Set<Tap> taps = new LinkedHashSet<>();
         jobs.forEach(job -> taps.addAll(taps(job)));
         Map<String, double[]> units = new HashMap<>();
-        Run run = new Run(new ArrayList<>(jobs), units, (long) rows.size() * rows.get(0).length, log);
-        if (!taps.isEmpty()) {
-            calibrator.gather(rows, taps, run::accept);
+        try (Statistics statistics = source.of(calibrator, taps)) {
+            for (Job job : jobs) {
+                units.put(job.dimension.name(), scores(job, statistics, log));
+            }
         }
         int layers = structure.stream().layers();
         return new Scores(
@@ -127,77 +125,35 @@ public final class ObsImportance implements Importance {
     private Set<Tap> taps(Job job) {
         Set<Tap> taps = new LinkedHashSet<>();
         for (Product product : job.products) {
-            taps.add(inputs(product));
+            taps.add(new Tap.SecondMoment(product.linear.input()));
             if (loss) {
-                taps.add(outputs(product));
+                taps.add(new Tap.GradientSecondMoment(product.linear.output()));
             }
         }
         return taps;
     }
 
-    private static Tap inputs(Product product) {
-        return new Tap.SecondMoment(product.linear.input());
-    }
-
-    private static Tap outputs(Product product) {
-        return new Tap.GradientSecondMoment(product.linear.output());
-    }
-
-    /** Takes statistics as they come and scores a dimension when it has all of its own. */
-    private final class Run {
-        private final List<Job> waiting;
-        private final Map<String, double[]> units;
-        private final long tokens;
-        private final Log log;
-        private final Map<Tap, HostTensor> sums = new HashMap<>();
-
-        Run(List<Job> waiting, Map<String, double[]> units, long tokens, Log log) {
-            this.waiting = waiting;
-            this.units = units;
-            this.tokens = tokens;
-            this.log = log;
-        }
-
-        void accept(Tap tap, HostTensor sum) {
-            sums.put(tap, sum);
-            for (Iterator<Job> open = waiting.iterator(); open.hasNext(); ) {
-                Job job = open.next();
-                if (sums.keySet().containsAll(taps(job))) {
-                    units.put(job.dimension.name(), scores(job));
-                    open.remove();
-                }
+    private double[] scores(Job job, Statistics statistics, Log log) {
+        List<Quadratic> quadratics = new ArrayList<>();
+        int[] present = present(job);
+        try {
+            for (Product product : job.products) {
+                List<int[]> all = product.site.units(job.dimension);
+                quadratics.add(new Quadratic(
+                        statistics.inputs(product.linear.input()),
+                        product.site.read(),
+                        loss ? statistics.gradients(product.linear.output()) : null,
+                        IntStream.of(present).mapToObj(all::get).toList()));
             }
-            Set<Tap> needed = new HashSet<>();
-            waiting.forEach(job -> needed.addAll(taps(job)));
-            sums.keySet().retainAll(needed);
+            Removal removal = Elimination.of(
+                    quadratics,
+                    Math.max(0, present.length - 1),
+                    selection.rule(job.dimension),
+                    new Damping(selection.damping(), statistics.tokens(), job.dimension.name(), log));
+            return hull(job.dimension.size(), present, removal);
+        } finally {
+            quadratics.forEach(ObsImportance::close);
         }
-
-        private double[] scores(Job job) {
-            List<Quadratic> quadratics = new ArrayList<>();
-            int[] present = present(job);
-            try {
-                for (Product product : job.products) {
-                    List<int[]> all = product.site.units(job.dimension);
-                    quadratics.add(new Quadratic(
-                            square(sums.get(inputs(product)), product.linear.input()),
-                            product.site.read(),
-                            loss ? square(sums.get(outputs(product)), product.linear.output()) : null,
-                            IntStream.of(present).mapToObj(all::get).toList()));
-                }
-                Removal removal = Elimination.of(
-                        quadratics,
-                        Math.max(0, present.length - 1),
-                        selection.rule(job.dimension),
-                        new Damping(selection.damping(), tokens, job.dimension.name(), log));
-                return hull(job.dimension.size(), present, removal);
-            } finally {
-                quadratics.forEach(ObsImportance::close);
-            }
-        }
-    }
-
-    private static Matrix square(HostTensor sum, Activation activation) {
-        return Matrix.of(sum.asFloats(), activation.width(), activation.width());
     }
 
     private static void close(Quadratic quadratic) {

@@ -5,6 +5,8 @@ import io.onnxprune.autodiff.NoDerivativeException;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.Reference;
+import io.onnxprune.calibrate.Statistics;
+import io.onnxprune.calibrate.Tap;
 import io.onnxprune.compensate.LossCorrection;
 import io.onnxprune.compensate.ObsImportance;
 import io.onnxprune.compensate.ResidualRefit;
@@ -37,6 +39,7 @@ import io.onnxprune.recipe.PlanPasses;
 import io.onnxprune.rewrite.NormCorrection;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.runtime.OnnxRuntime;
+import java.util.Collection;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
@@ -177,13 +180,17 @@ final class Planner {
                     consumers,
                     budget.prune(),
                     calibrator(state.model()),
-                    data.orElseThrow().rows(),
+                    this::statistics,
                     PlanPasses.isOfLoss(score),
                     PlanPasses.selection(score));
         }
         Measurements measured =
                 data.map(given -> measurements(state, score, given)).orElse(null);
         return PlanPasses.importance(score, budget.prune(), job.threads(), measured);
+    }
+
+    private Statistics statistics(Calibrator model, Collection<Tap> taps) {
+        return Statistics.measure(model, data.orElseThrow().rows(), taps);
     }
 
     private Measurements measurements(PrunedState state, Pass score, CalibrationData given) {

@@ -35,7 +35,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 /** How far a model is from a reference, run in pieces, against both models run as a whole. */
 class DivergenceTest {
     private static final int LENGTH = 9;
-    private static final List<long[]> ROWS = Statistics.randomRows(5, LENGTH, 32, 3);
+    private static final List<long[]> ROWS = Gathered.randomRows(5, LENGTH, 32, 3);
 
     @TempDir
     private Path folder;
@@ -76,7 +76,7 @@ class DivergenceTest {
         Model whole = structure.analysis().program().model();
         Model small = small(structure);
         double[] expected = divergences(whole, small);
-        for (long memory : new long[] {Statistics.AMPLE, Statistics.SCANT}) {
+        for (long memory : new long[] {Gathered.AMPLE, Gathered.SCANT}) {
             Calibrator reference = calibrator(whole, memory);
             Calibrator model = calibrator(small, memory);
             try (Divergence divergence = Divergence.from(reference, model, ROWS)) {
@@ -136,8 +136,8 @@ class DivergenceTest {
     @ValueSource(strings = {"stories-llama", "gpt-neox-d", "qwen3-moe-d"})
     void gradientsForetellWhatNewWeightsDo(String name) {
         Structure structure = TestModels.structure(name);
-        Calibrator reference = calibrator(structure.analysis().program().model(), Statistics.AMPLE);
-        Calibrator model = calibrator(small(structure), Statistics.AMPLE);
+        Calibrator reference = calibrator(structure.analysis().program().model(), Gathered.AMPLE);
+        Calibrator model = calibrator(small(structure), Gathered.AMPLE);
         Map<String, float[]> gradients = new LinkedHashMap<>();
         try (Divergence divergence = Divergence.from(reference, model, ROWS)) {
             Calibrator.Summary summary =
@@ -191,7 +191,7 @@ class DivergenceTest {
     void segmentsGiveTheGradientsOfOnePiece() {
         Structure structure = TestModels.structure("stories-llama");
         Map<Long, Map<Tap, HostTensor>> sums = new HashMap<>();
-        for (long memory : new long[] {Statistics.AMPLE, Statistics.SCANT}) {
+        for (long memory : new long[] {Gathered.AMPLE, Gathered.SCANT}) {
             Calibrator reference = calibrator(structure.analysis().program().model(), memory);
             Calibrator model = calibrator(small(structure), memory);
             Map<Tap, HostTensor> found = new HashMap<>();
@@ -200,9 +200,9 @@ class DivergenceTest {
             }
             sums.put(memory, found);
         }
-        sums.get(Statistics.AMPLE)
-                .forEach((tap, sum) -> assertThat(Statistics.distance(
-                                sums.get(Statistics.SCANT).get(tap).toFloats(), sum.toFloats()))
+        sums.get(Gathered.AMPLE)
+                .forEach((tap, sum) -> assertThat(Gathered.distance(
+                                sums.get(Gathered.SCANT).get(tap).toFloats(), sum.toFloats()))
                         .as(tap.toString())
                         .isLessThan(1e-4));
     }
@@ -210,7 +210,7 @@ class DivergenceTest {
     @Test
     void newWeightsAreThoseOfTheModelThatHasThem() {
         Model model = ModelReader.read(TestModels.file("llama-g16-e-fp16"));
-        Calibrator calibrator = calibrator(model, Statistics.AMPLE);
+        Calibrator calibrator = calibrator(model, Gathered.AMPLE);
         Linear linear = calibrator.linears().get(3);
         Tensor weight = calibrator.program().initializers().get(linear.weight()).constant();
         float[] values = weight.toFloats();
@@ -220,7 +220,7 @@ class DivergenceTest {
         Tensor changed = Tensor.ofFloats(weight.dtype(), weight.shape(), values);
         Map<String, Tensor> initializers = new HashMap<>(model.graph().initializers());
         initializers.put(linear.weight(), changed);
-        Calibrator anew = calibrator(model.withGraph(model.graph().withInitializers(initializers)), Statistics.AMPLE);
+        Calibrator anew = calibrator(model.withGraph(model.graph().withInitializers(initializers)), Gathered.AMPLE);
         Objective objective = new Objective.NextToken(ROWS);
 
         double[] expected = anew.losses(objective);

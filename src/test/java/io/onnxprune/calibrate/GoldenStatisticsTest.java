@@ -24,7 +24,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-/** Statistics of a trained model against those of an independent float64 implementation. */
+/** Gathered of a trained model against those of an independent float64 implementation. */
 class GoldenStatisticsTest {
     private static final Path GOLDEN = Path.of("..", "shared", "golden", "golden_stories260k.npz");
     private static final Path TOKENS = Path.of("..", "shared", "data", "stories", "calibration.jsonl");
@@ -56,9 +56,9 @@ class GoldenStatisticsTest {
                 TokenData.read(TOKENS, Optional.empty(), OptionalInt.empty()).rows().subList(0, ROWS).stream()
                         .map(row -> Arrays.copyOf(row, LENGTH))
                         .toList();
-        Set<Tap> taps = Statistics.everyTap(model, LENGTH, true);
+        Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
 
-        Statistics found = Statistics.gather(model, rows, taps, memory, folder);
+        Gathered found = Gathered.gather(model, rows, taps, memory, folder);
 
         assertThat(Arrays.stream(found.loss()).average().orElseThrow())
                 .isCloseTo(golden("loss_mean").get("").values()[0], within(1e-5));
@@ -70,7 +70,7 @@ class GoldenStatisticsTest {
         diagonalOfTheLogits(found);
     }
 
-    private void diagonalOfTheLogits(Statistics found) throws IOException {
+    private void diagonalOfTheLogits(Gathered found) throws IOException {
         double[] golden = golden("dytdy_diag/lm_head").get("").values();
         int width = golden.length;
         float[] moment = of(found, Tap.GradientSecondMoment.class).stream()
@@ -87,7 +87,7 @@ class GoldenStatisticsTest {
         return new LinkedHashMap<>(NumpyArchive.read(GOLDEN, prefix));
     }
 
-    private static List<float[]> of(Statistics found, Class<? extends Tap> kind) {
+    private static List<float[]> of(Gathered found, Class<? extends Tap> kind) {
         List<float[]> sums = new ArrayList<>();
         found.sums().forEach((tap, sum) -> {
             if (kind.isInstance(tap)) {

@@ -76,7 +76,7 @@ class ResumeTest {
     @CsvSource({"stories-llama,20,false", "qwen2-g16-e-fp32,6,false", "stories-llama,33,true"})
     void goesOnWhereItWas(String name, int stopAfter, boolean squares) throws IOException {
         Model model = ModelReader.read(TestModels.file(name));
-        List<long[]> rows = Statistics.randomRows(3, LENGTH, 32, 5);
+        List<long[]> rows = Gathered.randomRows(3, LENGTH, 32, 5);
         Lengths expected = new Lengths(-1);
         Calibrator.Summary whole = run(model, rows, squares, expected, false, Log.NONE);
         assertThat(folder).isEmptyDirectory();
@@ -101,11 +101,11 @@ class ResumeTest {
     void otherDataDoNotGoOn() throws IOException {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         assertThatThrownBy(() ->
-                        run(model, Statistics.randomRows(3, LENGTH, 32, 5), false, new Lengths(20), false, Log.NONE))
+                        run(model, Gathered.randomRows(3, LENGTH, 32, 5), false, new Lengths(20), false, Log.NONE))
                 .hasMessage("stopped");
         Lengths more = new Lengths(-1);
 
-        run(model, Statistics.randomRows(4, LENGTH, 32, 5), false, more, true, Log.NONE);
+        run(model, Gathered.randomRows(4, LENGTH, 32, 5), false, more, true, Log.NONE);
 
         assertThat(more.accepted).isEqualTo(more.found.size());
         assertThat(checkpoints()).hasSize(1);
@@ -116,7 +116,7 @@ class ResumeTest {
     @CsvSource({"true,0.5", "true,0.999", "false,0.00001", "false,0.01", "false,0.5", "false,0.999"})
     void aDamagedCheckpointIsSaidToBe(boolean cut, double share) throws IOException {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(3, LENGTH, 32, 5);
+        List<long[]> rows = Gathered.randomRows(3, LENGTH, 32, 5);
         assertThatThrownBy(() -> run(model, rows, false, new Lengths(20), false, Log.NONE))
                 .hasMessage("stopped");
         Path checkpoint = checkpoints().get(0);
@@ -132,7 +132,7 @@ class ResumeTest {
 
     private Calibrator.Summary run(
             Model model, List<long[]> rows, boolean squares, Lengths sink, boolean resume, Log log) {
-        CalibrationOptions options = new CalibrationOptions(Statistics.SCANT, folder, resume);
+        CalibrationOptions options = new CalibrationOptions(Gathered.SCANT, folder, resume);
         Calibrator calibrator = Calibrator.of(model, TestModels.runtime(), options, LENGTH, log);
         Set<String> initializers = new java.util.TreeSet<>();
         for (Linear linear : calibrator.linears()) {

@@ -38,18 +38,18 @@ class SegmentsTest {
     @MethodSource("models")
     void cutAsOftenAsPossible(String name) {
         Model model = ModelReader.read(TestModels.file(name));
-        List<long[]> rows = Statistics.randomRows(3, LENGTH, VOCABULARY, 7);
-        Set<Tap> taps = Statistics.everyTap(model, LENGTH, true);
+        List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 7);
+        Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
         assertThat(taps).isNotEmpty();
 
-        Statistics whole = Statistics.gather(model, rows, taps, Statistics.AMPLE, folder);
-        Statistics cut = Statistics.gather(model, rows, taps, Statistics.SCANT, folder);
+        Gathered whole = Gathered.gather(model, rows, taps, Gathered.AMPLE, folder);
+        Gathered cut = Gathered.gather(model, rows, taps, Gathered.SCANT, folder);
 
         assertThat(whole.messages().get(0)).contains(" 1 segment,");
         assertThat(cut.messages().get(0)).contains(" segments,");
         assertThat(cut.sums().keySet()).isEqualTo(taps);
         for (Tap tap : taps) {
-            assertThat(Statistics.distance(cut.sums().get(tap), whole.sums().get(tap)))
+            assertThat(Gathered.distance(cut.sums().get(tap), whole.sums().get(tap)))
                     .as(tap.toString())
                     .isLessThan(1e-4);
         }
@@ -62,19 +62,19 @@ class SegmentsTest {
     @MethodSource("models")
     void batchesGiveWhatSingleRowsGive(String name) {
         Model model = ModelReader.read(TestModels.file(name));
-        List<long[]> rows = Statistics.randomRows(3, LENGTH, VOCABULARY, 6);
-        Set<Tap> taps = Statistics.everyTap(model, LENGTH, true);
+        List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 6);
+        Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
         taps.removeIf(Tap.SquaredGradient.class::isInstance);
         Map<Tap, float[]> expected = new LinkedHashMap<>();
         for (long[] row : rows) {
-            Statistics.gather(model, List.of(row), taps, Statistics.AMPLE, folder)
+            Gathered.gather(model, List.of(row), taps, Gathered.AMPLE, folder)
                     .sums()
                     .forEach((tap, sum) -> expected.merge(tap, sum, SegmentsTest::sum));
         }
 
-        Statistics found = Statistics.gather(model, rows, taps, Statistics.AMPLE, folder);
+        Gathered found = Gathered.gather(model, rows, taps, Gathered.AMPLE, folder);
 
-        taps.forEach(tap -> assertThat(Statistics.distance(found.sums().get(tap), expected.get(tap)))
+        taps.forEach(tap -> assertThat(Gathered.distance(found.sums().get(tap), expected.get(tap)))
                 .as(tap.toString())
                 .isLessThan(1e-4));
     }
@@ -90,16 +90,16 @@ class SegmentsTest {
     @Test
     void forwardStatisticsNeedNoGradients() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(5, LENGTH, VOCABULARY, 8);
-        Set<Tap> forward = Statistics.everyTap(model, LENGTH, false);
-        Set<Tap> all = Statistics.everyTap(model, LENGTH, true);
+        List<long[]> rows = Gathered.randomRows(5, LENGTH, VOCABULARY, 8);
+        Set<Tap> forward = Gathered.everyTap(model, LENGTH, false);
+        Set<Tap> all = Gathered.everyTap(model, LENGTH, true);
 
-        Statistics expected = Statistics.gather(model, rows, all, Statistics.AMPLE, folder);
-        for (long memory : new long[] {Statistics.AMPLE, Statistics.SCANT}) {
-            Statistics found = Statistics.gather(model, rows, forward, memory, folder);
+        Gathered expected = Gathered.gather(model, rows, all, Gathered.AMPLE, folder);
+        for (long memory : new long[] {Gathered.AMPLE, Gathered.SCANT}) {
+            Gathered found = Gathered.gather(model, rows, forward, memory, folder);
             assertThat(found.loss()).isEmpty();
             assertThat(found.sums()).hasSameSizeAs(forward);
-            forward.forEach(tap -> assertThat(Statistics.distance(
+            forward.forEach(tap -> assertThat(Gathered.distance(
                             found.sums().get(tap), expected.sums().get(tap)))
                     .as(tap.toString())
                     .isLessThan(1e-5));
@@ -109,13 +109,13 @@ class SegmentsTest {
     @Test
     void salienceIsTheProductOfWeightsAndGradientsSummedOverEachOutput() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(4, LENGTH, VOCABULARY, 9);
-        Set<Tap> taps = Statistics.everyTap(model, LENGTH, true);
-        Statistics found = Statistics.gather(model, rows, taps, Statistics.AMPLE, folder);
+        List<long[]> rows = Gathered.randomRows(4, LENGTH, VOCABULARY, 9);
+        Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
+        Gathered found = Gathered.gather(model, rows, taps, Gathered.AMPLE, folder);
         List<Linear> linears = Calibrator.of(
                         model,
                         TestModels.runtime(),
-                        new CalibrationOptions(Statistics.AMPLE, folder, false),
+                        new CalibrationOptions(Gathered.AMPLE, folder, false),
                         LENGTH,
                         io.onnxprune.diag.Log.NONE)
                 .linears();
@@ -129,7 +129,7 @@ class SegmentsTest {
             for (int i = 0; i < weights.length; i++) {
                 expected[i % width] += weights[i] * gradients[i];
             }
-            assertThat(Statistics.distance(found.sums().get(new Tap.Salience(linear.output())), expected))
+            assertThat(Gathered.distance(found.sums().get(new Tap.Salience(linear.output())), expected))
                     .as(linear.node())
                     .isLessThan(1e-4);
         }
@@ -138,13 +138,13 @@ class SegmentsTest {
     @Test
     void oneThreadGivesTheSameBits() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(6, LENGTH, VOCABULARY, 10);
-        Set<Tap> taps = Statistics.everyTap(model, LENGTH, true);
+        List<long[]> rows = Gathered.randomRows(6, LENGTH, VOCABULARY, 10);
+        Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
         OnnxRuntime single =
                 OnnxRuntime.open(new RuntimeOptions(RuntimeOptions.Provider.CPU, 0, 1, Optional.empty(), false));
 
-        Statistics first = Statistics.gather(model, rows, taps, Statistics.SCANT, folder, single);
-        Statistics second = Statistics.gather(model, rows, taps, Statistics.SCANT, folder, single);
+        Gathered first = Gathered.gather(model, rows, taps, Gathered.SCANT, folder, single);
+        Gathered second = Gathered.gather(model, rows, taps, Gathered.SCANT, folder, single);
 
         assertThat(second.loss()).isEqualTo(first.loss());
         taps.forEach(
@@ -154,12 +154,12 @@ class SegmentsTest {
     @Test
     void aLossThatIsNotFiniteNamesTheRowAndTheNode() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(2, LENGTH, VOCABULARY, 11);
-        Set<Tap> taps = Statistics.everyTap(model, LENGTH, true);
+        List<long[]> rows = Gathered.randomRows(2, LENGTH, VOCABULARY, 11);
+        Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
         Linear broken = Calibrator.of(
                         model,
                         TestModels.runtime(),
-                        new CalibrationOptions(Statistics.AMPLE, folder, false),
+                        new CalibrationOptions(Gathered.AMPLE, folder, false),
                         LENGTH,
                         io.onnxprune.diag.Log.NONE)
                 .linears()
@@ -171,7 +171,7 @@ class SegmentsTest {
         initializers.put(broken.weight(), Tensor.ofFloats(DType.FLOAT, weight.shape(), infinite));
         Model damaged = model.withGraph(model.graph().withInitializers(initializers));
 
-        assertThatThrownBy(() -> Statistics.gather(damaged, rows, taps, Statistics.SCANT, folder))
+        assertThatThrownBy(() -> Gathered.gather(damaged, rows, taps, Gathered.SCANT, folder))
                 .isInstanceOf(UserException.class)
                 .hasMessageStartingWith("the loss of calibration row 1 of 2 (beginning " + rows.get(0)[0] + ", ")
                 .hasMessageContainingAll(
@@ -181,10 +181,10 @@ class SegmentsTest {
     @Test
     void anUnknownValueIsRefused() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(2, LENGTH, VOCABULARY, 12);
+        List<long[]> rows = Gathered.randomRows(2, LENGTH, VOCABULARY, 12);
 
         assertThatThrownBy(() ->
-                        Statistics.gather(model, rows, List.of(new Tap.Gradient("nothing")), Statistics.AMPLE, folder))
+                        Gathered.gather(model, rows, List.of(new Tap.Gradient("nothing")), Gathered.AMPLE, folder))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("\"nothing\" is nowhere between the tokens and the logits");
     }
@@ -192,10 +192,9 @@ class SegmentsTest {
     @Test
     void nothingIsLeftInTheWorkFolder() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(3, LENGTH, VOCABULARY, 13);
+        List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 13);
 
-        Statistics found =
-                Statistics.gather(model, rows, Statistics.everyTap(model, LENGTH, true), Statistics.SCANT, folder);
+        Gathered found = Gathered.gather(model, rows, Gathered.everyTap(model, LENGTH, true), Gathered.SCANT, folder);
 
         assertThat(found.messages().get(0)).contains(" on disk");
         assertThat(folder).isEmptyDirectory();

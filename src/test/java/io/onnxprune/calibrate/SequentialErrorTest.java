@@ -32,7 +32,7 @@ class SequentialErrorTest {
     private static final int LENGTH = 9;
     private static final int ROWS = 3;
     private static final double SMALL = 1e-3;
-    private static final List<long[]> TOKENS = Statistics.randomRows(ROWS, LENGTH, 32, 5);
+    private static final List<long[]> TOKENS = Gathered.randomRows(ROWS, LENGTH, 32, 5);
 
     @TempDir
     private Path folder;
@@ -137,7 +137,7 @@ class SequentialErrorTest {
         if (length(expected) < SMALL) {
             assertThat(length(found)).as(name).isLessThan(SMALL);
         } else {
-            assertThat(Statistics.distance(found, expected)).as(name).isLessThan(1e-3);
+            assertThat(Gathered.distance(found, expected)).as(name).isLessThan(1e-3);
         }
     }
 
@@ -186,8 +186,8 @@ class SequentialErrorTest {
         int[] blocks = IntStream.range(0, count).filter(i -> i != 3 && i != 6).toArray();
         Plan plan = new Plan("", Map.of("hidden", kept), null, blocks);
         Model small = BlockRemover.remove(structure, plan, Slicer.slice(structure, plan.keep(structure), Map.of()));
-        Calibrator model = calibrator(small, Statistics.AMPLE);
-        Calibrator reference = calibrator(structure.analysis().program().model(), Statistics.AMPLE);
+        Calibrator model = calibrator(small, Gathered.AMPLE);
+        Calibrator reference = calibrator(structure.analysis().program().model(), Gathered.AMPLE);
         Cutter cutter = new Cutter(model, reference, kept);
 
         SequentialRun.run(model, new Reference(reference, kept), TOKENS, cutter);
@@ -221,8 +221,8 @@ class SequentialErrorTest {
 
     @Test
     void aReferenceWithoutSuchValuesIsAnObstacle() {
-        Calibrator model = calibrator(ModelReader.read(TestModels.file("stories-llama")), Statistics.AMPLE);
-        Calibrator other = calibrator(ModelReader.read(TestModels.file("gpt-neox-d")), Statistics.AMPLE);
+        Calibrator model = calibrator(ModelReader.read(TestModels.file("stories-llama")), Gathered.AMPLE);
+        Calibrator other = calibrator(ModelReader.read(TestModels.file("gpt-neox-d")), Gathered.AMPLE);
         Map<Linear, String> found = new LinkedHashMap<>();
 
         SequentialRun.run(model, new Reference(other, null), TOKENS, collector(found));
@@ -235,7 +235,7 @@ class SequentialErrorTest {
     }
 
     private Map<Linear, String> obstacles(String name) {
-        Calibrator calibrator = calibrator(ModelReader.read(TestModels.file(name)), Statistics.AMPLE);
+        Calibrator calibrator = calibrator(ModelReader.read(TestModels.file(name)), Gathered.AMPLE);
         Map<Linear, String> found = new LinkedHashMap<>();
         SequentialRun.run(calibrator, new Reference(calibrator, null), TOKENS, collector(found));
         return found;

@@ -77,12 +77,12 @@ class SequentialRunTest {
     @MethodSource("models")
     void withoutEditsItSeesWhatTheWholeModelSees(String name) {
         Model model = ModelReader.read(TestModels.file(name));
-        List<long[]> rows = Statistics.randomRows(3, LENGTH, VOCABULARY, 7);
-        List<Linear> linears = calibrator(model, Statistics.AMPLE, Log.NONE).linears();
+        List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 7);
+        List<Linear> linears = calibrator(model, Gathered.AMPLE, Log.NONE).linears();
         Recorder recorder = new Recorder(linear -> true, (sharing, statistics) -> Map.of());
         RecordedLog log = new RecordedLog();
 
-        SequentialRun.run(calibrator(model, Statistics.AMPLE, log), null, rows, recorder);
+        SequentialRun.run(calibrator(model, Gathered.AMPLE, log), null, rows, recorder);
 
         assertThat(recorder.seen).containsExactlyInAnyOrderElementsOf(linears).isNotEmpty();
         assertThat(log.lines().get(0)).contains(" segments in ", " forward passes, ");
@@ -94,11 +94,11 @@ class SequentialRunTest {
     @ValueSource(strings = {"stories-llama", "qwen3-moe-d", "gpt-neox-d", "opt-c"})
     void memoryChangesNothingButBatches(String name) {
         Model model = ModelReader.read(TestModels.file(name));
-        List<long[]> rows = Statistics.randomRows(5, LENGTH, VOCABULARY, 8);
+        List<long[]> rows = Gathered.randomRows(5, LENGTH, VOCABULARY, 8);
         Recorder recorder = new Recorder(linear -> true, (sharing, statistics) -> Map.of());
         RecordedLog log = new RecordedLog();
 
-        SequentialRun.run(calibrator(model, Statistics.SCANT, log), null, rows, recorder);
+        SequentialRun.run(calibrator(model, Gathered.SCANT, log), null, rows, recorder);
 
         assertThat(log.lines().get(0)).contains(" on disk", " 1 row at a time");
         assertThat(folder).isEmptyDirectory();
@@ -110,8 +110,8 @@ class SequentialRunTest {
     @ValueSource(strings = {"stories-llama", "gpt-neox-d", "opt-c", "llama-g16-e-fp16", "phi3-d"})
     void laterPiecesSeeTheEditedWeights(String name) {
         Model model = ModelReader.read(TestModels.file(name));
-        List<long[]> rows = Statistics.randomRows(3, LENGTH, VOCABULARY, 9);
-        Calibrator calibrator = calibrator(model, Statistics.AMPLE, Log.NONE);
+        List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 9);
+        Calibrator calibrator = calibrator(model, Gathered.AMPLE, Log.NONE);
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         Set<Linear> last = lastOfEachPiece(calibrator);
         Recorder recorder = new Recorder(last::contains, (sharing, statistics) -> {
@@ -126,20 +126,20 @@ class SequentialRunTest {
         SequentialRun.run(calibrator, null, rows, recorder);
 
         assertThat(recorder.seen).containsExactlyElementsOf(last).hasSizeGreaterThan(2);
-        Statistics before = Statistics.gather(model, rows, recorder.sums.keySet(), Statistics.AMPLE, folder);
+        Gathered before = Gathered.gather(model, rows, recorder.sums.keySet(), Gathered.AMPLE, folder);
         Tap.SecondMoment end =
                 new Tap.SecondMoment(recorder.seen.get(last.size() - 1).input());
-        assertThat(Statistics.distance(recorder.sums.get(end), before.sums().get(end)))
+        assertThat(Gathered.distance(recorder.sums.get(end), before.sums().get(end)))
                 .isGreaterThan(0.01);
         assertSame(recorder.sums, model.withGraph(model.graph().withInitializers(initializers)), rows);
     }
 
     /** An edit of what comes before the measured product in its piece is not lost to what was kept of that. */
     @ParameterizedTest
-    @ValueSource(longs = {Statistics.AMPLE, Statistics.SCANT})
+    @ValueSource(longs = {Gathered.AMPLE, Gathered.SCANT})
     void editsBeforeTheProductCountToo(long memory) {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(3, LENGTH, VOCABULARY, 12);
+        List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 12);
         Calibrator calibrator = calibrator(model, memory, Log.NONE);
         Linear before = calibrator.linears().get(2);
         Set<Linear> last = lastOfEachPiece(calibrator);
@@ -156,9 +156,9 @@ class SequentialRunTest {
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         initializers.put(before.weight(), changed);
         assertSame(recorder.sums, model.withGraph(model.graph().withInitializers(initializers)), rows);
-        assertThat(Statistics.gather(model, rows, recorder.sums.keySet(), memory, folder)
+        assertThat(Gathered.gather(model, rows, recorder.sums.keySet(), memory, folder)
                         .sums())
-                .anySatisfy((tap, sum) -> assertThat(Statistics.distance(sum, recorder.sums.get(tap)))
+                .anySatisfy((tap, sum) -> assertThat(Gathered.distance(sum, recorder.sums.get(tap)))
                         .isGreaterThan(0.01));
     }
 
@@ -186,16 +186,16 @@ class SequentialRunTest {
     @Test
     void onlyWhatIsWantedIsRun() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(4, LENGTH, VOCABULARY, 10);
-        List<Linear> linears = calibrator(model, Statistics.AMPLE, Log.NONE).linears();
+        List<long[]> rows = Gathered.randomRows(4, LENGTH, VOCABULARY, 10);
+        List<Linear> linears = calibrator(model, Gathered.AMPLE, Log.NONE).linears();
         Linear first = linears.get(3);
         RecordedLog log = new RecordedLog();
         Recorder one = new Recorder(first::equals, (sharing, statistics) -> Map.of());
         Recorder none = new Recorder(linear -> false, (sharing, statistics) -> Map.of());
 
-        SequentialRun.run(calibrator(model, Statistics.AMPLE, log), null, rows, one);
+        SequentialRun.run(calibrator(model, Gathered.AMPLE, log), null, rows, one);
         long steps = log.steps();
-        SequentialRun.run(calibrator(model, Statistics.AMPLE, log), null, rows, none);
+        SequentialRun.run(calibrator(model, Gathered.AMPLE, log), null, rows, none);
 
         assertThat(one.seen).containsExactly(first);
         assertThat(log.lines().get(0)).contains("through 14 segments in 0.1 forward passes");
@@ -208,9 +208,9 @@ class SequentialRunTest {
     @Test
     void memorySavesWork() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(4, LENGTH, VOCABULARY, 10);
+        List<long[]> rows = Gathered.randomRows(4, LENGTH, VOCABULARY, 10);
         Map<Long, Long> steps = new LinkedHashMap<>();
-        for (long memory : List.of(Statistics.AMPLE, Statistics.SCANT)) {
+        for (long memory : List.of(Gathered.AMPLE, Gathered.SCANT)) {
             RecordedLog log = new RecordedLog();
             Calibrator calibrator = calibrator(model, memory, log);
             Recorder recorder = new Recorder(lastOfEachPiece(calibrator)::contains, (sharing, statistics) -> Map.of());
@@ -218,16 +218,16 @@ class SequentialRunTest {
             steps.put(memory, log.steps());
         }
 
-        assertThat(steps.get(Statistics.AMPLE)).isLessThan(steps.get(Statistics.SCANT) * 3 / 4);
+        assertThat(steps.get(Gathered.AMPLE)).isLessThan(steps.get(Gathered.SCANT) * 3 / 4);
     }
 
     @Test
     void aSecondMomentBeyondOneBufferIsRefused() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(2, LENGTH, VOCABULARY, 10);
+        List<long[]> rows = Gathered.randomRows(2, LENGTH, VOCABULARY, 10);
         Tap tap = new Tap.SecondMoment(new Activation("wide", 30_000));
 
-        assertThatThrownBy(() -> Statistics.gather(model, rows, List.of(tap), Statistics.AMPLE, folder))
+        assertThatThrownBy(() -> Gathered.gather(model, rows, List.of(tap), Gathered.AMPLE, folder))
                 .isInstanceOf(UserException.class)
                 .hasMessageContainingAll("\"wide\" has 30000 channels", "2 GiB");
     }
@@ -235,27 +235,27 @@ class SequentialRunTest {
     @Test
     void contentsOfAnotherFormAreRefused() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(2, LENGTH, VOCABULARY, 11);
+        List<long[]> rows = Gathered.randomRows(2, LENGTH, VOCABULARY, 11);
         Tensor scalar = Tensor.ofFloats(DType.FLOAT, new long[] {1}, 1);
         Recorder form = new Recorder(
                 linear -> true, (sharing, statistics) -> Map.of(sharing.get(0).weight(), scalar));
         Recorder name = new Recorder(linear -> true, (sharing, statistics) -> Map.of("nothing", scalar));
 
-        assertThatThrownBy(() -> SequentialRun.run(calibrator(model, Statistics.AMPLE, Log.NONE), null, rows, form))
+        assertThatThrownBy(() -> SequentialRun.run(calibrator(model, Gathered.AMPLE, Log.NONE), null, rows, form))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessageContaining("float[1]");
-        assertThatThrownBy(() -> SequentialRun.run(calibrator(model, Statistics.AMPLE, Log.NONE), null, rows, name))
+        assertThatThrownBy(() -> SequentialRun.run(calibrator(model, Gathered.AMPLE, Log.NONE), null, rows, name))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessageContaining("no initializer \"nothing\"");
     }
 
     private void assertSame(Map<Tap, float[]> found, Model model, List<long[]> rows) {
-        Statistics expected = Statistics.gather(model, rows, found.keySet(), Statistics.AMPLE, folder);
+        Gathered expected = Gathered.gather(model, rows, found.keySet(), Gathered.AMPLE, folder);
         assertThat(expected.sums()).hasSameSizeAs(found);
-        found.forEach((tap, sum) -> assertThat(
-                        Statistics.distance(sum, expected.sums().get(tap)))
-                .as(tap + " " + Arrays.toString(Arrays.copyOf(sum, 4)))
-                .isLessThan(1e-5));
+        found.forEach(
+                (tap, sum) -> assertThat(Gathered.distance(sum, expected.sums().get(tap)))
+                        .as(tap + " " + Arrays.toString(Arrays.copyOf(sum, 4)))
+                        .isLessThan(1e-5));
     }
 
     private Calibrator calibrator(Model model, long memory, Log log) {

@@ -38,7 +38,7 @@ class SimilarityTest {
     })
     void isThatOfTheValuesThemselves(String name, long memory, boolean gradients) {
         Model model = ModelReader.read(TestModels.file(name));
-        List<long[]> rows = Statistics.randomRows(3, LENGTH, 32, 6);
+        List<long[]> rows = Gathered.randomRows(3, LENGTH, 32, 6);
         Calibrator calibrator = calibrator(model);
         List<Tap.Similarity> similarities = similarities(calibrator);
         List<Tap> taps = new ArrayList<>(similarities);
@@ -47,7 +47,7 @@ class SimilarityTest {
             taps.add(new Tap.Gradient(first.weight()));
         }
 
-        Statistics found = Statistics.gather(model, rows, taps, memory, folder);
+        Gathered found = Gathered.gather(model, rows, taps, memory, folder);
 
         assertThat(found.sums()).containsOnlyKeys(taps);
         assertThat(folder).isEmptyDirectory();
@@ -66,11 +66,11 @@ class SimilarityTest {
             assertThat((double) sum[0]).as(similarity.toString()).isCloseTo(expected, within(1e-4));
         }
         if (gradients) {
-            float[] expected = Statistics.gather(
-                            model, rows, List.of(new Tap.Gradient(first.weight())), Statistics.AMPLE, folder)
+            float[] expected = Gathered.gather(
+                            model, rows, List.of(new Tap.Gradient(first.weight())), Gathered.AMPLE, folder)
                     .sums()
                     .get(new Tap.Gradient(first.weight()));
-            assertThat(Statistics.distance(found.sums().get(new Tap.Gradient(first.weight())), expected))
+            assertThat(Gathered.distance(found.sums().get(new Tap.Gradient(first.weight())), expected))
                     .isLessThan(1e-4);
         }
     }
@@ -118,23 +118,23 @@ class SimilarityTest {
     @Test
     void valuesThatCannotBeComparedAreRefused() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> rows = Statistics.randomRows(2, LENGTH, 32, 6);
+        List<long[]> rows = Gathered.randomRows(2, LENGTH, 32, 6);
         Tap.Similarity pair = similarities(calibrator(model)).get(0);
         Tap turned = new Tap.Similarity(pair.to(), pair.from());
         Tap unknown = new Tap.Similarity(new Activation("nothing", pair.to().width()), pair.to());
 
         assertThatThrownBy(() -> new Tap.Similarity(new Activation("x", 3), new Activation("y", 4)))
                 .isInstanceOf(IllegalArgumentException.class);
-        assertThatThrownBy(() -> Statistics.gather(model, rows, List.of(turned), Statistics.SCANT, folder))
+        assertThatThrownBy(() -> Gathered.gather(model, rows, List.of(turned), Gathered.SCANT, folder))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessageContaining("is not computed before");
-        assertThatThrownBy(() -> Statistics.gather(model, rows, List.of(unknown), Statistics.SCANT, folder))
+        assertThatThrownBy(() -> Gathered.gather(model, rows, List.of(unknown), Gathered.SCANT, folder))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("\"nothing\" is nowhere between");
     }
 
     private Calibrator calibrator(Model model) {
         return Calibrator.of(
-                model, TestModels.runtime(), new CalibrationOptions(Statistics.AMPLE, folder, false), LENGTH, Log.NONE);
+                model, TestModels.runtime(), new CalibrationOptions(Gathered.AMPLE, folder, false), LENGTH, Log.NONE);
     }
 }

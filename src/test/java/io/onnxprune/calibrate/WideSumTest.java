@@ -46,20 +46,20 @@ class WideSumTest {
     @Test
     void manyBatchesGiveWhatFewGive() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        List<long[]> few = Statistics.randomRows(5, 6, 32, 3);
+        List<long[]> few = Gathered.randomRows(5, 6, 32, 3);
         List<long[]> many = new ArrayList<>();
         for (int i = 0; i < 2 * WideSum.RUNS + 2; i++) {
             many.add(few.get(i % few.size()));
         }
-        Set<Tap> taps = new LinkedHashSet<>(Statistics.everyTap(model, 6, false));
+        Set<Tap> taps = new LinkedHashSet<>(Gathered.everyTap(model, 6, false));
 
-        Statistics batched = Statistics.gather(model, many, taps, Statistics.AMPLE, folder);
-        Statistics single = Statistics.gather(model, many, taps, Statistics.SCANT, folder);
+        Gathered batched = Gathered.gather(model, many, taps, Gathered.AMPLE, folder);
+        Gathered single = Gathered.gather(model, many, taps, Gathered.SCANT, folder);
 
         assertThat(single.messages().get(0)).contains(" 1 row at a time");
         assertThat(batched.messages().get(0)).doesNotContain(" 1 row at a time");
-        taps.forEach(tap -> assertThat(Statistics.distance(
-                        single.sums().get(tap), batched.sums().get(tap)))
+        taps.forEach(tap -> assertThat(
+                        Gathered.distance(single.sums().get(tap), batched.sums().get(tap)))
                 .as(tap.toString())
                 .isLessThan(1e-5));
     }

@@ -7,6 +7,7 @@ import io.onnxprune.TestModels;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.compensate.SequentialPruning.Choice;
 import io.onnxprune.compensate.SequentialPruning.Selection;
@@ -46,7 +47,7 @@ class ObsImportanceTest {
                         Consumers.of(state.structure()),
                         PruneSet.standard(),
                         calibrator,
-                        Runs.rows(30),
+                        (model, taps) -> Statistics.measure(model, Runs.rows(30), taps),
                         loss,
                         EXACT)
                 .score(state.structure(), Log.NONE);

@@ -17,22 +17,22 @@ import java.util.Set;
 
 /** What a run handed over, kept, with the loss of each row. */
 @SuppressWarnings("ArrayRecordComponent") // plain data of tests
-record Statistics(double[] loss, Map<Tap, float[]> sums, List<String> messages) {
+record Gathered(double[] loss, Map<Tap, float[]> sums, List<String> messages) {
     static final long AMPLE = 4_000_000_000L;
     /** So little that the model is cut wherever it can be. */
     static final long SCANT = 1;
 
-    static Statistics gather(
+    static Gathered gather(
             Model model, List<long[]> rows, Collection<Tap> taps, long memory, Path folder, OnnxRuntime runtime) {
         RecordedLog log = new RecordedLog();
         Calibrator calibrator =
                 Calibrator.of(model, runtime, new CalibrationOptions(memory, folder, false), rows.get(0).length, log);
         Map<Tap, float[]> sums = new LinkedHashMap<>();
         Calibrator.Summary summary = calibrator.gather(rows, taps, (tap, sum) -> sums.put(tap, sum.toFloats()));
-        return new Statistics(summary.loss(), sums, log.lines());
+        return new Gathered(summary.loss(), sums, log.lines());
     }
 
-    static Statistics gather(Model model, List<long[]> rows, Collection<Tap> taps, long memory, Path folder) {
+    static Gathered gather(Model model, List<long[]> rows, Collection<Tap> taps, long memory, Path folder) {
         return gather(model, rows, taps, memory, folder, TestModels.runtime());
     }
 
