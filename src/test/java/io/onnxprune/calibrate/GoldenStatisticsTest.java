@@ -24,7 +24,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-/** Gathered of a trained model against those of an independent float64 implementation. */
+/** Statistics of a trained model against those of an independent float64 implementation. */
 class GoldenStatisticsTest {
     private static final Path GOLDEN = Path.of("..", "shared", "golden", "golden_stories260k.npz");
     private static final Path TOKENS = Path.of("..", "shared", "data", "stories", "calibration.jsonl");
