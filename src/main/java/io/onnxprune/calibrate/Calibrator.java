@@ -205,7 +205,8 @@ public final class Calibrator {
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */
     public Summary gather(List<long[]> rows, Collection<Tap> taps, TapSink sink) {
-        return gather(new Objective.NextToken(rows), taps, sink);
+        boolean backward = taps.stream().anyMatch(Tap::needsGradients);
+        return gather(Objective.NextToken.drawn(rows, backward ? options.draws() : 0), taps, sink);
     }
 
     /**

@@ -1,11 +1,13 @@
 package io.onnxprune.calibrate;
 
 import io.onnxprune.autodiff.CausalLmLoss;
+import io.onnxprune.autodiff.DrawnTokens;
 import io.onnxprune.ir.GraphBuilder;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.runtime.HostTensor;
+import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.function.ToLongFunction;
@@ -59,12 +61,34 @@ public abstract sealed class Objective permits Objective.NextToken, Divergence {
      */
     abstract Part append(End end, GraphBuilder builder, List<ValueInfo> inputs);
 
-    /** The mean cross-entropy of each token but the first, given those before it. */
+    /**
+     * The mean cross-entropy of each token but the first, given those before it: of the tokens that follow in the data, or of
+     * such as the model itself draws at each position. Squares of gradients of the former make the empirical Fisher matrix, those of
+     * the latter the true one (Martens and Grosse, arXiv 1503.05671, section 5).
+     */
     static final class NextToken extends Objective {
         private final List<long[]> rows;
+        private final boolean drawn;
 
+        /** The tokens that follow in the data. */
         NextToken(List<long[]> rows) {
+            this(rows, false);
+        }
+
+        private NextToken(List<long[]> rows, boolean drawn) {
             this.rows = rows;
+            this.drawn = drawn;
+        }
+
+        /** Each row so often, each time with other tokens that the model draws; 0 times for the tokens of the data. */
+        static NextToken drawn(List<long[]> rows, int times) {
+            return times == 0
+                    ? new NextToken(rows)
+                    : new NextToken(
+                            Collections.nCopies(times, rows).stream()
+                                    .flatMap(List::stream)
+                                    .toList(),
+                            true);
         }
 
         @Override
@@ -90,7 +114,9 @@ public abstract sealed class Objective permits Objective.NextToken, Divergence {
         @Override
         Part append(End end, GraphBuilder builder, List<ValueInfo> inputs) {
             Value tokens = end.model().tokens();
-            CausalLmLoss loss = CausalLmLoss.append(end.segment().output().name(), tokens.name(), builder);
+            String logits = end.segment().output().name();
+            String next = drawn ? DrawnTokens.append(logits, tokens.name(), builder) : tokens.name();
+            CausalLmLoss loss = CausalLmLoss.append(logits, next, builder);
             if (!end.segment().given().contains(tokens)) {
                 inputs.add(Segment.declare(tokens.name(), end.model().trace().dtype(tokens)));
             }

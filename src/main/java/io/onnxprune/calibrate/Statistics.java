@@ -2,6 +2,7 @@ package io.onnxprune.calibrate;
 
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.runtime.HostTensor;
+import java.nio.FloatBuffer;
 import java.util.Collection;
 import java.util.HashMap;
 import java.util.List;
@@ -58,6 +59,42 @@ public final class Statistics implements AutoCloseable {
     /** XᵀX of an activation, {@code [width, width]}; the caller closes it. */
     public Matrix inputs(Activation activation) {
         return square(new Tap.SecondMoment(activation), activation.width());
+    }
+
+    /**
+     * The taps that {@link #inputs(Activation, boolean)} needs.
+     *
+     * @param constant whether there is one more input that is always 1
+     */
+    public static List<Tap> ofInputs(Activation activation, boolean constant) {
+        Tap squares = new Tap.SecondMoment(activation);
+        return constant ? List.of(squares, new Tap.Total(activation), new Tap.Positions(activation)) : List.of(squares);
+    }
+
+    /**
+     * XᵀX of an activation, with one more input that is always 1 if that is asked for; the caller closes it.
+     *
+     * @return {@code [width, width]}, or {@code [width + 1, width + 1]} with the constant as the last one
+     */
+    public Matrix inputs(Activation activation, boolean constant) {
+        Matrix moment = inputs(activation);
+        if (!constant) {
+            return moment;
+        }
+        try (moment) {
+            int width = activation.width();
+            FloatBuffer total = sum(new Tap.Total(activation)).asFloats();
+            Matrix all = Matrix.zeros(width + 1, width + 1);
+            double[] row = new double[width + 1];
+            for (int i = 0; i < width; i++) {
+                moment.getRow(i, row);
+                row[width] = total.get(total.position() + i);
+                all.setRow(i, row);
+                all.set(width, i, row[width]);
+            }
+            all.set(width, width, sum(new Tap.Positions(activation)).asFloats().get(0));
+            return all;
+        }
     }
 
     /** DᵀD of an activation's gradients, {@code [width, width]}; the caller closes it. */

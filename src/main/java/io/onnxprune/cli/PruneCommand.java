@@ -1,6 +1,7 @@
 package io.onnxprune.cli;
 
 import io.onnxprune.algebra.Blas;
+import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.compiler.PruneJob;
 import io.onnxprune.compiler.PruneReport;
 import io.onnxprune.compiler.Pruner;
@@ -243,7 +244,7 @@ final class PruneCommand implements Callable<Integer> {
                 Optional.ofNullable(planOut),
                 externalData,
                 request(recipe),
-                data.calibrationOptions(),
+                calibrationOptions(recipe),
                 Optional.ofNullable(dumpIr),
                 seed,
                 runtime.threads());
@@ -254,6 +255,11 @@ final class PruneCommand implements Callable<Integer> {
             output.writeJson(report.toJson());
         }
         return 0;
+    }
+
+    private CalibrationOptions calibrationOptions(Recipe recipe) {
+        Pass calibrate = recipe.pass(PassKind.CALIBRATE);
+        return data.calibrationOptions().withDraws(calibrate == null ? 0 : calibrate.integer("draws"));
     }
 
     /** Refuses what would have no effect, so that nobody believes that it had one. */

@@ -4,20 +4,43 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Slicing;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.rewrite.OutputBiases;
 import io.onnxprune.rewrite.PrunedState;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.IntStream;
 
 /** Biases of products of a smaller model, as they are in it and in the original. */
 final class BiasStore {
     private final PrunedState state;
+    private final OutputBiases found;
+    private final Map<Consumer, List<Value>> known = new HashMap<>();
     private final Map<Value, Tensor> updates = new HashMap<>();
 
     BiasStore(PrunedState state) {
         this.state = state;
+        this.found = new OutputBiases(state.structure());
+    }
+
+    private List<Value> own(Site site) {
+        return known.computeIfAbsent(site.consumer(), found::of);
+    }
+
+    /** The bias of a product, for each channel of its result in the smaller model; null if it has none of its own. */
+    double[] of(Site site) {
+        List<Value> biases = own(site);
+        if (biases.isEmpty()) {
+            return null;
+        }
+        float[] values = present(biases.get(0)).toFloats();
+        return IntStream.of(site.columns()).mapToDouble(i -> values[i]).toArray();
+    }
+
+    private Tensor present(Value bias) {
+        return updates.getOrDefault(bias, state.updates().getOrDefault(bias, bias.constant()));
     }
 
     /**
@@ -28,13 +51,13 @@ final class BiasStore {
      * @throws UserException if the product has no bias, or it cannot hold the sum
      */
     Map<String, Tensor> add(Site site, double[] shift) {
-        List<Value> biases = OutputBiases.of(state.structure(), site.consumer());
+        List<Value> biases = own(site);
         if (biases.isEmpty()) {
             throw new UserException("node " + site.consumer().node() + " has no bias that could be changed");
         }
         Map<String, Tensor> edited = new LinkedHashMap<>();
         for (Value bias : biases) {
-            Tensor present = updates.getOrDefault(bias, state.updates().getOrDefault(bias, bias.constant()));
+            Tensor present = present(bias);
             float[] values = present.toFloats();
             for (int i = 0; i < shift.length; i++) {
                 values[site.columns()[i]] += (float) shift[i];

@@ -1,5 +1,6 @@
 package io.onnxprune.compensate;
 
+import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.Linear;
 import io.onnxprune.calibrate.Statistics;
@@ -21,6 +22,7 @@ import io.onnxprune.rewrite.PrunedState;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
+import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
@@ -43,10 +45,12 @@ public final class ObsImportance implements Importance {
     private final Calibrator calibrator;
     private final Statistics.Source source;
     private final boolean loss;
+    private final boolean makers;
     private final SequentialPruning.Selection selection;
+    private final BiasStore biases;
 
-    /** A dimension with the products that sum over it. */
-    private record Job(Dimension dimension, List<Product> products) {}
+    /** A dimension with the products that sum over it, and those that make it if they count. */
+    private record Job(Dimension dimension, List<Product> readers, List<Product> makers) {}
 
     /** A product in the model that is measured and in the original. */
     private record Product(Linear linear, Site site) {}
@@ -58,6 +62,8 @@ public final class ObsImportance implements Importance {
      * @param calibrator of that model
      * @param source measures it
      * @param loss whether G is that of the loss, or else the identity
+     * @param makers whether the products that make a dimension count too, each as if it alone lost the unit: with the parts of A
+     *     and G exchanged (the cost of a coupled group is the sum over its members); only with the G of the loss
      */
     public ObsImportance(
             PrunedState state,
@@ -66,6 +72,7 @@ public final class ObsImportance implements Importance {
             Calibrator calibrator,
             Statistics.Source source,
             boolean loss,
+            boolean makers,
             SequentialPruning.Selection selection) {
         this.state = state;
         this.consumers = consumers;
@@ -73,6 +80,8 @@ public final class ObsImportance implements Importance {
         this.calibrator = calibrator;
         this.source = source;
         this.loss = loss;
+        this.makers = makers;
+        this.biases = new BiasStore(state);
         this.selection = selection;
     }
 
@@ -95,7 +104,7 @@ public final class ObsImportance implements Importance {
     }
 
     private List<Job> jobs() {
-        Map<Consumer, Product> products = new HashMap<>();
+        Map<Consumer, Product> products = new LinkedHashMap<>();
         Sites sites = new Sites(state, consumers);
         for (Linear linear : calibrator.linears()) {
             Site site = sites.of(linear);
@@ -116,7 +125,12 @@ public final class ObsImportance implements Importance {
                     }
                     found.add(products.get(consumer));
                 }
-                jobs.add(new Job(dimension, found));
+                List<Product> making = !makers
+                        ? List.of()
+                        : products.values().stream()
+                                .filter(product -> product.site.consumer().makes(dimension))
+                                .toList();
+                jobs.add(new Job(dimension, found, making));
             }
         }
         return jobs;
@@ -124,11 +138,19 @@ public final class ObsImportance implements Importance {
 
     private Set<Tap> taps(Job job) {
         Set<Tap> taps = new LinkedHashSet<>();
-        for (Product product : job.products) {
-            taps.add(new Tap.SecondMoment(product.linear.input()));
-            if (loss) {
-                taps.add(new Tap.GradientSecondMoment(product.linear.output()));
-            }
+        for (Product product : job.readers) {
+            taps.addAll(taps(product));
+        }
+        for (Product product : job.makers) {
+            taps.addAll(taps(product));
+        }
+        return taps;
+    }
+
+    private List<Tap> taps(Product product) {
+        List<Tap> taps = new ArrayList<>(Statistics.ofInputs(product.linear.input(), biases.of(product.site) != null));
+        if (loss) {
+            taps.add(new Tap.GradientSecondMoment(product.linear.output()));
         }
         return taps;
     }
@@ -137,13 +159,11 @@ public final class ObsImportance implements Importance {
         List<Quadratic> quadratics = new ArrayList<>();
         int[] present = present(job);
         try {
-            for (Product product : job.products) {
-                List<int[]> all = product.site.units(job.dimension);
-                quadratics.add(new Quadratic(
-                        statistics.inputs(product.linear.input()),
-                        product.site.read(),
-                        loss ? statistics.gradients(product.linear.output()) : null,
-                        IntStream.of(present).mapToObj(all::get).toList()));
+            for (Product product : job.readers) {
+                quadratics.add(reading(product, chosen(product.site.units(job.dimension), present), statistics));
+            }
+            for (Product product : job.makers) {
+                quadratics.add(making(product, chosen(product.site.outputUnits(job.dimension), present), statistics));
             }
             Removal removal = Elimination.of(
                     quadratics,
@@ -153,6 +173,32 @@ public final class ObsImportance implements Importance {
             return hull(job.dimension.size(), present, removal);
         } finally {
             quadratics.forEach(ObsImportance::close);
+        }
+    }
+
+    private static List<int[]> chosen(List<int[]> units, int[] present) {
+        return IntStream.of(present).mapToObj(units::get).toList();
+    }
+
+    /** What a product that sums over the units loses; its bias is one more input. */
+    private Quadratic reading(Product product, List<int[]> units, Statistics statistics) {
+        double[] bias = biases.of(product.site);
+        return new Quadratic(
+                statistics.inputs(product.linear.input(), bias != null),
+                Site.withRow(product.site.read(), bias),
+                loss ? statistics.gradients(product.linear.output()) : null,
+                units);
+    }
+
+    /** What a product that makes the units loses: its outputs take the place of inputs. */
+    private Quadratic making(Product product, List<int[]> units, Statistics statistics) {
+        double[] bias = biases.of(product.site);
+        try (Matrix w = Site.withRow(product.site.read(), bias)) {
+            return new Quadratic(
+                    statistics.gradients(product.linear.output()),
+                    w.transposed(),
+                    statistics.inputs(product.linear.input(), bias != null),
+                    units);
         }
     }
 
@@ -166,7 +212,7 @@ public final class ObsImportance implements Importance {
 
     /** The units that the model still has: those with channels. */
     private static int[] present(Job job) {
-        List<int[]> units = job.products.get(0).site.units(job.dimension);
+        List<int[]> units = job.readers.get(0).site.units(job.dimension);
         return IntStream.range(0, units.size())
                 .filter(unit -> units.get(unit).length > 0)
                 .toArray();

@@ -47,6 +47,12 @@ public final class SequentialPruning implements SequentialRun.Editor {
         EXACT,
         /** The scores and groups of SlimGPT's paper. */
         PAPER,
+        /** Each by its exact cost as if it alone went. */
+        ALONE,
+        /** Each by its cost if nothing makes up for it. */
+        OBD,
+        /** The same by the diagonal of A alone. */
+        OBD_DIAGONAL,
         /** Weights times the size of inputs (Wanda-sp), all at once. */
         WANDA
     }
@@ -59,10 +65,14 @@ public final class SequentialPruning implements SequentialRun.Editor {
     public record Selection(Choice choice, double damping) {
         /** The rule for a dimension. */
         Rule rule(Dimension dimension) {
-            if (choice == Choice.EXACT) {
-                return Rule.EXACT;
-            }
-            return dimension.role() == Role.FFN ? Rule.DYNAMIC_GROUPS : Rule.GROUPED_CHOLESKY;
+            return switch (choice) {
+                case EXACT -> Rule.EXACT;
+                case PAPER -> dimension.role() == Role.FFN ? Rule.DYNAMIC_GROUPS : Rule.GROUPED_CHOLESKY;
+                case ALONE -> Rule.ALONE;
+                case OBD -> Rule.OBD;
+                case OBD_DIAGONAL -> Rule.OBD_DIAGONAL;
+                case WANDA -> throw new IllegalStateException("Wanda has no rule of elimination");
+            };
         }
     }
 

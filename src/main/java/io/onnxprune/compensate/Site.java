@@ -45,16 +45,46 @@ record Site(Consumer consumer, Tensor full, Tensor weight, int[] rows, int[] col
         return WeightStore.read(weight, consumer.axis());
     }
 
+    /**
+     * W with one row more.
+     *
+     * @param w closed where there is a row to add
+     * @param row null for none
+     */
+    static Matrix withRow(Matrix w, double[] row) {
+        if (row == null) {
+            return w;
+        }
+        try (w) {
+            Matrix all = Matrix.zeros(w.rows() + 1, w.columns());
+            double[] line = new double[w.columns()];
+            for (int i = 0; i < w.rows(); i++) {
+                w.getRow(i, line);
+                all.setRow(i, line);
+            }
+            all.setRow(w.rows(), row);
+            return all;
+        }
+    }
+
     /** The channels of X, in the smaller model, of each unit of a dimension of the original; none where a unit is gone. */
     List<int[]> units(Dimension dimension) {
-        int[] unitOf = consumer.units(dimension);
+        return units(dimension, consumer.units(dimension), rows);
+    }
+
+    /** The same of the result. */
+    List<int[]> outputUnits(Dimension dimension) {
+        return units(dimension, consumer.outputUnits(dimension), columns);
+    }
+
+    private static List<int[]> units(Dimension dimension, int[] unitOf, int[] places) {
         List<IntStream.Builder> channels = new ArrayList<>();
         for (int unit = 0; unit < dimension.size(); unit++) {
             channels.add(IntStream.builder());
         }
-        for (int row = 0; row < rows.length; row++) {
-            if (unitOf[rows[row]] >= 0) {
-                channels.get(unitOf[rows[row]]).add(row);
+        for (int place = 0; place < places.length; place++) {
+            if (unitOf[places[place]] >= 0) {
+                channels.get(unitOf[places[place]]).add(place);
             }
         }
         return channels.stream().map(found -> found.build().toArray()).toList();

@@ -7,6 +7,7 @@ import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.Reference;
 import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
+import io.onnxprune.compensate.KroneckerUpdate;
 import io.onnxprune.compensate.LossCorrection;
 import io.onnxprune.compensate.ObsImportance;
 import io.onnxprune.compensate.ResidualRefit;
@@ -182,6 +183,7 @@ final class Planner {
                     calibrator(state.model()),
                     this::statistics,
                     PlanPasses.isOfLoss(score),
+                    PlanPasses.countsMakers(score),
                     PlanPasses.selection(score));
         }
         Measurements measured =
@@ -222,13 +224,31 @@ final class Planner {
         if (rewrite == null || rewrite.flag("norm-correction")) {
             updates.putAll(clock.timed("norm-correction", () -> NormCorrection.of(structure, plan.keep(structure))));
         }
-        Optional<Update> update = PlanPasses.update(job.recipe().pass(PassKind.COMPENSATE));
+        Pass compensate = job.recipe().pass(PassKind.COMPENSATE);
+        Optional<Update> update = PlanPasses.update(compensate);
+        Optional<KroneckerUpdate.Settings> kronecker = PlanPasses.kronecker(compensate);
+        if (kronecker.isPresent() && selection == null && !plan.removesNothing(structure)) {
+            return clock.timed("compensate", () -> {
+                PrunedState before = before(state, plan);
+                Map<Value, Tensor> changed = KroneckerUpdate.of(
+                        before,
+                        consumers,
+                        plan,
+                        kronecker.get(),
+                        calibrator(before.model()),
+                        this::statistics,
+                        job.calibration().workFolder(),
+                        log);
+                updates.putAll(changed);
+                compensated.addAll(products(changed));
+                return new Steps.Outcome(plan, updates);
+            });
+        }
         if (plan.removesNothing(structure) || selection == null && update.isEmpty()) {
             return new Steps.Outcome(plan, updates);
         }
         return clock.timed(selection == null ? "compensate" : "prune", () -> {
-            PrunedState before = PrunedState.of(
-                    structure, new Plan(hash, state.plan().keep(), plan.layers(), plan.blocks()), state.updates());
+            PrunedState before = before(state, plan);
             SequentialPruning pruning = new SequentialPruning(
                     before,
                     consumers,
@@ -245,6 +265,12 @@ final class Planner {
             }
             return new Steps.Outcome(pruning.plan(), updates);
         });
+    }
+
+    /** The model before a step, without the layers and blocks that go in it. */
+    private PrunedState before(PrunedState state, Plan plan) {
+        return PrunedState.of(
+                structure, new Plan(hash, state.plan().keep(), plan.layers(), plan.blocks()), state.updates());
     }
 
     /** The same with weights that bring the residual stream near to that of the whole model. */

@@ -14,7 +14,7 @@ import java.util.stream.IntStream;
  * time.
  */
 public final class Elimination {
-    /** How the next unit is chosen; what is reported as cost is exact in any case. */
+    /** How the next unit is chosen; what is reported as cost is exact, but for the rules that look at each unit by itself. */
     public enum Rule {
         /** The unit whose removal costs least now. */
         EXACT,
@@ -27,7 +27,17 @@ public final class Elimination {
          * SlimGPT's choice of FFN channels ("dynamic group size", the same paper): exact costs, but computed once for a group of
          * units that go together; groups shrink as the end comes nearer.
          */
-        DYNAMIC_GROUPS
+        DYNAMIC_GROUPS,
+        /** All units at once by what each costs if it alone goes and the others make up for it (LLM Surgeon, arXiv 2312.17244). */
+        ALONE,
+        /** All at once by what each costs if it alone goes and nothing makes up for it (K-OBD where {@code g} is given). */
+        OBD,
+        /** The same by the diagonal of {@code a} alone (L-OBD where {@code g} is not given). */
+        OBD_DIAGONAL;
+
+        private boolean isSeparate() {
+            return this == ALONE || this == OBD || this == OBD_DIAGONAL;
+        }
     }
 
     private final List<Downdate> layers = new ArrayList<>();
@@ -69,7 +79,11 @@ public final class Elimination {
             throw new IllegalArgumentException(count + " of " + units + " units");
         }
         int channels = consumers.stream().mapToInt(c -> c.a().rows()).max().orElseThrow();
-        return damping.raise(channels, share -> new Elimination(units, count, rule).run(consumers, share, damping));
+        return damping.raise(
+                channels,
+                share -> rule.isSeparate()
+                        ? Separately.run(consumers, count, rule, share)
+                        : new Elimination(units, count, rule).run(consumers, share, damping));
     }
 
     private Removal run(List<Quadratic> consumers, double share, Damping damping) {

@@ -4,6 +4,7 @@ import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
 import java.util.BitSet;
+import java.util.List;
 import java.util.stream.IntStream;
 
 /** The weights that remain when inputs of a layer are removed, as solutions of least-squares problems. */
@@ -77,6 +78,40 @@ public final class LeastSquares {
                 Matrix withoutOutputs = keep(g, turned, keptOutputs, outputDamping)) {
             return withoutOutputs.transposed();
         }
+    }
+
+    /**
+     * The sum of the changes that would be best for each unit if it alone went, {@code -p_:B p_BB⁻¹ w_B} with
+     * {@code p = (a+λI)⁻¹}: what the LLM Surgeon (section 4.3 of its paper) calls independent updates.
+     *
+     * @param gone the channels of each unit that goes
+     * @return {@code [n, out]}, zero in rows of units that go; the caller closes it
+     * @throws io.onnxprune.diag.UserException when a number is not finite or the second moment cannot be inverted
+     */
+    public static Matrix separately(Matrix a, Matrix w, List<int[]> gone, Damping damping) {
+        damping.checkFinite(a, "second moment of the inputs");
+        damping.checkFinite(w, "weight");
+        double mean = Damping.meanDiagonal(a);
+        int[] all = IntStream.range(0, a.rows()).toArray();
+        Matrix result = w.copy();
+        try (Matrix p = damping.raise(a.rows(), share -> Damping.factored(a.copy(), share * mean))) {
+            Cholesky.invert(p);
+            Blas.mirror(p);
+            for (int[] unit : gone) {
+                try (Matrix factor = p.select(unit, unit);
+                        Matrix lost = w.selectRows(unit);
+                        Matrix across = p.select(all, unit)) {
+                    if (!Cholesky.factor(factor)) {
+                        throw new IllegalStateException("a part of a positive definite matrix is not");
+                    }
+                    Cholesky.solve(factor, lost);
+                    Blas.multiply(-1, across, false, lost, false, 1, result);
+                }
+            }
+        }
+        double[] zeros = new double[w.columns()];
+        gone.forEach(unit -> IntStream.of(unit).forEach(channel -> result.setRow(channel, zeros)));
+        return result;
     }
 
     /**

@@ -34,9 +34,10 @@ public final class Consumers {
      * @param weight the constant that W is, or is the transposition of
      * @param axis the axis of the constant that is summed over, 0 or 1: the rows of W
      * @param dim what lies along that axis
+     * @param outputDim what lies along the other
      * @param node how messages name the application
      */
-    public record Consumer(Value weight, int axis, Dim dim, String node) {
+    public record Consumer(Value weight, int axis, Dim dim, Dim outputDim, String node) {
         /** How many channels are summed over. */
         public int inputs() {
             return Math.toIntExact(weight.constant().dim(axis));
@@ -50,6 +51,16 @@ public final class Consumers {
         /** The unit of {@code dimension} that each input channel belongs to; -1 for one that belongs to none. */
         public int[] units(Dimension dimension) {
             return Units.ofIndices(dim, dimension.atom(), inputs());
+        }
+
+        /** The unit of {@code dimension} that each output channel belongs to; -1 for one that belongs to none. */
+        public int[] outputUnits(Dimension dimension) {
+            return Units.ofIndices(outputDim, dimension.atom(), outputs());
+        }
+
+        /** Whether the product makes what lies along {@code dimension}. */
+        public boolean makes(Dimension dimension) {
+            return outputDim.atoms().contains(dimension.atom());
         }
     }
 
@@ -202,8 +213,9 @@ public final class Consumers {
     private Consumer consumer(Op op, Source source) {
         int axis = rowAxis(op) == 0 ^ source.transposed ? 0 : 1;
         Use use = source.constant.uses().get(0);
-        Dim dim = analysis.operand(use.op(), use.input())[axis];
-        return new Consumer(source.constant, axis, dim, op.node().label());
+        Dim[] dims = analysis.operand(use.op(), use.input());
+        return new Consumer(
+                source.constant, axis, dims[axis], dims[1 - axis], op.node().label());
     }
 
     /** The axis of the second operand that a product sums over. */

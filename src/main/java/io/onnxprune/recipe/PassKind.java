@@ -16,7 +16,13 @@ public enum PassKind {
             "Says how much data importance is measured on; options of the command line say which.",
             List.of(),
             PassOption.integer("samples", 1, "32", "Number of rows."),
-            PassOption.integer("seq-len", 2, "128", "Tokens in each row.")),
+            PassOption.integer("seq-len", 2, "128", "Tokens in each row."),
+            PassOption.integer(
+                    "draws",
+                    0,
+                    "0",
+                    "Gradients are those of the data's next tokens (0: empirical Fisher), or of so many that the model draws"
+                            + " at each position (true Fisher).")),
     /** Importance of every unit. */
     SCORE(
             "Measures the importance of every unit, layer and block.",
@@ -67,9 +73,20 @@ public enum PassKind {
             PassOption.choice(
                     "rule",
                     "exact",
-                    "For obs: one unit at a time by its exact cost, or the scores and groups of the SlimGPT paper.",
+                    "For obs: one unit at a time by its exact cost; the scores and groups of the SlimGPT paper; each unit by"
+                            + " its cost as if it alone went; the same if nothing made up for it; and that by diagonals.",
                     "exact",
-                    "paper"),
+                    "paper",
+                    "alone",
+                    "obd",
+                    "obd-diagonal"),
+            PassOption.choice(
+                    "members",
+                    "readers",
+                    "For obs with curvature loss: the products that sum over a unit, or also those that make it, whose"
+                            + " costs are added.",
+                    "readers",
+                    "all"),
             PassOption.number(
                     "damping", 0, "0.01", "For obs: what is added to the diagonal of XᵀX, as a share of its mean."),
             PassOption.flag(
@@ -143,8 +160,10 @@ public enum PassKind {
                     "least-squares",
                     "least-squares: the products that sum over what is pruned come as near to their results as they can;"
                             + " bias: they add the mean of what they lose, those without a bias get one, which counts"
-                            + " against the target.",
+                            + " against the target; kronecker: least squares by XᵀX for products that read what is pruned and"
+                            + " by DᵀD for those that make it, both measured once and not block by block.",
                     "least-squares",
+                    "kronecker",
                     "bias",
                     "none"),
             PassOption.number("damping", 0, "0.01", "What is added to the diagonal of XᵀX, as a share of its mean."),
@@ -154,7 +173,18 @@ public enum PassKind {
                     "Whose results: those of the products as the blocks before have become, or what the residual stream"
                             + " of the whole model needs.",
                     "own",
-                    "dense")),
+                    "dense"),
+            PassOption.choice(
+                    "sides",
+                    "inputs",
+                    "For kronecker: products that read what is pruned change, those that make it, or both.",
+                    "inputs",
+                    "outputs",
+                    "both"),
+            PassOption.flag(
+                    "together",
+                    true,
+                    "For kronecker: units that go are made up for together, not each as if it alone went.")),
     /** New weights by comparison with the whole model. */
     REFIT(
             "Changes the products that end residual blocks so that the residual stream of the smaller model comes as near"

@@ -1,5 +1,6 @@
 package io.onnxprune.recipe;
 
+import io.onnxprune.compensate.KroneckerUpdate;
 import io.onnxprune.compensate.LossCorrection;
 import io.onnxprune.compensate.SequentialPruning.Choice;
 import io.onnxprune.compensate.SequentialPruning.Selection;
@@ -64,6 +65,7 @@ public final class PlanPasses {
     /** Whether a recipe makes new weights on data, whatever the plan. */
     public static boolean adjusts(Recipe recipe) {
         return update(recipe.pass(PassKind.COMPENSATE)).isPresent()
+                || kronecker(recipe.pass(PassKind.COMPENSATE)).isPresent()
                 || recipe.pass(PassKind.REFIT) != null
                 || recipe.pass(PassKind.CORRECT) != null
                 || recipe.pass(PassKind.SPARSIFY) != null;
@@ -132,6 +134,11 @@ public final class PlanPasses {
         return score.word("curvature").equals("loss");
     }
 
+    /** Whether a {@link PassKind#SCORE} pass of metric obs counts the products that make a unit. */
+    public static boolean countsMakers(Pass score) {
+        return score.word("members").equals("all");
+    }
+
     /**
      * Refuses options of different passes that do not go together.
      *
@@ -150,8 +157,22 @@ public final class PlanPasses {
         }
         Pass score = recipe.pass(PassKind.SCORE);
         Pass allocate = recipe.pass(PassKind.ALLOCATE);
+        Pass calibrate = recipe.pass(PassKind.CALIBRATE);
+        if (calibrate != null && calibrate.integer("draws") > 0 && !(isObs(score) && isOfLoss(score))) {
+            throw new UsageException(
+                    "recipe " + recipe.name() + " has calibrate draws, which only score metric obs with"
+                            + " curvature loss has a use for: gradients of tokens that a model draws are zero on average");
+        }
+        if (score != null && score.word("members").equals("all") && !(isObs(score) && isOfLoss(score))) {
+            throw new UsageException("recipe " + recipe.name() + " has score members all, which only metric obs with"
+                    + " curvature loss can do: costs of products that make a unit are measured by gradients");
+        }
         if (score == null || allocate == null || !score.flag("sequential")) {
             return;
+        }
+        if (score.word("members").equals("all")) {
+            throw new UsageException("recipe " + recipe.name()
+                    + " prunes block by block without gradients: score members all has no effect with sequential");
         }
         if (!Set.of("obs", "wanda").contains(score.word("metric"))) {
             throw new UsageException("recipe " + recipe.name() + " has score sequential, which metric "
@@ -166,18 +187,28 @@ public final class PlanPasses {
 
     /** How a {@link PassKind#SCORE} pass of metric obs chooses units. */
     public static Selection selection(Pass score) {
-        Choice choice = !isObs(score) ? Choice.WANDA : score.word("rule").equals("paper") ? Choice.PAPER : Choice.EXACT;
+        Choice choice = isObs(score) ? constant(Choice.class, score, "rule") : Choice.WANDA;
         return new Selection(choice, score.number("damping"));
     }
 
     /** The new weights that a {@link PassKind#COMPENSATE} pass asks for; none without one. */
     public static Optional<Update> update(Pass compensate) {
-        return compensate == null || compensate.word("update").equals("none")
+        return compensate == null || Set.of("none", "kronecker").contains(compensate.word("update"))
                 ? Optional.empty()
                 : Optional.of(new Update(
                         compensate.word("update").equals("bias"),
                         compensate.number("damping"),
                         compensate.word("target").equals("dense")));
+    }
+
+    /** What a {@link PassKind#COMPENSATE} pass of update kronecker asks for; none with another one. */
+    public static Optional<KroneckerUpdate.Settings> kronecker(Pass compensate) {
+        return compensate == null || !compensate.word("update").equals("kronecker")
+                ? Optional.empty()
+                : Optional.of(new KroneckerUpdate.Settings(
+                        constant(KroneckerUpdate.Sides.class, compensate, "sides"),
+                        compensate.flag("together"),
+                        compensate.number("damping")));
     }
 
     /** What a {@link PassKind#CORRECT} pass asks for. */

@@ -29,19 +29,10 @@ public final class OutputBiases {
     private final Structure structure;
     private final Consumers consumers;
 
-    private OutputBiases(Structure structure) {
+    /** Finds the biases of the products of a model. */
+    public OutputBiases(Structure structure) {
         this.structure = structure;
         this.consumers = Consumers.of(structure);
-    }
-
-    /**
-     * The bias of a product, which nothing else reads.
-     *
-     * @return the constants that hold it: one, but for a product that several branches of an If have, each with its own;
-     *     none if there is none in at least one place
-     */
-    public static List<Value> of(Structure structure, Consumer consumer) {
-        return new OutputBiases(structure).own(consumer);
     }
 
     /**
@@ -51,7 +42,7 @@ public final class OutputBiases {
     public static Model complete(Structure structure, Collection<Consumer> products) {
         OutputBiases biases = new OutputBiases(structure);
         List<Consumer> missing = products.stream()
-                .filter(product -> biases.own(product).isEmpty())
+                .filter(product -> biases.of(product).isEmpty())
                 .toList();
         Model model = structure.analysis().program().model();
         if (missing.isEmpty()) {
@@ -62,7 +53,13 @@ public final class OutputBiases {
         return editor.apply(Map.of());
     }
 
-    private List<Value> own(Consumer consumer) {
+    /**
+     * The bias of a product, which nothing else reads.
+     *
+     * @return the constants that hold it: one, but for a product that several branches of an If have, each with its own;
+     *     none if there is none in at least one place
+     */
+    public List<Value> of(Consumer consumer) {
         Set<Use> places = new HashSet<>();
         Set<Value> found = new LinkedHashSet<>();
         for (Op product : consumers.applications(consumer)) {

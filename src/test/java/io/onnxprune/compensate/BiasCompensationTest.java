@@ -77,7 +77,8 @@ class BiasCompensationTest {
                     }
                 }
                 lost.put(linear.node(), difference);
-                Value bias = OutputBiases.of(state.structure(), site.consumer()).get(0);
+                Value bias =
+                        new OutputBiases(state.structure()).of(site.consumer()).get(0);
                 Tensor present = state.updates().getOrDefault(bias, bias.constant());
                 float[] was = present.toFloats();
                 float[] is = edited.get(bias.name()).toFloats();

@@ -49,6 +49,7 @@ class ObsImportanceTest {
                         calibrator,
                         (model, taps) -> Statistics.measure(model, Runs.rows(30), taps),
                         loss,
+                        false,
                         EXACT)
                 .score(state.structure(), Log.NONE);
     }

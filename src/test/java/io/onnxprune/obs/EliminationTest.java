@@ -84,7 +84,8 @@ class EliminationTest {
     void costsAddUpToThatOfTheRemainingWeights(Case of) {
         int count = of.layers().get(0).units().size() / 2;
         Damping damping = Problems.damping(SHARE);
-        for (Elimination.Rule rule : Elimination.Rule.values()) {
+        for (Elimination.Rule rule :
+                List.of(Elimination.Rule.EXACT, Elimination.Rule.GROUPED_CHOLESKY, Elimination.Rule.DYNAMIC_GROUPS)) {
             Removal removal = Elimination.of(of.layers(), count, rule, damping);
             boolean[] gone = new boolean[of.layers().get(0).units().size()];
             IntStream.of(removal.order()).forEach(unit -> gone[unit] = true);

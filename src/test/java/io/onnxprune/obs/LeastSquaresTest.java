@@ -7,6 +7,7 @@ import static org.assertj.core.api.Assertions.within;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.diag.UserException;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Random;
 import java.util.stream.IntStream;
 import org.apache.commons.math3.linear.LUDecomposition;
@@ -53,6 +54,29 @@ class LeastSquaresTest {
         try (Matrix found = LeastSquares.keep(
                 layer.a(), layer.g(), layer.w(), KEPT, keptOutputs, Problems.damping(0.1), Problems.damping(0.2))) {
             assertClose(Problems.real(found), best);
+        }
+    }
+
+    /** Each unit's best change by itself, added up, and then zeros where units are gone. */
+    @Test
+    void separateChangesAddUp() {
+        Quadratic layer = Problems.layer(new Random(8), 3, false, 1, 2, 1, 3);
+        RealMatrix a = Problems.damped(layer.a(), 0.1);
+        RealMatrix expected = Problems.real(layer.w());
+        for (int unit : new int[] {0, 2}) {
+            boolean[] removed = new boolean[7];
+            IntStream.of(layer.units().get(unit)).forEach(channel -> removed[channel] = true);
+            expected = expected.add(Problems.bestChange(a, layer, removed));
+        }
+        List<int[]> gone = List.of(layer.units().get(0), layer.units().get(2));
+        for (int[] unit : gone) {
+            for (int channel : unit) {
+                expected.setRow(channel, new double[3]);
+            }
+        }
+
+        try (Matrix found = LeastSquares.separately(layer.a(), layer.w(), gone, Problems.damping(0.1))) {
+            assertClose(Problems.real(found), expected);
         }
     }
 

@@ -82,8 +82,8 @@ class OutputBiasesTest {
         long added = 0;
         for (Consumer product : products) {
             Consumer same = consumers.reading(product.weight().name());
-            assertThat(OutputBiases.of(after, same)).as(product.node()).isNotEmpty();
-            added += OutputBiases.of(structure, product).isEmpty() ? product.outputs() : 0;
+            assertThat(new OutputBiases(after).of(same)).as(product.node()).isNotEmpty();
+            added += new OutputBiases(structure).of(product).isEmpty() ? product.outputs() : 0;
         }
         assertThat(ParameterCount.of(after).whole().parameters())
                 .isEqualTo(ParameterCount.of(structure).whole().parameters() + added);
@@ -102,7 +102,7 @@ class OutputBiasesTest {
         Random random = new Random(23);
         Map<Value, Tensor> updates = new HashMap<>();
         for (Consumer product : products(structure)) {
-            for (Value bias : OutputBiases.of(structure, product)) {
+            for (Value bias : new OutputBiases(structure).of(product)) {
                 float[] values = new float[product.outputs()];
                 for (int i = 0; i < values.length; i++) {
                     values[i] = (float) (0.05 * random.nextGaussian());
@@ -155,7 +155,7 @@ class OutputBiasesTest {
         assertThat(products).hasSize(count);
         assertThat(products)
                 .allSatisfy(product -> assertThat(
-                                OutputBiases.of(structure, product).isEmpty())
+                                new OutputBiases(structure).of(product).isEmpty())
                         .isNotEqualTo(biased));
     }
 
@@ -166,7 +166,7 @@ class OutputBiasesTest {
 
         assertThat(products(after))
                 .isNotEmpty()
-                .allSatisfy(product -> assertThat(OutputBiases.of(after, product))
+                .allSatisfy(product -> assertThat(new OutputBiases(after).of(product))
                         .allSatisfy(bias -> assertThat(bias.constant().dtype()).isEqualTo(DType.FLOAT16)));
     }
 
@@ -175,23 +175,23 @@ class OutputBiasesTest {
     void aBiasThatAnotherPlaceReadsIsCopied() {
         Structure before = TestModels.structure("opt-c");
         List<Consumer> products = products(before);
-        Value bias = OutputBiases.of(before, products.get(0)).get(0);
-        Value other = OutputBiases.of(before, products.get(1)).get(0);
+        Value bias = new OutputBiases(before).of(products.get(0)).get(0);
+        Value other = new OutputBiases(before).of(products.get(1)).get(0);
         GraphEditor editor = new GraphEditor(before.analysis().program().model());
         other.uses().forEach(use -> editor.setInput(use.op().node(), use.input(), bias.name()));
         Structure structure = TestModels.structure(editor.apply(Map.of()));
         assertThat(products(structure))
-                .extracting(product -> OutputBiases.of(structure, product).size())
+                .extracting(product -> new OutputBiases(structure).of(product).size())
                 .containsExactly(0, 0, 1, 1);
 
         Consumer first =
                 Consumers.of(structure).reading(products.get(0).weight().name());
         Structure after = TestModels.structure(OutputBiases.complete(structure, List.of(first)));
         assertThat(products(after))
-                .allSatisfy(
-                        product -> assertThat(OutputBiases.of(after, product)).hasSize(1));
+                .allSatisfy(product ->
+                        assertThat(new OutputBiases(after).of(product)).hasSize(1));
         Consumer same = Consumers.of(after).reading(first.weight().name());
-        Value own = OutputBiases.of(after, same).get(0);
+        Value own = new OutputBiases(after).of(same).get(0);
         assertThat(own.constant().toFloats()).isEqualTo(bias.constant().toFloats());
         assertThat(own.name()).isNotEqualTo(bias.name());
         assertThat(after.analysis().program().ops())

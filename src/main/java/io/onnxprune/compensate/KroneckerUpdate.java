@@ -1,0 +1,204 @@
+package io.onnxprune.compensate;
+
+import io.onnxprune.algebra.Matrix;
+import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.Statistics;
+import io.onnxprune.calibrate.Tap;
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.obs.Damping;
+import io.onnxprune.obs.LeastSquares;
+import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.rewrite.PrunedState;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.BitSet;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.function.Supplier;
+import java.util.stream.IntStream;
+
+/**
+ * The correlated weight updates of the LLM Surgeon (arXiv 2312.17244, section 4.3), for units that go from several products
+ * together: where a product reads a unit, the inputs that stay make up for it in the metric of A = XᵀX; where it makes
+ * one, the outputs that stay do in that of G = DᵀD. Both are of the model before the step. A bias is one more input,
+ * which is always 1 and always stays.
+ */
+public final class KroneckerUpdate {
+    /** Which products change. */
+    public enum Sides {
+        /** Those that sum over what goes. */
+        INPUTS,
+        /** Those that make it. */
+        OUTPUTS,
+        BOTH;
+
+        private boolean inputs() {
+            return this != OUTPUTS;
+        }
+
+        private boolean outputs() {
+            return this != INPUTS;
+        }
+    }
+
+    /**
+     * What is asked for.
+     *
+     * @param together whether units that go are made up for together, not each as if it alone went
+     * @param damping share of the mean diagonals of A and G that is added to them
+     */
+    public record Settings(Sides sides, boolean together, double damping) {}
+
+    private final PrunedState state;
+    private final Settings settings;
+    private final WeightStore store;
+    private final BiasStore biases;
+    private final Log log;
+    private final Map<Dimension, int[]> kept = new LinkedHashMap<>();
+    private final Map<Linear, Site> changing = new LinkedHashMap<>();
+
+    private KroneckerUpdate(PrunedState state, Plan target, Settings settings, Path folder, Log log) {
+        this.state = state;
+        this.settings = settings;
+        this.store = new WeightStore(folder);
+        this.biases = new BiasStore(state);
+        this.log = log;
+        for (Dimension dimension : state.structure().dimensions()) {
+            int[] left = target.keep().get(dimension.name());
+            if (left != null) {
+                kept.put(dimension, left);
+            }
+        }
+    }
+
+    /**
+     * New weights of the original, zero where something is gone.
+     *
+     * @param state the model before the step
+     * @param target what is to be left of the original
+     * @param model of {@code state}
+     * @param source measures it
+     * @param folder for files of new weights
+     * @throws io.onnxprune.diag.UserException when a second moment cannot be inverted, or a run fails
+     */
+    public static Map<Value, Tensor> of(
+            PrunedState state,
+            Consumers consumers,
+            Plan target,
+            Settings settings,
+            Calibrator model,
+            Statistics.Source source,
+            Path folder,
+            Log log) {
+        return new KroneckerUpdate(state, target, settings, folder, log).run(consumers, model, source);
+    }
+
+    private Map<Value, Tensor> run(Consumers consumers, Calibrator model, Statistics.Source source) {
+        Sites sites = new Sites(state, consumers);
+        Set<Tap> taps = new LinkedHashSet<>();
+        for (Linear linear : model.linears()) {
+            Site site = sites.of(linear);
+            if (site != null
+                    && (!lostInputs(site).isEmpty() || !lostOutputs(site).isEmpty())) {
+                changing.put(linear, site);
+                taps.addAll(taps(linear, site));
+            }
+        }
+        Map<Value, Tensor> updates = new HashMap<>();
+        try (Statistics statistics = source.of(model, taps)) {
+            changing.forEach(
+                    (linear, site) -> updates.put(site.consumer().weight(), changed(linear, site, statistics)));
+        }
+        updates.putAll(biases.updates());
+        return updates;
+    }
+
+    private Set<Tap> taps(Linear linear, Site site) {
+        Set<Tap> taps = new LinkedHashSet<>();
+        if (!lostInputs(site).isEmpty()) {
+            taps.addAll(Statistics.ofInputs(linear.input(), biases.of(site) != null));
+        }
+        if (!lostOutputs(site).isEmpty()) {
+            taps.add(new Tap.GradientSecondMoment(linear.output()));
+        }
+        return taps;
+    }
+
+    private List<int[]> lostInputs(Site site) {
+        return settings.sides.inputs() ? lost(site, false) : List.of();
+    }
+
+    private List<int[]> lostOutputs(Site site) {
+        return settings.sides.outputs() ? lost(site, true) : List.of();
+    }
+
+    /** The channels of each unit that goes in this step. */
+    private List<int[]> lost(Site site, boolean outputs) {
+        List<int[]> lost = new ArrayList<>();
+        kept.forEach((dimension, left) -> {
+            List<int[]> units = outputs ? site.outputUnits(dimension) : site.units(dimension);
+            for (int unit = 0; unit < units.size(); unit++) {
+                if (units.get(unit).length > 0 && Arrays.binarySearch(left, unit) < 0) {
+                    lost.add(units.get(unit));
+                }
+            }
+        });
+        return lost;
+    }
+
+    private Tensor changed(Linear linear, Site site, Statistics statistics) {
+        double[] bias = biases.of(site);
+        List<int[]> inputs = lostInputs(site);
+        List<int[]> outputs = lostOutputs(site);
+        Damping damping = new Damping(
+                settings.damping, statistics.tokens(), site.consumer().node(), log);
+        try (Matrix before = Site.withRow(site.read(), bias);
+                Matrix first = inputs.isEmpty()
+                        ? before.copy()
+                        : without(() -> statistics.inputs(linear.input(), bias != null), before, inputs, damping);
+                Matrix after = outputs.isEmpty()
+                        ? first.copy()
+                        : withoutOutputs(linear, first, outputs, statistics, damping)) {
+            if (bias != null) {
+                double[] now = new double[bias.length];
+                after.getRow(after.rows() - 1, now);
+                biases.add(
+                        site,
+                        IntStream.range(0, bias.length)
+                                .mapToDouble(i -> now[i] - bias[i])
+                                .toArray());
+            }
+            return site.wide(after.block(0, 0, site.rows().length, site.columns().length), store);
+        }
+    }
+
+    private Matrix withoutOutputs(Linear linear, Matrix w, List<int[]> lost, Statistics statistics, Damping damping) {
+        try (Matrix turned = w.transposed();
+                Matrix left = without(() -> statistics.gradients(linear.output()), turned, lost, damping)) {
+            return left.transposed();
+        }
+    }
+
+    /** The weights when some inputs are lost, in the metric of a second moment. */
+    private Matrix without(Supplier<Matrix> moment, Matrix w, List<int[]> lost, Damping damping) {
+        try (Matrix a = moment.get()) {
+            if (!settings.together) {
+                return LeastSquares.separately(a, w, lost, damping);
+            }
+            BitSet stays = new BitSet();
+            stays.set(0, w.rows());
+            lost.forEach(unit -> IntStream.of(unit).forEach(stays::clear));
+            return LeastSquares.keep(a, w, stays.stream().toArray(), damping);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+package io.onnxprune.obs;
+
+import io.onnxprune.algebra.Blas;
+import io.onnxprune.algebra.Matrix;
+import java.util.Comparator;
+import java.util.List;
+import java.util.stream.IntStream;
+
+/** Removes units by what each of them costs when it is the only one. */
+final class Separately {
+    private Separately() {}
+
+    /**
+     * The cheapest {@code count} units, and what each costs by itself.
+     *
+     * @param share λ as a share of the mean diagonal of each {@code a}
+     */
+    static Removal run(List<Quadratic> consumers, int count, Elimination.Rule rule, double share) {
+        double[] costs = new double[consumers.get(0).units().size()];
+        for (Quadratic consumer : consumers) {
+            if (rule == Elimination.Rule.ALONE) {
+                try (Downdate layer = new Downdate(consumer, share * Damping.meanDiagonal(consumer.a()))) {
+                    layer.addCosts(costs, false);
+                }
+            } else {
+                addCosts(consumer, rule == Elimination.Rule.OBD_DIAGONAL, costs);
+            }
+        }
+        int[] order = IntStream.range(0, costs.length)
+                .boxed()
+                .sorted(Comparator.comparingDouble(unit -> costs[unit]))
+                .limit(count)
+                .mapToInt(Integer::intValue)
+                .toArray();
+        return new Removal(
+                order, IntStream.of(order).mapToDouble(unit -> costs[unit]).toArray(), share);
+    }
+
+    /** Adds ½ Σ_ij a_ij s_ij over the channels of each unit, or over i = j alone, with s = w g wᵀ. */
+    private static void addCosts(Quadratic layer, boolean diagonal, double[] costs) {
+        try (Matrix weighted = layer.g() == null ? layer.w().copy() : Blas.product(layer.w(), layer.g())) {
+            double[] left = new double[weighted.columns()];
+            double[] right = new double[weighted.columns()];
+            for (int unit = 0; unit < costs.length; unit++) {
+                for (int i : layer.units().get(unit)) {
+                    weighted.getRow(i, left);
+                    for (int j : diagonal ? new int[] {i} : layer.units().get(unit)) {
+                        layer.w().getRow(j, right);
+                        costs[unit] += layer.a().get(i, j) * dot(left, right) / 2;
+                    }
+                }
+            }
+        }
+    }
+
+    private static double dot(double[] left, double[] right) {
+        double sum = 0;
+        for (int i = 0; i < left.length; i++) {
+            sum += left[i] * right[i];
+        }
+        return sum;
+    }
+}

@@ -1,0 +1,166 @@
+package io.onnxprune.compensate;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.algebra.Blas;
+import io.onnxprune.algebra.Matrix;
+import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.Statistics;
+import io.onnxprune.calibrate.Tap;
+import io.onnxprune.compensate.KroneckerUpdate.Settings;
+import io.onnxprune.compensate.KroneckerUpdate.Sides;
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.rewrite.OutputBiases;
+import io.onnxprune.rewrite.PrunedState;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+class KroneckerUpdateTest {
+    private static final double DAMPING = 1e-6;
+
+    @TempDir
+    private Path folder;
+
+    /** ½ tr(Δᵀ A Δ G) is less than if units just went, and less than if each was made up for by itself, in every product. */
+    @ParameterizedTest
+    @ValueSource(strings = {"opt-c", "llama-gqa-d", "gpt2-cb"})
+    void unitsAreMadeUpForTogetherInEveryProduct(String name) {
+        Structure structure = TestModels.structure(name);
+        PrunedState state = PrunedState.whole(structure, Plan.keepAll(""));
+        Consumers consumers = Consumers.of(structure);
+        Plan target = Runs.plan(structure, 0.25, "heads", "ffn");
+        Calibrator calibrator = Runs.calibrator(state.model(), folder);
+        Set<Value> read = new HashSet<>();
+        Set<Value> made = new HashSet<>();
+        for (Linear linear : calibrator.linears()) {
+            Consumer consumer = consumers.reading(linear.weight());
+            boolean[] inputs = lost(structure, target, consumer, false);
+            boolean[] outputs = lost(structure, target, consumer, true);
+            if (any(inputs)) {
+                read.add(consumer.weight());
+            }
+            if (any(outputs)) {
+                made.add(consumer.weight());
+            }
+        }
+        assertThat(read).hasSizeGreaterThan(2);
+        assertThat(made).hasSizeGreaterThan(2).doesNotContainAnyElementsOf(read);
+
+        Map<Value, Tensor> inputs = updates(state, consumers, target, calibrator, Sides.INPUTS, true);
+        Map<Value, Tensor> both = updates(state, consumers, target, calibrator, Sides.BOTH, true);
+        Map<Value, Tensor> separate = updates(state, consumers, target, calibrator, Sides.BOTH, false);
+        assertThat(inputs.keySet()).containsAll(read).doesNotContainAnyElementsOf(made);
+        assertThat(both.keySet()).containsAll(read).containsAll(made);
+        for (Linear linear : calibrator.linears()) {
+            Consumer consumer = consumers.reading(linear.weight());
+            if (read.contains(consumer.weight()) || made.contains(consumer.weight())) {
+                double nothing = loss(structure, target, calibrator, linear, consumer, Map.of());
+                double together = loss(structure, target, calibrator, linear, consumer, both);
+                assertThat(together).as(linear.node()).isLessThan(nothing);
+                assertThat(together)
+                        .as(linear.node())
+                        .isLessThan(loss(structure, target, calibrator, linear, consumer, separate) * (1 + 1e-6));
+            }
+        }
+    }
+
+    private Map<Value, Tensor> updates(
+            PrunedState state, Consumers consumers, Plan target, Calibrator calibrator, Sides sides, boolean together) {
+        return KroneckerUpdate.of(
+                state,
+                consumers,
+                target,
+                new Settings(sides, together, DAMPING),
+                calibrator,
+                (model, taps) -> Statistics.measure(model, Runs.rows(40), taps),
+                folder,
+                Log.NONE);
+    }
+
+    /** Which inputs or outputs of a product belong to units that go. */
+    private static boolean[] lost(Structure structure, Plan target, Consumer consumer, boolean outputs) {
+        boolean[] lost = new boolean[outputs ? consumer.outputs() : consumer.inputs()];
+        for (Dimension dimension : structure.dimensions()) {
+            int[] kept = target.keep().get(dimension.name());
+            int[] unitOf = kept == null ? null : outputs ? consumer.outputUnits(dimension) : consumer.units(dimension);
+            for (int channel = 0; unitOf != null && channel < unitOf.length; channel++) {
+                lost[channel] |= unitOf[channel] >= 0 && Arrays.binarySearch(kept, unitOf[channel]) < 0;
+            }
+        }
+        return lost;
+    }
+
+    private static boolean any(boolean[] marks) {
+        for (boolean mark : marks) {
+            if (mark) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /** The quadratic loss of a product, with its bias as one more input, when what goes is zero. */
+    private static double loss(
+            Structure structure,
+            Plan target,
+            Calibrator calibrator,
+            Linear linear,
+            Consumer consumer,
+            Map<Value, Tensor> updates) {
+        List<Value> biases = new OutputBiases(structure).of(consumer);
+        Value bias = biases.isEmpty() ? null : biases.get(0);
+        List<Tap> taps = new ArrayList<>(Statistics.ofInputs(linear.input(), bias != null));
+        taps.add(new Tap.GradientSecondMoment(linear.output()));
+        Map<Value, Tensor> before = new HashMap<>();
+        try (Statistics statistics = Statistics.measure(calibrator, Runs.rows(40), taps);
+                Matrix a = statistics.inputs(linear.input(), bias != null);
+                Matrix g = statistics.gradients(linear.output());
+                Matrix old = weights(consumer, bias, before);
+                Matrix delta = weights(consumer, bias, updates)) {
+            boolean[] inputs = lost(structure, target, consumer, false);
+            boolean[] outputs = lost(structure, target, consumer, true);
+            for (int i = 0; i < delta.rows(); i++) {
+                for (int j = 0; j < delta.columns(); j++) {
+                    boolean gone = i < inputs.length && inputs[i] || outputs[j];
+                    delta.set(i, j, (gone ? 0 : delta.get(i, j)) - old.get(i, j));
+                }
+            }
+            try (Matrix left = Blas.product(a, delta);
+                    Matrix right = Blas.product(delta, g)) {
+                return WeightStore.dot(left, right) / 2;
+            }
+        }
+    }
+
+    private static Matrix weights(Consumer consumer, Value bias, Map<Value, Tensor> updates) {
+        Tensor weight =
+                updates.getOrDefault(consumer.weight(), consumer.weight().constant());
+        double[] row = null;
+        if (bias != null) {
+            float[] values = updates.getOrDefault(bias, bias.constant()).toFloats();
+            row = new double[values.length];
+            for (int i = 0; i < row.length; i++) {
+                row[i] = values[i];
+            }
+        }
+        return Site.withRow(WeightStore.read(weight, consumer.axis()), row);
+    }
+}
