@@ -199,6 +199,38 @@ public final class Matrix implements AutoCloseable {
         }
     }
 
+    /** A copy with one row more at the end. */
+    public Matrix withRow(double[] last) {
+        Matrix result = zeros(rows + 1, columns);
+        double[] row = new double[columns];
+        for (int i = 0; i < rows; i++) {
+            getRow(i, row);
+            result.setRow(i, row);
+        }
+        result.setRow(rows, last);
+        return result;
+    }
+
+    /**
+     * A copy with one row and one column more at the end, the same numbers in both.
+     *
+     * @param border {@code [n]}
+     * @param corner the last element of both
+     */
+    public Matrix bordered(double[] border, double corner) {
+        Matrix result = zeros(rows + 1, columns + 1);
+        double[] row = new double[columns + 1];
+        for (int i = 0; i < rows; i++) {
+            getRow(i, row);
+            row[columns] = border[i];
+            result.setRow(i, row);
+        }
+        System.arraycopy(border, 0, row, 0, columns);
+        row[columns] = corner;
+        result.setRow(rows, row);
+        return result;
+    }
+
     /** A copy with rows and columns exchanged. */
     public Matrix transposed() {
         Matrix result = uninitialized(columns, rows);

@@ -2,11 +2,11 @@ package io.onnxprune.calibrate;
 
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.runtime.HostTensor;
-import java.nio.FloatBuffer;
 import java.util.Collection;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.IntStream;
 
 /** What several taps have summed up over the same rows. */
 public final class Statistics implements AutoCloseable {
@@ -82,19 +82,15 @@ public final class Statistics implements AutoCloseable {
             return moment;
         }
         try (moment) {
-            int width = activation.width();
-            FloatBuffer total = sum(new Tap.Total(activation)).asFloats();
-            Matrix all = Matrix.zeros(width + 1, width + 1);
-            double[] row = new double[width + 1];
-            for (int i = 0; i < width; i++) {
-                moment.getRow(i, row);
-                row[width] = total.get(total.position() + i);
-                all.setRow(i, row);
-                all.set(width, i, row[width]);
-            }
-            all.set(width, width, sum(new Tap.Positions(activation)).asFloats().get(0));
-            return all;
+            double positions = sum(new Tap.Positions(activation)).asFloats().get(0);
+            return moment.bordered(doubles(sum(new Tap.Total(activation))), positions);
         }
+    }
+
+    /** The numbers of a vector. */
+    public static double[] doubles(HostTensor vector) {
+        float[] values = vector.toFloats();
+        return IntStream.range(0, values.length).mapToDouble(i -> values[i]).toArray();
     }
 
     /** DᵀD of an activation's gradients, {@code [width, width]}; the caller closes it. */

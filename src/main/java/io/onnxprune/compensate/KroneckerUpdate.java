@@ -162,7 +162,7 @@ public final class KroneckerUpdate {
         List<int[]> outputs = lostOutputs(site);
         Damping damping = new Damping(
                 settings.damping, statistics.tokens(), site.consumer().node(), log);
-        try (Matrix before = Site.withRow(site.read(), bias);
+        try (Matrix before = site.read(bias);
                 Matrix first = inputs.isEmpty()
                         ? before.copy()
                         : without(() -> statistics.inputs(linear.input(), bias != null), before, inputs, damping);

@@ -185,7 +185,7 @@ public final class ObsImportance implements Importance {
         double[] bias = biases.of(product.site);
         return new Quadratic(
                 statistics.inputs(product.linear.input(), bias != null),
-                Site.withRow(product.site.read(), bias),
+                product.site.read(bias),
                 loss ? statistics.gradients(product.linear.output()) : null,
                 units);
     }
@@ -193,7 +193,7 @@ public final class ObsImportance implements Importance {
     /** What a product that makes the units loses: its outputs take the place of inputs. */
     private Quadratic making(Product product, List<int[]> units, Statistics statistics) {
         double[] bias = biases.of(product.site);
-        try (Matrix w = Site.withRow(product.site.read(), bias)) {
+        try (Matrix w = product.site.read(bias)) {
             return new Quadratic(
                     statistics.gradients(product.linear.output()),
                     w.transposed(),

@@ -4,6 +4,7 @@ import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Linear;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.InputStatistics;
+import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dimension;
@@ -37,7 +38,8 @@ import java.util.stream.IntStream;
 /**
  * Prunes a model block by block (SlimGPT, arXiv 2412.18110). When the inputs X of a product are known, as the blocks before
  * have left them, it is decided which units of the dimensions that it sums over go; their rows of W become zero and the
- * others what comes nearest to the whole product: W_K = A_KK⁻¹ A_K: W with A = XᵀX. A dimension that several products sum
+ * others what comes nearest to the whole product: W_K = A_KK⁻¹ A_K: W with A = XᵀX; a bias is one more row, whose input is always 1
+ * and always stays. A dimension that several products sum
  * over is decided at the first ones that are reached.
  */
 public final class SequentialPruning implements SequentialRun.Editor {
@@ -86,6 +88,24 @@ public final class SequentialPruning implements SequentialRun.Editor {
      *     to that; not to the product as it is
      */
     public record Update(boolean bias, double damping, boolean dense) {}
+
+    /**
+     * A product whose inputs are known.
+     *
+     * @param a second moment of its inputs; with an input that is always 1 where its bias may change
+     * @param w its weights, with the bias as the last row then
+     * @param bias as it is; null where it does not change
+     */
+    @SuppressWarnings("ArrayRecordComponent") // never compared
+    private record Part(Site site, Matrix a, Matrix w, double[] bias) implements AutoCloseable {
+        @Override
+        public void close() {
+            w.close();
+            if (bias != null) {
+                a.close();
+            }
+        }
+    }
 
     private final PrunedState state;
     private final Plan target;
@@ -153,28 +173,55 @@ public final class SequentialPruning implements SequentialRun.Editor {
 
     @Override
     public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
-        List<Site> here = sharing.stream().map(sites::of).toList();
         int inputs = sharing.get(0).input().width();
         Map<String, Tensor> edited = new LinkedHashMap<>();
-        List<Matrix> weights = new ArrayList<>();
+        List<Part> here = new ArrayList<>();
         try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs)) {
-            for (Site site : here) {
-                weights.add(start(sharing.get(weights.size()), site, a, statistics));
+            for (Linear linear : sharing) {
+                here.add(part(linear, a, statistics));
             }
-            decide(here, weights, a, statistics.positions());
+            decide(here, statistics.positions());
             for (int i = 0; i < here.size(); i++) {
-                Site site = here.get(i);
-                try (Matrix changed = without(site, weights.get(i), a, statistics.positions())) {
-                    Tensor narrow = site.narrow(changed, store);
-                    edited.put(sharing.get(i).weight(), narrow);
-                    if (update != null && update.bias && staying(site).length < inputs) {
-                        edited.putAll(biases.add(site, meanOfLost(site, weights.get(i), statistics)));
-                    }
-                    updates.put(site.consumer().weight(), site.isWhole() ? narrow : site.wide(changed, store));
-                }
+                edited.putAll(changed(sharing.get(i), here.get(i), statistics));
             }
         } finally {
-            weights.forEach(Matrix::close);
+            here.forEach(Part::close);
+        }
+        return edited;
+    }
+
+    private Part part(Linear linear, Matrix a, InputStatistics statistics) {
+        Site site = sites.of(linear);
+        Matrix w = start(linear, site, a, statistics);
+        double[] bias = update == null || update.bias ? null : biases.of(site);
+        if (bias == null) {
+            return new Part(site, a, w, null);
+        }
+        try (w) {
+            double[] total = Statistics.doubles(statistics.total());
+            return new Part(site, a.bordered(total, (double) statistics.positions()), w.withRow(bias), bias);
+        }
+    }
+
+    /** New contents of a product's weight, and of its bias where that changes. */
+    private Map<String, Tensor> changed(Linear linear, Part part, InputStatistics statistics) {
+        Site site = part.site;
+        Map<String, Tensor> edited = new LinkedHashMap<>();
+        try (Matrix all = without(part, statistics.positions())) {
+            Matrix changed = all.block(0, 0, site.rows().length, all.columns());
+            Tensor narrow = site.narrow(changed, store);
+            edited.put(linear.weight(), narrow);
+            updates.put(site.consumer().weight(), site.isWhole() ? narrow : site.wide(changed, store));
+            if (part.bias != null) {
+                double[] shift = new double[part.bias.length];
+                all.getRow(all.rows() - 1, shift);
+                for (int i = 0; i < shift.length; i++) {
+                    shift[i] -= part.bias[i];
+                }
+                edited.putAll(biases.add(site, shift));
+            } else if (update != null && update.bias && staying(part).length < part.w.rows()) {
+                edited.putAll(biases.add(site, meanOfLost(part, statistics)));
+            }
         }
         return edited;
     }
@@ -200,9 +247,10 @@ public final class SequentialPruning implements SequentialRun.Editor {
     }
 
     /** Σ mean(x_j)·W_j over the channels that go. */
-    private double[] meanOfLost(Site site, Matrix w, InputStatistics statistics) {
+    private double[] meanOfLost(Part part, InputStatistics statistics) {
+        Matrix w = part.w;
         BitSet stays = new BitSet();
-        IntStream.of(staying(site)).forEach(stays::set);
+        IntStream.of(staying(part)).forEach(stays::set);
         FloatBuffer total = statistics.total().asFloats();
         double[] sum = new double[w.columns()];
         double[] row = new double[w.columns()];
@@ -216,28 +264,27 @@ public final class SequentialPruning implements SequentialRun.Editor {
         return sum;
     }
 
-    private void decide(List<Site> here, List<Matrix> weights, Matrix a, long positions) {
+    private void decide(List<Part> here, long positions) {
         here.stream()
-                .flatMap(site -> shrinking.get(site.consumer()).stream())
+                .flatMap(part -> shrinking.get(part.site.consumer()).stream())
                 .distinct()
                 .filter(dimension -> !kept.containsKey(dimension))
                 .sorted(Comparator.comparing(Dimension::role))
                 .toList()
-                .forEach(dimension -> decide(dimension, here, weights, a, positions));
+                .forEach(dimension -> decide(dimension, here, positions));
     }
 
-    private void decide(Dimension dimension, List<Site> here, List<Matrix> weights, Matrix a, long positions) {
+    private void decide(Dimension dimension, List<Part> here, long positions) {
         int[] units = present(dimension);
         List<Quadratic> quadratics = new ArrayList<>();
         List<Matrix> parts = new ArrayList<>();
         Set<Consumer> reached = new HashSet<>();
         int gone = units.length - target.keep().get(dimension.name()).length;
         try {
-            for (int i = 0; i < here.size(); i++) {
-                Site site = here.get(i);
-                if (shrinking.get(site.consumer()).contains(dimension)) {
-                    quadratics.add(quadratic(dimension, units, site, weights.get(i), a, positions, parts));
-                    reached.add(site.consumer());
+            for (Part part : here) {
+                if (shrinking.get(part.site.consumer()).contains(dimension)) {
+                    quadratics.add(quadratic(dimension, units, part, positions, parts));
+                    reached.add(part.site.consumer());
                 }
             }
             Set<Integer> lost = new HashSet<>();
@@ -254,21 +301,20 @@ public final class SequentialPruning implements SequentialRun.Editor {
         if (others > 0) {
             log.warn(dimension.name() + " is summed over in " + (others + reached.size())
                     + " places; the first alone decides what goes: node "
-                    + here.get(0).consumer().node());
+                    + here.get(0).site.consumer().node());
         }
     }
 
     /** One product's share in a dimension, without what is gone already. */
-    private Quadratic quadratic(
-            Dimension dimension, int[] units, Site site, Matrix w, Matrix a, long positions, List<Matrix> parts) {
-        int[] rows = staying(site);
-        List<int[]> all = local(site.units(dimension), rows);
+    private Quadratic quadratic(Dimension dimension, int[] units, Part part, long positions, List<Matrix> parts) {
+        int[] rows = staying(part);
+        List<int[]> all = local(part.site.units(dimension), rows);
         List<int[]> present = IntStream.of(units).mapToObj(all::get).toList();
-        if (rows.length == w.rows()) {
-            return new Quadratic(a, w, null, present);
+        if (rows.length == part.w.rows()) {
+            return new Quadratic(part.a, part.w, null, present);
         }
-        try (Matrix left = without(site, w, a, positions)) {
-            parts.add(a.select(rows, rows));
+        try (Matrix left = without(part, positions)) {
+            parts.add(part.a.select(rows, rows));
             parts.add(left.selectRows(rows));
         }
         return new Quadratic(parts.get(parts.size() - 2), parts.get(parts.size() - 1), null, present);
@@ -312,9 +358,10 @@ public final class SequentialPruning implements SequentialRun.Editor {
     }
 
     /** The rows of W that belong to no unit known to go. */
-    private int[] staying(Site site) {
+    private int[] staying(Part part) {
+        Site site = part.site;
         BitSet rows = new BitSet();
-        rows.set(0, site.rows().length);
+        rows.set(0, part.w.rows());
         for (Dimension dimension : shrinking.get(site.consumer())) {
             int[] left = kept.get(dimension);
             if (left != null) {
@@ -340,14 +387,18 @@ public final class SequentialPruning implements SequentialRun.Editor {
     }
 
     /** W with zeros where units are gone so far, and the other rows as they are to be then. */
-    private Matrix without(Site site, Matrix w, Matrix a, long positions) {
-        int[] rows = staying(site);
+    private Matrix without(Part part, long positions) {
+        Matrix w = part.w;
+        int[] rows = staying(part);
         if (rows.length == w.rows()) {
             return w.copy();
         }
         if (update != null && !update.bias) {
             return LeastSquares.keep(
-                    a, w, rows, damping(update.damping, site.consumer().node(), positions));
+                    part.a,
+                    w,
+                    rows,
+                    damping(update.damping, part.site.consumer().node(), positions));
         }
         Matrix zeroed = Matrix.zeros(w.rows(), w.columns());
         double[] row = new double[w.columns()];

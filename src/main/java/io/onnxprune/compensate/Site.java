@@ -45,25 +45,14 @@ record Site(Consumer consumer, Tensor full, Tensor weight, int[] rows, int[] col
         return WeightStore.read(weight, consumer.axis());
     }
 
-    /**
-     * W with one row more.
-     *
-     * @param w closed where there is a row to add
-     * @param row null for none
-     */
-    static Matrix withRow(Matrix w, double[] row) {
-        if (row == null) {
+    /** The same with the product's bias as one more row, the weights of an input that is always 1; without it if that is null. */
+    Matrix read(double[] bias) {
+        Matrix w = read();
+        if (bias == null) {
             return w;
         }
         try (w) {
-            Matrix all = Matrix.zeros(w.rows() + 1, w.columns());
-            double[] line = new double[w.columns()];
-            for (int i = 0; i < w.rows(); i++) {
-                w.getRow(i, line);
-                all.setRow(i, line);
-            }
-            all.setRow(w.rows(), row);
-            return all;
+            return w.withRow(bias);
         }
     }
 

@@ -161,6 +161,12 @@ class KroneckerUpdateTest {
                 row[i] = values[i];
             }
         }
-        return Site.withRow(WeightStore.read(weight, consumer.axis()), row);
+        Matrix w = WeightStore.read(weight, consumer.axis());
+        if (row == null) {
+            return w;
+        }
+        try (w) {
+            return w.withRow(row);
+        }
     }
 }
