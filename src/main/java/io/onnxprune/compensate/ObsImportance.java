@@ -11,6 +11,7 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.Elimination;
+import io.onnxprune.obs.Elimination.Rule;
 import io.onnxprune.obs.Quadratic;
 import io.onnxprune.obs.Removal;
 import io.onnxprune.plan.Consumers;
@@ -27,6 +28,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.Supplier;
 import java.util.stream.IntStream;
 
 /**
@@ -115,9 +117,9 @@ public final class ObsImportance implements Importance {
         List<Job> jobs = new ArrayList<>();
         for (Dimension dimension : state.structure().dimensions()) {
             boolean wanted = dimension.isPrunable() && prune.roles().contains(dimension.role());
-            if (wanted && consumers.problem(dimension) == null) {
+            if (wanted && consumers.reason(dimension, loss) == null) {
                 List<Product> found = new ArrayList<>();
-                for (Consumer consumer : consumers.of(dimension)) {
+                for (Consumer consumer : consumers.deciding(dimension)) {
                     if (!products.containsKey(consumer)) {
                         throw new UserException("nothing of " + dimension.name()
                                 + " can be scored: the model does not compute its product, node " + consumer.node()
@@ -128,7 +130,8 @@ public final class ObsImportance implements Importance {
                 List<Product> making = !makers
                         ? List.of()
                         : products.values().stream()
-                                .filter(product -> product.site.consumer().makes(dimension))
+                                .filter(product -> product.site.consumer().makes(dimension)
+                                        && consumers.isInside(product.site.consumer()))
                                 .toList();
                 jobs.add(new Job(dimension, found, making));
             }
@@ -156,21 +159,47 @@ public final class ObsImportance implements Importance {
     }
 
     private double[] scores(Job job, Statistics statistics, Log log) {
-        List<Quadratic> quadratics = new ArrayList<>();
         int[] present = present(job);
+        List<Supplier<Quadratic>> members = new ArrayList<>();
+        for (Product product : job.readers) {
+            members.add(() -> reading(product, chosen(product.site.units(job.dimension), present), statistics));
+        }
+        for (Product product : job.makers) {
+            members.add(() -> making(product, chosen(product.site.outputUnits(job.dimension), present), statistics));
+        }
+        Damping damping = new Damping(selection.damping(), statistics.tokens(), job.dimension.name(), log);
+        Rule rule = selection.rule(job.dimension);
+        return hull(
+                job.dimension.size(),
+                present,
+                rule.isSeparate()
+                        ? oneByOne(members, present.length, rule, damping)
+                        : together(members, rule, damping));
+    }
+
+    /** Of a group with many members only one is in memory. */
+    private static Removal oneByOne(List<Supplier<Quadratic>> members, int units, Rule rule, Damping damping) {
+        double[] costs = new double[units];
+        for (Supplier<Quadratic> member : members) {
+            Quadratic quadratic = member.get();
+            try {
+                Removal all = Elimination.of(List.of(quadratic), units, rule, damping);
+                for (int i = 0; i < units; i++) {
+                    costs[all.order()[i]] += all.costs()[i];
+                }
+            } finally {
+                close(quadratic);
+            }
+        }
+        return Removal.cheapest(costs, Math.max(0, units - 1), damping.share());
+    }
+
+    private static Removal together(List<Supplier<Quadratic>> members, Rule rule, Damping damping) {
+        List<Quadratic> quadratics = new ArrayList<>();
         try {
-            for (Product product : job.readers) {
-                quadratics.add(reading(product, chosen(product.site.units(job.dimension), present), statistics));
-            }
-            for (Product product : job.makers) {
-                quadratics.add(making(product, chosen(product.site.outputUnits(job.dimension), present), statistics));
-            }
-            Removal removal = Elimination.of(
-                    quadratics,
-                    Math.max(0, present.length - 1),
-                    selection.rule(job.dimension),
-                    new Damping(selection.damping(), statistics.tokens(), job.dimension.name(), log));
-            return hull(job.dimension.size(), present, removal);
+            members.forEach(member -> quadratics.add(member.get()));
+            int units = quadratics.get(0).units().size();
+            return Elimination.of(quadratics, Math.max(0, units - 1), rule, damping);
         } finally {
             quadratics.forEach(ObsImportance::close);
         }

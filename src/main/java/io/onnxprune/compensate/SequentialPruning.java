@@ -68,7 +68,8 @@ public final class SequentialPruning implements SequentialRun.Editor {
         /** The rule for a dimension. */
         Rule rule(Dimension dimension) {
             return switch (choice) {
-                case EXACT -> Rule.EXACT;
+                // All layers read the hidden width: one unit after the other would take the memory of all of them.
+                case EXACT -> dimension.role() == Role.HIDDEN ? Rule.ALONE : Rule.EXACT;
                 case PAPER -> dimension.role() == Role.FFN ? Rule.DYNAMIC_GROUPS : Rule.GROUPED_CHOLESKY;
                 case ALONE -> Rule.ALONE;
                 case OBD -> Rule.OBD;

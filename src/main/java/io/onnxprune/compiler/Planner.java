@@ -90,8 +90,14 @@ final class Planner {
         this.whole = ParameterCount.of(structure).whole();
         boolean byConsumers = job.plan().isEmpty() && PlanPasses.comparesConsumers(job.recipe());
         Budget asked = job.budget().rebased(whole, ParameterCount.of(structure).whole());
-        this.budget =
-                byConsumers ? consumers.restrict(asked, structure, job.recipe().name(), log) : asked;
+        this.budget = byConsumers
+                ? consumers.restrict(
+                        asked,
+                        structure,
+                        PlanPasses.isOfLoss(job.recipe().pass(PassKind.SCORE)),
+                        job.recipe().name(),
+                        log)
+                : asked;
         if (job.plan().isEmpty() && !isNothing()) {
             Allocation.check(structure, budget);
         }

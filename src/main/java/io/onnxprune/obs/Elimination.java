@@ -35,7 +35,8 @@ public final class Elimination {
         /** The same by the diagonal of {@code a} alone (L-OBD where {@code g} is not given). */
         OBD_DIAGONAL;
 
-        private boolean isSeparate() {
+        /** Whether each unit is looked at by itself, so that costs of several layers can be computed one after the other. */
+        public boolean isSeparate() {
             return this == ALONE || this == OBD || this == OBD_DIAGONAL;
         }
     }

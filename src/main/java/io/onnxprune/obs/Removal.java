@@ -1,5 +1,8 @@
 package io.onnxprune.obs;
 
+import java.util.Comparator;
+import java.util.stream.IntStream;
+
 /**
  * Units in the order in which they go.
  *
@@ -9,4 +12,16 @@ package io.onnxprune.obs;
  * @param damping λ as a share of the mean diagonal of {@code a}, which is more than was asked for where that did not do
  */
 @SuppressWarnings("ArrayRecordComponent") // a result, never compared
-public record Removal(int[] order, double[] costs, double damping) {}
+public record Removal(int[] order, double[] costs, double damping) {
+    /** The {@code count} units that cost least, each taken by itself. */
+    public static Removal cheapest(double[] costs, int count, double damping) {
+        int[] order = IntStream.range(0, costs.length)
+                .boxed()
+                .sorted(Comparator.comparingDouble(unit -> costs[unit]))
+                .limit(count)
+                .mapToInt(Integer::intValue)
+                .toArray();
+        return new Removal(
+                order, IntStream.of(order).mapToDouble(unit -> costs[unit]).toArray(), damping);
+    }
+}

@@ -2,38 +2,31 @@ package io.onnxprune.obs;
 
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Matrix;
-import java.util.Comparator;
 import java.util.List;
-import java.util.stream.IntStream;
 
 /** Removes units by what each of them costs when it is the only one. */
 final class Separately {
     private Separately() {}
 
     /**
-     * The cheapest {@code count} units, and what each costs by itself.
+     * The cheapest {@code count} units, and what each costs by itself, summed over the consumers.
      *
      * @param share λ as a share of the mean diagonal of each {@code a}
      */
     static Removal run(List<Quadratic> consumers, int count, Elimination.Rule rule, double share) {
         double[] costs = new double[consumers.get(0).units().size()];
-        for (Quadratic consumer : consumers) {
-            if (rule == Elimination.Rule.ALONE) {
-                try (Downdate layer = new Downdate(consumer, share * Damping.meanDiagonal(consumer.a()))) {
-                    layer.addCosts(costs, false);
-                }
-            } else {
-                addCosts(consumer, rule == Elimination.Rule.OBD_DIAGONAL, costs);
+        consumers.forEach(consumer -> addCosts(consumer, rule, share, costs));
+        return Removal.cheapest(costs, count, share);
+    }
+
+    private static void addCosts(Quadratic consumer, Elimination.Rule rule, double share, double[] costs) {
+        if (rule == Elimination.Rule.ALONE) {
+            try (Downdate layer = new Downdate(consumer, share * Damping.meanDiagonal(consumer.a()))) {
+                layer.addCosts(costs, false);
             }
+        } else {
+            addCosts(consumer, rule == Elimination.Rule.OBD_DIAGONAL, costs);
         }
-        int[] order = IntStream.range(0, costs.length)
-                .boxed()
-                .sorted(Comparator.comparingDouble(unit -> costs[unit]))
-                .limit(count)
-                .mapToInt(Integer::intValue)
-                .toArray();
-        return new Removal(
-                order, IntStream.of(order).mapToDouble(unit -> costs[unit]).toArray(), share);
     }
 
     /** Adds ½ Σ_ij a_ij s_ij over the channels of each unit, or over i = j alone, with s = w g wᵀ. */

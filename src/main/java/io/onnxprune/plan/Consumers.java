@@ -17,9 +17,11 @@ import io.onnxprune.ir.Tensor;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.stream.Collectors;
 
 /**
@@ -76,6 +78,7 @@ public final class Consumers {
     private final Map<String, Consumer> byName = new HashMap<>();
     private final Map<Op, Consumer> byOp = new HashMap<>();
     private final Map<Op, String> problems = new HashMap<>();
+    private final Set<Op> inside = new HashSet<>();
 
     private Consumers(Structure structure) {
         this.analysis = structure.analysis();
@@ -101,6 +104,7 @@ public final class Consumers {
             }
         });
         byWeight.forEach((weight, consumer) -> byName.put(weight.name(), consumer));
+        structure.stream().blocks().forEach(block -> inside.addAll(block.ops()));
     }
 
     /** Finds the products of a model. */
@@ -162,10 +166,12 @@ public final class Consumers {
      * A budget for a method that needs to know and change the products: dimensions for which that is not possible are left
      * whole, with a warning.
      *
+     * @param ofLoss whether the method measures errors of all products by what they do to the loss, so that those of different
+     *     layers can be added
      * @param method how messages name the method
      * @throws UserException if nothing that the budget names is left, or it names layers or blocks
      */
-    public Budget restrict(Budget budget, Structure structure, String method, Log log) {
+    public Budget restrict(Budget budget, Structure structure, boolean ofLoss, String method, Log log) {
         if (budget.prune().layers() || budget.prune().blocks()) {
             throw new UserException(method + " compares heads and channels, not whole layers or blocks; prune those, or"
                     + " take another method");
@@ -174,13 +180,14 @@ public final class Consumers {
                 .filter(dimension ->
                         dimension.isPrunable() && budget.prune().roles().contains(dimension.role()))
                 .toList();
-        List<Dimension> impossible =
-                asked.stream().filter(dimension -> reason(dimension) != null).toList();
+        List<Dimension> impossible = asked.stream()
+                .filter(dimension -> reason(dimension, ofLoss) != null)
+                .toList();
         if (impossible.isEmpty()) {
             return budget;
         }
         Dimension first = impossible.get(0);
-        String why = first.name() + ", " + reason(first);
+        String why = first.name() + ", " + reason(first, ofLoss);
         if (impossible.size() == asked.size()) {
             String words = asked.stream()
                     .map(dimension -> PruneSet.word(dimension.role()))
@@ -195,10 +202,35 @@ public final class Consumers {
         return budget.withProtection(protect, budget.skipFirst(), budget.skipLast());
     }
 
-    private String reason(Dimension dimension) {
-        return dimension.role() == Role.HIDDEN
-                ? "it runs through all layers, so no product alone decides about it"
-                : problem(dimension);
+    /**
+     * Why units of a dimension cannot be scored by the products that sum over it; null if they can.
+     *
+     * @param ofLoss whether errors of different products can be added
+     */
+    public String reason(Dimension dimension, boolean ofLoss) {
+        if (dimension.role() != Role.HIDDEN) {
+            return problem(dimension);
+        }
+        if (!ofLoss) {
+            return "it runs through all layers, so no product alone decides about it";
+        }
+        return deciding(dimension).isEmpty() ? problem(dimension) : null;
+    }
+
+    /**
+     * The products whose errors say what a unit is worth: those that sum over it; for the hidden width only those of residual
+     * blocks, since the gradients of as many outputs as there are tokens have no second moment that fits memory.
+     */
+    public List<Consumer> deciding(Dimension dimension) {
+        List<Consumer> all = of(dimension);
+        return dimension.role() != Role.HIDDEN
+                ? all
+                : all.stream().filter(this::isInside).toList();
+    }
+
+    /** Whether a product is in a residual block. */
+    public boolean isInside(Consumer consumer) {
+        return applications(consumer).stream().anyMatch(inside::contains);
     }
 
     private List<Op> applications(Dimension dimension) {

@@ -131,7 +131,7 @@ public final class PlanPasses {
 
     /** Whether a {@link PassKind#SCORE} pass of metric obs asks for the curvature of the loss. */
     public static boolean isOfLoss(Pass score) {
-        return score.word("curvature").equals("loss");
+        return isObs(score) && score.word("curvature").equals("loss") && !isSequential(score);
     }
 
     /** Whether a {@link PassKind#SCORE} pass of metric obs counts the products that make a unit. */
@@ -158,21 +158,22 @@ public final class PlanPasses {
         Pass score = recipe.pass(PassKind.SCORE);
         Pass allocate = recipe.pass(PassKind.ALLOCATE);
         Pass calibrate = recipe.pass(PassKind.CALIBRATE);
-        if (calibrate != null && calibrate.integer("draws") > 0 && !(isObs(score) && isOfLoss(score))) {
+        if (calibrate != null && calibrate.integer("draws") > 0 && !(score != null && isOfLoss(score))) {
             throw new UsageException(
                     "recipe " + recipe.name() + " has calibrate draws, which only score metric obs with"
                             + " curvature loss has a use for: gradients of tokens that a model draws are zero on average");
         }
-        if (score != null && score.word("members").equals("all") && !(isObs(score) && isOfLoss(score))) {
+        if (score != null && score.word("members").equals("all") && !isOfLoss(score)) {
             throw new UsageException("recipe " + recipe.name() + " has score members all, which only metric obs with"
                     + " curvature loss can do: costs of products that make a unit are measured by gradients");
         }
         if (score == null || allocate == null || !score.flag("sequential")) {
             return;
         }
-        if (score.word("members").equals("all")) {
-            throw new UsageException("recipe " + recipe.name()
-                    + " prunes block by block without gradients: score members all has no effect with sequential");
+        if (score.word("curvature").equals("loss")) {
+            throw new UsageException(
+                    "recipe " + recipe.name()
+                            + " prunes block by block without gradients, so score curvature loss has no effect with sequential");
         }
         if (!Set.of("obs", "wanda").contains(score.word("metric"))) {
             throw new UsageException("recipe " + recipe.name() + " has score sequential, which metric "
