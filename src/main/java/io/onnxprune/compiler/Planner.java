@@ -41,6 +41,7 @@ import io.onnxprune.rewrite.NormCorrection;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.util.Collection;
+import java.util.Comparator;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
@@ -130,8 +131,29 @@ final class Planner {
     /** Makes the plan and the weights that go with it, measured on {@code given}. */
     Steps.Outcome run(Optional<CalibrationData> given) {
         data = given;
+        checkTokens();
         Pass sparsify = job.recipe().pass(PassKind.SPARSIFY);
         return sparsify == null ? planned() : sparsified(planned(), sparsify);
+    }
+
+    /** Damping makes any second moment invertible; what it hides is said here. */
+    private void checkTokens() {
+        if (data.isEmpty() || !PlanPasses.solves(job.recipe())) {
+            return;
+        }
+        long tokens = data.get().rows().stream().mapToLong(row -> row.length).sum();
+        consumers.all().stream()
+                .filter(consumers::isInside)
+                .max(Comparator.comparingInt(Consumers.Consumer::inputs))
+                .filter(widest -> widest.inputs() > tokens)
+                .ifPresent(widest -> log.warn(String.format(
+                        Locale.ROOT,
+                        "%,d tokens of calibration data do not determine how the %,d inputs of node %s depend on each other, so"
+                                + " damping decides; calibrate on at least %,d tokens (--samples, --seq-len)",
+                        tokens,
+                        widest.inputs(),
+                        widest.node(),
+                        widest.inputs())));
     }
 
     private Steps.Outcome planned() {
