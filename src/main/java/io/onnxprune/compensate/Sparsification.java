@@ -6,24 +6,18 @@ import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.InputStatistics;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
-import io.onnxprune.dims.ResidualStream.Block;
-import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.Pattern;
 import io.onnxprune.obs.Sweep;
 import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
 import java.util.HashMap;
-import java.util.HashSet;
 import java.util.LinkedHashMap;
-import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
-import java.util.Set;
 
 /**
  * Zeros within the weights of all products of residual blocks, whose shapes stay: those that matter least to the result of
@@ -52,6 +46,21 @@ public final class Sparsification implements SequentialRun.Editor {
      * @param zeros how many of these are zero
      */
     public record Zeros(int matrices, long weights, long zeros) {
+        static final Zeros NONE = new Zeros(0, 0, 0);
+
+        /** With those of one more matrix. */
+        Zeros and(Matrix sparse) {
+            long found = 0;
+            double[] row = new double[sparse.columns()];
+            for (int i = 0; i < sparse.rows(); i++) {
+                sparse.getRow(i, row);
+                for (double element : row) {
+                    found += element == 0 ? 1 : 0;
+                }
+            }
+            return new Zeros(matrices + 1, weights + (long) sparse.rows() * sparse.columns(), zeros + found);
+        }
+
         /** The share of zeros. */
         public double share() {
             return weights == 0 ? 0 : (double) zeros / weights;
@@ -62,11 +71,9 @@ public final class Sparsification implements SequentialRun.Editor {
     private final WeightStore store;
     private final Log log;
     private final Sites sites;
-    private final Set<Consumer> wanted = new LinkedHashSet<>();
-    private final Map<String, String> problems = new LinkedHashMap<>();
+    private final BlockProducts products;
     private final Map<Value, Tensor> updates = new HashMap<>();
-    private long weights;
-    private long zeros;
+    private Zeros zeros = Zeros.NONE;
 
     /**
      * An editor for a run over the model of {@code state}.
@@ -79,40 +86,20 @@ public final class Sparsification implements SequentialRun.Editor {
         this.store = new WeightStore(folder);
         this.log = log;
         this.sites = new Sites(state, consumers);
-        Set<Op> inside = new HashSet<>();
-        List<Block> blocks = state.structure().stream().blocks();
-        for (int index = 0; index < blocks.size(); index++) {
-            if (!state.plan().removesBlock(index, blocks.get(index).layer())) {
-                inside.addAll(blocks.get(index).ops());
-            }
-        }
-        for (Consumer consumer : consumers.all()) {
-            if (consumers.applications(consumer).stream().anyMatch(inside::contains)) {
-                wanted.add(consumer);
-            }
-        }
-        consumers.problems().forEach((op, problem) -> {
-            if (inside.contains(op)) {
-                problems.put(op.node().label(), problem);
-            }
-        });
-        if (wanted.isEmpty()) {
-            throw new UserException("no weight of this model can become zero: "
-                    + problems.values().stream().findFirst().orElse("it has no residual blocks"));
-        }
+        this.products = new BlockProducts(state, consumers);
     }
 
     @Override
     public boolean wants(Linear linear) {
         Site site = sites.of(linear);
-        return site != null && wanted.contains(site.consumer());
+        return site != null && products.contains(site.consumer());
     }
 
     @Override
     public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
         Map<String, Tensor> edited = new LinkedHashMap<>();
         if (statistics.positions() == 0) {
-            sharing.forEach(linear -> problems.put(linear.node(), "node " + linear.node() + " reads no token"));
+            sharing.forEach(linear -> products.unread(linear.node()));
             return edited;
         }
         int inputs = sharing.get(0).input().width();
@@ -128,35 +115,21 @@ public final class Sparsification implements SequentialRun.Editor {
                     Tensor narrow = site.narrow(sparse, store);
                     edited.put(linear.weight(), narrow);
                     updates.put(site.consumer().weight(), site.isWhole() ? narrow : site.wide(sparse, store));
-                    count(sparse);
+                    zeros = zeros.and(sparse);
                 }
             }
         }
         return edited;
     }
 
-    private void count(Matrix sparse) {
-        double[] row = new double[sparse.columns()];
-        for (int i = 0; i < sparse.rows(); i++) {
-            sparse.getRow(i, row);
-            for (double element : row) {
-                zeros += element == 0 ? 1 : 0;
-            }
-        }
-        weights += (long) sparse.rows() * sparse.columns();
-    }
-
     /** New weights of the original. */
     public Map<Value, Tensor> updates() {
-        problems.values().stream()
-                .findFirst()
-                .ifPresent(first ->
-                        log.warn(problems.size() + " products of residual blocks keep their weights: " + first));
+        products.warn(log);
         return updates;
     }
 
     /** What was done so far. */
     public Zeros zeros() {
-        return new Zeros(updates.size(), weights, zeros);
+        return zeros;
     }
 }

@@ -15,6 +15,7 @@ import io.onnxprune.compensate.SequentialPruning;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
 import io.onnxprune.compensate.Sparsification;
+import io.onnxprune.compensate.SurgeonZeros;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
@@ -328,6 +329,9 @@ final class Planner {
     private Steps.Outcome sparsified(Steps.Outcome reached, Pass sparsify) {
         return clock.timed("sparsify", () -> {
             PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
+            if (PlanPasses.isSurgeon(sparsify)) {
+                return bySurgeon(state, reached, sparsify);
+            }
             Sparsification editor = new Sparsification(
                     state,
                     consumers,
@@ -340,6 +344,21 @@ final class Planner {
             zeros = Optional.of(editor.zeros());
             return new Steps.Outcome(reached.plan(), updates);
         });
+    }
+
+    private Steps.Outcome bySurgeon(PrunedState state, Steps.Outcome reached, Pass sparsify) {
+        SurgeonZeros.Result result = SurgeonZeros.run(
+                state,
+                consumers,
+                calibrator(state.model()),
+                this::statistics,
+                PlanPasses.surgeon(sparsify),
+                job.calibration().workFolder(),
+                log);
+        zeros = Optional.of(result.zeros());
+        Map<Value, Tensor> updates = new HashMap<>(reached.updates());
+        updates.putAll(result.updates());
+        return new Steps.Outcome(reached.plan(), updates);
     }
 
     /** The weights of products among what changes. */

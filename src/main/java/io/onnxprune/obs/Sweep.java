@@ -3,7 +3,6 @@ package io.onnxprune.obs;
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
-import io.onnxprune.diag.UserException;
 import java.util.Arrays;
 
 /** Zeros within the weights of a layer, whose shape stays: SparseGPT (arXiv 2301.00774) and Wanda (arXiv 2306.11695). */
@@ -33,7 +32,7 @@ public final class Sweep {
      * @param a second moment of the inputs {@code [n, n]}, symmetric
      * @param w weights {@code [n, out]}
      * @return {@code [n, out]}; the caller closes it
-     * @throws UserException when a number is not finite, the second moment cannot be inverted or {@code n} is no multiple of
+     * @throws io.onnxprune.diag.UserException when a number is not finite, the second moment cannot be inverted or {@code n} is no multiple of
      *     the pattern's groups
      */
     public static Matrix sparseGpt(Matrix a, Matrix w, Pattern pattern, Damping damping) {
@@ -52,7 +51,7 @@ public final class Sweep {
      * @param a second moment of the inputs {@code [n, n]}, of which the diagonal counts
      * @param w weights {@code [n, out]}
      * @return {@code [n, out]}; the caller closes it
-     * @throws UserException when a number is not finite or {@code n} is no multiple of the pattern's groups
+     * @throws io.onnxprune.diag.UserException when a number is not finite or {@code n} is no multiple of the pattern's groups
      */
     public static Matrix wanda(Matrix a, Matrix w, Pattern pattern, Damping damping) {
         check(a, w, pattern, damping);
@@ -79,10 +78,10 @@ public final class Sweep {
     private static void check(Matrix a, Matrix w, Pattern pattern, Damping damping) {
         damping.checkFinite(a, "second moment of the inputs");
         damping.checkFinite(w, "weight");
-        if (pattern instanceof Pattern.Grouped grouped && w.rows() % grouped.of() != 0) {
-            throw new UserException(
-                    "%s: its %d inputs cannot be divided into groups of %d; use a pattern whose groups divide them"
-                            .formatted(damping.label(), w.rows(), grouped.of()));
+        if (pattern instanceof Pattern.Grouped grouped) {
+            grouped.check(damping.label(), w.rows());
+        } else if (pattern instanceof Pattern.Structured) {
+            throw new IllegalArgumentException("a sweep goes element by element");
         }
     }
 

@@ -214,26 +214,48 @@ public enum PassKind {
                     "all")),
     /** Zeros in place. */
     SPARSIFY(
-            "Makes weights of the products in residual blocks zero, block by block on what the blocks before have become."
-                    + " Shapes stay, and with them the size of the file and the speed of a runtime that does not look for"
-                    + " zeros.",
+            "Makes weights of the products in residual blocks zero. Shapes stay, and with them the size of the file and the"
+                    + " speed of a runtime that does not look for zeros.",
             List.of(),
             PassOption.choice(
                     "by",
                     "sparsegpt",
-                    "sparsegpt: the other weights make up for what goes; wanda: they stay as they are.",
+                    "sparsegpt: block by block on what the blocks before have become, and the other weights make up for"
+                            + " what goes; wanda: the same, but they stay as they are; surgeon: what costs the loss least"
+                            + " of all matrices, by gradients, and the other weights make up for it.",
                     "sparsegpt",
-                    "wanda"),
+                    "wanda",
+                    "surgeon"),
             PassOption.pattern(
                     "pattern",
                     "unstructured",
-                    "Where zeros may be: anywhere, or n of every m neighbouring inputs of one output."),
-            PassOption.number("ratio", 0, "0.5", "For unstructured: share of zeros in each matrix, less than 1."),
+                    "Where zeros may be: anywhere, n of every m neighbouring inputs of one output, or, for surgeon, whole"
+                            + " inputs and outputs of a matrix (structured)."),
+            PassOption.number(
+                    "ratio",
+                    0,
+                    "0.5",
+                    "Share of zeros, less than 1: in each matrix, or for surgeon in all together. With n:m all groups have"
+                            + " their zeros; for surgeon a ratio says that only the cheapest do."),
+            PassOption.integer(
+                    "steps", 1, "1", "For surgeon: in how many steps zeros are made; each is measured anew."),
             PassOption.number(
                     "damping",
                     0,
                     "0.01",
-                    "For sparsegpt: what is added to the diagonal of XᵀX, as a share of its mean.")),
+                    "For sparsegpt and surgeon: what is added to the diagonal of XᵀX, as a share of its mean."),
+            PassOption.number(
+                    "gradient-damping",
+                    0,
+                    "0.01",
+                    "For surgeon: what is added to the diagonal of DᵀD, D the gradients of a product, as a share of its"
+                            + " mean."),
+            PassOption.integer(
+                    "correlate",
+                    0,
+                    "0",
+                    "For surgeon, unless structured: how many zeros of a matrix are made up for together, output by output;"
+                            + " 0 for all.")),
     /** From a plan to a smaller model. */
     REWRITE(
             "Removes what the plan leaves out.",

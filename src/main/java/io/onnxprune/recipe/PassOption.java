@@ -20,6 +20,7 @@ import java.util.regex.Pattern;
  */
 public record PassOption(String key, Kind kind, List<String> allowed, double minimum, String fallback, String summary) {
     static final String UNSTRUCTURED = "unstructured";
+    static final String STRUCTURED = "structured";
     /** n:m. */
     static final Pattern GROUPED = Pattern.compile("(\\d{1,5}):(\\d{1,5})");
 
@@ -30,7 +31,7 @@ public record PassOption(String key, Kind kind, List<String> allowed, double min
         INTEGER("whole number"),
         NUMBER("number"),
         LAYERS("number or percentage of layers"),
-        PATTERN("unstructured or n:m"),
+        PATTERN("unstructured, structured or n:m"),
         FLAG("true or false");
 
         private final String title;
@@ -130,11 +131,11 @@ public record PassOption(String key, Kind kind, List<String> allowed, double min
                 boolean some = grouped.matches()
                         && Long.parseLong(grouped.group(1)) >= 1
                         && Long.parseLong(grouped.group(1)) < Long.parseLong(grouped.group(2));
-                if (!some && !text.equals(UNSTRUCTURED)) {
+                if (!some && !text.equals(UNSTRUCTURED) && !text.equals(STRUCTURED)) {
                     throw problem(
                             text,
-                            "unstructured, or n:m for n zeros in every m weights, such as 2:4",
-                            Nearest.suggestion(text, List.of(UNSTRUCTURED)));
+                            "unstructured, structured, or n:m for n zeros in every m weights, such as 2:4",
+                            Nearest.suggestion(text, List.of(UNSTRUCTURED, STRUCTURED)));
                 }
             }
             case FLAG -> {

@@ -6,6 +6,7 @@ import io.onnxprune.compensate.SequentialPruning.Choice;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
 import io.onnxprune.compensate.Sparsification;
+import io.onnxprune.compensate.SurgeonZeros;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.obs.Pattern;
 import io.onnxprune.plan.ActivationImportance;
@@ -21,6 +22,7 @@ import io.onnxprune.plan.RandomImportance;
 import io.onnxprune.plan.Reduction;
 import io.onnxprune.plan.Schedule;
 import io.onnxprune.plan.Taylor;
+import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
 import java.util.OptionalDouble;
@@ -71,28 +73,75 @@ public final class PlanPasses {
                 || recipe.pass(PassKind.SPARSIFY) != null;
     }
 
+    /** Whether a {@link PassKind#SPARSIFY} pass chooses zeros by the curvature of the loss. */
+    public static boolean isSurgeon(Pass sparsify) {
+        return sparsify.word("by").equals("surgeon");
+    }
+
     /**
-     * What a {@link PassKind#SPARSIFY} pass asks for.
+     * What a {@link PassKind#SPARSIFY} pass asks for that looks at one product after the other.
      *
-     * @throws UsageException if the pattern says already how many zeros there are, or all weights would be zero
+     * @throws UsageException if options do not go together, or all weights would be zero
      */
     public static Sparsification.Request sparsification(Pass sparsify) {
         String word = sparsify.word("pattern");
-        Matcher grouped = PassOption.GROUPED.matcher(word);
-        boolean inGroups = grouped.matches();
-        if (inGroups && sparsify.isGiven("ratio")) {
-            throw new UsageException("ratio has no effect with pattern " + word + ", which makes " + grouped.group(1)
-                    + " of every " + grouped.group(2) + " weights zero");
+        Pattern pattern = pattern(sparsify);
+        if (pattern instanceof Pattern.Structured) {
+            throw new UsageException("pattern structured is known only to by surgeon, not to by " + sparsify.word("by"));
         }
+        if (pattern instanceof Pattern.Grouped grouped && sparsify.isGiven("ratio")) {
+            throw new UsageException("ratio has no effect with pattern " + word + ", which makes " + grouped.zeros()
+                    + " of every " + grouped.of() + " weights zero");
+        }
+        for (String key : List.of("steps", "gradient-damping", "correlate")) {
+            if (sparsify.isGiven(key)) {
+                throw new UsageException(
+                        key + " has no effect with by " + sparsify.word("by") + ", only with by surgeon; leave it out");
+            }
+        }
+        return new Sparsification.Request(
+                constant(Sparsification.Method.class, sparsify, "by"), pattern, sparsify.number("damping"));
+    }
+
+    /**
+     * What a {@link PassKind#SPARSIFY} pass asks for where {@link #isSurgeon}.
+     *
+     * @throws UsageException if options do not go together, or there would be more zeros than the pattern has
+     */
+    public static SurgeonZeros.Request surgeon(Pass sparsify) {
+        Pattern pattern = pattern(sparsify);
+        double share = pattern.share();
+        if (pattern instanceof Pattern.Grouped && sparsify.isGiven("ratio")) {
+            share = sparsify.number("ratio");
+            if (share > pattern.share()) {
+                throw new UsageException("ratio " + share + " is more than the share of zeros that pattern "
+                        + sparsify.word("pattern") + " has, which is " + pattern.share());
+            }
+        }
+        if (pattern instanceof Pattern.Structured && sparsify.isGiven("correlate")) {
+            throw new UsageException("correlate has no effect with pattern structured, where all inputs and outputs of a"
+                    + " matrix are made up for together; leave it out");
+        }
+        return new SurgeonZeros.Request(
+                pattern,
+                share,
+                sparsify.integer("steps"),
+                sparsify.number("damping"),
+                sparsify.number("gradient-damping"),
+                sparsify.integer("correlate"));
+    }
+
+    private static Pattern pattern(Pass sparsify) {
+        String word = sparsify.word("pattern");
         double share = sparsify.number("ratio");
         if (!(share < 1)) {
             throw new UsageException("the share of zeros must be at least 0 and less than 1, not " + share);
         }
-        Pattern pattern = inGroups
-                ? new Pattern.Grouped(Integer.parseInt(grouped.group(1)), Integer.parseInt(grouped.group(2)))
-                : new Pattern.Unstructured(share);
-        return new Sparsification.Request(
-                constant(Sparsification.Method.class, sparsify, "by"), pattern, sparsify.number("damping"));
+        Matcher grouped = PassOption.GROUPED.matcher(word);
+        if (grouped.matches()) {
+            return new Pattern.Grouped(Integer.parseInt(grouped.group(1)), Integer.parseInt(grouped.group(2)));
+        }
+        return word.equals(PassOption.STRUCTURED) ? new Pattern.Structured(share) : new Pattern.Unstructured(share);
     }
 
     /** Whether products need biases for what a recipe does. */
@@ -152,7 +201,9 @@ public final class PlanPasses {
                     + " has compensate target dense, which update bias cannot reach; only update least-squares can");
         }
         Pass sparsify = recipe.pass(PassKind.SPARSIFY);
-        if (sparsify != null) {
+        if (sparsify != null && isSurgeon(sparsify)) {
+            surgeon(sparsify);
+        } else if (sparsify != null) {
             sparsification(sparsify);
         }
         Pass score = recipe.pass(PassKind.SCORE);
