@@ -86,10 +86,6 @@ public final class SurgeonZeros {
             return site.rows().length;
         }
 
-        int outputs() {
-            return site.columns().length;
-        }
-
         /** {@code [n, out]}. */
         Matrix read() {
             return WeightStore.read(weight, site.consumer().axis());
@@ -198,12 +194,17 @@ public final class SurgeonZeros {
             }
         }
         Map<String, Tensor> weights = new HashMap<>();
-        all().stream().filter(product -> product.changed).forEach(product -> weights.put(product.linear.weight(), product.weight));
+        all().stream()
+                .filter(product -> product.changed)
+                .forEach(product -> weights.put(product.linear.weight(), product.weight));
         calibrator = calibrator.withWeights(weights);
     }
 
     private static double positions(Statistics statistics, Product product) {
-        return statistics.sum(new Tap.Positions(product.linear.input())).asFloats().get(0);
+        return statistics
+                .sum(new Tap.Positions(product.linear.input()))
+                .asFloats()
+                .get(0);
     }
 
     /** Visits all products that read anything. */
@@ -213,7 +214,8 @@ public final class SurgeonZeros {
                 if (positions(statistics, readers.get(0)) == 0) {
                     return;
                 }
-                try (Curvature inputs = Curvature.of(statistics.inputs(input), inputDamping(statistics, readers.get(0)))) {
+                try (Curvature inputs =
+                        Curvature.of(statistics.inputs(input), inputDamping(statistics, readers.get(0)))) {
                     for (Product product : readers) {
                         try (Curvature outputs = Curvature.of(
                                 statistics.gradients(product.linear.output()), outputDamping(statistics, product))) {
@@ -267,12 +269,13 @@ public final class SurgeonZeros {
         if (request.pattern instanceof Pattern.Grouped && share == request.pattern.share()) {
             return Threshold.all();
         }
-        long elements = factors.stream()
-                .mapToLong(found -> (long) found.inputs.length * found.outputs.length)
+        double elements = factors.stream()
+                .mapToDouble(found -> (double) found.inputs.length * found.outputs.length)
                 .sum();
-        double things = request.pattern instanceof Pattern.Grouped grouped ? elements / grouped.zeros() : elements;
+        // Each group that is chosen yields so many zeros.
+        int together = request.pattern instanceof Pattern.Grouped grouped ? grouped.zeros() : 1;
         return Threshold.lowest(
-                Math.round(things * share), sink -> factors.forEach(found -> forEachCost(found, sink)));
+                Math.round(elements * share / together), sink -> factors.forEach(found -> forEachCost(found, sink)));
     }
 
     /** Hands over the costs of what becomes zero together, output by output. */

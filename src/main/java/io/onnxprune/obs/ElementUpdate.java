@@ -179,8 +179,9 @@ public final class ElementUpdate {
 
     private static void factor(Matrix system) {
         if (!Cholesky.factor(system)) {
-            throw new UserException("the elements of a layer that become zero depend on each other too much to be solved"
-                    + " for; raise the damping");
+            throw new UserException(
+                    "the elements of a layer that become zero depend on each other too much to be solved"
+                            + " for; raise the damping");
         }
     }
 

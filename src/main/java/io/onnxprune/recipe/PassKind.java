@@ -247,7 +247,7 @@ public enum PassKind {
             PassOption.number(
                     "gradient-damping",
                     0,
-                    "0.01",
+                    "0.1",
                     "For surgeon: what is added to the diagonal of DᵀD, D the gradients of a product, as a share of its"
                             + " mean."),
             PassOption.integer(

@@ -87,7 +87,8 @@ public final class PlanPasses {
         String word = sparsify.word("pattern");
         Pattern pattern = pattern(sparsify);
         if (pattern instanceof Pattern.Structured) {
-            throw new UsageException("pattern structured is known only to by surgeon, not to by " + sparsify.word("by"));
+            throw new UsageException(
+                    "pattern structured is known only to by surgeon, not to by " + sparsify.word("by"));
         }
         if (pattern instanceof Pattern.Grouped grouped && sparsify.isGiven("ratio")) {
             throw new UsageException("ratio has no effect with pattern " + word + ", which makes " + grouped.zeros()
@@ -119,8 +120,9 @@ public final class PlanPasses {
             }
         }
         if (pattern instanceof Pattern.Structured && sparsify.isGiven("correlate")) {
-            throw new UsageException("correlate has no effect with pattern structured, where all inputs and outputs of a"
-                    + " matrix are made up for together; leave it out");
+            throw new UsageException(
+                    "correlate has no effect with pattern structured, where all inputs and outputs of a"
+                            + " matrix are made up for together; leave it out");
         }
         return new SurgeonZeros.Request(
                 pattern,

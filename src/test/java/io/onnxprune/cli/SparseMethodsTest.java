@@ -97,7 +97,9 @@ class SparseMethodsTest {
         "sparsegpt, llama-gqa-d, 21",
         "sparsegpt-2-4, llama-g16-e-fp16, 10",
         "wanda, gpt2-g-merged, 8",
-        "wanda-2-4, opt-f-a-bert, 12"
+        "wanda-2-4, opt-f-a-bert, 12",
+        "llm-surgeon-unstructured, llama-gqa-d, 21",
+        "llm-surgeon-2-4, opt-f-a-bert, 12"
     })
     void halfOfTheWeightsBecomeZeroInPlace(String method, String model, int matrices) throws IOException {
         Cli.Run run = run(model, "--method", method).succeeded();
@@ -151,13 +153,55 @@ class SparseMethodsTest {
                 .failed(2, "the share of zeros must be at least 0 and less than 1");
         for (String pattern : List.of("4:2", "0:4", "2:4:8", "unstructred", "2:4294967296")) {
             run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, pattern: \"" + pattern + "\"}"))
-                    .failed(2, "recipe.yaml:4:31: pattern must be unstructured, or n:m for n zeros in every m weights");
+                    .failed(
+                            2,
+                            "recipe.yaml:4:31: pattern must be unstructured, structured, or n:m for n zeros in every m weights");
         }
+    }
+
+    @Test
+    void rowsAndColumnsOfMatricesBecomeZeroAndNothingIsRemoved() throws IOException {
+        Cli.Run run = run("llama-gqa-d", "--method", "llm-surgeon-zeros", "--ratio", "0.3")
+                .succeeded();
+
+        assertThat(run.out()).contains(" matrices are zero; the file size does not change", "verified on ");
+        assertThat(run.err()).contains("making up to 6.0 % of the weights zero", "making up to 30.0 % of the weights");
+        double share = (double) count("zeros") / count("weights");
+        assertThat(share).isBetween(0.29, 0.3);
+        assertThat(report().path("parameters_after")).isEqualTo(report().path("parameters_before"));
+    }
+
+    @Test
+    void groupsMayHaveFewerZerosThanTheyCould() throws IOException {
+        Path recipe = recipe("{pass: sparsify, by: surgeon, pattern: \"2:4\", ratio: 0.25}");
+        run("llama-gqa-d", "--recipe", recipe).succeeded();
+        assertThat((double) count("zeros") / count("weights")).isCloseTo(0.25, within(0.001));
+
+        run("llama-gqa-d", "--recipe", recipe, "--ratio", "0.6")
+                .failed(2, "ratio 0.6 is more than the share of zeros that pattern 2:4 has, which is 0.5");
+    }
+
+    @Test
+    void whatOnlyTheSurgeonKnowsIsRefusedElsewhere() throws IOException {
+        run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: wanda, pattern: \"structured\"}"))
+                .failed(2, "pattern structured is known only to by surgeon, not to by wanda");
+        for (String option : List.of("steps: 2", "gradient-damping: 0.1", "correlate: 9")) {
+            run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: sparsegpt, " + option + "}"))
+                    .failed(2, option.substring(0, option.indexOf(':')) + " has no effect with by sparsegpt");
+        }
+        run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: surgeon, pattern: structured, correlate: 9}"))
+                .failed(2, "correlate has no effect with pattern structured");
+        run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: surgeon, steps: 0}"))
+                .failed(2, "steps must be a whole number of at least 1");
+        run("llama-gqa-d", "--method", "llm-surgeon-zeros", "--ratio", "1")
+                .failed(2, "the share of zeros must be at least 0 and less than 1");
     }
 
     @Test
     void groupsThatDoNotDivideAndQuantisedWeights() throws IOException {
         run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, pattern: \"2:5\"}"))
+                .failed(1, "cannot be divided into groups of 5");
+        run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: surgeon, pattern: \"2:5\"}"))
                 .failed(1, "cannot be divided into groups of 5");
         run("llama-g16-e-int4", "--method", "wanda").failed(1, "no weight of this model can become zero: node ");
     }

@@ -18,13 +18,13 @@ class ThresholdTest {
     @ValueSource(ints = {0, 1, 17, 500, 999, 1000})
     void asManyAreTakenAsAskedForAndNoneIsHigherThanOneThatIsLeft(int count) {
         Random random = new Random(2);
-        double[] costs =
-                random.doubles(1000).map(x -> Math.exp(60 * (x - 0.5))).toArray();
+        double[] costs = random.doubles(1000).map(x -> Math.exp(60 * (x - 0.5))).toArray();
         Threshold threshold = lowest(count, costs);
         double[] sorted = costs.clone();
         Arrays.sort(sorted);
 
-        double[] taken = DoubleStream.of(costs).filter(threshold::takes).sorted().toArray();
+        double[] taken =
+                DoubleStream.of(costs).filter(threshold::takes).sorted().toArray();
 
         assertThat(taken).containsExactly(Arrays.copyOf(sorted, count));
     }
