@@ -25,6 +25,7 @@ import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.BitSet;
+import java.util.Collection;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
@@ -238,25 +239,20 @@ public final class SurgeonZeros {
     }
 
     private void elements(Statistics statistics, double share) {
-        List<Factors> factors = new ArrayList<>();
+        Map<Product, Factors> factors = new LinkedHashMap<>();
         forEach(statistics, "costs", (product, inputs, outputs) -> {
-            double[] byOutput = outputs.weights();
-            double scale = 0.5 / positions(statistics, product);
-            for (int j = 0; j < byOutput.length; j++) {
-                byOutput[j] *= scale;
-            }
-            factors.add(new Factors(product, inputs.weights(), byOutput));
+            double[] byOutput = scaled(outputs.weights(), 0.5 / positions(statistics, product));
+            factors.put(product, new Factors(product, inputs.weights(), byOutput));
         });
-        Threshold threshold = threshold(factors, share);
-        Map<Product, BitSet[]> zeros = new HashMap<>();
-        factors.forEach(found -> zeros.put(found.product, zeros(found, threshold)));
+        Threshold threshold = threshold(factors.values(), share);
         forEach(statistics, "weights", (product, inputs, outputs) -> {
+            // In the order that the threshold was found in, each by the weights that it was found on.
+            BitSet[] zeros = zeros(factors.get(product), threshold);
             try (Matrix w = product.readByOutput()) {
-                BitSet[] gone = zeros.get(product);
                 if (request.correlate == 0) {
-                    ElementUpdate.together(inputs, outputs, w, gone);
+                    ElementUpdate.together(inputs, outputs, w, zeros);
                 } else {
-                    ElementUpdate.inGroups(inputs, outputs, w, gone, request.correlate);
+                    ElementUpdate.inGroups(inputs, outputs, w, zeros, request.correlate);
                 }
                 try (Matrix turned = w.transposed()) {
                     replace(product, turned);
@@ -265,7 +261,7 @@ public final class SurgeonZeros {
         });
     }
 
-    private Threshold threshold(List<Factors> factors, double share) {
+    private Threshold threshold(Collection<Factors> factors, double share) {
         if (request.pattern instanceof Pattern.Grouped && share == request.pattern.share()) {
             return Threshold.all();
         }
@@ -341,8 +337,8 @@ public final class SurgeonZeros {
             try (Matrix w = product.read();
                     Matrix turned = w.transposed()) {
                 strips.add(
-                        scaled(outputs.halfForms(turned), inputs.weights(), scale),
-                        scaled(inputs.halfForms(w), outputs.weights(), scale));
+                        scaled(multiplied(outputs.halfForms(turned), inputs.weights()), scale),
+                        scaled(multiplied(inputs.halfForms(w), outputs.weights()), scale));
             }
             read.add(product);
         });
@@ -365,11 +361,18 @@ public final class SurgeonZeros {
         }
     }
 
-    private static double[] scaled(double[] costs, double[] weights, double scale) {
+    private static double[] multiplied(double[] costs, double[] weights) {
         for (int i = 0; i < costs.length; i++) {
-            costs[i] *= weights[i] * scale;
+            costs[i] *= weights[i];
         }
         return costs;
+    }
+
+    private static double[] scaled(double[] values, double factor) {
+        for (int i = 0; i < values.length; i++) {
+            values[i] *= factor;
+        }
+        return values;
     }
 
     private void replace(Product product, Matrix w) {
