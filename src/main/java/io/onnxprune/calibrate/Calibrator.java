@@ -126,6 +126,11 @@ public final class Calibrator {
         return widened;
     }
 
+    /** Whether this was made by {@link #withWeights}. */
+    public boolean hasOtherWeights() {
+        return !weights.isEmpty();
+    }
+
     Map<String, Tensor> weights() {
         return weights;
     }
@@ -302,6 +307,13 @@ public final class Calibrator {
                 sink.accept(name, sum.asFloats(), null);
             }
         };
+    }
+
+    /** The extents of what a tap sums up. */
+    long[] shape(Tap tap) {
+        return tap instanceof Tap.Gradient || tap instanceof Tap.SquaredGradient
+                ? program.initializers().get(tap.subject()).constant().shape()
+                : SegmentGraph.shape(tap);
     }
 
     /** What the values of the model are made of, as far as it matters for these taps. */

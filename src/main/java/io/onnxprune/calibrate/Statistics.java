@@ -1,15 +1,34 @@
 package io.onnxprune.calibrate;
 
 import io.onnxprune.algebra.Matrix;
+import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.Bytes;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.TensorFile;
+import io.onnxprune.ir.TensorFile.Form;
 import io.onnxprune.runtime.HostTensor;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.Collection;
-import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
+import java.util.Set;
 import java.util.stream.IntStream;
 
-/** What several taps have summed up over the same rows. */
+/**
+ * What several taps have summed up over the same rows. The sums are in a {@link TensorFile}: each goes there as soon as it is
+ * complete and is mapped where it is read, so that those of a whole model take no memory.
+ */
 public final class Statistics implements AutoCloseable {
+    private static final String FORMAT = "onnx-prune statistics";
+    private static final String VERSION = "1";
+
     /** Measures a model's taps: for which rows, and at what cost, is for the giver to say. */
     @FunctionalInterface
     public interface Source {
@@ -21,25 +40,229 @@ public final class Statistics implements AutoCloseable {
         Statistics of(Calibrator model, Collection<Tap> taps);
     }
 
-    private final Map<Tap, HostTensor> sums;
-    private final long tokens;
+    /**
+     * What statistics that are kept were measured on.
+     *
+     * @param model hash of the model's file
+     * @param rows how many
+     * @param length tokens of each row
+     * @param fisher whose gradients there are: {@link #EMPIRICAL}, {@link #TRUE}, or {@link #NONE}
+     */
+    public record Origin(String model, int rows, int length, String fisher) {
+        /** Gradients of the loss by the tokens that really come next. */
+        public static final String EMPIRICAL = "empirical";
 
-    private Statistics(Map<Tap, HostTensor> sums, long tokens) {
-        this.sums = sums;
+        /** Gradients of the loss by tokens that the model draws. */
+        public static final String TRUE = "true";
+
+        /** No gradients. */
+        public static final String NONE = "none";
+
+        private Map<String, String> metadata() {
+            Map<String, String> values = new LinkedHashMap<>();
+            values.put("format", FORMAT);
+            values.put("version", VERSION);
+            values.put("model_sha256", model);
+            values.put("rows", Integer.toString(rows));
+            values.put("seq_len", Integer.toString(length));
+            values.put("fisher", fisher);
+            return values;
+        }
+
+        private static Origin of(Map<String, String> values) {
+            return new Origin(
+                    values.get("model_sha256"),
+                    Integer.parseInt(values.get("rows")),
+                    Integer.parseInt(values.get("seq_len")),
+                    values.get("fisher"));
+        }
+    }
+
+    private final TensorFile file;
+    private final Map<Tap, Form> forms;
+    private final long tokens;
+    private final boolean shared;
+
+    private Statistics(TensorFile file, Map<Tap, Form> forms, long tokens) {
+        this(file, forms, tokens, false);
+    }
+
+    private Statistics(TensorFile file, Map<Tap, Form> forms, long tokens, boolean shared) {
+        this.file = file;
+        this.shared = shared;
+        this.forms = forms;
         this.tokens = tokens;
     }
 
     /**
-     * Runs {@code model} over {@code rows}.
+     * Runs {@code model} over {@code rows}. The sums are in the work folder, without a name, until they are closed.
      *
-     * @throws io.onnxprune.diag.UserException when an operator has no derivative, the loss is not finite, or a run fails
+     * @throws UserException when an operator has no derivative, the loss is not finite, a run fails, or there is no room
      */
     public static Statistics measure(Calibrator model, List<long[]> rows, Collection<Tap> taps) {
-        Map<Tap, HostTensor> sums = new HashMap<>();
-        if (!taps.isEmpty()) {
-            model.gather(rows, taps, sums::put);
+        return measure(model, rows, taps, null, null);
+    }
+
+    /**
+     * The same with sums that are kept in a file of their own, which has its name once all of them are there.
+     *
+     * @param keep the file; an older one of this name is replaced
+     * @param origin what is noted there
+     * @throws UserException when an operator has no derivative, the loss is not finite, a run fails, or there is no room
+     */
+    public static Statistics measure(
+            Calibrator model, List<long[]> rows, Collection<Tap> taps, Path keep, Origin origin) {
+        Map<Tap, Form> forms = forms(model, taps);
+        Map<String, Form> named = new LinkedHashMap<>();
+        forms.forEach((tap, form) -> {
+            if (named.put(key(tap), form) != null) {
+                throw new IllegalArgumentException("two taps are called " + key(tap));
+            }
+        });
+        Path folder = model.options().workFolder();
+        TensorFile file = null;
+        try {
+            file = keep == null ? TensorFile.unnamed(folder, named) : TensorFile.named(keep, named, origin.metadata());
+            TensorFile target = file;
+            if (!forms.isEmpty()) {
+                model.gather(rows, forms.keySet(), (tap, sum) -> store(target, tap, sum));
+            }
+            file.complete();
+            return new Statistics(file, forms, (long) rows.size() * model.length());
+        } catch (UncheckedIOException e) {
+            close(file);
+            throw notStored(keep, folder, e.getCause());
+        } catch (IOException e) {
+            close(file);
+            throw notStored(keep, folder, e);
+        } catch (RuntimeException e) {
+            close(file);
+            throw e;
         }
-        return new Statistics(sums, (long) rows.size() * model.length());
+    }
+
+    private static UserException notStored(Path keep, Path folder, IOException cause) {
+        return new UserException(
+                keep == null
+                        ? "statistics cannot be written to %s: %s; free space there or name another --work-dir"
+                                .formatted(folder, FileFailure.reason(cause))
+                        : "cannot write " + keep + ": " + FileFailure.reason(cause),
+                cause);
+    }
+
+    private static void store(TensorFile file, Tap tap, HostTensor sum) {
+        try {
+            file.write(key(tap), Bytes.of(sum.bytes()));
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /** Whether a file says that it holds statistics. */
+    public static boolean isFile(Path path) {
+        try (TensorFile file = TensorFile.open(path)) {
+            return FORMAT.equals(file.metadata().get("format"));
+        } catch (IOException e) {
+            return false;
+        }
+    }
+
+    /**
+     * What the statistics of a file were measured on. The whole file is read to see that it is as it was written.
+     *
+     * @throws UserException if it cannot be read, holds something else, or is damaged
+     */
+    public static Origin origin(Path path) {
+        try (TensorFile file = TensorFile.open(path)) {
+            if (!FORMAT.equals(file.metadata().get("format"))) {
+                throw new UserException(path + " holds no statistics of a model");
+            }
+            if (!VERSION.equals(file.metadata().get("version"))) {
+                throw new UserException("the statistics " + path + " have version "
+                        + file.metadata().get("version") + ", but this program reads version " + VERSION);
+            }
+            file.requireWhole();
+            return Origin.of(file.metadata());
+        } catch (IOException | NumberFormatException e) {
+            throw unreadable(path, e);
+        }
+    }
+
+    /**
+     * Statistics that were kept, in place of a run.
+     *
+     * @throws UserException if the file cannot be read, or lacks some of {@code taps}
+     */
+    public static Statistics read(Path path, Calibrator model, Collection<Tap> taps) {
+        Origin origin = origin(path);
+        TensorFile file = null;
+        try {
+            file = TensorFile.open(path);
+            Map<Tap, Form> forms = forms(model, taps);
+            for (Map.Entry<Tap, Form> entry : forms.entrySet()) {
+                String key = key(entry.getKey());
+                long[] expected = entry.getValue().shape();
+                if (!file.names().contains(key)) {
+                    throw new UserException("the statistics " + path + " have no \"" + key
+                            + "\", since they were measured for other passes or --prune; measure them anew");
+                }
+                long[] found = file.tensor(key).shape();
+                if (!Arrays.equals(found, expected)) {
+                    throw new UserException(
+                            "the statistics %s have \"%s\" in shape %s where the model has %s; measure them anew"
+                                    .formatted(path, key, Arrays.toString(found), Arrays.toString(expected)));
+                }
+            }
+            return new Statistics(file, forms, (long) origin.rows * origin.length);
+        } catch (IOException e) {
+            close(file);
+            throw unreadable(path, e);
+        } catch (RuntimeException e) {
+            close(file);
+            throw e;
+        }
+    }
+
+    private static UserException unreadable(Path path, Exception failure) {
+        return failure instanceof IOException io && !(io instanceof TensorFile.DamagedException)
+                ? new UserException("cannot read " + path + ": " + FileFailure.reason(io), failure)
+                : new UserException(
+                        "the statistics %s are damaged (%s); measure them anew".formatted(path, failure.getMessage()),
+                        failure);
+    }
+
+    private static Map<Tap, Form> forms(Calibrator model, Collection<Tap> taps) {
+        Map<Tap, Form> forms = new LinkedHashMap<>();
+        taps.forEach(tap -> forms.put(tap, new Form(DType.FLOAT, model.shape(tap))));
+        return forms;
+    }
+
+    /** What a sum is called in a file: different taps have different names. */
+    static String key(Tap tap) {
+        if (tap instanceof Tap.SecondMoment) {
+            return "inputs/" + tap.subject();
+        }
+        if (tap instanceof Tap.GradientSecondMoment) {
+            return "gradients/" + tap.subject();
+        }
+        if (tap instanceof Tap.Similarity similarity) {
+            return "similarity/" + similarity.from().value() + " -> " + tap.subject();
+        }
+        if (tap instanceof Tap.ErrorMoment error) {
+            return "error-moment/" + tap.subject() + " -> " + error.stream().value();
+        }
+        String kind = tap.getClass().getSimpleName().replaceAll("(?<=[a-z])(?=[A-Z])", "-");
+        return kind.toLowerCase(Locale.ROOT) + '/' + tap.subject();
+    }
+
+    /** The same for another reader, whose closing it ends nothing: this object must be open as long as that one. */
+    public Statistics shared() {
+        return new Statistics(file, forms, tokens, true);
+    }
+
+    /** The taps whose sums are here. */
+    public Set<Tap> taps() {
+        return forms.keySet();
     }
 
     /** The number of tokens in all rows. */
@@ -49,11 +272,15 @@ public final class Statistics implements AutoCloseable {
 
     /** The sum of a tap, in its shape. */
     public HostTensor sum(Tap tap) {
-        HostTensor sum = sums.get(tap);
-        if (sum == null) {
+        if (!forms.containsKey(tap)) {
             throw new IllegalArgumentException(tap + " was not measured");
         }
-        return sum;
+        try {
+            Tensor sum = file.tensor(key(tap));
+            return new HostTensor(sum.dtype(), sum.shape(), sum.bytes().direct());
+        } catch (IOException e) {
+            throw new UserException("cannot read statistics again: " + FileFailure.reason(e), e);
+        }
     }
 
     /** XᵀX of an activation, {@code [width, width]}; the caller closes it. */
@@ -104,6 +331,18 @@ public final class Statistics implements AutoCloseable {
 
     @Override
     public void close() {
-        sums.clear();
+        if (!shared) {
+            close(file);
+        }
+    }
+
+    private static void close(TensorFile file) {
+        try {
+            if (file != null) {
+                file.close();
+            }
+        } catch (IOException e) {
+            throw new UserException("cannot close statistics: " + FileFailure.reason(e), e);
+        }
     }
 }

@@ -11,6 +11,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Objects;
+import java.util.function.Predicate;
 
 /** The files that a command reads, none of which an option may overwrite. */
 final class Inputs {
@@ -52,6 +53,16 @@ final class Inputs {
      * @throws UserException if it cannot, or if that would overwrite an input or a file that is no JSON
      */
     void checkWritable(String option, Path file) {
+        checkWritable(option, file, Inputs::isJson, "is no JSON");
+    }
+
+    /**
+     * The same for a file of another kind.
+     *
+     * @param isKind whether a file that is there may be replaced
+     * @param otherwise what one that may not is, to go on with after "a file that"
+     */
+    void checkWritable(String option, Path file, Predicate<Path> isKind, String otherwise) {
         if (file == null) {
             return;
         }
@@ -68,8 +79,9 @@ final class Inputs {
         if (files.stream().anyMatch(input -> isSame(input, file))) {
             throw new UserException(option + ' ' + file + " would overwrite an input; give another name");
         }
-        if (Files.isRegularFile(file) && !isJson(file)) {
-            throw new UserException(option + ' ' + file + " would overwrite a file that is no JSON; give another name");
+        if (Files.isRegularFile(file) && !isKind.test(file)) {
+            throw new UserException(
+                    option + ' ' + file + " would overwrite a file that " + otherwise + "; give another name");
         }
     }
 

@@ -206,6 +206,9 @@ final class PruneCommand implements Callable<Integer> {
     private Path dumpIr;
 
     @Mixin
+    private StatisticsArguments statistics = new StatisticsArguments();
+
+    @Mixin
     private DataArguments data = new DataArguments();
 
     @Mixin
@@ -227,14 +230,16 @@ final class PruneCommand implements Callable<Integer> {
         Recipe recipe = recipe();
         checkCombination();
         ModelFolder input = ModelFolder.of(model);
-        Inputs inputs = data.inputs().with(plan, recipeFile).with(input);
+        Inputs inputs = data.inputs().with(plan, recipeFile, statistics.read()).with(input);
         output.check(inputs);
         inputs.checkWritable("--plan-out", planOut);
+        statistics.check(inputs);
         if (dumpIr != null && Files.exists(dumpIr) && !Files.isDirectory(dumpIr)) {
             throw new UserException("--dump-ir " + dumpIr + " is a file; name a folder");
         }
         Optional<OutputTarget> target = dryRun ? Optional.empty() : Optional.of(OutputTarget.of(input, out));
         Budget budget = budget(recipe, input, console);
+        statistics.check(recipe, plan != null, budget.goal() == Budget.Goal.RATIO && budget.amount() == 0);
         PruneJob job = new PruneJob(
                 input,
                 target,
@@ -245,6 +250,7 @@ final class PruneCommand implements Callable<Integer> {
                 externalData,
                 request(recipe),
                 calibrationOptions(recipe),
+                statistics.files(),
                 Optional.ofNullable(dumpIr),
                 seed,
                 runtime.threads());
@@ -276,7 +282,8 @@ final class PruneCommand implements Callable<Integer> {
 
     /** The data of the run: as much as the recipe says, unless the command line says otherwise. */
     private DataRequest request(Recipe recipe) {
-        boolean calibrates = plan == null ? PlanPasses.needsData(recipe) : PlanPasses.adjusts(recipe);
+        boolean measured = statistics.read() != null && PlanPasses.needsOnlyStatistics(recipe, mostRemoved(recipe));
+        boolean calibrates = plan == null ? PlanPasses.needsData(recipe) && !measured : PlanPasses.adjusts(recipe);
         boolean resumes = plan == null && PlanPasses.resumes(recipe);
         if (calibrates && !resumes && spec.commandLine().getParseResult().hasMatchedOption("--resume")) {
             throw new UsageException("--resume goes on where gradients of weights were left, which " + recipe.name()
@@ -287,6 +294,13 @@ final class PruneCommand implements Callable<Integer> {
         return calibrates && calibrate != null
                 ? request.withDefaults(calibrate.integer("samples"), calibrate.integer("seq-len"))
                 : request;
+    }
+
+    /** The largest share of the parameters that the target may come to. */
+    private double mostRemoved(Recipe recipe) {
+        return parameters != null || size != null
+                ? 1
+                : recipe.pass(PassKind.ALLOCATE).number("ratio");
     }
 
     private Recipe recipe() {

@@ -5,8 +5,6 @@ import io.onnxprune.autodiff.NoDerivativeException;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.Reference;
-import io.onnxprune.calibrate.Statistics;
-import io.onnxprune.calibrate.Tap;
 import io.onnxprune.compensate.KroneckerUpdate;
 import io.onnxprune.compensate.LossCorrection;
 import io.onnxprune.compensate.ObsImportance;
@@ -41,7 +39,7 @@ import io.onnxprune.recipe.PlanPasses;
 import io.onnxprune.rewrite.NormCorrection;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.runtime.OnnxRuntime;
-import java.util.Collection;
+import java.util.Arrays;
 import java.util.Comparator;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -66,6 +64,7 @@ final class Planner {
     private final Set<Value> refitted = new HashSet<>();
     private Optional<LossCorrection.Result> correction = Optional.empty();
     private Optional<Sparsification.Zeros> zeros = Optional.empty();
+    private final ModelStatistics statistics;
     private Optional<CalibrationData> data = Optional.empty();
     private boolean announced;
 
@@ -103,6 +102,8 @@ final class Planner {
         if (job.plan().isEmpty() && !isNothing()) {
             Allocation.check(structure, budget);
         }
+        this.statistics =
+                new ModelStatistics(job.statistics(), hash, job.calibration().draws(), log);
     }
 
     private boolean isNothing() {
@@ -133,8 +134,11 @@ final class Planner {
     Steps.Outcome run(Optional<CalibrationData> given) {
         data = given;
         checkTokens();
+        statistics.over(given);
         Pass sparsify = job.recipe().pass(PassKind.SPARSIFY);
-        return sparsify == null ? planned() : sparsified(planned(), sparsify);
+        try (statistics) {
+            return sparsify == null ? planned() : sparsified(planned(), sparsify);
+        }
     }
 
     /** Damping makes any second moment invertible; what it hides is said here. */
@@ -210,7 +214,7 @@ final class Planner {
                     consumers,
                     budget.prune(),
                     calibrator(state.model()),
-                    this::statistics,
+                    statistics.of(state),
                     PlanPasses.isOfLoss(score),
                     PlanPasses.countsMakers(score),
                     PlanPasses.selection(score));
@@ -218,10 +222,6 @@ final class Planner {
         Measurements measured =
                 data.map(given -> measurements(state, score, given)).orElse(null);
         return PlanPasses.importance(score, budget.prune(), job.threads(), measured);
-    }
-
-    private Statistics statistics(Calibrator model, Collection<Tap> taps) {
-        return Statistics.measure(model, data.orElseThrow().rows(), taps);
     }
 
     private Measurements measurements(PrunedState state, Pass score, CalibrationData given) {
@@ -238,8 +238,7 @@ final class Planner {
     }
 
     private Calibrator calibrator(Model model) {
-        int length = data.orElseThrow().rows().get(0).length;
-        return Calibrator.of(model, runtime, job.calibration(), length, announced ? log.quiet() : log);
+        return Calibrator.of(model, runtime, job.calibration(), statistics.length(), announced ? log.quiet() : log);
     }
 
     /**
@@ -265,7 +264,7 @@ final class Planner {
                         plan,
                         kronecker.get(),
                         calibrator(before.model()),
-                        this::statistics,
+                        statistics.of(before),
                         job.calibration().workFolder(),
                         log);
                 updates.putAll(changed);
@@ -298,8 +297,12 @@ final class Planner {
 
     /** The model before a step, without the layers and blocks that go in it. */
     private PrunedState before(PrunedState state, Plan plan) {
-        return PrunedState.of(
-                structure, new Plan(hash, state.plan().keep(), plan.layers(), plan.blocks()), state.updates());
+        boolean same = Arrays.equals(plan.layers(), state.plan().layers())
+                && Arrays.equals(plan.blocks(), state.plan().blocks());
+        return same
+                ? state
+                : PrunedState.of(
+                        structure, new Plan(hash, state.plan().keep(), plan.layers(), plan.blocks()), state.updates());
     }
 
     /** The same with weights that bring the residual stream near to that of the whole model. */
@@ -351,7 +354,7 @@ final class Planner {
                 state,
                 consumers,
                 calibrator(state.model()),
-                this::statistics,
+                statistics.of(state),
                 PlanPasses.surgeon(sparsify),
                 job.calibration().workFolder(),
                 log);

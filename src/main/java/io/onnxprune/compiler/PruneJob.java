@@ -21,6 +21,7 @@ import java.util.Optional;
  * @param externalData keep weights outside the model file
  * @param data what to calibrate on, and to measure perplexity and speed on before and after
  * @param calibration memory and work folder
+ * @param statistics where statistics of the whole model come from or go
  * @param dumpIr folder for the text form of the model after each pass
  * @param seed of everything random
  * @param threads for work outside the runtime
@@ -35,6 +36,18 @@ public record PruneJob(
         boolean externalData,
         DataRequest data,
         CalibrationOptions calibration,
+        StatisticsFiles statistics,
         Optional<Path> dumpIr,
         long seed,
-        int threads) {}
+        int threads) {
+    /**
+     * Files of statistics.
+     *
+     * @param in to use in place of what the first step would measure
+     * @param out to keep what the first step measures
+     */
+    public record StatisticsFiles(Optional<Path> in, Optional<Path> out) {
+        /** Neither is read or written. */
+        public static final StatisticsFiles NONE = new StatisticsFiles(Optional.empty(), Optional.empty());
+    }
+}

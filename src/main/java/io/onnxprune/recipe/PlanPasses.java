@@ -64,6 +64,40 @@ public final class PlanPasses {
                 || adjusts(recipe);
     }
 
+    /** Whether a recipe measures {@link io.onnxprune.calibrate.Statistics} of the whole model in its first step. */
+    public static boolean usesStatistics(Recipe recipe) {
+        Pass score = recipe.pass(PassKind.SCORE);
+        Pass sparsify = recipe.pass(PassKind.SPARSIFY);
+        return isObs(score) && !isSequential(score)
+                || recipe.pass(PassKind.ALLOCATE) == null && sparsify != null && isSurgeon(sparsify);
+    }
+
+    /**
+     * Whether such statistics are all that a recipe needs of data.
+     *
+     * @param ratio the largest share of the parameters that it may be asked to remove
+     */
+    public static boolean needsOnlyStatistics(Recipe recipe, double ratio) {
+        if (recipe.pass(PassKind.ALLOCATE) == null) {
+            return usesStatistics(recipe)
+                    && recipe.pass(PassKind.SPARSIFY).integer("steps") == 1
+                    && !adjusts(recipe.without(PassKind.SPARSIFY));
+        }
+        return usesStatistics(recipe)
+                && !adjusts(sharesScores(recipe) ? recipe.without(PassKind.COMPENSATE) : recipe)
+                && steps(recipe.pass(PassKind.ALLOCATE), ratio) == 1;
+    }
+
+    /** Whether the new weights of a recipe follow from the statistics of the very model that it scores. */
+    private static boolean sharesScores(Recipe recipe) {
+        PruneSet prune = PruneSet.parse(recipe.pass(PassKind.ALLOCATE).words("prune"));
+        return !prune.layers()
+                && !prune.blocks()
+                && kronecker(recipe.pass(PassKind.COMPENSATE))
+                        .filter(settings -> settings.sides() == KroneckerUpdate.Sides.INPUTS)
+                        .isPresent();
+    }
+
     /** Whether a recipe makes new weights on data, whatever the plan. */
     public static boolean adjusts(Recipe recipe) {
         return update(recipe.pass(PassKind.COMPENSATE)).isPresent()

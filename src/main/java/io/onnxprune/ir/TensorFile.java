@@ -1,0 +1,383 @@
+package io.onnxprune.ir;
+
+import static java.nio.charset.StandardCharsets.UTF_8;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.channels.FileChannel;
+import java.nio.channels.FileChannel.MapMode;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.nio.file.StandardOpenOption;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.zip.CRC32;
+
+/**
+ * Tensors by name in one file, in the layout of safetensors: the length of the header in 8 bytes, the header in JSON, then the
+ * little-endian elements of one tensor after the other. Forms are known from the beginning, so tensors are written one at a
+ * time, in any order, and read back as memory maps: no more than a block is ever held.
+ *
+ * <p>The header is written last and has a sum of itself and of each tensor, so that a file which was not written to its end, or was
+ * damaged later, is known to be.
+ */
+public final class TensorFile implements AutoCloseable {
+    private static final ObjectMapper JSON = new ObjectMapper();
+    private static final String METADATA = "__metadata__";
+    private static final String SUMS = "crc32";
+    private static final int SUM_DIGITS = 8;
+    private static final int ALIGNMENT = 8;
+    private static final int BLOCK = 1 << 20;
+    private static final int LONGEST_HEADER = 100_000_000;
+    private static final Map<DType, String> TYPES = Map.ofEntries(
+            Map.entry(DType.FLOAT, "F32"),
+            Map.entry(DType.FLOAT16, "F16"),
+            Map.entry(DType.BFLOAT16, "BF16"),
+            Map.entry(DType.DOUBLE, "F64"),
+            Map.entry(DType.INT64, "I64"),
+            Map.entry(DType.INT32, "I32"),
+            Map.entry(DType.INT16, "I16"),
+            Map.entry(DType.INT8, "I8"),
+            Map.entry(DType.UINT64, "U64"),
+            Map.entry(DType.UINT32, "U32"),
+            Map.entry(DType.UINT16, "U16"),
+            Map.entry(DType.UINT8, "U8"),
+            Map.entry(DType.BOOL, "BOOL"));
+
+    /** The element type and extents of a tensor. */
+    @SuppressWarnings("ArrayRecordComponent") // plain data, never compared
+    public record Form(DType dtype, long[] shape) {
+        /** The form of a tensor that is there. */
+        public static Form of(Tensor tensor) {
+            return new Form(tensor.dtype(), tensor.shape());
+        }
+
+        private long bytes() {
+            return dtype.bytes(Tensor.elements(shape));
+        }
+    }
+
+    /** The content of a file is not what was written. */
+    public static final class DamagedException extends IOException {
+        private static final long serialVersionUID = 1;
+
+        private DamagedException(String message) {
+            super(message);
+        }
+    }
+
+    private record Slot(Form form, long offset, long size) {}
+
+    private final FileChannel channel;
+    /** What the file is called before it is complete and after; null where it has no name. */
+    private final Path part;
+
+    private final Path target;
+    private final Map<String, String> metadata;
+    private final Map<String, Slot> slots;
+    private final Map<String, String> sums = new LinkedHashMap<>();
+    private final long dataStart;
+    private boolean complete;
+
+    private TensorFile(
+            FileChannel channel,
+            Path part,
+            Path target,
+            Map<String, String> metadata,
+            Map<String, Slot> slots,
+            long dataStart) {
+        this.channel = channel;
+        this.part = part;
+        this.target = target;
+        this.metadata = metadata;
+        this.slots = slots;
+        this.dataStart = dataStart;
+    }
+
+    /** A file without a name in {@code folder}: it goes when it is closed and nothing of it is mapped any more. */
+    public static TensorFile unnamed(Path folder, Map<String, Form> forms) throws IOException {
+        Files.createDirectories(folder);
+        Path path = Files.createTempFile(folder, "tensors", ".bin");
+        FileChannel channel = FileChannel.open(
+                path, StandardOpenOption.READ, StandardOpenOption.WRITE, StandardOpenOption.DELETE_ON_CLOSE);
+        return create(channel, null, null, forms, Map.of());
+    }
+
+    /**
+     * A file that has its name, and takes the place of an older one, when it is {@link #complete}.
+     *
+     * @param metadata anything, for the header
+     */
+    public static TensorFile named(Path file, Map<String, Form> forms, Map<String, String> metadata)
+            throws IOException {
+        Path part = file.resolveSibling(file.getFileName() + ".part");
+        FileChannel channel = FileChannel.open(
+                part,
+                StandardOpenOption.READ,
+                StandardOpenOption.WRITE,
+                StandardOpenOption.CREATE,
+                StandardOpenOption.TRUNCATE_EXISTING);
+        return create(channel, part, file, forms, metadata);
+    }
+
+    private static TensorFile create(
+            FileChannel channel, Path part, Path target, Map<String, Form> forms, Map<String, String> metadata) {
+        Map<String, Slot> slots = new LinkedHashMap<>();
+        List<String> names = new ArrayList<>(forms.keySet());
+        // The widest elements first, so that each is at a multiple of its size.
+        names.sort(Comparator.comparingInt(name -> -forms.get(name).dtype.bits()));
+        long end = 0;
+        for (String name : names) {
+            Form form = forms.get(name);
+            slots.put(name, new Slot(form, end, form.bytes()));
+            end += form.bytes();
+        }
+        long dataStart = (long) Long.BYTES + header(metadata, slots, zeros(slots.size())).length;
+        return new TensorFile(channel, part, target, metadata, slots, dataStart);
+    }
+
+    /** Writes one of the tensors. */
+    public void write(String name, Bytes bytes) throws IOException {
+        Slot slot = slots.get(name);
+        if (slot == null || bytes.size() != slot.size || sums.containsKey(name)) {
+            throw new IllegalArgumentException("\"" + name + "\" is not expected here with " + bytes.size() + " bytes");
+        }
+        CRC32 sum = new CRC32();
+        ByteBuffer block = ByteBuffer.allocateDirect((int) Math.min(BLOCK, Math.max(1, slot.size)));
+        for (long done = 0; done < slot.size; ) {
+            block.clear().limit((int) Math.min(block.capacity(), slot.size - done));
+            bytes.read(done, block);
+            sum.update(block.flip());
+            block.rewind();
+            for (long start = dataStart + slot.offset; block.hasRemaining(); ) {
+                done += channel.write(block, start + done);
+            }
+        }
+        sums.put(name, digits(sum));
+    }
+
+    /** Ends writing: the file gets its header, and its name. */
+    public void complete() throws IOException {
+        if (!sums.keySet().containsAll(slots.keySet())) {
+            throw new IllegalStateException("not all tensors were written");
+        }
+        StringBuilder all = new StringBuilder();
+        slots.keySet().forEach(name -> all.append(sums.get(name)));
+        byte[] blank = header(metadata, slots, zeros(slots.size()));
+        byte[] header = header(metadata, slots, digits(blank) + all);
+        ByteBuffer bytes = ByteBuffer.allocate(Long.BYTES + header.length).order(ByteOrder.LITTLE_ENDIAN);
+        bytes.putLong(header.length).put(header).flip();
+        while (bytes.hasRemaining()) {
+            channel.write(bytes, bytes.position());
+        }
+        if (part != null) {
+            Files.move(part, target, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
+        }
+        complete = true;
+    }
+
+    /**
+     * Opens a file to read.
+     *
+     * @throws DamagedException if it has not this layout, or was cut off
+     */
+    public static TensorFile open(Path file) throws IOException {
+        FileChannel channel = FileChannel.open(file, StandardOpenOption.READ);
+        try {
+            return opened(channel);
+        } catch (IOException | RuntimeException e) {
+            channel.close();
+            throw e;
+        }
+    }
+
+    private static TensorFile opened(FileChannel channel) throws IOException {
+        ByteBuffer length = read(channel, 0, Long.BYTES);
+        long size = length.getLong();
+        if (size < 2 || size > LONGEST_HEADER || size > channel.size() - Long.BYTES) {
+            throw new DamagedException("it has no header");
+        }
+        byte[] header = read(channel, Long.BYTES, (int) size).array();
+        JsonNode root;
+        try {
+            root = JSON.readTree(header);
+        } catch (IOException e) {
+            throw new DamagedException("its header is not JSON");
+        }
+        if (!root.isObject()) {
+            throw new DamagedException("its header is no JSON object");
+        }
+        Map<String, String> metadata = new LinkedHashMap<>();
+        for (Map.Entry<String, JsonNode> entry : root.path(METADATA).properties()) {
+            metadata.put(entry.getKey(), entry.getValue().asText());
+        }
+        Map<String, Slot> slots = new LinkedHashMap<>();
+        long data = channel.size() - Long.BYTES - size;
+        long end = 0;
+        for (Map.Entry<String, JsonNode> entry : root.properties()) {
+            if (!entry.getKey().equals(METADATA)) {
+                Slot slot = slot(entry.getKey(), entry.getValue(), data);
+                slots.put(entry.getKey(), slot);
+                end = Math.max(end, slot.offset + slot.size);
+            }
+        }
+        if (end != data) {
+            throw new DamagedException("its length is not what its header says");
+        }
+        TensorFile file = new TensorFile(channel, null, null, metadata, slots, Long.BYTES + size);
+        file.readSums(header);
+        file.complete = true;
+        return file;
+    }
+
+    private static Slot slot(String name, JsonNode entry, long data) throws IOException {
+        DType dtype = TYPES.keySet().stream()
+                .filter(type -> TYPES.get(type).equals(entry.path("dtype").asText()))
+                .findFirst()
+                .orElseThrow(() -> new DamagedException("\"" + name + "\" has no element type that is known"));
+        JsonNode extents = entry.path("shape");
+        long[] shape = new long[extents.size()];
+        long elements = 1;
+        for (int axis = 0; axis < shape.length; axis++) {
+            shape[axis] = extents.get(axis).asLong(-1);
+            // No product can overflow that is checked against the length of the file at each step.
+            elements = shape[axis] < 0 || shape[axis] > data || elements > data ? -1 : elements * shape[axis];
+            if (elements < 0) {
+                throw new DamagedException("\"" + name + "\" has a shape that does not fit the file");
+            }
+        }
+        long from = entry.path("data_offsets").path(0).asLong(-1);
+        long to = entry.path("data_offsets").path(1).asLong(-1);
+        if (from < 0 || to > data || to - from != dtype.bytes(elements) || to - from > Integer.MAX_VALUE) {
+            throw new DamagedException("\"" + name + "\" is not where the header says");
+        }
+        return new Slot(new Form(dtype, shape), from, to - from);
+    }
+
+    private void readSums(byte[] header) throws IOException {
+        String all = metadata.remove(SUMS);
+        if (all == null) {
+            return;
+        }
+        String blank = new String(header, UTF_8).replace(all, zeros(slots.size()));
+        if (all.length() != SUM_DIGITS * (slots.size() + 1) || !all.startsWith(digits(blank.getBytes(UTF_8)))) {
+            throw new DamagedException("its header is not what was written");
+        }
+        int start = SUM_DIGITS;
+        for (String name : slots.keySet()) {
+            sums.put(name, all.substring(start, start + SUM_DIGITS));
+            start += SUM_DIGITS;
+        }
+    }
+
+    /**
+     * Reads all of an opened file once.
+     *
+     * @throws DamagedException if anything is not what this class wrote
+     */
+    public void requireWhole() throws IOException {
+        for (Map.Entry<String, Slot> entry : slots.entrySet()) {
+            CRC32 sum = new CRC32();
+            Slot slot = entry.getValue();
+            for (long done = 0; done < slot.size; ) {
+                int count = (int) Math.min(BLOCK, slot.size - done);
+                sum.update(read(channel, dataStart + slot.offset + done, count));
+                done += count;
+            }
+            if (!digits(sum).equals(sums.get(entry.getKey()))) {
+                throw new DamagedException("\"" + entry.getKey() + "\" is not what was written");
+            }
+        }
+    }
+
+    /** What the header says beside the tensors. */
+    public Map<String, String> metadata() {
+        return metadata;
+    }
+
+    /** The tensors that the file has. */
+    public Set<String> names() {
+        return slots.keySet();
+    }
+
+    /** A tensor of a file that is complete, its bytes a memory map that outlives this object. */
+    public Tensor tensor(String name) throws IOException {
+        Slot slot = slots.get(name);
+        if (!complete || slot == null) {
+            throw new IllegalStateException("there is no tensor \"" + name + "\" to read");
+        }
+        ByteBuffer bytes = channel.map(MapMode.READ_ONLY, dataStart + slot.offset, slot.size);
+        return Tensor.of(slot.form.dtype, slot.form.shape, Bytes.of(bytes));
+    }
+
+    /** Ends everything but what is mapped. A file that was not completed is removed. */
+    @Override
+    public void close() throws IOException {
+        channel.close();
+        if (part != null && !complete) {
+            Files.deleteIfExists(part);
+        }
+    }
+
+    private static byte[] header(Map<String, String> metadata, Map<String, Slot> slots, String sums) {
+        ObjectNode root = JSON.createObjectNode();
+        ObjectNode about = root.putObject(METADATA);
+        metadata.forEach(about::put);
+        about.put(SUMS, sums);
+        slots.forEach((name, slot) -> {
+            ObjectNode entry = root.putObject(name);
+            String type = TYPES.get(slot.form.dtype);
+            if (type == null) {
+                throw new IllegalArgumentException("a file of tensors cannot hold " + slot.form.dtype);
+            }
+            entry.put("dtype", type);
+            ArrayNode shape = entry.putArray("shape");
+            for (long extent : slot.form.shape) {
+                shape.add(extent);
+            }
+            entry.putArray("data_offsets").add(slot.offset).add(slot.offset + slot.size);
+        });
+        try {
+            String text = JSON.writeValueAsString(root);
+            int length = text.getBytes(UTF_8).length;
+            return (text + " ".repeat(Math.floorMod(-length, ALIGNMENT))).getBytes(UTF_8);
+        } catch (JsonProcessingException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    private static String zeros(int tensors) {
+        return "0".repeat(SUM_DIGITS * (tensors + 1));
+    }
+
+    private static String digits(byte[] bytes) {
+        CRC32 sum = new CRC32();
+        sum.update(bytes);
+        return digits(sum);
+    }
+
+    private static String digits(CRC32 sum) {
+        return String.format("%08x", sum.getValue());
+    }
+
+    private static ByteBuffer read(FileChannel channel, long position, int count) throws IOException {
+        ByteBuffer bytes = ByteBuffer.allocate(count).order(ByteOrder.LITTLE_ENDIAN);
+        while (bytes.hasRemaining()) {
+            if (channel.read(bytes, position + bytes.position()) < 0) {
+                throw new DamagedException("it ends too early");
+            }
+        }
+        return bytes.flip();
+    }
+}
