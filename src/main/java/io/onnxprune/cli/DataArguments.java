@@ -77,7 +77,7 @@ final class DataArguments {
 
     @Option(
             names = "--resume",
-            description = "go on where a calibration of this model on these data was stopped (same --work-dir)")
+            description = "go on where such a run on this model and these data was stopped (same --work-dir)")
     private boolean resume;
 
     /** The files that are read. */

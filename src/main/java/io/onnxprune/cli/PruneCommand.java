@@ -284,10 +284,15 @@ final class PruneCommand implements Callable<Integer> {
     private DataRequest request(Recipe recipe) {
         boolean measured = statistics.read() != null && PlanPasses.needsOnlyStatistics(recipe, mostRemoved(recipe));
         boolean calibrates = plan == null ? PlanPasses.needsData(recipe) && !measured : PlanPasses.adjusts(recipe);
-        boolean resumes = plan == null && PlanPasses.resumes(recipe);
+        boolean resumes =
+                plan == null && (PlanPasses.resumes(recipe) || PlanPasses.resumesSteps(recipe, mostRemoved(recipe)));
         if (calibrates && !resumes && spec.commandLine().getParseResult().hasMatchedOption("--resume")) {
-            throw new UsageException("--resume goes on where gradients of weights were left, which " + recipe.name()
-                    + " takes none of; leave it out");
+            throw new UsageException(
+                    "--resume goes on after a step that is done, or where gradients of weights were left; "
+                            + (plan == null
+                                    ? recipe.name() + " has one step and takes no such gradients"
+                                    : "--plan has no steps")
+                            + ", so leave it out");
         }
         DataRequest request = data.request(calibrates, seed);
         Pass calibrate = recipe.pass(PassKind.CALIBRATE);
@@ -298,9 +303,8 @@ final class PruneCommand implements Callable<Integer> {
 
     /** The largest share of the parameters that the target may come to. */
     private double mostRemoved(Recipe recipe) {
-        return parameters != null || size != null
-                ? 1
-                : recipe.pass(PassKind.ALLOCATE).number("ratio");
+        Pass allocate = recipe.pass(PassKind.ALLOCATE);
+        return allocate == null || parameters != null || size != null ? 1 : allocate.number("ratio");
     }
 
     private Recipe recipe() {

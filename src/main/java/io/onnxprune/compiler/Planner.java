@@ -14,6 +14,7 @@ import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
 import io.onnxprune.compensate.Sparsification;
 import io.onnxprune.compensate.SurgeonZeros;
+import io.onnxprune.compiler.StepNotes.Reached;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
@@ -36,6 +37,7 @@ import io.onnxprune.plan.Taylor;
 import io.onnxprune.recipe.Pass;
 import io.onnxprune.recipe.PassKind;
 import io.onnxprune.recipe.PlanPasses;
+import io.onnxprune.recipe.Recipe;
 import io.onnxprune.rewrite.NormCorrection;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.runtime.OnnxRuntime;
@@ -51,6 +53,9 @@ import java.util.Set;
 
 /** Makes a plan as a recipe says, or takes one, and makes the weights that go with it. */
 final class Planner {
+    private static final String COMPENSATED = "compensated";
+    private static final String REFITTED = "refitted";
+
     private final PruneJob job;
     private final Structure structure;
     private final OnnxRuntime runtime;
@@ -66,6 +71,7 @@ final class Planner {
     private Optional<Sparsification.Zeros> zeros = Optional.empty();
     private final ModelStatistics statistics;
     private Optional<CalibrationData> data = Optional.empty();
+    private Optional<StepNotes> notes = Optional.empty();
     private boolean announced;
 
     /**
@@ -176,13 +182,43 @@ final class Planner {
         }
         int steps = PlanPasses.steps(job.recipe().pass(PassKind.ALLOCATE), budget.ratio(whole));
         boolean everyStep = refit != null && refit.flag("every-step");
+        Reached begun = begun(steps);
         Steps.Outcome reached = Steps.run(
                 structure,
-                hash,
                 budget,
                 steps,
-                (state, target) -> refitted(step(state, target), everyStep ? refit : null));
+                begun.step(),
+                begun.outcome(),
+                (state, target) -> refitted(step(state, target), everyStep ? refit : null),
+                this::done);
         return corrected(everyStep ? reached : refitted(reached, refit));
+    }
+
+    /** What a run that was stopped had come to, if this one is to go on from there. */
+    private Reached begun(int steps) {
+        Reached nothing = new Reached(0, new Steps.Outcome(Plan.keepAll(hash), Map.of()), Map.of());
+        if (!PlanPasses.resumesSteps(job.recipe(), budget.ratio(whole))) {
+            return nothing;
+        }
+        Recipe recipe = job.recipe().without(PassKind.VERIFY);
+        String key = StepNotes.key(
+                List.of(hash, recipe.passes(), budget),
+                data.map(CalibrationData::rows).orElse(List.of()));
+        notes = Optional.of(new StepNotes(job.calibration().workFolder(), structure, hash, key, log));
+        Reached begun = job.calibration().resume() ? notes.get().load(steps).orElse(nothing) : nothing;
+        compensated.addAll(begun.marks().getOrDefault(COMPENSATED, Set.of()));
+        refitted.addAll(begun.marks().getOrDefault(REFITTED, Set.of()));
+        return begun;
+    }
+
+    private void done(int step, Steps.Outcome reached) {
+        notes.ifPresent(target ->
+                target.save(new Reached(step, reached, Map.of(COMPENSATED, compensated, REFITTED, refitted))));
+    }
+
+    /** Says that what was made is where it belongs, so that notes about the way there are of no use any more. */
+    void finish() {
+        notes.ifPresent(StepNotes::remove);
     }
 
     /** One of several steps says how far it goes; what it runs is like what the first one ran. */

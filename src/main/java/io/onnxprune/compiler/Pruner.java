@@ -107,6 +107,7 @@ public final class Pruner {
             emission = Optional.of(written);
             after = data.map(given -> evaluateAfter(written.files().get(0), given));
         }
+        planner.finish();
         return new PruneReport(
                 structure,
                 plan,

@@ -27,15 +27,29 @@ final class Steps {
      */
     record Outcome(Plan plan, Map<Value, Tensor> updates) {}
 
+    /** Is told of every step that is done. */
+    interface Listener {
+        /** Step {@code step}, counted from 1, has come to {@code reached}. */
+        void done(int step, Outcome reached);
+    }
+
     private Steps() {}
 
     /** Takes {@code steps} steps from the whole model of {@code structure} to {@code budget}. */
     static Outcome run(Structure structure, String hash, Budget budget, int steps, Method method) {
+        return run(
+                structure, budget, steps, 0, new Outcome(Plan.keepAll(hash), Map.of()), method, (step, reached) -> {});
+    }
+
+    /** The same where the first {@code done} steps have come to {@code begun} already. */
+    static Outcome run(
+            Structure structure, Budget budget, int steps, int done, Outcome begun, Method method, Listener listener) {
         ParameterCount.Size whole = ParameterCount.of(structure).whole();
-        Outcome reached = new Outcome(Plan.keepAll(hash), Map.of());
-        for (int step = 1; step <= steps; step++) {
+        Outcome reached = begun;
+        for (int step = done + 1; step <= steps; step++) {
             PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
             reached = method.step(state, budget.atStep(step, steps, whole));
+            listener.done(step, reached);
         }
         return reached;
     }

@@ -66,6 +66,18 @@ public final class PlanFile {
      * @throws UserException if the file cannot be written
      */
     public static void write(Path file, Plan plan, Structure structure) {
+        Path temporary = file.resolveSibling(file.getFileName() + ".tmp");
+        try {
+            Files.writeString(temporary, text(plan, structure) + "\n");
+            Files.move(temporary, file, StandardCopyOption.REPLACE_EXISTING);
+        } catch (IOException e) {
+            temporary.toFile().delete();
+            throw new UserException("cannot write the plan " + file + ": " + FileFailure.reason(e), e);
+        }
+    }
+
+    /** What a file of {@code plan} holds. */
+    public static String text(Plan plan, Structure structure) {
         ObjectNode root = JSON.createObjectNode();
         root.put("format", FORMAT);
         root.put("version", VERSION);
@@ -89,13 +101,10 @@ public final class PlanFile {
             Arrays.stream(plan.blocks()).forEach(root.putArray("blocks")::add);
         }
         DefaultPrettyPrinter printer = new DefaultPrettyPrinter().withObjectIndenter(new DefaultIndenter("  ", "\n"));
-        Path temporary = file.resolveSibling(file.getFileName() + ".tmp");
         try {
-            Files.writeString(temporary, JSON.writer(printer).writeValueAsString(root) + "\n");
-            Files.move(temporary, file, StandardCopyOption.REPLACE_EXISTING);
-        } catch (IOException e) {
-            temporary.toFile().delete();
-            throw new UserException("cannot write the plan " + file + ": " + FileFailure.reason(e), e);
+            return JSON.writer(printer).writeValueAsString(root);
+        } catch (JsonProcessingException e) {
+            throw new IllegalStateException(e);
         }
     }
 
@@ -106,11 +115,21 @@ public final class PlanFile {
      *     have or allow
      */
     public static Plan read(Path file, Structure structure, String model) {
-        return new PlanFile(file, structure).read(model);
+        PlanFile reader = new PlanFile(file, structure);
+        return reader.read(reader.parse(), model);
     }
 
-    private Plan read(String model) {
-        JsonNode root = parse();
+    /**
+     * The same for what {@link #text} made, found in {@code file}.
+     *
+     * @throws UserException if it is no plan for this model
+     */
+    public static Plan ofText(String text, Path file, Structure structure, String model) {
+        PlanFile reader = new PlanFile(file, structure);
+        return reader.read(reader.parse(text), model);
+    }
+
+    private Plan read(JsonNode root, String model) {
         if (!root.isObject() || !FORMAT.equals(root.path("format").asText())) {
             throw problem("is not a plan: its \"format\" is not \"" + FORMAT + '"');
         }
@@ -137,16 +156,21 @@ public final class PlanFile {
 
     private JsonNode parse() {
         try {
-            JsonNode root = JSON.readTree(Files.readString(file));
-            return root;
+            return parse(Files.readString(file));
+        } catch (IOException e) {
+            throw new UserException("cannot read the plan " + file + ": " + FileFailure.reason(e), e);
+        }
+    }
+
+    private JsonNode parse(String text) {
+        try {
+            return JSON.readTree(text);
         } catch (JsonProcessingException e) {
             throw new UserException(
                     "the plan " + file + " is not JSON at line "
                             + e.getLocation().getLineNr() + ", column "
                             + e.getLocation().getColumnNr() + ": " + e.getOriginalMessage(),
                     e);
-        } catch (IOException e) {
-            throw new UserException("cannot read the plan " + file + ": " + FileFailure.reason(e), e);
         }
     }
 

@@ -204,6 +204,22 @@ public final class PlanPasses {
         return score != null && score.word("metric").equals("taylor");
     }
 
+    /**
+     * Whether a stopped run of a recipe can go on after a step that was done, because data were measured for that and more is to
+     * do.
+     *
+     * @param ratio the share of the parameters that is removed, or the largest that it may be
+     */
+    public static boolean resumesSteps(Recipe recipe, double ratio) {
+        Pass allocate = recipe.pass(PassKind.ALLOCATE);
+        return allocate != null
+                && needsData(recipe)
+                && (steps(allocate, ratio) > 1
+                        || recipe.pass(PassKind.REFIT) != null
+                        || recipe.pass(PassKind.CORRECT) != null
+                        || recipe.pass(PassKind.SPARSIFY) != null);
+    }
+
     /** Whether a {@link PassKind#SCORE} pass asks for {@link io.onnxprune.compensate.ObsImportance}. */
     public static boolean isObs(Pass score) {
         return score != null && score.word("metric").equals("obs");
