@@ -183,6 +183,8 @@ final class Planner {
         int steps = PlanPasses.steps(job.recipe().pass(PassKind.ALLOCATE), budget.ratio(whole));
         boolean everyStep = refit != null && refit.flag("every-step");
         Reached begun = begun(steps);
+        Optional<Forecast> forecast = forecast(steps);
+        forecast.ifPresent(each -> each.begin(begun.step()));
         Steps.Outcome reached = Steps.run(
                 structure,
                 budget,
@@ -190,7 +192,10 @@ final class Planner {
                 begun.step(),
                 begun.outcome(),
                 (state, target) -> refitted(step(state, target), everyStep ? refit : null),
-                this::done);
+                (step, outcome) -> {
+                    note(step, outcome);
+                    forecast.ifPresent(each -> each.done(step));
+                });
         return corrected(everyStep ? reached : refitted(reached, refit));
     }
 
@@ -211,7 +216,22 @@ final class Planner {
         return begun;
     }
 
-    private void done(int step, Steps.Outcome reached) {
+    private Optional<Forecast> forecast(int steps) {
+        Recipe recipe = job.recipe();
+        boolean measured = data.filter(CalibrationData::calibrates).isPresent();
+        return measured && (steps > 1 || PlanPasses.solves(recipe))
+                ? Optional.of(new Forecast(
+                        recipe,
+                        structure,
+                        consumers,
+                        budget.prune(),
+                        steps,
+                        data.get().tokens(),
+                        log))
+                : Optional.empty();
+    }
+
+    private void note(int step, Steps.Outcome reached) {
         notes.ifPresent(target ->
                 target.save(new Reached(step, reached, Map.of(COMPENSATED, compensated, REFITTED, refitted))));
     }
