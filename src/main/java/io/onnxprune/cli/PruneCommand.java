@@ -239,7 +239,10 @@ final class PruneCommand implements Callable<Integer> {
         }
         Optional<OutputTarget> target = dryRun ? Optional.empty() : Optional.of(OutputTarget.of(input, out));
         Budget budget = budget(recipe, input, console);
-        statistics.check(recipe, plan != null, budget.goal() == Budget.Goal.RATIO && budget.amount() == 0);
+        statistics.check(
+                recipe,
+                plan != null,
+                recipe.pass(PassKind.ALLOCATE) != null && budget.goal() == Budget.Goal.RATIO && budget.amount() == 0);
         PruneJob job = new PruneJob(
                 input,
                 target,

@@ -45,8 +45,9 @@ final class StatisticsArguments {
         }
         if (!PlanPasses.usesStatistics(recipe)) {
             throw new UsageException(
-                    option + " is for methods that score by second moments of the whole model (metric obs without"
-                            + " sequential), which " + recipe.name() + " does not; leave it out");
+                    option + " is for methods that begin with second moments of the whole model (score metric"
+                            + " obs without sequential, sparsify by surgeon), which " + recipe.name()
+                            + " does not; leave it out");
         }
         if (planned || nothing) {
             throw new UsageException((planned ? "--plan says already what to keep" : "--ratio 0 removes nothing")

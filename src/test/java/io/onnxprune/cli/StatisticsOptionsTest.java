@@ -87,6 +87,30 @@ class StatisticsOptionsTest {
                 .isEqualTo(Files.readAllBytes(folder.resolve("first.onnx")));
     }
 
+    /** Of several shots only the first is of the whole model. */
+    @Test
+    void zerosFromStatistics() throws IOException {
+        Path one = sparse(1);
+        keeping("first.onnx", "--recipe", one).succeeded();
+        run("second.onnx", "--recipe", one, "--stats", kept).succeeded();
+        assertThat(Files.readAllBytes(folder.resolve("second.onnx")))
+                .isEqualTo(Files.readAllBytes(folder.resolve("first.onnx")));
+
+        Path two = sparse(2);
+        keeping("first.onnx", "--recipe", two).succeeded();
+        run("second.onnx", "--recipe", two, "--stats", kept, "--calibration", tokens)
+                .succeeded();
+        assertThat(Files.readAllBytes(folder.resolve("second.onnx")))
+                .isEqualTo(Files.readAllBytes(folder.resolve("first.onnx")));
+    }
+
+    private Path sparse(int steps) throws IOException {
+        return Files.writeString(
+                folder.resolve("recipe.yaml"),
+                "version: 1\nname: zeros\npasses:\n  - {pass: sparsify, by: surgeon, pattern: unstructured, steps: "
+                        + steps + "}\n");
+    }
+
     /** Where more is measured than the first step does, data are needed for that alone. */
     @Test
     void laterStepsAndNewWeightsAreMeasured() throws IOException {
@@ -159,7 +183,7 @@ class StatisticsOptionsTest {
     void optionsWithoutEffect() throws IOException {
         Path recipe = recipe(SCORE);
         run("out.onnx", "--method", "magnitude", "--stats", kept)
-                .failed(2, "--stats is for methods that score by second moments", "which magnitude does not");
+                .failed(2, "--stats is for methods that begin with second moments", "which magnitude does not");
         keeping("out.onnx", "--recipe", recipe("{pass: score, metric: taylor}"))
                 .failed(2, "--stats-out is for methods", "which mine does not");
         keeping("out.onnx", "--method", "slimgpt").failed(2, "--stats-out is for methods");
