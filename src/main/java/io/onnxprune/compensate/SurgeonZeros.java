@@ -36,6 +36,7 @@ import java.util.Map;
 import java.util.Set;
 import java.util.function.DoubleConsumer;
 import java.util.function.IntConsumer;
+import java.util.stream.DoubleStream;
 
 /**
  * Zeros within the weights of all products of residual blocks where they cost the loss least, in its quadratic model
@@ -63,6 +64,8 @@ public final class SurgeonZeros {
     private final BlockProducts products;
     /** Products that share an input together, since they share its second moment. */
     private final Map<Activation, List<Product>> sharing = new LinkedHashMap<>();
+
+    private final Set<Product> unreached = new HashSet<>();
 
     private Calibrator calibrator;
 
@@ -241,6 +244,7 @@ public final class SurgeonZeros {
     private void elements(Statistics statistics, double share) {
         Map<Product, Factors> factors = new LinkedHashMap<>();
         forEach(statistics, "costs", (product, inputs, outputs) -> {
+            noteUnreached(product, outputs);
             double[] byOutput = scaled(outputs.weights(), 0.5 / positions(statistics, product));
             factors.put(product, new Factors(product, inputs.weights(), byOutput));
         });
@@ -333,6 +337,7 @@ public final class SurgeonZeros {
         List<Product> read = new ArrayList<>();
         Strips strips = new Strips();
         forEach(statistics, "costs", (product, inputs, outputs) -> {
+            noteUnreached(product, outputs);
             double scale = 1 / positions(statistics, product);
             try (Matrix w = product.read();
                     Matrix turned = w.transposed()) {
@@ -358,6 +363,13 @@ public final class SurgeonZeros {
                             outputDamping(statistics, product))) {
                 replace(product, left);
             }
+        }
+    }
+
+    private void noteUnreached(Product product, Curvature outputs) {
+        if (DoubleStream.of(outputs.weights()).allMatch(weight -> weight == 0) && unreached.add(product)) {
+            log.warn("no gradient reaches node " + product.node()
+                    + ", so its weights cost nothing and are the first to become zero");
         }
     }
 

@@ -14,11 +14,14 @@ import java.util.stream.IntStream;
  * are taken output by output.
  */
 public final class ElementUpdate {
-    /** Conjugate directions that are taken at most; each costs four products of matrices. */
+    /** Conjugate directions that are taken at most; each costs four products of matrices, and a dozen are usual. */
     private static final int DIRECTIONS = 100;
 
-    /** How far the squared error of the gradient, in the metric of the inverse, is to fall. */
-    private static final double PRECISION = 1e-6;
+    /**
+     * How far the squared gradient, in the metric of the preconditioner, is to fall: half of it bounds how far the loss is above
+     * its minimum, since the inverse of a part of a form is never more than that part of its inverse.
+     */
+    private static final double PRECISION = 1e-5;
 
     private final Curvature inputs;
     private final Curvature outputs;

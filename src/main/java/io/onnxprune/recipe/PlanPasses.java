@@ -261,10 +261,11 @@ public final class PlanPasses {
         Pass score = recipe.pass(PassKind.SCORE);
         Pass allocate = recipe.pass(PassKind.ALLOCATE);
         Pass calibrate = recipe.pass(PassKind.CALIBRATE);
-        if (calibrate != null && calibrate.integer("draws") > 0 && !(score != null && isOfLoss(score))) {
+        boolean curved = score != null && isOfLoss(score) || sparsify != null && isSurgeon(sparsify);
+        if (calibrate != null && calibrate.integer("draws") > 0 && !curved) {
             throw new UsageException(
                     "recipe " + recipe.name() + " has calibrate draws, which only score metric obs with"
-                            + " curvature loss has a use for: gradients of tokens that a model draws are zero on average");
+                            + " curvature loss and sparsify by surgeon have a use for: gradients of tokens that a model draws are zero on average");
         }
         if (score != null && score.word("members").equals("all") && !isOfLoss(score)) {
             throw new UsageException("recipe " + recipe.name() + " has score members all, which only metric obs with"

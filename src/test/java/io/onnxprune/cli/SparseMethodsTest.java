@@ -173,7 +173,8 @@ class SparseMethodsTest {
 
     @Test
     void groupsMayHaveFewerZerosThanTheyCould() throws IOException {
-        Path recipe = recipe("{pass: sparsify, by: surgeon, pattern: \"2:4\", ratio: 0.25}");
+        Path recipe =
+                recipe("{pass: calibrate, draws: 1}", "{pass: sparsify, by: surgeon, pattern: \"2:4\", ratio: 0.25}");
         run("llama-gqa-d", "--recipe", recipe).succeeded();
         assertThat((double) count("zeros") / count("weights")).isCloseTo(0.25, within(0.001));
 
@@ -191,6 +192,8 @@ class SparseMethodsTest {
         }
         run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: surgeon, pattern: structured, correlate: 9}"))
                 .failed(2, "correlate has no effect with pattern structured");
+        run("llama-gqa-d", "--recipe", recipe("{pass: calibrate, draws: 1}", "{pass: sparsify, by: wanda}"))
+                .failed(2, "calibrate draws, which only score metric obs with curvature loss and sparsify by surgeon");
         run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: surgeon, steps: 0}"))
                 .failed(2, "steps must be a whole number of at least 1");
         run("llama-gqa-d", "--method", "llm-surgeon-zeros", "--ratio", "1")

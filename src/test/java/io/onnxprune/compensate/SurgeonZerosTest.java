@@ -11,7 +11,9 @@ import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.compensate.SurgeonZeros.Request;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Bytes;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Pattern;
@@ -19,6 +21,7 @@ import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
+import java.nio.ByteBuffer;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -206,6 +209,37 @@ class SurgeonZerosTest {
         assertThatThrownBy(() -> run(quantised, unstructured(0.5, 1), log))
                 .isInstanceOf(UserException.class)
                 .hasMessageStartingWith("no weight of this model can become zero: node ");
+    }
+
+    /** Nothing that only a product of zeros reads has a gradient. */
+    @Test
+    void whatNoGradientReachesGoesFirst() {
+        Structure structure = TestModels.structure("llama-gqa-d");
+        Consumers consumers = Consumers.of(structure);
+        Consumer last = structure.dimensions().stream()
+                .filter(dimension -> dimension.role() == Role.FFN)
+                .flatMap(dimension -> consumers.of(dimension).stream())
+                .findFirst()
+                .orElseThrow();
+        Tensor weight = last.weight().constant();
+        Tensor zeros =
+                Tensor.of(weight.dtype(), weight.shape(), Bytes.of(ByteBuffer.allocate((int) (4 * weight.elements()))));
+        RecordedLog log = new RecordedLog();
+        SurgeonZeros.Result result = run(
+                PrunedState.of(structure, Plan.keepAll(""), Map.of(last.weight(), zeros)), unstructured(0.3, 2), log);
+
+        assertThat(log.warnings())
+                .hasSize(2)
+                .allMatch(line -> line.matches(
+                        "no gradient reaches node .*, so its weights cost nothing and are the first to become zero"));
+        List<Double> shares = new ArrayList<>();
+        for (Value changed : result.updates().keySet()) {
+            try (Matrix w = read(structure, result.updates(), changed)) {
+                shares.add(Sparsification.Zeros.NONE.and(w).share());
+            }
+        }
+        assertThat(shares.stream().filter(share -> share == 1)).hasSize(3);
+        assertThat(result.zeros().share()).isCloseTo(0.3, within(1e-4));
     }
 
     @Test
