@@ -19,9 +19,12 @@ import java.util.Optional;
  * kept until another state is measured, so that passes which look at the same one share it.
  */
 final class ModelStatistics implements AutoCloseable {
+    private static final String PASS = "statistics";
+
     private final StatisticsFiles files;
     private final String hash;
     private final int draws;
+    private final PassClock clock;
     private final Log log;
     /** What the file to read says of itself; null without one. */
     private final Origin given;
@@ -37,10 +40,11 @@ final class ModelStatistics implements AutoCloseable {
      * @param draws how often gradients are taken of tokens that the model draws
      * @throws UserException if there is a file to read that is damaged or of another model
      */
-    ModelStatistics(StatisticsFiles files, String hash, int draws, Log log) {
+    ModelStatistics(StatisticsFiles files, String hash, int draws, PassClock clock, Log log) {
         this.files = files;
         this.hash = hash;
         this.draws = draws;
+        this.clock = clock;
         this.log = log;
         this.given = files.in().map(this::origin).orElse(null);
     }
@@ -84,10 +88,10 @@ final class ModelStatistics implements AutoCloseable {
     Statistics.Source of(PrunedState measured) {
         return (model, taps) -> {
             if (model.hasOtherWeights()) {
-                return Statistics.measure(model, rows(), taps);
+                return clock.timed(PASS, () -> Statistics.measure(model, rows(), taps));
             }
             if (!measured.equals(state) || !last.taps().containsAll(taps)) {
-                Statistics next = measure(measured, model, taps);
+                Statistics next = clock.timed(PASS, () -> measure(measured, model, taps));
                 close();
                 state = measured;
                 last = next;

@@ -109,7 +109,7 @@ final class Planner {
             Allocation.check(structure, budget);
         }
         this.statistics =
-                new ModelStatistics(job.statistics(), hash, job.calibration().draws(), log);
+                new ModelStatistics(job.statistics(), hash, job.calibration().draws(), clock, log);
     }
 
     private boolean isNothing() {
