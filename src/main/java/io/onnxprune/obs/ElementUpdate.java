@@ -14,7 +14,7 @@ import java.util.stream.IntStream;
  * are taken output by output.
  */
 public final class ElementUpdate {
-    /** Conjugate directions that are taken at most; each costs four products of matrices, and a dozen are usual. */
+    /** Conjugate directions that are taken at most; each costs four products of matrices, and ten to twenty are usual. */
     private static final int DIRECTIONS = 100;
 
     /**
