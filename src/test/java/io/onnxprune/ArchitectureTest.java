@@ -46,6 +46,7 @@ class ArchitectureTest {
             "compensate",
             "verify",
             "emit",
+            "recover",
             "recipe",
             "compiler",
             "cli");
@@ -55,6 +56,7 @@ class ArchitectureTest {
             new Confined("com.google.protobuf", "onnx"),
             new Confined("ai.onnx.proto", "onnx"),
             new Confined("org.bytedeco", "algebra"),
+            new Confined("com.google.flatbuffers", "recover"),
             new Confined("ai.onnxruntime", "runtime"),
             new Confined("org.snakeyaml", "recipe"),
             new Confined("picocli", "cli"),

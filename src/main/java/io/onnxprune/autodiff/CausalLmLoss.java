@@ -30,9 +30,22 @@ public final class CausalLmLoss {
      * @param into takes the nodes
      */
     public static CausalLmLoss append(String logits, String tokens, GraphBuilder into) {
-        String next = nextTokens(tokens, into);
+        return append(logits, nextTokens(tokens, into), weights(tokens, into), into);
+    }
+
+    /**
+     * The same with other weights: each row's loss is the sum over positions of the cross-entropy of the next token times what
+     * the position counts.
+     *
+     * @param weights name of a float32 value [batch, length]; the last position's should be 0
+     */
+    public static CausalLmLoss weighted(String logits, String tokens, String weights, GraphBuilder into) {
+        return append(logits, nextTokens(tokens, into), into.add("Unsqueeze", weights, into.ints(-1)), into);
+    }
+
+    private static CausalLmLoss append(String logits, String next, String counts, GraphBuilder into) {
         // For float64 logits everything is float64 but the losses; the cast is of a few numbers.
-        String weights = into.add("CastLike", weights(tokens, into), logits);
+        String weights = into.add("CastLike", counts, logits);
         String last = into.ints(-1);
         String probabilities = into.add("Softmax", List.of(logits), axis(-1));
         String largest = into.add("ReduceMax", logits, last);

@@ -9,6 +9,7 @@ import ai.onnxruntime.OrtLoggingLevel;
 import ai.onnxruntime.OrtProvider;
 import ai.onnxruntime.OrtSession;
 import ai.onnxruntime.OrtSession.SessionOptions;
+import ai.onnxruntime.OrtTrainingSession;
 import ai.onnxruntime.providers.OrtCUDAProviderOptions;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
@@ -145,6 +146,39 @@ public final class OnnxRuntime implements AutoCloseable {
     /** The same as {@link #open(byte[], Map, boolean)} for a direct buffer, from its position to its limit. */
     public Session open(ByteBuffer model, Map<String, HostTensor> initializers, boolean optimize) {
         return create("in memory", initializers, optimize, o -> environment.createSession(model, o));
+    }
+
+    /**
+     * Opens a model for training.
+     *
+     * @param weights as for {@link #open(byte[], Map, boolean)}, for the training and the evaluation graph together
+     * @throws UserException when the native library cannot train, or refuses a file
+     */
+    public TrainingSession train(TrainingSession.Files files, Map<String, HostTensor> weights) {
+        if (!trainingEnabled()) {
+            throw new UserException("the native ONNX Runtime library that was loaded cannot train; add"
+                    + " org.bytedeco:onnxruntime with the classifier of this platform, or give one that can by --ort-library");
+        }
+        List<OnnxTensor> held = new ArrayList<>();
+        try (SessionOptions sessionOptions = sessionOptions(true)) {
+            Map<String, OnnxTensorLike> supplied = new HashMap<>();
+            weights.forEach((name, tensor) -> {
+                OnnxTensor weight = toOnnx(name, tensor);
+                held.add(weight);
+                supplied.put(name, weight);
+            });
+            supply(sessionOptions, supplied, true);
+            OrtTrainingSession session = environment.createTrainingSession(
+                    files.checkpoint().toString(),
+                    files.training().toString(),
+                    files.evaluation().toString(),
+                    files.optimizer().toString(),
+                    sessionOptions);
+            return new TrainingSession(this, session, held);
+        } catch (OrtException e) {
+            held.forEach(OnnxTensor::close);
+            throw failure("ONNX Runtime cannot prepare the training of " + files.training(), e);
+        }
     }
 
     private interface Factory {

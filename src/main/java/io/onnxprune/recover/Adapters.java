@@ -1,0 +1,140 @@
+package io.onnxprune.recover;
+
+import io.onnxprune.calibrate.Linear;
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.GraphBuilder;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Tensor;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Random;
+
+/**
+ * Low-rank adapters (LoRA, Hu et al., arXiv 2106.09685): a product y = x·W becomes y + (α/r)·(x·A)·B, with A {@code [n, r]} and B
+ * {@code [r, out]} trained and W frozen. A starts as in the paper's code, uniform in ±1/√n, and B at zero, so that nothing
+ * changes at first.
+ *
+ * @param linear the product
+ * @param down the name of A
+ * @param up the name of B
+ */
+record Adapters(Model model, List<Adapter> list, Map<String, Tensor> parameters) {
+    static final String PREFIX = "onnx_prune_adapter_";
+    /** Tells one training step's dropout from another's. */
+    static final String DROPOUT_SEED = PREFIX + "dropout_seed";
+
+    private static final float SPREAD = 4096;
+
+    record Adapter(Linear linear, String down, String up) {}
+
+    /**
+     * How adapters are made.
+     *
+     * @param dropout share of the inputs of adapters that are zero in a training step, less than 1
+     */
+    record Settings(int rank, double alpha, double dropout, long seed) {
+        double scale() {
+            return alpha / rank;
+        }
+    }
+
+    /**
+     * Adds adapters to a lowered model.
+     *
+     * @param linears what gets one
+     */
+    static Adapters insert(Model lowered, List<Linear> linears, Settings settings) {
+        GraphBuilder builder = new GraphBuilder(PREFIX, GraphBuilder.names(lowered.graph()));
+        Map<String, Tensor> parameters = new LinkedHashMap<>();
+        Map<String, Adapter> byOutput = new LinkedHashMap<>();
+        Random random = new Random(settings.seed);
+        for (Linear linear : linears) {
+            String name = PREFIX + linear.weight();
+            Adapter adapter = new Adapter(linear, name + ".A", name + ".B");
+            int n = linear.input().width();
+            int out = linear.output().width();
+            parameters.put(adapter.down, uniform(random, n, settings.rank, 1 / Math.sqrt(n)));
+            parameters.put(adapter.up, uniform(random, settings.rank, out, 0));
+            byOutput.put(linear.output().value(), adapter);
+        }
+        List<Node> nodes = new ArrayList<>();
+        for (Node node : lowered.graph().nodes()) {
+            Adapter adapter = node.outputs().size() == 1 ? byOutput.get(node.output(0)) : null;
+            if (adapter == null) {
+                nodes.add(node);
+                continue;
+            }
+            String frozen = builder.freshName();
+            nodes.add(node.withOutputs(List.of(frozen)));
+            int start = builder.nodes().size();
+            adapt(node.input(0), frozen, adapter, settings, builder);
+            nodes.addAll(builder.nodes().subList(start, builder.nodes().size()));
+        }
+        Map<String, Tensor> initializers = new LinkedHashMap<>(lowered.graph().initializers());
+        initializers.putAll(builder.initializers());
+        initializers.putAll(parameters);
+        if (settings.dropout > 0) {
+            initializers.put(DROPOUT_SEED, Tensor.ofFloats(DType.FLOAT, new long[0], 0.5f));
+        }
+        Graph graph = lowered.graph().withNodes(nodes).withInitializers(initializers);
+        return new Adapters(lowered.withGraph(graph), List.copyOf(byOutput.values()), parameters);
+    }
+
+    private static void adapt(String x, String frozen, Adapter adapter, Settings settings, GraphBuilder builder) {
+        String dropped = settings.dropout > 0 ? dropped(x, adapter, settings.dropout, builder) : x;
+        String inner = builder.add("MatMul", dropped, adapter.down);
+        String scaled = builder.add("Mul", inner, builder.scalar((float) settings.scale()));
+        String change = builder.add("MatMul", scaled, adapter.up);
+        String output = adapter.linear.output().value();
+        builder.add(Node.of(
+                builder.freshName(), "Add", List.of(frozen, change), List.of(output), Map.of()));
+    }
+
+    /**
+     * x with zeros that follow from the step, the position and the channel alone, so that a run that goes on after a stop drops
+     * the same ones.
+     */
+    private static String dropped(String x, Adapter adapter, double share, GraphBuilder builder) {
+        Random random = new Random(adapter.down.hashCode());
+        int n = adapter.linear.input().width();
+        float[] channels = new float[n];
+        for (int i = 0; i < n; i++) {
+            channels[i] = SPREAD * random.nextFloat();
+        }
+        Attribute last = new Attribute.Int(-1);
+        String leading = builder.add("Shape", List.of(x), Map.of("end", last));
+        String count = builder.add("ReduceProd", List.of(leading), Map.of("keepdims", new Attribute.Int(0)));
+        String line = builder.add("Range", builder.index(0), count, builder.index(1));
+        String places = builder.add("Reshape", line, builder.add("Concat", List.of(leading, builder.ints(1)), Map.of("axis", new Attribute.Int(0))));
+        String wide = builder.add("Cast", List.of(places), Map.of("to", new Attribute.Int(DType.DOUBLE.code())));
+        String step = builder.add("Cast", List.of(DROPOUT_SEED), Map.of("to", new Attribute.Int(DType.DOUBLE.code())));
+        String mixed = builder.add("Add", builder.add("Mul", wide, real(builder, 12.9898)), builder.add("Mul", step, real(builder, 78.233)));
+        String position = fraction(builder, builder.add("Mul", builder.add("Sin", mixed), real(builder, 43758.5453)));
+        String near = builder.add("Cast", List.of(position), Map.of("to", new Attribute.Int(DType.FLOAT.code())));
+        String noise = fraction(builder, builder.add("Mul", near, builder.constant(Tensor.ofFloats(DType.FLOAT, new long[] {n}, channels))));
+        String kept = builder.add("GreaterOrEqual", noise, builder.scalar((float) share));
+        String factor = builder.add("Where", kept, builder.scalar((float) (1 / (1 - share))), builder.scalar(0));
+        return builder.add("Mul", x, factor);
+    }
+
+    private static String real(GraphBuilder builder, double value) {
+        return builder.add("Cast", List.of(builder.scalar((float) value)), Map.of("to", new Attribute.Int(DType.DOUBLE.code())));
+    }
+
+    private static String fraction(GraphBuilder builder, String value) {
+        return builder.add("Sub", value, builder.add("Floor", value));
+    }
+
+    private static Tensor uniform(Random random, int rows, int columns, double bound) {
+        float[] values = new float[rows * columns];
+        for (int i = 0; bound > 0 && i < values.length; i++) {
+            values[i] = (float) (bound * (2 * random.nextDouble() - 1));
+        }
+        return Tensor.ofFloats(DType.FLOAT, new long[] {rows, columns}, values);
+    }
+}

@@ -1,0 +1,187 @@
+package io.onnxprune.recover;
+
+import io.onnxprune.autodiff.Backward;
+import io.onnxprune.autodiff.CausalLmLoss;
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Trace;
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.GraphBuilder;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Program;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.onnx.SequenceInfo;
+import io.onnxprune.runtime.DecoderInterface;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/** The graphs that ONNX Runtime's training API takes: one that adds up gradients, one of the loss alone, one of the optimizer. */
+final class TrainingGraph {
+    /** What each position counts, [batch, length]. */
+    static final String WEIGHTS = "onnx_prune_training_weights";
+
+    private static final String PREFIX = "onnx_prune_training_";
+    private static final String CONTRIB = "com.microsoft";
+
+    private final Model model;
+    private final Map<String, Tensor> parameters;
+    private final GraphBuilder builder;
+    private final DecoderInterface decoder;
+
+    private TrainingGraph(Model model, Map<String, Tensor> parameters) {
+        this.model = model;
+        this.parameters = parameters;
+        this.builder = new GraphBuilder(PREFIX, GraphBuilder.names(model.graph()));
+        this.decoder = DecoderInterface.of(model.graph());
+    }
+
+    /**
+     * The loss, and gradients that are added to buffers.
+     *
+     * @param model lowered, with the parameters among its initializers
+     */
+    static Model training(Model model, Map<String, Tensor> parameters, OnnxRuntime runtime, Log log) {
+        TrainingGraph graph = new TrainingGraph(model, parameters);
+        Program program = Program.of(model);
+        CausalLmLoss loss = graph.loss();
+        Value logits = named(program.outputs(), graph.decoder.logits().name());
+        Set<Value> wanted = new LinkedHashSet<>();
+        parameters.keySet().forEach(name -> wanted.add(program.initializers().get(name)));
+        Map<Value, String> gradients = Backward.append(
+                program.ops(),
+                Trace.of(program, runtime, log),
+                Map.of(logits, loss.gradient()),
+                wanted,
+                graph.builder);
+        List<ValueInfo> inputs = new ArrayList<>();
+        List<ValueInfo> outputs = new ArrayList<>(List.of(graph.total(loss)));
+        String reset = "lazy_reset_grad";
+        for (Value parameter : wanted) {
+            String name = parameter.name();
+            String buffer = name + "_grad.accumulation.buffer";
+            String done = name + "_grad.accumulation.out";
+            inputs.add(graph.declared(buffer, parameters.get(name)));
+            outputs.add(new ValueInfo(done, DType.BOOL, List.of(ValueInfo.Extent.of(1)), new byte[0]));
+            Node identity = Node.of(name + "_grad", "Identity", List.of(gradients.get(parameter)), List.of(name + "_grad"), Map.of());
+            graph.builder.add(identity);
+            graph.builder.add(contrib("InPlaceAccumulatorV2", List.of(buffer, name + "_grad", reset), List.of(done), Map.of()));
+        }
+        inputs.add(new ValueInfo(reset, DType.BOOL, List.of(ValueInfo.Extent.of(1)), new byte[0]));
+        return graph.assembled(inputs, outputs);
+    }
+
+    /** The loss alone. */
+    static Model evaluation(Model model, Map<String, Tensor> parameters) {
+        TrainingGraph graph = new TrainingGraph(model, parameters);
+        return graph.assembled(List.of(), List.of(graph.total(graph.loss())));
+    }
+
+    private CausalLmLoss loss() {
+        return CausalLmLoss.weighted(decoder.logits().name(), decoder.tokens().name(), WEIGHTS, builder);
+    }
+
+    private ValueInfo total(CausalLmLoss loss) {
+        String total = builder.add("ReduceSum", List.of(loss.rows()), Map.of("keepdims", new Attribute.Int(0)));
+        return new ValueInfo(total, DType.FLOAT, List.of(), new byte[0]);
+    }
+
+    private ValueInfo declared(String name, Tensor like) {
+        List<ValueInfo.Extent> extents = new ArrayList<>();
+        for (long extent : like.shape()) {
+            extents.add(ValueInfo.Extent.of(extent));
+        }
+        return new ValueInfo(name, DType.FLOAT, extents, new byte[0]);
+    }
+
+    private Model assembled(List<ValueInfo> added, List<ValueInfo> outputs) {
+        Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
+        initializers.putAll(builder.initializers());
+        initializers.keySet().removeAll(parameters.keySet());
+        boolean drops = initializers.remove(Adapters.DROPOUT_SEED) != null;
+        List<Node> nodes = new ArrayList<>(model.graph().nodes());
+        nodes.addAll(builder.nodes());
+        List<ValueInfo> user = new ArrayList<>(model.graph().givenInputs());
+        user.add(new ValueInfo(WEIGHTS, DType.FLOAT, List.of(new ValueInfo.Extent(-1, "batch"), new ValueInfo.Extent(-1, "length")), new byte[0]));
+        if (drops) {
+            user.add(new ValueInfo(Adapters.DROPOUT_SEED, DType.FLOAT, List.of(), new byte[0]));
+        }
+        List<ValueInfo> inputs = new ArrayList<>(user);
+        parameters.forEach((name, tensor) -> inputs.add(declared(name, tensor)));
+        inputs.addAll(added);
+        Graph whole = new Graph("training", inputs, outputs, List.of(), initializers, nodes, new byte[0]);
+        Set<String> needed = whole.needed();
+        nodes.removeIf(node -> node.outputs().stream().noneMatch(needed::contains));
+        initializers.keySet().retainAll(needed);
+        inputs.removeIf(input -> !needed.contains(input.name()));
+        Map<String, Long> opsets = new LinkedHashMap<>(model.opsets());
+        opsets.putIfAbsent(CONTRIB, 1L);
+        Graph graph = new Graph("training", inputs, outputs, List.of(), initializers, nodes, new byte[0]);
+        return new Model(
+                model.irVersion(), opsets, graph, Map.of(), false, model.source(), new byte[0]);
+    }
+
+    /**
+     * AdamW (Loshchilov and Hutter, arXiv 1711.05101), after the gradients were scaled down to a norm.
+     *
+     * @param clip the largest norm of all gradients together; 0 for any
+     */
+    static Model optimizer(Model like, double weightDecay, double clip) {
+        List<Node> nodes = new ArrayList<>();
+        String gradients = "gradients";
+        if (clip > 0) {
+            nodes.add(contrib(
+                    "InplaceClipGradNorm",
+                    List.of(gradients),
+                    List.of("clipped"),
+                    Map.of("max_norm", new Attribute.Real((float) clip))));
+            gradients = "clipped";
+        }
+        nodes.add(contrib(
+                "AdamWOptimizer",
+                List.of("learning_rate", "step", "params", gradients, "first_order_moments", "second_order_moments"),
+                List.of("updated_flag"),
+                Map.of(
+                        "alpha", new Attribute.Real(0.9f),
+                        "beta", new Attribute.Real(0.999f),
+                        "epsilon", new Attribute.Real(1e-8f),
+                        "weight_decay", new Attribute.Real((float) weightDecay),
+                        "correct_bias", new Attribute.Int(1),
+                        "adam_mode", new Attribute.Int(0))));
+        List<ValueInfo.Extent> one = List.of(ValueInfo.Extent.of(1));
+        List<ValueInfo> inputs = new ArrayList<>(List.of(
+                new ValueInfo("learning_rate", DType.FLOAT, one, new byte[0]),
+                new ValueInfo("step", DType.INT64, one, new byte[0])));
+        for (String name : List.of("params", "gradients", "first_order_moments", "second_order_moments")) {
+            inputs.add(SequenceInfo.ofFloats(name));
+        }
+        Graph graph = new Graph(
+                "optimizer",
+                inputs,
+                List.of(new ValueInfo("updated_flag", DType.BOOL, one, new byte[0])),
+                List.of(),
+                Map.of(),
+                nodes,
+                new byte[0]);
+        Map<String, Long> opsets = new LinkedHashMap<>();
+        opsets.put("", like.opset());
+        opsets.put(CONTRIB, 1L);
+        return new Model(like.irVersion(), opsets, graph, Map.of(), false, like.source(), new byte[0]);
+    }
+
+    private static Node contrib(String op, List<String> inputs, List<String> outputs, Map<String, Attribute> attributes) {
+        return new Node(outputs.get(0), CONTRIB, op, inputs, outputs, attributes, new byte[0]);
+    }
+
+    private static Value named(List<Value> values, String name) {
+        return values.stream().filter(value -> value.name().equals(name)).findFirst().orElseThrow();
+    }
+}

@@ -1,0 +1,108 @@
+package io.onnxprune.runtime;
+
+import ai.onnxruntime.OnnxTensor;
+import ai.onnxruntime.OrtException;
+import ai.onnxruntime.OrtSession.Result;
+import ai.onnxruntime.OrtTrainingSession;
+import io.onnxprune.diag.UserException;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/** A model that ONNX Runtime's training API trains. Opened by {@link OnnxRuntime#train}. */
+public final class TrainingSession implements AutoCloseable {
+    private final OnnxRuntime runtime;
+    private final OrtTrainingSession session;
+    private final List<OnnxTensor> weights;
+
+    TrainingSession(OnnxRuntime runtime, OrtTrainingSession session, List<OnnxTensor> weights) {
+        this.runtime = runtime;
+        this.session = session;
+        this.weights = weights;
+    }
+
+    /**
+     * Runs forwards and backwards and adds the gradients to those that are there.
+     *
+     * @param feeds by input name; more may be given than are read
+     * @return the loss
+     * @throws UserException when an input is missing or the run fails
+     */
+    public float accumulate(Map<String, HostTensor> feeds) {
+        return run("train", session.getTrainInputNames(), feeds, session::trainStep);
+    }
+
+    /**
+     * Runs forwards only.
+     *
+     * @return the loss
+     * @throws UserException when the run fails
+     */
+    public float evaluate(Map<String, HostTensor> feeds) {
+        return run("evaluate", session.getEvalInputNames(), feeds, session::evalStep);
+    }
+
+    private interface Step {
+        Result run(Map<String, OnnxTensor> feeds) throws OrtException;
+    }
+
+    private float run(String what, Set<String> names, Map<String, HostTensor> feeds, Step step) {
+        // The runtime goes by the order of its own inputs, not by names.
+        Map<String, OnnxTensor> own = new LinkedHashMap<>();
+        try {
+            for (String name : names) {
+                if (!feeds.containsKey(name)) {
+                    throw new UserException("cannot " + what + " the model: its input " + name + " is not given");
+                }
+                own.put(name, runtime.toOnnx(name, feeds.get(name)));
+            }
+            try (Result result = step.run(own)) {
+                return ((OnnxTensor) result.get(0)).getFloatBuffer().get(0);
+            }
+        } catch (OrtException e) {
+            throw OnnxRuntime.failure("ONNX Runtime cannot " + what + " the model", e);
+        } finally {
+            own.values().forEach(OnnxTensor::close);
+        }
+    }
+
+    /** Changes the parameters by the gradients that were added up, which are gone then. */
+    public void step(double learningRate) {
+        try {
+            session.setLearningRate((float) learningRate);
+            session.optimizerStep();
+            session.lazyResetGrad();
+        } catch (OrtException e) {
+            throw OnnxRuntime.failure("ONNX Runtime cannot take a training step", e);
+        }
+    }
+
+    /** Writes the parameters, and the moments of the optimizer if they are to be used again. */
+    public void save(Path checkpoint, boolean optimizer) {
+        try {
+            session.saveCheckpoint(checkpoint, optimizer);
+        } catch (OrtException e) {
+            throw OnnxRuntime.failure("ONNX Runtime cannot write the checkpoint " + checkpoint, e);
+        }
+    }
+
+    @Override
+    public void close() {
+        session.close();
+        weights.forEach(OnnxTensor::close);
+    }
+
+    /** The files of a training session; frozen weights are given apart. */
+    public record Files(Path checkpoint, Path training, Path evaluation, Path optimizer) {
+        List<String> paths() {
+            List<String> paths = new ArrayList<>();
+            for (Path path : List.of(checkpoint, training, evaluation, optimizer)) {
+                paths.add(path.toString());
+            }
+            return paths;
+        }
+    }
+}
