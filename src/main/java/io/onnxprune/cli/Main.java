@@ -43,7 +43,8 @@ public final class Main {
     static CommandLine commandLine() {
         return new CommandLine(new PruneCommand())
                 .addSubcommand(new InspectCommand())
-                .addSubcommand(new EvalCommand());
+                .addSubcommand(new EvalCommand())
+                .addSubcommand(new RecoverCommand());
     }
 
     private static int wrongUsage(ParameterException failure, String[] arguments) {

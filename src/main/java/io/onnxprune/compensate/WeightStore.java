@@ -22,14 +22,14 @@ import java.util.stream.IntStream;
  * Matrices as tensors and back. Tensors that are made here lie in mapped files of a work folder that have no name any more,
  * so they take no heap and go with the process; small ones are in memory.
  */
-final class WeightStore {
+public final class WeightStore {
     private static final long SMALL = 1 << 16;
     private static final float LARGEST_HALF = 65504;
 
     private final Path folder;
 
     /** Files are made in {@code folder}. */
-    WeightStore(Path folder) {
+    public WeightStore(Path folder) {
         this.folder = folder;
     }
 
@@ -38,7 +38,7 @@ final class WeightStore {
      *
      * @param axis the axis of the tensor that the rows of the matrix are
      */
-    static Matrix read(Tensor tensor, int axis) {
+    public static Matrix read(Tensor tensor, int axis) {
         int rows = Math.toIntExact(tensor.dim(axis));
         int columns = Math.toIntExact(tensor.dim(1 - axis));
         long width = tensor.dim(1);
@@ -111,7 +111,7 @@ final class WeightStore {
      * @param label how a message names the weights
      * @throws UserException if a number is too large for {@code dtype}, or there is no room on disk
      */
-    Tensor write(Matrix matrix, DType dtype, long[] shape, int axis, int[] rows, int[] columns, String label) {
+    public Tensor write(Matrix matrix, DType dtype, long[] shape, int axis, int[] rows, int[] columns, String label) {
         try (Matrix turned = axis == 0 ? null : matrix.transposed()) {
             Matrix lines = axis == 0 ? matrix : turned;
             int[] lineAt = axis == 0 ? rows : columns;

@@ -233,6 +233,11 @@ public final class Consumers {
         return applications(consumer).stream().anyMatch(inside::contains);
     }
 
+    /** Whether an application is in a residual block. */
+    public boolean isInside(Op op) {
+        return inside.contains(op);
+    }
+
     private List<Op> applications(Dimension dimension) {
         return analysis.notes().contractions().stream()
                 .filter(contraction ->

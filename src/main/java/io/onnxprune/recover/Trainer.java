@@ -1,7 +1,7 @@
 package io.onnxprune.recover;
 
 import io.onnxprune.diag.Log;
-import io.onnxprune.ir.DType;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelWriter;
@@ -11,57 +11,192 @@ import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.TrainingSession;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Random;
+import java.util.stream.IntStream;
 
-/** Trains the parameters of a lowered model on rows of tokens. */
+/** Trains the parameters of a model on rows of tokens, with ONNX Runtime's training API. */
 final class Trainer implements AutoCloseable {
+    /** A held-out loss so many times that of the start is no bad luck any more. */
+    private static final double DIVERGED = 2;
+
+    /**
+     * What came of it.
+     *
+     * @param parameters the best ones that were seen
+     * @param best the held-out loss with them
+     * @param curve a point for each look, the first before any step
+     */
+    record Result(Map<String, Tensor> parameters, double best, List<Look> curve) {}
+
+    private final TrainingOptions options;
+    private final Path folder;
+    private final Log log;
     private final TrainingSession session;
     private final DecoderInterface decoder;
     private final boolean drops;
 
-    Trainer(Adapters training, Adapters evaluation, double weightDecay, double clip, Path folder, OnnxRuntime runtime, Log log) {
-        Model train = TrainingGraph.training(training.model(), training.parameters(), runtime, log);
-        Model eval = TrainingGraph.evaluation(evaluation.model(), evaluation.parameters());
+    /**
+     * Prepares training.
+     *
+     * @param training with dropout where that is asked for
+     * @param evaluation the same without
+     * @param folder takes the graphs and checkpoints
+     * @throws UserException if an operator on the way to a parameter has no derivative, or the runtime cannot train
+     */
+    Trainer(
+            Trainable training,
+            Trainable evaluation,
+            TrainingOptions options,
+            Path folder,
+            OnnxRuntime runtime,
+            Log log) {
+        this.options = options;
+        this.folder = folder;
+        this.log = log;
+        Model train = TrainingGraph.training(training, runtime, log);
         this.decoder = DecoderInterface.of(training.model().graph());
-        this.drops = training.model().graph().initializers().containsKey(Adapters.DROPOUT_SEED);
-        TrainingSession.Files files = new TrainingSession.Files(
-                folder.resolve("checkpoint"),
-                folder.resolve("training_model.onnx"),
-                folder.resolve("eval_model.onnx"),
-                folder.resolve("optimizer_model.onnx"));
+        this.drops = training.drops();
+        TrainingSession.Files files = files(folder);
         ModelWriter.write(train, files.training(), false);
-        ModelWriter.write(eval, files.evaluation(), false);
-        ModelWriter.write(TrainingGraph.optimizer(train, weightDecay, clip), files.optimizer(), false);
+        ModelWriter.write(TrainingGraph.evaluation(evaluation), files.evaluation(), false);
+        ModelWriter.write(
+                TrainingGraph.optimizer(train, options.weightDecay(), options.clip()), files.optimizer(), false);
         ParameterFile.write(files.checkpoint(), training.parameters());
         this.session = runtime.train(files, Map.of());
     }
 
-    /** The mean loss of a batch, in parts of at most {@code micro} rows. */
-    double accumulate(List<long[]> batch, int micro, int step) {
+    private static TrainingSession.Files files(Path folder) {
+        return new TrainingSession.Files(
+                folder.resolve("checkpoint"),
+                folder.resolve("training_model.onnx"),
+                folder.resolve("eval_model.onnx"),
+                folder.resolve("optimizer_model.onnx"));
+    }
+
+    /**
+     * Takes all steps, or fewer if the held-out loss does not fall any more.
+     *
+     * @param rows token ids, all of one length, at least as many as a batch has
+     * @param heldOut rows of the same length
+     */
+    Result run(List<long[]> rows, List<long[]> heldOut) {
+        int total = options.totalSteps(rows.size());
+        long tokens = (long) options.batch() * rows.get(0).length;
+        Path best = folder.resolve("best");
+        List<Look> curve = new ArrayList<>();
+        double lowest = evaluate(heldOut);
+        double first = lowest;
+        curve.add(new Look(0, Double.NaN, first, 0, 0));
+        log.info(String.format(
+                Locale.ROOT, "training: %d steps of %d rows, held-out loss %.4f before", total, options.batch(), first));
+        session.save(best, false);
+        int misses = 0;
+        try (Log.Progress progress = log.progress("training", total * tokens)) {
+            double sum = 0;
+            int count = 0;
+            long start = System.nanoTime();
+            for (int step = 0; step < total; step++) {
+                double rate = options.learningRate(step, total);
+                double loss = accumulate(batch(rows, step), step);
+                if (!Double.isFinite(loss)) {
+                    log.warn(String.format(
+                            Locale.ROOT,
+                            "training stopped at step %d: the loss is %s; the best parameters so far are kept; lower --lr",
+                            step + 1,
+                            loss));
+                    break;
+                }
+                session.step(rate);
+                sum += loss;
+                count++;
+                progress.step(tokens);
+                if ((step + 1) % options.evaluateEvery() != 0 && step + 1 < total) {
+                    continue;
+                }
+                double seconds = (System.nanoTime() - start) / 1e9;
+                double found = evaluate(heldOut);
+                curve.add(new Look(step + 1, sum / count, found, rate, count * tokens / seconds));
+                log.info(String.format(
+                        Locale.ROOT,
+                        "step %d of %d: loss %.4f, held-out %.4f, learning rate %.2e, %.0f tokens/s",
+                        step + 1,
+                        total,
+                        sum / count,
+                        found,
+                        rate,
+                        count * tokens / seconds));
+                sum = 0;
+                count = 0;
+                misses = found < lowest ? 0 : misses + 1;
+                if (found < lowest) {
+                    lowest = found;
+                    session.save(best, false);
+                } else if (!(found < DIVERGED * first)) {
+                    log.warn(String.format(
+                            Locale.ROOT,
+                            "training stopped at step %d: the held-out loss rose from %.4f to %.4f; the best parameters so"
+                                    + " far are kept; lower --lr",
+                            step + 1,
+                            first,
+                            found));
+                    break;
+                } else if (misses == options.patience() && misses > 0) {
+                    log.info("the held-out loss does not fall any more, so training ends here");
+                    break;
+                }
+                start = System.nanoTime();
+            }
+        }
+        return new Result(ParameterFile.read(best), lowest, curve);
+    }
+
+    /** The rows of a step: every epoch has an order of its own, which follows from the seed. */
+    private List<long[]> batch(List<long[]> rows, int step) {
+        List<long[]> batch = new ArrayList<>();
+        for (long at = (long) step * options.batch(); batch.size() < options.batch(); at++) {
+            batch.add(rows.get(order(rows.size(), at / rows.size())[(int) (at % rows.size())]));
+        }
+        return batch;
+    }
+
+    private long orderedEpoch = -1;
+    private int[] ordered;
+
+    private int[] order(int rows, long epoch) {
+        if (epoch != orderedEpoch) {
+            List<Integer> shuffled = new ArrayList<>(IntStream.range(0, rows).boxed().toList());
+            Collections.shuffle(shuffled, new Random(options.seed() + epoch));
+            ordered = shuffled.stream().mapToInt(Integer::intValue).toArray();
+            orderedEpoch = epoch;
+        }
+        return ordered;
+    }
+
+    private double accumulate(List<long[]> batch, int step) {
         double loss = 0;
-        for (int first = 0; first < batch.size(); first += micro) {
-            List<long[]> part = batch.subList(first, Math.min(batch.size(), first + micro));
-            loss += session.accumulate(feeds(part, batch.size(), (float) (step + first / (double) batch.size())));
+        for (int first = 0; first < batch.size(); first += options.microBatch()) {
+            List<long[]> part = part(batch, first);
+            loss += session.accumulate(feeds(part, batch.size(), step + first / (float) batch.size()));
         }
         return loss;
     }
 
-    void step(double learningRate) {
-        session.step(learningRate);
-    }
-
-    double evaluate(List<long[]> rows, int micro) {
+    /** The mean loss of rows. */
+    double evaluate(List<long[]> rows) {
         double loss = 0;
-        for (int first = 0; first < rows.size(); first += micro) {
-            List<long[]> part = rows.subList(first, Math.min(rows.size(), first + micro));
-            Map<String, HostTensor> feeds = feeds(part, rows.size(), 0);
-            feeds.remove(Adapters.DROPOUT_SEED);
-            loss += session.evaluate(feeds);
+        for (int first = 0; first < rows.size(); first += options.microBatch()) {
+            loss += session.evaluate(feeds(part(rows, first), rows.size(), 0));
         }
         return loss;
+    }
+
+    private List<long[]> part(List<long[]> rows, int first) {
+        return rows.subList(first, Math.min(rows.size(), first + options.microBatch()));
     }
 
     private Map<String, HostTensor> feeds(List<long[]> rows, int count, float seed) {
@@ -75,14 +210,9 @@ final class Trainer implements AutoCloseable {
         }
         feeds.put(TrainingGraph.WEIGHTS, HostTensor.ofFloat32(new long[] {rows.size(), length}, weights));
         if (drops) {
-            feeds.put(Adapters.DROPOUT_SEED, HostTensor.ofFloat32(new long[0], seed));
+            feeds.put(Trainable.DROPOUT_SEED, HostTensor.ofFloat32(new long[0], seed));
         }
         return feeds;
-    }
-
-    Map<String, Tensor> parameters(Path file) {
-        session.save(file, false);
-        return ParameterFile.read(file);
     }
 
     @Override

@@ -37,9 +37,9 @@ final class TrainingGraph {
     private final GraphBuilder builder;
     private final DecoderInterface decoder;
 
-    private TrainingGraph(Model model, Map<String, Tensor> parameters) {
-        this.model = model;
-        this.parameters = parameters;
+    private TrainingGraph(Trainable trainable) {
+        this.model = trainable.model();
+        this.parameters = trainable.parameters();
         this.builder = new GraphBuilder(PREFIX, GraphBuilder.names(model.graph()));
         this.decoder = DecoderInterface.of(model.graph());
     }
@@ -47,11 +47,12 @@ final class TrainingGraph {
     /**
      * The loss, and gradients that are added to buffers.
      *
-     * @param model lowered, with the parameters among its initializers
+     * @throws io.onnxprune.diag.UserException if an operator on the way to a parameter has no derivative
      */
-    static Model training(Model model, Map<String, Tensor> parameters, OnnxRuntime runtime, Log log) {
-        TrainingGraph graph = new TrainingGraph(model, parameters);
-        Program program = Program.of(model);
+    static Model training(Trainable trainable, OnnxRuntime runtime, Log log) {
+        Map<String, Tensor> parameters = trainable.parameters();
+        TrainingGraph graph = new TrainingGraph(trainable);
+        Program program = Program.of(trainable.model());
         CausalLmLoss loss = graph.loss();
         Value logits = named(program.outputs(), graph.decoder.logits().name());
         Set<Value> wanted = new LinkedHashSet<>();
@@ -80,8 +81,8 @@ final class TrainingGraph {
     }
 
     /** The loss alone. */
-    static Model evaluation(Model model, Map<String, Tensor> parameters) {
-        TrainingGraph graph = new TrainingGraph(model, parameters);
+    static Model evaluation(Trainable trainable) {
+        TrainingGraph graph = new TrainingGraph(trainable);
         return graph.assembled(List.of(), List.of(graph.total(graph.loss())));
     }
 
@@ -106,13 +107,13 @@ final class TrainingGraph {
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         initializers.putAll(builder.initializers());
         initializers.keySet().removeAll(parameters.keySet());
-        boolean drops = initializers.remove(Adapters.DROPOUT_SEED) != null;
+        boolean drops = initializers.remove(Trainable.DROPOUT_SEED) != null;
         List<Node> nodes = new ArrayList<>(model.graph().nodes());
         nodes.addAll(builder.nodes());
         List<ValueInfo> user = new ArrayList<>(model.graph().givenInputs());
         user.add(new ValueInfo(WEIGHTS, DType.FLOAT, List.of(new ValueInfo.Extent(-1, "batch"), new ValueInfo.Extent(-1, "length")), new byte[0]));
         if (drops) {
-            user.add(new ValueInfo(Adapters.DROPOUT_SEED, DType.FLOAT, List.of(), new byte[0]));
+            user.add(new ValueInfo(Trainable.DROPOUT_SEED, DType.FLOAT, List.of(), new byte[0]));
         }
         List<ValueInfo> inputs = new ArrayList<>(user);
         parameters.forEach((name, tensor) -> inputs.add(declared(name, tensor)));

@@ -8,58 +8,55 @@ import io.onnxprune.ir.GraphBuilder;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.Widening;
 import java.util.ArrayList;
+import java.util.Collection;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
 
 /**
- * Low-rank adapters (LoRA, Hu et al., arXiv 2106.09685): a product y = x·W becomes y + (α/r)·(x·A)·B, with A {@code [n, r]} and B
- * {@code [r, out]} trained and W frozen. A starts as in the paper's code, uniform in ±1/√n, and B at zero, so that nothing
- * changes at first.
+ * A lowered model with the parameters that are trained: low-rank adapters beside its products, or initializers of its own.
  *
- * @param linear the product
- * @param down the name of A
- * @param up the name of B
+ * @param adapters those of the products; none where the model's own weights are trained
+ * @param parameters what is trained, by name, float32, as it is at first: initializers of {@code model}
  */
-record Adapters(Model model, List<Adapter> list, Map<String, Tensor> parameters) {
+record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parameters) {
     static final String PREFIX = "onnx_prune_adapter_";
     /** Tells one training step's dropout from another's. */
     static final String DROPOUT_SEED = PREFIX + "dropout_seed";
 
     private static final float SPREAD = 4096;
 
+    /**
+     * What is trained of a product.
+     *
+     * @param down the name of A, [n, r]
+     * @param up the name of B, [r, out]
+     */
     record Adapter(Linear linear, String down, String up) {}
 
     /**
-     * How adapters are made.
+     * Adds low-rank adapters (LoRA, Hu et al., arXiv 2106.09685): a product y = x·W becomes y + (α/r)·(x·A)·B, and W is frozen. A
+     * starts as in the code of the paper, uniform in ±1/√n, and B at zero, so that nothing changes at first.
      *
-     * @param dropout share of the inputs of adapters that are zero in a training step, less than 1
-     */
-    record Settings(int rank, double alpha, double dropout, long seed) {
-        double scale() {
-            return alpha / rank;
-        }
-    }
-
-    /**
-     * Adds adapters to a lowered model.
-     *
+     * @param lowered the model
      * @param linears what gets one
+     * @param dropout share of the inputs of adapters that are zero in a training step, less than 1; 0 for the evaluation
      */
-    static Adapters insert(Model lowered, List<Linear> linears, Settings settings) {
+    static Trainable adapters(
+            Model lowered, List<Linear> linears, int rank, double alpha, double dropout, long seed) {
         GraphBuilder builder = new GraphBuilder(PREFIX, GraphBuilder.names(lowered.graph()));
         Map<String, Tensor> parameters = new LinkedHashMap<>();
         Map<String, Adapter> byOutput = new LinkedHashMap<>();
-        Random random = new Random(settings.seed);
+        Random random = new Random(seed);
         for (Linear linear : linears) {
             String name = PREFIX + linear.weight();
             Adapter adapter = new Adapter(linear, name + ".A", name + ".B");
             int n = linear.input().width();
-            int out = linear.output().width();
-            parameters.put(adapter.down, uniform(random, n, settings.rank, 1 / Math.sqrt(n)));
-            parameters.put(adapter.up, uniform(random, settings.rank, out, 0));
+            parameters.put(adapter.down, uniform(random, n, rank, 1 / Math.sqrt(n)));
+            parameters.put(adapter.up, uniform(random, rank, linear.output().width(), 0));
             byOutput.put(linear.output().value(), adapter);
         }
         List<Node> nodes = new ArrayList<>();
@@ -72,23 +69,46 @@ record Adapters(Model model, List<Adapter> list, Map<String, Tensor> parameters)
             String frozen = builder.freshName();
             nodes.add(node.withOutputs(List.of(frozen)));
             int start = builder.nodes().size();
-            adapt(node.input(0), frozen, adapter, settings, builder);
+            adapt(node.input(0), frozen, adapter, alpha / rank, dropout, builder);
             nodes.addAll(builder.nodes().subList(start, builder.nodes().size()));
         }
         Map<String, Tensor> initializers = new LinkedHashMap<>(lowered.graph().initializers());
         initializers.putAll(builder.initializers());
         initializers.putAll(parameters);
-        if (settings.dropout > 0) {
+        if (dropout > 0) {
             initializers.put(DROPOUT_SEED, Tensor.ofFloats(DType.FLOAT, new long[0], 0.5f));
         }
         Graph graph = lowered.graph().withNodes(nodes).withInitializers(initializers);
-        return new Adapters(lowered.withGraph(graph), List.copyOf(byOutput.values()), parameters);
+        return new Trainable(lowered.withGraph(graph), List.copyOf(byOutput.values()), parameters);
     }
 
-    private static void adapt(String x, String frozen, Adapter adapter, Settings settings, GraphBuilder builder) {
-        String dropped = settings.dropout > 0 ? dropped(x, adapter, settings.dropout, builder) : x;
+    /** Trains initializers of the model itself, in float32. */
+    static Trainable weights(Model lowered, Collection<String> names) {
+        Map<String, Tensor> parameters = new LinkedHashMap<>();
+        names.forEach(name ->
+                parameters.put(name, Widening.widen(lowered.graph().initializers().get(name))));
+        Map<String, Tensor> initializers = new LinkedHashMap<>(lowered.graph().initializers());
+        initializers.putAll(parameters);
+        return new Trainable(
+                lowered.withGraph(lowered.graph().withInitializers(initializers)), List.of(), parameters);
+    }
+
+    /** The same with other contents of the parameters. */
+    Trainable with(Map<String, Tensor> contents) {
+        Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
+        initializers.putAll(contents);
+        return new Trainable(model.withGraph(model.graph().withInitializers(initializers)), adapters, contents);
+    }
+
+    boolean drops() {
+        return model.graph().initializers().containsKey(DROPOUT_SEED);
+    }
+
+    private static void adapt(
+            String x, String frozen, Adapter adapter, double scale, double dropout, GraphBuilder builder) {
+        String dropped = dropout > 0 ? dropped(x, adapter, dropout, builder) : x;
         String inner = builder.add("MatMul", dropped, adapter.down);
-        String scaled = builder.add("Mul", inner, builder.scalar((float) settings.scale()));
+        String scaled = builder.add("Mul", inner, builder.scalar((float) scale));
         String change = builder.add("MatMul", scaled, adapter.up);
         String output = adapter.linear.output().value();
         builder.add(Node.of(

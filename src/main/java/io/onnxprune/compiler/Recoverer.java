@@ -1,0 +1,145 @@
+package io.onnxprune.compiler;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.emit.Emitter;
+import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.emit.OutputTarget;
+import io.onnxprune.eval.Evaluator;
+import io.onnxprune.eval.TokenData;
+import io.onnxprune.ir.Model;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.plan.PlanFile;
+import io.onnxprune.recover.Look;
+import io.onnxprune.recover.Recovery;
+import io.onnxprune.recover.TrainingOptions;
+import io.onnxprune.rewrite.Slicer;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Optional;
+import java.util.OptionalInt;
+
+/** Trains a model and writes it again with other weights. */
+public final class Recoverer {
+    /** Held-out rows are this share of the data where no file of their own is given, */
+    private static final int HELD_OUT_SHARE = 20;
+    /** and so many at most. */
+    private static final int HELD_OUT_ROWS = 64;
+
+    /**
+     * What is asked for.
+     *
+     * @param data rows or text to train on
+     * @param evaluation held-out data; otherwise some rows of {@code data} are left out
+     * @param tokenizer for text; by default the one beside the model
+     * @param length tokens of a row
+     * @param workFolder for graphs and checkpoints
+     */
+    public record Job(
+            ModelFolder input,
+            OutputTarget target,
+            Path data,
+            Optional<Path> evaluation,
+            Optional<Path> tokenizer,
+            int length,
+            TrainingOptions options,
+            boolean externalData,
+            Path workFolder) {}
+
+    /**
+     * What came of it.
+     *
+     * @param rows how many were trained on
+     * @param heldOut how many were not
+     */
+    public record Report(Recovery.Result result, int rows, int heldOut, Emitter.Emission emission) {
+        /** The content of the JSON report, as docs/json.md says. */
+        public Map<String, Object> toJson() {
+            Map<String, Object> json = new LinkedHashMap<>();
+            json.put("trained_parameters", result.trained());
+            json.put("rows", rows);
+            json.put("held_out_rows", heldOut);
+            List<Map<String, Object>> curve = new ArrayList<>();
+            for (Look look : result.curve()) {
+                Map<String, Object> point = new LinkedHashMap<>();
+                point.put("step", look.step());
+                point.put("loss", Double.isNaN(look.loss()) ? null : look.loss());
+                point.put("held_out_loss", look.heldOut());
+                point.put("learning_rate", look.learningRate());
+                point.put("tokens_per_second", look.tokensPerSecond());
+                curve.add(point);
+            }
+            json.put("curve", curve);
+            json.put("held_out_loss", result.best());
+            json.put("held_out_perplexity", Math.exp(result.best()));
+            json.put("output", emission.files().get(0).toString());
+            return json;
+        }
+    }
+
+    private Recoverer() {}
+
+    /**
+     * Does what {@code job} asks.
+     *
+     * @throws UserException if it cannot be done; nothing is left at the target then
+     */
+    public static Report run(Job job, OnnxRuntime runtime, Log log) {
+        PassClock clock = new PassClock(log);
+        Path file = job.input().model();
+        Model model = clock.timed("import", () -> ModelReader.read(file));
+        Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
+                .structure();
+        Optional<Path> tokenizer = job.tokenizer().or(() -> Evaluator.tokenizerBeside(file));
+        List<long[]> rows = clock.timed("data", () -> rows(job.data(), tokenizer, job.length()));
+        List<long[]> heldOut;
+        if (job.evaluation().isPresent()) {
+            heldOut = rows(job.evaluation().get(), tokenizer, job.length());
+        } else {
+            int count = Math.min(HELD_OUT_ROWS, rows.size() / HELD_OUT_SHARE);
+            if (count == 0) {
+                throw new UserException(job.data() + " has " + rows.size() + " rows of " + job.length()
+                        + " tokens, too few to hold some out; name others by --eval");
+            }
+            heldOut = rows.subList(rows.size() - count, rows.size());
+            rows = rows.subList(0, rows.size() - count);
+        }
+        List<long[]> training = rows;
+        Recovery.Result result = clock.timed(
+                "train",
+                () -> Recovery.run(structure, training, heldOut, job.options(), job.workFolder(), runtime, log));
+        Plan plan = Plan.keepAll(PlanFile.hash(file));
+        Model trained =
+                clock.timed("merge", () -> Slicer.slice(structure, plan.keep(structure), result.updates()));
+        Emitter.Emission emission = clock.timed(
+                "emit",
+                () -> Emitter.emit(
+                        trained,
+                        structure,
+                        plan,
+                        job.input(),
+                        job.target(),
+                        job.externalData(),
+                        staged -> runtime.open(staged, false).close(),
+                        log));
+        return new Report(result, rows.size(), heldOut.size(), emission);
+    }
+
+    private static List<long[]> rows(Path file, Optional<Path> tokenizer, int length) {
+        List<long[]> whole = TokenData.read(file, tokenizer, OptionalInt.of(length)).rows().stream()
+                .filter(row -> row.length == length)
+                .toList();
+        if (whole.isEmpty()) {
+            throw new UserException(
+                    String.format(Locale.ROOT, "%s has no row of %,d tokens; give a smaller --seq-len", file, length));
+        }
+        return whole;
+    }
+}

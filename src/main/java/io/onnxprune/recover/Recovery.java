@@ -1,0 +1,187 @@
+package io.onnxprune.recover;
+
+import io.onnxprune.algebra.Blas;
+import io.onnxprune.algebra.Matrix;
+import io.onnxprune.calibrate.CalibrationOptions;
+import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.Linear;
+import io.onnxprune.compensate.WeightStore;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Role;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.lower.Lowering;
+import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.recover.Trainable.Adapter;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.stream.IntStream;
+
+/**
+ * Trains a model so that it makes up for what pruning took (LLM-Pruner, arXiv 2305.11627, section 3.3), and puts what was learned
+ * into its weights: operators and shapes stay as they are.
+ */
+public final class Recovery {
+    private final Structure structure;
+    private final Consumers consumers;
+    private final TrainingOptions options;
+    private final Path folder;
+    private final OnnxRuntime runtime;
+    private final Log log;
+
+    /**
+     * What came of training.
+     *
+     * @param updates new contents of constants of the model
+     * @param trained how many parameters were trained
+     * @param curve the losses
+     * @param best the held-out loss of what was kept
+     */
+    public record Result(Map<Value, Tensor> updates, long trained, List<Look> curve, double best) {}
+
+    private Recovery(Structure structure, TrainingOptions options, Path folder, OnnxRuntime runtime, Log log) {
+        this.structure = structure;
+        this.consumers = Consumers.of(structure);
+        this.options = options;
+        this.folder = folder;
+        this.runtime = runtime;
+        this.log = log;
+    }
+
+    /**
+     * Trains the model of {@code structure}.
+     *
+     * @param rows token ids to train on, all rows of one length
+     * @param heldOut token ids of rows of the same length, whose loss says when training is at its best
+     * @param folder for graphs, checkpoints and new weights
+     * @throws UserException if there is nothing to train, an operator has no derivative, or the runtime cannot train
+     */
+    public static Result run(
+            Structure structure,
+            List<long[]> rows,
+            List<long[]> heldOut,
+            TrainingOptions options,
+            Path folder,
+            OnnxRuntime runtime,
+            Log log) {
+        return new Recovery(structure, options, folder, runtime, log).run(rows, heldOut);
+    }
+
+    private Result run(List<long[]> rows, List<long[]> heldOut) {
+        int length = rows.get(0).length;
+        if (rows.size() < options.batch() && options.steps().isEmpty()) {
+            throw new UserException("the training data have " + rows.size() + " rows, fewer than one batch of "
+                    + options.batch() + "; give more data, or a smaller --batch");
+        }
+        Model model = structure.analysis().program().model();
+        Model lowered = Lowering.lower(model, runtime, length, log);
+        List<Linear> linears = linears(model, length);
+        Trainable evaluated = options.mode() == TrainingOptions.Mode.LORA
+                ? adapters(lowered, linears, 0)
+                : Trainable.weights(lowered, Parameters.of(lowered, linears, options.mode()));
+        Trainable trained =
+                options.mode() == TrainingOptions.Mode.LORA ? adapters(lowered, linears, options.dropout()) : evaluated;
+        long count = evaluated.parameters().values().stream()
+                .mapToLong(Tensor::elements)
+                .sum();
+        log.info(String.format("training %,d parameters of %d products", count, linears.size()));
+        Trainer.Result result;
+        try (Trainer trainer = new Trainer(trained, evaluated, options, folder, runtime, log)) {
+            result = trainer.run(rows, heldOut);
+        }
+        return new Result(merged(evaluated.with(result.parameters())), count, result.curve(), result.best());
+    }
+
+    private Trainable adapters(Model lowered, List<Linear> linears, double dropout) {
+        return Trainable.adapters(lowered, linears, options.rank(), options.alpha(), dropout, options.seed());
+    }
+
+    /** The products of residual blocks that are asked for and whose weights may change. */
+    private List<Linear> linears(Model model, int length) {
+        CalibrationOptions calibration = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
+        Set<Consumer> wanted = new LinkedHashSet<>();
+        for (Consumer consumer : consumers.all()) {
+            if (consumers.isInside(consumer) && (isOfAttention(consumer) ? options.attention() : options.ffn())) {
+                wanted.add(consumer);
+            }
+        }
+        List<Linear> found = new ArrayList<>();
+        Set<String> seen = new HashSet<>();
+        for (Linear linear : Calibrator.of(model, runtime, calibration, length, Log.NONE).linears()) {
+            Consumer consumer = consumers.reading(linear.weight());
+            if (consumer != null && wanted.contains(consumer) && seen.add(linear.weight())) {
+                found.add(linear);
+            }
+        }
+        Optional<String> problem = consumers.problems().entrySet().stream()
+                .filter(entry -> consumers.isInside(entry.getKey()))
+                .map(Map.Entry::getValue)
+                .findFirst();
+        if (found.isEmpty()) {
+            throw new UserException("no product of this model can be trained: "
+                    + problem.orElse("it has none of those that --targets names in its residual blocks"));
+        }
+        problem.ifPresent(text -> log.warn("not all products are trained: " + text));
+        return found;
+    }
+
+    private boolean isOfAttention(Consumer consumer) {
+        for (Dimension dimension : structure.dimensions()) {
+            Role role = dimension.role();
+            boolean heads = role == Role.HEADS || role == Role.KV_HEADS || role == Role.QUERY_HEADS;
+            Dim.Atom atom = dimension.atom();
+            if (heads && (consumer.dim().atoms().contains(atom) || consumer.makes(dimension))) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /** The weights of the original with what was learned. */
+    private Map<Value, Tensor> merged(Trainable trained) {
+        WeightStore store = new WeightStore(folder);
+        Map<Value, Tensor> updates = new HashMap<>();
+        for (Adapter adapter : trained.adapters()) {
+            Consumer consumer = consumers.reading(adapter.linear().weight());
+            Tensor weight = consumer.weight().constant();
+            try (Matrix w = WeightStore.read(weight, consumer.axis());
+                    Matrix down = WeightStore.read(trained.parameters().get(adapter.down()), 0);
+                    Matrix up = WeightStore.read(trained.parameters().get(adapter.up()), 0)) {
+                Blas.multiply(options.alpha() / options.rank(), down, false, up, false, 1, w);
+                updates.put(
+                        consumer.weight(),
+                        store.write(
+                                w,
+                                weight.dtype(),
+                                weight.shape(),
+                                consumer.axis(),
+                                IntStream.range(0, w.rows()).toArray(),
+                                IntStream.range(0, w.columns()).toArray(),
+                                consumer.node()));
+            }
+        }
+        if (trained.adapters().isEmpty()) {
+            trained.parameters().forEach((name, tensor) -> {
+                Value value = structure.analysis().program().initializers().get(name);
+                updates.put(
+                        value,
+                        Tensor.ofFloats(value.constant().dtype(), value.constant().shape(), tensor.toFloats()));
+            });
+        }
+        return updates;
+    }
+}
