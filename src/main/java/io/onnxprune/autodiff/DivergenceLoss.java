@@ -28,6 +28,44 @@ public final class DivergenceLoss {
      * @param into takes the nodes
      */
     public static DivergenceLoss append(String logits, String reference, GraphBuilder into) {
+        String length =
+                into.add("Shape", List.of(logits), Map.of("start", new Attribute.Int(1), "end", new Attribute.Int(2)));
+        String share = into.add("Reciprocal", into.add("CastLike", length, logits));
+        return append(logits, reference, share, share, into);
+    }
+
+    /**
+     * The same with other weights and at a temperature T: each row's loss is the sum over positions of T² times the divergence of the
+     * probabilities of logits / T (Hinton et al., arXiv 1503.02531, section 2), times what the position counts.
+     *
+     * @param weights name of a float32 value [batch, length]
+     */
+    public static DivergenceLoss weighted(
+            String logits, String reference, String weights, double temperature, GraphBuilder into) {
+        String counts = into.add("CastLike", weights, logits);
+        if (temperature == 1) {
+            return append(logits, reference, counts, into.add("Unsqueeze", counts, into.ints(-1)), into);
+        }
+        String cooler = into.add("CastLike", into.scalar((float) (1 / temperature)), logits);
+        String squared =
+                into.add("Mul", counts, into.add("CastLike", into.scalar((float) (temperature * temperature)), logits));
+        String slope = into.add("Mul", counts, into.add("CastLike", into.scalar((float) temperature), logits));
+        return append(
+                into.add("Mul", logits, cooler),
+                into.add("Mul", reference, cooler),
+                squared,
+                into.add("Unsqueeze", slope, into.ints(-1)),
+                into);
+    }
+
+    /**
+     * Appends the divergence.
+     *
+     * @param counts what each position counts in the loss, to be multiplied with [batch, length]
+     * @param slopes the same in the gradient, to be multiplied with [batch, length, vocabulary]
+     */
+    private static DivergenceLoss append(
+            String logits, String reference, String counts, String slopes, GraphBuilder into) {
         Map<String, Attribute> last = Map.of("axis", new Attribute.Int(-1));
         Map<String, Attribute> dropped = Map.of("keepdims", new Attribute.Int(0));
         String log = into.add("LogSoftmax", List.of(logits), last);
@@ -41,12 +79,9 @@ public final class DivergenceLoss {
                 into.add("Mul", theirs, into.add("Sub", theirLog, log)),
                 none);
         String positions = into.add("ReduceSum", List.of(terms, into.ints(2)), dropped);
-        String means = into.add("ReduceMean", List.of(positions, into.ints(1)), dropped);
-        String rows = into.add("Cast", List.of(means), Map.of("to", new Attribute.Int(DType.FLOAT.code())));
-        String length =
-                into.add("Shape", List.of(logits), Map.of("start", new Attribute.Int(1), "end", new Attribute.Int(2)));
-        String share = into.add("Reciprocal", into.add("CastLike", length, logits));
-        String gradient = into.add("Mul", into.add("Sub", into.add("Exp", log), theirs), share);
+        String sums = into.add("ReduceSum", List.of(into.add("Mul", positions, counts), into.ints(1)), dropped);
+        String rows = into.add("Cast", List.of(sums), Map.of("to", new Attribute.Int(DType.FLOAT.code())));
+        String gradient = into.add("Mul", into.add("Sub", into.add("Exp", log), theirs), slopes);
         return new DivergenceLoss(rows, gradient);
     }
 

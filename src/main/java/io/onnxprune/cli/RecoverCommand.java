@@ -89,6 +89,25 @@ final class RecoverCommand implements Callable<Integer> {
                     + " (default: ${DEFAULT-VALUE})")
     private Mode mode = Mode.lora;
 
+    @Option(
+            names = "--distill",
+            paramLabel = "TEACHER",
+            description = "learn the predictions of this model, such as the one before pruning, not only the data")
+    private Path teacher;
+
+    @Option(
+            names = "--distill-weight",
+            paramLabel = "X",
+            description = "share of the teacher in the loss; the data have the rest (default: ${DEFAULT-VALUE})")
+    private double distillation = 1;
+
+    @Option(
+            names = "--temperature",
+            paramLabel = "X",
+            description =
+                    "what logits are divided by when they are compared with the teacher's (default: ${DEFAULT-VALUE})")
+    private double temperature = 1;
+
     @Option(names = "--rank", paramLabel = "N", description = "rank of adapters (default: ${DEFAULT-VALUE})")
     private int rank = 8;
 
@@ -199,6 +218,7 @@ final class RecoverCommand implements Callable<Integer> {
                 data,
                 Optional.ofNullable(evaluation),
                 Optional.ofNullable(tokenizer),
+                Optional.ofNullable(teacher).map(path -> ModelFolder.of(path).model()),
                 length,
                 options,
                 externalData,
@@ -234,6 +254,8 @@ final class RecoverCommand implements Callable<Integer> {
                 steps == null ? OptionalInt.empty() : OptionalInt.of(steps),
                 evaluateEvery,
                 patience,
+                distillation,
+                temperature,
                 seed);
     }
 

@@ -6,6 +6,7 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.Emitter;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
+import io.onnxprune.eval.CausalLm;
 import io.onnxprune.eval.Evaluator;
 import io.onnxprune.eval.TokenData;
 import io.onnxprune.ir.Model;
@@ -33,12 +34,16 @@ public final class Recoverer {
     /** and so many at most. */
     private static final int HELD_OUT_ROWS = 64;
 
+    /** Weights of half precision are rounded when they are written. */
+    private static final double TOLERANCE = 5e-3;
+
     /**
      * What is asked for.
      *
      * @param data rows or text to train on
      * @param evaluation held-out data; otherwise some rows of {@code data} are left out
      * @param tokenizer for text; by default the one beside the model
+     * @param teacher a model whose predictions are learned
      * @param length tokens of a row
      * @param workFolder for graphs and checkpoints
      */
@@ -48,6 +53,7 @@ public final class Recoverer {
             Path data,
             Optional<Path> evaluation,
             Optional<Path> tokenizer,
+            Optional<Path> teacher,
             int length,
             TrainingOptions options,
             boolean externalData,
@@ -112,12 +118,20 @@ public final class Recoverer {
             rows = rows.subList(0, rows.size() - count);
         }
         List<long[]> training = rows;
+        List<long[]> held = heldOut;
         Recovery.Result result = clock.timed(
                 "train",
-                () -> Recovery.run(structure, training, heldOut, job.options(), job.workFolder(), runtime, log));
+                () -> Recovery.run(
+                        structure,
+                        training,
+                        held,
+                        job.teacher().map(ModelReader::read),
+                        job.options(),
+                        job.workFolder(),
+                        runtime,
+                        log));
         Plan plan = Plan.keepAll(PlanFile.hash(file));
-        Model trained =
-                clock.timed("merge", () -> Slicer.slice(structure, plan.keep(structure), result.updates()));
+        Model trained = clock.timed("merge", () -> Slicer.slice(structure, plan.keep(structure), result.updates()));
         Emitter.Emission emission = clock.timed(
                 "emit",
                 () -> Emitter.emit(
@@ -127,9 +141,25 @@ public final class Recoverer {
                         job.input(),
                         job.target(),
                         job.externalData(),
-                        staged -> runtime.open(staged, false).close(),
+                        staged -> check(staged, result, held, runtime, log),
                         log));
         return new Report(result, rows.size(), heldOut.size(), emission);
+    }
+
+    /** The file that was written is to be as good as what was trained. */
+    private static void check(Path staged, Recovery.Result result, List<long[]> heldOut, OnnxRuntime runtime, Log log) {
+        try (CausalLm model = CausalLm.open(runtime, staged, log)) {
+            double found =
+                    Evaluator.evaluate(model, heldOut, OptionalInt.empty(), log).nll();
+            if (!(Math.abs(found - result.best()) <= TOLERANCE * Math.max(1, result.best()))) {
+                throw new UserException(String.format(
+                        Locale.ROOT,
+                        "the model with the merged weights has a held-out loss of %.5f, but %.5f was trained; nothing was"
+                                + " written, please report this model",
+                        found,
+                        result.best()));
+            }
+        }
     }
 
     private static List<long[]> rows(Path file, Optional<Path> tokenizer, int length) {

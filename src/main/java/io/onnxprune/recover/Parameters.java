@@ -37,8 +37,8 @@ final class Parameters {
             }
         }
         if (names.isEmpty()) {
-            throw new UserException("this model has nothing that --train " + mode.name().toLowerCase(Locale.ROOT)
-                    + " could train; take lora");
+            throw new UserException("this model has nothing that --train "
+                    + mode.name().toLowerCase(Locale.ROOT) + " could train; take lora");
         }
         return names;
     }

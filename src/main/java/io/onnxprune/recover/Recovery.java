@@ -67,6 +67,7 @@ public final class Recovery {
      *
      * @param rows token ids to train on, all rows of one length
      * @param heldOut token ids of rows of the same length, whose loss says when training is at its best
+     * @param teacher whose predictions are learned, of the same vocabulary: the model before pruning
      * @param folder for graphs, checkpoints and new weights
      * @throws UserException if there is nothing to train, an operator has no derivative, or the runtime cannot train
      */
@@ -74,14 +75,15 @@ public final class Recovery {
             Structure structure,
             List<long[]> rows,
             List<long[]> heldOut,
+            Optional<Model> teacher,
             TrainingOptions options,
             Path folder,
             OnnxRuntime runtime,
             Log log) {
-        return new Recovery(structure, options, folder, runtime, log).run(rows, heldOut);
+        return new Recovery(structure, options, folder, runtime, log).run(rows, heldOut, teacher);
     }
 
-    private Result run(List<long[]> rows, List<long[]> heldOut) {
+    private Result run(List<long[]> rows, List<long[]> heldOut, Optional<Model> original) {
         int length = rows.get(0).length;
         if (rows.size() < options.batch() && options.steps().isEmpty()) {
             throw new UserException("the training data have " + rows.size() + " rows, fewer than one batch of "
@@ -99,8 +101,10 @@ public final class Recovery {
                 .mapToLong(Tensor::elements)
                 .sum();
         log.info(String.format("training %,d parameters of %d products", count, linears.size()));
+        Optional<Teacher> teacher = original.map(other -> new Teacher(
+                Lowering.lower(other, runtime, length, log), options.temperature(), options.distillation()));
         Trainer.Result result;
-        try (Trainer trainer = new Trainer(trained, evaluated, options, folder, runtime, log)) {
+        try (Trainer trainer = new Trainer(trained, evaluated, teacher, options, folder, runtime, log)) {
             result = trainer.run(rows, heldOut);
         }
         return new Result(merged(evaluated.with(result.parameters())), count, result.curve(), result.best());
@@ -121,7 +125,8 @@ public final class Recovery {
         }
         List<Linear> found = new ArrayList<>();
         Set<String> seen = new HashSet<>();
-        for (Linear linear : Calibrator.of(model, runtime, calibration, length, Log.NONE).linears()) {
+        for (Linear linear :
+                Calibrator.of(model, runtime, calibration, length, Log.NONE).linears()) {
             Consumer consumer = consumers.reading(linear.weight());
             if (consumer != null && wanted.contains(consumer) && seen.add(linear.weight())) {
                 found.add(linear);
@@ -179,7 +184,8 @@ public final class Recovery {
                 Value value = structure.analysis().program().initializers().get(name);
                 updates.put(
                         value,
-                        Tensor.ofFloats(value.constant().dtype(), value.constant().shape(), tensor.toFloats()));
+                        Tensor.ofFloats(
+                                value.constant().dtype(), value.constant().shape(), tensor.toFloats()));
             });
         }
         return updates;

@@ -45,8 +45,7 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
      * @param linears what gets one
      * @param dropout share of the inputs of adapters that are zero in a training step, less than 1; 0 for the evaluation
      */
-    static Trainable adapters(
-            Model lowered, List<Linear> linears, int rank, double alpha, double dropout, long seed) {
+    static Trainable adapters(Model lowered, List<Linear> linears, int rank, double alpha, double dropout, long seed) {
         GraphBuilder builder = new GraphBuilder(PREFIX, GraphBuilder.names(lowered.graph()));
         Map<String, Tensor> parameters = new LinkedHashMap<>();
         Map<String, Adapter> byOutput = new LinkedHashMap<>();
@@ -85,12 +84,11 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
     /** Trains initializers of the model itself, in float32. */
     static Trainable weights(Model lowered, Collection<String> names) {
         Map<String, Tensor> parameters = new LinkedHashMap<>();
-        names.forEach(name ->
-                parameters.put(name, Widening.widen(lowered.graph().initializers().get(name))));
+        names.forEach(name -> parameters.put(
+                name, Widening.widen(lowered.graph().initializers().get(name))));
         Map<String, Tensor> initializers = new LinkedHashMap<>(lowered.graph().initializers());
         initializers.putAll(parameters);
-        return new Trainable(
-                lowered.withGraph(lowered.graph().withInitializers(initializers)), List.of(), parameters);
+        return new Trainable(lowered.withGraph(lowered.graph().withInitializers(initializers)), List.of(), parameters);
     }
 
     /** The same with other contents of the parameters. */
@@ -111,8 +109,7 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
         String scaled = builder.add("Mul", inner, builder.scalar((float) scale));
         String change = builder.add("MatMul", scaled, adapter.up);
         String output = adapter.linear.output().value();
-        builder.add(Node.of(
-                builder.freshName(), "Add", List.of(frozen, change), List.of(output), Map.of()));
+        builder.add(Node.of(builder.freshName(), "Add", List.of(frozen, change), List.of(output), Map.of()));
     }
 
     /**
@@ -130,20 +127,29 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
         String leading = builder.add("Shape", List.of(x), Map.of("end", last));
         String count = builder.add("ReduceProd", List.of(leading), Map.of("keepdims", new Attribute.Int(0)));
         String line = builder.add("Range", builder.index(0), count, builder.index(1));
-        String places = builder.add("Reshape", line, builder.add("Concat", List.of(leading, builder.ints(1)), Map.of("axis", new Attribute.Int(0))));
+        String places = builder.add(
+                "Reshape",
+                line,
+                builder.add("Concat", List.of(leading, builder.ints(1)), Map.of("axis", new Attribute.Int(0))));
         String wide = builder.add("Cast", List.of(places), Map.of("to", new Attribute.Int(DType.DOUBLE.code())));
         String step = builder.add("Cast", List.of(DROPOUT_SEED), Map.of("to", new Attribute.Int(DType.DOUBLE.code())));
-        String mixed = builder.add("Add", builder.add("Mul", wide, real(builder, 12.9898)), builder.add("Mul", step, real(builder, 78.233)));
+        String mixed = builder.add(
+                "Add",
+                builder.add("Mul", wide, real(builder, 12.9898)),
+                builder.add("Mul", step, real(builder, 78.233)));
         String position = fraction(builder, builder.add("Mul", builder.add("Sin", mixed), real(builder, 43758.5453)));
         String near = builder.add("Cast", List.of(position), Map.of("to", new Attribute.Int(DType.FLOAT.code())));
-        String noise = fraction(builder, builder.add("Mul", near, builder.constant(Tensor.ofFloats(DType.FLOAT, new long[] {n}, channels))));
+        String noise = fraction(
+                builder,
+                builder.add("Mul", near, builder.constant(Tensor.ofFloats(DType.FLOAT, new long[] {n}, channels))));
         String kept = builder.add("GreaterOrEqual", noise, builder.scalar((float) share));
         String factor = builder.add("Where", kept, builder.scalar((float) (1 / (1 - share))), builder.scalar(0));
         return builder.add("Mul", x, factor);
     }
 
     private static String real(GraphBuilder builder, double value) {
-        return builder.add("Cast", List.of(builder.scalar((float) value)), Map.of("to", new Attribute.Int(DType.DOUBLE.code())));
+        return builder.add(
+                "Cast", List.of(builder.scalar((float) value)), Map.of("to", new Attribute.Int(DType.DOUBLE.code())));
     }
 
     private static String fraction(GraphBuilder builder, String value) {

@@ -1,7 +1,6 @@
 package io.onnxprune.recover;
 
 import io.onnxprune.diag.Log;
-import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelWriter;
@@ -16,6 +15,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Random;
 import java.util.stream.IntStream;
 
@@ -33,6 +33,7 @@ final class Trainer implements AutoCloseable {
      */
     record Result(Map<String, Tensor> parameters, double best, List<Look> curve) {}
 
+    private final Optional<Teacher> teacher;
     private final TrainingOptions options;
     private final Path folder;
     private final Log log;
@@ -45,20 +46,23 @@ final class Trainer implements AutoCloseable {
      *
      * @param training with dropout where that is asked for
      * @param evaluation the same without
+     * @param teacher whose predictions count beside or instead of the data
      * @param folder takes the graphs and checkpoints
-     * @throws UserException if an operator on the way to a parameter has no derivative, or the runtime cannot train
+     * @throws io.onnxprune.diag.UserException if an operator on the way to a parameter has no derivative, or the runtime cannot train
      */
     Trainer(
             Trainable training,
             Trainable evaluation,
+            Optional<Teacher> teacher,
             TrainingOptions options,
             Path folder,
             OnnxRuntime runtime,
             Log log) {
+        this.teacher = teacher;
         this.options = options;
         this.folder = folder;
         this.log = log;
-        Model train = TrainingGraph.training(training, runtime, log);
+        Model train = TrainingGraph.training(training, teacher, runtime, log);
         this.decoder = DecoderInterface.of(training.model().graph());
         this.drops = training.drops();
         TrainingSession.Files files = files(folder);
@@ -93,7 +97,11 @@ final class Trainer implements AutoCloseable {
         double first = lowest;
         curve.add(new Look(0, Double.NaN, first, 0, 0));
         log.info(String.format(
-                Locale.ROOT, "training: %d steps of %d rows, held-out loss %.4f before", total, options.batch(), first));
+                Locale.ROOT,
+                "training: %d steps of %d rows, held-out loss %.4f before",
+                total,
+                options.batch(),
+                first));
         session.save(best, false);
         int misses = 0;
         try (Log.Progress progress = log.progress("training", total * tokens)) {
@@ -169,7 +177,8 @@ final class Trainer implements AutoCloseable {
 
     private int[] order(int rows, long epoch) {
         if (epoch != orderedEpoch) {
-            List<Integer> shuffled = new ArrayList<>(IntStream.range(0, rows).boxed().toList());
+            List<Integer> shuffled =
+                    new ArrayList<>(IntStream.range(0, rows).boxed().toList());
             Collections.shuffle(shuffled, new Random(options.seed() + epoch));
             ordered = shuffled.stream().mapToInt(Integer::intValue).toArray();
             orderedEpoch = epoch;
@@ -181,7 +190,9 @@ final class Trainer implements AutoCloseable {
         double loss = 0;
         for (int first = 0; first < batch.size(); first += options.microBatch()) {
             List<long[]> part = part(batch, first);
-            loss += session.accumulate(feeds(part, batch.size(), step + first / (float) batch.size()));
+            Map<String, HostTensor> feeds = feeds(part, batch.size(), step + first / (float) batch.size());
+            teacher.ifPresent(other -> feeds.putAll(other.feeds(part)));
+            loss += session.accumulate(feeds);
         }
         return loss;
     }

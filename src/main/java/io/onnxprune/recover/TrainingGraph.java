@@ -2,6 +2,7 @@ package io.onnxprune.recover;
 
 import io.onnxprune.autodiff.Backward;
 import io.onnxprune.autodiff.CausalLmLoss;
+import io.onnxprune.autodiff.DivergenceLoss;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Trace;
 import io.onnxprune.ir.Attribute;
@@ -22,6 +23,7 @@ import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 
 /** The graphs that ONNX Runtime's training API takes: one that adds up gradients, one of the loss alone, one of the optimizer. */
@@ -49,49 +51,81 @@ final class TrainingGraph {
      *
      * @throws io.onnxprune.diag.UserException if an operator on the way to a parameter has no derivative
      */
-    static Model training(Trainable trainable, OnnxRuntime runtime, Log log) {
+    static Model training(Trainable trainable, Optional<Teacher> teacher, OnnxRuntime runtime, Log log) {
         Map<String, Tensor> parameters = trainable.parameters();
         TrainingGraph graph = new TrainingGraph(trainable);
         Program program = Program.of(trainable.model());
-        CausalLmLoss loss = graph.loss();
+        List<ValueInfo> inputs = new ArrayList<>();
+        Loss loss = graph.loss(teacher, inputs);
         Value logits = named(program.outputs(), graph.decoder.logits().name());
         Set<Value> wanted = new LinkedHashSet<>();
         parameters.keySet().forEach(name -> wanted.add(program.initializers().get(name)));
         Map<Value, String> gradients = Backward.append(
-                program.ops(),
-                Trace.of(program, runtime, log),
-                Map.of(logits, loss.gradient()),
-                wanted,
-                graph.builder);
-        List<ValueInfo> inputs = new ArrayList<>();
-        List<ValueInfo> outputs = new ArrayList<>(List.of(graph.total(loss)));
+                program.ops(), Trace.of(program, runtime, log), Map.of(logits, loss.gradient()), wanted, graph.builder);
+        List<ValueInfo> outputs = new ArrayList<>(List.of(loss.total()));
+        List<ValueInfo> buffers = new ArrayList<>();
         String reset = "lazy_reset_grad";
         for (Value parameter : wanted) {
             String name = parameter.name();
             String buffer = name + "_grad.accumulation.buffer";
             String done = name + "_grad.accumulation.out";
-            inputs.add(graph.declared(buffer, parameters.get(name)));
+            buffers.add(graph.declared(buffer, parameters.get(name)));
             outputs.add(new ValueInfo(done, DType.BOOL, List.of(ValueInfo.Extent.of(1)), new byte[0]));
-            Node identity = Node.of(name + "_grad", "Identity", List.of(gradients.get(parameter)), List.of(name + "_grad"), Map.of());
+            Node identity = Node.of(
+                    name + "_grad", "Identity", List.of(gradients.get(parameter)), List.of(name + "_grad"), Map.of());
             graph.builder.add(identity);
-            graph.builder.add(contrib("InPlaceAccumulatorV2", List.of(buffer, name + "_grad", reset), List.of(done), Map.of()));
+            graph.builder.add(
+                    contrib("InPlaceAccumulatorV2", List.of(buffer, name + "_grad", reset), List.of(done), Map.of()));
         }
-        inputs.add(new ValueInfo(reset, DType.BOOL, List.of(ValueInfo.Extent.of(1)), new byte[0]));
-        return graph.assembled(inputs, outputs);
+        buffers.add(new ValueInfo(reset, DType.BOOL, List.of(ValueInfo.Extent.of(1)), new byte[0]));
+        return graph.assembled(inputs, buffers, outputs);
     }
 
     /** The loss alone. */
     static Model evaluation(Trainable trainable) {
         TrainingGraph graph = new TrainingGraph(trainable);
-        return graph.assembled(List.of(), List.of(graph.total(graph.loss())));
+        return graph.assembled(
+                List.of(),
+                List.of(),
+                List.of(graph.loss(Optional.empty(), List.of()).total()));
     }
 
-    private CausalLmLoss loss() {
-        return CausalLmLoss.weighted(decoder.logits().name(), decoder.tokens().name(), WEIGHTS, builder);
+    /**
+     * What is made small.
+     *
+     * @param total its value
+     * @param gradient the name of its gradient by the logits
+     */
+    private record Loss(ValueInfo total, String gradient) {}
+
+    private Loss loss(Optional<Teacher> teacher, List<ValueInfo> inputs) {
+        String logits = decoder.logits().name();
+        CausalLmLoss data = CausalLmLoss.weighted(logits, decoder.tokens().name(), WEIGHTS, builder);
+        if (teacher.isEmpty()) {
+            return new Loss(total(data.rows()), data.gradient());
+        }
+        DivergenceLoss taught = DivergenceLoss.weighted(
+                logits,
+                teacher.get().append(builder, inputs),
+                WEIGHTS,
+                teacher.get().temperature(),
+                builder);
+        double share = teacher.get().share();
+        return new Loss(
+                total(mixed(data.rows(), taught.rows(), share)), mixed(data.gradient(), taught.gradient(), share));
     }
 
-    private ValueInfo total(CausalLmLoss loss) {
-        String total = builder.add("ReduceSum", List.of(loss.rows()), Map.of("keepdims", new Attribute.Int(0)));
+    private String mixed(String first, String second, double share) {
+        return share == 1
+                ? second
+                : builder.add(
+                        "Add",
+                        builder.add("Mul", first, builder.scalar((float) (1 - share))),
+                        builder.add("Mul", second, builder.scalar((float) share)));
+    }
+
+    private ValueInfo total(String rows) {
+        String total = builder.add("ReduceSum", List.of(rows), Map.of("keepdims", new Attribute.Int(0)));
         return new ValueInfo(total, DType.FLOAT, List.of(), new byte[0]);
     }
 
@@ -103,7 +137,13 @@ final class TrainingGraph {
         return new ValueInfo(name, DType.FLOAT, extents, new byte[0]);
     }
 
-    private Model assembled(List<ValueInfo> added, List<ValueInfo> outputs) {
+    /**
+     * The whole graph.
+     *
+     * @param given inputs of the user beside the model's own
+     * @param buffers what the runtime gives after the parameters
+     */
+    private Model assembled(List<ValueInfo> given, List<ValueInfo> buffers, List<ValueInfo> outputs) {
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         initializers.putAll(builder.initializers());
         initializers.keySet().removeAll(parameters.keySet());
@@ -111,13 +151,18 @@ final class TrainingGraph {
         List<Node> nodes = new ArrayList<>(model.graph().nodes());
         nodes.addAll(builder.nodes());
         List<ValueInfo> user = new ArrayList<>(model.graph().givenInputs());
-        user.add(new ValueInfo(WEIGHTS, DType.FLOAT, List.of(new ValueInfo.Extent(-1, "batch"), new ValueInfo.Extent(-1, "length")), new byte[0]));
+        user.add(new ValueInfo(
+                WEIGHTS,
+                DType.FLOAT,
+                List.of(new ValueInfo.Extent(-1, "batch"), new ValueInfo.Extent(-1, "length")),
+                new byte[0]));
         if (drops) {
             user.add(new ValueInfo(Trainable.DROPOUT_SEED, DType.FLOAT, List.of(), new byte[0]));
         }
+        user.addAll(given);
         List<ValueInfo> inputs = new ArrayList<>(user);
         parameters.forEach((name, tensor) -> inputs.add(declared(name, tensor)));
-        inputs.addAll(added);
+        inputs.addAll(buffers);
         Graph whole = new Graph("training", inputs, outputs, List.of(), initializers, nodes, new byte[0]);
         Set<String> needed = whole.needed();
         nodes.removeIf(node -> node.outputs().stream().noneMatch(needed::contains));
@@ -126,8 +171,7 @@ final class TrainingGraph {
         Map<String, Long> opsets = new LinkedHashMap<>(model.opsets());
         opsets.putIfAbsent(CONTRIB, 1L);
         Graph graph = new Graph("training", inputs, outputs, List.of(), initializers, nodes, new byte[0]);
-        return new Model(
-                model.irVersion(), opsets, graph, Map.of(), false, model.source(), new byte[0]);
+        return new Model(model.irVersion(), opsets, graph, Map.of(), false, model.source(), new byte[0]);
     }
 
     /**
@@ -178,11 +222,15 @@ final class TrainingGraph {
         return new Model(like.irVersion(), opsets, graph, Map.of(), false, like.source(), new byte[0]);
     }
 
-    private static Node contrib(String op, List<String> inputs, List<String> outputs, Map<String, Attribute> attributes) {
+    private static Node contrib(
+            String op, List<String> inputs, List<String> outputs, Map<String, Attribute> attributes) {
         return new Node(outputs.get(0), CONTRIB, op, inputs, outputs, attributes, new byte[0]);
     }
 
     private static Value named(List<Value> values, String name) {
-        return values.stream().filter(value -> value.name().equals(name)).findFirst().orElseThrow();
+        return values.stream()
+                .filter(value -> value.name().equals(name))
+                .findFirst()
+                .orElseThrow();
     }
 }

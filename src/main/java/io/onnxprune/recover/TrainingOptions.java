@@ -22,6 +22,8 @@ import java.util.OptionalInt;
  * @param epochs how often the data are gone through, where {@code steps} does not say when to stop
  * @param evaluateEvery steps between two looks at the held-out loss
  * @param patience after how many looks without a new best the training stops; 0 for never
+ * @param distillation what the divergence from a teacher counts, where there is one; the rest is the cross-entropy of the data
+ * @param temperature what logits are divided by for that
  * @param seed of the order of rows, the adapters' start and the dropout
  */
 public record TrainingOptions(
@@ -42,6 +44,8 @@ public record TrainingOptions(
         OptionalInt steps,
         int evaluateEvery,
         int patience,
+        double distillation,
+        double temperature,
         long seed) {
     /** What is trained. */
     public enum Mode {
@@ -71,13 +75,19 @@ public record TrainingOptions(
         require(dropout >= 0 && dropout < 1, "--dropout takes a share of at least 0 and less than 1, not " + dropout);
         require(learningRate > 0 && learningRate < 1, "--lr takes a number above 0 and below 1, not " + learningRate);
         require(warmup.isEmpty() || warmup.getAsInt() >= 0, "--warmup takes 0 or more steps");
-        require(weightDecay >= 0 && weightDecay < 1, "--weight-decay takes at least 0 and less than 1, not " + weightDecay);
+        require(
+                weightDecay >= 0 && weightDecay < 1,
+                "--weight-decay takes at least 0 and less than 1, not " + weightDecay);
         require(clip >= 0, "--clip takes 0 (for none) or more, not " + clip);
         require(batch >= 1, "--batch takes 1 or more rows, not " + batch);
         require(microBatch >= 1, "--micro-batch takes 1 or more rows, not " + microBatch);
         require(epochs >= 1, "--epochs takes 1 or more, not " + epochs);
         require(steps.isEmpty() || steps.getAsInt() >= 1, "--steps takes 1 or more");
         require(evaluateEvery >= 1, "--eval-every takes 1 or more steps, not " + evaluateEvery);
+        require(
+                distillation > 0 && distillation <= 1,
+                "--distill-weight takes a share above 0 and at most 1, not " + distillation);
+        require(temperature > 0, "--temperature takes a number above 0, not " + temperature);
         require(patience >= 0, "--patience takes 0 (for no early stop) or more, not " + patience);
     }
 

@@ -156,8 +156,9 @@ public final class OnnxRuntime implements AutoCloseable {
      */
     public TrainingSession train(TrainingSession.Files files, Map<String, HostTensor> weights) {
         if (!trainingEnabled()) {
-            throw new UserException("the native ONNX Runtime library that was loaded cannot train; add"
-                    + " org.bytedeco:onnxruntime with the classifier of this platform, or give one that can by --ort-library");
+            throw new UserException(
+                    "the native ONNX Runtime library that was loaded cannot train; add"
+                            + " org.bytedeco:onnxruntime with the classifier of this platform, or give one that can by --ort-library");
         }
         List<OnnxTensor> held = new ArrayList<>();
         try (SessionOptions sessionOptions = sessionOptions(true)) {
