@@ -27,11 +27,19 @@ final class Parameters {
             linears.forEach(linear -> names.add(linear.weight()));
         }
         for (Node node : lowered.graph().nodes()) {
-            boolean scales = node.is("Mul") && (full || mode == TrainingOptions.Mode.NORMS);
-            boolean adds = (node.is("Add") || node.is("Gemm")) && (full || mode == TrainingOptions.Mode.BIAS);
-            for (int i = 0; (scales || adds) && i < node.inputs().size(); i++) {
+            boolean normalizes = node.is("LayerNormalization") || node.is("RMSNormalization");
+            for (int i = 0; i < node.inputs().size(); i++) {
+                boolean scale = normalizes ? i == 1 : node.is("Mul");
+                boolean added = normalizes ? i == 2 : node.is("Add") || node.is("Gemm") && i == 2;
+                boolean wanted = full
+                        ? scale || added
+                        : mode == TrainingOptions.Mode.NORMS ? scale : mode == TrainingOptions.Mode.BIAS && added;
                 Tensor tensor = lowered.graph().initializers().get(node.input(i));
-                if (tensor != null && tensor.dtype().isFloat() && tensor.rank() == 1 && tensor.elements() > 1) {
+                if (wanted
+                        && tensor != null
+                        && tensor.dtype().isFloat()
+                        && tensor.rank() == 1
+                        && tensor.elements() > 1) {
                     names.add(node.input(i));
                 }
             }

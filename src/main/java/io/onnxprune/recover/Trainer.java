@@ -22,7 +22,7 @@ import java.util.stream.IntStream;
 /** Trains the parameters of a model on rows of tokens, with ONNX Runtime's training API. */
 final class Trainer implements AutoCloseable {
     /** A held-out loss so many times that of the start is no bad luck any more. */
-    private static final double DIVERGED = 2;
+    private static final double DIVERGED = 1.5;
 
     /**
      * What came of it.
