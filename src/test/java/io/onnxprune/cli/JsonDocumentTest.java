@@ -69,6 +69,33 @@ class JsonDocumentTest {
     }
 
     @Test
+    void recover() throws IOException {
+        Path file = folder.resolve("a.json");
+        Cli.run(
+                        "recover",
+                        MODEL,
+                        "-o",
+                        folder.resolve("trained.onnx"),
+                        "--data",
+                        Cli.tokens(folder),
+                        "--eval",
+                        Cli.tokens(folder),
+                        "--seq-len",
+                        "8",
+                        "--batch",
+                        "4",
+                        "--steps",
+                        "2",
+                        "--work-dir",
+                        folder.resolve("work"),
+                        "--json",
+                        file)
+                .succeeded();
+        assertDocumented("recover", file, true);
+        assertThat(folder.resolve("trained.onnx")).exists();
+    }
+
+    @Test
     void eval() throws IOException {
         Path file = folder.resolve("a.json");
         Cli.run(

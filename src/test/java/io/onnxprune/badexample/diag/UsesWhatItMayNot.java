@@ -3,6 +3,7 @@ package io.onnxprune.badexample.diag;
 import ai.djl.util.Utils;
 import ai.onnx.proto.OnnxMl;
 import ai.onnxruntime.OrtSession;
+import com.google.flatbuffers.FlatBufferBuilder;
 import com.google.protobuf.ByteString;
 import io.onnxprune.badexample.ir.UsedFromBelow;
 import java.util.List;
@@ -13,6 +14,7 @@ import picocli.CommandLine;
 /** The lowest package uses a higher one, every confined library and the process itself. */
 public final class UsesWhatItMayNot {
     UsedFromBelow higher;
+    FlatBufferBuilder builder;
     ByteString bytes;
     OnnxMl.ModelProto proto;
     OrtSession session;
