@@ -55,9 +55,10 @@ public final class KroneckerUpdate {
      * What is asked for.
      *
      * @param together whether units that go are made up for together, not each as if it alone went
-     * @param damping share of the mean diagonals of A and G that is added to them
+     * @param damping share of the mean diagonal of A that is added to it
+     * @param gradientDamping the same of G
      */
-    public record Settings(Sides sides, boolean together, double damping) {}
+    public record Settings(Sides sides, boolean together, double damping, double gradientDamping) {}
 
     private final PrunedState state;
     private final Settings settings;
@@ -160,15 +161,16 @@ public final class KroneckerUpdate {
         double[] bias = biases.of(site);
         List<int[]> inputs = lostInputs(site);
         List<int[]> outputs = lostOutputs(site);
-        Damping damping = new Damping(
-                settings.damping, statistics.tokens(), site.consumer().node(), log);
+        String label = site.consumer().node();
+        Damping damping = new Damping(settings.damping, statistics.tokens(), label, log);
+        Damping outward = new Damping(settings.gradientDamping, statistics.tokens(), label, log);
         try (Matrix before = site.read(bias);
                 Matrix first = inputs.isEmpty()
                         ? before.copy()
                         : without(() -> statistics.inputs(linear.input(), bias != null), before, inputs, damping);
                 Matrix after = outputs.isEmpty()
                         ? first.copy()
-                        : withoutOutputs(linear, first, outputs, statistics, damping)) {
+                        : withoutOutputs(linear, first, outputs, statistics, outward)) {
             if (bias != null) {
                 double[] now = new double[bias.length];
                 after.getRow(after.rows() - 1, now);

@@ -181,6 +181,11 @@ public enum PassKind {
                     "inputs",
                     "outputs",
                     "both"),
+            PassOption.number(
+                    "gradient-damping",
+                    0,
+                    "0.1",
+                    "For kronecker: what is added to the diagonal of DᵀD, as a share of its mean."),
             PassOption.flag(
                     "together",
                     true,

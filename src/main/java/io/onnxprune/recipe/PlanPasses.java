@@ -313,7 +313,8 @@ public final class PlanPasses {
                 : Optional.of(new KroneckerUpdate.Settings(
                         constant(KroneckerUpdate.Sides.class, compensate, "sides"),
                         compensate.flag("together"),
-                        compensate.number("damping")));
+                        compensate.number("damping"),
+                        compensate.number("gradient-damping")));
     }
 
     /** What a {@link PassKind#CORRECT} pass asks for. */

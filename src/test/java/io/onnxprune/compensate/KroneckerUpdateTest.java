@@ -88,7 +88,7 @@ class KroneckerUpdateTest {
                 state,
                 consumers,
                 target,
-                new Settings(sides, together, DAMPING),
+                new Settings(sides, together, DAMPING, DAMPING),
                 calibrator,
                 (model, taps) -> Statistics.measure(model, Runs.rows(40), taps),
                 folder,
