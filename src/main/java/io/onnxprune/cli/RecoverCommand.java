@@ -196,6 +196,9 @@ final class RecoverCommand implements Callable<Integer> {
             description = "folder for graphs and checkpoints (default: in the user's cache folder)")
     private Path workDir;
 
+    @Option(names = "--resume", description = "go on where a training like this one was stopped (same --work-dir)")
+    private boolean resume;
+
     @Mixin
     private RuntimeArguments runtime = new RuntimeArguments();
 
@@ -222,7 +225,8 @@ final class RecoverCommand implements Callable<Integer> {
                 length,
                 options,
                 externalData,
-                (workDir == null ? CacheFolder.path().resolve("work") : workDir).resolve("recover"));
+                resume,
+                workDir == null ? CacheFolder.path().resolve("work") : workDir);
         Blas.setThreads(runtime.threads());
         try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
             Recoverer.Report report = Recoverer.run(job, ort, console);

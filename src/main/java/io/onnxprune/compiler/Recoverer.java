@@ -1,5 +1,6 @@
 package io.onnxprune.compiler;
 
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
@@ -18,6 +19,8 @@ import io.onnxprune.recover.Recovery;
 import io.onnxprune.recover.TrainingOptions;
 import io.onnxprune.rewrite.Slicer;
 import io.onnxprune.runtime.OnnxRuntime;
+import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -26,6 +29,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalInt;
+import java.util.stream.Stream;
 
 /** Trains a model and writes it again with other weights. */
 public final class Recoverer {
@@ -45,6 +49,7 @@ public final class Recoverer {
      * @param tokenizer for text; by default the one beside the model
      * @param teacher a model whose predictions are learned
      * @param length tokens of a row
+     * @param resume whether to go on where an earlier training like this one was stopped
      * @param workFolder for graphs and checkpoints
      */
     public record Job(
@@ -57,6 +62,7 @@ public final class Recoverer {
             int length,
             TrainingOptions options,
             boolean externalData,
+            boolean resume,
             Path workFolder) {}
 
     /**
@@ -119,6 +125,10 @@ public final class Recoverer {
         }
         List<long[]> training = rows;
         List<long[]> held = heldOut;
+        Path folder = folder(job, training, held);
+        if (job.resume() && !Files.isDirectory(folder)) {
+            log.info("nothing to resume in " + job.workFolder() + "; training begins anew");
+        }
         Recovery.Result result = clock.timed(
                 "train",
                 () -> Recovery.run(
@@ -127,7 +137,8 @@ public final class Recoverer {
                         held,
                         job.teacher().map(ModelReader::read),
                         job.options(),
-                        job.workFolder(),
+                        folder,
+                        job.resume(),
                         runtime,
                         log));
         Plan plan = Plan.keepAll(PlanFile.hash(file));
@@ -143,7 +154,31 @@ public final class Recoverer {
                         job.externalData(),
                         staged -> check(staged, result, held, runtime, log),
                         log));
+        remove(folder);
         return new Report(result, rows.size(), heldOut.size(), emission);
+    }
+
+    /** A folder of its own for each kind of training: what decides how it goes is in the name. */
+    private static Path folder(Job job, List<long[]> rows, List<long[]> heldOut) {
+        List<Object> parts = List.of(
+                PlanFile.hash(job.input().model()),
+                job.teacher().map(PlanFile::hash).orElse(""),
+                job.options(),
+                rows.size());
+        List<long[]> all = new ArrayList<>(rows);
+        all.addAll(heldOut);
+        return job.workFolder().resolve("recover-" + StepNotes.key(parts, all));
+    }
+
+    private static void remove(Path folder) {
+        try (Stream<Path> files = Files.list(folder)) {
+            for (Path file : files.toList()) {
+                Files.deleteIfExists(file);
+            }
+            Files.delete(folder);
+        } catch (IOException e) {
+            throw new UserException("cannot remove " + folder + ": " + FileFailure.reason(e), e);
+        }
     }
 
     /** The file that was written is to be as good as what was trained. */

@@ -1,5 +1,7 @@
 package io.onnxprune.recover;
 
+import java.util.Locale;
+
 /**
  * A look at the losses in the course of training.
  *
@@ -9,4 +11,20 @@ package io.onnxprune.recover;
  * @param learningRate of the last step
  * @param tokensPerSecond trained on since the last look
  */
-public record Look(int step, double loss, double heldOut, double learningRate, double tokensPerSecond) {}
+public record Look(int step, double loss, double heldOut, double learningRate, double tokensPerSecond) {
+    Look with(double found) {
+        return new Look(step, loss, found, learningRate, tokensPerSecond);
+    }
+
+    String describe(int total) {
+        return String.format(
+                Locale.ROOT,
+                "step %d of %d: loss %.4f, held-out %.4f, learning rate %.2e, %.0f tokens/s",
+                step,
+                total,
+                loss,
+                heldOut,
+                learningRate,
+                tokensPerSecond);
+    }
+}

@@ -40,6 +40,7 @@ public final class Recovery {
     private final Consumers consumers;
     private final TrainingOptions options;
     private final Path folder;
+    private final boolean resume;
     private final OnnxRuntime runtime;
     private final Log log;
 
@@ -53,11 +54,13 @@ public final class Recovery {
      */
     public record Result(Map<Value, Tensor> updates, long trained, List<Look> curve, double best) {}
 
-    private Recovery(Structure structure, TrainingOptions options, Path folder, OnnxRuntime runtime, Log log) {
+    private Recovery(
+            Structure structure, TrainingOptions options, Path folder, boolean resume, OnnxRuntime runtime, Log log) {
         this.structure = structure;
         this.consumers = Consumers.of(structure);
         this.options = options;
         this.folder = folder;
+        this.resume = resume;
         this.runtime = runtime;
         this.log = log;
     }
@@ -69,6 +72,7 @@ public final class Recovery {
      * @param heldOut token ids of rows of the same length, whose loss says when training is at its best
      * @param teacher whose predictions are learned, of the same vocabulary: the model before pruning
      * @param folder for graphs, checkpoints and new weights
+     * @param resume whether to go on where an earlier training in the same folder was stopped
      * @throws UserException if there is nothing to train, an operator has no derivative, or the runtime cannot train
      */
     public static Result run(
@@ -78,9 +82,10 @@ public final class Recovery {
             Optional<Model> teacher,
             TrainingOptions options,
             Path folder,
+            boolean resume,
             OnnxRuntime runtime,
             Log log) {
-        return new Recovery(structure, options, folder, runtime, log).run(rows, heldOut, teacher);
+        return new Recovery(structure, options, folder, resume, runtime, log).run(rows, heldOut, teacher);
     }
 
     private Result run(List<long[]> rows, List<long[]> heldOut, Optional<Model> original) {
@@ -104,7 +109,7 @@ public final class Recovery {
         Optional<Teacher> teacher = original.map(other -> new Teacher(
                 Lowering.lower(other, runtime, length, log), options.temperature(), options.distillation()));
         Trainer.Result result;
-        try (Trainer trainer = new Trainer(trained, evaluated, teacher, options, folder, runtime, log)) {
+        try (Trainer trainer = new Trainer(trained, evaluated, teacher, options, folder, resume, runtime, log)) {
             result = trainer.run(rows, heldOut);
         }
         return new Result(merged(evaluated.with(result.parameters())), count, result.curve(), result.best());

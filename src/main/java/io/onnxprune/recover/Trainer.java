@@ -35,11 +35,12 @@ final class Trainer implements AutoCloseable {
 
     private final Optional<Teacher> teacher;
     private final TrainingOptions options;
-    private final Path folder;
     private final Log log;
     private final TrainingSession session;
     private final DecoderInterface decoder;
     private final boolean drops;
+    private final TrainingNotes notes;
+    private final Optional<Course> start;
 
     /**
      * Prepares training.
@@ -48,6 +49,7 @@ final class Trainer implements AutoCloseable {
      * @param evaluation the same without
      * @param teacher whose predictions count beside or instead of the data
      * @param folder takes the graphs and checkpoints
+     * @param resume whether to go on where an earlier training in this folder was stopped
      * @throws io.onnxprune.diag.UserException if an operator on the way to a parameter has no derivative, or the runtime cannot train
      */
     Trainer(
@@ -56,11 +58,11 @@ final class Trainer implements AutoCloseable {
             Optional<Teacher> teacher,
             TrainingOptions options,
             Path folder,
+            boolean resume,
             OnnxRuntime runtime,
             Log log) {
         this.teacher = teacher;
         this.options = options;
-        this.folder = folder;
         this.log = log;
         Model train = TrainingGraph.training(training, teacher, runtime, log);
         this.decoder = DecoderInterface.of(training.model().graph());
@@ -70,8 +72,14 @@ final class Trainer implements AutoCloseable {
         ModelWriter.write(TrainingGraph.evaluation(evaluation), files.evaluation(), false);
         ModelWriter.write(
                 TrainingGraph.optimizer(train, options.weightDecay(), options.clip()), files.optimizer(), false);
-        ParameterFile.write(files.checkpoint(), training.parameters());
-        this.session = runtime.train(files, Map.of());
+        this.notes = new TrainingNotes(folder);
+        this.start = resume ? notes.load() : Optional.empty();
+        if (start.isEmpty()) {
+            ParameterFile.write(files.checkpoint(), training.parameters());
+        }
+        TrainingSession.Files resumed =
+                start.map(course -> files.at(notes.checkpoint(course))).orElse(files);
+        this.session = runtime.train(resumed, Map.of());
     }
 
     private static TrainingSession.Files files(Path folder) {
@@ -91,76 +99,86 @@ final class Trainer implements AutoCloseable {
     Result run(List<long[]> rows, List<long[]> heldOut) {
         int total = options.totalSteps(rows.size());
         long tokens = (long) options.batch() * rows.get(0).length;
-        Path best = folder.resolve("best");
-        List<Look> curve = new ArrayList<>();
-        double lowest = evaluate(heldOut);
-        double first = lowest;
-        curve.add(new Look(0, Double.NaN, first, 0, 0));
+        Course course = start.orElseGet(() -> begin(heldOut));
         log.info(String.format(
                 Locale.ROOT,
-                "training: %d steps of %d rows, held-out loss %.4f before",
+                start.isPresent()
+                        ? "training goes on after %2$d of %1$d steps of %3$d rows, held-out loss %4$.4f at best"
+                        : "training: %d steps of %3$d rows, held-out loss %4$.4f before",
                 total,
+                course.step(),
                 options.batch(),
-                first));
-        session.save(best, false);
-        int misses = 0;
-        try (Log.Progress progress = log.progress("training", total * tokens)) {
-            double sum = 0;
-            int count = 0;
-            long start = System.nanoTime();
-            for (int step = 0; step < total; step++) {
-                double rate = options.learningRate(step, total);
-                double loss = accumulate(batch(rows, step), step);
-                if (!Double.isFinite(loss)) {
-                    log.warn(String.format(
-                            Locale.ROOT,
-                            "training stopped at step %d: the loss is %s; the best parameters so far are kept; lower --lr",
-                            step + 1,
-                            loss));
+                course.lowest()));
+        try (Log.Progress progress = log.progress("training", (total - course.step()) * tokens)) {
+            while (course.step() < total) {
+                Look look = walk(course.step(), total, rows, progress);
+                if (look == null) {
                     break;
                 }
-                session.step(rate);
-                sum += loss;
-                count++;
-                progress.step(tokens);
-                if ((step + 1) % options.evaluateEvery() != 0 && step + 1 < total) {
-                    continue;
+                look = look.with(evaluate(heldOut));
+                log.info(look.describe(total));
+                boolean isBest = look.heldOut() < course.lowest();
+                if (isBest) {
+                    session.save(notes.best(), false);
                 }
-                double seconds = (System.nanoTime() - start) / 1e9;
-                double found = evaluate(heldOut);
-                curve.add(new Look(step + 1, sum / count, found, rate, count * tokens / seconds));
-                log.info(String.format(
-                        Locale.ROOT,
-                        "step %d of %d: loss %.4f, held-out %.4f, learning rate %.2e, %.0f tokens/s",
-                        step + 1,
-                        total,
-                        sum / count,
-                        found,
-                        rate,
-                        count * tokens / seconds));
-                sum = 0;
-                count = 0;
-                misses = found < lowest ? 0 : misses + 1;
-                if (found < lowest) {
-                    lowest = found;
-                    session.save(best, false);
-                } else if (!(found < DIVERGED * first)) {
-                    log.warn(String.format(
-                            Locale.ROOT,
-                            "training stopped at step %d: the held-out loss rose from %.4f to %.4f; the best parameters so"
-                                    + " far are kept; lower --lr",
-                            step + 1,
-                            first,
-                            found));
-                    break;
-                } else if (misses == options.patience() && misses > 0) {
-                    log.info("the held-out loss does not fall any more, so training ends here");
+                course = course.after(look);
+                if (!goesOn(course, look)) {
                     break;
                 }
-                start = System.nanoTime();
+                notes.save(course, session);
             }
         }
-        return new Result(ParameterFile.read(best), lowest, curve);
+        return new Result(ParameterFile.read(notes.best()), course.lowest(), course.curve());
+    }
+
+    private Course begin(List<long[]> heldOut) {
+        double first = evaluate(heldOut);
+        session.save(notes.best(), false);
+        return new Course(first, 0, List.of(new Look(0, Double.NaN, first, 0, 0)));
+    }
+
+    /** Takes the steps until the next look; null if the loss is no number any more. */
+    private Look walk(int from, int total, List<long[]> rows, Log.Progress progress) {
+        int to = Math.min(total, (from / options.evaluateEvery() + 1) * options.evaluateEvery());
+        long tokens = (long) options.batch() * rows.get(0).length;
+        long begin = System.nanoTime();
+        double sum = 0;
+        for (int step = from; step < to; step++) {
+            double loss = accumulate(batch(rows, step), step);
+            if (!Double.isFinite(loss)) {
+                log.warn(String.format(
+                        Locale.ROOT,
+                        "training stopped at step %d: the loss is %s; the best parameters so far are kept; lower --lr",
+                        step + 1,
+                        loss));
+                return null;
+            }
+            session.step(options.learningRate(step, total));
+            sum += loss;
+            progress.step(tokens);
+        }
+        double seconds = (System.nanoTime() - begin) / 1e9;
+        return new Look(
+                to, sum / (to - from), Double.NaN, options.learningRate(to - 1, total), (to - from) * tokens / seconds);
+    }
+
+    private boolean goesOn(Course course, Look last) {
+        double first = course.curve().get(0).heldOut();
+        if (!(last.heldOut() < DIVERGED * first)) {
+            log.warn(String.format(
+                    Locale.ROOT,
+                    "training stopped at step %d: the held-out loss rose from %.4f to %.4f; the best parameters so far are"
+                            + " kept; lower --lr",
+                    last.step(),
+                    first,
+                    last.heldOut()));
+            return false;
+        }
+        if (course.misses() > 0 && course.misses() == options.patience()) {
+            log.info("the held-out loss does not fall any more, so training ends here");
+            return false;
+        }
+        return true;
     }
 
     /** The rows of a step: every epoch has an order of its own, which follows from the seed. */

@@ -6,7 +6,6 @@ import ai.onnxruntime.OrtSession.Result;
 import ai.onnxruntime.OrtTrainingSession;
 import io.onnxprune.diag.UserException;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -97,12 +96,9 @@ public final class TrainingSession implements AutoCloseable {
 
     /** The files of a training session; frozen weights are given apart. */
     public record Files(Path checkpoint, Path training, Path evaluation, Path optimizer) {
-        List<String> paths() {
-            List<String> paths = new ArrayList<>();
-            for (Path path : List.of(checkpoint, training, evaluation, optimizer)) {
-                paths.add(path.toString());
-            }
-            return paths;
+        /** The same with another checkpoint. */
+        public Files at(Path other) {
+            return new Files(other, training, evaluation, optimizer);
         }
     }
 }

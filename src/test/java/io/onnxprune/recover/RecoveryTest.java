@@ -83,7 +83,15 @@ class RecoveryTest {
 
     private Recovery.Result run(Structure structure, TrainingOptions options, Log log) {
         return Recovery.run(
-                structure, rows(ROWS, 1), rows(6, 2), Optional.empty(), options, folder, TestModels.runtime(), log);
+                structure,
+                rows(ROWS, 1),
+                rows(6, 2),
+                Optional.empty(),
+                options,
+                folder,
+                false,
+                TestModels.runtime(),
+                log);
     }
 
     @ParameterizedTest
@@ -139,6 +147,73 @@ class RecoveryTest {
                 .isNotEqualTo(first);
     }
 
+    /** A training that was stopped after a look ends as if it had not been. */
+    @Test
+    void aStoppedTrainingGoesOn() {
+        Structure structure = TestModels.structure("llama-gqa-d");
+        TrainingOptions looks = new TrainingOptions(
+                Mode.LORA,
+                4,
+                8,
+                0.1,
+                true,
+                true,
+                1e-2,
+                Schedule.COSINE,
+                OptionalInt.of(1),
+                0.01,
+                1,
+                8,
+                4,
+                1,
+                OptionalInt.of(6),
+                2,
+                0,
+                1,
+                1,
+                7);
+        Recovery.Result whole = run(structure, looks, Log.NONE);
+        Path other = folder.resolve("other");
+        RecordedLog stops = new RecordedLog() {
+            @Override
+            public void info(String message) {
+                super.info(message);
+                if (message.startsWith("step 4 of 6")) {
+                    throw new IllegalStateException("stopped");
+                }
+            }
+        };
+
+        assertThatThrownBy(() -> in(other, structure, looks, false, stops)).hasMessage("stopped");
+        RecordedLog log = new RecordedLog();
+        Recovery.Result resumed = in(other, structure, looks, true, log);
+
+        assertThat(log.lines()).anySatisfy(line -> assertThat(line).contains("goes on after 2 of 6 steps"));
+        assertThat(resumed.best()).isEqualTo(whole.best());
+        assertThat(resumed.curve().stream().map(Look::heldOut))
+                .containsExactlyElementsOf(
+                        whole.curve().stream().map(Look::heldOut).toList());
+        whole.updates()
+                .forEach((value, tensor) -> assertThat(
+                                resumed.updates().get(value).toFloats())
+                        .as(value.name())
+                        .isEqualTo(tensor.toFloats()));
+    }
+
+    private static Recovery.Result in(
+            Path folder, Structure structure, TrainingOptions options, boolean resume, Log log) {
+        return Recovery.run(
+                structure,
+                rows(ROWS, 1),
+                rows(6, 2),
+                Optional.empty(),
+                options,
+                folder,
+                resume,
+                TestModels.runtime(),
+                log);
+    }
+
     /** A model that learns from another of the same form comes nearer to it. */
     @ParameterizedTest
     @CsvSource({"1,1", "2,0.5"})
@@ -175,6 +250,7 @@ class RecoveryTest {
                 Optional.of(teacher),
                 taught,
                 folder,
+                false,
                 TestModels.runtime(),
                 Log.NONE);
 
@@ -220,6 +296,7 @@ class RecoveryTest {
                 Optional.empty(),
                 wild,
                 folder,
+                false,
                 TestModels.runtime(),
                 log);
 
