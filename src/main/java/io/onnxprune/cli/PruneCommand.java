@@ -184,6 +184,14 @@ final class PruneCommand implements Callable<Integer> {
                     + " (default: as the method says)")
     private Integer correct;
 
+    @Option(
+            names = "--recover",
+            negatable = true,
+            description =
+                    "train the smaller model to make the predictions of the whole one, on the calibration rows (default:"
+                            + " as the method says)")
+    private Boolean recover;
+
     @Option(names = "--dry-run", description = "make the plan and show it, write no model")
     private boolean dryRun;
 
@@ -338,6 +346,9 @@ final class PruneCommand implements Callable<Integer> {
             recipe = refit ? recipe.adding(PassKind.REFIT) : recipe.without(PassKind.REFIT);
         }
         recipe = corrected(recipe);
+        if (recover != null) {
+            recipe = recover ? recipe.adding(PassKind.RECOVER) : recipe.without(PassKind.RECOVER);
+        }
         PlanPasses.check(recipe);
         return noVerify ? recipe.without(PassKind.VERIFY) : recipe;
     }
@@ -347,7 +358,7 @@ final class PruneCommand implements Callable<Integer> {
         ParseResult given = spec.commandLine().getParseResult();
         List<String> pointless = new ArrayList<>(PLANNING);
         pointless.remove("--ratio");
-        pointless.addAll(List.of("--refit", "--correct", "--plan-out"));
+        pointless.addAll(List.of("--refit", "--correct", "--recover", "--plan-out"));
         pointless.stream().filter(given::hasMatchedOption).findFirst().ifPresent(option -> {
             throw new UsageException(option + " has no effect: " + recipe.name()
                     + " removes nothing, it makes weights zero; leave it out, or take another method");

@@ -172,16 +172,18 @@ final class Planner {
             Blas.setThreads(job.threads());
         }
         Pass refit = job.recipe().pass(PassKind.REFIT);
+        Pass recover = job.recipe().pass(PassKind.RECOVER);
         if (job.plan().isPresent()) {
             Plan plan = PlanFile.read(job.plan().get(), structure, hash);
             Steps.Outcome fixed = compensated(PrunedState.whole(structure, Plan.keepAll(hash)), plan, null);
-            return corrected(refitted(fixed, refit));
+            return recovered(corrected(refitted(fixed, refit)), recover);
         }
         if (isNothing()) {
             return new Steps.Outcome(Plan.keepAll(hash), Map.of());
         }
         int steps = PlanPasses.steps(job.recipe().pass(PassKind.ALLOCATE), budget.ratio(whole));
         boolean everyStep = refit != null && refit.flag("every-step");
+        boolean trained = recover != null && recover.flag("every-step");
         Reached begun = begun(steps);
         Optional<Forecast> forecast = forecast(steps);
         forecast.ifPresent(each -> each.begin(begun.step()));
@@ -191,12 +193,14 @@ final class Planner {
                 steps,
                 begun.step(),
                 begun.outcome(),
-                (state, target) -> refitted(step(state, target), everyStep ? refit : null),
+                (state, target) ->
+                        recovered(refitted(step(state, target), everyStep ? refit : null), trained ? recover : null),
                 (step, outcome) -> {
                     note(step, outcome);
                     forecast.ifPresent(each -> each.done(step));
                 });
-        return corrected(everyStep ? reached : refitted(reached, refit));
+        Steps.Outcome last = corrected(everyStep ? reached : refitted(reached, refit));
+        return trained ? last : recovered(last, recover);
     }
 
     /** What a run that was stopped had come to, if this one is to go on from there. */
@@ -455,6 +459,25 @@ final class Planner {
         Map<Value, Tensor> updates = new HashMap<>(reached.updates());
         updates.putAll(result.updates());
         return new Steps.Outcome(reached.plan(), updates);
+    }
+
+    /** The same with weights that were trained to make the predictions of the whole model. */
+    private Steps.Outcome recovered(Steps.Outcome reached, Pass recover) {
+        if (recover == null || reached.plan().removesNothing(structure)) {
+            return reached;
+        }
+        return clock.timed("recover", () -> {
+            PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
+            Map<Value, Tensor> updates = new HashMap<>(reached.updates());
+            updates.putAll(StateRecovery.of(
+                    state,
+                    data.orElseThrow(),
+                    PlanPasses.recovery(recover, job.seed()),
+                    job.calibration().workFolder(),
+                    runtime,
+                    log));
+            return new Steps.Outcome(reached.plan(), updates);
+        });
     }
 
     private LossCorrection.Result correction(PrunedState state, Pass correct) {

@@ -217,6 +217,29 @@ public enum PassKind {
                     "What changes: the products that sum over heads and FFN channels, or all that are in residual blocks.",
                     "consumers",
                     "all")),
+    /** New weights by training. */
+    RECOVER(
+            "Trains the smaller model through ONNX Runtime's training API to make the predictions of the whole one, on the calibration"
+                    + " rows.",
+            List.of("allocate"),
+            PassOption.choice(
+                    "train",
+                    "full",
+                    "All weights of the blocks, low-rank adapters that are merged, the scales of norms, or biases.",
+                    "full",
+                    "lora",
+                    "norms",
+                    "bias"),
+            PassOption.integer("rank", 1, "8", "For lora."),
+            PassOption.number("alpha", 0, "16", "For lora: the change counts alpha / rank."),
+            PassOption.number(
+                    "lr",
+                    0,
+                    "2e-3",
+                    "Highest learning rate, less than 1; it rises for a tenth of the steps and falls by a cosine."),
+            PassOption.integer("batch", 1, "16", "Rows of a step."),
+            PassOption.integer("epochs", 1, "5", "How often the rows are gone through."),
+            PassOption.flag("every-step", false, "After every step of the allocation, not only after the last.")),
     /** Zeros in place. */
     SPARSIFY(
             "Makes weights of the products in residual blocks zero. Shapes stay, and with them the size of the file and the"

@@ -22,15 +22,20 @@ import io.onnxprune.plan.RandomImportance;
 import io.onnxprune.plan.Reduction;
 import io.onnxprune.plan.Schedule;
 import io.onnxprune.plan.Taylor;
+import io.onnxprune.recover.TrainingOptions;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
 import java.util.OptionalDouble;
+import java.util.OptionalInt;
 import java.util.Set;
 import java.util.regex.Matcher;
 
 /** What the passes that make a plan stand for. */
 public final class PlanPasses {
+    /** Steps between looks at the held-out loss. */
+    private static final int RECOVERY_LOOKS = 10;
+
     private PlanPasses() {}
 
     /**
@@ -104,6 +109,7 @@ public final class PlanPasses {
                 || kronecker(recipe.pass(PassKind.COMPENSATE)).isPresent()
                 || recipe.pass(PassKind.REFIT) != null
                 || recipe.pass(PassKind.CORRECT) != null
+                || recipe.pass(PassKind.RECOVER) != null
                 || recipe.pass(PassKind.SPARSIFY) != null;
     }
 
@@ -323,6 +329,31 @@ public final class PlanPasses {
                 correct.integer("steps"),
                 correct.number("damping"),
                 correct.word("products").equals("all"));
+    }
+
+    /** What a {@link PassKind#RECOVER} pass asks for. */
+    public static TrainingOptions recovery(Pass recover, long seed) {
+        return new TrainingOptions(
+                constant(TrainingOptions.Mode.class, recover, "train"),
+                recover.integer("rank"),
+                recover.number("alpha"),
+                0,
+                true,
+                true,
+                recover.number("lr"),
+                TrainingOptions.Schedule.COSINE,
+                OptionalInt.empty(),
+                0,
+                1,
+                recover.integer("batch"),
+                recover.integer("batch"),
+                recover.integer("epochs"),
+                OptionalInt.empty(),
+                RECOVERY_LOOKS,
+                0,
+                1,
+                1,
+                seed);
     }
 
     /** In how many steps an {@link PassKind#ALLOCATE} pass removes {@code ratio} of the parameters. */

@@ -7,7 +7,7 @@ import java.util.Locale;
  *
  * @param step how many steps were taken
  * @param loss the mean over the steps since the last look; not a number before the first step
- * @param heldOut the loss on held-out rows
+ * @param heldOut the loss on held-out rows; without any, {@code loss}
  * @param learningRate of the last step
  * @param tokensPerSecond trained on since the last look
  */
@@ -16,14 +16,15 @@ public record Look(int step, double loss, double heldOut, double learningRate, d
         return new Look(step, loss, found, learningRate, tokensPerSecond);
     }
 
-    String describe(int total) {
+    String describe(int total, boolean heldOutRows) {
+        String held = heldOutRows ? String.format(Locale.ROOT, ", held-out %.4f", heldOut) : "";
         return String.format(
                 Locale.ROOT,
-                "step %d of %d: loss %.4f, held-out %.4f, learning rate %.2e, %.0f tokens/s",
+                "step %d of %d: loss %.4f%s, learning rate %.2e, %.0f tokens/s",
                 step,
                 total,
                 loss,
-                heldOut,
+                held,
                 learningRate,
                 tokensPerSecond);
     }

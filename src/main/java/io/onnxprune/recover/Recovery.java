@@ -69,7 +69,8 @@ public final class Recovery {
      * Trains the model of {@code structure}.
      *
      * @param rows token ids to train on, all rows of one length
-     * @param heldOut token ids of rows of the same length, whose loss says when training is at its best
+     * @param heldOut token ids of rows of the same length, whose loss says when training is at its best; without any that
+     *     of the rows themselves does
      * @param teacher whose predictions are learned, of the same vocabulary: the model before pruning
      * @param folder for graphs, checkpoints and new weights
      * @param resume whether to go on where an earlier training in the same folder was stopped

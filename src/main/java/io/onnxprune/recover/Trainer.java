@@ -94,7 +94,8 @@ final class Trainer implements AutoCloseable {
      * Takes all steps, or fewer if the held-out loss does not fall any more.
      *
      * @param rows token ids, all of one length, at least as many as a batch has
-     * @param heldOut rows of the same length
+     * @param heldOut rows of the same length, whose loss says which parameters are best; without any the loss of the rows
+     *     themselves does
      */
     Result run(List<long[]> rows, List<long[]> heldOut) {
         int total = options.totalSteps(rows.size());
@@ -102,21 +103,21 @@ final class Trainer implements AutoCloseable {
         Course course = start.orElseGet(() -> begin(heldOut));
         log.info(String.format(
                 Locale.ROOT,
-                start.isPresent()
-                        ? "training goes on after %2$d of %1$d steps of %3$d rows, held-out loss %4$.4f at best"
-                        : "training: %d steps of %3$d rows, held-out loss %4$.4f before",
+                "training: %d steps of %d rows%s%s",
                 total,
-                course.step(),
                 options.batch(),
-                course.lowest()));
+                Double.isFinite(course.lowest())
+                        ? String.format(Locale.ROOT, ", held-out loss %.4f so far", course.lowest())
+                        : "",
+                start.isPresent() ? ", goes on after step " + course.step() : ""));
         try (Log.Progress progress = log.progress("training", (total - course.step()) * tokens)) {
             while (course.step() < total) {
                 Look look = walk(course.step(), total, rows, progress);
                 if (look == null) {
                     break;
                 }
-                look = look.with(evaluate(heldOut));
-                log.info(look.describe(total));
+                look = look.with(heldOut.isEmpty() ? look.loss() : evaluate(heldOut));
+                log.info(look.describe(total, !heldOut.isEmpty()));
                 boolean isBest = look.heldOut() < course.lowest();
                 if (isBest) {
                     session.save(notes.best(), false);
@@ -132,7 +133,7 @@ final class Trainer implements AutoCloseable {
     }
 
     private Course begin(List<long[]> heldOut) {
-        double first = evaluate(heldOut);
+        double first = heldOut.isEmpty() ? Double.POSITIVE_INFINITY : evaluate(heldOut);
         session.save(notes.best(), false);
         return new Course(first, 0, List.of(new Look(0, Double.NaN, first, 0, 0)));
     }
@@ -163,7 +164,11 @@ final class Trainer implements AutoCloseable {
     }
 
     private boolean goesOn(Course course, Look last) {
-        double first = course.curve().get(0).heldOut();
+        double first = course.curve().stream()
+                .mapToDouble(Look::heldOut)
+                .filter(Double::isFinite)
+                .findFirst()
+                .orElse(last.heldOut());
         if (!(last.heldOut() < DIVERGED * first)) {
             log.warn(String.format(
                     Locale.ROOT,

@@ -17,6 +17,7 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** Methods that change the weights that stay, on the command line. */
@@ -259,6 +260,24 @@ class SequentialMethodsTest {
         run("llama-gqa-d", "--recipe", recipe).succeeded();
         assertThat(report().path("ratio_achieved").asDouble()).isBetween(0.28, 0.32);
         assertThat(report().path("refitted").asInt()).isEqualTo(6);
+    }
+
+    /** Training goes with any method, after the last step or after each; what it makes of weights is verified like all else. */
+    @ParameterizedTest
+    @CsvSource({"llama-gqa-d,full,false", "opt-c,lora,true", "gpt2-cb,full,true"})
+    void theSmallerModelIsTrained(String model, String train, boolean everyStep) throws IOException {
+        Path recipe = recipe(
+                "{pass: score, metric: magnitude}",
+                "{pass: allocate, prune: [heads, ffn], ratio: 0.2, steps: 2}",
+                "{pass: recover, train: " + train + ", epochs: 2, batch: 8, every-step: " + everyStep + "}",
+                "{pass: rewrite}",
+                "{pass: verify}");
+
+        Cli.Run run = run(model, "--recipe", recipe, "--samples", "16", "--seq-len", "16")
+                .succeeded();
+
+        assertThat(run.out()).contains("verified on");
+        assertThat(run.err().split("training: 4 steps of 8 rows", -1)).hasSize(everyStep ? 3 : 2);
     }
 
     @Test

@@ -1,0 +1,103 @@
+package io.onnxprune.compiler;
+
+import io.onnxprune.algebra.Matrix;
+import io.onnxprune.compensate.WeightStore;
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.eval.CalibrationData;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.recover.Recovery;
+import io.onnxprune.recover.TrainingOptions;
+import io.onnxprune.rewrite.PrunedState;
+import io.onnxprune.rewrite.Slicer.Slice;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.nio.file.Path;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.stream.IntStream;
+
+/** Trains a model that steps have left to make the predictions of the whole one, and says what that makes of the original's weights. */
+final class StateRecovery {
+    private final PrunedState state;
+    private final Path folder;
+
+    private StateRecovery(PrunedState state, Path folder) {
+        this.state = state;
+        this.folder = folder;
+    }
+
+    /**
+     * New contents of constants of the original.
+     *
+     * @throws io.onnxprune.diag.UserException if nothing can be trained, an operator has no derivative, or the runtime cannot train
+     */
+    static Map<Value, Tensor> of(
+            PrunedState state,
+            CalibrationData data,
+            TrainingOptions options,
+            Path folder,
+            OnnxRuntime runtime,
+            Log log) {
+        StateRecovery recovery = new StateRecovery(state, folder);
+        Structure smaller = AnalysedModel.of(state.model(), runtime, Log.NONE).structure();
+        // None is held out: the weights that there are were solved for on all of them, which no held-out row could
+        // tell.
+        Recovery.Result result = Recovery.run(
+                smaller,
+                data.rows(),
+                List.of(),
+                Optional.of(state.structure().analysis().program().model()),
+                options,
+                folder,
+                false,
+                runtime,
+                log);
+        return recovery.widened(result.updates());
+    }
+
+    private Map<Value, Tensor> widened(Map<Value, Tensor> updates) {
+        Map<String, Value> originals = state.structure().analysis().program().initializers();
+        Map<Value, Tensor> widened = new HashMap<>();
+        Set<Value> twice = new HashSet<>();
+        updates.forEach((value, tensor) -> {
+            Slice slice = state.slices().get(value.name());
+            Value original = originals.get(slice == null ? value.name() : slice.source());
+            // A vector that several places keep different parts of stays as it is: what one learned is not for the
+            // others.
+            if (original != null
+                    && widened.put(original, slice == null ? tensor : wide(original, slice, tensor)) != null) {
+                twice.add(original);
+            }
+        });
+        widened.keySet().removeAll(twice);
+        return widened;
+    }
+
+    private Tensor wide(Value original, Slice slice, Tensor tensor) {
+        Tensor present = state.updates().getOrDefault(original, original.constant());
+        long[] shape = present.shape();
+        int[] first = kept(slice, 0, shape);
+        if (shape.length == 1) {
+            float[] values = present.toFloats();
+            float[] learned = tensor.toFloats();
+            for (int i = 0; i < first.length; i++) {
+                values[first[i]] = learned[i];
+            }
+            return Tensor.ofFloats(present.dtype(), shape, values);
+        }
+        try (Matrix matrix = WeightStore.read(tensor, 0)) {
+            return new WeightStore(folder)
+                    .write(matrix, present.dtype(), shape, 0, first, kept(slice, 1, shape), original.name());
+        }
+    }
+
+    private static int[] kept(Slice slice, int axis, long[] shape) {
+        int[] kept = slice.kept()[axis];
+        return kept == null ? IntStream.range(0, (int) shape[axis]).toArray() : kept;
+    }
+}
