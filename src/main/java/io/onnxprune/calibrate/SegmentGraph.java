@@ -228,7 +228,7 @@ final class SegmentGraph {
         } else if (tap instanceof Tap.SecondMoment moment) {
             accumulate(tap, gram(rows(moment.activation())));
         } else if (tap instanceof Tap.GradientSecondMoment moment) {
-            accumulate(tap, gram(rows(gradient, moment.activation())));
+            accumulate(tap, gram(rows(single(value, gradient), moment.activation())));
         } else if (tap instanceof Tap.Squares squares) {
             String rows = rows(squares.activation());
             accumulate(tap, total(builder.add("Mul", rows, rows)));
@@ -244,7 +244,7 @@ final class SegmentGraph {
             accumulate(tap, count(rows(positions.activation())));
         } else if (tap instanceof Tap.Salience salience) {
             String product = builder.add("Mul", value.name(), gradient);
-            accumulate(tap, total(rows(product, salience.activation())));
+            accumulate(tap, total(rows(single(value, product), salience.activation())));
         }
     }
 

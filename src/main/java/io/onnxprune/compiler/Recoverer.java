@@ -110,10 +110,11 @@ public final class Recoverer {
         Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
                 .structure();
         Optional<Path> tokenizer = job.tokenizer().or(() -> Evaluator.tokenizerBeside(file));
-        List<long[]> rows = clock.timed("data", () -> rows(job.data(), tokenizer, job.length()));
+        long vocabulary = clock.timed("open-model", () -> vocabulary(file, runtime, log));
+        List<long[]> rows = clock.timed("data", () -> rows(job.data(), tokenizer, job.length(), vocabulary));
         List<long[]> heldOut;
         if (job.evaluation().isPresent()) {
-            heldOut = rows(job.evaluation().get(), tokenizer, job.length());
+            heldOut = rows(job.evaluation().get(), tokenizer, job.length(), vocabulary);
         } else {
             int count = Math.min(HELD_OUT_ROWS, rows.size() / HELD_OUT_SHARE);
             if (count == 0) {
@@ -197,10 +198,17 @@ public final class Recoverer {
         }
     }
 
-    private static List<long[]> rows(Path file, Optional<Path> tokenizer, int length) {
-        List<long[]> whole = TokenData.read(file, tokenizer, OptionalInt.of(length)).rows().stream()
-                .filter(row -> row.length == length)
-                .toList();
+    private static long vocabulary(Path file, OnnxRuntime runtime, Log log) {
+        try (CausalLm model = CausalLm.open(runtime, file, log)) {
+            return model.vocabulary();
+        }
+    }
+
+    private static List<long[]> rows(Path file, Optional<Path> tokenizer, int length, long vocabulary) {
+        TokenData data = TokenData.read(file, tokenizer, OptionalInt.of(length));
+        data.requireVocabulary(vocabulary);
+        List<long[]> whole =
+                data.rows().stream().filter(row -> row.length == length).toList();
         if (whole.isEmpty()) {
             throw new UserException(
                     String.format(Locale.ROOT, "%s has no row of %,d tokens; give a smaller --seq-len", file, length));

@@ -68,7 +68,9 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
             String frozen = builder.freshName();
             nodes.add(node.withOutputs(List.of(frozen)));
             int start = builder.nodes().size();
-            adapt(node.input(0), frozen, adapter, alpha / rank, dropout, builder);
+            Tensor weight = lowered.graph().initializers().get(adapter.linear.weight());
+            DType dtype = weight.dtype() == DType.DOUBLE ? DType.DOUBLE : DType.FLOAT;
+            adapt(node.input(0), frozen, adapter, alpha / rank, dropout, dtype, builder);
             nodes.addAll(builder.nodes().subList(start, builder.nodes().size()));
         }
         Map<String, Tensor> initializers = new LinkedHashMap<>(lowered.graph().initializers());
@@ -103,20 +105,27 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
     }
 
     private static void adapt(
-            String x, String frozen, Adapter adapter, double scale, double dropout, GraphBuilder builder) {
-        String dropped = dropout > 0 ? dropped(x, adapter, dropout, builder) : x;
-        String inner = builder.add("MatMul", dropped, adapter.down);
-        String scaled = builder.add("Mul", inner, builder.scalar((float) scale));
-        String change = builder.add("MatMul", scaled, adapter.up);
+            String x, String frozen, Adapter adapter, double scale, double dropout, DType dtype, GraphBuilder builder) {
+        String dropped = dropout > 0 ? dropped(x, adapter, dropout, dtype, builder) : x;
+        String inner = builder.add("MatMul", dropped, cast(builder, adapter.down, dtype));
+        String scaled = builder.add("Mul", inner, cast(builder, builder.scalar((float) scale), dtype));
+        String change = builder.add("MatMul", scaled, cast(builder, adapter.up, dtype));
         String output = adapter.linear.output().value();
         builder.add(Node.of(builder.freshName(), "Add", List.of(frozen, change), List.of(output), Map.of()));
+    }
+
+    /** A float32 value as it is, or in double precision beside values of that. */
+    private static String cast(GraphBuilder builder, String value, DType dtype) {
+        return dtype == DType.FLOAT
+                ? value
+                : builder.add("Cast", List.of(value), Map.of("to", new Attribute.Int(dtype.code())));
     }
 
     /**
      * x with zeros that follow from the step, the position and the channel alone, so that a run that goes on after a stop drops
      * the same ones.
      */
-    private static String dropped(String x, Adapter adapter, double share, GraphBuilder builder) {
+    private static String dropped(String x, Adapter adapter, double share, DType dtype, GraphBuilder builder) {
         Random random = new Random(adapter.down.hashCode());
         int n = adapter.linear.input().width();
         float[] channels = new float[n];
@@ -144,7 +153,7 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
                 builder.add("Mul", near, builder.constant(Tensor.ofFloats(DType.FLOAT, new long[] {n}, channels))));
         String kept = builder.add("GreaterOrEqual", noise, builder.scalar((float) share));
         String factor = builder.add("Where", kept, builder.scalar((float) (1 / (1 - share))), builder.scalar(0));
-        return builder.add("Mul", x, factor);
+        return builder.add("Mul", x, cast(builder, factor, dtype));
     }
 
     private static String real(GraphBuilder builder, double value) {

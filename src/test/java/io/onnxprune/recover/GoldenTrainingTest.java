@@ -1,0 +1,98 @@
+package io.onnxprune.recover;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import io.onnxprune.TestModels;
+import io.onnxprune.autodiff.NumpyArchive;
+import io.onnxprune.calibrate.CalibrationOptions;
+import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.Linear;
+import io.onnxprune.diag.Log;
+import io.onnxprune.eval.TokenData;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.lower.Lowering;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.recover.Trainable.Adapter;
+import io.onnxprune.recover.TrainingOptions.Mode;
+import io.onnxprune.recover.TrainingOptions.Schedule;
+import java.io.IOException;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.OptionalInt;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** The first steps of a training against those of PyTorch's AdamW from the same adapters (scripts/golden_lora.py). */
+class GoldenTrainingTest {
+    private static final Path GOLDEN = Path.of("src", "test", "resources", "golden_lora.npz");
+    private static final int RANK = 2;
+    private static final double ALPHA = 4;
+
+    @TempDir
+    private Path folder;
+
+    @Test
+    void everyLossIsTheGoldenOne() throws IOException {
+        double[] losses = NumpyArchive.read(GOLDEN, "losses").get("").values();
+        Map<String, NumpyArchive.Array> starts = NumpyArchive.read(GOLDEN, "start/");
+        List<long[]> rows = TokenData.read(Path.of("testmodels", "tokens.jsonl"), Optional.empty(), OptionalInt.empty())
+                .rows();
+        int length = rows.get(0).length;
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        Model lowered = Lowering.lower(model, TestModels.runtime(), length, Log.NONE);
+        CalibrationOptions calibration = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
+        List<Linear> linears =
+                Calibrator.of(model, TestModels.runtime(), calibration, length, Log.NONE).linears().stream()
+                        .filter(linear -> starts.containsKey(linear.weight()))
+                        .toList();
+        assertThat(linears).hasSameSizeAs(starts.keySet()).hasSize(42);
+        Trainable trainable = Trainable.adapters(lowered, linears, RANK, ALPHA, 0, 0);
+        Map<String, Tensor> parameters = new LinkedHashMap<>(trainable.parameters());
+        for (Adapter adapter : trainable.adapters()) {
+            NumpyArchive.Array start = starts.get(adapter.linear().weight());
+            float[] values = new float[start.values().length];
+            for (int i = 0; i < values.length; i++) {
+                values[i] = (float) start.values()[i];
+            }
+            parameters.put(adapter.down(), Tensor.ofFloats(DType.FLOAT, start.shape(), values));
+        }
+        Trainable started = trainable.with(parameters);
+        TrainingOptions options = new TrainingOptions(
+                Mode.LORA,
+                RANK,
+                ALPHA,
+                0,
+                true,
+                true,
+                5e-3,
+                Schedule.CONSTANT,
+                OptionalInt.of(0),
+                0,
+                0,
+                rows.size(),
+                5,
+                1,
+                OptionalInt.of(losses.length),
+                1,
+                0,
+                1,
+                1,
+                0);
+
+        try (Trainer trainer = new Trainer(
+                started, started, Optional.empty(), options, folder, false, TestModels.runtime(), Log.NONE)) {
+            List<Look> curve = trainer.run(rows, List.of()).curve();
+
+            assertThat(curve).hasSize(losses.length + 1);
+            for (int step = 0; step < losses.length; step++) {
+                assertThat(curve.get(step + 1).loss()).as("step " + step).isCloseTo(losses[step], within(1e-3));
+            }
+        }
+    }
+}
