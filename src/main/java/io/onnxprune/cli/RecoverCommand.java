@@ -196,6 +196,14 @@ final class RecoverCommand implements Callable<Integer> {
             description = "folder for graphs and checkpoints (default: in the user's cache folder)")
     private Path workDir;
 
+    @Option(
+            names = "--export-training-artifacts",
+            paramLabel = "DIR",
+            description =
+                    "also leave the graphs and the checkpoint that ONNX Runtime's training API begins with, for a training loop"
+                            + " of your own")
+    private Path artifacts;
+
     @Option(names = "--resume", description = "go on where a training like this one was stopped (same --work-dir)")
     private boolean resume;
 
@@ -226,6 +234,7 @@ final class RecoverCommand implements Callable<Integer> {
                 options,
                 externalData,
                 resume,
+                Optional.ofNullable(artifacts),
                 workDir == null ? CacheFolder.path().resolve("work") : workDir);
         Blas.setThreads(runtime.threads());
         try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {

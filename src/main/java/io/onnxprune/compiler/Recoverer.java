@@ -22,6 +22,7 @@ import io.onnxprune.runtime.OnnxRuntime;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -50,6 +51,7 @@ public final class Recoverer {
      * @param teacher a model whose predictions are learned
      * @param length tokens of a row
      * @param resume whether to go on where an earlier training like this one was stopped
+     * @param artifacts takes a copy of what the training session was made of
      * @param workFolder for graphs and checkpoints
      */
     public record Job(
@@ -63,6 +65,7 @@ public final class Recoverer {
             TrainingOptions options,
             boolean externalData,
             boolean resume,
+            Optional<Path> artifacts,
             Path workFolder) {}
 
     /**
@@ -155,6 +158,7 @@ public final class Recoverer {
                         job.externalData(),
                         staged -> check(staged, result, held, runtime, log),
                         log));
+        job.artifacts().ifPresent(target -> copy(folder, target));
         remove(folder);
         return new Report(result, rows.size(), heldOut.size(), emission);
     }
@@ -169,6 +173,18 @@ public final class Recoverer {
         List<long[]> all = new ArrayList<>(rows);
         all.addAll(heldOut);
         return job.workFolder().resolve("recover-" + StepNotes.key(parts, all));
+    }
+
+    /** The graphs and the checkpoint that ONNX Runtime's training API begins with. */
+    private static void copy(Path folder, Path target) {
+        try {
+            Files.createDirectories(target);
+            for (Path file : Recovery.artifacts(folder)) {
+                Files.copy(file, target.resolve(file.getFileName()), StandardCopyOption.REPLACE_EXISTING);
+            }
+        } catch (IOException e) {
+            throw new UserException("cannot write to " + target + ": " + FileFailure.reason(e), e);
+        }
     }
 
     private static void remove(Path folder) {

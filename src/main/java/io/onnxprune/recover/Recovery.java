@@ -89,6 +89,11 @@ public final class Recovery {
         return new Recovery(structure, options, folder, resume, runtime, log).run(rows, heldOut, teacher);
     }
 
+    /** The files that a training session in this folder was made of, complete in themselves. */
+    public static List<Path> artifacts(Path folder) {
+        return Trainer.files(folder).all();
+    }
+
     private Result run(List<long[]> rows, List<long[]> heldOut, Optional<Model> original) {
         int length = rows.get(0).length;
         if (rows.size() < options.batch() && options.steps().isEmpty()) {

@@ -82,7 +82,7 @@ final class Trainer implements AutoCloseable {
         this.session = runtime.train(resumed, Map.of());
     }
 
-    private static TrainingSession.Files files(Path folder) {
+    static TrainingSession.Files files(Path folder) {
         return new TrainingSession.Files(
                 folder.resolve("checkpoint"),
                 folder.resolve("training_model.onnx"),

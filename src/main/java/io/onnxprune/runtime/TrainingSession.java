@@ -96,6 +96,11 @@ public final class TrainingSession implements AutoCloseable {
 
     /** The files of a training session; frozen weights are given apart. */
     public record Files(Path checkpoint, Path training, Path evaluation, Path optimizer) {
+        /** All of them. */
+        public List<Path> all() {
+            return List.of(checkpoint, training, evaluation, optimizer);
+        }
+
         /** The same with another checkpoint. */
         public Files at(Path other) {
             return new Files(other, training, evaluation, optimizer);

@@ -35,9 +35,25 @@ class RecoverCommandTest {
         byte[] before = Files.readAllBytes(Cli.testModel("llama-gqa-d"));
 
         Cli.Run run = run(
-                        "--eval", Cli.tokens(folder), "--batch", "4", "--steps", "4", "--lr", "0.01", "--dropout", "0")
+                        "--eval",
+                        Cli.tokens(folder),
+                        "--batch",
+                        "4",
+                        "--steps",
+                        "4",
+                        "--export-training-artifacts",
+                        folder.resolve("artifacts"),
+                        "--lr",
+                        "0.01",
+                        "--dropout",
+                        "0")
                 .succeeded();
 
+        assertThat(folder.resolve("artifacts"))
+                .isDirectoryContaining("glob:**training_model.onnx")
+                .isDirectoryContaining("glob:**eval_model.onnx")
+                .isDirectoryContaining("glob:**optimizer_model.onnx")
+                .isDirectoryContaining("glob:**checkpoint");
         assertThat(run.out()).contains("held-out perplexity", "trained ", "wrote ");
         assertThat(Files.readAllBytes(Cli.testModel("llama-gqa-d"))).isEqualTo(before);
         Cli.run("eval", folder.resolve("trained.onnx"), "--data", Cli.tokens(folder), "--seq-len", "8")
