@@ -295,8 +295,10 @@ final class PruneCommand implements Callable<Integer> {
     private DataRequest request(Recipe recipe) {
         boolean measured = statistics.read() != null && PlanPasses.needsOnlyStatistics(recipe, mostRemoved(recipe));
         boolean calibrates = plan == null ? PlanPasses.needsData(recipe) && !measured : PlanPasses.adjusts(recipe);
-        boolean resumes =
-                plan == null && (PlanPasses.resumes(recipe) || PlanPasses.resumesSteps(recipe, mostRemoved(recipe)));
+        boolean resumes = plan == null
+                && (PlanPasses.resumes(recipe)
+                        || PlanPasses.resumesZeros(recipe)
+                        || PlanPasses.resumesSteps(recipe, mostRemoved(recipe)));
         if (calibrates && !resumes && spec.commandLine().getParseResult().hasMatchedOption("--resume")) {
             throw new UsageException(
                     "--resume goes on after a step that is done, or where gradients of weights were left; "

@@ -76,10 +76,11 @@ public final class SurgeonZeros {
         private Tensor weight;
         private boolean changed;
 
-        Product(Linear linear, Site site) {
+        Product(Linear linear, Site site, boolean changed) {
             this.linear = linear;
             this.site = site;
             this.weight = site.weight();
+            this.changed = changed;
         }
 
         String node() {
@@ -130,7 +131,10 @@ public final class SurgeonZeros {
             Site site = sites.of(linear);
             if (site != null && products.contains(site.consumer()) && found.add(site.consumer())) {
                 sharing.computeIfAbsent(linear.input(), input -> new ArrayList<>())
-                        .add(new Product(linear, site));
+                        .add(new Product(
+                                linear,
+                                site,
+                                state.updates().containsKey(site.consumer().weight())));
             }
         }
     }
@@ -138,10 +142,21 @@ public final class SurgeonZeros {
     /** New weights of the original, and how many of their elements are zero. */
     public record Result(Map<Value, Tensor> updates, Zeros zeros) {}
 
+    /** Told of what each step has come to, so that a stopped run can go on. */
+    public interface Observer {
+        /**
+         * After a step.
+         *
+         * @param updates new weights of the original so far
+         */
+        void done(int step, Map<Value, Tensor> updates);
+    }
+
     /**
      * Makes zeros in the model of {@code state}.
      *
      * @param calibrator of that model
+     * @param done steps that the model has behind it
      * @param source measures it, and what earlier steps made of it
      * @param folder for files of new weights
      * @throws UserException if no product has a weight that may change, the pattern does not fit one, an operator has no
@@ -153,12 +168,15 @@ public final class SurgeonZeros {
             Calibrator calibrator,
             Statistics.Source source,
             Request request,
+            int done,
+            Observer observer,
             Path folder,
             Log log) {
         SurgeonZeros surgeon = new SurgeonZeros(state, consumers, calibrator, source, request, folder, log);
         surgeon.check();
-        for (int step = 1; step <= request.steps; step++) {
+        for (int step = done + 1; step <= request.steps; step++) {
             surgeon.step(request.share * step / request.steps);
+            observer.done(step, surgeon.updates());
         }
         return surgeon.result();
     }
@@ -394,18 +412,29 @@ public final class SurgeonZeros {
 
     private Result result() {
         products.warn(log);
-        Map<Value, Tensor> updates = new HashMap<>();
         Zeros zeros = Zeros.NONE;
         for (Product product : all()) {
             if (product.changed) {
                 try (Matrix w = product.read()) {
                     zeros = zeros.and(w);
+                }
+            }
+        }
+        return new Result(updates(), zeros);
+    }
+
+    /** New weights of the original so far. */
+    private Map<Value, Tensor> updates() {
+        Map<Value, Tensor> updates = new HashMap<>();
+        for (Product product : all()) {
+            if (product.changed) {
+                try (Matrix w = product.read()) {
                     updates.put(
                             product.site.consumer().weight(),
                             product.site.isWhole() ? product.weight : product.site.wide(w, store));
                 }
             }
         }
-        return new Result(updates, zeros);
+        return updates;
     }
 }

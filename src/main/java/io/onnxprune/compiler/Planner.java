@@ -206,7 +206,8 @@ final class Planner {
     /** What a run that was stopped had come to, if this one is to go on from there. */
     private Reached begun(int steps) {
         Reached nothing = new Reached(0, new Steps.Outcome(Plan.keepAll(hash), Map.of()), Map.of());
-        if (!PlanPasses.resumesSteps(job.recipe(), budget.ratio(whole))) {
+        boolean resumes = PlanPasses.resumesSteps(job.recipe(), budget.ratio(whole));
+        if (!resumes && !PlanPasses.resumesZeros(job.recipe())) {
             return nothing;
         }
         Recipe recipe = job.recipe().without(PassKind.VERIFY);
@@ -410,16 +411,26 @@ final class Planner {
     }
 
     private Steps.Outcome bySurgeon(PrunedState state, Steps.Outcome reached, Pass sparsify) {
+        SurgeonZeros.Request request = PlanPasses.surgeon(sparsify);
+        boolean alone = PlanPasses.resumesZeros(job.recipe());
+        Reached begun = alone ? begun(request.steps()) : new Reached(0, reached, Map.of());
+        Map<Value, Tensor> updates = new HashMap<>(begun.outcome().updates());
+        PrunedState from = begun.step() == 0 ? state : PrunedState.of(structure, reached.plan(), updates);
         SurgeonZeros.Result result = SurgeonZeros.run(
-                state,
+                from,
                 consumers,
-                calibrator(state.model()),
-                statistics.of(state),
-                PlanPasses.surgeon(sparsify),
+                calibrator(from.model()),
+                statistics.of(from),
+                request,
+                begun.step(),
+                (step, changed) -> {
+                    if (alone) {
+                        note(step, new Steps.Outcome(reached.plan(), changed));
+                    }
+                },
                 job.calibration().workFolder(),
                 log);
         zeros = Optional.of(result.zeros());
-        Map<Value, Tensor> updates = new HashMap<>(reached.updates());
         updates.putAll(result.updates());
         return new Steps.Outcome(reached.plan(), updates);
     }

@@ -210,6 +210,14 @@ public final class PlanPasses {
         return score != null && score.word("metric").equals("taylor");
     }
 
+    /** Whether a stopped run of a recipe can go on after a step of zeros that is done. */
+    public static boolean resumesZeros(Recipe recipe) {
+        Pass sparsify = recipe.pass(PassKind.SPARSIFY);
+        return recipe.pass(PassKind.ALLOCATE) == null
+                && isSurgeon(sparsify)
+                && surgeon(sparsify).steps() > 1;
+    }
+
     /**
      * Whether a stopped run of a recipe can go on after a step that was done, because data were measured for that and more is to
      * do.

@@ -50,6 +50,8 @@ class SurgeonZerosTest {
                     return Statistics.measure(model, ROWS, taps);
                 },
                 request,
+                0,
+                (step, updates) -> {},
                 folder,
                 log);
     }

@@ -14,6 +14,7 @@ import io.onnxprune.emit.OutputTarget;
 import io.onnxprune.eval.DataRequest;
 import io.onnxprune.eval.DataRequest.WeightedFile;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.PruneSet;
 import io.onnxprune.recipe.PassKind;
 import io.onnxprune.recipe.PlanPasses;
 import io.onnxprune.recipe.Recipe;
@@ -73,7 +74,9 @@ class StepNotesTest {
                 "version: 1\nname: mine\npasses:\n"
                         + passes.lines().map(line -> "  - " + line + "\n").collect(Collectors.joining())));
         ModelFolder input = ModelFolder.of(TestModels.file(model));
-        Budget budget = PlanPasses.budget(recipe.pass(PassKind.ALLOCATE));
+        Budget budget = recipe.pass(PassKind.ALLOCATE) == null
+                ? Budget.ofRatio(PruneSet.standard(), 0)
+                : PlanPasses.budget(recipe.pass(PassKind.ALLOCATE));
         DataRequest request = new DataRequest(
                 List.of(new WeightedFile(tokens, 1)),
                 false,
@@ -107,7 +110,7 @@ class StepNotesTest {
         return new Log() {
             @Override
             public void info(String message) {
-                if (message.startsWith("removing up to " + atStep)) {
+                if (message.startsWith("removing up to " + atStep) || message.startsWith("making up to " + atStep)) {
                     throw new IllegalStateException("stopped");
                 }
             }
@@ -147,6 +150,25 @@ class StepNotesTest {
                     .as(name)
                     .isEqualTo(-1);
         }
+    }
+
+    @ParameterizedTest
+    @CsvSource({"unstructured,26.7", "structured,40.0"})
+    void zerosGoOnAfterTheLastStep(String pattern, String atStep) throws IOException {
+        String passes = "{pass: sparsify, by: surgeon, pattern: " + pattern
+                + ", ratio: 0.4, steps: 3}\n{pass: verify, tolerance: 1e-3}";
+        PruneReport whole = run("llama-gqa-d", passes, 16, "whole", false, Log.NONE);
+        assertThat(notes()).isEmpty();
+        stop("llama-gqa-d", passes, 16, atStep);
+        assertThat(notes()).hasSize(1);
+
+        RecordedLog log = new RecordedLog();
+        PruneReport resumed = run("llama-gqa-d", passes, 16, "resumed", true, log);
+
+        assertThat(log.lines())
+                .contains("info: pruning goes on: " + (atStep.equals("26.7") ? 1 : 2) + " of 3 steps are done");
+        assertSame("resumed", "whole");
+        assertThat(resumed.zeros()).isEqualTo(whole.zeros());
     }
 
     /** Models with branches that have constants of their own, and with half precision in a file beside them. */
