@@ -81,10 +81,7 @@ final class Batches {
         for (int i = 0; i < step.length; i++) {
             step[i] = rows.get(rows(batch)[i]);
         }
-        Map<String, HostTensor> all = decoder.feeds(step, 0);
-        decoder.caches()
-                .forEach(cache -> all.put(cache.input().name(), DecoderInterface.cache(cache, step.length, 0, 0)));
-        return all;
+        return decoder.wholeRows(step);
     }
 
     /** Those of the values beside the stream that are not there yet. */

@@ -131,6 +131,11 @@ public final class Calibrator {
         return !weights.isEmpty();
     }
 
+    /** The model in the form that is run. */
+    public Model lowered() {
+        return program.model();
+    }
+
     Map<String, Tensor> weights() {
         return weights;
     }
@@ -164,18 +169,11 @@ public final class Calibrator {
     }
 
     Value tokens() {
-        return named(program.inputs(), decoder.tokens().name());
+        return program.input(decoder.tokens().name());
     }
 
     Value logits() {
-        return named(program.outputs(), decoder.logits().name());
-    }
-
-    private static Value named(List<Value> values, String name) {
-        return values.stream()
-                .filter(value -> value.name().equals(name))
-                .findFirst()
-                .orElseThrow();
+        return program.output(decoder.logits().name());
     }
 
     /** The products of activations with constant matrices, in order of execution. */

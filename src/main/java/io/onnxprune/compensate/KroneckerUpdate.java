@@ -66,7 +66,16 @@ public final class KroneckerUpdate {
     private final BiasStore biases;
     private final Log log;
     private final Map<Dimension, int[]> kept = new LinkedHashMap<>();
-    private final Map<Linear, Site> changing = new LinkedHashMap<>();
+
+    /**
+     * A product that changes.
+     *
+     * @param bias as it is; null if it has none of its own
+     * @param inputs the channels of each unit that it reads and that goes in this step
+     * @param outputs the same of those that it makes
+     */
+    @SuppressWarnings("ArrayRecordComponent") // never compared
+    private record Change(Linear linear, Site site, double[] bias, List<int[]> inputs, List<int[]> outputs) {}
 
     private KroneckerUpdate(PrunedState state, Plan target, Settings settings, Path folder, Log log) {
         this.state = state;
@@ -106,47 +115,49 @@ public final class KroneckerUpdate {
 
     private Map<Value, Tensor> run(Consumers consumers, Calibrator model, Statistics.Source source) {
         Sites sites = new Sites(state, consumers);
+        List<Change> changes = new ArrayList<>();
         Set<Tap> taps = new LinkedHashSet<>();
         for (Linear linear : model.linears()) {
             Site site = sites.of(linear);
-            if (site != null
-                    && (!lostInputs(site).isEmpty() || !lostOutputs(site).isEmpty())) {
-                changing.put(linear, site);
-                taps.addAll(taps(linear, site));
+            if (site == null) {
+                continue;
+            }
+            List<int[]> inputs = settings.sides.inputs() ? lost(site, false) : List.of();
+            List<int[]> outputs = settings.sides.outputs() ? lost(site, true) : List.of();
+            if (!inputs.isEmpty() || !outputs.isEmpty()) {
+                Change change = new Change(linear, site, biases.of(site), inputs, outputs);
+                changes.add(change);
+                taps.addAll(taps(change));
             }
         }
         Map<Value, Tensor> updates = new HashMap<>();
         try (Statistics statistics = source.of(model, taps)) {
-            changing.forEach(
-                    (linear, site) -> updates.put(site.consumer().weight(), changed(linear, site, statistics)));
+            for (Change change : changes) {
+                updates.put(change.site.consumer().weight(), changed(change, statistics));
+            }
         }
         updates.putAll(biases.updates());
         return updates;
     }
 
-    private Set<Tap> taps(Linear linear, Site site) {
+    private static Set<Tap> taps(Change change) {
         Set<Tap> taps = new LinkedHashSet<>();
-        if (!lostInputs(site).isEmpty()) {
-            taps.addAll(Statistics.ofInputs(linear.input(), biases.of(site) != null));
+        if (!change.inputs.isEmpty()) {
+            taps.addAll(Statistics.ofInputs(change.linear.input(), change.bias != null));
         }
-        if (!lostOutputs(site).isEmpty()) {
-            taps.add(new Tap.GradientSecondMoment(linear.output()));
+        if (!change.outputs.isEmpty()) {
+            taps.add(new Tap.GradientSecondMoment(change.linear.output()));
         }
         return taps;
-    }
-
-    private List<int[]> lostInputs(Site site) {
-        return settings.sides.inputs() ? lost(site, false) : List.of();
-    }
-
-    private List<int[]> lostOutputs(Site site) {
-        return settings.sides.outputs() ? lost(site, true) : List.of();
     }
 
     /** The channels of each unit that goes in this step. */
     private List<int[]> lost(Site site, boolean outputs) {
         List<int[]> lost = new ArrayList<>();
         kept.forEach((dimension, left) -> {
+            if (!(outputs ? site.consumer().makes(dimension) : site.consumer().reads(dimension))) {
+                return;
+            }
             List<int[]> units = outputs ? site.outputUnits(dimension) : site.units(dimension);
             for (int unit = 0; unit < units.size(); unit++) {
                 if (units.get(unit).length > 0 && Arrays.binarySearch(left, unit) < 0) {
@@ -157,20 +168,21 @@ public final class KroneckerUpdate {
         return lost;
     }
 
-    private Tensor changed(Linear linear, Site site, Statistics statistics) {
-        double[] bias = biases.of(site);
-        List<int[]> inputs = lostInputs(site);
-        List<int[]> outputs = lostOutputs(site);
+    private Tensor changed(Change change, Statistics statistics) {
+        Linear linear = change.linear;
+        Site site = change.site;
+        double[] bias = change.bias;
         String label = site.consumer().node();
         Damping damping = new Damping(settings.damping, statistics.tokens(), label, log);
         Damping outward = new Damping(settings.gradientDamping, statistics.tokens(), label, log);
         try (Matrix before = site.read(bias);
-                Matrix first = inputs.isEmpty()
+                Matrix first = change.inputs.isEmpty()
                         ? before.copy()
-                        : without(() -> statistics.inputs(linear.input(), bias != null), before, inputs, damping);
-                Matrix after = outputs.isEmpty()
+                        : without(
+                                () -> statistics.inputs(linear.input(), bias != null), before, change.inputs, damping);
+                Matrix after = change.outputs.isEmpty()
                         ? first.copy()
-                        : withoutOutputs(linear, first, outputs, statistics, outward)) {
+                        : withoutOutputs(linear, first, change.outputs, statistics, outward)) {
             if (bias != null) {
                 double[] now = new double[bias.length];
                 after.getRow(after.rows() - 1, now);

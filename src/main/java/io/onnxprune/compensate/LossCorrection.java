@@ -8,10 +8,7 @@ import io.onnxprune.calibrate.Objective;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
-import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Role;
-import io.onnxprune.ir.Program.Op;
-import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Consumers;
@@ -138,28 +135,10 @@ public final class LossCorrection {
         return found;
     }
 
-    private Set<Consumer> ofBlocks(Consumers consumers) {
-        Set<Op> inside = new HashSet<>();
-        for (Block block : state.structure().stream().blocks()) {
-            inside.addAll(block.ops());
-        }
+    private static Set<Consumer> ofBlocks(Consumers consumers) {
         Set<Consumer> found = new HashSet<>(consumers.all());
-        found.removeIf(consumer -> !isRead(consumer.weight(), inside));
+        found.removeIf(consumer -> !consumers.isInside(consumer));
         return found;
-    }
-
-    /** Whether one of these applications reads a value, or what casts and transpositions make of it. */
-    private static boolean isRead(Value value, Set<Op> ops) {
-        for (Use use : value.uses()) {
-            Op op = use.op();
-            boolean same = op.node().is("Cast")
-                    || op.node().is("Transpose")
-                    || op.node().is("Identity");
-            if (ops.contains(op) || same && isRead(op.output(0), ops)) {
-                return true;
-            }
-        }
-        return false;
     }
 
     private Result run(Divergence divergence) {
@@ -259,9 +238,7 @@ public final class LossCorrection {
         products.forEach((linear, site) -> {
             Tensor narrow = weights.get(linear.weight());
             if (narrow != null) {
-                try (Matrix w = present(linear)) {
-                    updates.put(site.consumer().weight(), site.isWhole() ? narrow : site.wide(w, store));
-                }
+                updates.put(site.consumer().weight(), site.wide(narrow, store));
             }
         });
         return updates;

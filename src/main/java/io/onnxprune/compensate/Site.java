@@ -81,19 +81,22 @@ record Site(Consumer consumer, Tensor full, Tensor weight, int[] rows, int[] col
 
     /** W for the smaller model. */
     Tensor narrow(Matrix w, WeightStore files) {
-        return files.write(
-                w,
-                weight.dtype(),
-                weight.shape(),
-                consumer.axis(),
-                IntStream.range(0, w.rows()).toArray(),
-                IntStream.range(0, w.columns()).toArray(),
-                consumer.node());
+        return files.write(w, weight, consumer.axis(), consumer.node());
     }
 
     /** W for the original, zero where the smaller model has nothing. */
     Tensor wide(Matrix w, WeightStore files) {
         return files.write(w, full.dtype(), full.shape(), consumer.axis(), rows, columns, consumer.node());
+    }
+
+    /** The same from what {@link #narrow} made; itself where the smaller model has all of W. */
+    Tensor wide(Tensor narrow, WeightStore files) {
+        if (isWhole()) {
+            return narrow;
+        }
+        try (Matrix w = WeightStore.read(narrow, consumer.axis())) {
+            return wide(w, files);
+        }
     }
 
     /** Whether the smaller model has all of W. */

@@ -36,6 +36,7 @@ import java.util.Map;
 import java.util.Set;
 import java.util.function.DoubleConsumer;
 import java.util.function.IntConsumer;
+import java.util.function.Supplier;
 import java.util.stream.DoubleStream;
 
 /**
@@ -147,9 +148,9 @@ public final class SurgeonZeros {
         /**
          * After a step.
          *
-         * @param updates new weights of the original so far
+         * @param updates makes the new weights of the original so far
          */
-        void done(int step, Map<Value, Tensor> updates);
+        void done(int step, Supplier<Map<Value, Tensor>> updates);
     }
 
     /**
@@ -176,7 +177,7 @@ public final class SurgeonZeros {
         surgeon.check();
         for (int step = done + 1; step <= request.steps; step++) {
             surgeon.step(request.share * step / request.steps);
-            observer.done(step, surgeon.updates());
+            observer.done(step, surgeon::updates);
         }
         return surgeon.result();
     }
@@ -428,11 +429,7 @@ public final class SurgeonZeros {
         Map<Value, Tensor> updates = new HashMap<>();
         for (Product product : all()) {
             if (product.changed) {
-                try (Matrix w = product.read()) {
-                    updates.put(
-                            product.site.consumer().weight(),
-                            product.site.isWhole() ? product.weight : product.site.wide(w, store));
-                }
+                updates.put(product.site.consumer().weight(), product.site.wide(product.weight, store));
             }
         }
         return updates;

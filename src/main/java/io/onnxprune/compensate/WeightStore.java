@@ -102,6 +102,25 @@ public final class WeightStore {
     }
 
     /**
+     * A matrix as a tensor of the form of another.
+     *
+     * @param like has the shape and the element type
+     * @param axis the axis of the tensor that the rows of the matrix are
+     * @param label how a message names the weights
+     * @throws UserException if a number is too large for the element type, or there is no room on disk
+     */
+    public Tensor write(Matrix matrix, Tensor like, int axis, String label) {
+        return write(
+                matrix,
+                like.dtype(),
+                like.shape(),
+                axis,
+                IntStream.range(0, matrix.rows()).toArray(),
+                IntStream.range(0, matrix.columns()).toArray(),
+                label);
+    }
+
+    /**
      * A matrix as a tensor of a larger shape that is zero elsewhere.
      *
      * @param shape the extents of both axes

@@ -50,6 +50,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.function.Function;
 
 /** Makes a plan as a recipe says, or takes one, and makes the weights that go with it. */
 final class Planner {
@@ -152,7 +153,7 @@ final class Planner {
         if (data.isEmpty() || !PlanPasses.solves(job.recipe())) {
             return;
         }
-        long tokens = data.get().rows().stream().mapToLong(row -> row.length).sum();
+        long tokens = data.get().tokens();
         consumers.all().stream()
                 .filter(consumers::isInside)
                 .max(Comparator.comparingInt(Consumers.Consumer::inputs))
@@ -371,8 +372,7 @@ final class Planner {
         if (refit == null || reached.plan().removesNothing(structure)) {
             return reached;
         }
-        return clock.timed("refit", () -> {
-            PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
+        return adjusted("refit", reached, state -> {
             ResidualRefit editor = new ResidualRefit(
                     state,
                     consumers,
@@ -381,18 +381,26 @@ final class Planner {
                     job.calibration().workFolder(),
                     log);
             run(state, true, editor);
-            Map<Value, Tensor> updates = new HashMap<>(reached.updates());
             Map<Value, Tensor> changed = editor.updates();
-            updates.putAll(changed);
             refitted.addAll(products(changed));
+            return changed;
+        });
+    }
+
+    /** The same plan with weights that a pass changes, on the model that it leaves. */
+    private Steps.Outcome adjusted(
+            String pass, Steps.Outcome reached, Function<PrunedState, Map<Value, Tensor>> change) {
+        return clock.timed(pass, () -> {
+            PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
+            Map<Value, Tensor> updates = new HashMap<>(reached.updates());
+            updates.putAll(change.apply(state));
             return new Steps.Outcome(reached.plan(), updates);
         });
     }
 
     /** The same with zeros in the weights that are left. */
     private Steps.Outcome sparsified(Steps.Outcome reached, Pass sparsify) {
-        return clock.timed("sparsify", () -> {
-            PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
+        return adjusted("sparsify", reached, state -> {
             if (PlanPasses.isSurgeon(sparsify)) {
                 return bySurgeon(state, reached, sparsify);
             }
@@ -403,14 +411,12 @@ final class Planner {
                     job.calibration().workFolder(),
                     log);
             run(state, false, editor);
-            Map<Value, Tensor> updates = new HashMap<>(reached.updates());
-            updates.putAll(editor.updates());
             zeros = Optional.of(editor.zeros());
-            return new Steps.Outcome(reached.plan(), updates);
+            return editor.updates();
         });
     }
 
-    private Steps.Outcome bySurgeon(PrunedState state, Steps.Outcome reached, Pass sparsify) {
+    private Map<Value, Tensor> bySurgeon(PrunedState state, Steps.Outcome reached, Pass sparsify) {
         SurgeonZeros.Request request = PlanPasses.surgeon(sparsify);
         boolean alone = PlanPasses.resumesZeros(job.recipe());
         Reached begun = alone ? begun(request.steps()) : new Reached(0, reached, Map.of());
@@ -425,14 +431,14 @@ final class Planner {
                 begun.step(),
                 (step, changed) -> {
                     if (alone) {
-                        note(step, new Steps.Outcome(reached.plan(), changed));
+                        note(step, new Steps.Outcome(reached.plan(), changed.get()));
                     }
                 },
                 job.calibration().workFolder(),
                 log);
         zeros = Optional.of(result.zeros());
         updates.putAll(result.updates());
-        return new Steps.Outcome(reached.plan(), updates);
+        return updates;
     }
 
     /** The weights of products among what changes. */
@@ -464,12 +470,11 @@ final class Planner {
         if (correct == null || reached.plan().removesNothing(structure)) {
             return reached;
         }
-        PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
-        LossCorrection.Result result = clock.timed("correct", () -> correction(state, correct));
-        correction = Optional.of(result);
-        Map<Value, Tensor> updates = new HashMap<>(reached.updates());
-        updates.putAll(result.updates());
-        return new Steps.Outcome(reached.plan(), updates);
+        return adjusted("correct", reached, state -> {
+            LossCorrection.Result result = correction(state, correct);
+            correction = Optional.of(result);
+            return result.updates();
+        });
     }
 
     /** The same with weights that were trained to make the predictions of the whole model. */
@@ -477,18 +482,16 @@ final class Planner {
         if (recover == null || reached.plan().removesNothing(structure)) {
             return reached;
         }
-        return clock.timed("recover", () -> {
-            PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
-            Map<Value, Tensor> updates = new HashMap<>(reached.updates());
-            updates.putAll(StateRecovery.of(
-                    state,
-                    data.orElseThrow(),
-                    PlanPasses.recovery(recover, job.seed()),
-                    job.calibration().workFolder(),
-                    runtime,
-                    log));
-            return new Steps.Outcome(reached.plan(), updates);
-        });
+        return adjusted(
+                "recover",
+                reached,
+                state -> StateRecovery.of(
+                        state,
+                        data.orElseThrow(),
+                        PlanPasses.recovery(recover, job.seed()),
+                        job.calibration().workFolder(),
+                        runtime,
+                        log));
     }
 
     private LossCorrection.Result correction(PrunedState state, Pass correct) {

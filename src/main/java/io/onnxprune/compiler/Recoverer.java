@@ -30,7 +30,6 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalInt;
-import java.util.stream.Stream;
 
 /** Trains a model and writes it again with other weights. */
 public final class Recoverer {
@@ -129,7 +128,8 @@ public final class Recoverer {
         }
         List<long[]> training = rows;
         List<long[]> held = heldOut;
-        Path folder = folder(job, training, held);
+        String hash = clock.timed("hash", () -> PlanFile.hash(file));
+        Path folder = folder(job, hash, training, held);
         if (job.resume() && !Files.isDirectory(folder)) {
             log.info("nothing to resume in " + job.workFolder() + "; training begins anew");
         }
@@ -145,7 +145,7 @@ public final class Recoverer {
                         job.resume(),
                         runtime,
                         log));
-        Plan plan = Plan.keepAll(PlanFile.hash(file));
+        Plan plan = Plan.keepAll(hash);
         Model trained = clock.timed("merge", () -> Slicer.slice(structure, plan.keep(structure), result.updates()));
         Emitter.Emission emission = clock.timed(
                 "emit",
@@ -159,17 +159,13 @@ public final class Recoverer {
                         staged -> check(staged, result, held, runtime, log),
                         log));
         job.artifacts().ifPresent(target -> copy(folder, target));
-        remove(folder);
+        Recovery.discard(folder);
         return new Report(result, rows.size(), heldOut.size(), emission);
     }
 
     /** A folder of its own for each kind of training: what decides how it goes is in the name. */
-    private static Path folder(Job job, List<long[]> rows, List<long[]> heldOut) {
-        List<Object> parts = List.of(
-                PlanFile.hash(job.input().model()),
-                job.teacher().map(PlanFile::hash).orElse(""),
-                job.options(),
-                rows.size());
+    private static Path folder(Job job, String hash, List<long[]> rows, List<long[]> heldOut) {
+        List<Object> parts = List.of(hash, job.teacher().map(PlanFile::hash).orElse(""), job.options(), rows.size());
         List<long[]> all = new ArrayList<>(rows);
         all.addAll(heldOut);
         return job.workFolder().resolve("recover-" + StepNotes.key(parts, all));
@@ -184,17 +180,6 @@ public final class Recoverer {
             }
         } catch (IOException e) {
             throw new UserException("cannot write to " + target + ": " + FileFailure.reason(e), e);
-        }
-    }
-
-    private static void remove(Path folder) {
-        try (Stream<Path> files = Files.list(folder)) {
-            for (Path file : files.toList()) {
-                Files.deleteIfExists(file);
-            }
-            Files.delete(folder);
-        } catch (IOException e) {
-            throw new UserException("cannot remove " + folder + ": " + FileFailure.reason(e), e);
         }
     }
 

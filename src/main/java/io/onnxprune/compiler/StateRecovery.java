@@ -2,7 +2,9 @@ package io.onnxprune.compiler;
 
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.compensate.WeightStore;
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.ir.Program.Value;
@@ -12,6 +14,8 @@ import io.onnxprune.recover.TrainingOptions;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.rewrite.Slicer.Slice;
 import io.onnxprune.runtime.OnnxRuntime;
+import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -43,7 +47,8 @@ final class StateRecovery {
             Path folder,
             OnnxRuntime runtime,
             Log log) {
-        StateRecovery recovery = new StateRecovery(state, folder);
+        Path own = ownFolder(folder);
+        StateRecovery recovery = new StateRecovery(state, own);
         Structure smaller = AnalysedModel.of(state.model(), runtime, Log.NONE).structure();
         // None is held out: the weights that there are were solved for on all of them, which no held-out row could
         // tell.
@@ -53,15 +58,26 @@ final class StateRecovery {
                 List.of(),
                 Optional.of(state.structure().analysis().program().model()),
                 options,
-                folder,
+                own,
                 false,
                 runtime,
                 log);
-        return recovery.widened(result.updates());
+        Map<Value, Tensor> updates = recovery.widened(result.updates());
+        Recovery.discard(own);
+        return updates;
+    }
+
+    /** Runs that go on side by side in one work folder do not share graphs and checkpoints. */
+    private static Path ownFolder(Path workFolder) {
+        try {
+            return Files.createTempDirectory(Files.createDirectories(workFolder), "recover-");
+        } catch (IOException e) {
+            throw new UserException("cannot write to " + workFolder + ": " + FileFailure.reason(e), e);
+        }
     }
 
     private Map<Value, Tensor> widened(Map<Value, Tensor> updates) {
-        Map<String, Value> originals = state.structure().analysis().program().initializers();
+        Map<String, Value> originals = state.structure().analysis().program().constants();
         Map<Value, Tensor> widened = new HashMap<>();
         Set<Value> twice = new HashSet<>();
         updates.forEach((value, tensor) -> {

@@ -85,9 +85,7 @@ public final class NonFinite {
                     .forEach(output -> half.add(values.get(output.name())));
             Value logits = values.get(decoder.logits().name());
             for (int length = 1; ; length = Math.min(2 * length, row.length)) {
-                Map<String, HostTensor> feeds = decoder.feeds(new long[][] {Arrays.copyOf(row, length)}, 0);
-                decoder.caches()
-                        .forEach(cache -> feeds.put(cache.input().name(), DecoderInterface.cache(cache, 1, 0, 0)));
+                Map<String, HostTensor> feeds = decoder.wholeRows(new long[][] {Arrays.copyOf(row, length)});
                 try (Outputs outputs = session.run(feeds, wanted)) {
                     note(values, wanted, outputs);
                 }

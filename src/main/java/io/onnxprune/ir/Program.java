@@ -172,6 +172,36 @@ public final class Program {
         return outputs;
     }
 
+    /** The graph input of this name. */
+    public Value input(String name) {
+        return named(inputs, name);
+    }
+
+    /** The graph output of this name. */
+    public Value output(String name) {
+        return named(outputs, name);
+    }
+
+    private static Value named(List<Value> values, String name) {
+        return values.stream()
+                .filter(value -> value.name().equals(name))
+                .findFirst()
+                .orElseThrow();
+    }
+
+    /** All constants that applications read, by name: initializers and results of Constant nodes. */
+    public Map<String, Value> constants() {
+        Map<String, Value> constants = new LinkedHashMap<>();
+        for (Op op : ops()) {
+            for (Value input : op.inputs()) {
+                if (input != null && input.constant() != null) {
+                    constants.put(input.name(), input);
+                }
+            }
+        }
+        return constants;
+    }
+
     /** The initializers of the top graph by name. */
     public Map<String, Value> initializers() {
         return initializers;

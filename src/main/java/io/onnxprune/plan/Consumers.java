@@ -60,6 +60,11 @@ public final class Consumers {
             return Units.ofIndices(outputDim, dimension.atom(), outputs());
         }
 
+        /** Whether the product sums over {@code dimension}. */
+        public boolean reads(Dimension dimension) {
+            return dim.atoms().contains(dimension.atom());
+        }
+
         /** Whether the product makes what lies along {@code dimension}. */
         public boolean makes(Dimension dimension) {
             return outputDim.atoms().contains(dimension.atom());

@@ -6,9 +6,9 @@ import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.Linear;
 import io.onnxprune.compensate.WeightStore;
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
-import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
@@ -20,6 +20,8 @@ import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.recover.Trainable.Adapter;
 import io.onnxprune.runtime.OnnxRuntime;
+import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -29,7 +31,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
-import java.util.stream.IntStream;
+import java.util.stream.Stream;
 
 /**
  * Trains a model so that it makes up for what pruning took (LLM-Pruner, arXiv 2305.11627, section 3.3), and puts what was learned
@@ -101,8 +103,10 @@ public final class Recovery {
                     + options.batch() + "; give more data, or a smaller --batch");
         }
         Model model = structure.analysis().program().model();
-        Model lowered = Lowering.lower(model, runtime, length, log);
-        List<Linear> linears = linears(model, length);
+        CalibrationOptions calibration = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
+        Calibrator calibrator = Calibrator.of(model, runtime, calibration, length, log);
+        Model lowered = calibrator.lowered();
+        List<Linear> linears = linears(calibrator);
         Trainable evaluated = options.mode() == TrainingOptions.Mode.LORA
                 ? adapters(lowered, linears, 0)
                 : Trainable.weights(lowered, Parameters.of(lowered, linears, options.mode()));
@@ -126,8 +130,7 @@ public final class Recovery {
     }
 
     /** The products of residual blocks that are asked for and whose weights may change. */
-    private List<Linear> linears(Model model, int length) {
-        CalibrationOptions calibration = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
+    private List<Linear> linears(Calibrator calibrator) {
         Set<Consumer> wanted = new LinkedHashSet<>();
         for (Consumer consumer : consumers.all()) {
             if (consumers.isInside(consumer) && (isOfAttention(consumer) ? options.attention() : options.ffn())) {
@@ -136,8 +139,7 @@ public final class Recovery {
         }
         List<Linear> found = new ArrayList<>();
         Set<String> seen = new HashSet<>();
-        for (Linear linear :
-                Calibrator.of(model, runtime, calibration, length, Log.NONE).linears()) {
+        for (Linear linear : calibrator.linears()) {
             Consumer consumer = consumers.reading(linear.weight());
             if (consumer != null && wanted.contains(consumer) && seen.add(linear.weight())) {
                 found.add(linear);
@@ -159,8 +161,7 @@ public final class Recovery {
         for (Dimension dimension : structure.dimensions()) {
             Role role = dimension.role();
             boolean heads = role == Role.HEADS || role == Role.KV_HEADS || role == Role.QUERY_HEADS;
-            Dim.Atom atom = dimension.atom();
-            if (heads && (consumer.dim().atoms().contains(atom) || consumer.makes(dimension))) {
+            if (heads && (consumer.reads(dimension) || consumer.makes(dimension))) {
                 return true;
             }
         }
@@ -178,27 +179,42 @@ public final class Recovery {
                     Matrix down = WeightStore.read(trained.parameters().get(adapter.down()), 0);
                     Matrix up = WeightStore.read(trained.parameters().get(adapter.up()), 0)) {
                 Blas.multiply(options.alpha() / options.rank(), down, false, up, false, 1, w);
-                updates.put(
-                        consumer.weight(),
-                        store.write(
-                                w,
-                                weight.dtype(),
-                                weight.shape(),
-                                consumer.axis(),
-                                IntStream.range(0, w.rows()).toArray(),
-                                IntStream.range(0, w.columns()).toArray(),
-                                consumer.node()));
+                updates.put(consumer.weight(), store.write(w, weight, consumer.axis(), consumer.node()));
             }
         }
         if (trained.adapters().isEmpty()) {
-            trained.parameters().forEach((name, tensor) -> {
-                Value value = structure.analysis().program().initializers().get(name);
-                updates.put(
-                        value,
-                        Tensor.ofFloats(
-                                value.constant().dtype(), value.constant().shape(), tensor.toFloats()));
-            });
+            Map<String, Value> constants = structure.analysis().program().constants();
+            trained.parameters()
+                    .forEach((name, tensor) ->
+                            updates.put(constants.get(name), like(constants.get(name), tensor, store)));
         }
         return updates;
+    }
+
+    /** What was learned in the element type of the constant that it replaces; matrices off the heap. */
+    private static Tensor like(Value original, Tensor learned, WeightStore store) {
+        Tensor constant = original.constant();
+        if (constant.rank() != 2) {
+            return Tensor.ofFloats(constant.dtype(), constant.shape(), learned.toFloats());
+        }
+        try (Matrix w = WeightStore.read(learned, 0)) {
+            return store.write(w, constant, 0, original.name());
+        }
+    }
+
+    /**
+     * Removes what a training left in its folder, and the folder.
+     *
+     * @throws UserException if that cannot be removed
+     */
+    public static void discard(Path folder) {
+        try (Stream<Path> files = Files.list(folder)) {
+            for (Path file : files.toList()) {
+                Files.deleteIfExists(file);
+            }
+            Files.delete(folder);
+        } catch (IOException e) {
+            throw new UserException("cannot remove " + folder + ": " + FileFailure.reason(e), e);
+        }
     }
 }

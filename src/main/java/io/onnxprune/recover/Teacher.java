@@ -63,10 +63,7 @@ final class Teacher {
     /** What it reads for a batch. */
     Map<String, HostTensor> feeds(List<long[]> rows) {
         Map<String, HostTensor> feeds = new HashMap<>();
-        decoder.feeds(rows.toArray(long[][]::new), 0).forEach((name, tensor) -> feeds.put(PREFIX + name, tensor));
-        decoder.caches()
-                .forEach(cache ->
-                        feeds.put(PREFIX + cache.input().name(), DecoderInterface.cache(cache, rows.size(), 0, 0)));
+        decoder.wholeRows(rows.toArray(long[][]::new)).forEach((name, tensor) -> feeds.put(PREFIX + name, tensor));
         return feeds;
     }
 }

@@ -11,7 +11,6 @@ import io.onnxprune.runtime.TrainingSession;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collections;
-import java.util.HashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -234,9 +233,7 @@ final class Trainer implements AutoCloseable {
     }
 
     private Map<String, HostTensor> feeds(List<long[]> rows, int count, float seed) {
-        Map<String, HostTensor> feeds = new HashMap<>(decoder.feeds(rows.toArray(long[][]::new), 0));
-        decoder.caches()
-                .forEach(cache -> feeds.put(cache.input().name(), DecoderInterface.cache(cache, rows.size(), 0, 0)));
+        Map<String, HostTensor> feeds = decoder.wholeRows(rows.toArray(long[][]::new));
         int length = rows.get(0).length;
         float[] weights = new float[rows.size() * length];
         for (int i = 0; i < weights.length; i++) {

@@ -57,7 +57,7 @@ final class TrainingGraph {
         Program program = Program.of(trainable.model());
         List<ValueInfo> inputs = new ArrayList<>();
         Loss loss = graph.loss(teacher, inputs);
-        Value logits = named(program.outputs(), graph.decoder.logits().name());
+        Value logits = program.output(graph.decoder.logits().name());
         Set<Value> wanted = new LinkedHashSet<>();
         parameters.keySet().forEach(name -> wanted.add(program.initializers().get(name)));
         Map<Value, String> gradients = Backward.append(
@@ -225,12 +225,5 @@ final class TrainingGraph {
     private static Node contrib(
             String op, List<String> inputs, List<String> outputs, Map<String, Attribute> attributes) {
         return new Node(outputs.get(0), CONTRIB, op, inputs, outputs, attributes, new byte[0]);
-    }
-
-    private static Value named(List<Value> values, String name) {
-        return values.stream()
-                .filter(value -> value.name().equals(name))
-                .findFirst()
-                .orElseThrow();
     }
 }

@@ -225,6 +225,17 @@ public final class DecoderInterface {
     }
 
     /**
+     * All inputs for whole rows without a past.
+     *
+     * @param rows {@code [batch][tokens]}
+     */
+    public Map<String, HostTensor> wholeRows(long[][] rows) {
+        Map<String, HostTensor> all = feeds(rows, 0);
+        caches().forEach(cache -> all.put(cache.input().name(), cache(cache, rows.length, 0, 0)));
+        return all;
+    }
+
+    /**
      * The inputs other than caches for a step over {@code step} tokens of each row after {@code past} earlier ones.
      *
      * @param step {@code [batch][tokens]}
