@@ -54,6 +54,12 @@ final class EvalCommand implements Callable<Integer> {
             description = "tokenizer.json for text (default: the one beside the model)")
     private Path tokenizer;
 
+    @Option(
+            names = "--adapter",
+            paramLabel = "FILE",
+            description = "an .onnx_adapter to run the model with, as recover --keep-adapters writes")
+    private Path adapter;
+
     @Option(names = "--seq-len", paramLabel = "N", description = "cut rows into windows of N tokens")
     private Integer sequenceLength;
 
@@ -75,7 +81,10 @@ final class EvalCommand implements Callable<Integer> {
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
         checkLengths();
         Map<Path, ModelFolder> models = new LinkedHashMap<>();
-        Inputs inputs = Inputs.of(data, tokenizer);
+        if (adapter != null && against != null) {
+            throw new UsageException("--adapter is for one model, so it does not go with --against; run eval for each");
+        }
+        Inputs inputs = Inputs.of(data, tokenizer, adapter);
         for (Path path : against == null ? List.of(model) : List.of(model, against)) {
             ModelFolder folder = ModelFolder.of(path);
             models.put(path, folder);
@@ -85,6 +94,7 @@ final class EvalCommand implements Callable<Integer> {
         EvalOptions options = new EvalOptions(
                 data,
                 Optional.ofNullable(tokenizer),
+                Optional.ofNullable(adapter),
                 sequenceLength == null ? OptionalInt.empty() : OptionalInt.of(sequenceLength),
                 prompt > 0 ? OptionalInt.of(prompt) : OptionalInt.empty());
         Table table = new Table(

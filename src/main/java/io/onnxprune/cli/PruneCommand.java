@@ -24,8 +24,10 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Iterator;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.Callable;
+import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
@@ -63,6 +65,9 @@ final class PruneCommand implements Callable<Integer> {
     }
 
     private static final String DEFAULT_METHOD = "auto";
+
+    /** What --recover trains on without a file. */
+    private static final String CALIBRATION = "calibration";
 
     /** Options about the making of a plan. */
     private static final List<String> PLANNING = List.of(
@@ -186,11 +191,25 @@ final class PruneCommand implements Callable<Integer> {
 
     @Option(
             names = "--recover",
-            negatable = true,
-            description =
-                    "train the smaller model to make the predictions of the whole one, on the calibration rows (default:"
-                            + " as the method says)")
-    private Boolean recover;
+            arity = "0..1",
+            fallbackValue = CALIBRATION,
+            paramLabel = "FILE",
+            description = "train the smaller model: on FILE, data as for the command recover, with its defaults; or"
+                    + " without one on the calibration rows, to make the predictions of the whole model (default: as the"
+                    + " method says)")
+    private String recover;
+
+    @Option(
+            names = "--lr-schedule",
+            paramLabel = "constant|linear|cosine",
+            description = "for --recover: how the learning rate falls (default: linear; cosine without a file)")
+    private String trainingSchedule;
+
+    @Option(names = "--train-steps", paramLabel = "N", description = "for --recover: steps, whatever the epochs")
+    private Integer trainingSteps;
+
+    @Option(names = "--no-recover", description = "do not train, whatever the method says")
+    private boolean noRecover;
 
     @Option(names = "--dry-run", description = "make the plan and show it, write no model")
     private boolean dryRun;
@@ -216,6 +235,9 @@ final class PruneCommand implements Callable<Integer> {
     @Mixin
     private StatisticsArguments statistics = new StatisticsArguments();
 
+    @ArgGroup(validate = false, exclusive = false, heading = "%nHow --recover trains:%n")
+    private TrainingArguments training = new TrainingArguments();
+
     @Mixin
     private DataArguments data = new DataArguments();
 
@@ -228,7 +250,10 @@ final class PruneCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         if (model == null) {
-            throw new UsageException("no model was named; onnx-prune MODEL -o OUT (see onnx-prune --help)");
+            throw new UsageException("no model was named; onnx-prune MODEL -o OUT (see onnx-prune --help)"
+                    + (recover == null || recover.equals(CALIBRATION)
+                            ? ""
+                            : "; " + recover + " was taken for the data of --recover, so put the model first"));
         }
         if (out == null && !dryRun) {
             throw new UsageException("no output was named; add -o OUT, or --dry-run to see the plan only");
@@ -238,7 +263,9 @@ final class PruneCommand implements Callable<Integer> {
         Recipe recipe = recipe();
         checkCombination();
         ModelFolder input = ModelFolder.of(model);
-        Inputs inputs = data.inputs().with(plan, recipeFile, statistics.read()).with(input);
+        Inputs inputs = data.inputs()
+                .with(plan, recipeFile, statistics.read(), trainingFile(recipe))
+                .with(input);
         output.check(inputs);
         inputs.checkWritable("--plan-out", planOut);
         statistics.check(inputs);
@@ -348,9 +375,7 @@ final class PruneCommand implements Callable<Integer> {
             recipe = refit ? recipe.adding(PassKind.REFIT) : recipe.without(PassKind.REFIT);
         }
         recipe = corrected(recipe);
-        if (recover != null) {
-            recipe = recover ? recipe.adding(PassKind.RECOVER) : recipe.without(PassKind.RECOVER);
-        }
+        recipe = trained(recipe);
         PlanPasses.check(recipe);
         return noVerify ? recipe.without(PassKind.VERIFY) : recipe;
     }
@@ -368,6 +393,32 @@ final class PruneCommand implements Callable<Integer> {
         Recipe changed = with(recipe, PassKind.SPARSIFY, "ratio", ratio);
         PlanPasses.check(changed);
         return noVerify ? changed.without(PassKind.VERIFY) : changed;
+    }
+
+    private Recipe trained(Recipe recipe) {
+        if (noRecover && recover != null) {
+            throw new UsageException("--recover and --no-recover contradict each other; give one of them");
+        }
+        Recipe asked = noRecover ? recipe.without(PassKind.RECOVER) : recipe;
+        if (recover != null) {
+            asked = recover.equals(CALIBRATION)
+                    ? asked.adding(PassKind.RECOVER)
+                    : asked.adding(PassKind.RECOVER)
+                            .replacing(PlanPasses.publishedRecovery().with("data", recover));
+        }
+        Pass pass = asked.pass(PassKind.RECOVER);
+        Map<String, String> given = training.given(trainingSchedule, trainingSteps);
+        if (pass == null && !given.isEmpty()) {
+            throw new UsageException(
+                    "--" + given.keySet().iterator().next() + " is for --recover, which was not given");
+        }
+        return pass == null ? asked : asked.replacing(TrainingArguments.applied(given, pass));
+    }
+
+    /** The file that the recipe trains on; null without. */
+    private static Path trainingFile(Recipe recipe) {
+        Pass pass = recipe.pass(PassKind.RECOVER);
+        return pass == null ? null : PlanPasses.recoveryData(pass).orElse(null);
     }
 
     private Recipe corrected(Recipe recipe) {

@@ -50,6 +50,14 @@ final class PruneSummary {
                         found.updates().size(),
                         found.before(),
                         found.after())));
+        report.recovery()
+                .ifPresent(found -> console.print(String.format(
+                        Locale.ROOT,
+                        "%,d parameters were trained on %,d rows: loss %.4f -> %.4f nats a token",
+                        found.trained(),
+                        found.rows(),
+                        found.first(),
+                        found.best())));
         report.zeros().ifPresent(found -> console.print(zeros(found)));
         report.data()
                 .map(data -> data.describe(report.evaluationBefore().isPresent()))

@@ -2,20 +2,23 @@ package io.onnxprune.cli;
 
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.compiler.Recoverer;
+import io.onnxprune.compiler.TrainingReport;
 import io.onnxprune.diag.CacheFolder;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
+import io.onnxprune.recipe.Pass;
+import io.onnxprune.recipe.PlanPasses;
 import io.onnxprune.recover.Look;
 import io.onnxprune.recover.TrainingOptions;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Optional;
-import java.util.OptionalInt;
-import java.util.Set;
 import java.util.concurrent.Callable;
+import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
@@ -30,23 +33,6 @@ import picocli.CommandLine.Spec;
         versionProvider = Main.Version.class,
         description = "Trains a model, by default low-rank adapters that are merged into its weights.")
 final class RecoverCommand implements Callable<Integer> {
-    /** What {@code --train} takes. */
-    enum Mode {
-        lora,
-        full,
-        norms,
-        bias
-    }
-
-    /** What {@code --schedule} takes. */
-    enum Schedule {
-        constant,
-        linear,
-        cosine
-    }
-
-    private static final Set<String> TARGETS = Set.of("attention", "ffn");
-
     @Spec
     private CommandSpec spec;
 
@@ -64,7 +50,9 @@ final class RecoverCommand implements Callable<Integer> {
             names = "--data",
             required = true,
             paramLabel = "FILE",
-            description = "jsonl with input_ids or text, .npy of token ids, or plain text to train on")
+            description =
+                    "what to train on: jsonl with input_ids, text, or prompts with answers (instruction, input and"
+                            + " output; prompt and completion), .npy of token ids, or plain text")
     private Path data;
 
     @Option(
@@ -79,15 +67,11 @@ final class RecoverCommand implements Callable<Integer> {
             description = "tokenizer.json for text (default: the one beside the model)")
     private Path tokenizer;
 
-    @Option(names = "--seq-len", paramLabel = "N", description = "tokens of a row (default: ${DEFAULT-VALUE})")
-    private int length = 256;
-
     @Option(
-            names = "--train",
-            paramLabel = "lora|full|norms|bias",
-            description = "what is trained: low-rank adapters, all weights of the blocks, scales of norms, or biases"
-                    + " (default: ${DEFAULT-VALUE})")
-    private Mode mode = Mode.lora;
+            names = "--seq-len",
+            paramLabel = "N",
+            description = "tokens of the longest row (default: ${DEFAULT-VALUE})")
+    private int length = 256;
 
     @Option(
             names = "--distill",
@@ -96,96 +80,23 @@ final class RecoverCommand implements Callable<Integer> {
     private Path teacher;
 
     @Option(
-            names = "--distill-weight",
-            paramLabel = "X",
-            description = "share of the teacher in the loss; the data have the rest (default: ${DEFAULT-VALUE})")
-    private double distillation = 1;
-
-    @Option(
-            names = "--temperature",
-            paramLabel = "X",
-            description =
-                    "what logits are divided by when they are compared with the teacher's (default: ${DEFAULT-VALUE})")
-    private double temperature = 1;
-
-    @Option(names = "--rank", paramLabel = "N", description = "rank of adapters (default: ${DEFAULT-VALUE})")
-    private int rank = 8;
-
-    @Option(
-            names = "--alpha",
-            paramLabel = "X",
-            description = "adapters count alpha / rank (default: ${DEFAULT-VALUE})")
-    private double alpha = 16;
-
-    @Option(
-            names = "--dropout",
-            paramLabel = "X",
-            description = "share of adapters' inputs that are zero in a step (default: ${DEFAULT-VALUE})")
-    private double dropout = 0.05;
-
-    @Option(
-            names = "--targets",
-            split = ",",
-            paramLabel = "WORD",
-            description = "which products: attention, ffn (default: both)")
-    private List<String> targets = List.of("attention", "ffn");
-
-    @Option(names = "--lr", paramLabel = "X", description = "highest learning rate (default: ${DEFAULT-VALUE})")
-    private double learningRate = 1e-4;
-
-    @Option(
             names = "--schedule",
             paramLabel = "constant|linear|cosine",
-            description = "how the learning rate falls (default: ${DEFAULT-VALUE})")
-    private Schedule schedule = Schedule.linear;
-
-    @Option(
-            names = "--warmup",
-            paramLabel = "N",
-            description = "steps in which the learning rate rises (default: a tenth of all, at most 100)")
-    private Integer warmup;
-
-    @Option(names = "--weight-decay", paramLabel = "X", description = "of AdamW (default: ${DEFAULT-VALUE})")
-    private double weightDecay;
-
-    @Option(
-            names = "--clip",
-            paramLabel = "X",
-            description = "largest norm of the gradients, 0 for any (default: ${DEFAULT-VALUE})")
-    private double clip = 1;
-
-    @Option(names = "--batch", paramLabel = "N", description = "rows of a step (default: ${DEFAULT-VALUE})")
-    private int batch = 64;
-
-    @Option(
-            names = "--micro-batch",
-            paramLabel = "N",
-            description = "rows that are run at a time (default: ${DEFAULT-VALUE})")
-    private int microBatch = 16;
-
-    @Option(
-            names = "--epochs",
-            paramLabel = "N",
-            description = "how often the data are gone through (default: ${DEFAULT-VALUE})")
-    private int epochs = 2;
+            description = "how the learning rate falls (default: linear)")
+    private String schedule;
 
     @Option(names = "--steps", paramLabel = "N", description = "steps, whatever the epochs")
     private Integer steps;
 
-    @Option(
-            names = "--eval-every",
-            paramLabel = "N",
-            description = "steps between looks at the held-out loss (default: ${DEFAULT-VALUE})")
-    private int evaluateEvery = 25;
-
-    @Option(
-            names = "--patience",
-            paramLabel = "N",
-            description = "looks without a new best after which training ends, 0 for never (default: ${DEFAULT-VALUE})")
-    private int patience;
-
     @Option(names = "--seed", paramLabel = "N", description = "of every random choice (default: ${DEFAULT-VALUE})")
     private long seed;
+
+    @Option(
+            names = "--keep-adapters",
+            description =
+                    "do not merge the adapters: write the model with inputs for them, and them to an .onnx_adapter"
+                            + " beside it")
+    private boolean keepAdapters;
 
     @Option(names = "--external-data", description = "keep weights in a file of their own")
     private boolean externalData;
@@ -207,6 +118,9 @@ final class RecoverCommand implements Callable<Integer> {
     @Option(names = "--resume", description = "go on where a training like this one was stopped (same --work-dir)")
     private boolean resume;
 
+    @ArgGroup(validate = false, exclusive = false, heading = "%nHow it is trained:%n")
+    private TrainingArguments training = new TrainingArguments();
+
     @Mixin
     private RuntimeArguments runtime = new RuntimeArguments();
 
@@ -226,12 +140,10 @@ final class RecoverCommand implements Callable<Integer> {
         Recoverer.Job job = new Recoverer.Job(
                 input,
                 OutputTarget.of(input, out),
-                data,
-                Optional.ofNullable(evaluation),
-                Optional.ofNullable(tokenizer),
+                new Recoverer.Data(data, Optional.ofNullable(evaluation), Optional.ofNullable(tokenizer), length),
                 Optional.ofNullable(teacher).map(path -> ModelFolder.of(path).model()),
-                length,
                 options,
+                keepAdapters,
                 externalData,
                 resume,
                 Optional.ofNullable(artifacts),
@@ -246,46 +158,40 @@ final class RecoverCommand implements Callable<Integer> {
     }
 
     private TrainingOptions options() {
-        targets.stream().filter(word -> !TARGETS.contains(word)).findFirst().ifPresent(word -> {
-            throw new UsageException("--targets takes attention and ffn, not \"" + word + '"');
-        });
-        return new TrainingOptions(
-                TrainingOptions.Mode.valueOf(mode.name().toUpperCase(Locale.ROOT)),
-                rank,
-                alpha,
-                dropout,
-                targets.contains("attention"),
-                targets.contains("ffn"),
-                learningRate,
-                TrainingOptions.Schedule.valueOf(schedule.name().toUpperCase(Locale.ROOT)),
-                warmup == null ? OptionalInt.empty() : OptionalInt.of(warmup),
-                weightDecay,
-                clip,
-                batch,
-                microBatch,
-                epochs,
-                steps == null ? OptionalInt.empty() : OptionalInt.of(steps),
-                evaluateEvery,
-                patience,
-                distillation,
-                temperature,
-                seed);
+        Map<String, String> given = training.given(schedule, steps);
+        for (String option : List.of("distill-weight", "temperature")) {
+            if (teacher == null && given.containsKey(option)) {
+                throw new UsageException("--" + option + " is for --distill TEACHER, which was not given");
+            }
+        }
+        Pass published = PlanPasses.publishedRecovery();
+        Pass recover =
+                TrainingArguments.applied(given, teacher == null ? published : published.with("distill-weight", "1"));
+        TrainingOptions options = PlanPasses.recovery(recover, seed);
+        if (teacher != null && options.distillation() == 0) {
+            throw new UsageException("--distill-weight 0 leaves nothing to learn from --distill; give one of them");
+        }
+        if (keepAdapters && options.mode() != TrainingOptions.Mode.LORA) {
+            throw new UsageException("--keep-adapters is for --train lora, which trains some");
+        }
+        return options;
     }
 
     private static void print(Recoverer.Report report, Console console) {
-        Look before = report.result().curve().get(0);
+        TrainingReport training = report.training();
+        Look before = training.curve().get(0);
         Table table = new Table("", ">before", ">after");
         table.row(
                 "held-out perplexity",
                 String.format(Locale.ROOT, "%.4f", Math.exp(before.heldOut())),
-                String.format(Locale.ROOT, "%.4f", Math.exp(report.result().best())));
+                String.format(Locale.ROOT, "%.4f", Math.exp(training.best())));
         console.print(table.toString());
         console.print(String.format(
                 Locale.ROOT,
                 "trained %,d parameters on %,d rows; %,d held out",
-                report.result().trained(),
-                report.rows(),
-                report.heldOut()));
+                training.trained(),
+                training.rows(),
+                training.heldOut()));
         report.emission().files().forEach(file -> console.print("wrote " + file));
     }
 }

@@ -70,6 +70,8 @@ final class Planner {
     private final Set<Value> refitted = new HashSet<>();
     private Optional<LossCorrection.Result> correction = Optional.empty();
     private Optional<Sparsification.Zeros> zeros = Optional.empty();
+    private Optional<TrainingReport> recovery = Optional.empty();
+    private Optional<TrainingRows> training = Optional.empty();
     private final ModelStatistics statistics;
     private Optional<CalibrationData> data = Optional.empty();
     private Optional<StepNotes> notes = Optional.empty();
@@ -132,14 +134,24 @@ final class Planner {
         return correction;
     }
 
+    /** How the smaller model was trained at last; empty if it was not. */
+    Optional<TrainingReport> recovery() {
+        return recovery;
+    }
+
     /** The zeros that were made within weights; empty if none were asked for. */
     Optional<Sparsification.Zeros> zeros() {
         return zeros;
     }
 
-    /** Makes the plan and the weights that go with it, measured on {@code given}. */
-    Steps.Outcome run(Optional<CalibrationData> given) {
+    /**
+     * Makes the plan and the weights that go with it, measured on {@code given}.
+     *
+     * @param rows to train on in place of those
+     */
+    Steps.Outcome run(Optional<CalibrationData> given, Optional<TrainingRows> rows) {
         data = given;
+        training = rows;
         checkTokens();
         statistics.over(given);
         Pass sparsify = job.recipe().pass(PassKind.SPARSIFY);
@@ -482,16 +494,19 @@ final class Planner {
         if (recover == null || reached.plan().removesNothing(structure)) {
             return reached;
         }
-        return adjusted(
-                "recover",
-                reached,
-                state -> StateRecovery.of(
-                        state,
-                        data.orElseThrow(),
-                        PlanPasses.recovery(recover, job.seed()),
-                        job.calibration().workFolder(),
-                        runtime,
-                        log));
+        TrainingRows rows = training.orElseGet(() -> TrainingRows.of(data.orElseThrow()));
+        return adjusted("recover", reached, state -> {
+            StateRecovery.Result result = StateRecovery.of(
+                    state,
+                    rows,
+                    PlanPasses.recovery(recover, job.seed())
+                            .withBatchOf(rows.rows().size()),
+                    job.calibration().workFolder(),
+                    runtime,
+                    log);
+            recovery = Optional.of(result.report());
+            return result.updates();
+        });
     }
 
     private LossCorrection.Result correction(PrunedState state, Pass correct) {

@@ -31,6 +31,7 @@ import java.util.Set;
  * @param refitted how many products have new weights that bring the residual stream near to that of the whole model
  * @param correction what a correction by gradients came to; empty without one
  * @param zeros what was made zero within weights; empty if that was not asked for
+ * @param recovery how the result was trained; empty if it was not
  * @param requested what was asked to go; empty where a plan was given, or nothing was to go but only to become zero
  * @param emission what was written; empty for a dry run
  * @param verification empty if it was switched off, or for a dry run
@@ -47,6 +48,7 @@ public record PruneReport(
         int refitted,
         Optional<LossCorrection.Result> correction,
         Optional<Sparsification.Zeros> zeros,
+        Optional<TrainingReport> recovery,
         Optional<Budget> requested,
         Optional<Emitter.Emission> emission,
         Optional<Verification> verification,
@@ -117,6 +119,7 @@ public record PruneReport(
         json.put("refitted", refitted);
         json.put("correction", correction.map(PruneReport::correction).orElse(null));
         json.put("zeros", zeros.map(PruneReport::zeros).orElse(null));
+        json.put("recovery", recovery.map(TrainingReport::toJson).orElse(null));
         json.put("verification", verification.map(PruneReport::verification).orElse(null));
         json.put("data", data.map(PruneReport::data).orElse(null));
         json.put(

@@ -53,6 +53,7 @@ public final class Pruner {
     private final PassClock clock;
     private Optional<Verification> verification = Optional.empty();
     private Optional<Evaluation> before = Optional.empty();
+    private Optional<TrainingRows> training = Optional.empty();
     private int dumped;
 
     private Pruner(PruneJob job, OnnxRuntime runtime, Log log) {
@@ -84,7 +85,7 @@ public final class Pruner {
         ParameterCount count = ParameterCount.of(structure);
         Planner planner = new Planner(job, structure, whole, runtime, clock, log);
         Optional<CalibrationData> data = data();
-        Steps.Outcome outcome = planner.run(data);
+        Steps.Outcome outcome = planner.run(data, training);
         Plan plan = outcome.plan();
         job.planOut().ifPresent(path -> PlanFile.write(path, plan, structure));
         Optional<Emitter.Emission> emission = Optional.empty();
@@ -102,6 +103,7 @@ public final class Pruner {
                             job.input(),
                             job.target().get(),
                             job.externalData(),
+                            Map.of(),
                             staged -> verify(structure, plan, updates, staged),
                             log));
             emission = Optional.of(written);
@@ -118,6 +120,7 @@ public final class Pruner {
                 planner.refitted(),
                 planner.correction(),
                 planner.zeros(),
+                planner.recovery(),
                 job.plan().isPresent() || job.recipe().pass(PassKind.ALLOCATE) == null
                         ? Optional.empty()
                         : Optional.of(job.budget()),
@@ -247,11 +250,17 @@ public final class Pruner {
 
     /** The data of the run; what it tells about the whole model is measured in the same session. */
     private Optional<CalibrationData> data() {
-        if (job.data().isEmpty()) {
+        Optional<TrainingRows.Source> rows = trainingSource();
+        if (job.data().isEmpty() && rows.isEmpty()) {
             return Optional.empty();
         }
         Path file = job.input().model();
         try (CausalLm model = clock.timed("open-model", () -> CausalLm.open(runtime, file, log))) {
+            training = rows.map(source ->
+                    clock.timed("training-data", () -> TrainingRows.read(source, file, model.vocabulary(), log)));
+            if (job.data().isEmpty()) {
+                return Optional.empty();
+            }
             CalibrationData data = clock.timed(
                     "data",
                     () -> CalibrationData.resolve(
@@ -261,6 +270,14 @@ public final class Pruner {
             }
             return Optional.of(data);
         }
+    }
+
+    /** The file that the recipe trains on: it is read first, so that nobody waits for a plan to hear that it is broken. */
+    private Optional<TrainingRows.Source> trainingSource() {
+        return Optional.ofNullable(job.recipe().pass(PassKind.RECOVER))
+                .flatMap(recover -> PlanPasses.recoveryData(recover)
+                        .map(file -> new TrainingRows.Source(
+                                file, Optional.empty(), job.data().tokenizer(), recover.integer("seq-len"))));
     }
 
     private Evaluation evaluateAfter(Path file, CalibrationData data) {

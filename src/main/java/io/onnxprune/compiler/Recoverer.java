@@ -8,47 +8,49 @@ import io.onnxprune.emit.Emitter;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
 import io.onnxprune.eval.CausalLm;
-import io.onnxprune.eval.Evaluator;
-import io.onnxprune.eval.TokenData;
+import io.onnxprune.eval.Example;
+import io.onnxprune.eval.Perplexity;
 import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PlanFile;
-import io.onnxprune.recover.Look;
+import io.onnxprune.recover.AdapterFile;
 import io.onnxprune.recover.Recovery;
+import io.onnxprune.recover.Recovery.Learned;
 import io.onnxprune.recover.TrainingOptions;
+import io.onnxprune.rewrite.AdapterInputs;
+import io.onnxprune.rewrite.AdapterInputs.Names;
 import io.onnxprune.rewrite.Slicer;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
-import java.util.OptionalInt;
+import java.util.function.Consumer;
+import java.util.stream.Stream;
 
-/** Trains a model and writes it again with other weights. */
+/** Trains a model and writes it again with other weights, or with adapters beside them. */
 public final class Recoverer {
-    /** Held-out rows are this share of the data where no file of their own is given, */
-    private static final int HELD_OUT_SHARE = 20;
-    /** and so many at most. */
-    private static final int HELD_OUT_ROWS = 64;
-
-    /** Weights of half precision are rounded when they are written. */
+    /** Weights and adapters of half precision are rounded when they are written. */
     private static final double TOLERANCE = 5e-3;
+
+    private final Job job;
+    private final OnnxRuntime runtime;
+    private final PassClock clock;
+    private final Log log;
 
     /**
      * What is asked for.
      *
-     * @param data rows or text to train on
-     * @param evaluation held-out data; otherwise some rows of {@code data} are left out
-     * @param tokenizer for text; by default the one beside the model
+     * @param data what to train on
      * @param teacher a model whose predictions are learned
-     * @param length tokens of a row
+     * @param keepAdapters leave the weights as they are, and give the model inputs for adapters and a file of them
      * @param resume whether to go on where an earlier training like this one was stopped
      * @param artifacts takes a copy of what the training session was made of
      * @param workFolder for graphs and checkpoints
@@ -56,49 +58,48 @@ public final class Recoverer {
     public record Job(
             ModelFolder input,
             OutputTarget target,
-            Path data,
-            Optional<Path> evaluation,
-            Optional<Path> tokenizer,
+            Data data,
             Optional<Path> teacher,
-            int length,
             TrainingOptions options,
+            boolean keepAdapters,
             boolean externalData,
             boolean resume,
             Optional<Path> artifacts,
             Path workFolder) {}
 
     /**
-     * What came of it.
+     * The data of a job.
      *
-     * @param rows how many were trained on
-     * @param heldOut how many were not
+     * @param training rows or text to train on
+     * @param evaluation held-out data; otherwise some rows of {@code training} are left out
+     * @param tokenizer for text; by default the one beside the model
+     * @param length tokens of the longest row
      */
-    public record Report(Recovery.Result result, int rows, int heldOut, Emitter.Emission emission) {
+    public record Data(Path training, Optional<Path> evaluation, Optional<Path> tokenizer, int length) {
+        private TrainingRows.Source source() {
+            return new TrainingRows.Source(training, evaluation, tokenizer, length);
+        }
+    }
+
+    /** What came of it. */
+    public record Report(TrainingReport training, Emitter.Emission emission) {
         /** The content of the JSON report, as docs/json.md says. */
         public Map<String, Object> toJson() {
-            Map<String, Object> json = new LinkedHashMap<>();
-            json.put("trained_parameters", result.trained());
-            json.put("rows", rows);
-            json.put("held_out_rows", heldOut);
-            List<Map<String, Object>> curve = new ArrayList<>();
-            for (Look look : result.curve()) {
-                Map<String, Object> point = new LinkedHashMap<>();
-                point.put("step", look.step());
-                point.put("loss", Double.isNaN(look.loss()) ? null : look.loss());
-                point.put("held_out_loss", look.heldOut());
-                point.put("learning_rate", look.learningRate());
-                point.put("tokens_per_second", look.tokensPerSecond());
-                curve.add(point);
-            }
-            json.put("curve", curve);
-            json.put("held_out_loss", result.best());
-            json.put("held_out_perplexity", Math.exp(result.best()));
+            Map<String, Object> json = new LinkedHashMap<>(training.toJson());
+            json.put("held_out_loss", training.best());
+            json.put("held_out_perplexity", Math.exp(training.best()));
             json.put("output", emission.files().get(0).toString());
+            json.put("files", emission.files().stream().map(Path::toString).toList());
             return json;
         }
     }
 
-    private Recoverer() {}
+    private Recoverer(Job job, OnnxRuntime runtime, Log log) {
+        this.job = job;
+        this.runtime = runtime;
+        this.log = log;
+        this.clock = new PassClock(log);
+    }
 
     /**
      * Does what {@code job} asks.
@@ -106,39 +107,29 @@ public final class Recoverer {
      * @throws UserException if it cannot be done; nothing is left at the target then
      */
     public static Report run(Job job, OnnxRuntime runtime, Log log) {
-        PassClock clock = new PassClock(log);
+        return new Recoverer(job, runtime, log).run();
+    }
+
+    private Report run() {
         Path file = job.input().model();
         Model model = clock.timed("import", () -> ModelReader.read(file));
         Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
                 .structure();
-        Optional<Path> tokenizer = job.tokenizer().or(() -> Evaluator.tokenizerBeside(file));
-        long vocabulary = clock.timed("open-model", () -> vocabulary(file, runtime, log));
-        List<long[]> rows = clock.timed("data", () -> rows(job.data(), tokenizer, job.length(), vocabulary));
-        List<long[]> heldOut;
-        if (job.evaluation().isPresent()) {
-            heldOut = rows(job.evaluation().get(), tokenizer, job.length(), vocabulary);
-        } else {
-            int count = Math.min(HELD_OUT_ROWS, rows.size() / HELD_OUT_SHARE);
-            if (count == 0) {
-                throw new UserException(job.data() + " has " + rows.size() + " rows of " + job.length()
-                        + " tokens, too few to hold some out; name others by --eval");
-            }
-            heldOut = rows.subList(rows.size() - count, rows.size());
-            rows = rows.subList(0, rows.size() - count);
-        }
-        List<long[]> training = rows;
-        List<long[]> held = heldOut;
+        long vocabulary = clock.timed("open-model", this::vocabulary);
+        TrainingRows data =
+                clock.timed("data", () -> TrainingRows.read(job.data().source(), file, vocabulary, log));
         String hash = clock.timed("hash", () -> PlanFile.hash(file));
-        Path folder = folder(job, hash, training, held);
+        Path folder = folder(hash, data);
         if (job.resume() && !Files.isDirectory(folder)) {
-            log.info("nothing to resume in " + job.workFolder() + "; training begins anew");
+            log.warn("there is no training of this model, on these data and with these options, to resume in "
+                    + job.workFolder() + "; it begins anew");
         }
         Recovery.Result result = clock.timed(
                 "train",
                 () -> Recovery.run(
                         structure,
-                        training,
-                        held,
+                        data.rows(),
+                        data.heldOut(),
                         job.teacher().map(ModelReader::read),
                         job.options(),
                         folder,
@@ -146,29 +137,69 @@ public final class Recoverer {
                         runtime,
                         log));
         Plan plan = Plan.keepAll(hash);
-        Model trained = clock.timed("merge", () -> Slicer.slice(structure, plan.keep(structure), result.updates()));
-        Emitter.Emission emission = clock.timed(
-                "emit",
-                () -> Emitter.emit(
-                        trained,
-                        structure,
-                        plan,
-                        job.input(),
-                        job.target(),
-                        job.externalData(),
-                        staged -> check(staged, result, held, runtime, log),
-                        log));
+        Emitter.Emission emission = job.keepAdapters()
+                ? beside(structure, plan, result, data, folder)
+                : merged(structure, plan, result, data, folder);
         job.artifacts().ifPresent(target -> copy(folder, target));
         Recovery.discard(folder);
-        return new Report(result, rows.size(), heldOut.size(), emission);
+        return new Report(TrainingReport.of(result, data), emission);
+    }
+
+    private Emitter.Emission merged(
+            Structure structure, Plan plan, Recovery.Result result, TrainingRows data, Path folder) {
+        Model trained =
+                clock.timed("merge", () -> Slicer.slice(structure, plan.keep(structure), result.merged(folder)));
+        return emit(trained, structure, plan, Map.of(), staged -> check(staged, Optional.empty(), result, data));
+    }
+
+    /** The model with inputs for adapters, and what was learned in a file. */
+    private Emitter.Emission beside(
+            Structure structure, Plan plan, Recovery.Result result, TrainingRows data, Path folder) {
+        AdapterInputs room = AdapterInputs.of(
+                structure, result.adapters().stream().map(Learned::product).toList());
+        Map<String, Tensor> contents = new LinkedHashMap<>();
+        for (Learned learned : result.adapters()) {
+            Names names = room.inputs().get(learned.product());
+            contents.put(names.down(), rounded(learned.down(), names));
+            contents.put(names.up(), rounded(learned.up(), names));
+        }
+        String model = job.target().model().getFileName().toString();
+        String name = model.substring(0, model.lastIndexOf('.')) + AdapterFile.EXTENSION;
+        Path adapter = folder.resolve(name);
+        AdapterFile.write(adapter, contents);
+        return emit(
+                room.model(),
+                structure,
+                plan,
+                Map.of(name, adapter),
+                staged -> check(staged, Optional.of(adapter), result, data));
+    }
+
+    private static Tensor rounded(Tensor learned, Names names) {
+        return Tensor.ofFloats(names.dtype(), learned.shape(), learned.toFloats());
+    }
+
+    private Emitter.Emission emit(
+            Model model, Structure structure, Plan plan, Map<String, Path> beside, Consumer<Path> check) {
+        return clock.timed(
+                "emit",
+                () -> Emitter.emit(
+                        model, structure, plan, job.input(), job.target(), job.externalData(), beside, check, log));
     }
 
     /** A folder of its own for each kind of training: what decides how it goes is in the name. */
-    private static Path folder(Job job, String hash, List<long[]> rows, List<long[]> heldOut) {
-        List<Object> parts = List.of(hash, job.teacher().map(PlanFile::hash).orElse(""), job.options(), rows.size());
-        List<long[]> all = new ArrayList<>(rows);
-        all.addAll(heldOut);
-        return job.workFolder().resolve("recover-" + StepNotes.key(parts, all));
+    private Path folder(String hash, TrainingRows data) {
+        List<Example> all =
+                Stream.concat(data.rows().stream(), data.heldOut().stream()).toList();
+        List<Object> parts = List.of(
+                hash,
+                job.teacher().map(PlanFile::hash).orElse(""),
+                job.options(),
+                data.rows().size(),
+                all.stream().map(Example::first).toList());
+        return job.workFolder()
+                .resolve("recover-"
+                        + StepNotes.key(parts, all.stream().map(Example::tokens).toList()));
     }
 
     /** The graphs and the checkpoint that ONNX Runtime's training API begins with. */
@@ -183,15 +214,14 @@ public final class Recoverer {
         }
     }
 
-    /** The file that was written is to be as good as what was trained. */
-    private static void check(Path staged, Recovery.Result result, List<long[]> heldOut, OnnxRuntime runtime, Log log) {
-        try (CausalLm model = CausalLm.open(runtime, staged, log)) {
-            double found =
-                    Evaluator.evaluate(model, heldOut, OptionalInt.empty(), log).nll();
+    /** What was written is to be as good as what was trained. */
+    private void check(Path staged, Optional<Path> adapter, Recovery.Result result, TrainingRows data) {
+        try (CausalLm model = CausalLm.open(runtime, staged, adapter, log)) {
+            double found = Perplexity.ofExamples(model, data.heldOut(), log).nll();
             if (!(Math.abs(found - result.best()) <= TOLERANCE * Math.max(1, result.best()))) {
                 throw new UserException(String.format(
                         Locale.ROOT,
-                        "the model with the merged weights has a held-out loss of %.5f, but %.5f was trained; nothing was"
+                        "the model with what was learned has a held-out loss of %.5f, but %.5f was trained; nothing was"
                                 + " written, please report this model",
                         found,
                         result.best()));
@@ -199,21 +229,9 @@ public final class Recoverer {
         }
     }
 
-    private static long vocabulary(Path file, OnnxRuntime runtime, Log log) {
-        try (CausalLm model = CausalLm.open(runtime, file, log)) {
+    private long vocabulary() {
+        try (CausalLm model = CausalLm.open(runtime, job.input().model(), log)) {
             return model.vocabulary();
         }
-    }
-
-    private static List<long[]> rows(Path file, Optional<Path> tokenizer, int length, long vocabulary) {
-        TokenData data = TokenData.read(file, tokenizer, OptionalInt.of(length));
-        data.requireVocabulary(vocabulary);
-        List<long[]> whole =
-                data.rows().stream().filter(row -> row.length == length).toList();
-        if (whole.isEmpty()) {
-            throw new UserException(
-                    String.format(Locale.ROOT, "%s has no row of %,d tokens; give a smaller --seq-len", file, length));
-        }
-        return whole;
     }
 }

@@ -6,7 +6,7 @@ import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
-import io.onnxprune.eval.CalibrationData;
+import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.recover.Recovery;
@@ -19,7 +19,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.HashSet;
-import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
@@ -27,6 +27,14 @@ import java.util.stream.IntStream;
 
 /** Trains a model that steps have left to make the predictions of the whole one, and says what that makes of the original's weights. */
 final class StateRecovery {
+    /**
+     * How large a learning rate may be depends on the model and on how near it is to its teacher. One that is too large shows
+     * soon, and a quarter is tried, at most so often.
+     */
+    private static final int RETRIES = 4;
+
+    private static final double LOWER = 0.25;
+
     private final PrunedState state;
     private final Path folder;
 
@@ -36,35 +44,42 @@ final class StateRecovery {
     }
 
     /**
-     * New contents of constants of the original.
+     * What came of training.
      *
+     * @param updates new contents of constants of the original
+     */
+    record Result(Map<Value, Tensor> updates, TrainingReport report) {}
+
+    /**
+     * Trains.
+     *
+     * @param data what on
+     * @param options with the whole model as a teacher unless that counts nothing
      * @throws io.onnxprune.diag.UserException if nothing can be trained, an operator has no derivative, or the runtime cannot train
      */
-    static Map<Value, Tensor> of(
-            PrunedState state,
-            CalibrationData data,
-            TrainingOptions options,
-            Path folder,
-            OnnxRuntime runtime,
-            Log log) {
+    static Result of(
+            PrunedState state, TrainingRows data, TrainingOptions options, Path folder, OnnxRuntime runtime, Log log) {
         Path own = ownFolder(folder);
         StateRecovery recovery = new StateRecovery(state, own);
         Structure smaller = AnalysedModel.of(state.model(), runtime, Log.NONE).structure();
-        // None is held out: the weights that there are were solved for on all of them, which no held-out row could
-        // tell.
-        Recovery.Result result = Recovery.run(
-                smaller,
-                data.rows(),
-                List.of(),
-                Optional.of(state.structure().analysis().program().model()),
-                options,
-                own,
-                false,
-                runtime,
-                log);
-        Map<Value, Tensor> updates = recovery.widened(result.updates());
+        Optional<Model> teacher = options.distillation() == 0
+                ? Optional.empty()
+                : Optional.of(state.structure().analysis().program().model());
+        TrainingOptions tried = options;
+        Recovery.Result result =
+                Recovery.run(smaller, data.rows(), data.heldOut(), teacher, tried, own, false, runtime, log);
+        for (int i = 0;
+                i < RETRIES
+                        && (result.diverged()
+                                || result.best() == result.curve().get(0).heldOut());
+                i++) {
+            tried = tried.withLearningRate(tried.learningRate() * LOWER);
+            log.info(String.format(Locale.ROOT, "again with a learning rate of %.2e", tried.learningRate()));
+            result = Recovery.run(smaller, data.rows(), data.heldOut(), teacher, tried, own, false, runtime, log);
+        }
+        Map<Value, Tensor> updates = recovery.widened(result.merged(own));
         Recovery.discard(own);
-        return updates;
+        return new Result(updates, TrainingReport.of(result, data));
     }
 
     /** Runs that go on side by side in one work folder do not share graphs and checkpoints. */

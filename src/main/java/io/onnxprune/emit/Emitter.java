@@ -13,6 +13,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.function.Consumer;
@@ -56,6 +57,7 @@ public final class Emitter {
      * @param structure of the model before
      * @param plan what was kept of it
      * @param externalData keep weights outside the model file even where the input did not and they would fit
+     * @param beside files to put beside the model, by their names there
      * @param check looks at the written model file before it takes its place; what it throws undoes everything
      * @throws UserException if there is too little space or writing fails; nothing is left behind then
      */
@@ -66,6 +68,7 @@ public final class Emitter {
             ModelFolder input,
             OutputTarget target,
             boolean externalData,
+            Map<String, Path> beside,
             Consumer<Path> check,
             Log log) {
         Sizes sizes = Sizes.of(structure, plan);
@@ -73,10 +76,11 @@ public final class Emitter {
         Set<Path> weights =
                 ModelFolder.weightFiles(structure.analysis().program().model().graph());
         return new Emitter(sizes, input, target, log)
-                .write(model, externalData || model.externalData(), weights, check);
+                .write(model, externalData || model.externalData(), weights, beside, check);
     }
 
-    private Emission write(Model model, boolean external, Set<Path> inputWeights, Consumer<Path> check) {
+    private Emission write(
+            Model model, boolean external, Set<Path> inputWeights, Map<String, Path> beside, Consumer<Path> check) {
         Path data = target.model().resolveSibling(target.model().getFileName() + ".data");
         if (inputWeights.stream().anyMatch(weights -> isSame(weights, data))) {
             throw new UserException("the weights would be written to " + data
@@ -100,6 +104,11 @@ public final class Emitter {
                 }
                 written.add(copy);
             }
+            for (Map.Entry<String, Path> other : beside.entrySet()) {
+                Path copy = target.folder().resolve(other.getKey());
+                staging.copy(other.getValue(), copy);
+                written.add(copy);
+            }
             Path staged = staging.path(target.model());
             ModelWriter.write(model, staged, external);
             if (Files.exists(staging.path(data))) {
@@ -108,7 +117,7 @@ public final class Emitter {
             check.accept(staged);
             staging.commit();
         }
-        long modelBytes = total(written.subList(0, written.size() - companions.size()));
+        long modelBytes = total(written.subList(0, written.size() - companions.size() - beside.size()));
         written.forEach(file -> log.debug("wrote " + file));
         return new Emission(written, total(written), modelBytes);
     }

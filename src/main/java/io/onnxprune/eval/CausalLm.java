@@ -18,6 +18,7 @@ import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.function.Function;
 import java.util.function.Supplier;
@@ -91,7 +92,16 @@ public final class CausalLm implements AutoCloseable {
      * @throws UserException when it cannot be loaded or is no decoder that can be driven
      */
     public static CausalLm open(OnnxRuntime runtime, Path model, Log log) {
-        Session session = openSession(runtime, model, log);
+        return open(runtime, model, Optional.empty(), log);
+    }
+
+    /**
+     * The same with an adapter.
+     *
+     * @param adapter an adapter file of ONNX Runtime for optional inputs of the model
+     */
+    public static CausalLm open(OnnxRuntime runtime, Path model, Optional<Path> adapter, Log log) {
+        Session session = adapter.isPresent() ? runtime.open(model, adapter, true) : openSession(runtime, model, log);
         try {
             return new CausalLm(session, true, row -> NonFinite.origin(ModelReader.read(model), runtime, row));
         } catch (UserException e) {

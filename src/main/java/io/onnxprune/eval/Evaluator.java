@@ -23,7 +23,7 @@ public final class Evaluator {
     public static Evaluation evaluate(OnnxRuntime runtime, Path model, EvalOptions options, Log log) {
         TokenData data = TokenData.read(
                 options.data(), options.tokenizer().or(() -> tokenizerBeside(model)), options.sequenceLength());
-        try (CausalLm lm = CausalLm.open(runtime, model, log)) {
+        try (CausalLm lm = CausalLm.open(runtime, model, options.adapter(), log)) {
             data.requireVocabulary(lm.vocabulary());
             return evaluate(lm, data.rows(), options.promptLength(), log);
         }

@@ -65,7 +65,11 @@ final class NumpyReader {
             for (int i = 0; i < ids.length; i++) {
                 ids[i] = width == 8 ? bytes.getLong() : bytes.getInt();
             }
-            (flat ? result.running : result.fixed).add(ids);
+            if (flat) {
+                result.running.add(TokenData.Piece.of(ids));
+            } else {
+                result.fixed.add(ids);
+            }
         }
         return result;
     }

@@ -33,26 +33,31 @@ public record Perplexity(double perplexity, double nll, long tokens) {
      * @throws UserException when the model cannot run on the rows, or gives no finite numbers
      */
     public static Perplexity measure(CausalLm model, List<long[]> rows, Log log) {
-        Map<Integer, List<long[]>> byLength = new TreeMap<>();
-        for (long[] row : rows) {
-            byLength.computeIfAbsent(row.length, length -> new ArrayList<>()).add(row);
+        return ofExamples(model, rows.stream().map(Example::whole).toList(), log);
+    }
+
+    /** The same for rows of which not all tokens count. */
+    public static Perplexity ofExamples(CausalLm model, List<Example> rows, Log log) {
+        Map<Integer, List<Example>> byLength = new TreeMap<>();
+        for (Example row : rows) {
+            byLength.computeIfAbsent(row.tokens().length, length -> new ArrayList<>())
+                    .add(row);
         }
         double sum = 0;
         long count = 0;
         try (Log.Progress progress = log.progress("perplexity", rows.size())) {
-            for (Map.Entry<Integer, List<long[]>> group : byLength.entrySet()) {
+            for (Map.Entry<Integer, List<Example>> group : byLength.entrySet()) {
                 int size = batchSize(group.getKey(), model.vocabulary());
-                List<long[]> same = group.getValue();
+                List<Example> same = group.getValue();
                 for (int start = 0; start < same.size(); start += size) {
-                    long[][] batch = same.subList(start, Math.min(start + size, same.size()))
-                            .toArray(long[][]::new);
+                    List<Example> batch = same.subList(start, Math.min(start + size, same.size()));
                     double nll = batchNll(model, batch);
                     if (!Double.isFinite(nll)) {
                         throw notFinite(model, batch, rows);
                     }
                     sum += nll;
-                    count += (long) batch.length * (group.getKey() - 1);
-                    progress.step(batch.length);
+                    count += batch.stream().mapToLong(Example::predictions).sum();
+                    progress.step(batch.size());
                 }
             }
         }
@@ -60,21 +65,21 @@ public record Perplexity(double perplexity, double nll, long tokens) {
         return new Perplexity(Math.exp(nll), nll, count);
     }
 
-    private static UserException notFinite(CausalLm model, long[][] batch, List<long[]> rows) {
-        for (long[] row : batch) {
-            if (batch.length == 1 || !Double.isFinite(batchNll(model, new long[][] {row}))) {
+    private static UserException notFinite(CausalLm model, List<Example> batch, List<Example> rows) {
+        for (Example row : batch) {
+            if (batch.size() == 1 || !Double.isFinite(batchNll(model, List.of(row)))) {
                 return new UserException(
                         "the model's logits are not finite numbers on row %d of %d to measure perplexity on (%s)%s"
                                 .formatted(
                                         rows.indexOf(row) + 1,
                                         rows.size(),
-                                        NonFinite.beginning(row),
-                                        model.whereNotFinite(row)));
+                                        NonFinite.beginning(row.tokens()),
+                                        model.whereNotFinite(row.tokens())));
             }
         }
         return new UserException(
                 "the model's logits are not finite numbers on %d rows that are run together; its weights or its precision overflow, so try it in float32"
-                        .formatted(batch.length));
+                        .formatted(batch.size()));
     }
 
     private static int batchSize(int length, long vocabulary) {
@@ -82,19 +87,20 @@ public record Perplexity(double perplexity, double nll, long tokens) {
         return (int) Math.max(1, Math.min(byMemory, BATCH_TOKENS / length));
     }
 
-    private static double batchNll(CausalLm model, long[][] batch) {
-        HostTensor logits = model.logits(batch);
+    private static double batchNll(CausalLm model, List<Example> batch) {
+        HostTensor logits = model.logits(batch.stream().map(Example::tokens).toArray(long[][]::new));
         FloatBuffer values = logits.asFloats();
         int vocabulary = (int) logits.shape()[2];
-        int length = batch[0].length;
+        int length = batch.get(0).tokens().length;
         int predictions = length - 1;
-        double[] nll = new double[batch.length * predictions];
+        double[] nll = new double[batch.size() * predictions];
         // Each position on its own, then summed in order: the same on any number of cores.
         IntStream.range(0, nll.length).parallel().forEach(i -> {
-            int row = i / predictions;
+            Example row = batch.get(i / predictions);
             int position = i % predictions;
-            int offset = (row * length + position) * vocabulary;
-            nll[i] = nll(values, offset, vocabulary, (int) batch[row][position + 1]);
+            int offset = (i / predictions * length + position) * vocabulary;
+            int next = position + 1;
+            nll[i] = next < row.first() ? 0 : nll(values, offset, vocabulary, (int) row.tokens()[next]);
         });
         return Arrays.stream(nll).sum();
     }

@@ -36,7 +36,7 @@ public record TokenData(Path source, List<long[]> rows) {
 
     /**
      * Reads a data file. The kinds are JSON lines (each an object with either {@code input_ids}, a list of ids, or
-     * {@code text}), plain text, and NumPy arrays of int32 or int64 with one or two axes. Rows that have ids stay as they
+     * {@code text}, or with a prompt and its answer, which count as text), plain text, and NumPy arrays of int32 or int64 with one or two axes. Rows that have ids stay as they
      * are, or are cut into windows of {@code sequenceLength} when they are longer; text and one-axis arrays are joined
      * and always cut. What is left after the last whole window is dropped, and nothing is padded.
      *
@@ -88,7 +88,8 @@ public record TokenData(Path source, List<long[]> rows) {
                 }
                 Rows rows = new Rows();
                 try (LazyTokenizer text = new LazyTokenizer(file, tokenizer)) {
-                    rows.running.add(text.encode(Files.readString(file)));
+                    String content = Files.readString(file);
+                    rows.running.add(Piece.of(text.get().encode(content)));
                 }
                 yield rows;
             }
@@ -135,10 +136,13 @@ public record TokenData(Path source, List<long[]> rows) {
             }
             rows.fixed.add(row);
         } else if (node.path("text").isTextual()) {
-            rows.running.add(text.encode(node.path("text").asText()));
+            rows.running.add(Piece.of(text.get().encode(node.path("text").asText())));
         } else {
-            throw new UserException("line %d of %s has neither input_ids (a list of integers) nor text (a string)"
-                    .formatted(number, file));
+            Instructions.Exchange exchange = Instructions.of(node)
+                    .orElseThrow(() -> new UserException(
+                            "line %d of %s has neither input_ids (a list of integers) nor text (a string), nor instruction and output, nor prompt and completion"
+                                    .formatted(number, file)));
+            rows.running.add(exchange.encode(text.get()));
         }
     }
 
@@ -160,47 +164,70 @@ public record TokenData(Path source, List<long[]> rows) {
         }
     }
 
+    /**
+     * A piece of running text.
+     *
+     * @param prompt how many of the tokens are a prompt; 0 for text that is none
+     */
+    @SuppressWarnings("ArrayRecordComponent") // token ids, never compared
+    record Piece(long[] tokens, int prompt) {
+        static Piece of(long[] tokens) {
+            return new Piece(tokens, 0);
+        }
+    }
+
     /** What a file holds before it is cut. */
     static final class Rows {
         /** Rows with borders of their own. */
         final List<long[]> fixed = new ArrayList<>();
 
         /** Pieces of running text, to be joined. */
-        final List<long[]> running = new ArrayList<>();
+        final List<Piece> running = new ArrayList<>();
 
         List<long[]> cut(Path file, OptionalInt sequenceLength) {
             List<long[]> result = new ArrayList<>();
             for (long[] row : fixed) {
                 windows(row, sequenceLength.orElse(row.length), result);
             }
-            windows(joined(), sequenceLength.orElse(TEXT_WINDOW), result);
+            windows(joined(running), sequenceLength.orElse(TEXT_WINDOW), result);
             if (result.isEmpty()) {
                 throw new UserException("no row of %s has 2 tokens; a prediction takes at least 2".formatted(file));
             }
             return List.copyOf(result);
         }
 
-        /** All running text in one row. */
-        private long[] joined() {
-            long[] joined = new long[runningTokens()];
-            int position = 0;
-            for (long[] piece : running) {
-                System.arraycopy(piece, 0, joined, position, piece.length);
-                position += piece.length;
-            }
-            return joined;
+        private static long[] joined(List<Piece> pieces) {
+            return pieces.stream()
+                    .flatMapToLong(piece -> Arrays.stream(piece.tokens))
+                    .toArray();
         }
 
         /** How many tokens of running text there are. */
         int runningTokens() {
-            return running.stream().mapToInt(piece -> piece.length).sum();
+            return running.stream().mapToInt(piece -> piece.tokens.length).sum();
+        }
+
+        /** Prompts with their answers. */
+        List<Piece> answers() {
+            return running.stream().filter(piece -> piece.prompt > 0).toList();
+        }
+
+        /** Windows of ids and of text without prompts; rows of ids may be shorter than {@code length}. */
+        List<long[]> rows(int length) {
+            List<long[]> result = new ArrayList<>();
+            List<long[]> text = new ArrayList<>();
+            fixed.forEach(row -> windows(row, length, result));
+            windows(joined(running.stream().filter(piece -> piece.prompt == 0).toList()), length, text);
+            text.removeIf(row -> row.length < length);
+            result.addAll(text);
+            return result;
         }
 
         /** All windows of exactly {@code length} tokens; rows and ends of text that are shorter are left out. */
         List<long[]> exact(int length) {
             List<long[]> result = new ArrayList<>();
             fixed.forEach(row -> windows(row, length, result));
-            windows(joined(), length, result);
+            windows(joined(running), length, result);
             result.removeIf(row -> row.length != length);
             return result;
         }
@@ -229,13 +256,13 @@ public record TokenData(Path source, List<long[]> rows) {
             this.file = file;
         }
 
-        long[] encode(String text) {
+        TextTokenizer get() {
             if (tokenizer == null) {
                 tokenizer = new TextTokenizer(file.orElseThrow(() -> new UserException(
                         "the data file %s has text, and there is no tokenizer; put tokenizer.json beside the model or give --tokenizer FILE"
                                 .formatted(data))));
             }
-            return tokenizer.encode(text);
+            return tokenizer;
         }
 
         @Override

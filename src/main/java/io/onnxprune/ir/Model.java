@@ -32,6 +32,10 @@ public record Model(
         return new Model(irVersion, opsets, changed, metadata, externalData, source, rest);
     }
 
+    public Model withIrVersion(long changed) {
+        return new Model(changed, opsets, graph, metadata, externalData, source, rest);
+    }
+
     public Model withMetadata(Map<String, String> changed) {
         return new Model(irVersion, opsets, graph, changed, externalData, source, rest);
     }

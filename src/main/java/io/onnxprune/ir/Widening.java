@@ -1,5 +1,7 @@
 package io.onnxprune.ir;
 
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
@@ -93,11 +95,52 @@ public final class Widening {
         return dtype == DType.FLOAT16 || dtype == DType.BFLOAT16 ? DType.FLOAT : dtype;
     }
 
-    /** The tensor in float32 if it has a half type; for small tensors. */
+    /** The tensor in float32 if it has a half type; computed when it is read. */
     public static Tensor widen(Tensor tensor) {
         return widen(tensor.dtype()) == tensor.dtype()
                 ? tensor
-                : Tensor.ofFloats(DType.FLOAT, tensor.shape(), tensor.toFloats());
+                : Tensor.of(DType.FLOAT, tensor.shape(), new WideBytes(tensor.dtype(), tensor.bytes()));
+    }
+
+    /**
+     * The model with half initializers in float32 where they are cast before they are read: who computes with the result
+     * several times, or in several sessions, has it in a file instead of making it in memory each time. Bodies of
+     * control flow stay as they are.
+     */
+    public static Model widenInitializers(Model model) {
+        Graph graph = model.graph();
+        Map<String, Tensor> initializers = new LinkedHashMap<>(graph.initializers());
+        List<Node> nodes = new ArrayList<>();
+        for (Node node : graph.nodes()) {
+            Tensor half = node.is("Cast") && node.intAttribute("to", 0) == DType.FLOAT.code()
+                    ? graph.initializers().get(node.input(0))
+                    : null;
+            if (half != null && isHalf(half.dtype())) {
+                initializers.put(node.output(0), widen(half));
+            } else {
+                nodes.add(node);
+            }
+        }
+        return model.withGraph(graph.withNodes(nodes).withInitializers(initializers));
+    }
+
+    /** Half-precision numbers as float32. */
+    private record WideBytes(DType dtype, Bytes half) implements Bytes {
+        @Override
+        public long size() {
+            return 2 * half.size();
+        }
+
+        @Override
+        public void read(long offset, ByteBuffer target) {
+            int count = target.remaining() / Float.BYTES;
+            ByteBuffer source = ByteBuffer.allocate(count * Short.BYTES).order(ByteOrder.LITTLE_ENDIAN);
+            half.read(offset / 2, source);
+            float[] values = new float[count];
+            Floats.decode(dtype, source.flip(), values, count);
+            target.slice().order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().put(values);
+            target.position(target.position() + count * Float.BYTES);
+        }
     }
 
     /** The node with constants and type attributes in float32. */

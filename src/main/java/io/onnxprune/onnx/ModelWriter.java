@@ -27,9 +27,12 @@ import java.io.IOException;
 import java.io.OutputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.function.Predicate;
+import java.util.stream.Collectors;
 
 /**
  * Writes a model as an ONNX file: weights inside it while everything fits in the 2 GiB of a protobuf message, else (or
@@ -55,33 +58,59 @@ public final class ModelWriter {
      * @throws UserException if the place is not writable or full; nothing is left behind then
      */
     public static void write(Model model, Path file, boolean externalData) {
-        Path target = file.toAbsolutePath();
-        Path temporary = target.resolveSibling(target.getFileName() + ".part");
-        Path data = target.resolveSibling(target.getFileName() + ".data");
-        Path temporaryData = target.resolveSibling(data.getFileName() + ".part");
-        boolean external = externalData || bytes(model.graph()) > INLINE_LIMIT;
+        Path data = file.resolveSibling(file.getFileName() + ".data");
+        write(Map.of(file, model), data, externalData || bytes(model.graph()) > INLINE_LIMIT);
+    }
+
+    /**
+     * Writes models that have weights in common: all weights go to one external data file, those that several models hold
+     * once.
+     *
+     * @param models by file, all in the folder of {@code data}
+     * @throws UserException if the place is not writable or full; nothing is left behind then
+     */
+    public static void writeTogether(Map<Path, Model> models, Path data) {
+        write(models, data, true);
+    }
+
+    private static void write(Map<Path, Model> models, Path data, boolean external) {
+        Path target = data.toAbsolutePath();
+        Path temporaryData = part(target);
+        List<Path> temporary = new ArrayList<>(List.of(temporaryData));
         try {
             Files.createDirectories(target.getParent());
             try (WeightFile weights = new WeightFile(temporaryData)) {
                 WeightStore store = external
                         ? (tensor, proto) -> weights.storeExternal(
-                                tensor, proto, data.getFileName().toString())
+                                tensor, proto, target.getFileName().toString())
                         : weights::storeInline;
-                ModelProto proto = new Serializer(store).model(model);
-                try (OutputStream out = new BufferedOutputStream(Files.newOutputStream(temporary), 1 << 20)) {
-                    proto.writeTo(out);
+                for (Map.Entry<Path, Model> model : models.entrySet()) {
+                    Path part = part(model.getKey().toAbsolutePath());
+                    temporary.add(part);
+                    ModelProto proto = new Serializer(store).model(model.getValue());
+                    try (OutputStream out = new BufferedOutputStream(Files.newOutputStream(part), 1 << 20)) {
+                        proto.writeTo(out);
+                    }
                 }
             }
             if (external && Files.exists(temporaryData)) {
-                Files.move(temporaryData, data, java.nio.file.StandardCopyOption.REPLACE_EXISTING);
+                Files.move(temporaryData, target, StandardCopyOption.REPLACE_EXISTING);
             }
-            Files.move(temporary, target, java.nio.file.StandardCopyOption.REPLACE_EXISTING);
+            for (Path file : models.keySet()) {
+                Path named = file.toAbsolutePath();
+                Files.move(part(named), named, StandardCopyOption.REPLACE_EXISTING);
+            }
         } catch (IOException e) {
-            throw new UserException("cannot write " + file + ": " + FileFailure.reason(e) + "; nothing was written", e);
+            String names = models.keySet().stream().map(Path::toString).collect(Collectors.joining(" and "));
+            throw new UserException(
+                    "cannot write " + names + ": " + FileFailure.reason(e) + "; nothing was written", e);
         } finally {
-            deleteQuietly(temporary);
-            deleteQuietly(temporaryData);
+            temporary.forEach(ModelWriter::deleteQuietly);
         }
+    }
+
+    private static Path part(Path file) {
+        return file.resolveSibling(file.getFileName() + ".part");
     }
 
     /**

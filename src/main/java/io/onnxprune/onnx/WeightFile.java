@@ -9,6 +9,7 @@ import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
+import java.util.IdentityHashMap;
 
 /**
  * The file that weights are streamed to while a model is serialized: the external data file itself, or a spool from
@@ -22,6 +23,9 @@ final class WeightFile implements AutoCloseable {
     private static final long SPOOL_THRESHOLD = 1 << 20;
 
     private final Path path;
+    /** Where bytes are that were stored, by identity. */
+    private final IdentityHashMap<Bytes, Long> offsets = new IdentityHashMap<>();
+
     private FileChannel channel;
     private long position;
 
@@ -29,9 +33,12 @@ final class WeightFile implements AutoCloseable {
         this.path = path;
     }
 
-    /** Appends the tensor's bytes and points {@code proto} at them under the name {@code location}. */
+    /** Points {@code proto} at the tensor's bytes under the name {@code location}; appends them unless they are there. */
     void storeExternal(Tensor tensor, TensorProto.Builder proto, String location) throws IOException {
-        long offset = append(tensor.bytes(), tensor.bytes().size() >= ALIGNMENT ? ALIGNMENT : 64);
+        Long known = offsets.get(tensor.bytes());
+        long offset =
+                known != null ? known : append(tensor.bytes(), tensor.bytes().size() >= ALIGNMENT ? ALIGNMENT : 64);
+        offsets.put(tensor.bytes(), offset);
         proto.setDataLocation(TensorProto.DataLocation.EXTERNAL);
         proto.addExternalData(ModelWriter.entry("location", location));
         proto.addExternalData(ModelWriter.entry("offset", Long.toString(offset)));

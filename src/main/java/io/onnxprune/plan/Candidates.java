@@ -15,7 +15,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
-import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 
@@ -162,14 +161,7 @@ final class Candidates {
     }
 
     private boolean isProtected(String name) {
-        return budget.protect().stream()
-                .anyMatch(pattern -> glob(pattern).matcher(name).matches());
-    }
-
-    private static Pattern glob(String pattern) {
-        return Pattern.compile(pattern.chars()
-                .mapToObj(c -> c == '*' ? ".*" : c == '?' ? "." : Pattern.quote(Character.toString(c)))
-                .collect(Collectors.joining()));
+        return budget.protect().stream().anyMatch(pattern -> NamePattern.matches(pattern, name));
     }
 
     private void checkPatterns() {
@@ -178,7 +170,7 @@ final class Candidates {
         IntStream.range(0, structure.stream().layers()).forEach(layer -> names.add("layers." + layer));
         IntStream.range(0, structure.stream().blocks().size()).forEach(block -> names.add("blocks." + block));
         for (String pattern : budget.protect()) {
-            if (names.stream().noneMatch(name -> glob(pattern).matcher(name).matches())) {
+            if (names.stream().noneMatch(name -> NamePattern.matches(pattern, name))) {
                 throw new UsageException("the pattern \"" + pattern + "\" protects nothing in this model"
                         + Nearest.suggestion(pattern, names));
             }

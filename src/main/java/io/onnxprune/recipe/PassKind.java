@@ -219,9 +219,22 @@ public enum PassKind {
                     "all")),
     /** New weights by training. */
     RECOVER(
-            "Trains the smaller model through ONNX Runtime's training API to make the predictions of the whole one, on the calibration"
-                    + " rows.",
+            "Trains the smaller model through ONNX Runtime's training API: by default to make the predictions of the whole one, on the"
+                    + " calibration rows.",
             List.of("allocate"),
+            PassOption.choice("data", "calibration", "The rows to train on: calibration, or a file."),
+            PassOption.integer("seq-len", 2, "256", "For a file: tokens of a row at most."),
+            PassOption.number(
+                    "distill-weight",
+                    0,
+                    "1",
+                    "What the divergence from the predictions of the whole model counts, at most 1; the cross-entropy of the"
+                            + " rows has the rest."),
+            PassOption.number(
+                    "temperature",
+                    0,
+                    "1",
+                    "What logits are divided by where they are compared with the whole model's."),
             PassOption.choice(
                     "train",
                     "full",
@@ -233,12 +246,24 @@ public enum PassKind {
             PassOption.integer("rank", 1, "8", "For lora."),
             PassOption.number("alpha", 0, "16", "For lora: the change counts alpha / rank."),
             PassOption.number(
-                    "lr",
-                    0,
-                    "2e-3",
-                    "Highest learning rate, less than 1; it rises for a tenth of the steps and falls by a cosine."),
+                    "dropout", 0, "0", "For lora: share of adapters' inputs that are zero in a step, less than 1."),
+            PassOption.words(
+                    "targets",
+                    "attention, ffn",
+                    "Which products: attention, ffn, all for both, or patterns of names of weights, nodes or layers.",
+                    List.of()),
+            PassOption.number("lr", 0, "2e-3", "Highest learning rate, less than 1."),
+            PassOption.choice("schedule", "cosine", "How the learning rate falls.", "constant", "linear", "cosine"),
+            PassOption.integer(
+                    "warmup", 0, "", "Steps in which the learning rate rises; without, a tenth of all, at most 100."),
+            PassOption.number("weight-decay", 0, "0", "Of AdamW, less than 1."),
+            PassOption.number("clip", 0, "1", "Largest norm of the gradients; 0 for any."),
             PassOption.integer("batch", 1, "16", "Rows of a step."),
+            PassOption.integer("micro-batch", 1, "16", "Rows that are run at a time."),
             PassOption.integer("epochs", 1, "5", "How often the rows are gone through."),
+            PassOption.integer("steps", 1, "", "How many steps, whatever the epochs."),
+            PassOption.integer("eval-every", 1, "10", "Steps between looks at the loss."),
+            PassOption.integer("patience", 0, "0", "Looks without a new best after which training ends; 0 for never."),
             PassOption.flag("every-step", false, "After every step of the allocation, not only after the last.")),
     /** Zeros in place. */
     SPARSIFY(

@@ -22,9 +22,12 @@ import io.onnxprune.plan.RandomImportance;
 import io.onnxprune.plan.Reduction;
 import io.onnxprune.plan.Schedule;
 import io.onnxprune.plan.Taylor;
+import io.onnxprune.recover.Targets;
 import io.onnxprune.recover.TrainingOptions;
+import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
@@ -33,9 +36,6 @@ import java.util.regex.Matcher;
 
 /** What the passes that make a plan stand for. */
 public final class PlanPasses {
-    /** Steps between looks at the held-out loss. */
-    private static final int RECOVERY_LOOKS = 10;
-
     private PlanPasses() {}
 
     /**
@@ -110,6 +110,7 @@ public final class PlanPasses {
                 || recipe.pass(PassKind.REFIT) != null
                 || recipe.pass(PassKind.CORRECT) != null
                 || recipe.pass(PassKind.RECOVER) != null
+                        && recoveryData(recipe.pass(PassKind.RECOVER)).isEmpty()
                 || recipe.pass(PassKind.SPARSIFY) != null;
     }
 
@@ -272,6 +273,9 @@ public final class PlanPasses {
         } else if (sparsify != null) {
             sparsification(sparsify);
         }
+        if (recipe.pass(PassKind.RECOVER) != null) {
+            recovery(recipe.pass(PassKind.RECOVER), 0);
+        }
         Pass score = recipe.pass(PassKind.SCORE);
         Pass allocate = recipe.pass(PassKind.ALLOCATE);
         Pass calibrate = recipe.pass(PassKind.CALIBRATE);
@@ -339,29 +343,60 @@ public final class PlanPasses {
                 correct.word("products").equals("all"));
     }
 
-    /** What a {@link PassKind#RECOVER} pass asks for. */
+    /**
+     * The training of LLM-Pruner (arXiv 2305.11627, section 4.1 and its repository): adapters, on data, without a teacher.
+     */
+    public static Pass publishedRecovery() {
+        return new Pass(
+                PassKind.RECOVER,
+                Map.of(
+                        "train", "lora",
+                        "distill-weight", "0",
+                        "dropout", "0.05",
+                        "lr", "1e-4",
+                        "schedule", "linear",
+                        "batch", "64",
+                        "epochs", "2",
+                        "eval-every", "25"));
+    }
+
+    /** The file that a {@link PassKind#RECOVER} pass trains on; empty where that is the calibration rows. */
+    public static Optional<Path> recoveryData(Pass recover) {
+        return Optional.of(recover.word("data"))
+                .filter(word -> !word.equals("calibration"))
+                .map(Path::of);
+    }
+
+    /**
+     * What a {@link PassKind#RECOVER} pass asks for.
+     *
+     * @throws UsageException if a value is out of range
+     */
     public static TrainingOptions recovery(Pass recover, long seed) {
         return new TrainingOptions(
                 constant(TrainingOptions.Mode.class, recover, "train"),
                 recover.integer("rank"),
                 recover.number("alpha"),
-                0,
-                true,
-                true,
+                recover.number("dropout"),
+                Targets.of(recover.words("targets")),
                 recover.number("lr"),
-                TrainingOptions.Schedule.COSINE,
-                OptionalInt.empty(),
-                0,
-                1,
+                constant(TrainingOptions.Schedule.class, recover, "schedule"),
+                optional(recover, "warmup"),
+                recover.number("weight-decay"),
+                recover.number("clip"),
                 recover.integer("batch"),
-                recover.integer("batch"),
+                recover.integer("micro-batch"),
                 recover.integer("epochs"),
-                OptionalInt.empty(),
-                RECOVERY_LOOKS,
-                0,
-                1,
-                1,
+                optional(recover, "steps"),
+                recover.integer("eval-every"),
+                recover.integer("patience"),
+                recover.number("distill-weight"),
+                recover.number("temperature"),
                 seed);
+    }
+
+    private static OptionalInt optional(Pass pass, String key) {
+        return pass.isGiven(key) ? OptionalInt.of(pass.integer(key)) : OptionalInt.empty();
     }
 
     /** In how many steps an {@link PassKind#ALLOCATE} pass removes {@code ratio} of the parameters. */

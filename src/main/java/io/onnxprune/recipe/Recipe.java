@@ -122,6 +122,16 @@ public record Recipe(String name, String description, List<Pass> passes) {
         return new Recipe(name, description, longer);
     }
 
+    /** This recipe with another pass in the place of the one of its kind. */
+    public Recipe replacing(Pass other) {
+        return new Recipe(
+                name,
+                description,
+                passes.stream()
+                        .map(pass -> pass.kind() == other.kind() ? other : pass)
+                        .toList());
+    }
+
     /** This recipe without passes of a kind. */
     public Recipe without(PassKind kind) {
         return new Recipe(

@@ -7,7 +7,8 @@ import java.util.Locale;
  *
  * @param step how many steps were taken
  * @param loss the mean over the steps since the last look; not a number before the first step
- * @param heldOut the loss on held-out rows; without any, {@code loss}
+ * @param heldOut the mean next-token cross-entropy of held-out rows; without any, what is trained for on some of the rows
+ *     themselves
  * @param learningRate of the last step
  * @param tokensPerSecond trained on since the last look
  */
@@ -16,15 +17,20 @@ public record Look(int step, double loss, double heldOut, double learningRate, d
         return new Look(step, loss, found, learningRate, tokensPerSecond);
     }
 
-    String describe(int total, boolean heldOutRows) {
-        String held = heldOutRows ? String.format(Locale.ROOT, ", held-out %.4f", heldOut) : "";
+    /**
+     * A line about it.
+     *
+     * @param kind of the rows that are looked at
+     */
+    String describe(int total, String kind) {
         return String.format(
                 Locale.ROOT,
-                "step %d of %d: loss %.4f%s, learning rate %.2e, %.0f tokens/s",
+                "step %d of %d: loss %.4f, %s %.4f, learning rate %.2e, %.0f tokens/s",
                 step,
                 total,
                 loss,
-                held,
+                kind,
+                heldOut,
                 learningRate,
                 tokensPerSecond);
     }

@@ -8,13 +8,17 @@ import io.onnxprune.calibrate.Linear;
 import io.onnxprune.compensate.WeightStore;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
+import io.onnxprune.eval.Example;
 import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.Widening;
 import io.onnxprune.lower.Lowering;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
@@ -47,14 +51,51 @@ public final class Recovery {
     private final Log log;
 
     /**
+     * What was learned for a product: to x·W it adds (x·down)·up.
+     *
+     * @param down [n, r], float32
+     * @param up [r, outputs], float32
+     */
+    public record Learned(Consumer product, Tensor down, Tensor up) {}
+
+    /**
      * What came of training.
      *
-     * @param updates new contents of constants of the model
+     * @param adapters beside products; none where weights were trained themselves
+     * @param weights new contents of constants of the model that were trained themselves
      * @param trained how many parameters were trained
      * @param curve the losses
      * @param best the held-out loss of what was kept
+     * @param diverged whether training ended because the loss rose
      */
-    public record Result(Map<Value, Tensor> updates, long trained, List<Look> curve, double best) {}
+    public record Result(
+            List<Learned> adapters,
+            Map<Value, Tensor> weights,
+            long trained,
+            List<Look> curve,
+            double best,
+            boolean diverged) {
+        /**
+         * New contents of all constants of the model that training changes, those of products with what adapters add.
+         *
+         * @param folder for weights that do not fit the heap; they live as long as their files in it
+         */
+        public Map<Value, Tensor> merged(Path folder) {
+            WeightStore store = new WeightStore(folder);
+            Map<Value, Tensor> updates = new HashMap<>(weights);
+            for (Learned adapter : adapters) {
+                Consumer product = adapter.product;
+                Tensor weight = product.weight().constant();
+                try (Matrix w = WeightStore.read(weight, product.axis());
+                        Matrix down = WeightStore.read(adapter.down, 0);
+                        Matrix up = WeightStore.read(adapter.up, 0)) {
+                    Blas.multiply(1, down, false, up, false, 1, w);
+                    updates.put(product.weight(), store.write(w, weight, product.axis(), product.node()));
+                }
+            }
+            return updates;
+        }
+    }
 
     private Recovery(
             Structure structure, TrainingOptions options, Path folder, boolean resume, OnnxRuntime runtime, Log log) {
@@ -70,9 +111,8 @@ public final class Recovery {
     /**
      * Trains the model of {@code structure}.
      *
-     * @param rows token ids to train on, all rows of one length
-     * @param heldOut token ids of rows of the same length, whose loss says when training is at its best; without any that
-     *     of the rows themselves does
+     * @param rows to train on
+     * @param heldOut rows whose loss says when training is at its best; without any that of the rows themselves does
      * @param teacher whose predictions are learned, of the same vocabulary: the model before pruning
      * @param folder for graphs, checkpoints and new weights
      * @param resume whether to go on where an earlier training in the same folder was stopped
@@ -80,8 +120,8 @@ public final class Recovery {
      */
     public static Result run(
             Structure structure,
-            List<long[]> rows,
-            List<long[]> heldOut,
+            List<Example> rows,
+            List<Example> heldOut,
             Optional<Model> teacher,
             TrainingOptions options,
             Path folder,
@@ -93,11 +133,14 @@ public final class Recovery {
 
     /** The files that a training session in this folder was made of, complete in themselves. */
     public static List<Path> artifacts(Path folder) {
-        return Trainer.files(folder).all();
+        return Trainer.files(folder).all().stream().filter(Files::exists).toList();
     }
 
-    private Result run(List<long[]> rows, List<long[]> heldOut, Optional<Model> original) {
-        int length = rows.get(0).length;
+    private Result run(List<Example> rows, List<Example> heldOut, Optional<Model> original) {
+        int length = Stream.concat(rows.stream(), heldOut.stream())
+                .mapToInt(row -> row.tokens().length)
+                .max()
+                .orElseThrow();
         if (rows.size() < options.batch() && options.steps().isEmpty()) {
             throw new UserException("the training data have " + rows.size() + " rows, fewer than one batch of "
                     + options.batch() + "; give more data, or a smaller --batch");
@@ -105,24 +148,33 @@ public final class Recovery {
         Model model = structure.analysis().program().model();
         CalibrationOptions calibration = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
         Calibrator calibrator = Calibrator.of(model, runtime, calibration, length, log);
-        Model lowered = calibrator.lowered();
         List<Linear> linears = linears(calibrator);
-        Trainable evaluated = options.mode() == TrainingOptions.Mode.LORA
+        boolean adapts = options.mode() == TrainingOptions.Mode.LORA;
+        Model lowered = adapts ? Widening.widenInitializers(calibrator.lowered()) : calibrator.lowered();
+        Trainable evaluated = adapts
                 ? adapters(lowered, linears, 0)
                 : Trainable.weights(lowered, Parameters.of(lowered, linears, options.mode()));
-        Trainable trained =
-                options.mode() == TrainingOptions.Mode.LORA ? adapters(lowered, linears, options.dropout()) : evaluated;
+        Trainable trained = adapts ? adapters(lowered, linears, options.dropout()) : evaluated;
         long count = evaluated.parameters().values().stream()
                 .mapToLong(Tensor::elements)
                 .sum();
         log.info(String.format("training %,d parameters of %d products", count, linears.size()));
         Optional<Teacher> teacher = original.map(other -> new Teacher(
-                Lowering.lower(other, runtime, length, log), options.temperature(), options.distillation()));
+                Widening.widenInitializers(Lowering.lower(other, runtime, length, log)),
+                options.temperature(),
+                options.distillation()));
         Trainer.Result result;
-        try (Trainer trainer = new Trainer(trained, evaluated, teacher, options, folder, resume, runtime, log)) {
-            result = trainer.run(rows, heldOut);
+        try (Trainer trainer = new Trainer(
+                trained, evaluated, length, rows, heldOut, teacher, options, folder, resume, runtime, log)) {
+            result = trainer.run();
         }
-        return new Result(merged(evaluated.with(result.parameters())), count, result.curve(), result.best());
+        return new Result(
+                learned(evaluated.adapters(), result.parameters()),
+                adapts ? Map.of() : weights(result.parameters()),
+                count,
+                result.curve(),
+                result.best(),
+                result.diverged());
     }
 
     private Trainable adapters(Model lowered, List<Linear> linears, double dropout) {
@@ -131,12 +183,15 @@ public final class Recovery {
 
     /** The products of residual blocks that are asked for and whose weights may change. */
     private List<Linear> linears(Calibrator calibrator) {
+        Targets targets = options.targets();
         Set<Consumer> wanted = new LinkedHashSet<>();
         for (Consumer consumer : consumers.all()) {
-            if (consumers.isInside(consumer) && (isOfAttention(consumer) ? options.attention() : options.ffn())) {
+            boolean byRole = isOfAttention(consumer) ? targets.attention() : targets.ffn();
+            if (byRole && consumers.isInside(consumer) || targets.name(names(consumer))) {
                 wanted.add(consumer);
             }
         }
+        targets.patterns().forEach(this::requireOne);
         List<Linear> found = new ArrayList<>();
         Set<String> seen = new HashSet<>();
         for (Linear linear : calibrator.linears()) {
@@ -157,6 +212,37 @@ public final class Recovery {
         return found;
     }
 
+    /** What a product can be named by: its weight, its node, its layer. */
+    private List<String> names(Consumer consumer) {
+        List<String> names = new ArrayList<>(List.of(consumer.weight().name(), consumer.node()));
+        for (Op op : consumers.applications(consumer)) {
+            names.add(op.node().name());
+            structure.stream().blocks().stream()
+                    .filter(block -> block.ops().contains(op))
+                    .forEach(block -> names.add("layers." + block.layer()));
+        }
+        return names;
+    }
+
+    /** A pattern may name what pruning took away, or what never was there. */
+    private void requireOne(String pattern) {
+        List<Consumer> all = consumers.all();
+        if (all.stream().noneMatch(found -> Targets.matches(pattern, names(found)))) {
+            throw new UsageException("--targets: no product of this model that can be trained is named \"" + pattern
+                    + "\"; it has " + structure.stream().layers()
+                    + " layers, layers.0 and on, and products are also named"
+                    + " by weight and node"
+                    + (all.isEmpty()
+                            ? ""
+                            : ", such as " + all.get(0).weight().name() + " and "
+                                    + consumers
+                                            .applications(all.get(0))
+                                            .get(0)
+                                            .node()
+                                            .name()));
+        }
+    }
+
     private boolean isOfAttention(Consumer consumer) {
         for (Dimension dimension : structure.dimensions()) {
             Role role = dimension.role();
@@ -168,27 +254,29 @@ public final class Recovery {
         return false;
     }
 
-    /** The weights of the original with what was learned. */
-    private Map<Value, Tensor> merged(Trainable trained) {
-        WeightStore store = new WeightStore(folder);
-        Map<Value, Tensor> updates = new HashMap<>();
-        for (Adapter adapter : trained.adapters()) {
-            Consumer consumer = consumers.reading(adapter.linear().weight());
-            Tensor weight = consumer.weight().constant();
-            try (Matrix w = WeightStore.read(weight, consumer.axis());
-                    Matrix down = WeightStore.read(trained.parameters().get(adapter.down()), 0);
-                    Matrix up = WeightStore.read(trained.parameters().get(adapter.up()), 0)) {
-                Blas.multiply(options.alpha() / options.rank(), down, false, up, false, 1, w);
-                updates.put(consumer.weight(), store.write(w, weight, consumer.axis(), consumer.node()));
+    private List<Learned> learned(List<Adapter> adapters, Map<String, Tensor> parameters) {
+        List<Learned> learned = new ArrayList<>();
+        for (Adapter adapter : adapters) {
+            Tensor up = parameters.get(adapter.up());
+            float[] scaled = up.toFloats();
+            for (int i = 0; i < scaled.length; i++) {
+                scaled[i] *= (float) (options.alpha() / options.rank());
             }
+            learned.add(new Learned(
+                    consumers.reading(adapter.linear().weight()),
+                    parameters.get(adapter.down()),
+                    Tensor.ofFloats(up.dtype(), up.shape(), scaled)));
         }
-        if (trained.adapters().isEmpty()) {
-            Map<String, Value> constants = structure.analysis().program().constants();
-            trained.parameters()
-                    .forEach((name, tensor) ->
-                            updates.put(constants.get(name), like(constants.get(name), tensor, store)));
-        }
-        return updates;
+        return learned;
+    }
+
+    private Map<Value, Tensor> weights(Map<String, Tensor> parameters) {
+        WeightStore store = new WeightStore(folder);
+        Map<String, Value> constants = structure.analysis().program().constants();
+        Map<Value, Tensor> weights = new HashMap<>();
+        parameters.forEach(
+                (name, tensor) -> weights.put(constants.get(name), like(constants.get(name), tensor, store)));
+        return weights;
     }
 
     /** What was learned in the element type of the constant that it replaces; matrices off the heap. */

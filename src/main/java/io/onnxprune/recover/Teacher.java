@@ -61,9 +61,9 @@ final class Teacher {
     }
 
     /** What it reads for a batch. */
-    Map<String, HostTensor> feeds(List<long[]> rows) {
+    Map<String, HostTensor> feeds(long[][] rows) {
         Map<String, HostTensor> feeds = new HashMap<>();
-        decoder.wholeRows(rows.toArray(long[][]::new)).forEach((name, tensor) -> feeds.put(PREFIX + name, tensor));
+        decoder.wholeRows(rows).forEach((name, tensor) -> feeds.put(PREFIX + name, tensor));
         return feeds;
     }
 }

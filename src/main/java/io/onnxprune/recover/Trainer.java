@@ -1,6 +1,7 @@
 package io.onnxprune.recover;
 
 import io.onnxprune.diag.Log;
+import io.onnxprune.eval.Example;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelWriter;
@@ -10,7 +11,9 @@ import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.TrainingSession;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -23,14 +26,18 @@ final class Trainer implements AutoCloseable {
     /** A held-out loss so many times that of the start is no bad luck any more. */
     private static final double DIVERGED = 1.5;
 
+    /** Where no rows are held out, so many of those that are trained on tell how training goes. */
+    private static final int OWN_ROWS = 32;
+
     /**
      * What came of it.
      *
      * @param parameters the best ones that were seen
      * @param best the held-out loss with them
      * @param curve a point for each look, the first before any step
+     * @param diverged whether training ended because the loss rose
      */
-    record Result(Map<String, Tensor> parameters, double best, List<Look> curve) {}
+    record Result(Map<String, Tensor> parameters, double best, List<Look> curve, boolean diverged) {}
 
     private final Optional<Teacher> teacher;
     private final TrainingOptions options;
@@ -38,6 +45,12 @@ final class Trainer implements AutoCloseable {
     private final TrainingSession session;
     private final DecoderInterface decoder;
     private final boolean drops;
+    private final int length;
+    private final List<Example> rows;
+    private final List<Example> heldOut;
+    private final String kind;
+    private final Optional<Teacher> examiner;
+    private boolean diverged;
     private final TrainingNotes notes;
     private final Optional<Course> start;
 
@@ -46,6 +59,10 @@ final class Trainer implements AutoCloseable {
      *
      * @param training with dropout where that is asked for
      * @param evaluation the same without
+     * @param length tokens of a row; shorter rows are filled up
+     * @param rows to train on, at least one
+     * @param heldOut rows whose next tokens say which parameters are best; without any, what is trained for does on some of
+     *     the rows themselves
      * @param teacher whose predictions count beside or instead of the data
      * @param folder takes the graphs and checkpoints
      * @param resume whether to go on where an earlier training in this folder was stopped
@@ -54,21 +71,31 @@ final class Trainer implements AutoCloseable {
     Trainer(
             Trainable training,
             Trainable evaluation,
+            int length,
+            List<Example> rows,
+            List<Example> heldOut,
             Optional<Teacher> teacher,
             TrainingOptions options,
             Path folder,
             boolean resume,
             OnnxRuntime runtime,
             Log log) {
+        this.length = length;
+        this.rows = rows;
+        this.heldOut = heldOut.isEmpty() ? rows.subList(0, Math.min(rows.size(), OWN_ROWS)) : heldOut;
         this.teacher = teacher;
+        this.kind = heldOut.isEmpty() ? "own" : "held-out";
+        this.examiner = heldOut.isEmpty() ? teacher : Optional.empty();
         this.options = options;
         this.log = log;
         Model train = TrainingGraph.training(training, teacher, runtime, log);
         this.decoder = DecoderInterface.of(training.model().graph());
         this.drops = training.drops();
         TrainingSession.Files files = files(folder);
-        ModelWriter.write(train, files.training(), false);
-        ModelWriter.write(TrainingGraph.evaluation(evaluation), files.evaluation(), false);
+        Map<Path, Model> graphs = new LinkedHashMap<>();
+        graphs.put(files.training(), train);
+        graphs.put(files.evaluation(), TrainingGraph.evaluation(evaluation, examiner));
+        ModelWriter.writeTogether(graphs, files.weights());
         ModelWriter.write(
                 TrainingGraph.optimizer(train, options.weightDecay(), options.clip()), files.optimizer(), false);
         this.notes = new TrainingNotes(folder);
@@ -78,7 +105,7 @@ final class Trainer implements AutoCloseable {
         }
         TrainingSession.Files resumed =
                 start.map(course -> files.at(notes.checkpoint(course))).orElse(files);
-        this.session = runtime.train(resumed, Map.of());
+        this.session = runtime.train(resumed);
     }
 
     static TrainingSession.Files files(Path folder) {
@@ -86,37 +113,31 @@ final class Trainer implements AutoCloseable {
                 folder.resolve("checkpoint"),
                 folder.resolve("training_model.onnx"),
                 folder.resolve("eval_model.onnx"),
-                folder.resolve("optimizer_model.onnx"));
+                folder.resolve("optimizer_model.onnx"),
+                folder.resolve("frozen.data"));
     }
 
-    /**
-     * Takes all steps, or fewer if the held-out loss does not fall any more.
-     *
-     * @param rows token ids, all of one length, at least as many as a batch has
-     * @param heldOut rows of the same length, whose loss says which parameters are best; without any the loss of the rows
-     *     themselves does
-     */
-    Result run(List<long[]> rows, List<long[]> heldOut) {
+    /** Takes all steps, or fewer if the held-out loss does not fall any more. */
+    Result run() {
         int total = options.totalSteps(rows.size());
-        long tokens = (long) options.batch() * rows.get(0).length;
-        Course course = start.orElseGet(() -> begin(heldOut));
+        long tokens = (long) options.batch() * length;
+        Course course = start.orElseGet(this::begin);
         log.info(String.format(
                 Locale.ROOT,
-                "training: %d steps of %d rows%s%s",
+                "training: %d steps of %d rows, %s loss %.4f so far%s",
                 total,
                 options.batch(),
-                Double.isFinite(course.lowest())
-                        ? String.format(Locale.ROOT, ", held-out loss %.4f so far", course.lowest())
-                        : "",
+                kind,
+                course.lowest(),
                 start.isPresent() ? ", goes on after step " + course.step() : ""));
         try (Log.Progress progress = log.progress("training", (total - course.step()) * tokens)) {
             while (course.step() < total) {
-                Look look = walk(course.step(), total, rows, progress);
+                Look look = walk(course.step(), total, progress);
                 if (look == null) {
                     break;
                 }
-                look = look.with(heldOut.isEmpty() ? look.loss() : evaluate(heldOut));
-                log.info(look.describe(total, !heldOut.isEmpty()));
+                look = look.with(evaluate(heldOut));
+                log.info(look.describe(total, kind));
                 boolean isBest = look.heldOut() < course.lowest();
                 if (isBest) {
                     session.save(notes.best(), false);
@@ -128,29 +149,30 @@ final class Trainer implements AutoCloseable {
                 notes.save(course, session);
             }
         }
-        return new Result(ParameterFile.read(notes.best()), course.lowest(), course.curve());
+        return new Result(ParameterFile.read(notes.best()), course.lowest(), course.curve(), diverged);
     }
 
-    private Course begin(List<long[]> heldOut) {
-        double first = heldOut.isEmpty() ? Double.POSITIVE_INFINITY : evaluate(heldOut);
+    private Course begin() {
+        double first = evaluate(heldOut);
         session.save(notes.best(), false);
         return new Course(first, 0, List.of(new Look(0, Double.NaN, first, 0, 0)));
     }
 
     /** Takes the steps until the next look; null if the loss is no number any more. */
-    private Look walk(int from, int total, List<long[]> rows, Log.Progress progress) {
+    private Look walk(int from, int total, Log.Progress progress) {
         int to = Math.min(total, (from / options.evaluateEvery() + 1) * options.evaluateEvery());
-        long tokens = (long) options.batch() * rows.get(0).length;
+        long tokens = (long) options.batch() * length;
         long begin = System.nanoTime();
         double sum = 0;
         for (int step = from; step < to; step++) {
-            double loss = accumulate(batch(rows, step), step);
+            double loss = accumulate(batch(step), step);
             if (!Double.isFinite(loss)) {
                 log.warn(String.format(
                         Locale.ROOT,
-                        "training stopped at step %d: the loss is %s; the best parameters so far are kept; lower --lr",
+                        "training stopped at step %d: the loss is %s; the best parameters so far are kept; lower the learning rate (--lr)",
                         step + 1,
                         loss));
+                diverged = true;
                 return null;
             }
             session.step(options.learningRate(step, total));
@@ -163,31 +185,29 @@ final class Trainer implements AutoCloseable {
     }
 
     private boolean goesOn(Course course, Look last) {
-        double first = course.curve().stream()
-                .mapToDouble(Look::heldOut)
-                .filter(Double::isFinite)
-                .findFirst()
-                .orElse(last.heldOut());
+        double first = course.curve().get(0).heldOut();
         if (!(last.heldOut() < DIVERGED * first)) {
             log.warn(String.format(
                     Locale.ROOT,
-                    "training stopped at step %d: the held-out loss rose from %.4f to %.4f; the best parameters so far are"
-                            + " kept; lower --lr",
+                    "training stopped at step %d: the %s loss rose from %.4f to %.4f; the best parameters so far are"
+                            + " kept; lower the learning rate (--lr)",
                     last.step(),
+                    kind,
                     first,
                     last.heldOut()));
+            diverged = true;
             return false;
         }
         if (course.misses() > 0 && course.misses() == options.patience()) {
-            log.info("the held-out loss does not fall any more, so training ends here");
+            log.info("the " + kind + " loss does not fall any more, so training ends here");
             return false;
         }
         return true;
     }
 
     /** The rows of a step: every epoch has an order of its own, which follows from the seed. */
-    private List<long[]> batch(List<long[]> rows, int step) {
-        List<long[]> batch = new ArrayList<>();
+    private List<Example> batch(int step) {
+        List<Example> batch = new ArrayList<>();
         for (long at = (long) step * options.batch(); batch.size() < options.batch(); at++) {
             batch.add(rows.get(order(rows.size(), at / rows.size())[(int) (at % rows.size())]));
         }
@@ -208,36 +228,51 @@ final class Trainer implements AutoCloseable {
         return ordered;
     }
 
-    private double accumulate(List<long[]> batch, int step) {
+    private double accumulate(List<Example> batch, int step) {
         double loss = 0;
+        int predictions = predictions(batch);
         for (int first = 0; first < batch.size(); first += options.microBatch()) {
-            List<long[]> part = part(batch, first);
-            Map<String, HostTensor> feeds = feeds(part, batch.size(), step + first / (float) batch.size());
-            teacher.ifPresent(other -> feeds.putAll(other.feeds(part)));
+            List<Example> part = part(batch, first);
+            Map<String, HostTensor> feeds = feeds(part, predictions, step + first / (float) batch.size());
+            teacher.ifPresent(other -> feeds.putAll(other.feeds(filled(part))));
             loss += session.accumulate(feeds);
         }
         return loss;
     }
 
-    /** The mean loss of rows. */
-    double evaluate(List<long[]> rows) {
+    /** The mean loss of the predictions that count. */
+    private double evaluate(List<Example> rows) {
         double loss = 0;
+        int predictions = predictions(rows);
         for (int first = 0; first < rows.size(); first += options.microBatch()) {
-            loss += session.evaluate(feeds(part(rows, first), rows.size(), 0));
+            List<Example> part = part(rows, first);
+            Map<String, HostTensor> feeds = feeds(part, predictions, 0);
+            examiner.ifPresent(other -> feeds.putAll(other.feeds(filled(part))));
+            loss += session.evaluate(feeds);
         }
         return loss;
     }
 
-    private List<long[]> part(List<long[]> rows, int first) {
+    private static int predictions(List<Example> rows) {
+        return rows.stream().mapToInt(Example::predictions).sum();
+    }
+
+    private List<Example> part(List<Example> rows, int first) {
         return rows.subList(first, Math.min(rows.size(), first + options.microBatch()));
     }
 
-    private Map<String, HostTensor> feeds(List<long[]> rows, int count, float seed) {
-        Map<String, HostTensor> feeds = decoder.wholeRows(rows.toArray(long[][]::new));
-        int length = rows.get(0).length;
+    /** Rows of one length: what stands behind a shorter one is seen by none of its tokens. */
+    private long[][] filled(List<Example> rows) {
+        return rows.stream().map(row -> Arrays.copyOf(row.tokens(), length)).toArray(long[][]::new);
+    }
+
+    private Map<String, HostTensor> feeds(List<Example> rows, int predictions, float seed) {
+        Map<String, HostTensor> feeds = decoder.wholeRows(filled(rows));
         float[] weights = new float[rows.size() * length];
-        for (int i = 0; i < weights.length; i++) {
-            weights[i] = i % length == length - 1 ? 0 : 1f / (length - 1) / count;
+        for (int i = 0; i < rows.size(); i++) {
+            Example row = rows.get(i);
+            // The logits of a token are for the next one.
+            Arrays.fill(weights, i * length + row.first() - 1, i * length + row.tokens().length - 1, 1f / predictions);
         }
         feeds.put(TrainingGraph.WEIGHTS, HostTensor.ofFloat32(new long[] {rows.size(), length}, weights));
         if (drops) {

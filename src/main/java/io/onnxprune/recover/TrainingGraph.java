@@ -82,12 +82,11 @@ final class TrainingGraph {
     }
 
     /** The loss alone. */
-    static Model evaluation(Trainable trainable) {
+    static Model evaluation(Trainable trainable, Optional<Teacher> teacher) {
         TrainingGraph graph = new TrainingGraph(trainable);
-        return graph.assembled(
-                List.of(),
-                List.of(),
-                List.of(graph.loss(Optional.empty(), List.of()).total()));
+        List<ValueInfo> inputs = new ArrayList<>();
+        Loss loss = graph.loss(teacher, inputs);
+        return graph.assembled(inputs, List.of(), List.of(loss.total()));
     }
 
     /**

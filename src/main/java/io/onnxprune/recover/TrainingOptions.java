@@ -10,8 +10,7 @@ import java.util.OptionalInt;
  * @param rank of adapters
  * @param alpha the change that adapters make is multiplied by alpha / rank
  * @param dropout share of the inputs of adapters that are zero in a step
- * @param attention whether products of attention are trained
- * @param ffn whether products of FFNs and experts are
+ * @param targets which products are trained
  * @param learningRate the highest
  * @param schedule how it falls to zero after the warm-up
  * @param warmup steps in which it rises; a tenth of all, at most 100, by default
@@ -22,7 +21,8 @@ import java.util.OptionalInt;
  * @param epochs how often the data are gone through, where {@code steps} does not say when to stop
  * @param evaluateEvery steps between two looks at the held-out loss
  * @param patience after how many looks without a new best the training stops; 0 for never
- * @param distillation what the divergence from a teacher counts, where there is one; the rest is the cross-entropy of the data
+ * @param distillation what the divergence from a teacher counts, from 0 to 1, where there is one; the rest is the cross-entropy
+ *     of the data
  * @param temperature what logits are divided by for that
  * @param seed of the order of rows, the adapters' start and the dropout
  */
@@ -31,8 +31,7 @@ public record TrainingOptions(
         int rank,
         double alpha,
         double dropout,
-        boolean attention,
-        boolean ffn,
+        Targets targets,
         double learningRate,
         Schedule schedule,
         OptionalInt warmup,
@@ -85,8 +84,8 @@ public record TrainingOptions(
         require(steps.isEmpty() || steps.getAsInt() >= 1, "--steps takes 1 or more");
         require(evaluateEvery >= 1, "--eval-every takes 1 or more steps, not " + evaluateEvery);
         require(
-                distillation > 0 && distillation <= 1,
-                "--distill-weight takes a share above 0 and at most 1, not " + distillation);
+                distillation >= 0 && distillation <= 1,
+                "--distill-weight takes a share from 0 to 1, not " + distillation);
         require(temperature > 0, "--temperature takes a number above 0, not " + temperature);
         require(patience >= 0, "--patience takes 0 (for no early stop) or more, not " + patience);
     }
@@ -95,6 +94,39 @@ public record TrainingOptions(
         if (!holds) {
             throw new UsageException(problem);
         }
+    }
+
+    /** The same with batches of at most so many rows. */
+    public TrainingOptions withBatchOf(int rows) {
+        return with(learningRate, Math.min(batch, rows));
+    }
+
+    /** The same with another learning rate. */
+    public TrainingOptions withLearningRate(double changed) {
+        return with(changed, batch);
+    }
+
+    private TrainingOptions with(double changedRate, int changedBatch) {
+        return new TrainingOptions(
+                mode,
+                rank,
+                alpha,
+                dropout,
+                targets,
+                changedRate,
+                schedule,
+                warmup,
+                weightDecay,
+                clip,
+                changedBatch,
+                microBatch,
+                epochs,
+                steps,
+                evaluateEvery,
+                patience,
+                distillation,
+                temperature,
+                seed);
     }
 
     /** How many steps are taken on so many rows. */

@@ -5,6 +5,7 @@ import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -24,6 +25,7 @@ final class GraphEditor {
     private final Map<Node, List<Node>> before = new HashMap<>();
     private final Map<Node, List<Node>> after = new HashMap<>();
     private final Map<String, Tensor> added = new LinkedHashMap<>();
+    private final List<ValueInfo> inputs = new ArrayList<>();
 
     GraphEditor(Model model) {
         this.model = model;
@@ -66,6 +68,18 @@ final class GraphEditor {
         replace(original, current(original).withInput(index, value));
     }
 
+    /**
+     * Gives the first output of a node another name, and returns the one that it had: what is inserted after takes that, so
+     * that whatever reads it, in bodies too, needs no change.
+     */
+    String renameOutput(Node original, String suffix) {
+        Node node = current(original);
+        List<String> outputs = new ArrayList<>(node.outputs());
+        outputs.set(0, freshName(node.output(0) + suffix));
+        replace(original, node.withOutputs(outputs));
+        return node.output(0);
+    }
+
     void insertBefore(Node original, Node inserted) {
         before.computeIfAbsent(original, key -> new ArrayList<>()).add(inserted);
     }
@@ -81,12 +95,21 @@ final class GraphEditor {
         return name;
     }
 
+    /** Adds an input to the top graph. */
+    void addInput(ValueInfo input) {
+        inputs.add(input);
+    }
+
     /** The model with all edits; {@code initializers} replaces tensors of the top graph by name. */
     Model apply(Map<String, Tensor> initializers) {
         Map<String, Tensor> all = new LinkedHashMap<>(model.graph().initializers());
         all.replaceAll((name, tensor) -> initializers.getOrDefault(name, tensor));
         all.putAll(added);
-        return model.withGraph(edit(model.graph()).withInitializers(all));
+        List<ValueInfo> declared = new ArrayList<>(model.graph().inputs());
+        declared.addAll(inputs);
+        return model.withGraph(edit(model.graph())
+                .withInitializers(all)
+                .withInterface(declared, model.graph().outputs()));
     }
 
     private Graph edit(Graph graph) {

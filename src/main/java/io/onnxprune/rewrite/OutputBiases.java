@@ -12,7 +12,6 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
-import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashSet;
 import java.util.LinkedHashSet;
@@ -141,16 +140,19 @@ public final class OutputBiases {
         }
     }
 
-    /** In the element type of the product's operands, which the trace (that widens it) does not tell. */
     private static Tensor zeros(Op product, int width) {
+        return Tensor.ofFloats(elementType(product), new long[] {width}, new float[width]);
+    }
+
+    /** The element type of a product's operands, which the trace (that widens it) does not tell. */
+    static DType elementType(Op product) {
         Value matrix = product.input(1);
         while (matrix.constant() == null && !matrix.producer().node().is("Cast")) {
             matrix = matrix.producer().input(0);
         }
-        DType dtype = matrix.constant() != null
+        return matrix.constant() != null
                 ? matrix.constant().dtype()
                 : DType.of((int) matrix.producer().node().intAttribute("to", 0));
-        return Tensor.ofFloats(dtype, new long[] {width}, new float[width]);
     }
 
     private static void add(Op product, String bias, GraphEditor editor) {
@@ -159,12 +161,8 @@ public final class OutputBiases {
             editor.setInput(product.node(), 2, bias);
             return;
         }
-        // The sum takes the product's name, so that whatever reads it, in branches too, needs no change.
-        String result = node.output(0);
-        String inner = editor.freshName(result + "_product");
-        List<String> outputs = new ArrayList<>(node.outputs());
-        outputs.set(0, inner);
-        editor.replace(product.node(), node.withOutputs(outputs));
+        String result = editor.renameOutput(product.node(), "_product");
+        String inner = editor.current(product.node()).output(0);
         editor.insertAfter(
                 product.node(),
                 Node.of(editor.freshName(result + "_add"), "Add", List.of(inner, bias), List.of(result), Map.of()));

@@ -9,7 +9,6 @@ import ai.onnxruntime.OrtLoggingLevel;
 import ai.onnxruntime.OrtProvider;
 import ai.onnxruntime.OrtSession;
 import ai.onnxruntime.OrtSession.SessionOptions;
-import ai.onnxruntime.OrtTrainingSession;
 import ai.onnxruntime.providers.OrtCUDAProviderOptions;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
@@ -22,6 +21,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 
 /**
  * The ONNX Runtime of this process. Opens models as {@link Session}s that all run the same way: on the same provider,
@@ -111,10 +111,27 @@ public final class OnnxRuntime implements AutoCloseable {
      * @throws UserException when the file is missing or ONNX Runtime refuses the model
      */
     public Session open(Path model, boolean optimize) {
+        return open(model, Optional.empty(), optimize);
+    }
+
+    /**
+     * The same with contents for inputs that may be left out.
+     *
+     * @param adapter an adapter file of ONNX Runtime (.onnx_adapter), which every run takes
+     * @throws UserException also when that is missing or refused
+     */
+    public Session open(Path model, Optional<Path> adapter, boolean optimize) {
         if (!Files.isRegularFile(model)) {
             throw new UserException("the model file " + model + " does not exist; give the path of an ONNX model");
         }
-        return create(model.toString(), Map.of(), optimize, o -> environment.createSession(model.toString(), o));
+        Optional<LoadedAdapter> loaded = adapter.map(LoadedAdapter::load);
+        try {
+            return create(
+                    model.toString(), Map.of(), optimize, loaded, o -> environment.createSession(model.toString(), o));
+        } catch (UserException e) {
+            loaded.ifPresent(LoadedAdapter::close);
+            throw e;
+        }
     }
 
     /**
@@ -149,35 +166,28 @@ public final class OnnxRuntime implements AutoCloseable {
     }
 
     /**
-     * Opens a model for training.
+     * Opens a model for training. Frozen weights are used where they are, from the file that they are mapped to, by the
+     * training and the evaluation graph alike: the kernels' own packed copies of them are switched off.
      *
-     * @param weights as for {@link #open(byte[], Map, boolean)}, for the training and the evaluation graph together
      * @throws UserException when the native library cannot train, or refuses a file
      */
-    public TrainingSession train(TrainingSession.Files files, Map<String, HostTensor> weights) {
+    public TrainingSession train(TrainingSession.Files files) {
         if (!trainingEnabled()) {
             throw new UserException(
                     "the native ONNX Runtime library that was loaded cannot train; add"
                             + " org.bytedeco:onnxruntime with the classifier of this platform, or give one that can by --ort-library");
         }
-        List<OnnxTensor> held = new ArrayList<>();
         try (SessionOptions sessionOptions = sessionOptions(true)) {
-            Map<String, OnnxTensorLike> supplied = new HashMap<>();
-            weights.forEach((name, tensor) -> {
-                OnnxTensor weight = toOnnx(name, tensor);
-                held.add(weight);
-                supplied.put(name, weight);
-            });
-            supply(sessionOptions, supplied, true);
-            OrtTrainingSession session = environment.createTrainingSession(
-                    files.checkpoint().toString(),
-                    files.training().toString(),
-                    files.evaluation().toString(),
-                    files.optimizer().toString(),
-                    sessionOptions);
-            return new TrainingSession(this, session, held);
+            sessionOptions.addConfigEntry("session.disable_prepacking", "1");
+            return new TrainingSession(
+                    this,
+                    environment.createTrainingSession(
+                            files.checkpoint().toString(),
+                            files.training().toString(),
+                            files.evaluation().toString(),
+                            files.optimizer().toString(),
+                            sessionOptions));
         } catch (OrtException e) {
-            held.forEach(OnnxTensor::close);
             throw failure("ONNX Runtime cannot prepare the training of " + files.training(), e);
         }
     }
@@ -187,6 +197,15 @@ public final class OnnxRuntime implements AutoCloseable {
     }
 
     private Session create(String name, Map<String, HostTensor> initializers, boolean optimize, Factory factory) {
+        return create(name, initializers, optimize, Optional.empty(), factory);
+    }
+
+    private Session create(
+            String name,
+            Map<String, HostTensor> initializers,
+            boolean optimize,
+            Optional<LoadedAdapter> adapter,
+            Factory factory) {
         List<OnnxTensor> held = new ArrayList<>();
         try (SessionOptions sessionOptions = sessionOptions(optimize)) {
             Map<String, OnnxTensorLike> weights = new HashMap<>();
@@ -196,7 +215,7 @@ public final class OnnxRuntime implements AutoCloseable {
                 weights.put(initializer.getKey(), tensor);
             }
             supply(sessionOptions, weights, optimize);
-            return new Session(this, factory.create(sessionOptions), held);
+            return new Session(this, factory.create(sessionOptions), held, adapter);
         } catch (OrtException e) {
             held.forEach(OnnxTensor::close);
             throw failure("ONNX Runtime cannot load the model " + name, e);

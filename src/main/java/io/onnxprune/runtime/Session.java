@@ -6,6 +6,7 @@ import ai.onnxruntime.OnnxTensorLike;
 import ai.onnxruntime.OnnxValue;
 import ai.onnxruntime.OrtException;
 import ai.onnxruntime.OrtSession;
+import ai.onnxruntime.OrtSession.RunOptions;
 import ai.onnxruntime.TensorInfo;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
@@ -16,12 +17,14 @@ import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 
 /** A model that is loaded and ready to run. Close it to give its memory back. */
 public final class Session implements AutoCloseable {
     private final OnnxRuntime runtime;
     private final OrtSession session;
     private final List<OnnxTensor> initializers;
+    private final Optional<LoadedAdapter> adapter;
     private final List<Io> inputs;
     private final List<Io> outputs;
 
@@ -41,11 +44,13 @@ public final class Session implements AutoCloseable {
         }
     }
 
-    Session(OnnxRuntime runtime, OrtSession session, List<OnnxTensor> initializers) throws OrtException {
+    Session(OnnxRuntime runtime, OrtSession session, List<OnnxTensor> initializers, Optional<LoadedAdapter> adapter)
+            throws OrtException {
         this.runtime = runtime;
         this.session = session;
         // The runtime reads the weights in place: these references keep their memory alive.
         this.initializers = List.copyOf(initializers);
+        this.adapter = adapter;
         this.inputs = describe(session.getInputInfo());
         this.outputs = describe(session.getOutputInfo());
     }
@@ -133,7 +138,8 @@ public final class Session implements AutoCloseable {
                 own.add(tensor);
                 targets.put(target.getKey(), tensor);
             }
-            return new Outputs(session.run(fed, new LinkedHashSet<>(wanted), targets));
+            RunOptions options = adapter.map(LoadedAdapter::options).orElse(null);
+            return new Outputs(session.run(fed, new LinkedHashSet<>(wanted), targets, options));
         } catch (OrtException e) {
             throw OnnxRuntime.failure("ONNX Runtime cannot run the model on " + describeFeeds(feeds), e);
         } finally {
@@ -159,6 +165,7 @@ public final class Session implements AutoCloseable {
             throw OnnxRuntime.failure("ONNX Runtime cannot close a session", e);
         } finally {
             initializers.forEach(OnnxTensor::close);
+            adapter.ifPresent(LoadedAdapter::close);
         }
     }
 }

@@ -15,12 +15,10 @@ import java.util.Set;
 public final class TrainingSession implements AutoCloseable {
     private final OnnxRuntime runtime;
     private final OrtTrainingSession session;
-    private final List<OnnxTensor> weights;
 
-    TrainingSession(OnnxRuntime runtime, OrtTrainingSession session, List<OnnxTensor> weights) {
+    TrainingSession(OnnxRuntime runtime, OrtTrainingSession session) {
         this.runtime = runtime;
         this.session = session;
-        this.weights = weights;
     }
 
     /**
@@ -91,19 +89,23 @@ public final class TrainingSession implements AutoCloseable {
     @Override
     public void close() {
         session.close();
-        weights.forEach(OnnxTensor::close);
     }
 
-    /** The files of a training session; frozen weights are given apart. */
-    public record Files(Path checkpoint, Path training, Path evaluation, Path optimizer) {
+    /**
+     * The files of a training session.
+     *
+     * @param checkpoint the parameters, and perhaps the moments of the optimizer
+     * @param weights external data of the graphs: frozen weights, which training and evaluation share
+     */
+    public record Files(Path checkpoint, Path training, Path evaluation, Path optimizer, Path weights) {
         /** All of them. */
         public List<Path> all() {
-            return List.of(checkpoint, training, evaluation, optimizer);
+            return List.of(checkpoint, training, evaluation, optimizer, weights);
         }
 
         /** The same with another checkpoint. */
         public Files at(Path other) {
-            return new Files(other, training, evaluation, optimizer);
+            return new Files(other, training, evaluation, optimizer, weights);
         }
     }
 }

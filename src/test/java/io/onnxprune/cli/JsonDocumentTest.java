@@ -45,6 +45,7 @@ class JsonDocumentTest {
                         recipe,
                         "--correct",
                         "1",
+                        "--recover",
                         "--calibration",
                         Cli.tokens(folder),
                         "--json",

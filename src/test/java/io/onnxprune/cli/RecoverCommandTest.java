@@ -2,11 +2,18 @@ package io.onnxprune.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import io.onnxprune.TestModels;
+import io.onnxprune.diag.Log;
+import io.onnxprune.eval.CausalLm;
 import java.io.IOException;
+import java.nio.FloatBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
+import java.util.Optional;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -60,11 +67,111 @@ class RecoverCommandTest {
                 .succeeded();
     }
 
+    /** The model with adapters beside it is the one without where they are left out, and the merged one with them. */
+    @Test
+    void keptAdaptersAreTheMergedModel() throws IOException {
+        List<Object> training =
+                List.of("--eval", Cli.tokens(folder), "--batch", "8", "--steps", "6", "--lr", "0.02", "--dropout", "0");
+        run(training.toArray()).succeeded();
+        Path kept = folder.resolve("kept.onnx");
+        List<Object> keeping = new ArrayList<>(List.of("recover", Cli.testModel("llama-gqa-d"), "-o", kept));
+        keeping.addAll(List.of("--keep-adapters", "--data", Cli.tokens(folder), "--seq-len", "8"));
+        keeping.addAll(training);
+        Cli.run(keeping.toArray()).succeeded();
+
+        Path adapter = folder.resolve("kept.onnx_adapter");
+        float[] original = logits(Cli.testModel("llama-gqa-d"), Optional.empty());
+        float[] merged = logits(folder.resolve("trained.onnx"), Optional.empty());
+
+        assertThat(difference(logits(kept, Optional.empty()), original)).isLessThan(1e-6);
+        assertThat(difference(logits(kept, Optional.of(adapter)), merged)).isLessThan(1e-5);
+        assertThat(difference(original, merged)).isGreaterThan(1e-2);
+        Cli.run("eval", kept, "--adapter", adapter, "--data", Cli.tokens(folder), "--seq-len", "8")
+                .succeeded();
+        Cli.run("eval", kept, "--adapter", folder.resolve("none"), "--data", Cli.tokens(folder))
+                .failed(1, "the adapter file");
+        Cli.run("eval", kept, "--adapter", Cli.tokens(folder), "--data", Cli.tokens(folder))
+                .failed(1, "cannot load the adapter");
+    }
+
+    private static float[] logits(Path model, Optional<Path> adapter) {
+        try (CausalLm opened = CausalLm.open(TestModels.runtime(), model, adapter, Log.NONE)) {
+            FloatBuffer values =
+                    opened.logits(new long[][] {{1, 5, 9, 2, 7, 3}}).asFloats();
+            float[] copy = new float[values.remaining()];
+            values.get(copy);
+            return copy;
+        }
+    }
+
+    /** The largest difference, as a share of the largest number. */
+    private static double difference(float[] first, float[] second) {
+        double largest = 0;
+        double scale = 0;
+        for (int i = 0; i < first.length; i++) {
+            largest = Math.max(largest, Math.abs(first[i] - second[i]));
+            scale = Math.max(scale, Math.abs(second[i]));
+        }
+        return largest / scale;
+    }
+
+    /** The main command trains on a file as this command does, and says what came of it. */
+    @Test
+    void aPrunedModelIsTrainedOnAFile() throws IOException {
+        Path json = folder.resolve("report.json");
+        Cli.Run run = Cli.run(
+                        Cli.testModel("llama-gqa-d"),
+                        "-o",
+                        folder.resolve("small.onnx"),
+                        "--method",
+                        "magnitude",
+                        "--ratio",
+                        "0.2",
+                        "--recover",
+                        Files.writeString(
+                                folder.resolve("rows.jsonl"), "{\"input_ids\": [4, 5, 6, 7, 8, 9, 10]}\n".repeat(40)),
+                        "--train-steps",
+                        "3",
+                        "--batch",
+                        "8",
+                        "--lr",
+                        "0.01",
+                        "--work-dir",
+                        folder.resolve("work"),
+                        "--json",
+                        json)
+                .succeeded();
+
+        assertThat(run.out()).contains("parameters were trained on", "verified on");
+        assertThat(Files.readString(json)).contains("\"recovery\"", "\"curve\"", "\"held_out_rows\"");
+    }
+
+    @Test
+    void optionsOfATrainingThatIsNotAskedForAreRefused() {
+        Object[] prune = {Cli.testModel("llama-gqa-d"), "-o", folder.resolve("small.onnx"), "--method", "magnitude"};
+        Cli.run(with(prune, "--lr", "0.1")).failed(2, "--lr is for --recover");
+        Cli.run(with(prune, "--recover", folder.resolve("none.jsonl"))).failed(1, "none.jsonl does not exist");
+        Cli.run(with(prune, "--recover", "--rank", "none")).failed(2, "--rank must be a whole number");
+        Cli.run(with(prune, "--recover", "--lr", "3")).failed(2, "--lr takes a number above 0 and below 1");
+        Cli.run(with(prune, "--no-recover", "--recover")).failed(2, "contradict");
+        Cli.run("--recover", Cli.testModel("llama-gqa-d"), "-o", folder.resolve("small.onnx"))
+                .failed(2, "put the model first");
+        assertThat(folder.resolve("small.onnx")).doesNotExist();
+    }
+
+    private static Object[] with(Object[] arguments, Object... more) {
+        return Stream.concat(Arrays.stream(arguments), Arrays.stream(more)).toArray();
+    }
+
     @Test
     void whatCannotBeIsOneSentence() throws IOException {
         run("--eval", Cli.tokens(folder), "--lr", "3").failed(2, "--lr takes a number above 0 and below 1");
-        run("--eval", Cli.tokens(folder), "--rank", "0").failed(2, "--rank takes 1 or more");
-        run("--eval", Cli.tokens(folder), "--targets", "heads").failed(2, "--targets takes attention and ffn");
+        run("--eval", Cli.tokens(folder), "--rank", "0").failed(2, "--rank must be a whole number of at least 1");
+        run("--eval", Cli.tokens(folder), "--targets", "heads", "--batch", "4").failed(2, "named \"heads\"");
+        run("--eval", Cli.tokens(folder), "--targets", "layers.7", "--batch", "4")
+                .failed(2, "3 layers");
+        run("--eval", Cli.tokens(folder), "--train", "norms", "--keep-adapters").failed(2, "--keep-adapters is for");
+        run("--eval", Cli.tokens(folder), "--temperature", "2").failed(2, "--temperature is for --distill");
         run("--eval", Cli.tokens(folder), "--batch", "4000").failed(1, "fewer than one batch of 4000");
         run("--eval", folder.resolve("none.jsonl")).failed(1, "none.jsonl");
         assertThat(folder.resolve("trained.onnx")).doesNotExist();

@@ -9,6 +9,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Random;
 import java.util.stream.Collectors;
@@ -278,6 +279,26 @@ class SequentialMethodsTest {
 
         assertThat(run.out()).contains("verified on");
         assertThat(run.err().split("training: 4 steps of 8 rows", -1)).hasSize(everyStep ? 3 : 2);
+    }
+
+    /** Nobody need know which learning rate a model can take: one that is too high shows, and a lower one is tried. */
+    @Test
+    void aLearningRateThatIsTooHighIsLowered() throws IOException {
+        Path recipe = recipe(
+                "{pass: score, metric: magnitude}",
+                "{pass: allocate, prune: [heads, ffn], ratio: 0.2}",
+                "{pass: recover, lr: 0.05, epochs: 4, batch: 4, eval-every: 2}",
+                "{pass: rewrite}",
+                "{pass: verify}");
+
+        Cli.Run run = run("stories-llama", "--recipe", recipe, "--samples", "16", "--seq-len", "16")
+                .succeeded();
+
+        assertThat(run.err()).contains("loss rose from", "again with a learning rate of 1.25e-02");
+        List<Double> losses = report().path("recovery").findValues("held_out_loss").stream()
+                .map(JsonNode::asDouble)
+                .toList();
+        assertThat(Collections.min(losses)).isLessThan(losses.get(0));
     }
 
     @Test

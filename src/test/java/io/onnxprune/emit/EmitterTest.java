@@ -139,7 +139,7 @@ class EmitterTest {
         OutputTarget target = OutputTarget.of(input, root.resolve("out/small.onnx"));
         Plan plan = Fixture.plan("heads.0=3");
         Emission emission = Emitter.emit(
-                Fixture.prune(structure, plan), structure, plan, input, target, true, file -> {}, Log.NONE);
+                Fixture.prune(structure, plan), structure, plan, input, target, true, Map.of(), file -> {}, Log.NONE);
 
         assertThat(emission.files()).hasSize(2);
         assertThat(Fixture.names(root.resolve("out"))).containsExactly("small.onnx", "small.onnx.data");
@@ -240,6 +240,7 @@ class EmitterTest {
                 input,
                 OutputTarget.of(input, out),
                 true,
+                Map.of(),
                 file -> {},
                 Log.NONE);
     }

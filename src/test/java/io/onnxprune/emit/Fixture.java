@@ -71,7 +71,15 @@ final class Fixture {
     static Emitter.Emission emit(String name, Plan plan, ModelFolder input, Path out, Log log) {
         Structure structure = structure(name);
         return Emitter.emit(
-                prune(structure, plan), structure, plan, input, OutputTarget.of(input, out), false, file -> {}, log);
+                prune(structure, plan),
+                structure,
+                plan,
+                input,
+                OutputTarget.of(input, out),
+                false,
+                Map.of(),
+                file -> {},
+                log);
     }
 
     static JsonNode json(Path file) throws IOException {

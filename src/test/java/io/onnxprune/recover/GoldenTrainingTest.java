@@ -9,6 +9,7 @@ import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.Linear;
 import io.onnxprune.diag.Log;
+import io.onnxprune.eval.Example;
 import io.onnxprune.eval.TokenData;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
@@ -68,8 +69,7 @@ class GoldenTrainingTest {
                 RANK,
                 ALPHA,
                 0,
-                true,
-                true,
+                Targets.ALL,
                 5e-3,
                 Schedule.CONSTANT,
                 OptionalInt.of(0),
@@ -85,9 +85,20 @@ class GoldenTrainingTest {
                 1,
                 0);
 
+        List<Example> examples = rows.stream().map(Example::whole).toList();
         try (Trainer trainer = new Trainer(
-                started, started, Optional.empty(), options, folder, false, TestModels.runtime(), Log.NONE)) {
-            List<Look> curve = trainer.run(rows, List.of()).curve();
+                started,
+                started,
+                rows.get(0).length,
+                examples,
+                List.of(),
+                Optional.empty(),
+                options,
+                folder,
+                false,
+                TestModels.runtime(),
+                Log.NONE)) {
+            List<Look> curve = trainer.run().curve();
 
             assertThat(curve).hasSize(losses.length + 1);
             for (int step = 0; step < losses.length; step++) {

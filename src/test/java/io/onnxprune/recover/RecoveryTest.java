@@ -11,7 +11,8 @@ import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.eval.CausalLm;
-import io.onnxprune.eval.Evaluator;
+import io.onnxprune.eval.Example;
+import io.onnxprune.eval.Perplexity;
 import io.onnxprune.eval.TokenData;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
@@ -23,6 +24,7 @@ import io.onnxprune.recover.TrainingOptions.Schedule;
 import io.onnxprune.rewrite.Slicer;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -43,16 +45,16 @@ class RecoveryTest {
     private Path folder;
 
     /** Rows that count upwards from a random token: easy to learn. */
-    private static List<long[]> rows(int count, long seed) {
+    private static List<Example> rows(int count, long seed) {
         Random random = new Random(seed);
-        List<long[]> rows = new ArrayList<>();
+        List<Example> rows = new ArrayList<>();
         for (int i = 0; i < count; i++) {
             long first = 1L + random.nextInt(40);
             long[] row = new long[LENGTH];
             for (int t = 0; t < LENGTH; t++) {
                 row[t] = first + t;
             }
-            rows.add(row);
+            rows.add(Example.whole(row));
         }
         return rows;
     }
@@ -63,8 +65,7 @@ class RecoveryTest {
                 4,
                 8,
                 dropout,
-                true,
-                true,
+                Targets.ALL,
                 learningRate,
                 Schedule.COSINE,
                 OptionalInt.of(1),
@@ -103,7 +104,7 @@ class RecoveryTest {
 
         assertThat(result.curve()).hasSize(2);
         assertThat(result.best()).isLessThan(result.curve().get(0).heldOut() - 0.3);
-        assertThat(loss(updated(structure, result.updates()), rows(6, 2))).isCloseTo(result.best(), within(2e-3));
+        assertThat(loss(updated(structure, result.merged(folder)), rows(6, 2))).isCloseTo(result.best(), within(2e-3));
     }
 
     @ParameterizedTest
@@ -116,8 +117,8 @@ class RecoveryTest {
         Recovery.Result result = run(structure, options(mode, 12, 8, 2e-2, 0), Log.NONE);
 
         assertThat(result.best()).isLessThan(result.curve().get(0).heldOut() - 0.02);
-        assertThat(loss(updated(structure, result.updates()), rows(6, 2))).isCloseTo(result.best(), within(1e-4));
-        boolean matrices = result.updates().keySet().stream()
+        assertThat(loss(updated(structure, result.merged(folder)), rows(6, 2))).isCloseTo(result.best(), within(1e-4));
+        boolean matrices = result.merged(folder).keySet().stream()
                 .anyMatch(value -> value.constant().rank() == 2);
         assertThat(matrices).isEqualTo(mode == Mode.FULL);
     }
@@ -147,6 +148,80 @@ class RecoveryTest {
                 .isNotCloseTo(first, within(1e-3));
     }
 
+    /** Whatever stands in a prompt, only what it says about the answer is learned; rows of any length go together. */
+    @Test
+    void promptsAreNotLearned() {
+        Structure structure = TestModels.structure("llama-gqa-d");
+        List<Example> answers = new ArrayList<>();
+        List<Example> other = new ArrayList<>();
+        for (Example row : rows(ROWS, 1)) {
+            int length = 8 + (int) (row.tokens()[0] % 8);
+            long[] tokens = Arrays.copyOf(row.tokens(), length);
+            answers.add(new Example(tokens, 5));
+            other.add(new Example(tokens, 1));
+        }
+        TrainingOptions options = options(Mode.LORA, 12, 8, 2e-2, 0);
+
+        Recovery.Result result = on(answers, answers, structure, options);
+
+        assertThat(result.best()).isLessThan(result.curve().get(0).heldOut() - 0.3);
+        Model trained = updated(structure, result.merged(folder));
+        assertThat(loss(trained, answers)).isCloseTo(result.best(), within(1e-4));
+        assertThat(result.curve().get(0).heldOut())
+                .isCloseTo(loss(structure.analysis().program().model(), answers), within(1e-4));
+        assertThat(loss(trained, other)).isNotCloseTo(result.best(), within(1e-2));
+    }
+
+    /** Layers and names of nodes can be asked for; of others nothing changes. */
+    @Test
+    void onlyWhatIsNamedIsTrained() {
+        Structure structure = TestModels.structure("llama-gqa-d");
+        Recovery.Result layer = targeted(structure, "layers.1");
+        Recovery.Result all = targeted(structure, "all");
+        Recovery.Result both = targeted(structure, "attention,ffn");
+
+        assertThat(layer.adapters()).isNotEmpty().hasSizeLessThan(all.adapters().size());
+        assertThat(both.adapters()).hasSameSizeAs(all.adapters());
+        String first = all.adapters().get(0).product().weight().name();
+        assertThat(targeted(structure, first).adapters())
+                .singleElement()
+                .satisfies(found -> assertThat(found.product().weight().name()).isEqualTo(first));
+        assertThatThrownBy(() -> targeted(structure, "layers.77"))
+                .isInstanceOf(UsageException.class)
+                .hasMessageContainingAll("layers.77", "3 layers", first);
+    }
+
+    private Recovery.Result targeted(Structure structure, String words) {
+        TrainingOptions plain = options(Mode.LORA, 1, 8, 1e-2, 0);
+        TrainingOptions named = new TrainingOptions(
+                plain.mode(),
+                plain.rank(),
+                plain.alpha(),
+                plain.dropout(),
+                Targets.of(List.of(words.split(","))),
+                plain.learningRate(),
+                plain.schedule(),
+                plain.warmup(),
+                plain.weightDecay(),
+                plain.clip(),
+                plain.batch(),
+                plain.microBatch(),
+                plain.epochs(),
+                plain.steps(),
+                plain.evaluateEvery(),
+                plain.patience(),
+                plain.distillation(),
+                plain.temperature(),
+                plain.seed());
+        return run(structure, named, Log.NONE);
+    }
+
+    private Recovery.Result on(
+            List<Example> rows, List<Example> heldOut, Structure structure, TrainingOptions options) {
+        return Recovery.run(
+                structure, rows, heldOut, Optional.empty(), options, folder, false, TestModels.runtime(), Log.NONE);
+    }
+
     /** A training that was stopped after a look ends as if it had not been. */
     @Test
     void aStoppedTrainingGoesOn() {
@@ -156,8 +231,7 @@ class RecoveryTest {
                 4,
                 8,
                 0.1,
-                true,
-                true,
+                Targets.ALL,
                 1e-2,
                 Schedule.COSINE,
                 OptionalInt.of(1),
@@ -192,8 +266,9 @@ class RecoveryTest {
         // Sums of several threads are not always made in the same order.
         assertThat(resumed.best()).isCloseTo(whole.best(), within(1e-5));
         assertThat(resumed.curve()).hasSameSizeAs(whole.curve());
-        whole.updates().forEach((value, tensor) -> {
-            float[] found = resumed.updates().get(value).toFloats();
+        Map<Value, Tensor> again = resumed.merged(folder);
+        whole.merged(folder).forEach((value, tensor) -> {
+            float[] found = again.get(value).toFloats();
             float[] expected = tensor.toFloats();
             for (int i = 0; i < expected.length; i++) {
                 assertThat(found[i]).as(value.name()).isCloseTo(expected[i], within(1e-4f));
@@ -221,14 +296,13 @@ class RecoveryTest {
     void aTeacherIsLearnedFrom(double temperature, double share) {
         Structure structure = TestModels.structure("llama-gqa-d");
         TrainingOptions plain = options(Mode.FULL, 12, 8, 1e-2, 0);
-        Model teacher = updated(structure, run(structure, plain, Log.NONE).updates());
+        Model teacher = updated(structure, run(structure, plain, Log.NONE).merged(folder));
         TrainingOptions taught = new TrainingOptions(
                 Mode.FULL,
                 4,
                 8,
                 0,
-                true,
-                true,
+                Targets.ALL,
                 1e-2,
                 Schedule.CONSTANT,
                 OptionalInt.of(0),
@@ -269,8 +343,7 @@ class RecoveryTest {
                 4,
                 16,
                 0,
-                true,
-                true,
+                Targets.ALL,
                 0.9,
                 Schedule.CONSTANT,
                 OptionalInt.of(0),
@@ -287,9 +360,12 @@ class RecoveryTest {
                 7);
         RecordedLog log = new RecordedLog();
 
-        List<long[]> rows = TokenData.read(
-                        Path.of("testmodels", "tokens.jsonl"), Optional.empty(), OptionalInt.of(LENGTH))
-                .rows();
+        List<Example> rows =
+                TokenData.read(Path.of("testmodels", "tokens.jsonl"), Optional.empty(), OptionalInt.of(LENGTH))
+                        .rows()
+                        .stream()
+                        .map(Example::whole)
+                        .toList();
         Recovery.Result result = Recovery.run(
                 structure,
                 rows.subList(0, ROWS),
@@ -305,7 +381,9 @@ class RecoveryTest {
         assertThat(result.curve().stream().map(Look::heldOut).toList())
                 .as("curve")
                 .hasSizeLessThan(40);
-        assertThat(log.lines()).anySatisfy(line -> assertThat(line).contains("training stopped at step", "lower --lr"));
+        assertThat(log.lines())
+                .anySatisfy(line ->
+                        assertThat(line).contains("training stopped at step", "lower the learning rate (--lr)"));
     }
 
     @Test
@@ -316,8 +394,7 @@ class RecoveryTest {
                 4,
                 8,
                 0,
-                true,
-                true,
+                Targets.ALL,
                 1e-3,
                 Schedule.LINEAR,
                 OptionalInt.empty(),
@@ -349,12 +426,11 @@ class RecoveryTest {
     }
 
     /** Mean next-token cross-entropy as the evaluation of a file has it. */
-    private double loss(Model model, List<long[]> rows) {
+    private double loss(Model model, List<Example> rows) {
         Path file = folder.resolve("updated.onnx");
         ModelWriter.write(model, file, false);
         try (CausalLm opened = CausalLm.open(TestModels.runtime(), file, Log.NONE)) {
-            return Evaluator.evaluate(opened, rows, OptionalInt.empty(), Log.NONE)
-                    .nll();
+            return Perplexity.ofExamples(opened, rows, Log.NONE).nll();
         }
     }
 }

@@ -1,0 +1,142 @@
+package io.onnxprune.cli;
+
+import io.onnxprune.diag.UsageException;
+import io.onnxprune.recipe.Pass;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import picocli.CommandLine.Option;
+
+/** Options about how a model is trained, whose values a recover pass checks. */
+final class TrainingArguments {
+    @Option(
+            names = "--train",
+            paramLabel = "lora|full|norms|bias",
+            description = "what is trained: low-rank adapters, all weights of the blocks, scales of norms, or biases"
+                    + " (default: lora; full for --recover without a file)")
+    private String train;
+
+    @Option(
+            names = "--distill-weight",
+            paramLabel = "X",
+            description = "share of the predictions of a teacher in the loss, the data have the rest (default: 1;"
+                    + " 0 for --recover FILE)")
+    private String distillWeight;
+
+    @Option(
+            names = "--temperature",
+            paramLabel = "X",
+            description = "what logits are divided by when they are compared with a teacher's (default: 1)")
+    private String temperature;
+
+    @Option(names = "--rank", paramLabel = "N", description = "rank of adapters (default: 8)")
+    private String rank;
+
+    @Option(names = "--alpha", paramLabel = "X", description = "adapters count alpha / rank (default: 16)")
+    private String alpha;
+
+    @Option(
+            names = "--dropout",
+            paramLabel = "X",
+            description = "share of adapters' inputs that are zero in a step (default: 0.05)")
+    private String dropout;
+
+    @Option(
+            names = "--targets",
+            paramLabel = "WORDS",
+            description = "which products, separated by commas: attention, ffn, all for both, or patterns of names of"
+                    + " weights, nodes or layers, such as layers.3 (default: all)")
+    private String targets;
+
+    @Option(
+            names = "--lr",
+            paramLabel = "X",
+            description = "highest learning rate (default: 1e-4; 2e-3 for --recover without a file)")
+    private String learningRate;
+
+    @Option(
+            names = "--warmup",
+            paramLabel = "N",
+            description = "steps in which the learning rate rises (default: a tenth of all, at most 100)")
+    private String warmup;
+
+    @Option(names = "--weight-decay", paramLabel = "X", description = "of AdamW (default: 0)")
+    private String weightDecay;
+
+    @Option(names = "--clip", paramLabel = "X", description = "largest norm of the gradients, 0 for any (default: 1)")
+    private String clip;
+
+    @Option(
+            names = "--batch",
+            paramLabel = "N",
+            description = "rows of a step (default: 64; 16 for --recover without a file)")
+    private String batch;
+
+    @Option(names = "--micro-batch", paramLabel = "N", description = "rows that are run at a time (default: 16)")
+    private String microBatch;
+
+    @Option(
+            names = "--epochs",
+            paramLabel = "N",
+            description = "how often the data are gone through (default: 2; 5 for --recover without a file)")
+    private String epochs;
+
+    @Option(
+            names = "--eval-every",
+            paramLabel = "N",
+            description = "steps between looks at the held-out loss (default: 25; 10 for --recover without a file)")
+    private String evaluateEvery;
+
+    @Option(
+            names = "--patience",
+            paramLabel = "N",
+            description = "looks without a new best after which training ends, 0 for never (default: 0)")
+    private String patience;
+
+    /**
+     * What was given, by the keys of a recover pass.
+     *
+     * @param schedule how the learning rate falls, and
+     * @param steps how many there are, which commands name differently; null where they were not given
+     */
+    Map<String, String> given(String schedule, Integer steps) {
+        Map<String, String> values = new LinkedHashMap<>();
+        values.put("schedule", schedule);
+        values.put("steps", steps == null ? null : steps.toString());
+        values.put("train", train);
+        values.put("distill-weight", distillWeight);
+        values.put("temperature", temperature);
+        values.put("rank", rank);
+        values.put("alpha", alpha);
+        values.put("dropout", dropout);
+        values.put("targets", targets);
+        values.put("lr", learningRate);
+        values.put("warmup", warmup);
+        values.put("weight-decay", weightDecay);
+        values.put("clip", clip);
+        values.put("batch", batch);
+        values.put("micro-batch", microBatch);
+        values.put("epochs", epochs);
+        values.put("eval-every", evaluateEvery);
+        values.put("patience", patience);
+        values.values().removeIf(value -> value == null);
+        return values;
+    }
+
+    /**
+     * A recover pass with what was given.
+     *
+     * @throws UsageException naming the option whose value is none
+     */
+    static Pass applied(Map<String, String> given, Pass recover) {
+        Pass changed = recover;
+        for (Map.Entry<String, String> value : given.entrySet()) {
+            try {
+                changed = changed.with(value.getKey(), value.getValue());
+            } catch (UsageException e) {
+                // The sentence starts with the key, which is the option without its dashes.
+                throw new UsageException("--" + e.getMessage());
+            }
+        }
+        return changed;
+    }
+}

@@ -1,0 +1,47 @@
+package io.onnxprune.recover;
+
+import io.onnxprune.diag.UsageException;
+import io.onnxprune.plan.NamePattern;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.List;
+
+/**
+ * Which products are trained.
+ *
+ * @param attention those of attention
+ * @param ffn those of FFNs and experts
+ * @param patterns names of others, by weight, node or layer ({@code layers.3}), with {@code *} and {@code ?}
+ */
+public record Targets(boolean attention, boolean ffn, List<String> patterns) {
+    /** Everything in residual blocks. */
+    public static final Targets ALL = new Targets(true, true, List.of());
+
+    public Targets {
+        patterns = List.copyOf(patterns);
+    }
+
+    /**
+     * What words stand for: {@code attention}, {@code ffn}, {@code all} for both, and patterns.
+     *
+     * @throws UsageException if there are none
+     */
+    public static Targets of(List<String> words) {
+        if (words.isEmpty()) {
+            throw new UsageException("--targets takes attention, ffn, all or patterns of names, and none was given");
+        }
+        List<String> patterns = new ArrayList<>(words);
+        patterns.removeAll(List.of("attention", "ffn", "all"));
+        boolean all = words.contains("all");
+        return new Targets(all || words.contains("attention"), all || words.contains("ffn"), patterns);
+    }
+
+    /** Whether a pattern stands for one of the names of a product. */
+    boolean name(Collection<String> names) {
+        return patterns.stream().anyMatch(pattern -> matches(pattern, names));
+    }
+
+    static boolean matches(String pattern, Collection<String> names) {
+        return names.stream().anyMatch(name -> NamePattern.matches(pattern, name));
+    }
+}

@@ -1,0 +1,92 @@
+package io.onnxprune.rewrite;
+
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Bytes;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.ir.ValueInfo.Extent;
+import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.Consumers.Consumer;
+import java.nio.ByteBuffer;
+import java.util.Collection;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * Room for low-rank adapters in a model: beside a product x·W the model computes (x·A)·B too, where A and B are inputs that may be
+ * left out. Their defaults have rank 0, with which the model is what it was, at its speed.
+ *
+ * @param model with the inputs
+ * @param inputs the inputs of each product
+ */
+public record AdapterInputs(Model model, Map<Consumer, Names> inputs) {
+    /** Initializers that are inputs too can be left out from this version of the format on (ONNX IR specification). */
+    private static final long OPTIONAL_INPUTS = 4;
+
+    private static final String RANK = "lora_rank";
+
+    /**
+     * The inputs of a product, in the element type of its operands.
+     *
+     * @param down A, [n, any rank]
+     * @param up B, [that rank, outputs]
+     */
+    public record Names(String down, String up, DType dtype) {}
+
+    /** Adds them to the model of {@code structure}. */
+    public static AdapterInputs of(Structure structure, Collection<Consumer> products) {
+        Consumers consumers = Consumers.of(structure);
+        Model model = structure.analysis().program().model();
+        GraphEditor editor = new GraphEditor(model);
+        Map<Consumer, Names> inputs = new LinkedHashMap<>();
+        for (Consumer product : products) {
+            List<Op> places = consumers.applications(product);
+            DType dtype = OutputBiases.elementType(places.get(0));
+            String weight = product.weight().name();
+            String down = input(editor, weight + ".lora_A", dtype, product.inputs(), -1);
+            String up = input(editor, weight + ".lora_B", dtype, -1, product.outputs());
+            inputs.put(product, new Names(down, up, dtype));
+            places.forEach(place -> add(place.node(), down, up, editor));
+        }
+        Model edited = editor.apply(Map.of());
+        return new AdapterInputs(edited.withIrVersion(Math.max(edited.irVersion(), OPTIONAL_INPUTS)), inputs);
+    }
+
+    private static String input(GraphEditor editor, String base, DType dtype, long rows, long columns) {
+        Tensor empty = Tensor.of(
+                dtype, new long[] {Math.max(0, rows), Math.max(0, columns)}, Bytes.of(ByteBuffer.allocate(0)));
+        String name = editor.addInitializer(base, empty);
+        editor.addInput(new ValueInfo(name, dtype, List.of(extent(rows), extent(columns)), new byte[0]));
+        return name;
+    }
+
+    private static Extent extent(long size) {
+        return size < 0 ? new Extent(-1, RANK) : Extent.of(size);
+    }
+
+    private static void add(Node product, String down, String up, GraphEditor editor) {
+        String x = editor.current(product).input(0);
+        String inner = editor.freshName(down + "_product");
+        String change = editor.freshName(up + "_product");
+        String result = editor.renameOutput(product, "_frozen");
+        editor.insertAfter(product, product(x, down, inner));
+        editor.insertAfter(product, product(inner, up, change));
+        editor.insertAfter(
+                product,
+                Node.of(
+                        editor.freshName(result + "_adapted"),
+                        "Add",
+                        List.of(editor.current(product).output(0), change),
+                        List.of(result),
+                        Map.of()));
+    }
+
+    private static Node product(String x, String matrix, String result) {
+        return Node.of(result, "MatMul", List.of(x, matrix), List.of(result), Map.of());
+    }
+}
