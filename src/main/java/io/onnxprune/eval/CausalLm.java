@@ -101,7 +101,7 @@ public final class CausalLm implements AutoCloseable {
      * @param adapter an adapter file of ONNX Runtime for optional inputs of the model
      */
     public static CausalLm open(OnnxRuntime runtime, Path model, Optional<Path> adapter, Log log) {
-        Session session = adapter.isPresent() ? runtime.open(model, adapter, true) : openSession(runtime, model, log);
+        Session session = openSession(runtime, model, adapter, log);
         try {
             return new CausalLm(session, true, row -> NonFinite.origin(ModelReader.read(model), runtime, row));
         } catch (UserException e) {
@@ -115,16 +115,16 @@ public final class CausalLm implements AutoCloseable {
         return open(runtime, model, Log.NONE);
     }
 
-    private static Session openSession(OnnxRuntime runtime, Path model, Log log) {
+    private static Session openSession(OnnxRuntime runtime, Path model, Optional<Path> adapter, Log log) {
         UserException failure;
         try {
-            return runtime.open(model, true);
+            return runtime.open(model, adapter, true);
         } catch (UserException e) {
             failure = e;
         }
         Map<String, Supplier<Session>> others = new LinkedHashMap<>();
-        others.put("without its optimisations", () -> runtime.open(model, false));
-        others.put("in float32", () -> runtime.open(Widening.widen(ModelReader.read(model)), true));
+        others.put("without its optimisations", () -> runtime.open(model, adapter, false));
+        others.put("in float32", () -> runtime.open(Widening.widen(ModelReader.read(model)), adapter, true));
         for (Map.Entry<String, Supplier<Session>> other : others.entrySet()) {
             if (failure.getMessage().contains(OUT_OF_MEMORY)) {
                 break;

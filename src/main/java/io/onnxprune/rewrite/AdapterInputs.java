@@ -1,6 +1,7 @@
 package io.onnxprune.rewrite;
 
 import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.Bytes;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
@@ -9,6 +10,7 @@ import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.ir.ValueInfo.Extent;
+import io.onnxprune.ir.Widening;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
 import java.nio.ByteBuffer;
@@ -31,7 +33,8 @@ public record AdapterInputs(Model model, Map<Consumer, Names> inputs) {
     private static final String RANK = "lora_rank";
 
     /**
-     * The inputs of a product, in the element type of its operands.
+     * The inputs of a product, in float32 and cast where the model computes in half precision: ONNX Runtime before 1.30 crashes on
+     * half initializers that can be left out (its pull request 32143). Beside float64 in that.
      *
      * @param down A, [n, any rank]
      * @param up B, [that rank, outputs]
@@ -46,12 +49,13 @@ public record AdapterInputs(Model model, Map<Consumer, Names> inputs) {
         Map<Consumer, Names> inputs = new LinkedHashMap<>();
         for (Consumer product : products) {
             List<Op> places = consumers.applications(product);
-            DType dtype = OutputBiases.elementType(places.get(0));
+            DType computed = OutputBiases.elementType(places.get(0));
+            DType dtype = Widening.widen(computed);
             String weight = product.weight().name();
             String down = input(editor, weight + ".lora_A", dtype, product.inputs(), -1);
             String up = input(editor, weight + ".lora_B", dtype, -1, product.outputs());
             inputs.put(product, new Names(down, up, dtype));
-            places.forEach(place -> add(place.node(), down, up, editor));
+            places.forEach(place -> add(place.node(), down, up, dtype == computed ? null : computed, editor));
         }
         Model edited = editor.apply(Map.of());
         return new AdapterInputs(edited.withIrVersion(Math.max(edited.irVersion(), OPTIONAL_INPUTS)), inputs);
@@ -69,13 +73,14 @@ public record AdapterInputs(Model model, Map<Consumer, Names> inputs) {
         return size < 0 ? new Extent(-1, RANK) : Extent.of(size);
     }
 
-    private static void add(Node product, String down, String up, GraphEditor editor) {
+    /** @param cast what A and B are cast to; null for nothing */
+    private static void add(Node product, String down, String up, DType cast, GraphEditor editor) {
         String x = editor.current(product).input(0);
         String inner = editor.freshName(down + "_product");
         String change = editor.freshName(up + "_product");
         String result = editor.renameOutput(product, "_frozen");
-        editor.insertAfter(product, product(x, down, inner));
-        editor.insertAfter(product, product(inner, up, change));
+        editor.insertAfter(product, product(x, cast(down, cast, product, editor), inner));
+        editor.insertAfter(product, product(inner, cast(up, cast, product, editor), change));
         editor.insertAfter(
                 product,
                 Node.of(
@@ -84,6 +89,16 @@ public record AdapterInputs(Model model, Map<Consumer, Names> inputs) {
                         List.of(editor.current(product).output(0), change),
                         List.of(result),
                         Map.of()));
+    }
+
+    private static String cast(String input, DType dtype, Node product, GraphEditor editor) {
+        if (dtype == null) {
+            return input;
+        }
+        String result = editor.freshName(input + "_cast");
+        Map<String, Attribute> to = Map.of("to", new Attribute.Int(dtype.code()));
+        editor.insertAfter(product, Node.of(result, "Cast", List.of(input), List.of(result), to));
+        return result;
     }
 
     private static Node product(String x, String matrix, String result) {

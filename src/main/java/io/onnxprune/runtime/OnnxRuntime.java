@@ -124,14 +124,8 @@ public final class OnnxRuntime implements AutoCloseable {
         if (!Files.isRegularFile(model)) {
             throw new UserException("the model file " + model + " does not exist; give the path of an ONNX model");
         }
-        Optional<LoadedAdapter> loaded = adapter.map(LoadedAdapter::load);
-        try {
-            return create(
-                    model.toString(), Map.of(), optimize, loaded, o -> environment.createSession(model.toString(), o));
-        } catch (UserException e) {
-            loaded.ifPresent(LoadedAdapter::close);
-            throw e;
-        }
+        return create(
+                model.toString(), Map.of(), adapter, optimize, o -> environment.createSession(model.toString(), o));
     }
 
     /**
@@ -146,7 +140,7 @@ public final class OnnxRuntime implements AutoCloseable {
      * @throws UserException when ONNX Runtime refuses the model or a tensor
      */
     public Session open(byte[] model, Map<String, HostTensor> initializers, boolean optimize) {
-        return create("in memory", initializers, optimize, o -> environment.createSession(model, o));
+        return create("in memory", initializers, Optional.empty(), optimize, o -> environment.createSession(model, o));
     }
 
     /**
@@ -156,13 +150,23 @@ public final class OnnxRuntime implements AutoCloseable {
      * @throws UserException when ONNX Runtime refuses the model
      */
     public Session open(Model model, boolean optimize) {
+        return open(model, Optional.empty(), optimize);
+    }
+
+    /** The same with an adapter, as {@link #open(Path, Optional, boolean)}. */
+    public Session open(Model model, Optional<Path> adapter, boolean optimize) {
         SuppliedModel supplied = SuppliedModel.of(model);
-        return open(supplied.graph(), supplied.weights(), optimize);
+        return create(
+                "in memory",
+                supplied.weights(),
+                adapter,
+                optimize,
+                o -> environment.createSession(supplied.graph(), o));
     }
 
     /** The same as {@link #open(byte[], Map, boolean)} for a direct buffer, from its position to its limit. */
     public Session open(ByteBuffer model, Map<String, HostTensor> initializers, boolean optimize) {
-        return create("in memory", initializers, optimize, o -> environment.createSession(model, o));
+        return create("in memory", initializers, Optional.empty(), optimize, o -> environment.createSession(model, o));
     }
 
     /**
@@ -196,16 +200,13 @@ public final class OnnxRuntime implements AutoCloseable {
         OrtSession create(SessionOptions options) throws OrtException;
     }
 
-    private Session create(String name, Map<String, HostTensor> initializers, boolean optimize, Factory factory) {
-        return create(name, initializers, optimize, Optional.empty(), factory);
-    }
-
     private Session create(
             String name,
             Map<String, HostTensor> initializers,
+            Optional<Path> adapter,
             boolean optimize,
-            Optional<LoadedAdapter> adapter,
             Factory factory) {
+        Optional<LoadedAdapter> loaded = adapter.map(LoadedAdapter::load);
         List<OnnxTensor> held = new ArrayList<>();
         try (SessionOptions sessionOptions = sessionOptions(optimize)) {
             Map<String, OnnxTensorLike> weights = new HashMap<>();
@@ -215,12 +216,14 @@ public final class OnnxRuntime implements AutoCloseable {
                 weights.put(initializer.getKey(), tensor);
             }
             supply(sessionOptions, weights, optimize);
-            return new Session(this, factory.create(sessionOptions), held, adapter);
+            return new Session(this, factory.create(sessionOptions), held, loaded);
         } catch (OrtException e) {
             held.forEach(OnnxTensor::close);
+            loaded.ifPresent(LoadedAdapter::close);
             throw failure("ONNX Runtime cannot load the model " + name, e);
         } catch (UserException e) {
             held.forEach(OnnxTensor::close);
+            loaded.ifPresent(LoadedAdapter::close);
             throw e;
         }
     }
