@@ -132,6 +132,7 @@ public final class Recoverer {
                         data.heldOut(),
                         job.teacher().map(ModelReader::read),
                         job.options(),
+                        !job.keepAdapters(),
                         folder,
                         job.resume(),
                         runtime,
@@ -156,10 +157,10 @@ public final class Recoverer {
     private Emitter.Emission beside(
             Structure structure, Plan plan, Recovery.Result result, TrainingRows data, Path folder) {
         AdapterInputs room = AdapterInputs.of(
-                structure, result.adapters().stream().map(Learned::product).toList());
+                structure, result.adapters().stream().map(Learned::place).toList());
         Map<String, Tensor> contents = new LinkedHashMap<>();
         for (Learned learned : result.adapters()) {
-            Names names = room.inputs().get(learned.product());
+            Names names = room.inputs().get(learned.place());
             contents.put(names.down(), rounded(learned.down(), names));
             contents.put(names.up(), rounded(learned.up(), names));
         }
@@ -195,6 +196,7 @@ public final class Recoverer {
                 hash,
                 job.teacher().map(PlanFile::hash).orElse(""),
                 job.options(),
+                job.keepAdapters(),
                 data.rows().size(),
                 all.stream().map(Example::first).toList());
         return job.workFolder()

@@ -67,7 +67,7 @@ final class StateRecovery {
                 : Optional.of(state.structure().analysis().program().model());
         TrainingOptions tried = options;
         Recovery.Result result =
-                Recovery.run(smaller, data.rows(), data.heldOut(), teacher, tried, own, false, runtime, log);
+                Recovery.run(smaller, data.rows(), data.heldOut(), teacher, tried, true, own, false, runtime, log);
         for (int i = 0;
                 i < RETRIES
                         && (result.diverged()
@@ -75,7 +75,7 @@ final class StateRecovery {
                 i++) {
             tried = tried.withLearningRate(tried.learningRate() * LOWER);
             log.info(String.format(Locale.ROOT, "again with a learning rate of %.2e", tried.learningRate()));
-            result = Recovery.run(smaller, data.rows(), data.heldOut(), teacher, tried, own, false, runtime, log);
+            result = Recovery.run(smaller, data.rows(), data.heldOut(), teacher, tried, true, own, false, runtime, log);
         }
         Map<Value, Tensor> updates = recovery.widened(result.merged(own));
         Recovery.discard(own);

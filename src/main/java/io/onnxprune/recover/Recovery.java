@@ -8,33 +8,27 @@ import io.onnxprune.calibrate.Linear;
 import io.onnxprune.compensate.WeightStore;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
-import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
-import io.onnxprune.dims.Dimension;
-import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.eval.Example;
 import io.onnxprune.ir.Model;
-import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.lower.Lowering;
-import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.recover.Products.Product;
 import io.onnxprune.recover.Trainable.Adapter;
+import io.onnxprune.rewrite.AdapterInputs.Place;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashMap;
-import java.util.HashSet;
-import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.Set;
 import java.util.stream.Stream;
 
 /**
@@ -43,8 +37,8 @@ import java.util.stream.Stream;
  */
 public final class Recovery {
     private final Structure structure;
-    private final Consumers consumers;
     private final TrainingOptions options;
+    private final boolean merges;
     private final Path folder;
     private final boolean resume;
     private final OnnxRuntime runtime;
@@ -53,10 +47,12 @@ public final class Recovery {
     /**
      * What was learned for a product: to x·W it adds (x·down)·up.
      *
+     * @param place where it is
+     * @param consumer with W, where that may be changed; always there if that was asked for
      * @param down [n, r], float32
      * @param up [r, outputs], float32
      */
-    public record Learned(Consumer product, Tensor down, Tensor up) {}
+    public record Learned(Place place, Optional<Consumer> consumer, Tensor down, Tensor up) {}
 
     /**
      * What came of training.
@@ -84,7 +80,7 @@ public final class Recovery {
             WeightStore store = new WeightStore(folder);
             Map<Value, Tensor> updates = new HashMap<>(weights);
             for (Learned adapter : adapters) {
-                Consumer product = adapter.product;
+                Consumer product = adapter.consumer.orElseThrow();
                 Tensor weight = product.weight().constant();
                 try (Matrix w = WeightStore.read(weight, product.axis());
                         Matrix down = WeightStore.read(adapter.down, 0);
@@ -98,10 +94,16 @@ public final class Recovery {
     }
 
     private Recovery(
-            Structure structure, TrainingOptions options, Path folder, boolean resume, OnnxRuntime runtime, Log log) {
+            Structure structure,
+            TrainingOptions options,
+            boolean merges,
+            Path folder,
+            boolean resume,
+            OnnxRuntime runtime,
+            Log log) {
         this.structure = structure;
-        this.consumers = Consumers.of(structure);
         this.options = options;
+        this.merges = merges;
         this.folder = folder;
         this.resume = resume;
         this.runtime = runtime;
@@ -114,6 +116,7 @@ public final class Recovery {
      * @param rows to train on
      * @param heldOut rows whose loss says when training is at its best; without any that of the rows themselves does
      * @param teacher whose predictions are learned, of the same vocabulary: the model before pruning
+     * @param merges whether what is learned will go into weights, so that only what may be changed is trained
      * @param folder for graphs, checkpoints and new weights
      * @param resume whether to go on where an earlier training in the same folder was stopped
      * @throws UserException if there is nothing to train, an operator has no derivative, or the runtime cannot train
@@ -124,11 +127,12 @@ public final class Recovery {
             List<Example> heldOut,
             Optional<Model> teacher,
             TrainingOptions options,
+            boolean merges,
             Path folder,
             boolean resume,
             OnnxRuntime runtime,
             Log log) {
-        return new Recovery(structure, options, folder, resume, runtime, log).run(rows, heldOut, teacher);
+        return new Recovery(structure, options, merges, folder, resume, runtime, log).run(rows, heldOut, teacher);
     }
 
     /** The files that a training session in this folder was made of, complete in themselves. */
@@ -148,7 +152,8 @@ public final class Recovery {
         Model model = structure.analysis().program().model();
         CalibrationOptions calibration = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
         Calibrator calibrator = Calibrator.of(model, runtime, calibration, length, log);
-        List<Linear> linears = linears(calibrator);
+        List<Product> products = new Products(structure, merges).wanted(calibrator.linears(), options.targets(), log);
+        List<Linear> linears = products.stream().map(Product::linear).toList();
         boolean adapts = options.mode() == TrainingOptions.Mode.LORA;
         Model lowered = adapts ? Widening.widenInitializers(calibrator.lowered()) : calibrator.lowered();
         Trainable evaluated = adapts
@@ -169,7 +174,7 @@ public final class Recovery {
             result = trainer.run();
         }
         return new Result(
-                learned(evaluated.adapters(), result.parameters()),
+                learned(products, evaluated.adapters(), result.parameters()),
                 adapts ? Map.of() : weights(result.parameters()),
                 count,
                 result.curve(),
@@ -181,80 +186,9 @@ public final class Recovery {
         return Trainable.adapters(lowered, linears, options.rank(), options.alpha(), dropout, options.seed());
     }
 
-    /** The products of residual blocks that are asked for and whose weights may change. */
-    private List<Linear> linears(Calibrator calibrator) {
-        Targets targets = options.targets();
-        Set<Consumer> wanted = new LinkedHashSet<>();
-        for (Consumer consumer : consumers.all()) {
-            boolean byRole = isOfAttention(consumer) ? targets.attention() : targets.ffn();
-            if (byRole && consumers.isInside(consumer) || targets.name(names(consumer))) {
-                wanted.add(consumer);
-            }
-        }
-        targets.patterns().forEach(this::requireOne);
-        List<Linear> found = new ArrayList<>();
-        Set<String> seen = new HashSet<>();
-        for (Linear linear : calibrator.linears()) {
-            Consumer consumer = consumers.reading(linear.weight());
-            if (consumer != null && wanted.contains(consumer) && seen.add(linear.weight())) {
-                found.add(linear);
-            }
-        }
-        Optional<String> problem = consumers.problems().entrySet().stream()
-                .filter(entry -> consumers.isInside(entry.getKey()))
-                .map(Map.Entry::getValue)
-                .findFirst();
-        if (found.isEmpty()) {
-            throw new UserException("no product of this model can be trained: "
-                    + problem.orElse("it has none of those that --targets names in its residual blocks"));
-        }
-        problem.ifPresent(text -> log.warn("not all products are trained: " + text));
-        return found;
-    }
-
-    /** What a product can be named by: its weight, its node, its layer. */
-    private List<String> names(Consumer consumer) {
-        List<String> names = new ArrayList<>(List.of(consumer.weight().name(), consumer.node()));
-        for (Op op : consumers.applications(consumer)) {
-            names.add(op.node().name());
-            structure.stream().blocks().stream()
-                    .filter(block -> block.ops().contains(op))
-                    .forEach(block -> names.add("layers." + block.layer()));
-        }
-        return names;
-    }
-
-    /** A pattern may name what pruning took away, or what never was there. */
-    private void requireOne(String pattern) {
-        List<Consumer> all = consumers.all();
-        if (all.stream().noneMatch(found -> Targets.matches(pattern, names(found)))) {
-            throw new UsageException("--targets: no product of this model that can be trained is named \"" + pattern
-                    + "\"; it has " + structure.stream().layers()
-                    + " layers, layers.0 and on, and products are also named"
-                    + " by weight and node"
-                    + (all.isEmpty()
-                            ? ""
-                            : ", such as " + all.get(0).weight().name() + " and "
-                                    + consumers
-                                            .applications(all.get(0))
-                                            .get(0)
-                                            .node()
-                                            .name()));
-        }
-    }
-
-    private boolean isOfAttention(Consumer consumer) {
-        for (Dimension dimension : structure.dimensions()) {
-            Role role = dimension.role();
-            boolean heads = role == Role.HEADS || role == Role.KV_HEADS || role == Role.QUERY_HEADS;
-            if (heads && (consumer.reads(dimension) || consumer.makes(dimension))) {
-                return true;
-            }
-        }
-        return false;
-    }
-
-    private List<Learned> learned(List<Adapter> adapters, Map<String, Tensor> parameters) {
+    private List<Learned> learned(List<Product> products, List<Adapter> adapters, Map<String, Tensor> parameters) {
+        Map<Linear, Product> byLinear = new HashMap<>();
+        products.forEach(product -> byLinear.put(product.linear(), product));
         List<Learned> learned = new ArrayList<>();
         for (Adapter adapter : adapters) {
             Tensor up = parameters.get(adapter.up());
@@ -262,8 +196,10 @@ public final class Recovery {
             for (int i = 0; i < scaled.length; i++) {
                 scaled[i] *= (float) (options.alpha() / options.rank());
             }
+            Product product = byLinear.get(adapter.linear());
             learned.add(new Learned(
-                    consumers.reading(adapter.linear().weight()),
+                    product.place(),
+                    product.consumer(),
                     parameters.get(adapter.down()),
                     Tensor.ofFloats(up.dtype(), up.shape(), scaled)));
         }

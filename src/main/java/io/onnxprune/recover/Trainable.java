@@ -69,7 +69,8 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
             nodes.add(node.withOutputs(List.of(frozen)));
             int start = builder.nodes().size();
             Tensor weight = lowered.graph().initializers().get(adapter.linear.weight());
-            DType dtype = weight.dtype() == DType.DOUBLE ? DType.DOUBLE : DType.FLOAT;
+            // A matrix that is computed, from quantised numbers for one, is float32 in a lowered model.
+            DType dtype = weight != null && weight.dtype() == DType.DOUBLE ? DType.DOUBLE : DType.FLOAT;
             adapt(node.input(0), frozen, adapter, alpha / rank, dropout, dtype, builder);
             nodes.addAll(builder.nodes().subList(start, builder.nodes().size()));
         }

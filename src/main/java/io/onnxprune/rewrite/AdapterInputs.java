@@ -7,17 +7,17 @@ import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.ir.ValueInfo.Extent;
 import io.onnxprune.ir.Widening;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
 import java.nio.ByteBuffer;
 import java.util.Collection;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 
 /**
  * Room for low-rank adapters in a model: beside a product x·W the model computes (x·A)·B too, where A and B are inputs that may be
@@ -26,7 +26,7 @@ import java.util.Map;
  * @param model with the inputs
  * @param inputs the inputs of each product
  */
-public record AdapterInputs(Model model, Map<Consumer, Names> inputs) {
+public record AdapterInputs(Model model, Map<Place, Names> inputs) {
     /** Initializers that are inputs too can be left out from this version of the format on (ONNX IR specification). */
     private static final long OPTIONAL_INPUTS = 4;
 
@@ -41,24 +41,65 @@ public record AdapterInputs(Model model, Map<Consumer, Names> inputs) {
      */
     public record Names(String down, String up, DType dtype) {}
 
+    /**
+     * A product.
+     *
+     * @param name what the names of its inputs begin with
+     * @param ops the applications that compute it, with x as their first input: one, but for a product that several branches of an
+     *     If have
+     * @param inputs channels of x
+     * @param outputs channels of the result
+     */
+    public record Place(String name, List<Op> ops, int inputs, int outputs) {
+        public Place {
+            ops = List.copyOf(ops);
+        }
+    }
+
     /** Adds them to the model of {@code structure}. */
-    public static AdapterInputs of(Structure structure, Collection<Consumer> products) {
-        Consumers consumers = Consumers.of(structure);
+    public static AdapterInputs of(Structure structure, Collection<Place> products) {
         Model model = structure.analysis().program().model();
         GraphEditor editor = new GraphEditor(model);
-        Map<Consumer, Names> inputs = new LinkedHashMap<>();
-        for (Consumer product : products) {
-            List<Op> places = consumers.applications(product);
-            DType computed = OutputBiases.elementType(places.get(0));
+        Map<Place, Names> inputs = new LinkedHashMap<>();
+        for (Place product : products) {
+            DType computed = elementType(product.ops.get(0));
             DType dtype = Widening.widen(computed);
-            String weight = product.weight().name();
-            String down = input(editor, weight + ".lora_A", dtype, product.inputs(), -1);
-            String up = input(editor, weight + ".lora_B", dtype, -1, product.outputs());
+            String down = input(editor, product.name + ".lora_A", dtype, product.inputs, -1);
+            String up = input(editor, product.name + ".lora_B", dtype, -1, product.outputs);
             inputs.put(product, new Names(down, up, dtype));
-            places.forEach(place -> add(place.node(), down, up, dtype == computed ? null : computed, editor));
+            product.ops.forEach(op -> add(op.node(), down, up, dtype == computed ? null : computed, editor));
         }
         Model edited = editor.apply(Map.of());
         return new AdapterInputs(edited.withIrVersion(Math.max(edited.irVersion(), OPTIONAL_INPUTS)), inputs);
+    }
+
+    /** The element type that a product computes in: that of its matrix, or of the scales of one that is quantised. */
+    static DType elementType(Op product) {
+        for (int i = 1; i < product.inputs().size(); i++) {
+            DType found = product.input(i) == null ? null : realType(product.input(i));
+            if (found != null) {
+                return found;
+            }
+        }
+        return DType.FLOAT;
+    }
+
+    private static DType realType(Value value) {
+        if (value.constant() != null || value.producer() == null) {
+            return value.constant() != null && value.constant().dtype().isFloat()
+                    ? value.constant().dtype()
+                    : null;
+        }
+        Node node = value.producer().node();
+        if (node.is("Cast")) {
+            return DType.of((int) node.intAttribute("to", 0));
+        }
+        return value.producer().inputs().stream()
+                .filter(Objects::nonNull)
+                .map(AdapterInputs::realType)
+                .filter(Objects::nonNull)
+                .findFirst()
+                .orElse(null);
     }
 
     private static String input(GraphEditor editor, String base, DType dtype, long rows, long columns) {

@@ -3,7 +3,6 @@ package io.onnxprune.rewrite;
 import io.onnxprune.dims.ResidualStream;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.dims.Trace;
-import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Op;
@@ -141,18 +140,7 @@ public final class OutputBiases {
     }
 
     private static Tensor zeros(Op product, int width) {
-        return Tensor.ofFloats(elementType(product), new long[] {width}, new float[width]);
-    }
-
-    /** The element type of a product's operands, which the trace (that widens it) does not tell. */
-    static DType elementType(Op product) {
-        Value matrix = product.input(1);
-        while (matrix.constant() == null && !matrix.producer().node().is("Cast")) {
-            matrix = matrix.producer().input(0);
-        }
-        return matrix.constant() != null
-                ? matrix.constant().dtype()
-                : DType.of((int) matrix.producer().node().intAttribute("to", 0));
+        return Tensor.ofFloats(AdapterInputs.elementType(product), new long[] {width}, new float[width]);
     }
 
     private static void add(Op product, String bias, GraphEditor editor) {

@@ -88,6 +88,21 @@ class RecoverCommandTest {
         assertThat(difference(original, learned)).isGreaterThan(2e-2);
     }
 
+    /** A matrix of 4 bits stays what it is; what is learned stands beside it. */
+    @Test
+    void adaptersCanBeBesideWhatIsQuantised() throws IOException {
+        Path model = Cli.testModel("llama-g16-e-int4");
+        Path kept = folder.resolve("kept.onnx");
+        training(model, kept).failed(1, "MatMulNBits", "--keep-adapters trains beside");
+
+        training(model, kept, "--keep-adapters").succeeded();
+
+        Path adapter = folder.resolve("kept.onnx_adapter");
+        float[] original = logits(model, Optional.empty());
+        assertThat(difference(logits(kept, Optional.empty()), original)).isLessThan(5e-3);
+        assertThat(difference(logits(kept, Optional.of(adapter)), original)).isGreaterThan(2e-2);
+    }
+
     private Cli.Run training(Path model, Path out, Object... more) throws IOException {
         Path tokens = Cli.tokens(folder);
         Object[] all = {

@@ -89,6 +89,7 @@ class RecoveryTest {
                 rows(6, 2),
                 Optional.empty(),
                 options,
+                true,
                 folder,
                 false,
                 TestModels.runtime(),
@@ -182,10 +183,10 @@ class RecoveryTest {
 
         assertThat(layer.adapters()).isNotEmpty().hasSizeLessThan(all.adapters().size());
         assertThat(both.adapters()).hasSameSizeAs(all.adapters());
-        String first = all.adapters().get(0).product().weight().name();
+        String first = all.adapters().get(0).place().name();
         assertThat(targeted(structure, first).adapters())
                 .singleElement()
-                .satisfies(found -> assertThat(found.product().weight().name()).isEqualTo(first));
+                .satisfies(found -> assertThat(found.place().name()).isEqualTo(first));
         assertThatThrownBy(() -> targeted(structure, "layers.77"))
                 .isInstanceOf(UsageException.class)
                 .hasMessageContainingAll("layers.77", "3 layers", first);
@@ -219,7 +220,16 @@ class RecoveryTest {
     private Recovery.Result on(
             List<Example> rows, List<Example> heldOut, Structure structure, TrainingOptions options) {
         return Recovery.run(
-                structure, rows, heldOut, Optional.empty(), options, folder, false, TestModels.runtime(), Log.NONE);
+                structure,
+                rows,
+                heldOut,
+                Optional.empty(),
+                options,
+                true,
+                folder,
+                false,
+                TestModels.runtime(),
+                Log.NONE);
     }
 
     /** A training that was stopped after a look ends as if it had not been. */
@@ -284,6 +294,7 @@ class RecoveryTest {
                 rows(6, 2),
                 Optional.empty(),
                 options,
+                true,
                 folder,
                 resume,
                 TestModels.runtime(),
@@ -324,6 +335,7 @@ class RecoveryTest {
                 rows(6, 2),
                 Optional.of(teacher),
                 taught,
+                true,
                 folder,
                 false,
                 TestModels.runtime(),
@@ -372,6 +384,7 @@ class RecoveryTest {
                 rows.subList(ROWS, ROWS + 6),
                 Optional.empty(),
                 wild,
+                true,
                 folder,
                 false,
                 TestModels.runtime(),
