@@ -274,10 +274,14 @@ final class PruneCommand implements Callable<Integer> {
         }
         Optional<OutputTarget> target = dryRun ? Optional.empty() : Optional.of(OutputTarget.of(input, out));
         Budget budget = budget(recipe, input, console);
-        statistics.check(
-                recipe,
-                plan != null,
-                recipe.pass(PassKind.ALLOCATE) != null && budget.goal() == Budget.Goal.RATIO && budget.amount() == 0);
+        boolean nothing =
+                recipe.pass(PassKind.ALLOCATE) != null && budget.goal() == Budget.Goal.RATIO && budget.amount() == 0;
+        if (recover != null && nothing && plan == null) {
+            throw new UsageException(
+                    "--ratio 0 removes nothing, so --recover has no effect; to train a model as it is, use"
+                            + " onnx-prune recover");
+        }
+        statistics.check(recipe, plan != null, nothing);
         PruneJob job = new PruneJob(
                 input,
                 target,

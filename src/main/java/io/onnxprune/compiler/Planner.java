@@ -1,14 +1,8 @@
 package io.onnxprune.compiler;
 
 import io.onnxprune.algebra.Blas;
-import io.onnxprune.autodiff.NoDerivativeException;
-import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.SequentialRun;
-import io.onnxprune.calibrate.SequentialRun.Reference;
 import io.onnxprune.compensate.KroneckerUpdate;
-import io.onnxprune.compensate.LossCorrection;
 import io.onnxprune.compensate.ObsImportance;
-import io.onnxprune.compensate.ResidualRefit;
 import io.onnxprune.compensate.SequentialPruning;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
@@ -16,11 +10,8 @@ import io.onnxprune.compensate.Sparsification;
 import io.onnxprune.compensate.SurgeonZeros;
 import io.onnxprune.compiler.StepNotes.Reached;
 import io.onnxprune.diag.Log;
-import io.onnxprune.diag.UserException;
-import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.eval.CalibrationData;
-import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Allocation;
@@ -50,7 +41,6 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
-import java.util.function.Function;
 
 /** Makes a plan as a recipe says, or takes one, and makes the weights that go with it. */
 final class Planner {
@@ -67,14 +57,12 @@ final class Planner {
     private final Budget budget;
     private final ParameterCount.Size whole;
     private final Set<Value> compensated = new HashSet<>();
-    private final Set<Value> refitted = new HashSet<>();
-    private Optional<LossCorrection.Result> correction = Optional.empty();
     private Optional<Sparsification.Zeros> zeros = Optional.empty();
-    private Optional<TrainingReport> recovery = Optional.empty();
-    private Optional<TrainingRows> training = Optional.empty();
     private final ModelStatistics statistics;
     private Optional<CalibrationData> data = Optional.empty();
     private Optional<StepNotes> notes = Optional.empty();
+    private ModelRuns runs;
+    private Repairs repairs;
     private boolean announced;
 
     /**
@@ -124,19 +112,9 @@ final class Planner {
         return compensated.size();
     }
 
-    /** How many products have weights that bring the residual stream near to that of the whole model. */
-    int refitted() {
-        return refitted.size();
-    }
-
-    /** What a correction by gradients came to; empty without one. */
-    Optional<LossCorrection.Result> correction() {
-        return correction;
-    }
-
-    /** How the smaller model was trained at last; empty if it was not. */
-    Optional<TrainingReport> recovery() {
-        return recovery;
+    /** What was done to the weights of the smaller model. */
+    Repairs repairs() {
+        return repairs;
     }
 
     /** The zeros that were made within weights; empty if none were asked for. */
@@ -151,7 +129,8 @@ final class Planner {
      */
     Steps.Outcome run(Optional<CalibrationData> given, Optional<TrainingRows> rows) {
         data = given;
-        training = rows;
+        runs = new ModelRuns(job, structure, given.orElse(null), statistics, runtime, log);
+        repairs = new Repairs(job, structure, consumers, runs, rows, runtime, clock, log);
         checkTokens();
         statistics.over(given);
         Pass sparsify = job.recipe().pass(PassKind.SPARSIFY);
@@ -189,7 +168,7 @@ final class Planner {
         if (job.plan().isPresent()) {
             Plan plan = PlanFile.read(job.plan().get(), structure, hash);
             Steps.Outcome fixed = compensated(PrunedState.whole(structure, Plan.keepAll(hash)), plan, null);
-            return recovered(corrected(refitted(fixed, refit)), recover);
+            return repairs.recovered(repairs.corrected(repairs.refitted(fixed, refit)), recover);
         }
         if (isNothing()) {
             return new Steps.Outcome(Plan.keepAll(hash), Map.of());
@@ -206,14 +185,14 @@ final class Planner {
                 steps,
                 begun.step(),
                 begun.outcome(),
-                (state, target) ->
-                        recovered(refitted(step(state, target), everyStep ? refit : null), trained ? recover : null),
+                (state, target) -> repairs.recovered(
+                        repairs.refitted(step(state, target), everyStep ? refit : null), trained ? recover : null),
                 (step, outcome) -> {
                     note(step, outcome);
                     forecast.ifPresent(each -> each.done(step));
                 });
-        Steps.Outcome last = corrected(everyStep ? reached : refitted(reached, refit));
-        return trained ? last : recovered(last, recover);
+        Steps.Outcome last = repairs.corrected(everyStep ? reached : repairs.refitted(reached, refit));
+        return trained ? last : repairs.recovered(last, recover);
     }
 
     /** What a run that was stopped had come to, if this one is to go on from there. */
@@ -230,7 +209,7 @@ final class Planner {
         notes = Optional.of(new StepNotes(job.calibration().workFolder(), structure, hash, key, log));
         Reached begun = job.calibration().resume() ? notes.get().load(steps).orElse(nothing) : nothing;
         compensated.addAll(begun.marks().getOrDefault(COMPENSATED, Set.of()));
-        refitted.addAll(begun.marks().getOrDefault(REFITTED, Set.of()));
+        repairs.refitted().addAll(begun.marks().getOrDefault(REFITTED, Set.of()));
         return begun;
     }
 
@@ -250,8 +229,8 @@ final class Planner {
     }
 
     private void note(int step, Steps.Outcome reached) {
-        notes.ifPresent(target ->
-                target.save(new Reached(step, reached, Map.of(COMPENSATED, compensated, REFITTED, refitted))));
+        notes.ifPresent(target -> target.save(
+                new Reached(step, reached, Map.of(COMPENSATED, compensated, REFITTED, repairs.refitted()))));
     }
 
     /** Says that what was made is where it belongs, so that notes about the way there are of no use any more. */
@@ -266,6 +245,7 @@ final class Planner {
         }
         Steps.Outcome reached = stepTo(state, target);
         announced = true;
+        runs.quiet();
         return reached;
     }
 
@@ -287,7 +267,7 @@ final class Planner {
                     state,
                     consumers,
                     budget.prune(),
-                    calibrator(state.model()),
+                    runs.calibrator(state.model()),
                     statistics.of(state),
                     PlanPasses.isOfLoss(score),
                     PlanPasses.countsMakers(score),
@@ -309,10 +289,6 @@ final class Planner {
         String key = ModelGradients.key(state.plan(), score, budget.prune());
         return new SlicedGradients(
                 new ModelGradients(state.model(), given.rows(), runtime, job.calibration(), key, log), state);
-    }
-
-    private Calibrator calibrator(Model model) {
-        return Calibrator.of(model, runtime, job.calibration(), statistics.length(), announced ? log.quiet() : log);
     }
 
     /**
@@ -337,12 +313,12 @@ final class Planner {
                         consumers,
                         plan,
                         kronecker.get(),
-                        calibrator(before.model()),
+                        runs.calibrator(before.model()),
                         statistics.of(before),
                         job.calibration().workFolder(),
                         log);
                 updates.putAll(changed);
-                compensated.addAll(products(changed));
+                compensated.addAll(consumers.weights(changed.keySet()));
                 return new Steps.Outcome(plan, updates);
             });
         }
@@ -359,11 +335,11 @@ final class Planner {
                     update.orElse(null),
                     job.calibration().workFolder(),
                     log);
-            run(before, update.isPresent() && update.get().dense(), pruning);
+            runs.run(before, update.isPresent() && update.get().dense(), pruning);
             Map<Value, Tensor> changed = pruning.updates();
             updates.putAll(changed);
             if (update.isPresent()) {
-                compensated.addAll(products(changed));
+                compensated.addAll(consumers.weights(changed.keySet()));
             }
             return new Steps.Outcome(pruning.plan(), updates);
         });
@@ -379,40 +355,9 @@ final class Planner {
                         structure, new Plan(hash, state.plan().keep(), plan.layers(), plan.blocks()), state.updates());
     }
 
-    /** The same with weights that bring the residual stream near to that of the whole model. */
-    private Steps.Outcome refitted(Steps.Outcome reached, Pass refit) {
-        if (refit == null || reached.plan().removesNothing(structure)) {
-            return reached;
-        }
-        return adjusted("refit", reached, state -> {
-            ResidualRefit editor = new ResidualRefit(
-                    state,
-                    consumers,
-                    refit.number("ridge"),
-                    refit.flag("bias"),
-                    job.calibration().workFolder(),
-                    log);
-            run(state, true, editor);
-            Map<Value, Tensor> changed = editor.updates();
-            refitted.addAll(products(changed));
-            return changed;
-        });
-    }
-
-    /** The same plan with weights that a pass changes, on the model that it leaves. */
-    private Steps.Outcome adjusted(
-            String pass, Steps.Outcome reached, Function<PrunedState, Map<Value, Tensor>> change) {
-        return clock.timed(pass, () -> {
-            PrunedState state = PrunedState.of(structure, reached.plan(), reached.updates());
-            Map<Value, Tensor> updates = new HashMap<>(reached.updates());
-            updates.putAll(change.apply(state));
-            return new Steps.Outcome(reached.plan(), updates);
-        });
-    }
-
     /** The same with zeros in the weights that are left. */
     private Steps.Outcome sparsified(Steps.Outcome reached, Pass sparsify) {
-        return adjusted("sparsify", reached, state -> {
+        return repairs.adjusted("sparsify", reached, state -> {
             if (PlanPasses.isSurgeon(sparsify)) {
                 return bySurgeon(state, reached, sparsify);
             }
@@ -422,7 +367,7 @@ final class Planner {
                     PlanPasses.sparsification(sparsify),
                     job.calibration().workFolder(),
                     log);
-            run(state, false, editor);
+            runs.run(state, false, editor);
             zeros = Optional.of(editor.zeros());
             return editor.updates();
         });
@@ -437,7 +382,7 @@ final class Planner {
         SurgeonZeros.Result result = SurgeonZeros.run(
                 from,
                 consumers,
-                calibrator(from.model()),
+                runs.calibrator(from.model()),
                 statistics.of(from),
                 request,
                 begun.step(),
@@ -451,77 +396,5 @@ final class Planner {
         zeros = Optional.of(result.zeros());
         updates.putAll(result.updates());
         return updates;
-    }
-
-    /** The weights of products among what changes. */
-    private Set<Value> products(Map<Value, Tensor> updates) {
-        Set<Value> found = new HashSet<>(updates.keySet());
-        found.removeIf(value -> consumers.reading(value.name()) == null);
-        return found;
-    }
-
-    /** Runs a model piece by piece, beside the original if that is needed. */
-    private void run(PrunedState state, boolean beside, SequentialRun.Editor editor) {
-        Reference reference = beside
-                ? new Reference(calibrator(structure.analysis().program().model()), widthKept(state.plan()))
-                : null;
-        SequentialRun.run(
-                calibrator(state.model()), reference, data.orElseThrow().rows(), editor);
-    }
-
-    /** The channels of the residual stream that stay; null for all. */
-    private int[] widthKept(Plan plan) {
-        Dim.Keep keep = plan.keep(structure);
-        List<Dim.Atom> width = structure.stream().width();
-        return width.size() == 1 ? keep.kept(width.get(0)) : null;
-    }
-
-    /** The same with weights that bring the predictions near to those of the whole model. */
-    private Steps.Outcome corrected(Steps.Outcome reached) {
-        Pass correct = job.recipe().pass(PassKind.CORRECT);
-        if (correct == null || reached.plan().removesNothing(structure)) {
-            return reached;
-        }
-        return adjusted("correct", reached, state -> {
-            LossCorrection.Result result = correction(state, correct);
-            correction = Optional.of(result);
-            return result.updates();
-        });
-    }
-
-    /** The same with weights that were trained to make the predictions of the whole model. */
-    private Steps.Outcome recovered(Steps.Outcome reached, Pass recover) {
-        if (recover == null || reached.plan().removesNothing(structure)) {
-            return reached;
-        }
-        TrainingRows rows = training.orElseGet(() -> TrainingRows.of(data.orElseThrow()));
-        return adjusted("recover", reached, state -> {
-            StateRecovery.Result result = StateRecovery.of(
-                    state,
-                    rows,
-                    PlanPasses.recovery(recover, job.seed())
-                            .withBatchOf(rows.rows().size()),
-                    job.calibration().workFolder(),
-                    runtime,
-                    log);
-            recovery = Optional.of(result.report());
-            return result.updates();
-        });
-    }
-
-    private LossCorrection.Result correction(PrunedState state, Pass correct) {
-        try {
-            return LossCorrection.run(
-                    state,
-                    consumers,
-                    calibrator(state.model()),
-                    calibrator(structure.analysis().program().model()),
-                    data.orElseThrow().rows(),
-                    PlanPasses.correction(correct),
-                    job.calibration().workFolder(),
-                    log);
-        } catch (NoDerivativeException e) {
-            throw new UserException(e.problem() + "; prune with --correct 0", e);
-        }
     }
 }

@@ -73,6 +73,9 @@ public final class Pruner {
     }
 
     private PruneReport run() {
+        if (job.recipe().pass(PassKind.RECOVER) != null) {
+            runtime.requireTraining();
+        }
         Path file = job.input().model();
         Model model = clock.timed("import", () -> ModelReader.read(file));
         dump("import", model);
@@ -117,10 +120,10 @@ public final class Pruner {
                 count.under(plan),
                 count.gone(plan),
                 planner.compensated(),
-                planner.refitted(),
-                planner.correction(),
+                planner.repairs().refitted().size(),
+                planner.repairs().correction(),
                 planner.zeros(),
-                planner.recovery(),
+                planner.repairs().recovery(),
                 job.plan().isPresent() || job.recipe().pass(PassKind.ALLOCATE) == null
                         ? Optional.empty()
                         : Optional.of(job.budget()),

@@ -111,11 +111,14 @@ public final class Recoverer {
     }
 
     private Report run() {
+        runtime.requireTraining();
+        job.artifacts().ifPresent(Recoverer::create);
         Path file = job.input().model();
         Model model = clock.timed("import", () -> ModelReader.read(file));
         Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
                 .structure();
-        long vocabulary = clock.timed("open-model", this::vocabulary);
+        long vocabulary = clock.timed("open-model", () -> vocabulary(file));
+        job.teacher().ifPresent(teacher -> requireVocabulary(teacher, vocabulary));
         TrainingRows data =
                 clock.timed("data", () -> TrainingRows.read(job.data().source(), file, vocabulary, log));
         String hash = clock.timed("hash", () -> PlanFile.hash(file));
@@ -204,10 +207,17 @@ public final class Recoverer {
                         + StepNotes.key(parts, all.stream().map(Example::tokens).toList()));
     }
 
+    private static void create(Path folder) {
+        try {
+            Files.createDirectories(folder);
+        } catch (IOException e) {
+            throw new UserException("cannot write to " + folder + ": " + FileFailure.reason(e), e);
+        }
+    }
+
     /** The graphs and the checkpoint that ONNX Runtime's training API begins with. */
     private static void copy(Path folder, Path target) {
         try {
-            Files.createDirectories(target);
             for (Path file : Recovery.artifacts(folder)) {
                 Files.copy(file, target.resolve(file.getFileName()), StandardCopyOption.REPLACE_EXISTING);
             }
@@ -231,9 +241,22 @@ public final class Recoverer {
         }
     }
 
-    private long vocabulary() {
-        try (CausalLm model = CausalLm.open(runtime, job.input().model(), log)) {
+    private long vocabulary(Path file) {
+        try (CausalLm model = CausalLm.open(runtime, file, log)) {
             return model.vocabulary();
+        }
+    }
+
+    private void requireVocabulary(Path teacher, long vocabulary) {
+        long other = vocabulary(teacher);
+        if (other != vocabulary) {
+            throw new UserException(String.format(
+                    Locale.ROOT,
+                    "the teacher %s predicts %,d tokens and the model %,d; --distill takes one of the same vocabulary, such as"
+                            + " the model before pruning",
+                    teacher,
+                    other,
+                    vocabulary));
         }
     }
 }

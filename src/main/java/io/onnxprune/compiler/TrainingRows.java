@@ -2,7 +2,6 @@ package io.onnxprune.compiler;
 
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
-import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.Example;
 import io.onnxprune.eval.TrainingData;
 import java.nio.file.Path;
@@ -51,8 +50,8 @@ record TrainingRows(List<Example> rows, List<Example> heldOut) {
     }
 
     /** The rows that a plan was calibrated on: the weights that there are were solved for on all of them, so none is held out. */
-    static TrainingRows of(CalibrationData data) {
-        return new TrainingRows(data.rows().stream().map(Example::whole).toList(), List.of());
+    static TrainingRows of(List<long[]> calibration) {
+        return new TrainingRows(calibration.stream().map(Example::whole).toList(), List.of());
     }
 
     private static List<Example> read(Path file, Source source, Path model, long vocabulary, Log log) {

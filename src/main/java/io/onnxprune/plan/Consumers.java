@@ -15,6 +15,7 @@ import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import java.util.ArrayList;
+import java.util.Collection;
 import java.util.Comparator;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -125,6 +126,13 @@ public final class Consumers {
     /** The product with the weight of this name; null if there is none whose weight may be changed. */
     public Consumer reading(String weight) {
         return byName.get(weight);
+    }
+
+    /** Which of some constants are weights of products that may be changed. */
+    public Set<Value> weights(Collection<Value> constants) {
+        Set<Value> found = new HashSet<>(constants);
+        found.removeIf(value -> !byWeight.containsKey(value));
+        return found;
     }
 
     /** Why the weights of other products may not be changed, in order of execution. */

@@ -170,17 +170,26 @@ public final class OnnxRuntime implements AutoCloseable {
     }
 
     /**
+     * Checks that the native library can train, before any other work.
+     *
+     * @throws UserException if it cannot, with what to add
+     */
+    public void requireTraining() {
+        if (!trainingEnabled()) {
+            throw new UserException(
+                    "the native ONNX Runtime library that was loaded cannot train; add"
+                            + " org.bytedeco:onnxruntime with the classifier of this platform, or give one that can by --ort-library");
+        }
+    }
+
+    /**
      * Opens a model for training. Frozen weights are used where they are, from the file that they are mapped to, by the
      * training and the evaluation graph alike: the kernels' own packed copies of them are switched off.
      *
      * @throws UserException when the native library cannot train, or refuses a file
      */
     public TrainingSession train(TrainingSession.Files files) {
-        if (!trainingEnabled()) {
-            throw new UserException(
-                    "the native ONNX Runtime library that was loaded cannot train; add"
-                            + " org.bytedeco:onnxruntime with the classifier of this platform, or give one that can by --ort-library");
-        }
+        requireTraining();
         try (SessionOptions sessionOptions = sessionOptions(true)) {
             sessionOptions.addConfigEntry("session.disable_prepacking", "1");
             return new TrainingSession(

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import io.onnxprune.TestModels;
 import io.onnxprune.diag.Log;
 import io.onnxprune.eval.CausalLm;
+import io.onnxprune.runtime.TrainingSession;
 import java.io.IOException;
 import java.nio.FloatBuffer;
 import java.nio.file.Files;
@@ -63,6 +64,16 @@ class RecoverCommandTest {
                 .isDirectoryContaining("glob:**eval_model.onnx")
                 .isDirectoryContaining("glob:**optimizer_model.onnx")
                 .isDirectoryContaining("glob:**checkpoint");
+        // They are complete: a session begins with them.
+        Path artifacts = folder.resolve("artifacts");
+        TestModels.runtime()
+                .train(new TrainingSession.Files(
+                        artifacts.resolve("checkpoint"),
+                        artifacts.resolve("training_model.onnx"),
+                        artifacts.resolve("eval_model.onnx"),
+                        artifacts.resolve("optimizer_model.onnx"),
+                        artifacts.resolve("frozen.data")))
+                .close();
         assertThat(run.out()).contains("held-out perplexity", "trained ", "wrote ");
         assertThat(Files.readAllBytes(Cli.testModel("llama-gqa-d"))).isEqualTo(before);
         Cli.run("eval", folder.resolve("trained.onnx"), "--data", Cli.tokens(folder), "--seq-len", "8")
@@ -199,6 +210,7 @@ class RecoverCommandTest {
         Cli.run(with(prune, "--recover", folder.resolve("none.jsonl"))).failed(1, "none.jsonl does not exist");
         Cli.run(with(prune, "--recover", "--rank", "none")).failed(2, "--rank must be a whole number");
         Cli.run(with(prune, "--recover", "--lr", "3")).failed(2, "--lr takes a number above 0 and below 1");
+        Cli.run(with(prune, "--recover", "--ratio", "0")).failed(2, "use onnx-prune recover");
         Cli.run(with(prune, "--no-recover", "--recover")).failed(2, "contradict");
         Cli.run("--recover", Cli.testModel("llama-gqa-d"), "-o", folder.resolve("small.onnx"))
                 .failed(2, "put the model first");
@@ -219,6 +231,10 @@ class RecoverCommandTest {
         run("--eval", Cli.tokens(folder), "--train", "norms", "--keep-adapters").failed(2, "--keep-adapters is for");
         run("--eval", Cli.tokens(folder), "--temperature", "2").failed(2, "--temperature is for --distill");
         run("--eval", Cli.tokens(folder), "--batch", "4000").failed(1, "fewer than one batch of 4000");
+        run("--eval", Cli.tokens(folder), "--distill", Cli.testModel("stories-llama"))
+                .failed(1, "--distill takes one of the same vocabulary");
+        run("--eval", Cli.tokens(folder), "--export-training-artifacts", Cli.tokens(folder))
+                .failed(1, "cannot write to");
         run("--eval", folder.resolve("none.jsonl")).failed(1, "none.jsonl");
         assertThat(folder.resolve("trained.onnx")).doesNotExist();
     }
