@@ -81,7 +81,9 @@ final class Products {
             problem = problem.or(() -> consumers.problems().values().stream().findFirst());
             throw new UserException("no product of this model can be trained: "
                     + problem.orElse("it has none of those that --targets names in its residual blocks")
-                    + (merges && problem.isPresent() ? "; --keep-adapters trains beside what cannot be changed" : ""));
+                    + (merges && problem.isPresent()
+                            ? "; onnx-prune recover --keep-adapters trains beside what cannot be changed"
+                            : ""));
         }
         problem.ifPresent(text -> log.warn("not all products are trained: " + text));
         return wanted;

@@ -55,7 +55,8 @@ final class Teacher {
         }
         for (Node node : lowered.graph().nodes()) {
             Node own = Renaming.all(node, renamed);
-            into.add(own.withName(PREFIX + node.name()));
+            // Names are optional, but no two nodes may share one.
+            into.add(node.name().isEmpty() ? own : own.withName(PREFIX + node.name()));
         }
         return renamed.get(decoder.logits().name());
     }
