@@ -259,8 +259,8 @@ public final class Pruner {
         }
         Path file = job.input().model();
         try (CausalLm model = clock.timed("open-model", () -> CausalLm.open(runtime, file, log))) {
-            training = rows.map(source ->
-                    clock.timed("training-data", () -> TrainingRows.read(source, file, model.vocabulary(), log)));
+            training =
+                    rows.map(source -> clock.timed("training-data", () -> TrainingRows.read(source, model, file, log)));
             if (job.data().isEmpty()) {
                 return Optional.empty();
             }

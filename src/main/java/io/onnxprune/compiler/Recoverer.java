@@ -117,10 +117,7 @@ public final class Recoverer {
         Model model = clock.timed("import", () -> ModelReader.read(file));
         Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
                 .structure();
-        long vocabulary = clock.timed("open-model", () -> vocabulary(file));
-        job.teacher().ifPresent(teacher -> requireVocabulary(teacher, vocabulary));
-        TrainingRows data =
-                clock.timed("data", () -> TrainingRows.read(job.data().source(), file, vocabulary, log));
+        TrainingRows data = clock.timed("data", () -> data(file));
         String hash = clock.timed("hash", () -> PlanFile.hash(file));
         Path folder = folder(hash, data);
         if (job.resume() && !Files.isDirectory(folder)) {
@@ -241,14 +238,22 @@ public final class Recoverer {
         }
     }
 
-    private long vocabulary(Path file) {
+    private TrainingRows data(Path file) {
+        long vocabulary;
+        TrainingRows rows;
         try (CausalLm model = CausalLm.open(runtime, file, log)) {
-            return model.vocabulary();
+            vocabulary = model.vocabulary();
+            rows = TrainingRows.read(job.data().source(), model, file, log);
         }
+        job.teacher().ifPresent(teacher -> requireVocabulary(teacher, vocabulary));
+        return rows;
     }
 
     private void requireVocabulary(Path teacher, long vocabulary) {
-        long other = vocabulary(teacher);
+        long other;
+        try (CausalLm model = CausalLm.open(runtime, teacher, log)) {
+            other = model.vocabulary();
+        }
         if (other != vocabulary) {
             throw new UserException(String.format(
                     Locale.ROOT,

@@ -2,9 +2,11 @@ package io.onnxprune.compiler;
 
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.eval.CausalLm;
 import io.onnxprune.eval.Example;
 import io.onnxprune.eval.TrainingData;
 import java.nio.file.Path;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Optional;
 
@@ -30,15 +32,21 @@ record TrainingRows(List<Example> rows, List<Example> heldOut) {
     record Source(Path data, Optional<Path> evaluation, Optional<Path> tokenizer, int length) {}
 
     /**
-     * Reads rows for a model.
+     * Reads rows for a model, and tries on the longest whether the model takes it.
      *
-     * @param vocabulary how many tokens it knows
+     * @param file of the model
      * @throws UserException if a file cannot be read, does not fit the model, or is too short to hold rows out
      */
-    static TrainingRows read(Source source, Path model, long vocabulary, Log log) {
-        List<Example> rows = read(source.data, source, model, vocabulary, log);
+    static TrainingRows read(Source source, CausalLm model, Path file, Log log) {
+        List<Example> rows = read(source.data, source, model, file, log);
+        model.logits(new long[][] {
+            rows.stream()
+                    .map(Example::tokens)
+                    .max(Comparator.comparingInt(row -> row.length))
+                    .orElseThrow()
+        });
         if (source.evaluation.isPresent()) {
-            return new TrainingRows(rows, read(source.evaluation.get(), source, model, vocabulary, log));
+            return new TrainingRows(rows, read(source.evaluation.get(), source, model, file, log));
         }
         int count = Math.min(HELD_OUT_ROWS, rows.size() / HELD_OUT_SHARE);
         if (count == 0) {
@@ -54,7 +62,7 @@ record TrainingRows(List<Example> rows, List<Example> heldOut) {
         return new TrainingRows(calibration.stream().map(Example::whole).toList(), List.of());
     }
 
-    private static List<Example> read(Path file, Source source, Path model, long vocabulary, Log log) {
-        return TrainingData.read(file, model, source.tokenizer, source.length, vocabulary, log);
+    private static List<Example> read(Path data, Source source, CausalLm model, Path file, Log log) {
+        return TrainingData.read(data, file, source.tokenizer, source.length, model.vocabulary(), log);
     }
 }

@@ -23,16 +23,16 @@ public final class TrainingData {
      * @param tokenizer the tokenizer.json for text; by default the one beside the model
      * @param length tokens of the longest row
      * @param vocabulary how many tokens the model knows
-     * @throws UserException when the file cannot be read, has ids that the model does not know, or nothing to learn from
+     * @throws UserException when the file cannot be read, has ids that the model does not know, rows longer than its context, or
+     *     nothing to learn from
      */
     public static List<Example> read(
             Path file, Path model, Optional<Path> tokenizer, int length, long vocabulary, Log log) {
         TokenData.Rows content = TokenData.load(file, tokenizer.or(() -> Evaluator.tokenizerBeside(model)));
         List<Example> rows = new ArrayList<>();
         content.rows(length).forEach(row -> rows.add(Example.whole(row)));
-        OptionalLong end = ModelSettings.beside(model, log).eos().stream()
-                .mapToLong(Long::longValue)
-                .findFirst();
+        ModelSettings settings = ModelSettings.beside(model, log);
+        OptionalLong end = settings.eos().stream().mapToLong(Long::longValue).findFirst();
         int cut = 0;
         for (TokenData.Piece piece : content.answers()) {
             long[] tokens = ended(piece.tokens(), end);
@@ -60,6 +60,7 @@ public final class TrainingData {
                     file,
                     length));
         }
+        rows.forEach(row -> settings.requireLength(row.tokens().length, "rows of " + file));
         new TokenData(file, rows.stream().map(Example::tokens).toList()).requireVocabulary(vocabulary);
         return List.copyOf(rows);
     }

@@ -235,6 +235,12 @@ class RecoverCommandTest {
                 .failed(1, "--distill takes one of the same vocabulary");
         run("--eval", Cli.tokens(folder), "--export-training-artifacts", Cli.tokens(folder))
                 .failed(1, "cannot write to");
+        Path longer = Files.writeString(
+                folder.resolve("longer.jsonl"), ("{\"input_ids\": [3" + ", 4".repeat(199) + "]}\n").repeat(40));
+        Cli.run("recover", Cli.testModel("llama-gqa-d"), "-o", folder.resolve("trained.onnx"), "--data", longer)
+                .failed(1, "more than the model's context of 128");
+        Cli.run("recover", Cli.testModel("opt-c"), "-o", folder.resolve("trained.onnx"), "--data", longer)
+                .failed(1, "the model runs on rows of up to 128 tokens, not of 200; give --seq-len 128 or less");
         run("--eval", folder.resolve("none.jsonl")).failed(1, "none.jsonl");
         assertThat(folder.resolve("trained.onnx")).doesNotExist();
     }
