@@ -98,6 +98,12 @@ final class DataArguments {
         return new CalibrationOptions(bytes, workDir(), resume);
     }
 
+    /** Tokens of a window; null where that was not given. */
+    Integer sequenceLength() {
+        requirePositive("--seq-len", sequenceLength, 2, ", since a prediction takes two tokens");
+        return sequenceLength;
+    }
+
     private Path workDir() {
         if (workDir != null && Files.exists(workDir) && !Files.isDirectory(workDir)) {
             throw new UsageException("--work-dir " + workDir + " is a file; name a folder");
@@ -109,18 +115,18 @@ final class DataArguments {
      * What was asked for. A method that needs data gets text of the model itself where none is named.
      *
      * @param calibrates whether the method needs data
+     * @param trains whether it trains on a file of its own
      * @throws UsageException for values that cannot be, and for options that have no effect
      */
-    DataRequest request(boolean calibrates, long seed) {
+    DataRequest request(boolean calibrates, boolean trains, long seed) {
         boolean self = isSelf() || calibrates && calibration.isEmpty();
         requirePositive("--samples", samples, 1, "");
-        requirePositive("--seq-len", sequenceLength, 2, ", since a prediction takes two tokens");
         requirePositive("--bos", bos, 0, "");
         requireEffect("--samples", samples, self || !calibration.isEmpty(), "--calibration");
         requireCalibration("--memory", memory != null, calibrates);
         requireCalibration("--resume", resume, calibrates);
         requireEffect("--bos", bos, self, "--calibration self");
-        boolean any = self || !calibration.isEmpty() || evaluation != null;
+        boolean any = self || !calibration.isEmpty() || evaluation != null || trains;
         requireEffect("--seq-len", sequenceLength, any, "--calibration or --eval");
         requireEffect("--tokenizer", tokenizer, any, "--calibration or --eval");
         return new DataRequest(
@@ -129,7 +135,7 @@ final class DataArguments {
                 Optional.ofNullable(evaluation),
                 Optional.ofNullable(tokenizer),
                 samples == null ? OptionalInt.empty() : OptionalInt.of(samples),
-                sequenceLength == null ? OptionalInt.empty() : OptionalInt.of(sequenceLength),
+                sequenceLength() == null ? OptionalInt.empty() : OptionalInt.of(sequenceLength),
                 DataRequest.USUAL_LENGTH,
                 bos == null ? OptionalLong.empty() : OptionalLong.of(bos),
                 calibrates,

@@ -24,10 +24,8 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Iterator;
 import java.util.List;
-import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.Callable;
-import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
@@ -65,9 +63,6 @@ final class PruneCommand implements Callable<Integer> {
     }
 
     private static final String DEFAULT_METHOD = "auto";
-
-    /** What --recover trains on without a file. */
-    private static final String CALIBRATION = "calibration";
 
     /** Options about the making of a plan. */
     private static final List<String> PLANNING = List.of(
@@ -189,28 +184,6 @@ final class PruneCommand implements Callable<Integer> {
                     + " (default: as the method says)")
     private Integer correct;
 
-    @Option(
-            names = "--recover",
-            arity = "0..1",
-            fallbackValue = CALIBRATION,
-            paramLabel = "FILE",
-            description = "train the smaller model: on FILE, data as for the command recover, with its defaults; or"
-                    + " without one on the calibration rows, to make the predictions of the whole model (default: as the"
-                    + " method says)")
-    private String recover;
-
-    @Option(
-            names = "--lr-schedule",
-            paramLabel = "constant|linear|cosine",
-            description = "for --recover: how the learning rate falls (default: linear; cosine without a file)")
-    private String trainingSchedule;
-
-    @Option(names = "--train-steps", paramLabel = "N", description = "for --recover: steps, whatever the epochs")
-    private Integer trainingSteps;
-
-    @Option(names = "--no-recover", description = "do not train, whatever the method says")
-    private boolean noRecover;
-
     @Option(names = "--dry-run", description = "make the plan and show it, write no model")
     private boolean dryRun;
 
@@ -235,8 +208,8 @@ final class PruneCommand implements Callable<Integer> {
     @Mixin
     private StatisticsArguments statistics = new StatisticsArguments();
 
-    @ArgGroup(validate = false, exclusive = false, heading = "%nHow --recover trains:%n")
-    private TrainingArguments training = new TrainingArguments();
+    @Mixin
+    private RecoverArguments recover = new RecoverArguments();
 
     @Mixin
     private DataArguments data = new DataArguments();
@@ -251,9 +224,9 @@ final class PruneCommand implements Callable<Integer> {
     public Integer call() {
         if (model == null) {
             throw new UsageException("no model was named; onnx-prune MODEL -o OUT (see onnx-prune --help)"
-                    + (recover == null || recover.equals(CALIBRATION)
+                    + (recover.file() == null
                             ? ""
-                            : "; " + recover + " was taken for the data of --recover, so put the model first"));
+                            : "; " + recover.file() + " was taken for the data of --recover, so put the model first"));
         }
         if (out == null && !dryRun) {
             throw new UsageException("no output was named; add -o OUT, or --dry-run to see the plan only");
@@ -264,7 +237,11 @@ final class PruneCommand implements Callable<Integer> {
         checkCombination();
         ModelFolder input = ModelFolder.of(model);
         Inputs inputs = data.inputs()
-                .with(plan, recipeFile, statistics.read(), trainingFile(recipe))
+                .with(
+                        plan,
+                        recipeFile,
+                        statistics.read(),
+                        PlanPasses.recoveryData(recipe).orElse(null))
                 .with(input);
         output.check(inputs);
         inputs.checkWritable("--plan-out", planOut);
@@ -276,7 +253,7 @@ final class PruneCommand implements Callable<Integer> {
         Budget budget = budget(recipe, input, console);
         boolean nothing =
                 recipe.pass(PassKind.ALLOCATE) != null && budget.goal() == Budget.Goal.RATIO && budget.amount() == 0;
-        if (recover != null && nothing && plan == null) {
+        if (recover.isAsked() && nothing && plan == null) {
             throw new UsageException(
                     "--ratio 0 removes nothing, so --recover has no effect; to train a model as it is, use"
                             + " onnx-prune recover");
@@ -338,7 +315,8 @@ final class PruneCommand implements Callable<Integer> {
                                     : "--plan has no steps")
                             + ", so leave it out");
         }
-        DataRequest request = data.request(calibrates, seed);
+        DataRequest request =
+                data.request(calibrates, PlanPasses.recoveryData(recipe).isPresent(), seed);
         Pass calibrate = recipe.pass(PassKind.CALIBRATE);
         return calibrates && calibrate != null
                 ? request.withDefaults(calibrate.integer("samples"), calibrate.integer("seq-len"))
@@ -379,7 +357,7 @@ final class PruneCommand implements Callable<Integer> {
             recipe = refit ? recipe.adding(PassKind.REFIT) : recipe.without(PassKind.REFIT);
         }
         recipe = corrected(recipe);
-        recipe = trained(recipe);
+        recipe = recover.applied(recipe, data.sequenceLength());
         PlanPasses.check(recipe);
         return noVerify ? recipe.without(PassKind.VERIFY) : recipe;
     }
@@ -394,35 +372,9 @@ final class PruneCommand implements Callable<Integer> {
             throw new UsageException(option + " has no effect: " + recipe.name()
                     + " removes nothing, it makes weights zero; leave it out, or take another method");
         });
-        Recipe changed = with(recipe, PassKind.SPARSIFY, "ratio", ratio);
+        Recipe changed = recover.applied(with(recipe, PassKind.SPARSIFY, "ratio", ratio), null);
         PlanPasses.check(changed);
         return noVerify ? changed.without(PassKind.VERIFY) : changed;
-    }
-
-    private Recipe trained(Recipe recipe) {
-        if (noRecover && recover != null) {
-            throw new UsageException("--recover and --no-recover contradict each other; give one of them");
-        }
-        Recipe asked = noRecover ? recipe.without(PassKind.RECOVER) : recipe;
-        if (recover != null) {
-            asked = recover.equals(CALIBRATION)
-                    ? asked.adding(PassKind.RECOVER)
-                    : asked.adding(PassKind.RECOVER)
-                            .replacing(PlanPasses.publishedRecovery().with("data", recover));
-        }
-        Pass pass = asked.pass(PassKind.RECOVER);
-        Map<String, String> given = training.given(trainingSchedule, trainingSteps);
-        if (pass == null && !given.isEmpty()) {
-            throw new UsageException(
-                    "--" + given.keySet().iterator().next() + " is for --recover, which was not given");
-        }
-        return pass == null ? asked : asked.replacing(TrainingArguments.applied(given, pass));
-    }
-
-    /** The file that the recipe trains on; null without. */
-    private static Path trainingFile(Recipe recipe) {
-        Pass pass = recipe.pass(PassKind.RECOVER);
-        return pass == null ? null : PlanPasses.recoveryData(pass).orElse(null);
     }
 
     private Recipe corrected(Recipe recipe) {

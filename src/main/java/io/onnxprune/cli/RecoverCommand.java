@@ -3,6 +3,7 @@ package io.onnxprune.cli;
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.compiler.Recoverer;
 import io.onnxprune.compiler.TrainingReport;
+import io.onnxprune.compiler.TrainingRows;
 import io.onnxprune.diag.CacheFolder;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.emit.ModelFolder;
@@ -140,7 +141,7 @@ final class RecoverCommand implements Callable<Integer> {
         Recoverer.Job job = new Recoverer.Job(
                 input,
                 OutputTarget.of(input, out),
-                new Recoverer.Data(data, Optional.ofNullable(evaluation), Optional.ofNullable(tokenizer), length),
+                new TrainingRows.Source(data, Optional.ofNullable(evaluation), Optional.ofNullable(tokenizer), length),
                 Optional.ofNullable(teacher).map(path -> ModelFolder.of(path).model()),
                 options,
                 keepAdapters,

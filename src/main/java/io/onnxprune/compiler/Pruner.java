@@ -277,10 +277,12 @@ public final class Pruner {
 
     /** The file that the recipe trains on: it is read first, so that nobody waits for a plan to hear that it is broken. */
     private Optional<TrainingRows.Source> trainingSource() {
-        return Optional.ofNullable(job.recipe().pass(PassKind.RECOVER))
-                .flatMap(recover -> PlanPasses.recoveryData(recover)
-                        .map(file -> new TrainingRows.Source(
-                                file, Optional.empty(), job.data().tokenizer(), recover.integer("seq-len"))));
+        return PlanPasses.recoveryData(job.recipe())
+                .map(file -> new TrainingRows.Source(
+                        file,
+                        Optional.empty(),
+                        job.data().tokenizer(),
+                        job.recipe().pass(PassKind.RECOVER).integer("seq-len")));
     }
 
     private Evaluation evaluateAfter(Path file, CalibrationData data) {

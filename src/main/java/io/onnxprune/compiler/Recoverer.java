@@ -58,7 +58,7 @@ public final class Recoverer {
     public record Job(
             ModelFolder input,
             OutputTarget target,
-            Data data,
+            TrainingRows.Source data,
             Optional<Path> teacher,
             TrainingOptions options,
             boolean keepAdapters,
@@ -66,20 +66,6 @@ public final class Recoverer {
             boolean resume,
             Optional<Path> artifacts,
             Path workFolder) {}
-
-    /**
-     * The data of a job.
-     *
-     * @param training rows or text to train on
-     * @param evaluation held-out data; otherwise some rows of {@code training} are left out
-     * @param tokenizer for text; by default the one beside the model
-     * @param length tokens of the longest row
-     */
-    public record Data(Path training, Optional<Path> evaluation, Optional<Path> tokenizer, int length) {
-        private TrainingRows.Source source() {
-            return new TrainingRows.Source(training, evaluation, tokenizer, length);
-        }
-    }
 
     /** What came of it. */
     public record Report(TrainingReport training, Emitter.Emission emission) {
@@ -243,7 +229,7 @@ public final class Recoverer {
         TrainingRows rows;
         try (CausalLm model = CausalLm.open(runtime, file, log)) {
             vocabulary = model.vocabulary();
-            rows = TrainingRows.read(job.data().source(), model, file, log);
+            rows = TrainingRows.read(job.data(), model, file, log);
         }
         job.teacher().ifPresent(teacher -> requireVocabulary(teacher, vocabulary));
         return rows;

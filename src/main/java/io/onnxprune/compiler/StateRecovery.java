@@ -19,7 +19,6 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.HashSet;
-import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
@@ -27,13 +26,8 @@ import java.util.stream.IntStream;
 
 /** Trains a model that steps have left to make the predictions of the whole one, and says what that makes of the original's weights. */
 final class StateRecovery {
-    /**
-     * How large a learning rate may be depends on the model and on how near it is to its teacher. One that is too large shows
-     * soon, and a quarter is tried, at most so often.
-     */
+    /** Nobody who prunes looks for a learning rate, so a lower one is tried where it is too high for this model. */
     private static final int RETRIES = 4;
-
-    private static final double LOWER = 0.25;
 
     private final PrunedState state;
     private final Path folder;
@@ -65,18 +59,17 @@ final class StateRecovery {
         Optional<Model> teacher = options.distillation() == 0
                 ? Optional.empty()
                 : Optional.of(state.structure().analysis().program().model());
-        TrainingOptions tried = options;
-        Recovery.Result result =
-                Recovery.run(smaller, data.rows(), data.heldOut(), teacher, tried, true, own, false, runtime, log);
-        for (int i = 0;
-                i < RETRIES
-                        && (result.diverged()
-                                || result.best() == result.curve().get(0).heldOut());
-                i++) {
-            tried = tried.withLearningRate(tried.learningRate() * LOWER);
-            log.info(String.format(Locale.ROOT, "again with a learning rate of %.2e", tried.learningRate()));
-            result = Recovery.run(smaller, data.rows(), data.heldOut(), teacher, tried, true, own, false, runtime, log);
-        }
+        Recovery.Result result = Recovery.run(
+                smaller,
+                data.rows(),
+                data.heldOut(),
+                teacher,
+                options.withRetries(RETRIES),
+                true,
+                own,
+                false,
+                runtime,
+                log);
         Map<Value, Tensor> updates = recovery.widened(result.merged(own));
         Recovery.discard(own);
         return new Result(updates, TrainingReport.of(result, data));

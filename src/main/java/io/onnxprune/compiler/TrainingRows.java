@@ -15,7 +15,7 @@ import java.util.Optional;
  *
  * @param heldOut rows that only tell when training is at its best; none where the rows themselves do
  */
-record TrainingRows(List<Example> rows, List<Example> heldOut) {
+public record TrainingRows(List<Example> rows, List<Example> heldOut) {
     /** Held-out rows are this share of the data where no file of their own is given, */
     private static final int HELD_OUT_SHARE = 20;
     /** and so many at most. */
@@ -29,7 +29,7 @@ record TrainingRows(List<Example> rows, List<Example> heldOut) {
      * @param tokenizer for text; by default the one beside the model
      * @param length tokens of the longest row
      */
-    record Source(Path data, Optional<Path> evaluation, Optional<Path> tokenizer, int length) {}
+    public record Source(Path data, Optional<Path> evaluation, Optional<Path> tokenizer, int length) {}
 
     /**
      * Reads rows for a model, and tries on the longest whether the model takes it.

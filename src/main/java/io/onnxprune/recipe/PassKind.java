@@ -222,7 +222,7 @@ public enum PassKind {
             "Trains the smaller model through ONNX Runtime's training API: by default to make the predictions of the whole one, on the"
                     + " calibration rows.",
             List.of("allocate"),
-            PassOption.choice("data", "calibration", "The rows to train on: calibration, or a file."),
+            PassOption.choice("data", PassKind.CALIBRATION_ROWS, "The rows to train on: calibration, or a file."),
             PassOption.integer("seq-len", 2, "256", "For a file: tokens of a row at most."),
             PassOption.number(
                     "distill-weight",
@@ -322,6 +322,9 @@ public enum PassKind {
             "Compares the smaller model with the whole one in which everything that was removed is zero.",
             List.of("rewrite", "sparsify"),
             PassOption.number("tolerance", 0, "1e-4", "Largest difference, relative to the scale of the logits."));
+
+    /** What {@link #RECOVER} trains on unless that is a file. */
+    public static final String CALIBRATION_ROWS = "calibration";
 
     private final String summary;
     private final List<String> needs;

@@ -109,8 +109,7 @@ public final class PlanPasses {
                 || kronecker(recipe.pass(PassKind.COMPENSATE)).isPresent()
                 || recipe.pass(PassKind.REFIT) != null
                 || recipe.pass(PassKind.CORRECT) != null
-                || recipe.pass(PassKind.RECOVER) != null
-                        && recoveryData(recipe.pass(PassKind.RECOVER)).isEmpty()
+                || recipe.pass(PassKind.RECOVER) != null && recoveryData(recipe).isEmpty()
                 || recipe.pass(PassKind.SPARSIFY) != null;
     }
 
@@ -360,10 +359,11 @@ public final class PlanPasses {
                         "eval-every", "25"));
     }
 
-    /** The file that a {@link PassKind#RECOVER} pass trains on; empty where that is the calibration rows. */
-    public static Optional<Path> recoveryData(Pass recover) {
-        return Optional.of(recover.word("data"))
-                .filter(word -> !word.equals("calibration"))
+    /** The file that a recipe trains on; empty where that is the calibration rows, or it does not train. */
+    public static Optional<Path> recoveryData(Recipe recipe) {
+        return Optional.ofNullable(recipe.pass(PassKind.RECOVER))
+                .map(recover -> recover.word("data"))
+                .filter(word -> !word.equals(PassKind.CALIBRATION_ROWS))
                 .map(Path::of);
     }
 
@@ -392,6 +392,7 @@ public final class PlanPasses {
                 recover.integer("patience"),
                 recover.number("distill-weight"),
                 recover.number("temperature"),
+                0,
                 seed);
     }
 

@@ -20,6 +20,11 @@ record Course(double lowest, int misses, List<Look> curve) {
         return curve.get(curve.size() - 1).step();
     }
 
+    /** Whether nothing since was better than what there was at first. */
+    boolean isAtItsBeginning() {
+        return lowest == curve.get(0).heldOut();
+    }
+
     Course after(Look look) {
         List<Look> longer = new ArrayList<>(curve);
         longer.add(look);

@@ -62,15 +62,9 @@ public final class Recovery {
      * @param trained how many parameters were trained
      * @param curve the losses
      * @param best the held-out loss of what was kept
-     * @param diverged whether training ended because the loss rose
      */
     public record Result(
-            List<Learned> adapters,
-            Map<Value, Tensor> weights,
-            long trained,
-            List<Look> curve,
-            double best,
-            boolean diverged) {
+            List<Learned> adapters, Map<Value, Tensor> weights, long trained, List<Look> curve, double best) {
         /**
          * New contents of all constants of the model that training changes, those of products with what adapters add.
          *
@@ -178,8 +172,7 @@ public final class Recovery {
                 adapts ? Map.of() : weights(result.parameters()),
                 count,
                 result.curve(),
-                result.best(),
-                result.diverged());
+                result.best());
     }
 
     private Trainable adapters(Model lowered, List<Linear> linears, double dropout) {

@@ -26,6 +26,9 @@ final class Trainer implements AutoCloseable {
     /** A held-out loss so many times that of the start is no bad luck any more. */
     private static final double DIVERGED = 1.5;
 
+    /** How much lower the learning rate is in the next try. */
+    private static final double LOWER = 0.25;
+
     /** Where no rows are held out, so many of those that are trained on tell how training goes. */
     private static final int OWN_ROWS = 32;
 
@@ -35,14 +38,15 @@ final class Trainer implements AutoCloseable {
      * @param parameters the best ones that were seen
      * @param best the held-out loss with them
      * @param curve a point for each look, the first before any step
-     * @param diverged whether training ended because the loss rose
      */
-    record Result(Map<String, Tensor> parameters, double best, List<Look> curve, boolean diverged) {}
+    record Result(Map<String, Tensor> parameters, double best, List<Look> curve) {}
 
     private final Optional<Teacher> teacher;
     private final TrainingOptions options;
     private final Log log;
-    private final TrainingSession session;
+    private final OnnxRuntime runtime;
+    private final TrainingSession.Files files;
+    private TrainingSession session;
     private final DecoderInterface decoder;
     private final boolean drops;
     private final int length;
@@ -50,9 +54,10 @@ final class Trainer implements AutoCloseable {
     private final List<Example> heldOut;
     private final String kind;
     private final Optional<Teacher> examiner;
-    private boolean diverged;
     private final TrainingNotes notes;
-    private final Optional<Course> start;
+    private Optional<Course> start;
+    private boolean diverged;
+    private double rate = 1;
 
     /**
      * Prepares training.
@@ -91,7 +96,8 @@ final class Trainer implements AutoCloseable {
         Model train = TrainingGraph.training(training, teacher, runtime, log);
         this.decoder = DecoderInterface.of(training.model().graph());
         this.drops = training.drops();
-        TrainingSession.Files files = files(folder);
+        this.runtime = runtime;
+        this.files = files(folder);
         Map<Path, Model> graphs = new LinkedHashMap<>();
         graphs.put(files.training(), train);
         graphs.put(files.evaluation(), TrainingGraph.evaluation(evaluation, examiner));
@@ -117,8 +123,25 @@ final class Trainer implements AutoCloseable {
                 folder.resolve("frozen.data"));
     }
 
-    /** Takes all steps, or fewer if the held-out loss does not fall any more. */
+    /**
+     * Takes all steps, or fewer if the held-out loss does not fall any more. How large a learning rate may be depends on the model
+     * and on how near it is to its teacher; one that is too large shows soon, and a lower one is tried as often as is asked for.
+     */
     Result run() {
+        Course course = attempt();
+        for (int i = 0; i < options.retries() && (diverged || course.isAtItsBeginning()); i++) {
+            rate *= LOWER;
+            log.info(String.format(Locale.ROOT, "again with a learning rate of %.2e", rate * options.learningRate()));
+            session.close();
+            session = runtime.train(files);
+            start = Optional.empty();
+            diverged = false;
+            course = attempt();
+        }
+        return new Result(ParameterFile.read(notes.best()), course.lowest(), course.curve());
+    }
+
+    private Course attempt() {
         int total = options.totalSteps(rows.size());
         long tokens = (long) options.batch() * length;
         Course course = start.orElseGet(this::begin);
@@ -149,7 +172,7 @@ final class Trainer implements AutoCloseable {
                 notes.save(course, session);
             }
         }
-        return new Result(ParameterFile.read(notes.best()), course.lowest(), course.curve(), diverged);
+        return course;
     }
 
     private Course begin() {
@@ -175,13 +198,16 @@ final class Trainer implements AutoCloseable {
                 diverged = true;
                 return null;
             }
-            session.step(options.learningRate(step, total));
+            session.step(learningRate(step, total));
             sum += loss;
             progress.step(tokens);
         }
         double seconds = (System.nanoTime() - begin) / 1e9;
-        return new Look(
-                to, sum / (to - from), Double.NaN, options.learningRate(to - 1, total), (to - from) * tokens / seconds);
+        return new Look(to, sum / (to - from), Double.NaN, learningRate(to - 1, total), (to - from) * tokens / seconds);
+    }
+
+    private double learningRate(int step, int total) {
+        return rate * options.learningRate(step, total);
     }
 
     private boolean goesOn(Course course, Look last) {

@@ -24,6 +24,7 @@ import java.util.OptionalInt;
  * @param distillation what the divergence from a teacher counts, from 0 to 1, where there is one; the rest is the cross-entropy
  *     of the data
  * @param temperature what logits are divided by for that
+ * @param retries how often training begins again with a quarter of the learning rate where the loss rises or never falls
  * @param seed of the order of rows, the adapters' start and the dropout
  */
 public record TrainingOptions(
@@ -45,6 +46,7 @@ public record TrainingOptions(
         int patience,
         double distillation,
         double temperature,
+        int retries,
         long seed) {
     /** What is trained. */
     public enum Mode {
@@ -98,22 +100,22 @@ public record TrainingOptions(
 
     /** The same with batches of at most so many rows. */
     public TrainingOptions withBatchOf(int rows) {
-        return with(learningRate, Math.min(batch, rows));
+        return with(Math.min(batch, rows), retries);
     }
 
-    /** The same with another learning rate. */
-    public TrainingOptions withLearningRate(double changed) {
-        return with(changed, batch);
+    /** The same with so many retries. */
+    public TrainingOptions withRetries(int changed) {
+        return with(batch, changed);
     }
 
-    private TrainingOptions with(double changedRate, int changedBatch) {
+    private TrainingOptions with(int changedBatch, int changedRetries) {
         return new TrainingOptions(
                 mode,
                 rank,
                 alpha,
                 dropout,
                 targets,
-                changedRate,
+                learningRate,
                 schedule,
                 warmup,
                 weightDecay,
@@ -126,6 +128,7 @@ public record TrainingOptions(
                 patience,
                 distillation,
                 temperature,
+                changedRetries,
                 seed);
     }
 

@@ -189,6 +189,8 @@ class RecoverCommandTest {
                                 folder.resolve("rows.jsonl"), "{\"input_ids\": [4, 5, 6, 7, 8, 9, 10]}\n".repeat(40)),
                         "--train-steps",
                         "3",
+                        "--seq-len",
+                        "5",
                         "--batch",
                         "8",
                         "--lr",
@@ -207,6 +209,8 @@ class RecoverCommandTest {
     void optionsOfATrainingThatIsNotAskedForAreRefused() {
         Object[] prune = {Cli.testModel("llama-gqa-d"), "-o", folder.resolve("small.onnx"), "--method", "magnitude"};
         Cli.run(with(prune, "--lr", "0.1")).failed(2, "--lr is for --recover");
+        Cli.run(Cli.testModel("llama-gqa-d"), "-o", folder.resolve("small.onnx"), "--method", "wanda", "--lr", "0.1")
+                .failed(2, "--lr is for --recover");
         Cli.run(with(prune, "--recover", folder.resolve("none.jsonl"))).failed(1, "none.jsonl does not exist");
         Cli.run(with(prune, "--recover", "--rank", "none")).failed(2, "--rank must be a whole number");
         Cli.run(with(prune, "--recover", "--lr", "3")).failed(2, "--lr takes a number above 0 and below 1");

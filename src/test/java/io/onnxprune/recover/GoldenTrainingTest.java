@@ -83,6 +83,7 @@ class GoldenTrainingTest {
                 0,
                 1,
                 1,
+                0,
                 0);
 
         List<Example> examples = rows.stream().map(Example::whole).toList();

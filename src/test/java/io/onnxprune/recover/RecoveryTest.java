@@ -19,13 +19,16 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelWriter;
 import io.onnxprune.plan.Plan;
+import io.onnxprune.recipe.Pass;
+import io.onnxprune.recipe.PassKind;
+import io.onnxprune.recipe.PlanPasses;
 import io.onnxprune.recover.TrainingOptions.Mode;
-import io.onnxprune.recover.TrainingOptions.Schedule;
 import io.onnxprune.rewrite.Slicer;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalInt;
@@ -60,40 +63,27 @@ class RecoveryTest {
     }
 
     private static TrainingOptions options(Mode mode, int steps, int microBatch, double learningRate, double dropout) {
-        return new TrainingOptions(
-                mode,
-                4,
-                8,
-                dropout,
-                Targets.ALL,
-                learningRate,
-                Schedule.COSINE,
-                OptionalInt.of(1),
-                0,
-                1,
-                8,
-                microBatch,
-                1,
-                OptionalInt.of(steps),
-                steps,
-                0,
-                1,
-                1,
-                7);
+        return options(
+                "train", mode.name().toLowerCase(Locale.ROOT),
+                "steps", Integer.toString(steps),
+                "eval-every", Integer.toString(steps),
+                "micro-batch", Integer.toString(microBatch),
+                "lr", Double.toString(learningRate),
+                "dropout", Double.toString(dropout));
+    }
+
+    /** What a recover pass asks for with these keys and values, and small adapters and batches otherwise. */
+    private static TrainingOptions options(String... changes) {
+        Pass pass = new Pass(
+                PassKind.RECOVER, Map.of("train", "lora", "rank", "4", "alpha", "8", "warmup", "1", "batch", "8"));
+        for (int i = 0; i < changes.length; i += 2) {
+            pass = pass.with(changes[i], changes[i + 1]);
+        }
+        return PlanPasses.recovery(pass, 7);
     }
 
     private Recovery.Result run(Structure structure, TrainingOptions options, Log log) {
-        return Recovery.run(
-                structure,
-                rows(ROWS, 1),
-                rows(6, 2),
-                Optional.empty(),
-                options,
-                true,
-                folder,
-                false,
-                TestModels.runtime(),
-                log);
+        return in(folder, structure, options, false, log);
     }
 
     @ParameterizedTest
@@ -193,27 +183,7 @@ class RecoveryTest {
     }
 
     private Recovery.Result targeted(Structure structure, String words) {
-        TrainingOptions plain = options(Mode.LORA, 1, 8, 1e-2, 0);
-        TrainingOptions named = new TrainingOptions(
-                plain.mode(),
-                plain.rank(),
-                plain.alpha(),
-                plain.dropout(),
-                Targets.of(List.of(words.split(","))),
-                plain.learningRate(),
-                plain.schedule(),
-                plain.warmup(),
-                plain.weightDecay(),
-                plain.clip(),
-                plain.batch(),
-                plain.microBatch(),
-                plain.epochs(),
-                plain.steps(),
-                plain.evaluateEvery(),
-                plain.patience(),
-                plain.distillation(),
-                plain.temperature(),
-                plain.seed());
+        TrainingOptions named = options("lr", "1e-2", "steps", "1", "targets", words);
         return run(structure, named, Log.NONE);
     }
 
@@ -236,26 +206,19 @@ class RecoveryTest {
     @Test
     void aStoppedTrainingGoesOn() {
         Structure structure = TestModels.structure("llama-gqa-d");
-        TrainingOptions looks = new TrainingOptions(
-                Mode.LORA,
-                4,
-                8,
-                0.1,
-                Targets.ALL,
-                1e-2,
-                Schedule.COSINE,
-                OptionalInt.of(1),
-                0.01,
-                1,
-                8,
-                4,
-                1,
-                OptionalInt.of(6),
-                2,
-                0,
-                1,
-                1,
-                7);
+        TrainingOptions looks = options(
+                "dropout",
+                "0.1",
+                "lr",
+                "1e-2",
+                "weight-decay",
+                "0.01",
+                "micro-batch",
+                "4",
+                "steps",
+                "6",
+                "eval-every",
+                "2");
         Recovery.Result whole = run(structure, looks, Log.NONE);
         Path other = folder.resolve("other");
         RecordedLog stops = new RecordedLog() {
@@ -313,26 +276,25 @@ class RecoveryTest {
                 .withNodes(named.graph().nodes().stream()
                         .map(node -> node.withName(""))
                         .toList()));
-        TrainingOptions taught = new TrainingOptions(
-                Mode.FULL,
-                4,
-                8,
-                0,
-                Targets.ALL,
-                1e-2,
-                Schedule.CONSTANT,
-                OptionalInt.of(0),
-                0,
-                0,
-                8,
-                8,
-                1,
-                OptionalInt.of(12),
-                6,
-                0,
-                share,
-                temperature,
-                7);
+        TrainingOptions taught = options(
+                "train",
+                "full",
+                "lr",
+                "1e-2",
+                "schedule",
+                "constant",
+                "warmup",
+                "0",
+                "clip",
+                "0",
+                "steps",
+                "12",
+                "eval-every",
+                "6",
+                "distill-weight",
+                Double.toString(share),
+                "temperature",
+                Double.toString(temperature));
 
         Recovery.Result result = Recovery.run(
                 structure,
@@ -355,26 +317,21 @@ class RecoveryTest {
     @Test
     void aLossThatRisesStopsTrainingAndKeepsTheBest() {
         Structure structure = TestModels.structure("stories-llama");
-        TrainingOptions wild = new TrainingOptions(
-                Mode.LORA,
-                4,
-                16,
-                0,
-                Targets.ALL,
-                0.9,
-                Schedule.CONSTANT,
-                OptionalInt.of(0),
-                0,
-                0,
-                8,
-                8,
-                1,
-                OptionalInt.of(40),
-                1,
-                0,
-                1,
-                1,
-                7);
+        TrainingOptions wild = options(
+                "alpha",
+                "16",
+                "lr",
+                "0.9",
+                "schedule",
+                "constant",
+                "warmup",
+                "0",
+                "clip",
+                "0",
+                "steps",
+                "40",
+                "eval-every",
+                "1");
         RecordedLog log = new RecordedLog();
 
         List<Example> rows =
@@ -407,26 +364,8 @@ class RecoveryTest {
     @Test
     void tooFewRowsForABatch() {
         Structure structure = TestModels.structure("llama-gqa-d");
-        TrainingOptions epochs = new TrainingOptions(
-                Mode.LORA,
-                4,
-                8,
-                0,
-                Targets.ALL,
-                1e-3,
-                Schedule.LINEAR,
-                OptionalInt.empty(),
-                0,
-                0,
-                64,
-                8,
-                1,
-                OptionalInt.empty(),
-                1,
-                0,
-                1,
-                1,
-                7);
+        TrainingOptions epochs = options(
+                "lr", "1e-3", "schedule", "linear", "clip", "0", "batch", "64", "epochs", "1", "eval-every", "1");
 
         assertThatThrownBy(() -> run(structure, epochs, Log.NONE))
                 .isInstanceOf(UserException.class)
