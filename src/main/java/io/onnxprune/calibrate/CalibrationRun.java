@@ -27,7 +27,7 @@ final class CalibrationRun implements AutoCloseable {
     private final List<Segment> segments;
     private final Batches batches;
     private final SegmentRunner runner;
-    private final Held held;
+    private final LiveValues held;
     private final ActivationStore boundaries;
     private final Log log;
     private final double[] loss;
@@ -41,7 +41,7 @@ final class CalibrationRun implements AutoCloseable {
             List<Segment> segments,
             Batches batches,
             CalibrationPlan plan,
-            Held held,
+            LiveValues held,
             Objective objective,
             long memory) {
         this.calibrator = calibrator;
@@ -67,7 +67,7 @@ final class CalibrationRun implements AutoCloseable {
             for (int index = 0; index <= last; index++) {
                 List<Tap> here = share(taps, index);
                 Segment segment = segments.get(index);
-                Task task = index < last ? forward(segment).withTaps(here) : Task.capture(segment, here, null);
+                SegmentRequest task = index < last ? forward(segment).withTaps(here) : SegmentRequest.capture(segment, here, null);
                 Set<Value> released = held.release(segment);
                 released.addAll(segment.inputs());
                 runner.forward(task.withGiven(held.needed(segment)).withReleased(released), progress);
@@ -106,8 +106,8 @@ final class CalibrationRun implements AutoCloseable {
         return new Summary(loss, batches.tokens());
     }
 
-    private Task forward(Segment segment) {
-        return Task.advance(segment).withKept(held.kept(segment));
+    private SegmentRequest forward(Segment segment) {
+        return SegmentRequest.advance(segment).withKept(held.kept(segment));
     }
 
     /** Runs forwards only, and returns the loss of each row. */
@@ -115,7 +115,7 @@ final class CalibrationRun implements AutoCloseable {
         int last = segments.size() - 1;
         try (Log.Progress progress = log.progress("calibration", batches.tokens() * (last + 1))) {
             for (Segment segment : segments.subList(0, last)) {
-                runner.forward(Task.advance(segment).withReleased(segment.inputs()), progress);
+                runner.forward(SegmentRequest.advance(segment).withReleased(segment.inputs()), progress);
             }
             Segment segment = segments.get(last);
             SegmentGraph graph = SegmentGraph.loss(segment, flow, new Objective.End(objective, segment, calibrator));

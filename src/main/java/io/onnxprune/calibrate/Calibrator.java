@@ -367,7 +367,7 @@ public final class Calibrator {
                 requireFound(similarity.from().value(), segments);
             }
         }
-        Held held = Held.of(segments, taps);
+        LiveValues held = LiveValues.of(segments, taps);
         plan = plan.keeping(held.bytes(new Footprint(flow, tokens()), rows.size(), length));
         if (!taps.isEmpty() && weights.isEmpty()) {
             plan.announce(log, rows.size(), length, memory);

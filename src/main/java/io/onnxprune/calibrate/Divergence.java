@@ -71,7 +71,7 @@ public final class Divergence extends Objective implements AutoCloseable {
         int last = segments.size() - 1;
         try (Log.Progress progress = reference.log().progress("calibration", own.tokens() * last)) {
             for (Segment segment : segments.subList(0, last)) {
-                runner.forward(Task.advance(segment).withReleased(segment.inputs()), progress);
+                runner.forward(SegmentRequest.advance(segment).withReleased(segment.inputs()), progress);
             }
         } catch (RuntimeException e) {
             runner.close();

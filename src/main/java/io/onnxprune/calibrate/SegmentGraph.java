@@ -52,7 +52,7 @@ final class SegmentGraph {
     }
 
     /** The forward pass. */
-    static SegmentGraph forward(Task task, DataFlow flow) {
+    static SegmentGraph forward(SegmentRequest task, DataFlow flow) {
         SegmentGraph graph = new SegmentGraph(task.segment(), flow, task.given());
         if (task.counterpart() != null) {
             graph.compare(task.counterpart());
@@ -104,7 +104,7 @@ final class SegmentGraph {
         return graph;
     }
 
-    private void compare(Counterpart counterpart) {
+    private void compare(ReferenceActivation counterpart) {
         counterpartInput = builder.freshName();
         inputs.add(Segment.declare(counterpartInput, counterpart.dtype()));
         String theirs = counterpartInput;

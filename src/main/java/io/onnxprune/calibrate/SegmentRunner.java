@@ -67,7 +67,7 @@ final class SegmentRunner implements AutoCloseable {
     }
 
     /** Runs a segment forwards. */
-    void forward(Task task, Log.Progress progress) {
+    void forward(SegmentRequest task, Log.Progress progress) {
         Segment segment = task.segment();
         SegmentGraph graph = SegmentGraph.forward(task, flow);
         Map<Integer, long[]> shapes = new HashMap<>();
@@ -115,7 +115,7 @@ final class SegmentRunner implements AutoCloseable {
     }
 
     private void keep(
-            Task task, int batch, Outputs outputs, Map<String, HostTensor> into, Map<Integer, long[]> shapes) {
+            SegmentRequest task, int batch, Outputs outputs, Map<String, HostTensor> into, Map<Integer, long[]> shapes) {
         batches.keep(task.yields(), batch, outputs);
         for (Value value : task.kept()) {
             HostTensor tensor = outputs.tensor(value.name()).direct();

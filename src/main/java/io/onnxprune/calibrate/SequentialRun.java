@@ -1,6 +1,6 @@
 package io.onnxprune.calibrate;
 
-import io.onnxprune.calibrate.Visit.Group;
+import io.onnxprune.calibrate.PieceSchedule.InputGroup;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.runtime.HostTensor;
@@ -65,22 +65,22 @@ public final class SequentialRun implements AutoCloseable {
             Map<Linear, String> obstacles) {}
 
     private final Editor editor;
-    private final PieceWalk model;
+    private final PieceExecutor model;
     /** Null without a reference. */
-    private final PieceWalk reference;
+    private final PieceExecutor reference;
 
     private final int[] kept;
-    private final List<Visit> visits;
+    private final List<PieceSchedule> visits;
 
     private SequentialRun(Calibrator model, Reference reference, Editor editor) {
         if (reference != null && reference.calibrator().length() != model.length()) {
             throw new IllegalArgumentException("model and reference are prepared for rows of different lengths");
         }
         this.editor = editor;
-        this.model = new PieceWalk(model);
-        this.reference = reference == null ? null : new PieceWalk(reference.calibrator());
+        this.model = new PieceExecutor(model);
+        this.reference = reference == null ? null : new PieceExecutor(reference.calibrator());
         this.kept = reference == null ? null : reference.kept();
-        this.visits = new ArrayList<>(Visit.of(this.model, this.reference, kept, editor::wants));
+        this.visits = new ArrayList<>(PieceSchedule.of(this.model, this.reference, kept, editor::wants));
     }
 
     /**
@@ -109,9 +109,9 @@ public final class SequentialRun implements AutoCloseable {
             reference.begin(rows, batches, budget / 2);
         }
         long tokens = (long) rows.size() * model.calibrator().length();
-        try (Effort effort = new Effort(runs(), tokens, model.calibrator().log())) {
-            for (Visit visit : visits) {
-                for (List<Group> groups : visit.captures()) {
+        try (WeightedProgress effort = new WeightedProgress(runs(), tokens, model.calibrator().log())) {
+            for (PieceSchedule visit : visits) {
+                for (List<InputGroup> groups : visit.captures()) {
                     capture(visit, groups, effort);
                 }
                 if (!isLast(visit)) {
@@ -121,7 +121,7 @@ public final class SequentialRun implements AutoCloseable {
         }
     }
 
-    private boolean isLast(Visit visit) {
+    private boolean isLast(PieceSchedule visit) {
         return visit.piece() == visits.size() - 1;
     }
 
@@ -137,8 +137,8 @@ public final class SequentialRun implements AutoCloseable {
         long memory = calibrator.options().memory();
         long room = plan.boundaryBudget(memory) - plan.boundaryBytes();
         long most = 0;
-        for (ListIterator<Visit> each = visits.listIterator(); each.hasNext(); ) {
-            Visit visit = each.next();
+        for (ListIterator<PieceSchedule> each = visits.listIterator(); each.hasNext(); ) {
+            PieceSchedule visit = each.next();
             boolean again = visit.captures().size() > 1 || !isLast(visit);
             long bytes = visit.frontier() == null ? 0 : model.bytes(visit.frontier(), samples);
             if (again && bytes <= room) {
@@ -148,7 +148,7 @@ public final class SequentialRun implements AutoCloseable {
             }
         }
         plan = plan.keeping(most);
-        String work = String.format(Locale.ROOT, " in %.1f forward passes", Effort.total(runs()));
+        String work = String.format(Locale.ROOT, " in %.1f forward passes", WeightedProgress.total(runs()));
         plan.announce(calibrator.log(), samples, calibrator.length(), memory, work);
         return plan;
     }
@@ -158,13 +158,13 @@ public final class SequentialRun implements AutoCloseable {
         List<Double> runs = new ArrayList<>();
         double whole = Math.max(1, model.work());
         int theirs = 0;
-        for (Visit visit : visits) {
+        for (PieceSchedule visit : visits) {
             long again = visit.frontier() == null
                     ? model.work(visit.piece())
                     : model.work(visit.frontier().rest());
             long next = model.work(visit.piece());
-            for (List<Group> groups : visit.captures()) {
-                boolean measured = groups.stream().anyMatch(Group::isMeasured);
+            for (List<InputGroup> groups : visit.captures()) {
+                boolean measured = groups.stream().anyMatch(InputGroup::isMeasured);
                 for (; measured && theirs <= visit.theirs(); theirs++) {
                     runs.add(reference.work(theirs) / whole);
                 }
@@ -173,7 +173,7 @@ public final class SequentialRun implements AutoCloseable {
                         ? model.work(visit.frontier().rest())
                         : 0;
                 long sums = 0;
-                for (Group group : groups) {
+                for (InputGroup group : groups) {
                     long width = group.input().width();
                     sums += width
                             * (width + (group.isMeasured() ? group.stream().width() : 0));
@@ -188,25 +188,25 @@ public final class SequentialRun implements AutoCloseable {
         return runs;
     }
 
-    private void capture(Visit visit, List<Group> groups, Effort effort) {
+    private void capture(PieceSchedule visit, List<InputGroup> groups, WeightedProgress effort) {
         List<Tap> taps = groups.stream().flatMap(group -> group.taps().stream()).toList();
-        boolean measured = groups.stream().anyMatch(Group::isMeasured);
-        Counterpart counterpart = measured ? meet(visit, effort) : null;
+        boolean measured = groups.stream().anyMatch(InputGroup::isMeasured);
+        ReferenceActivation counterpart = measured ? meet(visit, effort) : null;
         model.capture(taps, counterpart, visit.frontier(), effort.next());
         groups.forEach(this::edit);
     }
 
     /** Brings the reference to the end of the model's piece. */
-    private Counterpart meet(Visit visit, Effort effort) {
+    private ReferenceActivation meet(PieceSchedule visit, WeightedProgress effort) {
         while (reference.done() <= visit.theirs()) {
             reference.advance(effort.next());
         }
         boolean whole = reference.width(visit.theirs()) == model.width(visit.piece());
         Value value = reference.pieces().get(visit.theirs()).output();
-        return new Counterpart(reference.flow().trace().dtype(value), whole ? null : kept, reference::value);
+        return new ReferenceActivation(reference.flow().trace().dtype(value), whole ? null : kept, reference::value);
     }
 
-    private void edit(Group group) {
+    private void edit(InputGroup group) {
         Map<Tap, HostTensor> sums = model.runner().sums();
         InputStatistics statistics = new InputStatistics(
                 (long) sums.remove(new Tap.Positions(group.input())).asFloats().get(0),

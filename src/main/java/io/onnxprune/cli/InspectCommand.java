@@ -11,7 +11,7 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
-import io.onnxprune.plan.Depth;
+import io.onnxprune.plan.PrunableBlocks;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Path;
@@ -82,7 +82,7 @@ final class InspectCommand implements Callable<Integer> {
                     count.whole().parameters(),
                     count.whole().bytes(),
                     structure.stream().layers(),
-                    Depth.blocks(structure).size(),
+                    PrunableBlocks.blocks(structure).size(),
                     model.model().opset()));
             console.print("");
             console.print(prunable(structure, count).toString());
@@ -120,7 +120,7 @@ final class InspectCommand implements Callable<Integer> {
                 table.row("layers." + i, "whole layer", i, 1, count.layer(i).parameters(), "");
             }
         }
-        for (int[] copies : Depth.blocks(structure)) {
+        for (int[] copies : PrunableBlocks.blocks(structure)) {
             Block block = all.get(copies[0]);
             if (block.pin() != null) {
                 continue;
@@ -285,7 +285,7 @@ final class InspectCommand implements Callable<Integer> {
         }
         json.put("dimensions", dimensions);
         List<Map<String, Object>> blocks = new ArrayList<>();
-        for (int[] copies : Depth.blocks(structure)) {
+        for (int[] copies : PrunableBlocks.blocks(structure)) {
             Block block = structure.stream().blocks().get(copies[0]);
             Map<String, Object> entry = new LinkedHashMap<>();
             entry.put("name", "blocks." + copies[0]);

@@ -5,7 +5,7 @@ import io.onnxprune.compiler.PruneReport;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.plan.Budget;
-import io.onnxprune.plan.Depth;
+import io.onnxprune.plan.PrunableBlocks;
 import io.onnxprune.verify.Verifier.Verification;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -25,7 +25,7 @@ final class PruneSummary {
         row(table, "weight bytes", report.before().bytes(), report.after().bytes());
         row(table, "layers", report.structure().stream().layers(), report.layersKept());
         if (report.plan().blocks() != null) {
-            row(table, "residual blocks", Depth.blocks(report.structure()).size(), report.blocksKept());
+            row(table, "residual blocks", PrunableBlocks.blocks(report.structure()).size(), report.blocksKept());
         }
         evaluation(table, report);
         console.print(table.toString());

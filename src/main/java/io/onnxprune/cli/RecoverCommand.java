@@ -10,7 +10,7 @@ import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
 import io.onnxprune.recipe.Pass;
 import io.onnxprune.recipe.PlanPasses;
-import io.onnxprune.recover.Look;
+import io.onnxprune.recover.EvalPoint;
 import io.onnxprune.recover.TrainingOptions;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Path;
@@ -180,7 +180,7 @@ final class RecoverCommand implements Callable<Integer> {
 
     private static void print(Recoverer.Report report, Console console) {
         TrainingReport training = report.training();
-        Look before = training.curve().get(0);
+        EvalPoint before = training.curve().get(0);
         Table table = new Table("", ">before", ">after");
         table.row(
                 "held-out perplexity",

@@ -10,10 +10,10 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.obs.Damping;
-import io.onnxprune.obs.Elimination;
-import io.onnxprune.obs.Elimination.Rule;
-import io.onnxprune.obs.Quadratic;
-import io.onnxprune.obs.Removal;
+import io.onnxprune.obs.GreedyRemoval;
+import io.onnxprune.obs.GreedyRemoval.Rule;
+import io.onnxprune.obs.LayerProblem;
+import io.onnxprune.obs.RemovalOrder;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.plan.Importance;
@@ -160,7 +160,7 @@ public final class ObsImportance implements Importance {
 
     private double[] scores(Job job, Statistics statistics, Log log) {
         int[] present = present(job);
-        List<Supplier<Quadratic>> members = new ArrayList<>();
+        List<Supplier<LayerProblem>> members = new ArrayList<>();
         for (Product product : job.readers) {
             members.add(() -> reading(product, chosen(product.site.units(job.dimension), present), statistics));
         }
@@ -178,12 +178,12 @@ public final class ObsImportance implements Importance {
     }
 
     /** Of a group with many members only one is in memory. */
-    private static Removal oneByOne(List<Supplier<Quadratic>> members, int units, Rule rule, Damping damping) {
+    private static RemovalOrder oneByOne(List<Supplier<LayerProblem>> members, int units, Rule rule, Damping damping) {
         double[] costs = new double[units];
-        for (Supplier<Quadratic> member : members) {
-            Quadratic quadratic = member.get();
+        for (Supplier<LayerProblem> member : members) {
+            LayerProblem quadratic = member.get();
             try {
-                Removal all = Elimination.of(List.of(quadratic), units, rule, damping);
+                RemovalOrder all = GreedyRemoval.of(List.of(quadratic), units, rule, damping);
                 for (int i = 0; i < units; i++) {
                     costs[all.order()[i]] += all.costs()[i];
                 }
@@ -191,15 +191,15 @@ public final class ObsImportance implements Importance {
                 close(quadratic);
             }
         }
-        return Removal.cheapest(costs, Math.max(0, units - 1), damping.share());
+        return RemovalOrder.cheapest(costs, Math.max(0, units - 1), damping.share());
     }
 
-    private static Removal together(List<Supplier<Quadratic>> members, Rule rule, Damping damping) {
-        List<Quadratic> quadratics = new ArrayList<>();
+    private static RemovalOrder together(List<Supplier<LayerProblem>> members, Rule rule, Damping damping) {
+        List<LayerProblem> quadratics = new ArrayList<>();
         try {
             members.forEach(member -> quadratics.add(member.get()));
             int units = quadratics.get(0).units().size();
-            return Elimination.of(quadratics, Math.max(0, units - 1), rule, damping);
+            return GreedyRemoval.of(quadratics, Math.max(0, units - 1), rule, damping);
         } finally {
             quadratics.forEach(ObsImportance::close);
         }
@@ -210,9 +210,9 @@ public final class ObsImportance implements Importance {
     }
 
     /** What a product that sums over the units loses; its bias is one more input. */
-    private Quadratic reading(Product product, List<int[]> units, Statistics statistics) {
+    private LayerProblem reading(Product product, List<int[]> units, Statistics statistics) {
         double[] bias = biases.of(product.site);
-        return new Quadratic(
+        return new LayerProblem(
                 statistics.inputs(product.linear.input(), bias != null),
                 product.site.read(bias),
                 loss ? statistics.gradients(product.linear.output()) : null,
@@ -220,10 +220,10 @@ public final class ObsImportance implements Importance {
     }
 
     /** What a product that makes the units loses: its outputs take the place of inputs. */
-    private Quadratic making(Product product, List<int[]> units, Statistics statistics) {
+    private LayerProblem making(Product product, List<int[]> units, Statistics statistics) {
         double[] bias = biases.of(product.site);
         try (Matrix w = product.site.read(bias)) {
-            return new Quadratic(
+            return new LayerProblem(
                     statistics.gradients(product.linear.output()),
                     w.transposed(),
                     statistics.inputs(product.linear.input(), bias != null),
@@ -231,7 +231,7 @@ public final class ObsImportance implements Importance {
         }
     }
 
-    private static void close(Quadratic quadratic) {
+    private static void close(LayerProblem quadratic) {
         quadratic.a().close();
         quadratic.w().close();
         if (quadratic.g() != null) {
@@ -248,7 +248,7 @@ public final class ObsImportance implements Importance {
     }
 
     /** Scores of units that are removed in the order {@code present[order[0]], ...}; one that never goes is worth most. */
-    static double[] hull(int size, int[] present, Removal removal) {
+    static double[] hull(int size, int[] present, RemovalOrder removal) {
         double[] slopes = risingMeans(removal.costs());
         double[] scores = new double[size];
         double last = 0;

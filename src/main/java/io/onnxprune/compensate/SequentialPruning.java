@@ -12,11 +12,11 @@ import io.onnxprune.dims.Role;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
-import io.onnxprune.obs.Elimination;
-import io.onnxprune.obs.Elimination.Rule;
+import io.onnxprune.obs.GreedyRemoval;
+import io.onnxprune.obs.GreedyRemoval.Rule;
 import io.onnxprune.obs.LeastSquares;
-import io.onnxprune.obs.Quadratic;
-import io.onnxprune.obs.Removal;
+import io.onnxprune.obs.LayerProblem;
+import io.onnxprune.obs.RemovalOrder;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.plan.Plan;
@@ -277,7 +277,7 @@ public final class SequentialPruning implements SequentialRun.Editor {
 
     private void decide(Dimension dimension, List<Part> here, long positions) {
         int[] units = present(dimension);
-        List<Quadratic> quadratics = new ArrayList<>();
+        List<LayerProblem> quadratics = new ArrayList<>();
         List<Matrix> parts = new ArrayList<>();
         Set<Consumer> reached = new HashSet<>();
         int gone = units.length - target.keep().get(dimension.name()).length;
@@ -307,26 +307,26 @@ public final class SequentialPruning implements SequentialRun.Editor {
     }
 
     /** One product's share in a dimension, without what is gone already. */
-    private Quadratic quadratic(Dimension dimension, int[] units, Part part, long positions, List<Matrix> parts) {
+    private LayerProblem quadratic(Dimension dimension, int[] units, Part part, long positions, List<Matrix> parts) {
         int[] rows = staying(part);
         List<int[]> all = local(part.site.units(dimension), rows);
         List<int[]> present = IntStream.of(units).mapToObj(all::get).toList();
         if (rows.length == part.w.rows()) {
-            return new Quadratic(part.a, part.w, null, present);
+            return new LayerProblem(part.a, part.w, null, present);
         }
         try (Matrix left = without(part, positions)) {
             parts.add(part.a.select(rows, rows));
             parts.add(left.selectRows(rows));
         }
-        return new Quadratic(parts.get(parts.size() - 2), parts.get(parts.size() - 1), null, present);
+        return new LayerProblem(parts.get(parts.size() - 2), parts.get(parts.size() - 1), null, present);
     }
 
     /** Indices of the units that go. */
-    private int[] order(Dimension dimension, List<Quadratic> consumers, int gone, long positions) {
+    private int[] order(Dimension dimension, List<LayerProblem> consumers, int gone, long positions) {
         if (selection.choice == Choice.WANDA) {
             return smallest(consumers, gone, positions);
         }
-        Removal removal = Elimination.of(
+        RemovalOrder removal = GreedyRemoval.of(
                 consumers, gone, selection.rule(dimension), damping(selection.damping, dimension.name(), positions));
         log.debug(String.format(
                 "%s: %d of %d units go at a cost of %.4g",
@@ -338,9 +338,9 @@ public final class SequentialPruning implements SequentialRun.Editor {
     }
 
     /** The units whose channels have the smallest sums of mean |W_ij| · √(mean of x_j²). */
-    private static int[] smallest(List<Quadratic> consumers, int gone, long positions) {
+    private static int[] smallest(List<LayerProblem> consumers, int gone, long positions) {
         double[] scores = new double[consumers.get(0).units().size()];
-        for (Quadratic consumer : consumers) {
+        for (LayerProblem consumer : consumers) {
             double[] row = new double[consumer.w().columns()];
             for (int unit = 0; unit < scores.length; unit++) {
                 for (int channel : consumer.units().get(unit)) {

@@ -10,7 +10,7 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.Pattern;
-import io.onnxprune.obs.Sweep;
+import io.onnxprune.obs.LayerSparsifier;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
@@ -110,8 +110,8 @@ public final class Sparsification implements SequentialRun.Editor {
                         request.damping, statistics.positions(), site.consumer().node(), log);
                 try (Matrix w = site.read();
                         Matrix sparse = request.method == Method.WANDA
-                                ? Sweep.wanda(a, w, request.pattern, damping)
-                                : Sweep.sparseGpt(a, w, request.pattern, damping)) {
+                                ? LayerSparsifier.wanda(a, w, request.pattern, damping)
+                                : LayerSparsifier.sparseGpt(a, w, request.pattern, damping)) {
                     Tensor narrow = site.narrow(sparse, store);
                     edited.put(linear.weight(), narrow);
                     updates.put(site.consumer().weight(), site.isWhole() ? narrow : site.wide(sparse, store));

@@ -7,7 +7,7 @@ import io.onnxprune.compensate.SequentialPruning;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
 import io.onnxprune.compensate.Sparsification;
-import io.onnxprune.compensate.SurgeonZeros;
+import io.onnxprune.compensate.SurgeonSparsification;
 import io.onnxprune.compiler.StepNotes.Reached;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Structure;
@@ -374,12 +374,12 @@ final class Planner {
     }
 
     private Map<Value, Tensor> bySurgeon(PrunedState state, Steps.Outcome reached, Pass sparsify) {
-        SurgeonZeros.Request request = PlanPasses.surgeon(sparsify);
+        SurgeonSparsification.Request request = PlanPasses.surgeon(sparsify);
         boolean alone = PlanPasses.resumesZeros(job.recipe());
         Reached begun = alone ? begun(request.steps()) : new Reached(0, reached, Map.of());
         Map<Value, Tensor> updates = new HashMap<>(begun.outcome().updates());
         PrunedState from = begun.step() == 0 ? state : PrunedState.of(structure, reached.plan(), updates);
-        SurgeonZeros.Result result = SurgeonZeros.run(
+        SurgeonSparsification.Result result = SurgeonSparsification.run(
                 from,
                 consumers,
                 runs.calibrator(from.model()),

@@ -1,6 +1,6 @@
 package io.onnxprune.compiler;
 
-import io.onnxprune.compensate.LossCorrection;
+import io.onnxprune.compensate.KfacCorrection;
 import io.onnxprune.compensate.Sparsification;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.ResidualStream.Block;
@@ -9,7 +9,7 @@ import io.onnxprune.emit.Emitter;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.plan.Budget;
-import io.onnxprune.plan.Depth;
+import io.onnxprune.plan.PrunableBlocks;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.verify.Verifier.Verification;
@@ -46,7 +46,7 @@ public record PruneReport(
         Set<String> gone,
         int compensated,
         int refitted,
-        Optional<LossCorrection.Result> correction,
+        Optional<KfacCorrection.Result> correction,
         Optional<Sparsification.Zeros> zeros,
         Optional<TrainingReport> recovery,
         Optional<Budget> requested,
@@ -85,7 +85,7 @@ public record PruneReport(
     /** The residual blocks that are left. */
     public int blocksKept() {
         List<Block> blocks = structure.stream().blocks();
-        return (int) Depth.blocks(structure).stream()
+        return (int) PrunableBlocks.blocks(structure).stream()
                 .filter(copies ->
                         !plan.removesBlock(copies[0], blocks.get(copies[0]).layer()))
                 .count();
@@ -102,7 +102,7 @@ public record PruneReport(
         json.put("ratio_achieved", ratioAchieved());
         json.put("layers_before", structure.stream().layers());
         json.put("layers_after", layersKept());
-        json.put("blocks_before", Depth.blocks(structure).size());
+        json.put("blocks_before", PrunableBlocks.blocks(structure).size());
         json.put("blocks_after", blocksKept());
         List<Map<String, Object>> dimensions = new ArrayList<>();
         for (Dimension dimension : structure.dimensions()) {
@@ -143,7 +143,7 @@ public record PruneReport(
         return json;
     }
 
-    private static Map<String, Object> correction(LossCorrection.Result found) {
+    private static Map<String, Object> correction(KfacCorrection.Result found) {
         Map<String, Object> json = new LinkedHashMap<>();
         json.put("products", found.updates().size());
         json.put("divergence_before", found.before());

@@ -1,7 +1,7 @@
 package io.onnxprune.compiler;
 
 import io.onnxprune.autodiff.NoDerivativeException;
-import io.onnxprune.compensate.LossCorrection;
+import io.onnxprune.compensate.KfacCorrection;
 import io.onnxprune.compensate.ResidualRefit;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
@@ -32,7 +32,7 @@ final class Repairs {
     private final PassClock clock;
     private final Log log;
     private final Set<Value> refitted = new HashSet<>();
-    private Optional<LossCorrection.Result> correction = Optional.empty();
+    private Optional<KfacCorrection.Result> correction = Optional.empty();
     private Optional<TrainingReport> recovery = Optional.empty();
 
     /**
@@ -65,7 +65,7 @@ final class Repairs {
     }
 
     /** What a correction by gradients came to; empty without one. */
-    Optional<LossCorrection.Result> correction() {
+    Optional<KfacCorrection.Result> correction() {
         return correction;
     }
 
@@ -111,7 +111,7 @@ final class Repairs {
             return reached;
         }
         return adjusted("correct", reached, state -> {
-            LossCorrection.Result result = correction(state, correct);
+            KfacCorrection.Result result = correction(state, correct);
             correction = Optional.of(result);
             return result.updates();
         });
@@ -137,9 +137,9 @@ final class Repairs {
         });
     }
 
-    private LossCorrection.Result correction(PrunedState state, Pass correct) {
+    private KfacCorrection.Result correction(PrunedState state, Pass correct) {
         try {
-            return LossCorrection.run(
+            return KfacCorrection.run(
                     state,
                     consumers,
                     runs.calibrator(state.model()),

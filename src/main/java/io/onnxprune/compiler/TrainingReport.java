@@ -1,6 +1,6 @@
 package io.onnxprune.compiler;
 
-import io.onnxprune.recover.Look;
+import io.onnxprune.recover.EvalPoint;
 import io.onnxprune.recover.Recovery;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -16,7 +16,7 @@ import java.util.Map;
  * @param curve the losses
  * @param best the held-out loss of what was kept; without held-out rows what was trained for on some of the rows themselves
  */
-public record TrainingReport(long trained, int rows, int heldOut, List<Look> curve, double best) {
+public record TrainingReport(long trained, int rows, int heldOut, List<EvalPoint> curve, double best) {
     static TrainingReport of(Recovery.Result result, TrainingRows data) {
         return new TrainingReport(
                 result.trained(), data.rows().size(), data.heldOut().size(), result.curve(), result.best());
@@ -34,7 +34,7 @@ public record TrainingReport(long trained, int rows, int heldOut, List<Look> cur
         json.put("rows", rows);
         json.put("held_out_rows", heldOut);
         List<Map<String, Object>> points = new ArrayList<>();
-        for (Look look : curve) {
+        for (EvalPoint look : curve) {
             Map<String, Object> point = new LinkedHashMap<>();
             point.put("step", look.step());
             point.put("loss", Double.isNaN(look.loss()) ? null : look.loss());

@@ -22,7 +22,7 @@ public final class DimensionAnalysis {
     private final Program program;
     private final Trace trace;
     private final Unifier unifier = new Unifier();
-    private final Notes notes = new Notes();
+    private final AnalysisFacts notes = new AnalysisFacts();
     private final Elements elements;
     private final Map<Value, Dim[]> values = new HashMap<>();
     private final Map<Use, Dim[]> constantUses = new LinkedHashMap<>();
@@ -74,7 +74,7 @@ public final class DimensionAnalysis {
         return trace;
     }
 
-    public Notes notes() {
+    public AnalysisFacts notes() {
         return notes;
     }
 

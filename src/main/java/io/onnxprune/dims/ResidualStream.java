@@ -134,7 +134,7 @@ public final class ResidualStream {
     private void findBlocks() {
         Set<Op> attention = new HashSet<>();
         analysis.notes().distributions().stream()
-                .filter(Notes.Distribution::overPositions)
+                .filter(AnalysisFacts.Distribution::overPositions)
                 .forEach(distribution -> attention.add(distribution.op()));
         Set<Value> stream = new HashSet<>();
         Set<Value> fromStream = new HashSet<>();
@@ -233,7 +233,7 @@ public final class ResidualStream {
     private Set<Op> attention(Set<Op> inside) {
         Set<Op> found = new HashSet<>();
         Set<Op> after = new HashSet<>();
-        for (Notes.Distribution distribution : analysis.notes().distributions()) {
+        for (AnalysisFacts.Distribution distribution : analysis.notes().distributions()) {
             if (inside.contains(distribution.op()) && distribution.overPositions()) {
                 found.add(distribution.op());
                 closure(distribution.op(), inside, after, false);

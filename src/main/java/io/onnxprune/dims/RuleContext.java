@@ -155,17 +155,17 @@ final class RuleContext {
 
     /** Notes that element {@code element} of integer operand {@code input} must equal {@code sign} times a size. */
     void require(int input, int element, int sign, Dim size) {
-        analysis.notes().sizes().add(new Notes.SizeOperand(op, input, element, sign, size));
+        analysis.notes().sizes().add(new AnalysisFacts.SizeOperand(op, input, element, sign, size));
     }
 
     /** Notes that an INT attribute (element -1) or an element of an INTS attribute must equal a size. */
     void requireAttribute(String attribute, int element, Dim size) {
-        analysis.notes().attributes().add(new Notes.SizeAttribute(op, attribute, element, size));
+        analysis.notes().attributes().add(new AnalysisFacts.SizeAttribute(op, attribute, element, size));
     }
 
     /** Notes that a Split without explicit sizes yields these parts. */
     void equalSplit(List<Dim> parts) {
-        analysis.notes().equalSplits().add(new Notes.EqualSplit(op, parts));
+        analysis.notes().equalSplits().add(new AnalysisFacts.EqualSplit(op, parts));
     }
 
     /** The dimensions of result {@code index} of an If on both of its sides. */
@@ -182,17 +182,17 @@ final class RuleContext {
 
     /** Notes that the operator takes a mean over {@code axes} of operand {@code input}. */
     void mean(int input, List<Integer> axes) {
-        analysis.notes().means().add(new Notes.Mean(op, input, List.copyOf(axes)));
+        analysis.notes().means().add(new AnalysisFacts.Mean(op, input, List.copyOf(axes)));
     }
 
     /** Notes attention: one distribution for each index of {@code batch} over {@code axis}. */
     void distribution(List<Dim> batch, Dim axis) {
-        analysis.notes().distributions().add(new Notes.Distribution(op, batch, axis));
+        analysis.notes().distributions().add(new AnalysisFacts.Distribution(op, batch, axis));
     }
 
     /** Notes a contraction over {@code dim} between two operands. */
     void contraction(Dim dim, boolean withConstant) {
-        analysis.notes().contractions().add(new Notes.Contraction(op, dim, withConstant));
+        analysis.notes().contractions().add(new AnalysisFacts.Contraction(op, dim, withConstant));
     }
 
     /** An axis number of an operand of the given rank, negative ones counted from the end. */

@@ -80,7 +80,7 @@ public final class Structure {
     }
 
     private void assignRoles() {
-        for (Notes.Distribution distribution : analysis.notes().distributions()) {
+        for (AnalysisFacts.Distribution distribution : analysis.notes().distributions()) {
             if (!distribution.overPositions()) {
                 distribution.axis().atoms().forEach(atom -> roles.putIfAbsent(atom, Role.EXPERTS));
                 continue;
@@ -103,7 +103,7 @@ public final class Structure {
         stream.blocks().forEach(block -> beforeAttention.addAll(stream.beforeAttention(block.ops())));
         Set<Dim.Atom> contracted = new HashSet<>();
         Set<Dim.Atom> elsewhere = new HashSet<>();
-        for (Notes.Contraction contraction : analysis.notes().contractions()) {
+        for (AnalysisFacts.Contraction contraction : analysis.notes().contractions()) {
             if (contraction.withConstant()) {
                 contracted.addAll(contraction.dim().atoms());
                 if (!beforeAttention.contains(contraction.op())) {

@@ -17,20 +17,20 @@ final class ActivationDecompositions {
     }
 
     /** com.microsoft.FastGelu: the tanh approximation of Gelu, of x or x + bias. */
-    private static boolean fastGelu(Site s) {
+    private static boolean fastGelu(RewriteContext s) {
         Map<String, Attribute> tanh = Map.of("approximate", new Attribute.Text("tanh"));
         s.result(0, s.add("Gelu", List.of(s.plus(s.in(0), s.in(1))), tanh));
         return true;
     }
 
     /** com.microsoft.Gelu and BiasGelu: x · Φ(x), of x or x + bias. */
-    private static boolean gelu(Site s) {
+    private static boolean gelu(RewriteContext s) {
         s.result(0, s.add("Gelu", s.plus(s.in(0), s.in(1))));
         return true;
     }
 
     /** com.microsoft.QuickGelu: x · σ(alpha · x), alpha 1.702 unless given. */
-    private static boolean quickGelu(Site s) {
+    private static boolean quickGelu(RewriteContext s) {
         float alpha = s.node().floatAttribute("alpha", 1.702f);
         s.result(0, s.add("Mul", s.in(0), s.add("Sigmoid", s.scaled(s.in(0), alpha))));
         return true;
@@ -40,7 +40,7 @@ final class ActivationDecompositions {
      * Where(IsNaN(x), c, x), with which exporters guard a softmax over nothing but masked positions: x, since calibration
      * masks none but the later ones. A NaN that comes from elsewhere still shows in the loss.
      */
-    private static boolean guarded(Site s) {
+    private static boolean guarded(RewriteContext s) {
         Op test = s.operand(0).producer();
         boolean guard = test != null && test.node().is("IsNaN") && test.input(0) == s.operand(2);
         if (guard) {

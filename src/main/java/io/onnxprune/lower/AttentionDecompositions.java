@@ -17,7 +17,7 @@ final class AttentionDecompositions {
     }
 
     /** The factor of the scores: as given, or by default one over the root of the head size. */
-    static double scale(Site s, long size) {
+    static double scale(RewriteContext s, long size) {
         float given = s.node().floatAttribute("scale", 0);
         return given == 0 ? 1 / Math.sqrt((double) size) : given;
     }
@@ -28,7 +28,7 @@ final class AttentionDecompositions {
      * query heads, after an optional norm and rotary embedding of every head. Query holds keys and values too where these
      * are omitted. The lengths only tell padding at the end of rows apart, which no earlier token sees.
      */
-    private static boolean groupQuery(Site s) {
+    private static boolean groupQuery(RewriteContext s) {
         Node node = s.node();
         long count = node.intAttribute("num_heads", 0);
         long keyCount = node.intAttribute("kv_num_heads", 0);
@@ -72,7 +72,7 @@ final class AttentionDecompositions {
         return true;
     }
 
-    private static Rotary.Tables groupQueryTables(Site s, String length) {
+    private static Rotary.Tables groupQueryTables(RewriteContext s, String length) {
         boolean interleaved = s.node().intAttribute("rotary_interleaved", 0) != 0;
         String positions = s.has(9) ? Rotary.from(s, s.in(9), length) : Ranges.upTo(s, length);
         List<String> sources = List.of(s.in(7), s.in(8), positions);
@@ -85,7 +85,7 @@ final class AttentionDecompositions {
      * added to the scores after the bound. Result 3 are the scores after the step that {@code qk_matmul_output_mode}
      * names.
      */
-    private static boolean onnx(Site s) {
+    private static boolean onnx(RewriteContext s) {
         Node node = s.node();
         boolean flat = s.rank(0) == 3;
         long count = flat ? node.intAttribute("q_num_heads", 0) : s.extent(0, 1);

@@ -15,7 +15,7 @@ final class Decompositions {
          *
          * @return whether it did; if not, nothing was appended and the application stays as it is
          */
-        boolean apply(Site site);
+        boolean apply(RewriteContext site);
     }
 
     /** Registers decompositions by domain and operator type. */
@@ -53,7 +53,7 @@ final class Decompositions {
     private Decompositions() {}
 
     /** Replaces an application; false if its operator has no decomposition, or none for this use of it. */
-    static boolean apply(Site site) {
+    static boolean apply(RewriteContext site) {
         String domain = site.node().domain();
         String operator = site.node().op();
         Decomposition decomposition = TABLE.entries.get(domain.isEmpty() ? operator : domain + "." + operator);

@@ -26,7 +26,7 @@ final class DynamicQuantization {
         table.onnx(DynamicQuantization::product, "MatMulInteger");
     }
 
-    private static boolean quantize(Site s) {
+    private static boolean quantize(RewriteContext s) {
         if (!feedsProductsOnly(s.op())) {
             return false;
         }
@@ -36,7 +36,7 @@ final class DynamicQuantization {
         return true;
     }
 
-    private static boolean product(Site s) {
+    private static boolean product(RewriteContext s) {
         Op quantize = s.operand(0).producer();
         if (quantize == null || !isQuantize(quantize) || !feedsProductsOnly(quantize)) {
             return false;

@@ -8,7 +8,7 @@ package io.onnxprune.lower;
  */
 record Heads(String value, boolean first) {
     /** The heads of {@code [batch, sequence, heads · size]}. */
-    static Heads of(Site s, String x, long count, long size) {
+    static Heads of(RewriteContext s, String x, long count, long size) {
         return new Heads(s.reshape(x, 0, 0, count, size), false);
     }
 
@@ -18,17 +18,17 @@ record Heads(String value, boolean first) {
     }
 
     /** {@code [batch, heads, sequence, size]}. */
-    String headFirst(Site s) {
+    String headFirst(RewriteContext s) {
         return first ? value : s.transpose(value, 0, 2, 1, 3);
     }
 
     /** {@code [batch, heads, size, sequence]}. */
-    String transposed(Site s) {
+    String transposed(RewriteContext s) {
         return first ? s.transpose(value, 0, 1, 3, 2) : s.transpose(value, 0, 2, 3, 1);
     }
 
     /** {@code [batch, heads, sequence, size]} as {@code [batch, sequence, heads · size]}, {@code width} channels. */
-    static String merge(Site s, String x, long width) {
+    static String merge(RewriteContext s, String x, long width) {
         return s.reshape(s.transpose(x, 0, 2, 1, 3), 0, 0, width);
     }
 }

@@ -173,7 +173,7 @@ public final class Lowering {
 
     private void lower(Op op, long opset) {
         int start = graph.nodes().size();
-        Site site = new Site(op, readResults(op), trace, graph, shared);
+        RewriteContext site = new RewriteContext(op, readResults(op), trace, graph, shared);
         if (!OpsetForms.apply(site, opset) && !Decompositions.apply(site)) {
             graph.add(op.node());
         }

@@ -29,7 +29,7 @@ final class MultiHeadDecompositions {
      * {@code [B, N, T, d]}; or query holds all, {@code [B, S, N, 3, d]}; or key holds keys and values,
      * {@code [B, T, N, 2, d]}.
      */
-    private static boolean multiHead(Site s) {
+    private static boolean multiHead(RewriteContext s) {
         boolean packed = s.rank(0) == 5;
         if (!packed && !s.has(1) || s.has(4) && s.rank(4) > 3) {
             return false;
@@ -46,7 +46,7 @@ final class MultiHeadDecompositions {
         return true;
     }
 
-    private static Operands packed(Site s) {
+    private static Operands packed(RewriteContext s) {
         long count = s.node().intAttribute("num_heads", 0);
         long size = s.extent(0, 4);
         List<String> parts = s.split(s.in(0), 3, 1, 1, 1);
@@ -61,7 +61,7 @@ final class MultiHeadDecompositions {
                         size));
     }
 
-    private static Operands separate(Site s) {
+    private static Operands separate(RewriteContext s) {
         long count = s.node().intAttribute("num_heads", 0);
         long size = s.extent(0, 2) / count;
         Heads query = Heads.of(s, s.in(0), count, size);
@@ -83,7 +83,7 @@ final class MultiHeadDecompositions {
     }
 
     /** Adds the parts of the projections' bias; keys and values that came with their heads apart have none. */
-    private static Operands biased(Site s, Operands o) {
+    private static Operands biased(RewriteContext s, Operands o) {
         if (!s.has(3)) {
             return o;
         }
@@ -98,7 +98,7 @@ final class MultiHeadDecompositions {
                 o.valueSize);
     }
 
-    private static Heads biased(Site s, Heads heads, String bias, long count, long size) {
+    private static Heads biased(RewriteContext s, Heads heads, String bias, long count, long size) {
         return heads.first() ? heads : heads.with(s.add("Add", heads.value(), s.reshape(bias, count, size)));
     }
 
@@ -106,7 +106,7 @@ final class MultiHeadDecompositions {
      * com.microsoft.Attention (input, weights, bias, mask index, past, attention bias): projects with one weight
      * {@code [D, q + k + v]}, then attends. Result 1 are keys and values, {@code [2, B, N, T, d]}.
      */
-    private static boolean merged(Site s) {
+    private static boolean merged(RewriteContext s) {
         if (s.has(3) && s.rank(3) > 3 || s.node().intAttribute("do_rotary", 0) != 0) {
             return false;
         }
@@ -136,7 +136,7 @@ final class MultiHeadDecompositions {
     }
 
     /** Attends under the site's masks; {@code mask} is the position of the padding mask, and 5 that of the bias. */
-    private static String attend(Site s, Operands o, int mask) {
+    private static String attend(RewriteContext s, Operands o, int mask) {
         ScaledDotProduct attention =
                 new ScaledDotProduct(s, o.count, o.count).scale(AttentionDecompositions.scale(s, o.size));
         String queries = Ranges.extent(s, s.in(0), 1);
@@ -167,7 +167,7 @@ final class MultiHeadDecompositions {
      * {@code [B, S, T]}; or the lengths of rows, {@code [B]} or first in {@code [3B + 2]}; or lengths and then starts,
      * {@code [2B]}.
      */
-    private static String seen(Site s, int mask, String keys) {
+    private static String seen(RewriteContext s, int mask, String keys) {
         if (s.rank(mask) > 1) {
             String marked = s.cast(s.in(mask), DType.BOOL);
             return s.rank(mask) == 2 ? s.unsqueeze(marked, 1, 2) : s.unsqueeze(marked, 1);

@@ -22,10 +22,10 @@ final class NormDecompositions {
      * RMSNormalization of opset 23 and ONNX Runtime's SimplifiedLayerNormalization: x · r · w over the axes from
      * {@code axis} on, with r = 1 / √(mean(x²) + epsilon), which is the second result.
      */
-    private static boolean rootMeanSquare(Site s) {
+    private static boolean rootMeanSquare(RewriteContext s) {
         int rank = s.rank(0);
         int axis = Math.floorMod((int) s.node().intAttribute("axis", -1), rank);
-        long[] axes = axis == rank - 1 ? new long[] {-1} : Site.axes(axis, rank);
+        long[] axes = axis == rank - 1 ? new long[] {-1} : RewriteContext.axes(axis, rank);
         String inverse = inverse(s, s.in(0), s.node().floatAttribute("epsilon", 1e-5f), axes);
         s.result(0, weighted(s, s.in(0), inverse, s.in(1)));
         s.result(1, inverse);
@@ -33,17 +33,17 @@ final class NormDecompositions {
     }
 
     /** x · r · w over the last axis, with r = 1 / √(mean(x²) + epsilon). */
-    static String rootMeanSquare(Site s, String x, String weight, float epsilon) {
+    static String rootMeanSquare(RewriteContext s, String x, String weight, float epsilon) {
         return weighted(s, x, inverse(s, x, epsilon, -1), weight);
     }
 
-    private static String inverse(Site s, String x, float epsilon, long... axes) {
+    private static String inverse(RewriteContext s, String x, float epsilon, long... axes) {
         // Multiplying by a small reciprocal is cheaper to differentiate than dividing the whole tensor.
         String mean = s.reduce("ReduceMean", s.add("Mul", x, x), axes);
         return s.add("Reciprocal", s.add("Sqrt", s.add("Add", mean, s.scalar(epsilon))));
     }
 
-    private static String weighted(Site s, String x, String inverse, String weight) {
+    private static String weighted(RewriteContext s, String x, String inverse, String weight) {
         String normalized = s.add("Mul", x, inverse);
         return weight.isEmpty() ? normalized : s.add("Mul", normalized, weight);
     }
@@ -52,7 +52,7 @@ final class NormDecompositions {
      * com.microsoft.SkipSimplifiedLayerNormalization (input, skip, gamma, bias): the root mean square norm of
      * input + skip + bias. Result 2 is 1 / √(mean + epsilon), result 3 the sum.
      */
-    private static boolean skipRootMeanSquare(Site s) {
+    private static boolean skipRootMeanSquare(RewriteContext s) {
         if (s.wants(1)) {
             return false; // A mean that this norm does not have.
         }
@@ -69,7 +69,7 @@ final class NormDecompositions {
      * com.microsoft.SkipLayerNormalization (input, skip, gamma, beta, bias): the layer norm of input + skip + bias.
      * Results 1 and 2 are mean and 1 / √(variance + epsilon), result 3 is the sum.
      */
-    private static boolean skipLayer(Site s) {
+    private static boolean skipLayer(RewriteContext s) {
         String sum = s.plus(s.add("Add", s.in(0), s.in(1)), s.in(4));
         layerNorm(s, sum, s.in(2), s.in(3), 1e-12f);
         s.result(3, sum);
@@ -77,7 +77,7 @@ final class NormDecompositions {
     }
 
     /** LayerNormalization of {@code x} over the last axis; yields its results as those of the site that are wanted. */
-    private static void layerNorm(Site s, String x, String gamma, String beta, float defaultEpsilon) {
+    private static void layerNorm(RewriteContext s, String x, String gamma, String beta, float defaultEpsilon) {
         List<String> inputs = new ArrayList<>(List.of(x, gamma));
         if (!beta.isEmpty()) {
             inputs.add(beta);
@@ -100,7 +100,7 @@ final class NormDecompositions {
      * position ids): the layer norm of the sum of the embeddings. Result 1 counts the mask of every row, result 2 is the
      * sum of the embeddings.
      */
-    private static boolean embedding(Site s) {
+    private static boolean embedding(RewriteContext s) {
         String ids = s.in(0);
         String positions = s.has(8) ? s.in(8) : Ranges.upTo(s, Ranges.extent(s, ids, 1));
         String sum = s.add("Add", s.gather(s.in(2), ids, 0), s.gather(s.in(3), positions, 0));

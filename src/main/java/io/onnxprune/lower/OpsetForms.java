@@ -64,7 +64,7 @@ final class OpsetForms {
      * @param opset the version that it was written for
      * @return whether it had to change
      */
-    static boolean apply(Site s, long opset) {
+    static boolean apply(RewriteContext s, long opset) {
         Node node = s.node();
         if (!node.domain().isEmpty()) {
             return false;
@@ -94,7 +94,7 @@ final class OpsetForms {
     }
 
     /** Attributes as inputs. A node that has none of them is in its new form already. */
-    private static boolean moved(Site s, List<Moved> moves) {
+    private static boolean moved(RewriteContext s, List<Moved> moves) {
         Map<String, Attribute> attributes = new LinkedHashMap<>(s.node().attributes());
         List<String> inputs = new ArrayList<>(s.node().inputs());
         boolean changed = false;
@@ -116,7 +116,7 @@ final class OpsetForms {
         return true;
     }
 
-    private static String operand(Site s, Attribute value) {
+    private static String operand(RewriteContext s, Attribute value) {
         if (value instanceof Attribute.Ints list) {
             return s.graph()
                     .ints(list.values().stream().mapToLong(Long::longValue).toArray());
@@ -128,7 +128,7 @@ final class OpsetForms {
     }
 
     /** Softmax and its like before opset 13 worked on the matrix of all axes before and all from {@code axis} on. */
-    private static boolean flattened(Site s) {
+    private static boolean flattened(RewriteContext s) {
         int rank = s.rank(0);
         int axis = Math.floorMod((int) s.node().intAttribute("axis", 1), rank);
         Map<String, Attribute> last = Map.of("axis", new Attribute.Int(-1));
@@ -142,7 +142,7 @@ final class OpsetForms {
     }
 
     /** Split before opset 13 had its sizes in an attribute, and before 18 counted its results where it had none. */
-    private static boolean split(Site s) {
+    private static boolean split(RewriteContext s) {
         Node node = s.node();
         List<Long> sizes = node.intsAttribute("split");
         Map<String, Attribute> attributes = new LinkedHashMap<>(node.attributes());
@@ -160,7 +160,7 @@ final class OpsetForms {
     }
 
     /** Dropout passes everything outside of training. */
-    private static boolean dropout(Site s) {
+    private static boolean dropout(RewriteContext s) {
         if (s.has(2)
                 && (s.operand(2).constant() == null || s.operand(2).constant().toLongs()[0] != 0)) {
             return false;

@@ -19,7 +19,7 @@ final class ProductDecompositions {
      * com.microsoft.FusedMatMul: alpha · A'B' where A' is A with its last two axes swapped (transA), after its first axis was
      * moved behind its batch axes (transBatchA); B' likewise.
      */
-    private static boolean fusedMatMul(Site s) {
+    private static boolean fusedMatMul(RewriteContext s) {
         String a = operand(s, 0, "transA", "transBatchA");
         String b = operand(s, 1, "transB", "transBatchB");
         float alpha = s.node().floatAttribute("alpha", 1);
@@ -29,7 +29,7 @@ final class ProductDecompositions {
         return true;
     }
 
-    private static String operand(Site s, int position, String swap, String batch) {
+    private static String operand(RewriteContext s, int position, String swap, String batch) {
         int rank = s.rank(position);
         boolean swapped = s.node().intAttribute(swap, 0) != 0 && rank > 1;
         boolean moved = s.node().intAttribute(batch, 0) != 0 && rank > 2;
@@ -51,7 +51,7 @@ final class ProductDecompositions {
     }
 
     /** com.microsoft.FusedGemm: a Gemm whose result goes through the activation that the attributes name. */
-    private static boolean fusedGemm(Site s) {
+    private static boolean fusedGemm(RewriteContext s) {
         Map<String, Attribute> gemm = new LinkedHashMap<>(s.node().attributes());
         gemm.keySet().removeIf(key -> key.startsWith("activation"));
         Map<String, Attribute> activation = new LinkedHashMap<>();

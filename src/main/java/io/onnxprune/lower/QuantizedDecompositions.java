@@ -23,7 +23,7 @@ final class QuantizedDecompositions {
      * along K, (q − zero) · scale. B {@code [N, blocks, bytes]} holds {@code bits} a number, lowest first; zero points are
      * packed alike in rows of whole bytes, or are numbers of the type of the scales, and default to half the range.
      */
-    private static boolean matMulNBits(Site s) {
+    private static boolean matMulNBits(RewriteContext s) {
         long bits = s.node().intAttribute("bits", 4);
         if (bits != 2 && bits != 4 && bits != 8 || s.node().intAttribute("weight_prepacked", 0) != 0) {
             return false;
@@ -61,7 +61,7 @@ final class QuantizedDecompositions {
     }
 
     /** The numbers of {@code bits} in bytes, lowest first, under the given shape; still unsigned bytes. */
-    private static String unpack(Site s, String bytes, long bits, long... shape) {
+    private static String unpack(RewriteContext s, String bytes, long bits, long... shape) {
         if (bits == 8) {
             return s.reshape(bytes, shape);
         }
@@ -86,7 +86,7 @@ final class QuantizedDecompositions {
      * indices name, dequantised by blocks of {@code block_size} along {@code quantize_axis}. Bytes hold several numbers of
      * the last axis; without zero points their zero is half the range. Data of 4-bit types has 0 for that.
      */
-    private static boolean gatherBlock(Site s) {
+    private static boolean gatherBlock(RewriteContext s) {
         int rank = s.rank(0);
         int gatherAxis = Math.floorMod((int) s.node().intAttribute("gather_axis", 0), rank);
         int axis = Math.floorMod((int) s.node().intAttribute("quantize_axis", 1), rank);
@@ -126,7 +126,7 @@ final class QuantizedDecompositions {
      * DequantizeLinear (x, scale, zero point): (x − zero) · scale; scale and zero point are scalars, vectors along
      * {@code axis}, or have one element for {@code block_size} neighbours along it.
      */
-    private static boolean dequantize(Site s) {
+    private static boolean dequantize(RewriteContext s) {
         if (s.operand(0).constant() == null) {
             return false;
         }
@@ -165,7 +165,7 @@ final class QuantizedDecompositions {
         return true;
     }
 
-    private static String dequantized(Site s, String x, String scale, String zero) {
+    private static String dequantized(RewriteContext s, String x, String scale, String zero) {
         return s.add("Mul", zero.isEmpty() ? x : s.add("Sub", x, zero), scale);
     }
 }

@@ -12,7 +12,7 @@ final class Ranges {
     private Ranges() {}
 
     /** One extent of a value as an int64 scalar. */
-    static String extent(Site s, String value, int axis) {
+    static String extent(RewriteContext s, String value, int axis) {
         return s.shared("extent " + value + " " + axis, () -> {
             String shape = s.add(
                     "Shape",
@@ -23,12 +23,12 @@ final class Ranges {
     }
 
     /** An integer tensor of one element as an int64 scalar. */
-    static String scalar(Site s, String value) {
+    static String scalar(RewriteContext s, String value) {
         return s.shared("scalar " + value, () -> s.add("Squeeze", s.cast(value, DType.INT64)));
     }
 
     /** {@code 0, 1, .. count - 1} for an int64 scalar. */
-    static String upTo(Site s, String count) {
+    static String upTo(RewriteContext s, String count) {
         return s.shared(
                 "range " + count,
                 () -> s.add("Range", s.graph().index(0), count, s.graph().index(1)));
@@ -39,7 +39,7 @@ final class Ranges {
      *
      * @param window how many keys a query sees, its own among them; -1 for all
      */
-    static String causal(Site s, String queries, String keys, long window) {
+    static String causal(RewriteContext s, String queries, String keys, long window) {
         return s.shared("causal " + queries + " " + keys + " " + window, () -> {
             String column = upTo(s, keys);
             String row = s.unsqueeze(upTo(s, queries), 1);
@@ -53,7 +53,7 @@ final class Ranges {
     }
 
     /** What a boolean mask adds to scores: 0 where it is true, {@code hidden} elsewhere. */
-    static String additive(Site s, String seen, float hidden) {
+    static String additive(RewriteContext s, String seen, float hidden) {
         return s.add("Where", seen, s.scalar(0), s.scalar(hidden));
     }
 }

@@ -40,7 +40,7 @@ final class Rotary {
      * RotaryEmbedding of opset 23 (X, cos, sin, position ids): tables are {@code [positions, r/2]}, or
      * {@code [batch, sequence, r/2]} where no position ids are given.
      */
-    private static boolean onnx(Site s) {
+    private static boolean onnx(RewriteContext s) {
         long heads = s.node().intAttribute("num_heads", 0);
         long size = s.rank(0) == 4 ? s.extent(0, 3) : s.extent(0, 2) / heads;
         embed(s, size, List.of(s.in(1), s.in(2), s.in(3)), 2 * s.extent(1, -1));
@@ -51,7 +51,7 @@ final class Rotary {
      * com.microsoft.RotaryEmbedding (input, position ids, cos, sin): position ids are {@code [batch, sequence]}, or the
      * position of the first token of every row.
      */
-    private static boolean contrib(Site s) {
+    private static boolean contrib(RewriteContext s) {
         if (s.node().intAttribute("is_packed_batching", 0) != 0) {
             return false;
         }
@@ -68,7 +68,7 @@ final class Rotary {
     }
 
     /** {@code length} positions from the first element of {@code offset} on, {@code [1, length]}. */
-    static String from(Site s, String offset, String length) {
+    static String from(RewriteContext s, String offset, String length) {
         return s.shared("positions " + offset + " " + length, () -> {
             String first = s.slice(s.reshape(s.cast(offset, DType.INT64), -1), 0, 0, 1);
             return s.unsqueeze(s.add("Add", Ranges.upTo(s, length), first), 0);
@@ -76,7 +76,7 @@ final class Rotary {
     }
 
     /** Turns operand 0 of the site, of three or four axes; {@code sources} are cos, sin and positions (or empty). */
-    private static void embed(Site s, long size, List<String> sources, long rotated) {
+    private static void embed(RewriteContext s, long size, List<String> sources, long rotated) {
         boolean interleaved = s.node().intAttribute("interleaved", 0) != 0;
         if (s.rank(0) == 4) {
             Tables tables = tables(s, sources, Layout.BNSH, rotated, interleaved);
@@ -96,7 +96,7 @@ final class Rotary {
      *     {@code [sequence]}; where these are empty, cos and sin are {@code [batch, sequence, r/2]} themselves
      * @param rotated how many channels of a head turn, r
      */
-    static Tables tables(Site s, List<String> sources, Layout layout, long rotated, boolean interleaved) {
+    static Tables tables(RewriteContext s, List<String> sources, Layout layout, long rotated, boolean interleaved) {
         String key = "rotary " + String.join(" ", sources) + " " + layout + " " + interleaved;
         String same = s.shared(key + " same", () -> {
             String cos = perHead(s, sources.get(0), sources.get(2), layout);
@@ -110,14 +110,14 @@ final class Rotary {
         return new Tables(same, other, rotated, interleaved);
     }
 
-    private static String perHead(Site s, String table, String positions, Layout layout) {
+    private static String perHead(RewriteContext s, String table, String positions, Layout layout) {
         String rows = positions.isEmpty() ? table : s.gather(table, positions, 0);
         // The heads' axis, counted from the back, since rows of one range have no batch axis.
         return s.unsqueeze(rows, layout == Layout.BSNH ? -2 : -3);
     }
 
     /** Turns the first channels of every head of {@code x}, which has four axes and {@code size} channels a head. */
-    static String rotate(Site s, String x, long size, Tables tables) {
+    static String rotate(RewriteContext s, String x, long size, Tables tables) {
         if (tables.size < size) {
             List<String> parts = s.split(x, -1, tables.size, size - tables.size);
             return s.concat(-1, rotate(s, parts.get(0), tables.size, tables), parts.get(1));

@@ -13,7 +13,7 @@ import java.util.Map;
  * </pre>
  */
 final class ScaledDotProduct {
-    private final Site s;
+    private final RewriteContext s;
     private final long heads;
     private final long keyHeads;
     private double scale = 1;
@@ -28,7 +28,7 @@ final class ScaledDotProduct {
     private String weights;
 
     /** Attention of {@code heads} query heads, where {@code heads / keyHeads} neighbours share a key and value head. */
-    ScaledDotProduct(Site s, long heads, long keyHeads) {
+    ScaledDotProduct(RewriteContext s, long heads, long keyHeads) {
         this.s = s;
         this.heads = heads;
         this.keyHeads = keyHeads;

@@ -34,7 +34,7 @@ final class Downdate implements AutoCloseable {
      */
     private static final double TOLERANCE = 1e-6;
 
-    private final Quadratic layer;
+    private final LayerProblem layer;
     private final double lambda;
     private final int period;
     private final double tolerance;
@@ -60,12 +60,12 @@ final class Downdate implements AutoCloseable {
      *
      * @throws SingularException when {@code a + λI} is not positive definite
      */
-    Downdate(Quadratic layer, double lambda) {
+    Downdate(LayerProblem layer, double lambda) {
         this(layer, lambda, PANEL, PERIOD, TOLERANCE);
     }
 
     /** As above, with other settings than the constants of this class. */
-    Downdate(Quadratic layer, double lambda, int panel, int period, double tolerance) {
+    Downdate(LayerProblem layer, double lambda, int panel, int period, double tolerance) {
         this.layer = layer;
         this.lambda = lambda;
         this.period = period;
@@ -177,7 +177,7 @@ final class Downdate implements AutoCloseable {
     /** How far p and s are from what they should be. */
     double drift() {
         flush();
-        return Drift.of(layer, lambda, Arrays.copyOfRange(channelAt, first, n), left(p), left(s));
+        return ResidualCheck.of(layer, lambda, Arrays.copyOfRange(channelAt, first, n), left(p), left(s));
     }
 
     /** p and s of what is left, from the second moment and the weights as they were at first. */

@@ -23,13 +23,13 @@ public final class ElementUpdate {
      */
     private static final double PRECISION = 1e-5;
 
-    private final Curvature inputs;
-    private final Curvature outputs;
+    private final KroneckerFactor inputs;
+    private final KroneckerFactor outputs;
     private final Matrix w;
     private final BitSet[] zeros;
     private final int n;
 
-    private ElementUpdate(Curvature inputs, Curvature outputs, Matrix w, BitSet[] zeros) {
+    private ElementUpdate(KroneckerFactor inputs, KroneckerFactor outputs, Matrix w, BitSet[] zeros) {
         this.inputs = inputs;
         this.outputs = outputs;
         this.w = w;
@@ -44,7 +44,7 @@ public final class ElementUpdate {
      * @param w weights {@code [out, n]}, replaced by the new ones
      * @param zeros for each output the inputs that become zero
      */
-    public static void together(Curvature inputs, Curvature outputs, Matrix w, BitSet[] zeros) {
+    public static void together(KroneckerFactor inputs, KroneckerFactor outputs, Matrix w, BitSet[] zeros) {
         new ElementUpdate(inputs, outputs, w, zeros).descend();
     }
 
@@ -55,7 +55,7 @@ public final class ElementUpdate {
      *
      * @param limit elements that are solved for together
      */
-    public static void inGroups(Curvature inputs, Curvature outputs, Matrix w, BitSet[] zeros, int limit) {
+    public static void inGroups(KroneckerFactor inputs, KroneckerFactor outputs, Matrix w, BitSet[] zeros, int limit) {
         new ElementUpdate(inputs, outputs, w, zeros).groups(limit);
     }
 

@@ -36,13 +36,13 @@ public final class LeastSquares {
     private LeastSquares() {}
 
     /**
-     * The weights on the kept inputs that come nearest to the whole layer, by ½ tr(Δwᵀ (a+λI) Δw): what {@link Elimination}
+     * The weights on the kept inputs that come nearest to the whole layer, by ½ tr(Δwᵀ (a+λI) Δw): what {@link GreedyRemoval}
      * leaves behind, whatever the order was and whatever {@code g} was.
      *
      * @param a second moment of the inputs {@code [n, n]}, symmetric
      * @param w weights {@code [n, out]}
      * @param kept the channels that stay, ascending
-     * @param damping λ as a share of the mean diagonal of {@code a}: {@link Removal#damping()} for the same solution
+     * @param damping λ as a share of the mean diagonal of {@code a}: {@link RemovalOrder#damping()} for the same solution
      * @return {@code [n, out]}, zero outside the kept rows; the caller closes it
      * @throws io.onnxprune.diag.UserException when a number is not finite or the second moment cannot be inverted
      */

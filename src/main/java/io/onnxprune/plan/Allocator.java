@@ -38,11 +38,11 @@ final class Allocator {
         ParameterCount.Running running = count.start();
         int[] layers = dropLayers(candidates, running);
         int[] blocks = dropBlocks(candidates, layers, running);
-        List<Track> tracks = tracks(candidates, running);
-        new UnitFill(tracks, running, budget, target).run();
+        List<TiedDimensions> tracks = tracks(candidates, running);
+        new GreedyAllocator(tracks, running, budget, target).run();
 
         Map<String, int[]> keep = new LinkedHashMap<>();
-        for (Track track : tracks) {
+        for (TiedDimensions track : tracks) {
             for (int i = 0; i < track.dimensions().size() && track.canGrow(); i++) {
                 keep.put(track.dimensions().get(i).name(), track.kept(i));
             }
@@ -69,14 +69,14 @@ final class Allocator {
     }
 
     /** The tracks of all groups, without the dimensions of layers that are gone. */
-    private List<Track> tracks(Candidates candidates, ParameterCount.Running running) {
-        List<Track> tracks = new ArrayList<>();
+    private List<TiedDimensions> tracks(Candidates candidates, ParameterCount.Running running) {
+        List<TiedDimensions> tracks = new ArrayList<>();
         for (List<Dimension> group : candidates.groups()) {
             List<Dimension> left = group.stream()
                     .filter(dimension -> budget.measure(running.lossOf(List.of(dimension), dimension.size() - 1)) > 0)
                     .toList();
             if (!left.isEmpty()) {
-                tracks.add(new Track(
+                tracks.add(new TiedDimensions(
                         left,
                         left.stream()
                                 .map(dimension -> scores.units().get(dimension.name()))
@@ -116,8 +116,8 @@ final class Allocator {
         }
         boolean alone = budget.prune().roles().isEmpty() && !budget.prune().blocks();
         BitSet gone = drop(
-                droppable(candidates.layers(), Depth.layers(structure).size(), scores.layers()),
-                Depth.layers(structure),
+                droppable(candidates.layers(), PrunableBlocks.layers(structure).size(), scores.layers()),
+                PrunableBlocks.layers(structure),
                 new BitSet(),
                 alone,
                 running);
@@ -128,7 +128,7 @@ final class Allocator {
         if (!budget.prune().blocks()) {
             return null;
         }
-        List<int[]> copies = Depth.blocks(structure);
+        List<int[]> copies = PrunableBlocks.blocks(structure);
         Plan sofar = new Plan("", Map.of(), layers, null);
         BitSet before = new BitSet();
         for (int i = 0; i < structure.stream().blocks().size(); i++) {
@@ -192,7 +192,7 @@ final class Allocator {
     private void checkReachable(Candidates candidates) {
         ParameterCount.Running running = count.start();
         double unit = Double.MAX_VALUE;
-        for (Track track : tracks(candidates, running)) {
+        for (TiedDimensions track : tracks(candidates, running)) {
             if (track.canShrink()) {
                 unit = Math.min(unit, (double) budget.measure(track.nextLoss(running)));
             }
@@ -200,7 +200,7 @@ final class Allocator {
         if (unit == Double.MAX_VALUE) {
             unit = smallestDepthUnit(candidates);
         }
-        for (Track track : tracks(candidates, running)) {
+        for (TiedDimensions track : tracks(candidates, running)) {
             track.moveTo(track.lastPosition(), running);
         }
         removeAllDepth(candidates, running);
@@ -217,10 +217,10 @@ final class Allocator {
     private double smallestDepthUnit(Candidates candidates) {
         List<int[]> sets = new ArrayList<>();
         if (budget.prune().layers()) {
-            candidates.layers().forEach(i -> sets.add(Depth.layers(structure).get(i)));
+            candidates.layers().forEach(i -> sets.add(PrunableBlocks.layers(structure).get(i)));
         }
         if (budget.prune().blocks()) {
-            candidates.blocks().forEach(i -> sets.add(Depth.blocks(structure).get(i)));
+            candidates.blocks().forEach(i -> sets.add(PrunableBlocks.blocks(structure).get(i)));
         }
         return sets.stream()
                 .mapToDouble(blocks -> {
@@ -235,12 +235,12 @@ final class Allocator {
     private void removeAllDepth(Candidates candidates, ParameterCount.Running running) {
         BitSet gone = new BitSet();
         if (budget.prune().layers()) {
-            List<int[]> layers = Depth.layers(structure);
+            List<int[]> layers = PrunableBlocks.layers(structure);
             droppable(candidates.layers(), layers.size(), scores.layers())
                     .forEach(index -> gone.or(ParameterCount.bits(layers.get(index))));
         }
         if (budget.prune().blocks()) {
-            List<int[]> blocks = Depth.blocks(structure);
+            List<int[]> blocks = PrunableBlocks.blocks(structure);
             List<Integer> left = candidates.blocks().stream()
                     .filter(position -> !gone.get(blocks.get(position)[0]))
                     .toList();

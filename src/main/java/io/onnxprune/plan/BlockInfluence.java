@@ -51,14 +51,14 @@ public final class BlockInfluence implements Importance {
         List<Block> blocks = structure.stream().blocks();
         Set<Span> wanted = new LinkedHashSet<>();
         if (prune.layers()) {
-            Depth.layers(structure).forEach(layer -> wanted.add(span(layer)));
+            PrunableBlocks.layers(structure).forEach(layer -> wanted.add(span(layer)));
         }
         if (prune.blocks()) {
-            Depth.blocks(structure).forEach(copies -> wanted.add(new Span(copies[0], copies[0])));
+            PrunableBlocks.blocks(structure).forEach(copies -> wanted.add(new Span(copies[0], copies[0])));
         }
         wanted.removeIf(span -> blocks.get(span.first).pin() != null);
         Map<Span, Double> measured = similarities.measure(wanted);
-        double[] layers = Depth.layers(structure).stream()
+        double[] layers = PrunableBlocks.layers(structure).stream()
                 .mapToDouble(layer -> 1 - measured.getOrDefault(span(layer), 1.0))
                 .toArray();
         double[] single = new double[blocks.size()];

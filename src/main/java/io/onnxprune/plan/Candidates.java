@@ -88,14 +88,14 @@ final class Candidates {
     List<Integer> layers() {
         return IntStream.range(0, structure.stream().layers())
                 .filter(layer -> !isSkipped(layer)
-                        && !holdsProtected(Depth.layers(structure).get(layer)))
+                        && !holdsProtected(PrunableBlocks.layers(structure).get(layer)))
                 .boxed()
                 .toList();
     }
 
-    /** Positions in {@link Depth#blocks} that may be dropped. */
+    /** Positions in {@link PrunableBlocks#blocks} that may be dropped. */
     List<Integer> blocks() {
-        List<int[]> copies = Depth.blocks(structure);
+        List<int[]> copies = PrunableBlocks.blocks(structure);
         List<Block> blocks = structure.stream().blocks();
         return IntStream.range(0, copies.size())
                 .filter(position ->

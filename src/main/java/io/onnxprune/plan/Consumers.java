@@ -5,7 +5,7 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.DimensionAnalysis;
-import io.onnxprune.dims.Notes.Contraction;
+import io.onnxprune.dims.AnalysisFacts.Contraction;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Node;
@@ -53,12 +53,12 @@ public final class Consumers {
 
         /** The unit of {@code dimension} that each input channel belongs to; -1 for one that belongs to none. */
         public int[] units(Dimension dimension) {
-            return Units.ofIndices(dim, dimension.atom(), inputs());
+            return UnitIndex.ofIndices(dim, dimension.atom(), inputs());
         }
 
         /** The unit of {@code dimension} that each output channel belongs to; -1 for one that belongs to none. */
         public int[] outputUnits(Dimension dimension) {
-            return Units.ofIndices(outputDim, dimension.atom(), outputs());
+            return UnitIndex.ofIndices(outputDim, dimension.atom(), outputs());
         }
 
         /** Whether the product sums over {@code dimension}. */

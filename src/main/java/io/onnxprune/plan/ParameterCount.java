@@ -146,7 +146,7 @@ public final class ParameterCount {
 
     /** What goes with all residual blocks of layer {@code index}. */
     public Size layer(int index) {
-        return removed(bits(Depth.layers(structure).get(index)));
+        return removed(bits(PrunableBlocks.layers(structure).get(index)));
     }
 
     private Size removed(BitSet blocks) {

@@ -22,7 +22,7 @@ public final class PositionImportance implements Importance {
         }
         double[] blocks = new double[structure.stream().blocks().size()];
         double[] single = descending(blocks.length);
-        for (int[] copies : Depth.blocks(structure)) {
+        for (int[] copies : PrunableBlocks.blocks(structure)) {
             for (int index : copies) {
                 blocks[index] = single[copies[0]];
             }

@@ -28,7 +28,7 @@ public final class RandomImportance implements Importance {
         }
         double[] blocks = new double[structure.stream().blocks().size()];
         double[] single = uniform("blocks", blocks.length);
-        for (int[] copies : Depth.blocks(structure)) {
+        for (int[] copies : PrunableBlocks.blocks(structure)) {
             for (int index : copies) {
                 blocks[index] = single[copies[0]];
             }

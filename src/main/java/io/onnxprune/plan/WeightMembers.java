@@ -155,9 +155,9 @@ final class WeightMembers {
         Function<int[], Double> depth =
                 blocks -> total(count.constantsOf(ParameterCount.bits(blocks)), sums, reduction);
         double[] layers =
-                Depth.layers(structure).stream().mapToDouble(depth::apply).toArray();
+                PrunableBlocks.layers(structure).stream().mapToDouble(depth::apply).toArray();
         double[] blocks = new double[structure.stream().blocks().size()];
-        for (int[] copies : Depth.blocks(structure)) {
+        for (int[] copies : PrunableBlocks.blocks(structure)) {
             double score = depth.apply(copies);
             Arrays.stream(copies).forEach(index -> blocks[index] = score);
         }
@@ -191,7 +191,7 @@ final class WeightMembers {
 
     /** The values along {@code dim} sorted by unit, in order of their index within it. */
     private static double[][] byUnit(Dim dim, Dimension dimension, double[] values) {
-        int[] unitOf = Units.ofIndices(dim, dimension.atom(), values.length);
+        int[] unitOf = UnitIndex.ofIndices(dim, dimension.atom(), values.length);
         int[] counts = new int[dimension.size()];
         for (int unit : unitOf) {
             if (unit >= 0) {

@@ -1,12 +1,12 @@
 package io.onnxprune.recipe;
 
 import io.onnxprune.compensate.KroneckerUpdate;
-import io.onnxprune.compensate.LossCorrection;
+import io.onnxprune.compensate.KfacCorrection;
 import io.onnxprune.compensate.SequentialPruning.Choice;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;
 import io.onnxprune.compensate.Sparsification;
-import io.onnxprune.compensate.SurgeonZeros;
+import io.onnxprune.compensate.SurgeonSparsification;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.obs.Pattern;
 import io.onnxprune.plan.ActivationImportance;
@@ -149,7 +149,7 @@ public final class PlanPasses {
      *
      * @throws UsageException if options do not go together, or there would be more zeros than the pattern has
      */
-    public static SurgeonZeros.Request surgeon(Pass sparsify) {
+    public static SurgeonSparsification.Request surgeon(Pass sparsify) {
         Pattern pattern = pattern(sparsify);
         double share = pattern.share();
         if (pattern instanceof Pattern.Grouped && sparsify.isGiven("ratio")) {
@@ -164,7 +164,7 @@ public final class PlanPasses {
                     "correlate has no effect with pattern structured, where all inputs and outputs of a"
                             + " matrix are made up for together; leave it out");
         }
-        return new SurgeonZeros.Request(
+        return new SurgeonSparsification.Request(
                 pattern,
                 share,
                 sparsify.integer("steps"),
@@ -335,8 +335,8 @@ public final class PlanPasses {
     }
 
     /** What a {@link PassKind#CORRECT} pass asks for. */
-    public static LossCorrection.Settings correction(Pass correct) {
-        return new LossCorrection.Settings(
+    public static KfacCorrection.Settings correction(Pass correct) {
+        return new KfacCorrection.Settings(
                 correct.integer("steps"),
                 correct.number("damping"),
                 correct.word("products").equals("all"));

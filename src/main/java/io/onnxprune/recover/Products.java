@@ -6,7 +6,7 @@ import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
-import io.onnxprune.dims.Notes.Contraction;
+import io.onnxprune.dims.AnalysisFacts.Contraction;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Op;

@@ -64,7 +64,7 @@ public final class Recovery {
      * @param best the held-out loss of what was kept
      */
     public record Result(
-            List<Learned> adapters, Map<Value, Tensor> weights, long trained, List<Look> curve, double best) {
+            List<Learned> adapters, Map<Value, Tensor> weights, long trained, List<EvalPoint> curve, double best) {
         /**
          * New contents of all constants of the model that training changes, those of products with what adapters add.
          *

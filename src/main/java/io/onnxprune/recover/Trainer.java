@@ -39,7 +39,7 @@ final class Trainer implements AutoCloseable {
      * @param best the held-out loss with them
      * @param curve a point for each look, the first before any step
      */
-    record Result(Map<String, Tensor> parameters, double best, List<Look> curve) {}
+    record Result(Map<String, Tensor> parameters, double best, List<EvalPoint> curve) {}
 
     private final Optional<Teacher> teacher;
     private final TrainingOptions options;
@@ -54,8 +54,8 @@ final class Trainer implements AutoCloseable {
     private final List<Example> heldOut;
     private final String kind;
     private final Optional<Teacher> examiner;
-    private final TrainingNotes notes;
-    private Optional<Course> start;
+    private final TrainingCheckpoint notes;
+    private Optional<TrainingProgress> start;
     private boolean diverged;
     private double rate = 1;
 
@@ -104,7 +104,7 @@ final class Trainer implements AutoCloseable {
         ModelWriter.writeTogether(graphs, files.weights());
         ModelWriter.write(
                 TrainingGraph.optimizer(train, options.weightDecay(), options.clip()), files.optimizer(), false);
-        this.notes = new TrainingNotes(folder);
+        this.notes = new TrainingCheckpoint(folder);
         this.start = resume ? notes.load() : Optional.empty();
         if (start.isEmpty()) {
             ParameterFile.write(files.checkpoint(), training.parameters());
@@ -128,7 +128,7 @@ final class Trainer implements AutoCloseable {
      * and on how near it is to its teacher; one that is too large shows soon, and a lower one is tried as often as is asked for.
      */
     Result run() {
-        Course course = attempt();
+        TrainingProgress course = attempt();
         for (int i = 0; i < options.retries() && (diverged || course.isAtItsBeginning()); i++) {
             rate *= LOWER;
             log.info(String.format(Locale.ROOT, "again with a learning rate of %.2e", rate * options.learningRate()));
@@ -141,10 +141,10 @@ final class Trainer implements AutoCloseable {
         return new Result(ParameterFile.read(notes.best()), course.lowest(), course.curve());
     }
 
-    private Course attempt() {
+    private TrainingProgress attempt() {
         int total = options.totalSteps(rows.size());
         long tokens = (long) options.batch() * length;
-        Course course = start.orElseGet(this::begin);
+        TrainingProgress course = start.orElseGet(this::begin);
         log.info(String.format(
                 Locale.ROOT,
                 "training: %d steps of %d rows, %s loss %.4f so far%s",
@@ -155,7 +155,7 @@ final class Trainer implements AutoCloseable {
                 start.isPresent() ? ", goes on after step " + course.step() : ""));
         try (Log.Progress progress = log.progress("training", (total - course.step()) * tokens)) {
             while (course.step() < total) {
-                Look look = walk(course.step(), total, progress);
+                EvalPoint look = walk(course.step(), total, progress);
                 if (look == null) {
                     break;
                 }
@@ -175,14 +175,14 @@ final class Trainer implements AutoCloseable {
         return course;
     }
 
-    private Course begin() {
+    private TrainingProgress begin() {
         double first = evaluate(heldOut);
         session.save(notes.best(), false);
-        return new Course(first, 0, List.of(new Look(0, Double.NaN, first, 0, 0)));
+        return new TrainingProgress(first, 0, List.of(new EvalPoint(0, Double.NaN, first, 0, 0)));
     }
 
     /** Takes the steps until the next look; null if the loss is no number any more. */
-    private Look walk(int from, int total, Log.Progress progress) {
+    private EvalPoint walk(int from, int total, Log.Progress progress) {
         int to = Math.min(total, (from / options.evaluateEvery() + 1) * options.evaluateEvery());
         long tokens = (long) options.batch() * length;
         long begin = System.nanoTime();
@@ -203,14 +203,14 @@ final class Trainer implements AutoCloseable {
             progress.step(tokens);
         }
         double seconds = (System.nanoTime() - begin) / 1e9;
-        return new Look(to, sum / (to - from), Double.NaN, learningRate(to - 1, total), (to - from) * tokens / seconds);
+        return new EvalPoint(to, sum / (to - from), Double.NaN, learningRate(to - 1, total), (to - from) * tokens / seconds);
     }
 
     private double learningRate(int step, int total) {
         return rate * options.learningRate(step, total);
     }
 
-    private boolean goesOn(Course course, Look last) {
+    private boolean goesOn(TrainingProgress course, EvalPoint last) {
         double first = course.curve().get(0).heldOut();
         if (!(last.heldOut() < DIVERGED * first)) {
             log.warn(String.format(

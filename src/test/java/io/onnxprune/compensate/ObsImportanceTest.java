@@ -16,7 +16,7 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.LeastSquares;
-import io.onnxprune.obs.Removal;
+import io.onnxprune.obs.RemovalOrder;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.plan.Plan;
@@ -145,7 +145,7 @@ class ObsImportanceTest {
 
     @Test
     void scoresRiseInTheOrderOfRemovalByTheSlopesOfTheLowerHull() {
-        Removal removal = new Removal(new int[] {3, 0, 2, 1}, new double[] {1, 5, 3, 10}, 0);
+        RemovalOrder removal = new RemovalOrder(new int[] {3, 0, 2, 1}, new double[] {1, 5, 3, 10}, 0);
         double[] scores = ObsImportance.hull(7, new int[] {0, 2, 3, 5, 6}, removal);
 
         assertThat(scores[5]).isCloseTo(1, within(1e-12));
@@ -162,7 +162,7 @@ class ObsImportanceTest {
             double[] costs =
                     random.doubles(20).map(cost -> cost < 0.2 ? 0 : cost).toArray();
             int[] order = IntStream.range(0, 20).toArray();
-            double[] scores = ObsImportance.hull(21, IntStream.range(0, 21).toArray(), new Removal(order, costs, 0));
+            double[] scores = ObsImportance.hull(21, IntStream.range(0, 21).toArray(), new RemovalOrder(order, costs, 0));
             double sum = 0;
             double below = 0;
             for (int i = 0; i < 20; i++) {

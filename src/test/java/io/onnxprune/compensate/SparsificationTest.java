@@ -25,7 +25,7 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.Pattern;
-import io.onnxprune.obs.Sweep;
+import io.onnxprune.obs.LayerSparsifier;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.plan.Plan;
@@ -153,7 +153,7 @@ class SparsificationTest {
                 for (int i = 0; i < w.rows(); i++) {
                     identity.set(i, i, 1);
                 }
-                try (Matrix sparse = Sweep.wanda(identity, w, HALF, new Damping(0, 1, "", Log.NONE))) {
+                try (Matrix sparse = LayerSparsifier.wanda(identity, w, HALF, new Damping(0, 1, "", Log.NONE))) {
                     updates.put(
                             consumer.weight(),
                             Site.of(consumer, consumer.weight().name(), whole(structure))

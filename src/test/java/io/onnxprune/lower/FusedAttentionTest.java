@@ -146,7 +146,7 @@ class FusedAttentionTest {
         Map<String, Attribute> attributes = new LinkedHashMap<>();
         attributes.put("num_heads", number(count));
         if (valueSize != size || random.nextBoolean()) {
-            attributes.put("qkv_hidden_sizes", Site.ints(count * size, count * size, count * valueSize));
+            attributes.put("qkv_hidden_sizes", RewriteContext.ints(count * size, count * size, count * valueSize));
         }
         List<String> operands = new ArrayList<>();
         operands.add(g.operand(10));

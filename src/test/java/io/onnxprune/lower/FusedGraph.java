@@ -85,7 +85,7 @@ final class FusedGraph {
     }
 
     String transpose(String x, long... permutation) {
-        return graph.add("Transpose", List.of(x), Map.of("perm", Site.ints(permutation)));
+        return graph.add("Transpose", List.of(x), Map.of("perm", RewriteContext.ints(permutation)));
     }
 
     String cast(String x, DType dtype) {

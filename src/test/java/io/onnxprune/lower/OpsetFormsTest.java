@@ -46,8 +46,8 @@ class OpsetFormsTest {
                         "ReduceLogSumExp",
                         "ReduceSumSquare")
                 .flatMap(operator -> Stream.of(
-                        new Old(11, operator, Map.of("axes", Site.ints(-1)), 1),
-                        new Old(12, operator, Map.of("axes", Site.ints(1, 2), "keepdims", number(0)), 1),
+                        new Old(11, operator, Map.of("axes", RewriteContext.ints(-1)), 1),
+                        new Old(12, operator, Map.of("axes", RewriteContext.ints(1, 2), "keepdims", number(0)), 1),
                         new Old(11, operator, Map.of(), 1)));
         Stream<Old> normalizations = Stream.of("Softmax", "LogSoftmax", "Hardmax")
                 .flatMap(operator -> Stream.of(
@@ -57,19 +57,19 @@ class OpsetFormsTest {
                         new Old(13, operator, Map.of(), 1),
                         new Old(13, operator, Map.of("axis", number(1)), 1)));
         Stream<Old> others = Stream.of(
-                new Old(17, "ReduceMean", Map.of("axes", Site.ints(-1)), 1),
-                new Old(11, "Unsqueeze", Map.of("axes", Site.ints(0, -1)), 1),
-                new Old(11, "Split", Map.of("axis", number(3), "split", Site.ints(1, 3, 2)), 3),
+                new Old(17, "ReduceMean", Map.of("axes", RewriteContext.ints(-1)), 1),
+                new Old(11, "Unsqueeze", Map.of("axes", RewriteContext.ints(0, -1)), 1),
+                new Old(11, "Split", Map.of("axis", number(3), "split", RewriteContext.ints(1, 3, 2)), 3),
                 new Old(11, "Split", Map.of("axis", number(2)), 2),
                 new Old(13, "Split", Map.of("axis", number(-1)), 3),
-                new Old(9, "Slice", Map.of("starts", Site.ints(1), "ends", Site.ints(5), "axes", Site.ints(3)), 1),
-                new Old(9, "Slice", Map.of("starts", Site.ints(0, 1), "ends", Site.ints(1, 9)), 1),
+                new Old(9, "Slice", Map.of("starts", RewriteContext.ints(1), "ends", RewriteContext.ints(5), "axes", RewriteContext.ints(3)), 1),
+                new Old(9, "Slice", Map.of("starts", RewriteContext.ints(0, 1), "ends", RewriteContext.ints(1, 9)), 1),
                 new Old(10, "Clip", Map.of("min", new Attribute.Real(-0.5f), "max", new Attribute.Real(0.3f)), 1),
                 new Old(9, "Clip", Map.of("max", new Attribute.Real(0.3f)), 1),
                 new Old(
                         10,
                         "Pad",
-                        Map.of("pads", Site.ints(0, 1, 0, 0, 0, 0, 0, 2), "value", new Attribute.Real(3)),
+                        Map.of("pads", RewriteContext.ints(0, 1, 0, 0, 0, 0, 0, 2), "value", new Attribute.Real(3)),
                         1),
                 new Old(9, "TopK", Map.of("k", number(2), "axis", number(-1)), 2),
                 new Old(11, "Dropout", Map.of("ratio", new Attribute.Real(0.5f)), 1));
@@ -95,7 +95,7 @@ class OpsetFormsTest {
     @Test
     void squeezesByInput() {
         FusedGraph g = new FusedGraph(1);
-        g.test("", "Squeeze", List.of(g.operand(1, 6)), Map.of("axes", Site.ints(2)), 3);
+        g.test("", "Squeeze", List.of(g.operand(1, 6)), Map.of("axes", RewriteContext.ints(2)), 3);
         g.assertLowered(11, 0);
     }
 

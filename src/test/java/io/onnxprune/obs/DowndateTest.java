@@ -26,7 +26,7 @@ class DowndateTest {
     @CsvSource({"1, 1000", "3, 1000", "30, 1000", "96, 1000", "2, 8", "96, 1"})
     void costsAreThoseOfTheBestWeights(int panel, int period) {
         for (boolean curved : new boolean[] {false, true}) {
-            Quadratic layer = Problems.layer(new Random(panel), 6, curved, 5, SIZES);
+            LayerProblem layer = Problems.layer(new Random(panel), 6, curved, 5, SIZES);
             RealMatrix a = Problems.damped(layer.a(), SHARE);
             double lambda = SHARE * Damping.meanDiagonal(layer.a());
             List<Integer> order =
@@ -57,7 +57,7 @@ class DowndateTest {
     /** SlimGPT's scores by their definition: columns of a unit one after another, without updating the weights. */
     @Test
     void groupedCostsLeaveOutTheUpdatesWithinAUnit() {
-        Quadratic layer = Problems.layer(new Random(4), 6, false, 5, SIZES);
+        LayerProblem layer = Problems.layer(new Random(4), 6, false, 5, SIZES);
         double lambda = SHARE * Damping.meanDiagonal(layer.a());
         RealMatrix inverse = Problems.inverse(Problems.damped(layer.a(), SHARE));
         double[] expected = new double[SIZES.length];
@@ -100,7 +100,7 @@ class DowndateTest {
         List<int[]> units = IntStream.range(0, n).mapToObj(i -> new int[] {i}).toList();
         try (Matrix a = Problems.matrix(x.transpose().multiply(x));
                 Matrix w = Problems.matrix(Problems.random(random, n, 4))) {
-            Quadratic layer = new Quadratic(a, w, null, units);
+            LayerProblem layer = new LayerProblem(a, w, null, units);
             double lambda = 1e-12 * Damping.meanDiagonal(a);
             double[] drift = new double[2];
             for (int guarded = 0; guarded < 2; guarded++) {
@@ -117,7 +117,7 @@ class DowndateTest {
         }
     }
 
-    private static double totalCost(RealMatrix a, Quadratic layer, boolean[] removed) {
+    private static double totalCost(RealMatrix a, LayerProblem layer, boolean[] removed) {
         int[] kept = IntStream.range(0, removed.length).filter(i -> !removed[i]).toArray();
         try (Matrix best = LeastSquares.keep(layer.a(), layer.w(), kept, Problems.damping(SHARE))) {
             return Problems.loss(a, Problems.real(best).subtract(Problems.real(layer.w())), layer.g());

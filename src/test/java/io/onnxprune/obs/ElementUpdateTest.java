@@ -15,19 +15,19 @@ class ElementUpdateTest {
     private static final int INPUTS = 7;
     private static final int OUTPUTS = 5;
 
-    private final Quadratic layer = Problems.layer(new Random(6), OUTPUTS, true, INPUTS);
+    private final LayerProblem layer = Problems.layer(new Random(6), OUTPUTS, true, INPUTS);
     private final RealMatrix w = Problems.real(layer.w());
     private final RealMatrix a = Problems.damped(layer.a(), SHARE);
     private final RealMatrix g = Problems.damped(layer.g(), SHARE);
 
     /** How an update is made. */
     private interface Update {
-        void apply(Curvature inputs, Curvature outputs, Matrix w, BitSet[] zeros);
+        void apply(KroneckerFactor inputs, KroneckerFactor outputs, Matrix w, BitSet[] zeros);
     }
 
     private RealMatrix updated(BitSet[] zeros, Update update) {
-        try (Curvature inputs = Curvature.of(layer.a().copy(), Problems.damping(SHARE));
-                Curvature outputs = Curvature.of(layer.g().copy(), Problems.damping(SHARE));
+        try (KroneckerFactor inputs = KroneckerFactor.of(layer.a().copy(), Problems.damping(SHARE));
+                KroneckerFactor outputs = KroneckerFactor.of(layer.g().copy(), Problems.damping(SHARE));
                 Matrix byOutput = layer.w().transposed()) {
             update.apply(inputs, outputs, byOutput, zeros);
             return Problems.real(byOutput).transpose();

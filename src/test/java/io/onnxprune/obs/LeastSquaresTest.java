@@ -20,7 +20,7 @@ class LeastSquaresTest {
 
     @Test
     void keptWeightsAreTheNearestOnes() {
-        Quadratic layer = Problems.layer(new Random(5), 3, true, 7);
+        LayerProblem layer = Problems.layer(new Random(5), 3, true, 7);
         boolean[] removed = {false, true, false, false, true, true, false};
 
         RealMatrix best = Problems.bestChange(Problems.damped(layer.a(), 0.1), layer, removed)
@@ -34,7 +34,7 @@ class LeastSquaresTest {
     /** Every free element by the normal equations over the Kronecker product of both moments. */
     @Test
     void inputsAndOutputsAreRemovedJointly() {
-        Quadratic layer = Problems.layer(new Random(6), 5, true, 7);
+        LayerProblem layer = Problems.layer(new Random(6), 5, true, 7);
         int[] keptOutputs = {0, 1, 4};
         RealMatrix a = Problems.damped(layer.a(), 0.1);
         RealMatrix g = Problems.damped(layer.g(), 0.2);
@@ -60,7 +60,7 @@ class LeastSquaresTest {
     /** Each unit's best change by itself, added up, and then zeros where units are gone. */
     @Test
     void separateChangesAddUp() {
-        Quadratic layer = Problems.layer(new Random(8), 3, false, 1, 2, 1, 3);
+        LayerProblem layer = Problems.layer(new Random(8), 3, false, 1, 2, 1, 3);
         RealMatrix a = Problems.damped(layer.a(), 0.1);
         RealMatrix expected = Problems.real(layer.w());
         for (int unit : new int[] {0, 2}) {
@@ -82,7 +82,7 @@ class LeastSquaresTest {
 
     @Test
     void keepingEverythingChangesNothing() {
-        Quadratic layer = Problems.layer(new Random(5), 3, false, 4);
+        LayerProblem layer = Problems.layer(new Random(5), 3, false, 4);
 
         try (Matrix found = LeastSquares.keep(layer.a(), layer.w(), new int[] {0, 1, 2, 3}, Problems.damping(0.5))) {
             assertThat(Problems.real(found)).isEqualTo(Problems.real(layer.w()));
@@ -91,7 +91,7 @@ class LeastSquaresTest {
 
     @Test
     void channelsThatNeverCarriedAnythingStayAsTheyAre() {
-        Quadratic layer = Problems.layer(new Random(5), 3, false, 4);
+        LayerProblem layer = Problems.layer(new Random(5), 3, false, 4);
         for (int j = 0; j < 4; j++) {
             layer.a().set(1, j, 0);
             layer.a().set(j, 1, 0);
@@ -144,7 +144,7 @@ class LeastSquaresTest {
 
     @Test
     void statisticsThatAreNotFiniteAreNamed() {
-        Quadratic layer = Problems.layer(new Random(5), 3, false, 4);
+        LayerProblem layer = Problems.layer(new Random(5), 3, false, 4);
         layer.a().set(1, 2, Double.NaN);
 
         assertThatThrownBy(() -> LeastSquares.keep(layer.a(), layer.w(), new int[] {0}, Problems.damping(0)))

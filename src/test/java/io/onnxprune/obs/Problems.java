@@ -58,7 +58,7 @@ final class Problems {
     }
 
     /** A layer with units of the given sizes, in a shuffled order of channels, and {@code spare} channels of no unit. */
-    static Quadratic layer(Random random, int out, boolean curved, int spare, int... sizes) {
+    static LayerProblem layer(Random random, int out, boolean curved, int spare, int... sizes) {
         int n = IntStream.of(sizes).sum() + spare;
         List<Integer> channels = new ArrayList<>(IntStream.range(0, n).boxed().toList());
         Collections.shuffle(channels, random);
@@ -73,7 +73,7 @@ final class Problems {
         }
         RealMatrix x = inputs(random, TOKENS, n);
         RealMatrix d = inputs(random, TOKENS, out);
-        return new Quadratic(
+        return new LayerProblem(
                 matrix(x.transpose().multiply(x)),
                 matrix(random(random, n, out)),
                 curved ? matrix(d.transpose().multiply(d).scalarMultiply(1.0 / TOKENS)) : null,
@@ -98,7 +98,7 @@ final class Problems {
     }
 
     /** What makes the rows of {@code removed} zero at least loss: {@code Δw}. */
-    static RealMatrix bestChange(RealMatrix a, Quadratic layer, boolean[] removed) {
+    static RealMatrix bestChange(RealMatrix a, LayerProblem layer, boolean[] removed) {
         int out = layer.w().columns();
         boolean[][] elements = new boolean[removed.length][out];
         for (int i = 0; i < removed.length; i++) {

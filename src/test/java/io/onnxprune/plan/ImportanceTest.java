@@ -123,7 +123,7 @@ class ImportanceTest {
         Structure structure = TestModels.structure("gpt2-g-merged");
         for (Importance importance : List.of(new Magnitude(Norm.L2, Reduction.SUM, 1), new RandomImportance(1))) {
             double[] blocks = importance.score(structure, Log.NONE).blocks();
-            for (int[] copies : Depth.blocks(structure)) {
+            for (int[] copies : PrunableBlocks.blocks(structure)) {
                 assertThat(blocks[copies[0]]).isPositive().isEqualTo(blocks[copies[1]]);
             }
         }

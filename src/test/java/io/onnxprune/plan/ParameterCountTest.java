@@ -136,7 +136,7 @@ class ParameterCountTest {
     void copiesOfABlockInTwoBranchesGoTogether() {
         Structure structure = TestModels.structure("gpt2-g-merged");
         ParameterCount count = ParameterCount.of(structure);
-        List<int[]> blocks = Depth.blocks(structure);
+        List<int[]> blocks = PrunableBlocks.blocks(structure);
 
         assertThat(blocks).hasSize(4).allSatisfy(copies -> assertThat(copies).hasSize(2));
         assertThat(count.blocks(blocks.get(0)[0]).parameters()).isZero();

@@ -99,7 +99,7 @@ class GoldenTrainingTest {
                 false,
                 TestModels.runtime(),
                 Log.NONE)) {
-            List<Look> curve = trainer.run().curve();
+            List<EvalPoint> curve = trainer.run().curve();
 
             assertThat(curve).hasSize(losses.length + 1);
             for (int step = 0; step < losses.length; step++) {

@@ -308,8 +308,8 @@ class RecoveryTest {
                 TestModels.runtime(),
                 Log.NONE);
 
-        Look first = result.curve().get(1);
-        Look last = result.curve().get(2);
+        EvalPoint first = result.curve().get(1);
+        EvalPoint last = result.curve().get(2);
         assertThat(last.loss()).isLessThan(first.loss());
         assertThat(result.best()).isLessThan(result.curve().get(0).heldOut() - 0.1);
     }
@@ -353,7 +353,7 @@ class RecoveryTest {
                 log);
 
         assertThat(result.best()).isLessThanOrEqualTo(result.curve().get(0).heldOut());
-        assertThat(result.curve().stream().map(Look::heldOut).toList())
+        assertThat(result.curve().stream().map(EvalPoint::heldOut).toList())
                 .as("curve")
                 .hasSizeLessThan(40);
         assertThat(log.lines())

@@ -1,0 +1,56 @@
+package io.onnxprune.obs;
+
+import io.onnxprune.algebra.Blas;
+import io.onnxprune.algebra.Matrix;
+import java.util.List;
+
+/** Removes units by what each of them costs when it is the only one. */
+final class IndependentRemoval {
+    private IndependentRemoval() {}
+
+    /**
+     * The cheapest {@code count} units, and what each costs by itself, summed over the consumers.
+     *
+     * @param share λ as a share of the mean diagonal of each {@code a}
+     */
+    static RemovalOrder run(List<LayerProblem> consumers, int count, GreedyRemoval.Rule rule, double share) {
+        double[] costs = new double[consumers.get(0).units().size()];
+        consumers.forEach(consumer -> addCosts(consumer, rule, share, costs));
+        return RemovalOrder.cheapest(costs, count, share);
+    }
+
+    private static void addCosts(LayerProblem consumer, GreedyRemoval.Rule rule, double share, double[] costs) {
+        if (rule == GreedyRemoval.Rule.ALONE) {
+            try (Downdate layer = new Downdate(consumer, share * Damping.meanDiagonal(consumer.a()))) {
+                layer.addCosts(costs, false);
+            }
+        } else {
+            addCosts(consumer, rule == GreedyRemoval.Rule.OBD_DIAGONAL, costs);
+        }
+    }
+
+    /** Adds ½ Σ_ij a_ij s_ij over the channels of each unit, or over i = j alone, with s = w g wᵀ. */
+    private static void addCosts(LayerProblem layer, boolean diagonal, double[] costs) {
+        try (Matrix weighted = layer.g() == null ? layer.w().copy() : Blas.product(layer.w(), layer.g())) {
+            double[] left = new double[weighted.columns()];
+            double[] right = new double[weighted.columns()];
+            for (int unit = 0; unit < costs.length; unit++) {
+                for (int i : layer.units().get(unit)) {
+                    weighted.getRow(i, left);
+                    for (int j : diagonal ? new int[] {i} : layer.units().get(unit)) {
+                        layer.w().getRow(j, right);
+                        costs[unit] += layer.a().get(i, j) * dot(left, right) / 2;
+                    }
+                }
+            }
+        }
+    }
+
+    private static double dot(double[] left, double[] right) {
+        double sum = 0;
+        for (int i = 0; i < left.length; i++) {
+            sum += left[i] * right[i];
+        }
+        return sum;
+    }
+}

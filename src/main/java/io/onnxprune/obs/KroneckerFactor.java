@@ -1,0 +1,118 @@
+package io.onnxprune.obs;
+
+import io.onnxprune.algebra.Blas;
+import io.onnxprune.algebra.Cholesky;
+import io.onnxprune.algebra.Matrix;
+
+/**
+ * One side of the quadratic model ½ tr(Δwᵀ a Δw g) of a layer: the second moment of its inputs, or of the gradients of its
+ * outputs, damped, and its inverse. Channels that never carried anything are independent of all others, and what is removed of
+ * them costs nothing.
+ */
+public final class KroneckerFactor implements AutoCloseable {
+    private final Matrix damped;
+    private final Matrix inverse;
+    private final double[] diagonal;
+
+    private KroneckerFactor(Matrix damped, Matrix inverse, double[] diagonal) {
+        this.damped = damped;
+        this.inverse = inverse;
+        this.diagonal = diagonal;
+    }
+
+    /**
+     * Damps and inverts.
+     *
+     * @param moment {@code [n, n]}, symmetric; changed, and closed with the result
+     * @param damping also says what messages call it
+     * @throws io.onnxprune.diag.UserException when a number is not finite or the second moment cannot be inverted
+     */
+    public static KroneckerFactor of(Matrix moment, Damping damping) {
+        try {
+            damping.checkFinite(moment, "second moment");
+            double mean = Damping.meanDiagonal(moment);
+            double[] diagonal = new double[moment.rows()];
+            for (int i = 0; i < diagonal.length; i++) {
+                diagonal[i] = Math.max(0, moment.get(i, i));
+            }
+            Matrix inverse = damping.raise(moment.rows(), share -> {
+                for (int i = 0; i < diagonal.length; i++) {
+                    moment.set(i, i, diagonal[i]);
+                }
+                Damping.apply(moment, share * mean);
+                Matrix factor = moment.copy();
+                if (!Cholesky.factor(factor)) {
+                    factor.close();
+                    throw new SingularException();
+                }
+                Cholesky.invert(factor);
+                return factor;
+            });
+            Blas.mirror(moment);
+            Blas.mirror(inverse);
+            return new KroneckerFactor(moment, inverse, diagonal);
+        } catch (RuntimeException e) {
+            moment.close();
+            throw e;
+        }
+    }
+
+    /** Number of channels. */
+    public int size() {
+        return diagonal.length;
+    }
+
+    /** The damped second moment. */
+    Matrix damped() {
+        return damped;
+    }
+
+    /** The inverse of {@link #damped}. */
+    Matrix inverse() {
+        return inverse;
+    }
+
+    /**
+     * What each channel contributes to the cost of an element: one over the diagonal of the inverse; 0 for a channel that
+     * never carried anything. An element alone costs half its square times those of its input and its output.
+     */
+    public double[] weights() {
+        double[] weights = new double[diagonal.length];
+        for (int i = 0; i < weights.length; i++) {
+            weights[i] = diagonal[i] > 0 ? 1 / inverse.get(i, i) : 0;
+        }
+        return weights;
+    }
+
+    /**
+     * ½ times wᵀ m w of every column, with the second moment m as it was before damping: over the other side's
+     * {@code inverse}'s diagonal it is what all of that channel costs, when it alone is removed.
+     *
+     * @param w {@code [n, channels of the other side]}
+     */
+    public double[] halfForms(Matrix w) {
+        double[] sums = new double[w.columns()];
+        double[] row = new double[w.columns()];
+        double[] other = new double[w.columns()];
+        try (Matrix product = Blas.product(damped, w)) {
+            for (int i = 0; i < w.rows(); i++) {
+                w.getRow(i, row);
+                product.getRow(i, other);
+                double added = damped.get(i, i) - diagonal[i];
+                for (int j = 0; j < sums.length; j++) {
+                    sums[j] += 0.5 * row[j] * (other[j] - added * row[j]);
+                }
+            }
+        }
+        for (int j = 0; j < sums.length; j++) {
+            sums[j] = Math.max(0, sums[j]);
+        }
+        return sums;
+    }
+
+    @Override
+    public void close() {
+        damped.close();
+        inverse.close();
+    }
+}

@@ -1,0 +1,130 @@
+package io.onnxprune.plan;
+
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Role;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Comparator;
+import java.util.List;
+import java.util.stream.IntStream;
+
+/**
+ * Dimensions of one size that keep equal counts (a single one, unless layers are tied), and the counts they may have:
+ * each step down removes the least important units that are left.
+ */
+final class TiedDimensions {
+    private final List<Dimension> dimensions;
+    private final List<double[]> scores;
+    private final List<int[]> leastFirst = new ArrayList<>();
+    private final int[] counts;
+    private int position;
+
+    /** Counts are {@code size}, then the multiples of {@code step} below it, down to one step. */
+    TiedDimensions(List<Dimension> dimensions, List<double[]> scores, int step) {
+        this.dimensions = dimensions;
+        this.scores = scores;
+        for (double[] score : scores) {
+            leastFirst.add(IntStream.range(0, score.length)
+                    .boxed()
+                    .sorted(Comparator.comparingDouble(unit -> score[unit]))
+                    .mapToInt(Integer::intValue)
+                    .toArray());
+        }
+        int size = dimensions.get(0).size();
+        int below = (size - 1) / step;
+        counts = new int[below + 1];
+        counts[0] = size;
+        for (int i = 1; i <= below; i++) {
+            counts[i] = (below - i + 1) * step;
+        }
+    }
+
+    List<Dimension> dimensions() {
+        return dimensions;
+    }
+
+    Role role() {
+        return dimensions.get(0).role();
+    }
+
+    int size() {
+        return counts[0];
+    }
+
+    int count() {
+        return counts[position];
+    }
+
+    /** The smallest count that it may have. */
+    int least() {
+        return counts[counts.length - 1];
+    }
+
+    int position() {
+        return position;
+    }
+
+    int lastPosition() {
+        return counts.length - 1;
+    }
+
+    boolean canShrink() {
+        return position < counts.length - 1;
+    }
+
+    boolean canGrow() {
+        return position > 0;
+    }
+
+    /** The position whose count is nearest to {@code wanted} units; the larger of two. */
+    int nearest(double wanted) {
+        int above = atLeast(wanted);
+        boolean below = above + 1 < counts.length && counts[above] - wanted > wanted - counts[above + 1];
+        return below ? above + 1 : above;
+    }
+
+    /** The last position that keeps {@code wanted} units or more. */
+    int atLeast(double wanted) {
+        int low = 0;
+        int high = counts.length - 1;
+        while (low < high) {
+            int middle = (low + high + 1) / 2;
+            if (counts[middle] >= wanted) {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        return low;
+    }
+
+    void moveTo(int target, ParameterCount.Running running) {
+        position = target;
+        dimensions.forEach(dimension -> running.keep(dimension, counts[target]));
+    }
+
+    /** What the next step down would free. */
+    ParameterCount.Size nextLoss(ParameterCount.Running running) {
+        return running.lossOf(dimensions, counts[position + 1]);
+    }
+
+    /** The scores of the units that the step from {@code from} to the position below it removes. */
+    double stepScore(int from) {
+        double sum = 0;
+        for (int i = 0; i < scores.size(); i++) {
+            int[] order = leastFirst.get(i);
+            for (int rank = order.length - counts[from]; rank < order.length - counts[from + 1]; rank++) {
+                sum += scores.get(i)[order[rank]];
+            }
+        }
+        return sum;
+    }
+
+    /** The units of the {@code index}th dimension that stay, ascending. */
+    int[] kept(int index) {
+        int[] order = leastFirst.get(index);
+        int[] kept = Arrays.copyOfRange(order, order.length - count(), order.length);
+        Arrays.sort(kept);
+        return kept;
+    }
+}

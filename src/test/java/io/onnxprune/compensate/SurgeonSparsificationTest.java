@@ -1,0 +1,254 @@
+package io.onnxprune.compensate;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
+
+import io.onnxprune.RecordedLog;
+import io.onnxprune.TestModels;
+import io.onnxprune.algebra.Matrix;
+import io.onnxprune.calibrate.Statistics;
+import io.onnxprune.compensate.SurgeonSparsification.Request;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Role;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Bytes;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.obs.Pattern;
+import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.rewrite.PrunedState;
+import java.nio.ByteBuffer;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
+
+class SurgeonSparsificationTest {
+    private static final List<long[]> ROWS = Runs.rows(30);
+
+    @TempDir
+    private Path folder;
+
+    private final List<Integer> runs = new ArrayList<>();
+
+    private SurgeonSparsification.Result run(PrunedState state, Request request, Log log) {
+        return SurgeonSparsification.run(
+                state,
+                Consumers.of(state.structure()),
+                Runs.calibrator(state.model(), folder),
+                (model, taps) -> {
+                    runs.add(taps.size());
+                    return Statistics.measure(model, ROWS, taps);
+                },
+                request,
+                0,
+                (step, updates) -> {},
+                folder,
+                log);
+    }
+
+    private SurgeonSparsification.Result run(Structure structure, Request request) {
+        return run(PrunedState.whole(structure, Plan.keepAll("")), request, Log.NONE);
+    }
+
+    private static Request request(Pattern pattern, double share, int steps) {
+        return new Request(pattern, share, steps, 0.01, 0.1, 0);
+    }
+
+    private static Request unstructured(double share, int steps) {
+        return request(new Pattern.Unstructured(share), share, steps);
+    }
+
+    private static Matrix read(Structure structure, Map<Value, Tensor> updates, Value weight) {
+        Consumer consumer = Consumers.of(structure).reading(weight.name());
+        return WeightStore.read(updates.get(weight), consumer.axis());
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"llama-gqa-d", "opt-f-a-bert", "llama-g16-e-fp16"})
+    void everyGroupHasItsZerosAfterTheLastStep(String name) {
+        Structure structure = TestModels.structure(name);
+        SurgeonSparsification.Result result = run(structure, request(new Pattern.Grouped(2, 4), 0.5, 2));
+
+        assertThat(runs).hasSize(2);
+        assertThat(result.zeros().matrices()).isEqualTo(result.updates().size());
+        assertThat(result.zeros().share()).isCloseTo(0.5, within(0.001));
+        for (Value weight : result.updates().keySet()) {
+            assertThat(result.updates().get(weight).dtype())
+                    .isEqualTo(weight.constant().dtype());
+            try (Matrix w = read(structure, result.updates(), weight)) {
+                for (int i = 0; i < w.rows(); i += 4) {
+                    for (int j = 0; j < w.columns(); j++) {
+                        int zeros = 0;
+                        for (int k = i; k < i + 4; k++) {
+                            zeros += w.get(k, j) == 0 ? 1 : 0;
+                        }
+                        assertThat(zeros).isGreaterThanOrEqualTo(2);
+                    }
+                }
+            }
+        }
+    }
+
+    @Test
+    void oneThresholdHoldsForAllMatrices() {
+        Structure structure = TestModels.structure("llama-gqa-d");
+        SurgeonSparsification.Result result = run(structure, unstructured(0.3, 1));
+
+        assertThat(result.zeros().share()).isCloseTo(0.3, within(1e-4));
+        double least = 1;
+        double most = 0;
+        for (Value weight : result.updates().keySet()) {
+            try (Matrix w = read(structure, result.updates(), weight)) {
+                double share = Sparsification.Zeros.NONE.and(w).share();
+                least = Math.min(least, share);
+                most = Math.max(most, share);
+            }
+        }
+        assertThat(most - least).isGreaterThan(0.1);
+    }
+
+    @ParameterizedTest
+    @CsvSource({"0, 1", "50, 1", "0, 3"})
+    void zerosOfEarlierStepsStay(int correlate, int steps) {
+        Structure structure = TestModels.structure("llama-gqa-d");
+        Pattern pattern = new Pattern.Unstructured(0.5);
+        Map<Value, Tensor> first = run(structure, new Request(pattern, 0.2, 1, 0.01, 0.1, correlate))
+                .updates();
+        PrunedState between = PrunedState.of(structure, Plan.keepAll(""), first);
+        SurgeonSparsification.Result second = run(between, new Request(pattern, 0.5, steps, 0.01, 0.1, correlate), Log.NONE);
+
+        assertThat(second.zeros().share()).isCloseTo(0.5, within(1e-4));
+        long kept = 0;
+        for (Value weight : first.keySet()) {
+            try (Matrix before = read(structure, first, weight);
+                    Matrix after = read(structure, second.updates(), weight)) {
+                for (int i = 0; i < before.rows(); i++) {
+                    for (int j = 0; j < before.columns(); j++) {
+                        if (before.get(i, j) == 0) {
+                            assertThat(after.get(i, j)).isZero();
+                            kept++;
+                        }
+                    }
+                }
+            }
+        }
+        assertThat(kept).isEqualTo(Math.round(0.2 * second.zeros().weights()));
+    }
+
+    @Test
+    void wholeRowsAndColumnsBecomeZero() {
+        Structure structure = TestModels.structure("llama-gqa-d");
+        SurgeonSparsification.Result result = run(structure, request(new Pattern.Structured(0.3), 0.3, 2));
+
+        assertThat(result.zeros().share()).isBetween(0.29, 0.3);
+        int rows = 0;
+        int columns = 0;
+        for (Value weight : result.updates().keySet()) {
+            try (Matrix w = read(structure, result.updates(), weight);
+                    Matrix turned = w.transposed()) {
+                int goneRows = whole(w);
+                int goneColumns = whole(turned);
+                long inStrips =
+                        (long) goneRows * w.columns() + (long) goneColumns * w.rows() - (long) goneRows * goneColumns;
+                assertThat(Sparsification.Zeros.NONE.and(w).zeros()).isEqualTo(inStrips);
+                rows += goneRows;
+                columns += goneColumns;
+            }
+        }
+        assertThat(rows).isPositive();
+        assertThat(columns).isPositive();
+    }
+
+    /** How many rows are all zero. */
+    private static int whole(Matrix w) {
+        int found = 0;
+        double[] row = new double[w.columns()];
+        for (int i = 0; i < w.rows(); i++) {
+            w.getRow(i, row);
+            boolean zero = true;
+            for (double value : row) {
+                zero &= value == 0;
+            }
+            found += zero ? 1 : 0;
+        }
+        return found;
+    }
+
+    @Test
+    void whatWasPrunedStaysPruned() {
+        Structure structure = TestModels.structure("llama-gqa-d");
+        Plan plan = Runs.plan(structure, 0.2, "heads", "ffn");
+        SurgeonSparsification.Result result = run(PrunedState.of(structure, plan, Map.of()), unstructured(0.5, 1), Log.NONE);
+
+        assertThat(result.zeros().weights())
+                .isLessThan(result.updates().keySet().stream()
+                        .mapToLong(weight -> weight.constant().elements())
+                        .sum());
+        assertThat(result.zeros().share()).isCloseTo(0.5, within(0.001));
+        result.updates()
+                .forEach((weight, tensor) ->
+                        assertThat(tensor.shape()).isEqualTo(weight.constant().shape()));
+    }
+
+    @Test
+    void weightsThatCannotChangeStayWithAWarning() {
+        RecordedLog log = new RecordedLog();
+        PrunedState state = PrunedState.whole(TestModels.structure("mixtral-a"), Plan.keepAll(""));
+        assertThat(run(state, unstructured(0.5, 1), log).updates()).isNotEmpty();
+        assertThat(log.warnings()).anyMatch(line -> line.matches("\\d+ products of residual blocks keep their.*"));
+
+        PrunedState quantised = PrunedState.whole(TestModels.structure("llama-g16-e-int4"), Plan.keepAll(""));
+        assertThatThrownBy(() -> run(quantised, unstructured(0.5, 1), log))
+                .isInstanceOf(UserException.class)
+                .hasMessageStartingWith("no weight of this model can become zero: node ");
+    }
+
+    /** Nothing that only a product of zeros reads has a gradient. */
+    @Test
+    void whatNoGradientReachesGoesFirst() {
+        Structure structure = TestModels.structure("llama-gqa-d");
+        Consumers consumers = Consumers.of(structure);
+        Consumer last = structure.dimensions().stream()
+                .filter(dimension -> dimension.role() == Role.FFN)
+                .flatMap(dimension -> consumers.of(dimension).stream())
+                .findFirst()
+                .orElseThrow();
+        Tensor weight = last.weight().constant();
+        Tensor zeros =
+                Tensor.of(weight.dtype(), weight.shape(), Bytes.of(ByteBuffer.allocate((int) (4 * weight.elements()))));
+        RecordedLog log = new RecordedLog();
+        SurgeonSparsification.Result result = run(
+                PrunedState.of(structure, Plan.keepAll(""), Map.of(last.weight(), zeros)), unstructured(0.3, 2), log);
+
+        assertThat(log.warnings())
+                .hasSize(2)
+                .allMatch(line -> line.matches(
+                        "no gradient reaches node .*, so its weights cost nothing and are the first to become zero"));
+        List<Double> shares = new ArrayList<>();
+        for (Value changed : result.updates().keySet()) {
+            try (Matrix w = read(structure, result.updates(), changed)) {
+                shares.add(Sparsification.Zeros.NONE.and(w).share());
+            }
+        }
+        assertThat(shares.stream().filter(share -> share == 1)).hasSize(3);
+        assertThat(result.zeros().share()).isCloseTo(0.3, within(1e-4));
+    }
+
+    @Test
+    void groupsMustDivideTheInputsBeforeAnythingIsMeasured() {
+        assertThatThrownBy(() -> run(TestModels.structure("llama-gqa-d"), request(new Pattern.Grouped(2, 5), 0.4, 1)))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining("cannot be divided into groups of 5");
+        assertThat(runs).isEmpty();
+    }
+}
