@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.algebra;
 
 import static org.bytedeco.openblas.global.openblas_nolapack.CblasLeft;

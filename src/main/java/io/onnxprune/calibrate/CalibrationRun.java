@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
 import io.onnxprune.calibrate.ActivationStore.Place;
@@ -67,7 +68,8 @@ final class CalibrationRun implements AutoCloseable {
             for (int index = 0; index <= last; index++) {
                 List<Tap> here = share(taps, index);
                 Segment segment = segments.get(index);
-                SegmentRequest task = index < last ? forward(segment).withTaps(here) : SegmentRequest.capture(segment, here, null);
+                SegmentRequest task =
+                        index < last ? forward(segment).withTaps(here) : SegmentRequest.capture(segment, here, null);
                 Set<Value> released = held.release(segment);
                 released.addAll(segment.inputs());
                 runner.forward(task.withGiven(held.needed(segment)).withReleased(released), progress);

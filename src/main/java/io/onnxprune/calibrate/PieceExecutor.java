@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
 import io.onnxprune.calibrate.ActivationStore.Place;
@@ -94,7 +95,8 @@ final class PieceExecutor implements AutoCloseable {
      *
      * @param frontier what to keep for further runs of the piece; null for nothing
      */
-    void capture(Collection<Tap> taps, ReferenceActivation counterpart, RecomputeBoundary frontier, Log.Progress progress) {
+    void capture(
+            Collection<Tap> taps, ReferenceActivation counterpart, RecomputeBoundary frontier, Log.Progress progress) {
         SegmentRequest task = SegmentRequest.capture(segments.get(done), taps, counterpart);
         if (kept != null) {
             task = task.withGiven(kept.values());

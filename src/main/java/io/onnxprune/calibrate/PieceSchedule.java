@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
 import io.onnxprune.ir.Program.Op;
@@ -106,7 +107,8 @@ record PieceSchedule(int piece, List<List<InputGroup>> captures, int theirs, Rec
             } else if (!groups.isEmpty()) {
                 captures.add(groups);
             }
-            return new PieceSchedule(piece, captures, theirs, groups.isEmpty() ? null : model.frontier(piece, products));
+            return new PieceSchedule(
+                    piece, captures, theirs, groups.isEmpty() ? null : model.frontier(piece, products));
         }
 
         private InputGroup group(Activation input, Map<Linear, Op> readers) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
 import io.onnxprune.calibrate.ActivationStore.Place;
@@ -115,7 +116,11 @@ final class SegmentRunner implements AutoCloseable {
     }
 
     private void keep(
-            SegmentRequest task, int batch, Outputs outputs, Map<String, HostTensor> into, Map<Integer, long[]> shapes) {
+            SegmentRequest task,
+            int batch,
+            Outputs outputs,
+            Map<String, HostTensor> into,
+            Map<Integer, long[]> shapes) {
         batches.keep(task.yields(), batch, outputs);
         for (Value value : task.kept()) {
             HostTensor tensor = outputs.tensor(value.name()).direct();

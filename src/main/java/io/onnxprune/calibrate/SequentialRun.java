@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
 import io.onnxprune.calibrate.PieceSchedule.InputGroup;
@@ -109,7 +110,8 @@ public final class SequentialRun implements AutoCloseable {
             reference.begin(rows, batches, budget / 2);
         }
         long tokens = (long) rows.size() * model.calibrator().length();
-        try (WeightedProgress effort = new WeightedProgress(runs(), tokens, model.calibrator().log())) {
+        try (WeightedProgress effort =
+                new WeightedProgress(runs(), tokens, model.calibrator().log())) {
             for (PieceSchedule visit : visits) {
                 for (List<InputGroup> groups : visit.captures()) {
                     capture(visit, groups, effort);

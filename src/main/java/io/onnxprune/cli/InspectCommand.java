@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
 import io.onnxprune.compiler.AnalysedModel;
@@ -11,8 +12,8 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
-import io.onnxprune.plan.PrunableBlocks;
 import io.onnxprune.plan.ParameterCount;
+import io.onnxprune.plan.PrunableBlocks;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Path;
 import java.util.ArrayList;

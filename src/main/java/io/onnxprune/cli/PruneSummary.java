@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
 import io.onnxprune.compensate.Sparsification;
@@ -25,7 +26,11 @@ final class PruneSummary {
         row(table, "weight bytes", report.before().bytes(), report.after().bytes());
         row(table, "layers", report.structure().stream().layers(), report.layersKept());
         if (report.plan().blocks() != null) {
-            row(table, "residual blocks", PrunableBlocks.blocks(report.structure()).size(), report.blocksKept());
+            row(
+                    table,
+                    "residual blocks",
+                    PrunableBlocks.blocks(report.structure()).size(),
+                    report.blocksKept());
         }
         evaluation(table, report);
         console.print(table.toString());

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
@@ -172,7 +173,8 @@ public final class KfacCorrection {
     }
 
     private NaturalGradientStep descent(Divergence divergence) {
-        NaturalGradientStep descent = new NaturalGradientStep(products, slopes(divergence), rows.get(0).length, settings.damping, store, log);
+        NaturalGradientStep descent =
+                new NaturalGradientStep(products, slopes(divergence), rows.get(0).length, settings.damping, store, log);
         current().gather(rows, descent.taps(), descent::accept);
         return descent;
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
@@ -14,8 +15,8 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.GreedyRemoval;
 import io.onnxprune.obs.GreedyRemoval.Rule;
-import io.onnxprune.obs.LeastSquares;
 import io.onnxprune.obs.LayerProblem;
+import io.onnxprune.obs.LeastSquares;
 import io.onnxprune.obs.RemovalOrder;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;

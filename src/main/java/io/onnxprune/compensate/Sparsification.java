@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
@@ -9,8 +10,8 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
-import io.onnxprune.obs.Pattern;
 import io.onnxprune.obs.LayerSparsifier;
+import io.onnxprune.obs.Pattern;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;

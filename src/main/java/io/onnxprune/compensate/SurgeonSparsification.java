@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
@@ -12,9 +13,9 @@ import io.onnxprune.diag.Log.Progress;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.obs.KroneckerFactor;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.ElementUpdate;
+import io.onnxprune.obs.KroneckerFactor;
 import io.onnxprune.obs.LeastSquares;
 import io.onnxprune.obs.Pattern;
 import io.onnxprune.obs.RowColumnPruning;
@@ -173,7 +174,8 @@ public final class SurgeonSparsification {
             Observer observer,
             Path folder,
             Log log) {
-        SurgeonSparsification surgeon = new SurgeonSparsification(state, consumers, calibrator, source, request, folder, log);
+        SurgeonSparsification surgeon =
+                new SurgeonSparsification(state, consumers, calibrator, source, request, folder, log);
         surgeon.check();
         for (int step = done + 1; step <= request.steps; step++) {
             surgeon.step(request.share * step / request.steps);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.compiler;
 
 import io.onnxprune.compensate.KfacCorrection;
@@ -9,9 +10,9 @@ import io.onnxprune.emit.Emitter;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.plan.Budget;
-import io.onnxprune.plan.PrunableBlocks;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
+import io.onnxprune.plan.PrunableBlocks;
 import io.onnxprune.verify.Verifier.Verification;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;

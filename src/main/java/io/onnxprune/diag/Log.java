@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.diag;
 
 /** Where stages report what they do. The command line draws it; tests record it. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.diag;
 
 /** A wrong command line or recipe: reported like any {@link UserException}, but with exit code 2. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.emit;
 
 import io.onnxprune.dims.Dim;

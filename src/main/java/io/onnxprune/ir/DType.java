@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.ir;
 
 /** An ONNX tensor element type, with the code of {@code TensorProto.DataType} and its width. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.obs;
 
 /** A second moment was not positive definite with the damping that was tried; {@link Damping#raise} tries more. */

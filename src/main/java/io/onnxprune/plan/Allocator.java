@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.plan;
 
 import io.onnxprune.diag.Log;
@@ -217,10 +218,14 @@ final class Allocator {
     private double smallestDepthUnit(Candidates candidates) {
         List<int[]> sets = new ArrayList<>();
         if (budget.prune().layers()) {
-            candidates.layers().forEach(i -> sets.add(PrunableBlocks.layers(structure).get(i)));
+            candidates
+                    .layers()
+                    .forEach(i -> sets.add(PrunableBlocks.layers(structure).get(i)));
         }
         if (budget.prune().blocks()) {
-            candidates.blocks().forEach(i -> sets.add(PrunableBlocks.blocks(structure).get(i)));
+            candidates
+                    .blocks()
+                    .forEach(i -> sets.add(PrunableBlocks.blocks(structure).get(i)));
         }
         return sets.stream()
                 .mapToDouble(blocks -> {

@@ -1,11 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.plan;
 
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.AnalysisFacts.Contraction;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.DimensionAnalysis;
-import io.onnxprune.dims.AnalysisFacts.Contraction;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Node;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.plan;
 
 import io.onnxprune.diag.Log;
@@ -154,8 +155,9 @@ final class WeightMembers {
         ParameterCount count = ParameterCount.of(structure);
         Function<int[], Double> depth =
                 blocks -> total(count.constantsOf(ParameterCount.bits(blocks)), sums, reduction);
-        double[] layers =
-                PrunableBlocks.layers(structure).stream().mapToDouble(depth::apply).toArray();
+        double[] layers = PrunableBlocks.layers(structure).stream()
+                .mapToDouble(depth::apply)
+                .toArray();
         double[] blocks = new double[structure.stream().blocks().size()];
         for (int[] copies : PrunableBlocks.blocks(structure)) {
             double score = depth.apply(copies);

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.recipe;
 
-import io.onnxprune.compensate.KroneckerUpdate;
 import io.onnxprune.compensate.KfacCorrection;
+import io.onnxprune.compensate.KroneckerUpdate;
 import io.onnxprune.compensate.SequentialPruning.Choice;
 import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.compensate.SequentialPruning.Update;

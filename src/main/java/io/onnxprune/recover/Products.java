@@ -1,12 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.recover;
 
 import io.onnxprune.calibrate.Linear;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.AnalysisFacts.Contraction;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
-import io.onnxprune.dims.AnalysisFacts.Contraction;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Op;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.recover;
 
 import io.onnxprune.diag.Log;
@@ -203,7 +204,8 @@ final class Trainer implements AutoCloseable {
             progress.step(tokens);
         }
         double seconds = (System.nanoTime() - begin) / 1e9;
-        return new EvalPoint(to, sum / (to - from), Double.NaN, learningRate(to - 1, total), (to - from) * tokens / seconds);
+        return new EvalPoint(
+                to, sum / (to - from), Double.NaN, learningRate(to - 1, total), (to - from) * tokens / seconds);
     }
 
     private double learningRate(int step, int total) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.recover;
 
 import java.util.ArrayList;
@@ -28,6 +29,8 @@ record TrainingProgress(double lowest, int misses, List<EvalPoint> curve) {
     TrainingProgress after(EvalPoint look) {
         List<EvalPoint> longer = new ArrayList<>(curve);
         longer.add(look);
-        return look.heldOut() < lowest ? new TrainingProgress(look.heldOut(), 0, longer) : new TrainingProgress(lowest, misses + 1, longer);
+        return look.heldOut() < lowest
+                ? new TrainingProgress(look.heldOut(), 0, longer)
+                : new TrainingProgress(lowest, misses + 1, longer);
     }
 }

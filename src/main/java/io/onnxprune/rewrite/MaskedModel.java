@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.rewrite;
 
 import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.AnalysisFacts.Mean;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.DimensionAnalysis;
-import io.onnxprune.dims.AnalysisFacts.Mean;
 import io.onnxprune.dims.ResidualStream;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.DType;

@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.rewrite;
 
+import io.onnxprune.dims.AnalysisFacts.Mean;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.DimensionAnalysis;
 import io.onnxprune.dims.DimensionAnalysis.Member;
-import io.onnxprune.dims.AnalysisFacts.Mean;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Floats;

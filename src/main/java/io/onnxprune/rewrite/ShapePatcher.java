@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.rewrite;
 
 import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.AnalysisFacts.SizeOperand;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.DimensionAnalysis;
-import io.onnxprune.dims.AnalysisFacts.SizeOperand;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Node;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.compensate;
 
 import static org.assertj.core.api.Assertions.assertThat;
@@ -162,7 +163,8 @@ class ObsImportanceTest {
             double[] costs =
                     random.doubles(20).map(cost -> cost < 0.2 ? 0 : cost).toArray();
             int[] order = IntStream.range(0, 20).toArray();
-            double[] scores = ObsImportance.hull(21, IntStream.range(0, 21).toArray(), new RemovalOrder(order, costs, 0));
+            double[] scores =
+                    ObsImportance.hull(21, IntStream.range(0, 21).toArray(), new RemovalOrder(order, costs, 0));
             double sum = 0;
             double below = 0;
             for (int i = 0; i < 20; i++) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.compensate;
 
 import static org.assertj.core.api.Assertions.assertThat;
@@ -24,8 +25,8 @@ import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
-import io.onnxprune.obs.Pattern;
 import io.onnxprune.obs.LayerSparsifier;
+import io.onnxprune.obs.Pattern;
 import io.onnxprune.plan.Consumers;
 import io.onnxprune.plan.Consumers.Consumer;
 import io.onnxprune.plan.Plan;

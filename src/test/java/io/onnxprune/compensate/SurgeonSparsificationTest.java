@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.compensate;
 
 import static org.assertj.core.api.Assertions.assertThat;
@@ -125,7 +126,8 @@ class SurgeonSparsificationTest {
         Map<Value, Tensor> first = run(structure, new Request(pattern, 0.2, 1, 0.01, 0.1, correlate))
                 .updates();
         PrunedState between = PrunedState.of(structure, Plan.keepAll(""), first);
-        SurgeonSparsification.Result second = run(between, new Request(pattern, 0.5, steps, 0.01, 0.1, correlate), Log.NONE);
+        SurgeonSparsification.Result second =
+                run(between, new Request(pattern, 0.5, steps, 0.01, 0.1, correlate), Log.NONE);
 
         assertThat(second.zeros().share()).isCloseTo(0.5, within(1e-4));
         long kept = 0;
@@ -188,7 +190,8 @@ class SurgeonSparsificationTest {
     void whatWasPrunedStaysPruned() {
         Structure structure = TestModels.structure("llama-gqa-d");
         Plan plan = Runs.plan(structure, 0.2, "heads", "ffn");
-        SurgeonSparsification.Result result = run(PrunedState.of(structure, plan, Map.of()), unstructured(0.5, 1), Log.NONE);
+        SurgeonSparsification.Result result =
+                run(PrunedState.of(structure, plan, Map.of()), unstructured(0.5, 1), Log.NONE);
 
         assertThat(result.zeros().weights())
                 .isLessThan(result.updates().keySet().stream()

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.lower;
 
 import static org.assertj.core.api.Assertions.assertThat;
@@ -62,7 +63,17 @@ class OpsetFormsTest {
                 new Old(11, "Split", Map.of("axis", number(3), "split", RewriteContext.ints(1, 3, 2)), 3),
                 new Old(11, "Split", Map.of("axis", number(2)), 2),
                 new Old(13, "Split", Map.of("axis", number(-1)), 3),
-                new Old(9, "Slice", Map.of("starts", RewriteContext.ints(1), "ends", RewriteContext.ints(5), "axes", RewriteContext.ints(3)), 1),
+                new Old(
+                        9,
+                        "Slice",
+                        Map.of(
+                                "starts",
+                                RewriteContext.ints(1),
+                                "ends",
+                                RewriteContext.ints(5),
+                                "axes",
+                                RewriteContext.ints(3)),
+                        1),
                 new Old(9, "Slice", Map.of("starts", RewriteContext.ints(0, 1), "ends", RewriteContext.ints(1, 9)), 1),
                 new Old(10, "Clip", Map.of("min", new Attribute.Real(-0.5f), "max", new Attribute.Real(0.3f)), 1),
                 new Old(9, "Clip", Map.of("max", new Attribute.Real(0.3f)), 1),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.obs;
 
 import static org.assertj.core.api.Assertions.assertThat;
@@ -84,8 +85,8 @@ class GreedyRemovalTest {
     void costsAddUpToThatOfTheRemainingWeights(Case of) {
         int count = of.layers().get(0).units().size() / 2;
         Damping damping = Problems.damping(SHARE);
-        for (GreedyRemoval.Rule rule :
-                List.of(GreedyRemoval.Rule.EXACT, GreedyRemoval.Rule.GROUPED_CHOLESKY, GreedyRemoval.Rule.DYNAMIC_GROUPS)) {
+        for (GreedyRemoval.Rule rule : List.of(
+                GreedyRemoval.Rule.EXACT, GreedyRemoval.Rule.GROUPED_CHOLESKY, GreedyRemoval.Rule.DYNAMIC_GROUPS)) {
             RemovalOrder removal = GreedyRemoval.of(of.layers(), count, rule, damping);
             boolean[] gone = new boolean[of.layers().get(0).units().size()];
             IntStream.of(removal.order()).forEach(unit -> gone[unit] = true);
@@ -196,8 +197,8 @@ class GreedyRemovalTest {
         RecordedLog log = new RecordedLog();
         LayerProblem layer = indefinite(0.05);
 
-        RemovalOrder removal =
-                GreedyRemoval.of(List.of(layer), 1, GreedyRemoval.Rule.EXACT, new Damping(0.001, 2, "blocks.0.ffn", log));
+        RemovalOrder removal = GreedyRemoval.of(
+                List.of(layer), 1, GreedyRemoval.Rule.EXACT, new Damping(0.001, 2, "blocks.0.ffn", log));
 
         assertThat(removal.damping()).isCloseTo(0.1, within(1e-12));
         assertThat(log.warnings()).singleElement().asString().contains("blocks.0.ffn", "2 tokens", "0.001", "0.1");
@@ -223,7 +224,8 @@ class GreedyRemovalTest {
             LayerProblem layer = Problems.layer(new Random(3), 2, true, 0, 1, 1, 1);
             layer.w().set(2, 1, bad);
 
-            assertThatThrownBy(() -> GreedyRemoval.of(List.of(layer), 1, GreedyRemoval.Rule.EXACT, Problems.damping(SHARE)))
+            assertThatThrownBy(() ->
+                            GreedyRemoval.of(List.of(layer), 1, GreedyRemoval.Rule.EXACT, Problems.damping(SHARE)))
                     .isInstanceOf(UserException.class)
                     .hasMessage("layer: the weight has numbers that are not finite");
         }

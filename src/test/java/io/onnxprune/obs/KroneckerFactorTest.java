@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.obs;
 
 import static org.assertj.core.api.Assertions.assertThat;
@@ -82,7 +83,8 @@ class KroneckerFactorTest {
 
     @Test
     void dampingIsInTheInverseOnly() {
-        try (KroneckerFactor side = KroneckerFactor.of(Matrix.of(new double[][] {{2, 0}, {0, 4}}), Problems.damping(1));
+        try (KroneckerFactor side =
+                        KroneckerFactor.of(Matrix.of(new double[][] {{2, 0}, {0, 4}}), Problems.damping(1));
                 Matrix w = Matrix.of(new double[][] {{3}, {1}})) {
             assertThat(side.weights()).containsExactly(new double[] {5, 7}, within(1e-12));
             assertThat(side.halfForms(w)).containsExactly((2 * 9 + 4) / 2.0);
@@ -91,8 +93,8 @@ class KroneckerFactorTest {
 
     @Test
     void whatNeverCarriedAnythingCostsNothing() {
-        try (KroneckerFactor side =
-                        KroneckerFactor.of(Matrix.of(new double[][] {{2, 0, 1}, {0, 0, 0}, {1, 0, 2}}), Problems.damping(0));
+        try (KroneckerFactor side = KroneckerFactor.of(
+                        Matrix.of(new double[][] {{2, 0, 1}, {0, 0, 0}, {1, 0, 2}}), Problems.damping(0));
                 Matrix w = Matrix.of(new double[][] {{0, 1}, {5, 0}, {0, 0}})) {
             assertThat(side.weights()[0]).isCloseTo(1.5, within(1e-12));
             assertThat(side.weights()[1]).isZero();

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.obs;
 
 import static org.assertj.core.api.Assertions.assertThat;
@@ -123,8 +124,8 @@ class LayerSparsifierTest {
         for (int i = 0; i < 5; i++) {
             layer.w().set(i, 0, 0.01 * layer.w().get(i, 0));
         }
-        try (Matrix found =
-                        LayerSparsifier.sparseGpt(layer.a(), layer.w(), new Pattern.Unstructured(0.5), Problems.damping(SHARE));
+        try (Matrix found = LayerSparsifier.sparseGpt(
+                        layer.a(), layer.w(), new Pattern.Unstructured(0.5), Problems.damping(SHARE));
                 Matrix exact =
                         LeastSquares.keep(layer.a(), layer.w(), new int[] {5, 6, 7, 8, 9}, Problems.damping(SHARE))) {
             assertThat(Problems.real(found).getColumn(0))
@@ -146,8 +147,8 @@ class LayerSparsifierTest {
     void groupsMustDivideTheInputs() {
         LayerProblem layer = Problems.layer(new Random(4), 1, false, 10);
 
-        assertThatThrownBy(
-                        () -> LayerSparsifier.sparseGpt(layer.a(), layer.w(), new Pattern.Grouped(2, 4), Problems.damping(SHARE)))
+        assertThatThrownBy(() -> LayerSparsifier.sparseGpt(
+                        layer.a(), layer.w(), new Pattern.Grouped(2, 4), Problems.damping(SHARE)))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("layer: its 10 inputs cannot be divided into groups of 4");
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.onnx;
 
 import ai.onnx.proto.OnnxMl.GraphProto;
