@@ -178,8 +178,8 @@ public final class Calibrator {
     }
 
     /** The products of activations with constant matrices, in order of execution. */
-    public List<Linear> linears() {
-        return Linears.of(flow(List.of()));
+    public List<LoweredLinear> linears() {
+        return LoweredLinears.of(flow(List.of()));
     }
 
     /** The names of the initializers that may have gradients: of floating-point numbers, or of integers that are cast to them. */
@@ -341,7 +341,7 @@ public final class Calibrator {
     /** How a run that yields the gradients of all products is divided. */
     CalibrationPlan planOfGradients(int samples) {
         Set<Tap> taps = new LinkedHashSet<>();
-        for (Linear linear : linears()) {
+        for (LoweredLinear linear : linears()) {
             if (parameters().contains(linear.weight())) {
                 taps.add(new Tap.Gradient(linear.weight()));
             }

@@ -24,7 +24,7 @@ final class PieceExecutor implements AutoCloseable {
     private final DataFlow flow;
     private final List<Piece> pieces;
     private final List<Segment> segments;
-    private final Map<Op, Linear> linears;
+    private final Map<Op, LoweredLinear> linears;
     private SegmentRunner runner;
     private int done;
     /** What was kept of the next piece when it was run for statistics; null for nothing. */
@@ -35,7 +35,7 @@ final class PieceExecutor implements AutoCloseable {
         this.flow = calibrator.flow(List.of());
         this.pieces = new Partition(flow, calibrator.logits()).pieces();
         this.segments = Segment.of(flow, pieces);
-        this.linears = Linears.byOp(flow);
+        this.linears = LoweredLinears.byOp(flow);
     }
 
     Calibrator calibrator() {
@@ -51,7 +51,7 @@ final class PieceExecutor implements AutoCloseable {
     }
 
     /** The product that an application computes, or null. */
-    Linear linear(Op op) {
+    LoweredLinear linear(Op op) {
         return linears.get(op);
     }
 
@@ -162,7 +162,7 @@ final class PieceExecutor implements AutoCloseable {
     long work(Collection<Op> ops) {
         long work = 0;
         for (Op op : ops) {
-            Linear linear = linears.get(op);
+            LoweredLinear linear = linears.get(op);
             work += linear == null
                     ? 0
                     : (long) linear.input().width() * linear.output().width();

@@ -25,7 +25,7 @@ record PieceSchedule(int piece, List<List<InputGroup>> captures, int theirs, Rec
      * @param obstacles why the error at the end of the piece says nothing about a product
      * @param stream the value at the end of the piece; null if errors are not measured
      */
-    record InputGroup(Activation input, List<Linear> linears, Map<Linear, String> obstacles, Activation stream) {
+    record InputGroup(Activation input, List<LoweredLinear> linears, Map<LoweredLinear, String> obstacles, Activation stream) {
         List<Tap> taps() {
             List<Tap> taps = new ArrayList<>(
                     List.of(new Tap.SecondMoment(input), new Tap.Total(input), new Tap.Positions(input)));
@@ -63,7 +63,7 @@ record PieceSchedule(int piece, List<List<InputGroup>> captures, int theirs, Rec
      * @param reference null for none
      * @param kept the channels of the reference's residual stream that the model has; null for all
      */
-    static List<PieceSchedule> of(PieceExecutor model, PieceExecutor reference, int[] kept, Predicate<Linear> wanted) {
+    static List<PieceSchedule> of(PieceExecutor model, PieceExecutor reference, int[] kept, Predicate<LoweredLinear> wanted) {
         List<PieceSchedule> visits = new ArrayList<>();
         int last = -1;
         for (int piece = 0; piece < model.pieces().size(); piece++) {
@@ -88,11 +88,11 @@ record PieceSchedule(int piece, List<List<InputGroup>> captures, int theirs, Rec
             this.theirs = reference == null ? -1 : counterpart();
         }
 
-        PieceSchedule visit(Predicate<Linear> wanted) {
-            Map<Activation, Map<Linear, Op>> sharing = new LinkedHashMap<>();
+        PieceSchedule visit(Predicate<LoweredLinear> wanted) {
+            Map<Activation, Map<LoweredLinear, Op>> sharing = new LinkedHashMap<>();
             Set<Op> products = new LinkedHashSet<>();
             for (Op op : model.pieces().get(piece).ops()) {
-                Linear linear = model.linear(op);
+                LoweredLinear linear = model.linear(op);
                 if (linear != null && wanted.test(linear)) {
                     products.add(op);
                     sharing.computeIfAbsent(linear.input(), key -> new LinkedHashMap<>())
@@ -111,8 +111,8 @@ record PieceSchedule(int piece, List<List<InputGroup>> captures, int theirs, Rec
                     piece, captures, theirs, groups.isEmpty() ? null : model.frontier(piece, products));
         }
 
-        private InputGroup group(Activation input, Map<Linear, Op> readers) {
-            Map<Linear, String> obstacles = new LinkedHashMap<>();
+        private InputGroup group(Activation input, Map<LoweredLinear, Op> readers) {
+            Map<LoweredLinear, String> obstacles = new LinkedHashMap<>();
             readers.forEach((linear, op) -> {
                 String obstacle = reference == null ? null : obstacle(op);
                 if (obstacle != null) {

@@ -22,7 +22,7 @@ public final class SequentialRun implements AutoCloseable {
     /** Decides which products matter, and what becomes of them. */
     public interface Editor {
         /** Whether statistics of the input of this product are wanted. */
-        boolean wants(Linear linear);
+        boolean wants(LoweredLinear linear);
 
         /**
          * Takes the statistics of one input and gives new contents, of the same shape and element type, for initializers
@@ -30,7 +30,7 @@ public final class SequentialRun implements AutoCloseable {
          *
          * @param sharing the wanted products that read this input
          */
-        Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics);
+        Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics);
     }
 
     /**
@@ -63,7 +63,7 @@ public final class SequentialRun implements AutoCloseable {
             HostTensor total,
             HostTensor error,
             HostTensor totalError,
-            Map<Linear, String> obstacles) {}
+            Map<LoweredLinear, String> obstacles) {}
 
     private final Editor editor;
     private final PieceExecutor model;

@@ -5,7 +5,7 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Slicing;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.rewrite.OutputBiases;
 import io.onnxprune.rewrite.PrunedState;
 import java.util.HashMap;
@@ -18,7 +18,7 @@ import java.util.stream.IntStream;
 final class BiasStore {
     private final PrunedState state;
     private final OutputBiases found;
-    private final Map<Consumer, List<Value>> known = new HashMap<>();
+    private final Map<LinearLayer, List<Value>> known = new HashMap<>();
     private final Map<Value, Tensor> updates = new HashMap<>();
 
     BiasStore(PrunedState state) {
@@ -26,12 +26,12 @@ final class BiasStore {
         this.found = new OutputBiases(state.structure());
     }
 
-    private List<Value> own(Site site) {
+    private List<Value> own(PrunedLinear site) {
         return known.computeIfAbsent(site.consumer(), found::of);
     }
 
     /** The bias of a product, for each channel of its result in the smaller model; null if it has none of its own. */
-    double[] of(Site site) {
+    double[] of(PrunedLinear site) {
         List<Value> biases = own(site);
         if (biases.isEmpty()) {
             return null;
@@ -51,7 +51,7 @@ final class BiasStore {
      * @return the new contents of initializers of the smaller model
      * @throws UserException if the product has no bias, or it cannot hold the sum
      */
-    Map<String, Tensor> add(Site site, double[] shift) {
+    Map<String, Tensor> add(PrunedLinear site, double[] shift) {
         List<Value> biases = own(site);
         if (biases.isEmpty()) {
             throw new UserException("node " + site.consumer().node() + " has no bias that could be changed");
@@ -85,7 +85,7 @@ final class BiasStore {
                 .orElse(bias.name());
     }
 
-    private Tensor narrow(Tensor wide, Site site) {
+    private Tensor narrow(Tensor wide, PrunedLinear site) {
         int[][] kept = new int[wide.rank()][];
         if (site.columns().length < site.consumer().outputs()) {
             kept[wide.rank() - 1] = site.columns();

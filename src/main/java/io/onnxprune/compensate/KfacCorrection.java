@@ -4,7 +4,7 @@ package io.onnxprune.compensate;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.Divergence;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Objective;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.Log;
@@ -12,8 +12,8 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Role;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
 import java.util.Arrays;
@@ -65,13 +65,13 @@ public final class KfacCorrection {
     private final Settings settings;
     private final WeightStore store;
     private final Log log;
-    private final Map<Linear, Site> products = new LinkedHashMap<>();
+    private final Map<LoweredLinear, PrunedLinear> products = new LinkedHashMap<>();
     /** Contents of weights of the smaller model that have changed. */
     private Map<String, Tensor> weights = Map.of();
 
     private KfacCorrection(
             PrunedState state,
-            Consumers consumers,
+            LinearLayers consumers,
             Calibrator model,
             List<long[]> rows,
             Settings settings,
@@ -83,10 +83,10 @@ public final class KfacCorrection {
         this.settings = settings;
         this.store = new WeightStore(folder);
         this.log = log;
-        Set<Consumer> wanted = settings.all ? ofBlocks(consumers) : ofDimensions(consumers);
-        Sites sites = new Sites(state, consumers);
-        for (Linear linear : model.linears()) {
-            Site site = sites.of(linear);
+        Set<LinearLayer> wanted = settings.all ? ofBlocks(consumers) : ofDimensions(consumers);
+        PrunedLinears sites = new PrunedLinears(state, consumers);
+        for (LoweredLinear linear : model.linears()) {
+            PrunedLinear site = sites.of(linear);
             if (site != null && wanted.contains(site.consumer())) {
                 products.putIfAbsent(linear, site);
             }
@@ -104,7 +104,7 @@ public final class KfacCorrection {
      */
     public static Result run(
             PrunedState state,
-            Consumers consumers,
+            LinearLayers consumers,
             Calibrator model,
             Calibrator whole,
             List<long[]> rows,
@@ -117,11 +117,11 @@ public final class KfacCorrection {
         }
     }
 
-    private Set<Consumer> ofDimensions(Consumers consumers) {
-        Set<Consumer> found = new HashSet<>();
+    private Set<LinearLayer> ofDimensions(LinearLayers consumers) {
+        Set<LinearLayer> found = new HashSet<>();
         Map<String, String> problems = new TreeMap<>();
         for (Dimension dimension : state.structure().dimensions()) {
-            if (Sites.INNER.contains(dimension.role())) {
+            if (PrunedLinears.INNER.contains(dimension.role())) {
                 found.addAll(consumers.of(dimension));
                 String problem = consumers.problem(dimension);
                 if (problem != null && dimension.role() != Role.V_HEAD_DIM) {
@@ -136,8 +136,8 @@ public final class KfacCorrection {
         return found;
     }
 
-    private static Set<Consumer> ofBlocks(Consumers consumers) {
-        Set<Consumer> found = new HashSet<>(consumers.all());
+    private static Set<LinearLayer> ofBlocks(LinearLayers consumers) {
+        Set<LinearLayer> found = new HashSet<>(consumers.all());
         found.removeIf(consumer -> !consumers.isInside(consumer));
         return found;
     }
@@ -148,7 +148,7 @@ public final class KfacCorrection {
         double reached = before;
         double length = products.isEmpty() ? 0 : FIRST_LENGTH / products.size();
         NaturalGradientStep last = null;
-        Map<Linear, Tensor> directions = Map.of();
+        Map<LoweredLinear, Tensor> directions = Map.of();
         for (int step = 1; step <= settings.steps && !products.isEmpty() && reached > ROUNDING; step++) {
             NaturalGradientStep descent = descent(divergence);
             directions = last == null ? descent.steps() : descent.directions(last, directions);
@@ -179,7 +179,7 @@ public final class KfacCorrection {
         return descent;
     }
 
-    private LineSearch.Found search(Objective rows, Map<Linear, Tensor> directions, double present, double first) {
+    private LineSearch.Found search(Objective rows, Map<LoweredLinear, Tensor> directions, double present, double first) {
         return LineSearch.run(
                 length -> {
                     double found = mean(rows, moved(directions, length));
@@ -195,12 +195,12 @@ public final class KfacCorrection {
     }
 
     /** The gradient of the sum of the rows' divergences by each weight, in the weight's shape. */
-    private Map<Linear, Tensor> slopes(Divergence divergence) {
-        Map<Tap, Linear> taps = new LinkedHashMap<>();
+    private Map<LoweredLinear, Tensor> slopes(Divergence divergence) {
+        Map<Tap, LoweredLinear> taps = new LinkedHashMap<>();
         products.keySet().forEach(linear -> taps.put(new Tap.Gradient(linear.weight()), linear));
-        Map<Linear, Tensor> slopes = new HashMap<>();
+        Map<LoweredLinear, Tensor> slopes = new HashMap<>();
         current().gather(divergence, taps.keySet(), (tap, sum) -> {
-            Site site = products.get(taps.get(tap));
+            PrunedLinear site = products.get(taps.get(tap));
             int[] shape = Arrays.stream(site.weight().shape())
                     .mapToInt(Math::toIntExact)
                     .toArray();
@@ -211,10 +211,10 @@ public final class KfacCorrection {
         return slopes;
     }
 
-    private Map<String, Tensor> moved(Map<Linear, Tensor> directions, double step) {
+    private Map<String, Tensor> moved(Map<LoweredLinear, Tensor> directions, double step) {
         Map<String, Tensor> moved = new HashMap<>(weights);
         directions.forEach((linear, direction) -> {
-            Site site = products.get(linear);
+            PrunedLinear site = products.get(linear);
             try (Matrix w = present(linear);
                     Matrix change = WeightStore.read(direction, 0)) {
                 WeightStore.add(-step, change, w);
@@ -224,8 +224,8 @@ public final class KfacCorrection {
         return moved;
     }
 
-    private Matrix present(Linear linear) {
-        Site site = products.get(linear);
+    private Matrix present(LoweredLinear linear) {
+        PrunedLinear site = products.get(linear);
         Tensor tensor = weights.getOrDefault(linear.weight(), site.weight());
         return WeightStore.read(tensor, site.consumer().axis());
     }

@@ -3,7 +3,7 @@ package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.Log;
@@ -12,7 +12,7 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.LeastSquares;
-import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
@@ -76,7 +76,7 @@ public final class KroneckerUpdate {
      * @param outputs the same of those that it makes
      */
     @SuppressWarnings("ArrayRecordComponent") // never compared
-    private record Change(Linear linear, Site site, double[] bias, List<int[]> inputs, List<int[]> outputs) {}
+    private record Change(LoweredLinear linear, PrunedLinear site, double[] bias, List<int[]> inputs, List<int[]> outputs) {}
 
     private KroneckerUpdate(PrunedState state, Plan target, Settings settings, Path folder, Log log) {
         this.state = state;
@@ -104,7 +104,7 @@ public final class KroneckerUpdate {
      */
     public static Map<Value, Tensor> of(
             PrunedState state,
-            Consumers consumers,
+            LinearLayers consumers,
             Plan target,
             Settings settings,
             Calibrator model,
@@ -114,12 +114,12 @@ public final class KroneckerUpdate {
         return new KroneckerUpdate(state, target, settings, folder, log).run(consumers, model, source);
     }
 
-    private Map<Value, Tensor> run(Consumers consumers, Calibrator model, Statistics.Source source) {
-        Sites sites = new Sites(state, consumers);
+    private Map<Value, Tensor> run(LinearLayers consumers, Calibrator model, Statistics.Source source) {
+        PrunedLinears sites = new PrunedLinears(state, consumers);
         List<Change> changes = new ArrayList<>();
         Set<Tap> taps = new LinkedHashSet<>();
-        for (Linear linear : model.linears()) {
-            Site site = sites.of(linear);
+        for (LoweredLinear linear : model.linears()) {
+            PrunedLinear site = sites.of(linear);
             if (site == null) {
                 continue;
             }
@@ -153,7 +153,7 @@ public final class KroneckerUpdate {
     }
 
     /** The channels of each unit that goes in this step. */
-    private List<int[]> lost(Site site, boolean outputs) {
+    private List<int[]> lost(PrunedLinear site, boolean outputs) {
         List<int[]> lost = new ArrayList<>();
         kept.forEach((dimension, left) -> {
             if (!(outputs ? site.consumer().makes(dimension) : site.consumer().reads(dimension))) {
@@ -170,8 +170,8 @@ public final class KroneckerUpdate {
     }
 
     private Tensor changed(Change change, Statistics statistics) {
-        Linear linear = change.linear;
-        Site site = change.site;
+        LoweredLinear linear = change.linear;
+        PrunedLinear site = change.site;
         double[] bias = change.bias;
         String label = site.consumer().node();
         Damping damping = new Damping(settings.damping, statistics.tokens(), label, log);
@@ -197,7 +197,7 @@ public final class KroneckerUpdate {
         }
     }
 
-    private Matrix withoutOutputs(Linear linear, Matrix w, List<int[]> lost, Statistics statistics, Damping damping) {
+    private Matrix withoutOutputs(LoweredLinear linear, Matrix w, List<int[]> lost, Statistics statistics, Damping damping) {
         try (Matrix turned = w.transposed();
                 Matrix left = without(() -> statistics.gradients(linear.output()), turned, lost, damping)) {
             return left.transposed();

@@ -3,7 +3,7 @@ package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Activation;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.Log;
 import io.onnxprune.ir.Tensor;
@@ -22,15 +22,15 @@ import java.util.Set;
  * Products are solved one by one as their second moments arrive, and what is found lies on disk.
  */
 final class NaturalGradientStep {
-    private final Map<Linear, Site> products;
-    private final Map<Linear, Tensor> slopes;
+    private final Map<LoweredLinear, PrunedLinear> products;
+    private final Map<LoweredLinear, Tensor> slopes;
     private final int length;
     private final double damping;
     private final WeightStore store;
     private final Log log;
-    private final Set<Linear> waiting;
+    private final Set<LoweredLinear> waiting;
     private final Map<Tap, HostTensor> sums = new HashMap<>();
-    private final Map<Linear, Tensor> steps = new HashMap<>();
+    private final Map<LoweredLinear, Tensor> steps = new HashMap<>();
 
     /**
      * A descent that waits for its second moments.
@@ -40,8 +40,8 @@ final class NaturalGradientStep {
      * @param damping λ and μ as a share of the mean diagonals
      */
     NaturalGradientStep(
-            Map<Linear, Site> products,
-            Map<Linear, Tensor> slopes,
+            Map<LoweredLinear, PrunedLinear> products,
+            Map<LoweredLinear, Tensor> slopes,
             int length,
             double damping,
             WeightStore store,
@@ -62,7 +62,7 @@ final class NaturalGradientStep {
         return taps;
     }
 
-    private static List<Tap> taps(Linear linear) {
+    private static List<Tap> taps(LoweredLinear linear) {
         return List.of(
                 new Tap.Positions(linear.input()),
                 new Tap.SecondMoment(linear.input()),
@@ -72,8 +72,8 @@ final class NaturalGradientStep {
     /** Takes what was measured. */
     void accept(Tap tap, HostTensor sum) {
         sums.put(tap, sum);
-        for (Iterator<Linear> open = waiting.iterator(); open.hasNext(); ) {
-            Linear linear = open.next();
+        for (Iterator<LoweredLinear> open = waiting.iterator(); open.hasNext(); ) {
+            LoweredLinear linear = open.next();
             if (sums.keySet().containsAll(taps(linear))) {
                 solve(linear);
                 open.remove();
@@ -82,7 +82,7 @@ final class NaturalGradientStep {
         sums.keySet().retainAll(taps());
     }
 
-    private void solve(Linear linear) {
+    private void solve(LoweredLinear linear) {
         double positions =
                 sums.get(new Tap.Positions(linear.input())).asFloats().get(0);
         if (positions == 0) {
@@ -107,13 +107,13 @@ final class NaturalGradientStep {
         return Matrix.of(sum.asFloats(), activation.width(), activation.width());
     }
 
-    private Matrix slope(Linear linear) {
+    private Matrix slope(LoweredLinear linear) {
         return WeightStore.read(
                 slopes.get(linear), products.get(linear).consumer().axis());
     }
 
     /** The solutions, {@code [n, out]}; none for products that no token reached. */
-    Map<Linear, Tensor> steps() {
+    Map<LoweredLinear, Tensor> steps() {
         return steps;
     }
 
@@ -124,13 +124,13 @@ final class NaturalGradientStep {
      * @param last the descent before
      * @param before its directions
      */
-    Map<Linear, Tensor> directions(NaturalGradientStep last, Map<Linear, Tensor> before) {
+    Map<LoweredLinear, Tensor> directions(NaturalGradientStep last, Map<LoweredLinear, Tensor> before) {
         double share = (along(steps) - along(last.steps)) / last.along(last.steps);
         // What is not positive, or no number, begins anew.
         if (!(share > 0)) {
             return steps;
         }
-        Map<Linear, Tensor> directions = new HashMap<>();
+        Map<LoweredLinear, Tensor> directions = new HashMap<>();
         steps.forEach((linear, step) -> {
             Tensor old = before.get(linear);
             try (Matrix sum = WeightStore.read(step, 0);
@@ -144,9 +144,9 @@ final class NaturalGradientStep {
     }
 
     /** How fast the divergence falls that way. */
-    private double along(Map<Linear, Tensor> way) {
+    private double along(Map<LoweredLinear, Tensor> way) {
         double sum = 0;
-        for (Map.Entry<Linear, Tensor> entry : way.entrySet()) {
+        for (Map.Entry<LoweredLinear, Tensor> entry : way.entrySet()) {
             try (Matrix c = slope(entry.getKey());
                     Matrix step = WeightStore.read(entry.getValue(), 0)) {
                 sum += WeightStore.dot(c, step);

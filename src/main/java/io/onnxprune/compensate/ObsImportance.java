@@ -3,7 +3,7 @@ package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.Log;
@@ -15,8 +15,8 @@ import io.onnxprune.obs.GreedyRemoval;
 import io.onnxprune.obs.GreedyRemoval.Rule;
 import io.onnxprune.obs.LayerProblem;
 import io.onnxprune.obs.RemovalOrder;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.Importance;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
@@ -43,7 +43,7 @@ import java.util.stream.IntStream;
  */
 public final class ObsImportance implements Importance {
     private final PrunedState state;
-    private final Consumers consumers;
+    private final LinearLayers consumers;
     private final PruneSet prune;
     private final Calibrator calibrator;
     private final Statistics.Source source;
@@ -56,7 +56,7 @@ public final class ObsImportance implements Importance {
     private record Job(Dimension dimension, List<Product> readers, List<Product> makers) {}
 
     /** A product in the model that is measured and in the original. */
-    private record Product(Linear linear, Site site) {}
+    private record Product(LoweredLinear linear, PrunedLinear site) {}
 
     /**
      * Measures the model of {@code state}.
@@ -70,7 +70,7 @@ public final class ObsImportance implements Importance {
      */
     public ObsImportance(
             PrunedState state,
-            Consumers consumers,
+            LinearLayers consumers,
             PruneSet prune,
             Calibrator calibrator,
             Statistics.Source source,
@@ -107,10 +107,10 @@ public final class ObsImportance implements Importance {
     }
 
     private List<Job> jobs() {
-        Map<Consumer, Product> products = new LinkedHashMap<>();
-        Sites sites = new Sites(state, consumers);
-        for (Linear linear : calibrator.linears()) {
-            Site site = sites.of(linear);
+        Map<LinearLayer, Product> products = new LinkedHashMap<>();
+        PrunedLinears sites = new PrunedLinears(state, consumers);
+        for (LoweredLinear linear : calibrator.linears()) {
+            PrunedLinear site = sites.of(linear);
             if (site != null) {
                 products.putIfAbsent(site.consumer(), new Product(linear, site));
             }
@@ -120,7 +120,7 @@ public final class ObsImportance implements Importance {
             boolean wanted = dimension.isPrunable() && prune.roles().contains(dimension.role());
             if (wanted && consumers.reason(dimension, loss) == null) {
                 List<Product> found = new ArrayList<>();
-                for (Consumer consumer : consumers.deciding(dimension)) {
+                for (LinearLayer consumer : consumers.deciding(dimension)) {
                     if (!products.containsKey(consumer)) {
                         throw new UserException("nothing of " + dimension.name()
                                 + " can be scored: the model does not compute its product, node " + consumer.node()

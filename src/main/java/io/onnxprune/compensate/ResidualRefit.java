@@ -2,7 +2,7 @@
 package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.InputStatistics;
 import io.onnxprune.diag.Log;
@@ -13,8 +13,8 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.LeastSquares;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.runtime.HostTensor;
 import java.nio.file.Path;
@@ -38,8 +38,8 @@ public final class ResidualRefit implements SequentialRun.Editor {
     private final BiasStore biases;
     private final WeightStore store;
     private final Log log;
-    private final Sites sites;
-    private final Set<Consumer> wanted;
+    private final PrunedLinears sites;
+    private final Set<LinearLayer> wanted;
     private final Map<Value, Tensor> updates = new HashMap<>();
     private final Map<String, String> problems = new TreeMap<>();
 
@@ -51,16 +51,16 @@ public final class ResidualRefit implements SequentialRun.Editor {
      * @param folder for files of new weights
      */
     public ResidualRefit(
-            PrunedState state, Consumers consumers, double ridge, boolean withBiases, Path folder, Log log) {
+            PrunedState state, LinearLayers consumers, double ridge, boolean withBiases, Path folder, Log log) {
         this.ridge = ridge;
         this.withBiases = withBiases;
         this.biases = new BiasStore(state);
         this.store = new WeightStore(folder);
         this.log = log;
-        this.sites = new Sites(state, consumers);
+        this.sites = new PrunedLinears(state, consumers);
         this.wanted = products(state.structure(), consumers);
         for (Dimension dimension : state.structure().dimensions()) {
-            String problem = Sites.INNER.contains(dimension.role()) ? consumers.problem(dimension) : null;
+            String problem = PrunedLinears.INNER.contains(dimension.role()) ? consumers.problem(dimension) : null;
             if (problem != null && dimension.role() != Role.V_HEAD_DIM) {
                 problems.put(dimension.name(), problem);
             }
@@ -68,22 +68,22 @@ public final class ResidualRefit implements SequentialRun.Editor {
     }
 
     /** The products that may change: those that sum over what is inside a block. */
-    public static Set<Consumer> products(Structure structure, Consumers consumers) {
-        Set<Consumer> found = new LinkedHashSet<>();
+    public static Set<LinearLayer> products(Structure structure, LinearLayers consumers) {
+        Set<LinearLayer> found = new LinkedHashSet<>();
         structure.dimensions().stream()
-                .filter(dimension -> Sites.INNER.contains(dimension.role()))
+                .filter(dimension -> PrunedLinears.INNER.contains(dimension.role()))
                 .forEach(dimension -> found.addAll(consumers.of(dimension)));
         return found;
     }
 
     @Override
-    public boolean wants(Linear linear) {
-        Site site = sites.of(linear);
+    public boolean wants(LoweredLinear linear) {
+        PrunedLinear site = sites.of(linear);
         return site != null && wanted.contains(site.consumer());
     }
 
     @Override
-    public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+    public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
         sharing.forEach(linear -> {
             String obstacle = statistics.obstacles().get(linear);
             if (obstacle != null) {
@@ -98,8 +98,8 @@ public final class ResidualRefit implements SequentialRun.Editor {
                 .orElse(Map.of());
     }
 
-    private Map<String, Tensor> refit(Linear linear, InputStatistics statistics) {
-        Site site = sites.of(linear);
+    private Map<String, Tensor> refit(LoweredLinear linear, InputStatistics statistics) {
+        PrunedLinear site = sites.of(linear);
         int inputs = linear.input().width();
         int outputs = linear.output().width();
         Damping damping =

@@ -2,7 +2,7 @@
 package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.InputStatistics;
 import io.onnxprune.calibrate.Statistics;
@@ -18,8 +18,8 @@ import io.onnxprune.obs.GreedyRemoval.Rule;
 import io.onnxprune.obs.LayerProblem;
 import io.onnxprune.obs.LeastSquares;
 import io.onnxprune.obs.RemovalOrder;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.FloatBuffer;
@@ -99,7 +99,7 @@ public final class SequentialPruning implements SequentialRun.Editor {
      * @param bias as it is; null where it does not change
      */
     @SuppressWarnings("ArrayRecordComponent") // never compared
-    private record Part(Site site, Matrix a, Matrix w, double[] bias) implements AutoCloseable {
+    private record Part(PrunedLinear site, Matrix a, Matrix w, double[] bias) implements AutoCloseable {
         @Override
         public void close() {
             w.close();
@@ -116,8 +116,8 @@ public final class SequentialPruning implements SequentialRun.Editor {
     private final WeightStore store;
     private final BiasStore biases;
     private final Log log;
-    private final Sites sites;
-    private final Map<Consumer, List<Dimension>> shrinking = new LinkedHashMap<>();
+    private final PrunedLinears sites;
+    private final Map<LinearLayer, List<Dimension>> shrinking = new LinkedHashMap<>();
     private final Map<Dimension, int[]> kept = new LinkedHashMap<>();
     private final Map<Value, Tensor> updates = new HashMap<>();
     private final Map<String, String> obstacles = new LinkedHashMap<>();
@@ -132,7 +132,7 @@ public final class SequentialPruning implements SequentialRun.Editor {
      */
     public SequentialPruning(
             PrunedState state,
-            Consumers consumers,
+            LinearLayers consumers,
             Plan target,
             Selection selection,
             Update update,
@@ -145,7 +145,7 @@ public final class SequentialPruning implements SequentialRun.Editor {
         this.store = new WeightStore(folder);
         this.biases = new BiasStore(state);
         this.log = log;
-        this.sites = new Sites(state, consumers);
+        this.sites = new PrunedLinears(state, consumers);
         for (Dimension dimension : state.structure().dimensions()) {
             int[] left = target.keep().get(dimension.name());
             if (left != null && left.length < present(dimension).length) {
@@ -168,18 +168,18 @@ public final class SequentialPruning implements SequentialRun.Editor {
     }
 
     @Override
-    public boolean wants(Linear linear) {
-        Site site = sites.of(linear);
+    public boolean wants(LoweredLinear linear) {
+        PrunedLinear site = sites.of(linear);
         return site != null && shrinking.containsKey(site.consumer());
     }
 
     @Override
-    public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+    public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
         int inputs = sharing.get(0).input().width();
         Map<String, Tensor> edited = new LinkedHashMap<>();
         List<Part> here = new ArrayList<>();
         try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs)) {
-            for (Linear linear : sharing) {
+            for (LoweredLinear linear : sharing) {
                 here.add(part(linear, a, statistics));
             }
             decide(here, statistics.positions());
@@ -192,8 +192,8 @@ public final class SequentialPruning implements SequentialRun.Editor {
         return edited;
     }
 
-    private Part part(Linear linear, Matrix a, InputStatistics statistics) {
-        Site site = sites.of(linear);
+    private Part part(LoweredLinear linear, Matrix a, InputStatistics statistics) {
+        PrunedLinear site = sites.of(linear);
         Matrix w = start(linear, site, a, statistics);
         double[] bias = update == null || update.bias ? null : biases.of(site);
         if (bias == null) {
@@ -206,8 +206,8 @@ public final class SequentialPruning implements SequentialRun.Editor {
     }
 
     /** New contents of a product's weight, and of its bias where that changes. */
-    private Map<String, Tensor> changed(Linear linear, Part part, InputStatistics statistics) {
-        Site site = part.site;
+    private Map<String, Tensor> changed(LoweredLinear linear, Part part, InputStatistics statistics) {
+        PrunedLinear site = part.site;
         Map<String, Tensor> edited = new LinkedHashMap<>();
         try (Matrix all = without(part, statistics.positions())) {
             Matrix changed = all.block(0, 0, site.rows().length, all.columns());
@@ -229,7 +229,7 @@ public final class SequentialPruning implements SequentialRun.Editor {
     }
 
     /** What the product is to come near to. */
-    private Matrix start(Linear linear, Site site, Matrix a, InputStatistics statistics) {
+    private Matrix start(LoweredLinear linear, PrunedLinear site, Matrix a, InputStatistics statistics) {
         Matrix w = site.read();
         if (update == null || !update.dense) {
             return w;
@@ -280,7 +280,7 @@ public final class SequentialPruning implements SequentialRun.Editor {
         int[] units = present(dimension);
         List<LayerProblem> quadratics = new ArrayList<>();
         List<Matrix> parts = new ArrayList<>();
-        Set<Consumer> reached = new HashSet<>();
+        Set<LinearLayer> reached = new HashSet<>();
         int gone = units.length - target.keep().get(dimension.name()).length;
         try {
             for (Part part : here) {
@@ -361,7 +361,7 @@ public final class SequentialPruning implements SequentialRun.Editor {
 
     /** The rows of W that belong to no unit known to go. */
     private int[] staying(Part part) {
-        Site site = part.site;
+        PrunedLinear site = part.site;
         BitSet rows = new BitSet();
         rows.set(0, part.w.rows());
         for (Dimension dimension : shrinking.get(site.consumer())) {

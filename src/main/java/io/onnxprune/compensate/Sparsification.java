@@ -2,7 +2,7 @@
 package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.InputStatistics;
 import io.onnxprune.diag.Log;
@@ -12,7 +12,7 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.LayerSparsifier;
 import io.onnxprune.obs.Pattern;
-import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
 import java.util.HashMap;
@@ -71,8 +71,8 @@ public final class Sparsification implements SequentialRun.Editor {
     private final Request request;
     private final WeightStore store;
     private final Log log;
-    private final Sites sites;
-    private final BlockProducts products;
+    private final PrunedLinears sites;
+    private final BlockLayers products;
     private final Map<Value, Tensor> updates = new HashMap<>();
     private Zeros zeros = Zeros.NONE;
 
@@ -82,22 +82,22 @@ public final class Sparsification implements SequentialRun.Editor {
      * @param folder for files of new weights
      * @throws UserException if no product has a weight that may change
      */
-    public Sparsification(PrunedState state, Consumers consumers, Request request, Path folder, Log log) {
+    public Sparsification(PrunedState state, LinearLayers consumers, Request request, Path folder, Log log) {
         this.request = request;
         this.store = new WeightStore(folder);
         this.log = log;
-        this.sites = new Sites(state, consumers);
-        this.products = new BlockProducts(state, consumers);
+        this.sites = new PrunedLinears(state, consumers);
+        this.products = new BlockLayers(state, consumers);
     }
 
     @Override
-    public boolean wants(Linear linear) {
-        Site site = sites.of(linear);
+    public boolean wants(LoweredLinear linear) {
+        PrunedLinear site = sites.of(linear);
         return site != null && products.contains(site.consumer());
     }
 
     @Override
-    public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+    public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
         Map<String, Tensor> edited = new LinkedHashMap<>();
         if (statistics.positions() == 0) {
             sharing.forEach(linear -> products.unread(linear.node()));
@@ -105,8 +105,8 @@ public final class Sparsification implements SequentialRun.Editor {
         }
         int inputs = sharing.get(0).input().width();
         try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs)) {
-            for (Linear linear : sharing) {
-                Site site = sites.of(linear);
+            for (LoweredLinear linear : sharing) {
+                PrunedLinear site = sites.of(linear);
                 Damping damping = new Damping(
                         request.damping, statistics.positions(), site.consumer().node(), log);
                 try (Matrix w = site.read();

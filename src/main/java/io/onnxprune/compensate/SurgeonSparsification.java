@@ -4,7 +4,7 @@ package io.onnxprune.compensate;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Activation;
 import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.compensate.Sparsification.Zeros;
@@ -20,8 +20,8 @@ import io.onnxprune.obs.LeastSquares;
 import io.onnxprune.obs.Pattern;
 import io.onnxprune.obs.RowColumnPruning;
 import io.onnxprune.obs.Threshold;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -63,7 +63,7 @@ public final class SurgeonSparsification {
     private final Statistics.Source source;
     private final WeightStore store;
     private final Log log;
-    private final BlockProducts products;
+    private final BlockLayers products;
     /** Products that share an input together, since they share its second moment. */
     private final Map<Activation, List<Product>> sharing = new LinkedHashMap<>();
 
@@ -73,12 +73,12 @@ public final class SurgeonSparsification {
 
     /** A product in the model that is measured and in the original, with its present weight. */
     private static final class Product {
-        private final Linear linear;
-        private final Site site;
+        private final LoweredLinear linear;
+        private final PrunedLinear site;
         private Tensor weight;
         private boolean changed;
 
-        Product(Linear linear, Site site, boolean changed) {
+        Product(LoweredLinear linear, PrunedLinear site, boolean changed) {
             this.linear = linear;
             this.site = site;
             this.weight = site.weight();
@@ -115,7 +115,7 @@ public final class SurgeonSparsification {
 
     private SurgeonSparsification(
             PrunedState state,
-            Consumers consumers,
+            LinearLayers consumers,
             Calibrator calibrator,
             Statistics.Source source,
             Request request,
@@ -126,11 +126,11 @@ public final class SurgeonSparsification {
         this.source = source;
         this.store = new WeightStore(folder);
         this.log = log;
-        this.products = new BlockProducts(state, consumers);
-        Sites sites = new Sites(state, consumers);
-        Set<Consumer> found = new HashSet<>();
-        for (Linear linear : calibrator.linears()) {
-            Site site = sites.of(linear);
+        this.products = new BlockLayers(state, consumers);
+        PrunedLinears sites = new PrunedLinears(state, consumers);
+        Set<LinearLayer> found = new HashSet<>();
+        for (LoweredLinear linear : calibrator.linears()) {
+            PrunedLinear site = sites.of(linear);
             if (site != null && products.contains(site.consumer()) && found.add(site.consumer())) {
                 sharing.computeIfAbsent(linear.input(), input -> new ArrayList<>())
                         .add(new Product(
@@ -166,7 +166,7 @@ public final class SurgeonSparsification {
      */
     public static Result run(
             PrunedState state,
-            Consumers consumers,
+            LinearLayers consumers,
             Calibrator calibrator,
             Statistics.Source source,
             Request request,

@@ -6,8 +6,8 @@ import io.onnxprune.algebra.Matrix;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.recipe.Pass;
 import io.onnxprune.recipe.PassKind;
@@ -48,17 +48,17 @@ final class Forecast {
      * @param prune what may be removed
      * @param tokens that go through the model in each pass over the data
      */
-    Forecast(Recipe recipe, Structure structure, Consumers consumers, PruneSet prune, int steps, long tokens, Log log) {
+    Forecast(Recipe recipe, Structure structure, LinearLayers consumers, PruneSet prune, int steps, long tokens, Log log) {
         this.log = log;
         this.steps = steps;
-        Set<Consumer> readers = new LinkedHashSet<>();
+        Set<LinearLayer> readers = new LinkedHashSet<>();
         for (Dimension dimension : structure.dimensions()) {
             if (dimension.isPrunable() && prune.roles().contains(dimension.role())) {
                 readers.addAll(consumers.of(dimension));
             }
         }
         double products = 0;
-        for (Consumer consumer : consumers.all()) {
+        for (LinearLayer consumer : consumers.all()) {
             products += (double) consumer.inputs() * consumer.outputs();
         }
         double forward = 2 * products * tokens;
@@ -77,7 +77,7 @@ final class Forecast {
         double refitting = 2 * forward;
         long widest = 0;
         long disk = 0;
-        for (Consumer reader : readers) {
+        for (LinearLayer reader : readers) {
             double n = reader.inputs();
             double m = reader.outputs();
             double moments = 2 * n * n * tokens;

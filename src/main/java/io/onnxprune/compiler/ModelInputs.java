@@ -3,14 +3,14 @@ package io.onnxprune.compiler;
 
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.Consumers.Consumer;
-import io.onnxprune.plan.ProductInputs;
+import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LayerInputs;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.rewrite.Slicer.Slice;
 import io.onnxprune.runtime.HostTensor;
@@ -25,7 +25,7 @@ import java.util.Map;
 import java.util.Set;
 
 /** What products of a model that steps have reached read, in terms of the original's channels. */
-final class ModelInputs implements ProductInputs {
+final class ModelInputs implements LayerInputs {
     private final PrunedState state;
     private final List<long[]> rows;
     private final OnnxRuntime runtime;
@@ -43,14 +43,14 @@ final class ModelInputs implements ProductInputs {
     }
 
     @Override
-    public Tensor weight(Consumer consumer) {
+    public Tensor weight(LinearLayer consumer) {
         return state.updates().getOrDefault(consumer.weight(), consumer.weight().constant());
     }
 
     /** What was measured already is not measured again. */
     @Override
-    public Map<Value, Channels> measure(Collection<Consumer> consumers) {
-        Map<String, Consumer> missing = new LinkedHashMap<>();
+    public Map<Value, Channels> measure(Collection<LinearLayer> consumers) {
+        Map<String, LinearLayer> missing = new LinkedHashMap<>();
         consumers.stream()
                 .filter(consumer -> !known.containsKey(consumer.weight()))
                 .forEach(consumer -> missing.put(consumer.weight().name(), consumer));
@@ -62,12 +62,12 @@ final class ModelInputs implements ProductInputs {
         return measured;
     }
 
-    private void run(Map<String, Consumer> missing) {
+    private void run(Map<String, LinearLayer> missing) {
         Calibrator calibrator = Calibrator.of(state.model(), runtime, options, rows.get(0).length, log);
-        Map<Consumer, Linear> linears = new LinkedHashMap<>();
-        for (Linear linear : calibrator.linears()) {
+        Map<LinearLayer, LoweredLinear> linears = new LinkedHashMap<>();
+        for (LoweredLinear linear : calibrator.linears()) {
             Slice slice = state.slices().get(linear.weight());
-            Consumer consumer = missing.get(slice == null ? linear.weight() : slice.source());
+            LinearLayer consumer = missing.get(slice == null ? linear.weight() : slice.source());
             if (consumer != null) {
                 linears.put(consumer, linear);
             }

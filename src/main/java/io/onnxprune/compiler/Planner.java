@@ -17,7 +17,8 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Allocation;
 import io.onnxprune.plan.Budget;
-import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Importance;
 import io.onnxprune.plan.Measurements;
 import io.onnxprune.plan.ParameterCount;
@@ -54,7 +55,7 @@ final class Planner {
     private final PassClock clock;
     private final Log log;
     private final String hash;
-    private final Consumers consumers;
+    private final LinearLayers consumers;
     private final Budget budget;
     private final ParameterCount.Size whole;
     private final Set<Value> compensated = new HashSet<>();
@@ -85,7 +86,7 @@ final class Planner {
         this.clock = clock;
         this.log = log;
         this.hash = clock.timed("hash", () -> PlanFile.hash(job.input().model()));
-        this.consumers = Consumers.of(structure);
+        this.consumers = LinearLayers.of(structure);
         this.whole = ParameterCount.of(structure).whole();
         boolean byConsumers = job.plan().isEmpty() && PlanPasses.comparesConsumers(job.recipe());
         Budget asked = job.budget().rebased(whole, ParameterCount.of(structure).whole());
@@ -148,7 +149,7 @@ final class Planner {
         long tokens = data.get().tokens();
         consumers.all().stream()
                 .filter(consumers::isInside)
-                .max(Comparator.comparingInt(Consumers.Consumer::inputs))
+                .max(Comparator.comparingInt(LinearLayer::inputs))
                 .filter(widest -> widest.inputs() > tokens)
                 .ifPresent(widest -> log.warn(String.format(
                         Locale.ROOT,

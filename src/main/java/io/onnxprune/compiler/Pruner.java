@@ -22,8 +22,8 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.plan.Allocation;
 import io.onnxprune.plan.Budget;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PlanFile;
@@ -146,8 +146,8 @@ public final class Pruner {
 
     /** The model with a bias for each product whose bias the recipe may change. */
     private Structure biased(Structure structure) {
-        Consumers consumers = Consumers.of(structure);
-        Set<Consumer> products = new LinkedHashSet<>();
+        LinearLayers consumers = LinearLayers.of(structure);
+        Set<LinearLayer> products = new LinkedHashSet<>();
         Pass refit = job.recipe().pass(PassKind.REFIT);
         if (refit != null && refit.flag("bias")) {
             products.addAll(ResidualRefit.products(structure, consumers));

@@ -9,7 +9,7 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.recipe.Pass;
 import io.onnxprune.recipe.PassKind;
 import io.onnxprune.recipe.PlanPasses;
@@ -26,7 +26,7 @@ import java.util.function.Function;
 final class Repairs {
     private final PruneJob job;
     private final Structure structure;
-    private final Consumers consumers;
+    private final LinearLayers consumers;
     private final ModelRuns runs;
     private final Optional<TrainingRows> training;
     private final OnnxRuntime runtime;
@@ -44,7 +44,7 @@ final class Repairs {
     Repairs(
             PruneJob job,
             Structure structure,
-            Consumers consumers,
+            LinearLayers consumers,
             ModelRuns runs,
             Optional<TrainingRows> training,
             OnnxRuntime runtime,

@@ -5,8 +5,8 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
-import io.onnxprune.plan.Consumers.Consumer;
-import io.onnxprune.plan.ProductInputs.Channels;
+import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LayerInputs.Channels;
 import java.util.Arrays;
 import java.util.BitSet;
 import java.util.LinkedHashMap;
@@ -37,10 +37,10 @@ public final class ActivationImportance implements Importance {
 
     private final Kind kind;
     private final PruneSet prune;
-    private final ProductInputs inputs;
+    private final LayerInputs inputs;
 
     /** Scores what {@code prune} names. */
-    public ActivationImportance(Kind kind, PruneSet prune, ProductInputs inputs) {
+    public ActivationImportance(Kind kind, PruneSet prune, LayerInputs inputs) {
         this.kind = kind;
         this.prune = prune;
         this.inputs = inputs;
@@ -49,13 +49,13 @@ public final class ActivationImportance implements Importance {
     /** Scores the units of the dimensions all of whose consumers are known; layers and blocks have no scores. */
     @Override
     public Scores score(Structure structure, Log log) {
-        Consumers consumers = Consumers.of(structure);
-        Map<Dimension, List<Consumer>> readers = new LinkedHashMap<>();
+        LinearLayers consumers = LinearLayers.of(structure);
+        Map<Dimension, List<LinearLayer>> readers = new LinkedHashMap<>();
         structure.dimensions().stream()
                 .filter(dimension -> dimension.isPrunable() && prune.roles().contains(dimension.role()))
                 .filter(dimension -> consumers.problem(dimension) == null)
                 .forEach(dimension -> readers.put(dimension, consumers.of(dimension)));
-        Set<Consumer> wanted = new LinkedHashSet<>();
+        Set<LinearLayer> wanted = new LinkedHashSet<>();
         readers.values().forEach(wanted::addAll);
         Map<Value, Channels> measured = inputs.measure(wanted);
         Map<Value, double[]> channels = new LinkedHashMap<>();
@@ -70,7 +70,7 @@ public final class ActivationImportance implements Importance {
     }
 
     /** One number for each input channel of a product. */
-    private double[] channels(Consumer consumer, Channels input) {
+    private double[] channels(LinearLayer consumer, Channels input) {
         BitSet axis = new BitSet();
         axis.set(consumer.axis());
         AxisSums.Terms terms = kind == Kind.WANDA ? AxisSums.ABSOLUTES : AxisSums.SQUARES;
@@ -84,7 +84,7 @@ public final class ActivationImportance implements Importance {
         return numbers;
     }
 
-    private double[] units(Dimension dimension, List<Consumer> readers, Map<Value, double[]> channels) {
+    private double[] units(Dimension dimension, List<LinearLayer> readers, Map<Value, double[]> channels) {
         int[] unitOf = readers.stream()
                 .flatMapToInt(consumer -> Arrays.stream(consumer.units(dimension)))
                 .toArray();

@@ -9,4 +9,4 @@ package io.onnxprune.plan;
  * @param similarities what residual blocks do to the stream
  */
 public record Measurements(
-        Taylor.Gradients gradients, ProductInputs inputs, BlockInfluence.Similarities similarities) {}
+        Taylor.Gradients gradients, LayerInputs inputs, BlockInfluence.Similarities similarities) {}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.recover;
 
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
@@ -21,7 +21,7 @@ final class Parameters {
      * @param linears the products that count
      * @throws UserException if the model has none
      */
-    static Set<String> of(Model lowered, List<Linear> linears, TrainingOptions.Mode mode) {
+    static Set<String> of(Model lowered, List<LoweredLinear> linears, TrainingOptions.Mode mode) {
         Set<String> names = new LinkedHashSet<>();
         boolean full = mode == TrainingOptions.Mode.FULL;
         if (full) {

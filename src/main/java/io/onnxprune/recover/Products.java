@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.recover;
 
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
@@ -12,8 +12,8 @@ import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.rewrite.AdapterInputs.Place;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -26,7 +26,7 @@ import java.util.Set;
 /** The products of a model that can be trained, and which of them are asked for. */
 final class Products {
     private final Structure structure;
-    private final Consumers consumers;
+    private final LinearLayers consumers;
     private final boolean merges;
     private final Map<String, Op> contractions = new HashMap<>();
 
@@ -36,7 +36,7 @@ final class Products {
      * @param consumer with the weight that may be changed; empty for one that only an adapter beside it can change, such as one
      *     with a quantised matrix
      */
-    record Product(Linear linear, Place place, Optional<Consumer> consumer) {}
+    record Product(LoweredLinear linear, Place place, Optional<LinearLayer> consumer) {}
 
     /**
      * Finds the products of a model.
@@ -45,7 +45,7 @@ final class Products {
      */
     Products(Structure structure, boolean merges) {
         this.structure = structure;
-        this.consumers = Consumers.of(structure);
+        this.consumers = LinearLayers.of(structure);
         this.merges = merges;
         for (Contraction contraction : structure.analysis().notes().contractions()) {
             Op op = contraction.op();
@@ -64,7 +64,7 @@ final class Products {
      * @throws UserException if there are none, and why
      * @throws UsageException if a pattern names nothing
      */
-    List<Product> wanted(List<Linear> linears, Targets targets, Log log) {
+    List<Product> wanted(List<LoweredLinear> linears, Targets targets, Log log) {
         List<Product> all = all(linears);
         targets.patterns().forEach(pattern -> requireOne(pattern, all));
         List<Product> wanted = all.stream()
@@ -90,17 +90,17 @@ final class Products {
         return wanted;
     }
 
-    private List<Product> all(List<Linear> linears) {
+    private List<Product> all(List<LoweredLinear> linears) {
         List<Product> found = new ArrayList<>();
         Set<String> seen = new HashSet<>();
-        for (Linear linear : linears) {
+        for (LoweredLinear linear : linears) {
             product(linear).filter(product -> seen.add(linear.weight())).ifPresent(found::add);
         }
         return found;
     }
 
-    private Optional<Product> product(Linear linear) {
-        Consumer consumer = consumers.reading(linear.weight());
+    private Optional<Product> product(LoweredLinear linear) {
+        LinearLayer consumer = consumers.reading(linear.weight());
         if (consumer != null) {
             Place place = new Place(
                     consumer.weight().name(), consumers.applications(consumer), consumer.inputs(), consumer.outputs());

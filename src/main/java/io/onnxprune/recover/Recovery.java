@@ -5,7 +5,7 @@ import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.compensate.WeightStore;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
@@ -17,7 +17,7 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.lower.Lowering;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.recover.Products.Product;
 import io.onnxprune.recover.Trainable.Adapter;
 import io.onnxprune.rewrite.AdapterInputs.Place;
@@ -53,7 +53,7 @@ public final class Recovery {
      * @param down [n, r], float32
      * @param up [r, outputs], float32
      */
-    public record Learned(Place place, Optional<Consumer> consumer, Tensor down, Tensor up) {}
+    public record Learned(Place place, Optional<LinearLayer> consumer, Tensor down, Tensor up) {}
 
     /**
      * What came of training.
@@ -75,7 +75,7 @@ public final class Recovery {
             WeightStore store = new WeightStore(folder);
             Map<Value, Tensor> updates = new HashMap<>(weights);
             for (Learned adapter : adapters) {
-                Consumer product = adapter.consumer.orElseThrow();
+                LinearLayer product = adapter.consumer.orElseThrow();
                 Tensor weight = product.weight().constant();
                 try (Matrix w = WeightStore.read(weight, product.axis());
                         Matrix down = WeightStore.read(adapter.down, 0);
@@ -148,7 +148,7 @@ public final class Recovery {
         CalibrationOptions calibration = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
         Calibrator calibrator = Calibrator.of(model, runtime, calibration, length, log);
         List<Product> products = new Products(structure, merges).wanted(calibrator.linears(), options.targets(), log);
-        List<Linear> linears = products.stream().map(Product::linear).toList();
+        List<LoweredLinear> linears = products.stream().map(Product::linear).toList();
         boolean adapts = options.mode() == TrainingOptions.Mode.LORA;
         Model lowered = adapts ? Widening.widenInitializers(calibrator.lowered()) : calibrator.lowered();
         Trainable evaluated = adapts
@@ -176,12 +176,12 @@ public final class Recovery {
                 result.best());
     }
 
-    private Trainable adapters(Model lowered, List<Linear> linears, double dropout) {
+    private Trainable adapters(Model lowered, List<LoweredLinear> linears, double dropout) {
         return Trainable.adapters(lowered, linears, options.rank(), options.alpha(), dropout, options.seed());
     }
 
     private List<Learned> learned(List<Product> products, List<Adapter> adapters, Map<String, Tensor> parameters) {
-        Map<Linear, Product> byLinear = new HashMap<>();
+        Map<LoweredLinear, Product> byLinear = new HashMap<>();
         products.forEach(product -> byLinear.put(product.linear(), product));
         List<Learned> learned = new ArrayList<>();
         for (Adapter adapter : adapters) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.recover;
 
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
@@ -36,7 +36,7 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
      * @param down the name of A, [n, r]
      * @param up the name of B, [r, out]
      */
-    record Adapter(Linear linear, String down, String up) {}
+    record Adapter(LoweredLinear linear, String down, String up) {}
 
     /**
      * Adds low-rank adapters (LoRA, Hu et al., arXiv 2106.09685): a product y = x·W becomes y + (α/r)·(x·A)·B, and W is frozen. A
@@ -46,12 +46,12 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
      * @param linears what gets one
      * @param dropout share of the inputs of adapters that are zero in a training step, less than 1; 0 for the evaluation
      */
-    static Trainable adapters(Model lowered, List<Linear> linears, int rank, double alpha, double dropout, long seed) {
+    static Trainable adapters(Model lowered, List<LoweredLinear> linears, int rank, double alpha, double dropout, long seed) {
         GraphBuilder builder = new GraphBuilder(PREFIX, GraphBuilder.names(lowered.graph()));
         Map<String, Tensor> parameters = new LinkedHashMap<>();
         Map<String, Adapter> byOutput = new LinkedHashMap<>();
         Random random = new Random(seed);
-        for (Linear linear : linears) {
+        for (LoweredLinear linear : linears) {
             String name = PREFIX + linear.weight();
             Adapter adapter = new Adapter(linear, name + ".A", name + ".B");
             int n = linear.input().width();

@@ -10,8 +10,8 @@ import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import java.util.Collection;
 import java.util.HashSet;
 import java.util.LinkedHashSet;
@@ -26,21 +26,21 @@ import java.util.Set;
  */
 public final class OutputBiases {
     private final Structure structure;
-    private final Consumers consumers;
+    private final LinearLayers consumers;
 
     /** Finds the biases of the products of a model. */
     public OutputBiases(Structure structure) {
         this.structure = structure;
-        this.consumers = Consumers.of(structure);
+        this.consumers = LinearLayers.of(structure);
     }
 
     /**
      * The model of {@code structure} in which each of {@code products} has a bias of its own: zeros where there is none,
      * a copy where other places read the same constant. The model itself if all have one already.
      */
-    public static Model complete(Structure structure, Collection<Consumer> products) {
+    public static Model complete(Structure structure, Collection<LinearLayer> products) {
         OutputBiases biases = new OutputBiases(structure);
-        List<Consumer> missing = products.stream()
+        List<LinearLayer> missing = products.stream()
                 .filter(product -> biases.of(product).isEmpty())
                 .toList();
         Model model = structure.analysis().program().model();
@@ -58,7 +58,7 @@ public final class OutputBiases {
      * @return the constants that hold it: one, but for a product that several branches of an If have, each with its own;
      *     none if there is none in at least one place
      */
-    public List<Value> of(Consumer consumer) {
+    public List<Value> of(LinearLayer consumer) {
         Set<Use> places = new HashSet<>();
         Set<Value> found = new LinkedHashSet<>();
         for (Op product : consumers.applications(consumer)) {
@@ -123,7 +123,7 @@ public final class OutputBiases {
                 && tensor.dim(tensor.rank() - 1) == width;
     }
 
-    private void give(Consumer consumer, GraphEditor editor) {
+    private void give(LinearLayer consumer, GraphEditor editor) {
         String zeros = null;
         for (Op product : consumers.applications(consumer)) {
             Use place = place(product, consumer.outputs());

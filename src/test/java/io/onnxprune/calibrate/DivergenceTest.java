@@ -212,7 +212,7 @@ class DivergenceTest {
     void newWeightsAreThoseOfTheModelThatHasThem() {
         Model model = ModelReader.read(TestModels.file("llama-g16-e-fp16"));
         Calibrator calibrator = calibrator(model, Gathered.AMPLE);
-        Linear linear = calibrator.linears().get(3);
+        LoweredLinear linear = calibrator.linears().get(3);
         Tensor weight = calibrator.program().initializers().get(linear.weight()).constant();
         float[] values = weight.toFloats();
         for (int i = 0; i < values.length; i += 2) {

@@ -42,7 +42,7 @@ record Gathered(double[] loss, Map<Tap, float[]> sums, List<String> messages) {
         Calibrator calibrator = Calibrator.of(
                 model, TestModels.runtime(), new CalibrationOptions(AMPLE, Path.of("."), false), length, Log.NONE);
         Set<Tap> taps = new LinkedHashSet<>();
-        for (Linear linear : calibrator.linears()) {
+        for (LoweredLinear linear : calibrator.linears()) {
             taps.add(new Tap.SecondMoment(linear.input()));
             taps.add(new Tap.Squares(linear.input()));
             taps.add(new Tap.Total(linear.input()));

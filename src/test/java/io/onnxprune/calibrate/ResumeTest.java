@@ -136,7 +136,7 @@ class ResumeTest {
         CalibrationOptions options = new CalibrationOptions(Gathered.SCANT, folder, resume);
         Calibrator calibrator = Calibrator.of(model, TestModels.runtime(), options, LENGTH, log);
         Set<String> initializers = new java.util.TreeSet<>();
-        for (Linear linear : calibrator.linears()) {
+        for (LoweredLinear linear : calibrator.linears()) {
             initializers.add(linear.weight());
         }
         return calibrator.gradients(rows, initializers, squares, sink, KEY, 0);

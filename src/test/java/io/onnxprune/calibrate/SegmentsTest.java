@@ -113,7 +113,7 @@ class SegmentsTest {
         List<long[]> rows = Gathered.randomRows(4, LENGTH, VOCABULARY, 9);
         Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
         Gathered found = Gathered.gather(model, rows, taps, Gathered.AMPLE, folder);
-        List<Linear> linears = Calibrator.of(
+        List<LoweredLinear> linears = Calibrator.of(
                         model,
                         TestModels.runtime(),
                         new CalibrationOptions(Gathered.AMPLE, folder, false),
@@ -122,7 +122,7 @@ class SegmentsTest {
                 .linears();
 
         assertThat(linears).hasSize(6 * 7 + 1);
-        for (Linear linear : linears) {
+        for (LoweredLinear linear : linears) {
             float[] weights = model.graph().initializers().get(linear.weight()).toFloats();
             float[] gradients = found.sums().get(new Tap.Gradient(linear.weight()));
             int width = linear.output().width();
@@ -157,7 +157,7 @@ class SegmentsTest {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Gathered.randomRows(2, LENGTH, VOCABULARY, 11);
         Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
-        Linear broken = Calibrator.of(
+        LoweredLinear broken = Calibrator.of(
                         model,
                         TestModels.runtime(),
                         new CalibrationOptions(Gathered.AMPLE, folder, false),

@@ -41,7 +41,7 @@ class SequentialErrorTest {
     /** Keeps what it is given of products that errors say something about, and zeroes some rows of their weights. */
     private static final class Cutter implements SequentialRun.Editor {
         private final Map<String, Tensor> edited = new HashMap<>();
-        private final List<Linear> measured = new ArrayList<>();
+        private final List<LoweredLinear> measured = new ArrayList<>();
         private final List<Runnable> checks = new ArrayList<>();
         /** How many of them were compared with more than rounding. */
         private int telling;
@@ -57,12 +57,12 @@ class SequentialErrorTest {
         }
 
         @Override
-        public boolean wants(Linear linear) {
+        public boolean wants(LoweredLinear linear) {
             return true;
         }
 
         @Override
-        public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+        public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
             if (statistics.error() == null) {
                 assertThat(statistics.totalError()).isNull();
                 assertThat(statistics.obstacles()).containsOnlyKeys(sharing);
@@ -70,7 +70,7 @@ class SequentialErrorTest {
             }
             assertThat(sharing).hasSize(1);
             assertThat(statistics.obstacles()).isEmpty();
-            Linear linear = sharing.get(0);
+            LoweredLinear linear = sharing.get(0);
             measured.add(linear);
             Map<String, Tensor> before = new HashMap<>(edited);
             checks.add(() -> check(linear, statistics, before));
@@ -85,7 +85,7 @@ class SequentialErrorTest {
             return here;
         }
 
-        private void check(Linear linear, InputStatistics statistics, Map<String, Tensor> weights) {
+        private void check(LoweredLinear linear, InputStatistics statistics, Map<String, Tensor> weights) {
             String end = endOfPiece(model, linear);
             Map<String, float[]> ours =
                     WholeRun.values(model, weights, List.of(linear.input().value(), end), TOKENS);
@@ -201,7 +201,7 @@ class SequentialErrorTest {
     /** What stands between a product and the residual stream, for each product that an error says nothing about. */
     @Test
     void obstaclesAreNamed() {
-        Map<Linear, String> gemma = obstacles("gemma2-d");
+        Map<LoweredLinear, String> gemma = obstacles("gemma2-d");
         assertThat(gemma).hasSize(14);
         assertThat(gemma.values())
                 .filteredOn(obstacle -> obstacle.contains("post_attention_layernorm"))
@@ -211,7 +211,7 @@ class SequentialErrorTest {
                 .filteredOn(obstacle -> obstacle.contains("post_feedforward_layernorm"))
                 .hasSize(2);
 
-        Map<Linear, String> mixture = obstacles("qwen3-moe-d");
+        Map<LoweredLinear, String> mixture = obstacles("qwen3-moe-d");
         assertThat(mixture.values())
                 .filteredOn(obstacle -> obstacle.contains("/mlp/") && obstacle.contains("(Mul)"))
                 .hasSizeGreaterThanOrEqualTo(8);
@@ -224,7 +224,7 @@ class SequentialErrorTest {
     void aReferenceWithoutSuchValuesIsAnObstacle() {
         Calibrator model = calibrator(ModelReader.read(TestModels.file("stories-llama")), Gathered.AMPLE);
         Calibrator other = calibrator(ModelReader.read(TestModels.file("gpt-neox-d")), Gathered.AMPLE);
-        Map<Linear, String> found = new LinkedHashMap<>();
+        Map<LoweredLinear, String> found = new LinkedHashMap<>();
 
         SequentialRun.run(model, new Reference(other, null), TOKENS, collector(found));
 
@@ -235,22 +235,22 @@ class SequentialErrorTest {
                 .hasSize(4);
     }
 
-    private Map<Linear, String> obstacles(String name) {
+    private Map<LoweredLinear, String> obstacles(String name) {
         Calibrator calibrator = calibrator(ModelReader.read(TestModels.file(name)), Gathered.AMPLE);
-        Map<Linear, String> found = new LinkedHashMap<>();
+        Map<LoweredLinear, String> found = new LinkedHashMap<>();
         SequentialRun.run(calibrator, new Reference(calibrator, null), TOKENS, collector(found));
         return found;
     }
 
-    private static SequentialRun.Editor collector(Map<Linear, String> obstacles) {
+    private static SequentialRun.Editor collector(Map<LoweredLinear, String> obstacles) {
         return new SequentialRun.Editor() {
             @Override
-            public boolean wants(Linear linear) {
+            public boolean wants(LoweredLinear linear) {
                 return true;
             }
 
             @Override
-            public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+            public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
                 assertThat(statistics.error() == null)
                         .isEqualTo(statistics.obstacles().size() == sharing.size());
                 obstacles.putAll(statistics.obstacles());
@@ -259,9 +259,9 @@ class SequentialErrorTest {
         };
     }
 
-    private static String endOfPiece(Calibrator calibrator, Linear linear) {
+    private static String endOfPiece(Calibrator calibrator, LoweredLinear linear) {
         DataFlow flow = calibrator.flow(List.of());
-        Map<Op, Linear> linears = Linears.byOp(flow);
+        Map<Op, LoweredLinear> linears = LoweredLinears.byOp(flow);
         return new Partition(flow, calibrator.logits())
                 .pieces().stream()
                         .filter(piece -> piece.ops().stream().anyMatch(op -> linear.equals(linears.get(op))))

@@ -44,22 +44,22 @@ class SequentialRunTest {
 
     /** Keeps the statistics of each input, and edits as it is told. */
     private record Recorder(
-            Predicate<Linear> wanted,
-            BiFunction<List<Linear>, InputStatistics, Map<String, Tensor>> edit,
-            List<Linear> seen,
+            Predicate<LoweredLinear> wanted,
+            BiFunction<List<LoweredLinear>, InputStatistics, Map<String, Tensor>> edit,
+            List<LoweredLinear> seen,
             Map<Tap, float[]> sums)
             implements SequentialRun.Editor {
-        Recorder(Predicate<Linear> wanted, BiFunction<List<Linear>, InputStatistics, Map<String, Tensor>> edit) {
+        Recorder(Predicate<LoweredLinear> wanted, BiFunction<List<LoweredLinear>, InputStatistics, Map<String, Tensor>> edit) {
             this(wanted, edit, new ArrayList<>(), new LinkedHashMap<>());
         }
 
         @Override
-        public boolean wants(Linear linear) {
+        public boolean wants(LoweredLinear linear) {
             return wanted.test(linear);
         }
 
         @Override
-        public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+        public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
             seen.addAll(sharing);
             Activation input = sharing.get(0).input();
             assertThat(sharing).allMatch(linear -> linear.input().equals(input));
@@ -79,7 +79,7 @@ class SequentialRunTest {
     void withoutEditsItSeesWhatTheWholeModelSees(String name) {
         Model model = ModelReader.read(TestModels.file(name));
         List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 7);
-        List<Linear> linears = calibrator(model, Gathered.AMPLE, Log.NONE).linears();
+        List<LoweredLinear> linears = calibrator(model, Gathered.AMPLE, Log.NONE).linears();
         Recorder recorder = new Recorder(linear -> true, (sharing, statistics) -> Map.of());
         RecordedLog log = new RecordedLog();
 
@@ -114,10 +114,10 @@ class SequentialRunTest {
         List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 9);
         Calibrator calibrator = calibrator(model, Gathered.AMPLE, Log.NONE);
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
-        Set<Linear> last = lastOfEachPiece(calibrator);
+        Set<LoweredLinear> last = lastOfEachPiece(calibrator);
         Recorder recorder = new Recorder(last::contains, (sharing, statistics) -> {
             Map<String, Tensor> edited = new LinkedHashMap<>();
-            for (Linear linear : sharing) {
+            for (LoweredLinear linear : sharing) {
                 edited.put(linear.weight(), halved(initializers.get(linear.weight())));
             }
             initializers.putAll(edited);
@@ -142,8 +142,8 @@ class SequentialRunTest {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 12);
         Calibrator calibrator = calibrator(model, memory, Log.NONE);
-        Linear before = calibrator.linears().get(2);
-        Set<Linear> last = lastOfEachPiece(calibrator);
+        LoweredLinear before = calibrator.linears().get(2);
+        Set<LoweredLinear> last = lastOfEachPiece(calibrator);
         Tensor changed = halved(model.graph().initializers().get(before.weight()));
         Map<Tap, float[]> first = new LinkedHashMap<>();
         Recorder recorder = new Recorder(last::contains, (sharing, statistics) -> Map.of(before.weight(), changed));
@@ -163,10 +163,10 @@ class SequentialRunTest {
                         .isGreaterThan(0.01));
     }
 
-    private static Set<Linear> lastOfEachPiece(Calibrator calibrator) {
+    private static Set<LoweredLinear> lastOfEachPiece(Calibrator calibrator) {
         DataFlow flow = calibrator.flow(List.of());
-        Map<Op, Linear> linears = Linears.byOp(flow);
-        Set<Linear> last = new LinkedHashSet<>();
+        Map<Op, LoweredLinear> linears = LoweredLinears.byOp(flow);
+        Set<LoweredLinear> last = new LinkedHashSet<>();
         for (Partition.Piece piece : new Partition(flow, calibrator.logits()).pieces()) {
             piece.ops().stream()
                     .filter(linears::containsKey)
@@ -188,8 +188,8 @@ class SequentialRunTest {
     void onlyWhatIsWantedIsRun() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Gathered.randomRows(4, LENGTH, VOCABULARY, 10);
-        List<Linear> linears = calibrator(model, Gathered.AMPLE, Log.NONE).linears();
-        Linear first = linears.get(3);
+        List<LoweredLinear> linears = calibrator(model, Gathered.AMPLE, Log.NONE).linears();
+        LoweredLinear first = linears.get(3);
         RecordedLog log = new RecordedLog();
         Recorder one = new Recorder(first::equals, (sharing, statistics) -> Map.of());
         Recorder none = new Recorder(linear -> false, (sharing, statistics) -> Map.of());

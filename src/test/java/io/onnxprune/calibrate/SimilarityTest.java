@@ -43,7 +43,7 @@ class SimilarityTest {
         Calibrator calibrator = calibrator(model);
         List<Tap.Similarity> similarities = similarities(calibrator);
         List<Tap> taps = new ArrayList<>(similarities);
-        Linear first = calibrator.linears().get(0);
+        LoweredLinear first = calibrator.linears().get(0);
         if (gradients) {
             taps.add(new Tap.Gradient(first.weight()));
         }
@@ -91,7 +91,7 @@ class SimilarityTest {
         taps.add(new Tap.Similarity(stream.get(0), stream.get(stream.size() - 1)));
         taps.add(new Tap.Similarity(stream.get(1), stream.get(stream.size() - 1)));
         taps.add(new Tap.Similarity(stream.get(1), stream.get(1)));
-        for (Linear linear : calibrator.linears()) {
+        for (LoweredLinear linear : calibrator.linears()) {
             if (linear.output().width() == stream.get(0).width()) {
                 taps.add(new Tap.Similarity(stream.get(0), linear.output()));
                 taps.add(new Tap.Similarity(linear.output(), stream.get(stream.size() - 1)));

@@ -40,10 +40,10 @@ class StatisticsTest {
         CalibrationOptions options = new CalibrationOptions(Gathered.AMPLE, folder.resolve("work"), false);
         calibrator = Calibrator.of(model, TestModels.runtime(), options, LENGTH, Log.NONE);
         taps = new HashSet<>(Gathered.everyTap(model, LENGTH, true));
-        List<Linear> linears = calibrator.linears();
+        List<LoweredLinear> linears = calibrator.linears();
         Activation first = linears.get(0).input();
         taps.add(new Tap.Positions(first));
-        for (Linear linear : linears) {
+        for (LoweredLinear linear : linears) {
             if (linear.input().width() == first.width()) {
                 taps.add(new Tap.Similarity(first, linear.input()));
             }
@@ -84,7 +84,7 @@ class StatisticsTest {
 
     @Test
     void matricesOfAProduct() {
-        Linear linear = calibrator.linears().get(3);
+        LoweredLinear linear = calibrator.linears().get(3);
         Map<Tap, float[]> sums = gathered();
         try (Statistics statistics = Statistics.measure(calibrator, ROWS, taps);
                 Matrix inputs = statistics.inputs(linear.input());
@@ -101,7 +101,7 @@ class StatisticsTest {
     @Test
     void whatIsNotInTheFileIsNamed() {
         Path file = folder.resolve("some.safetensors");
-        Linear linear = calibrator.linears().get(0);
+        LoweredLinear linear = calibrator.linears().get(0);
         Tap inputs = new Tap.SecondMoment(linear.input());
         Statistics.measure(calibrator, ROWS, Set.of(inputs), file, ORIGIN).close();
 

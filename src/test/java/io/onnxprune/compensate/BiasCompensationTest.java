@@ -6,7 +6,7 @@ import static org.assertj.core.api.Assertions.within;
 
 import io.onnxprune.TestModels;
 import io.onnxprune.algebra.Matrix;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.InputStatistics;
 import io.onnxprune.calibrate.SequentialRun.Reference;
@@ -17,7 +17,7 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.OutputBiases;
 import io.onnxprune.rewrite.PrunedState;
@@ -44,7 +44,7 @@ class BiasCompensationTest {
     /** Looks at what an editor does to the mean result of each product. */
     private static final class Means implements SequentialRun.Editor {
         private final SequentialRun.Editor inner;
-        private final Sites sites;
+        private final PrunedLinears sites;
         private final PrunedState state;
         private final Map<String, double[]> lost = new LinkedHashMap<>();
         private final Map<String, double[]> added = new LinkedHashMap<>();
@@ -52,19 +52,19 @@ class BiasCompensationTest {
         Means(SequentialRun.Editor inner, PrunedState state) {
             this.inner = inner;
             this.state = state;
-            this.sites = new Sites(state, Consumers.of(state.structure()));
+            this.sites = new PrunedLinears(state, LinearLayers.of(state.structure()));
         }
 
         @Override
-        public boolean wants(Linear linear) {
+        public boolean wants(LoweredLinear linear) {
             return inner.wants(linear);
         }
 
         @Override
-        public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+        public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
             Map<String, Tensor> edited = inner.edit(sharing, statistics);
-            for (Linear linear : sharing) {
-                Site site = sites.of(linear);
+            for (LoweredLinear linear : sharing) {
+                PrunedLinear site = sites.of(linear);
                 FloatBuffer total = statistics.total().asFloats();
                 double[] difference = new double[site.columns().length];
                 try (Matrix before = site.read();
@@ -103,7 +103,7 @@ class BiasCompensationTest {
 
     private static Structure biased(String name, String... prune) {
         Structure structure = TestModels.structure(name);
-        Consumers consumers = Consumers.of(structure);
+        LinearLayers consumers = LinearLayers.of(structure);
         Plan plan = Runs.plan(structure, 0.2, prune);
         return TestModels.structure(OutputBiases.complete(
                 structure,
@@ -114,7 +114,7 @@ class BiasCompensationTest {
     }
 
     private SequentialPruning prune(PrunedState state, Plan target, Selection selection) {
-        return new SequentialPruning(state, Consumers.of(state.structure()), target, selection, BIAS, folder, Log.NONE);
+        return new SequentialPruning(state, LinearLayers.of(state.structure()), target, selection, BIAS, folder, Log.NONE);
     }
 
     private void run(PrunedState state, SequentialRun.Editor editor) {
@@ -185,13 +185,13 @@ class BiasCompensationTest {
         SequentialPruning pruning = prune(whole(structure), target, new Selection(Choice.WANDA, 0));
         run(whole(structure), new SequentialRun.Editor() {
             @Override
-            public boolean wants(Linear linear) {
+            public boolean wants(LoweredLinear linear) {
                 return pruning.wants(linear);
             }
 
             @Override
-            public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
-                Site site = new Sites(whole(structure), Consumers.of(structure)).of(sharing.get(0));
+            public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
+                PrunedLinear site = new PrunedLinears(whole(structure), LinearLayers.of(structure)).of(sharing.get(0));
                 if (scores[0] == null) {
                     int n = sharing.get(0).input().width();
                     scores[0] = new double[n];
@@ -222,7 +222,7 @@ class BiasCompensationTest {
         PrunedState state = PrunedState.of(structure, Runs.plan(structure, 0.2, "heads", "ffn"), Map.of());
         double[] mean = new double[2];
         for (boolean biases : new boolean[] {false, true}) {
-            ResidualRefit refit = new ResidualRefit(state, Consumers.of(structure), 1e-3, biases, folder, Log.NONE);
+            ResidualRefit refit = new ResidualRefit(state, LinearLayers.of(structure), 1e-3, biases, folder, Log.NONE);
             run(state, refit, structure);
             PrunedState fitted = PrunedState.of(structure, state.plan(), refit.updates());
             mean[biases ? 1 : 0] = meanError(fitted, structure);
@@ -240,20 +240,20 @@ class BiasCompensationTest {
     /** The norm of the mean error after the last block. */
     private double meanError(PrunedState state, Structure structure) {
         double[] last = new double[1];
-        Sites sites = new Sites(state, Consumers.of(structure));
+        PrunedLinears sites = new PrunedLinears(state, LinearLayers.of(structure));
         run(
                 state,
                 new SequentialRun.Editor() {
                     @Override
-                    public boolean wants(Linear linear) {
-                        Site site = sites.of(linear);
+                    public boolean wants(LoweredLinear linear) {
+                        PrunedLinear site = sites.of(linear);
                         return site != null
-                                && ResidualRefit.products(structure, Consumers.of(structure))
+                                && ResidualRefit.products(structure, LinearLayers.of(structure))
                                         .contains(site.consumer());
                     }
 
                     @Override
-                    public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+                    public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
                         double sum = 0;
                         for (float error : statistics.totalError().toFloats()) {
                             sum += (double) error * error;

@@ -13,7 +13,7 @@ import io.onnxprune.compensate.KfacCorrection.Settings;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Model;
-import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
@@ -35,7 +35,7 @@ class KfacCorrectionTest {
         Model original = state.structure().analysis().program().model();
         return KfacCorrection.run(
                 state,
-                Consumers.of(state.structure()),
+                LinearLayers.of(state.structure()),
                 Runs.calibrator(state.model(), folder),
                 Runs.calibrator(original, folder),
                 rows,

@@ -7,7 +7,7 @@ import io.onnxprune.TestModels;
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.compensate.KroneckerUpdate.Settings;
@@ -17,8 +17,8 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.OutputBiases;
 import io.onnxprune.rewrite.PrunedState;
@@ -46,13 +46,13 @@ class KroneckerUpdateTest {
     void unitsAreMadeUpForTogetherInEveryProduct(String name) {
         Structure structure = TestModels.structure(name);
         PrunedState state = PrunedState.whole(structure, Plan.keepAll(""));
-        Consumers consumers = Consumers.of(structure);
+        LinearLayers consumers = LinearLayers.of(structure);
         Plan target = Runs.plan(structure, 0.25, "heads", "ffn");
         Calibrator calibrator = Runs.calibrator(state.model(), folder);
         Set<Value> read = new HashSet<>();
         Set<Value> made = new HashSet<>();
-        for (Linear linear : calibrator.linears()) {
-            Consumer consumer = consumers.reading(linear.weight());
+        for (LoweredLinear linear : calibrator.linears()) {
+            LinearLayer consumer = consumers.reading(linear.weight());
             boolean[] inputs = lost(structure, target, consumer, false);
             boolean[] outputs = lost(structure, target, consumer, true);
             if (any(inputs)) {
@@ -70,8 +70,8 @@ class KroneckerUpdateTest {
         Map<Value, Tensor> separate = updates(state, consumers, target, calibrator, Sides.BOTH, false);
         assertThat(inputs.keySet()).containsAll(read).doesNotContainAnyElementsOf(made);
         assertThat(both.keySet()).containsAll(read).containsAll(made);
-        for (Linear linear : calibrator.linears()) {
-            Consumer consumer = consumers.reading(linear.weight());
+        for (LoweredLinear linear : calibrator.linears()) {
+            LinearLayer consumer = consumers.reading(linear.weight());
             if (read.contains(consumer.weight()) || made.contains(consumer.weight())) {
                 double nothing = loss(structure, target, calibrator, linear, consumer, Map.of());
                 double together = loss(structure, target, calibrator, linear, consumer, both);
@@ -84,7 +84,7 @@ class KroneckerUpdateTest {
     }
 
     private Map<Value, Tensor> updates(
-            PrunedState state, Consumers consumers, Plan target, Calibrator calibrator, Sides sides, boolean together) {
+            PrunedState state, LinearLayers consumers, Plan target, Calibrator calibrator, Sides sides, boolean together) {
         return KroneckerUpdate.of(
                 state,
                 consumers,
@@ -97,7 +97,7 @@ class KroneckerUpdateTest {
     }
 
     /** Which inputs or outputs of a product belong to units that go. */
-    private static boolean[] lost(Structure structure, Plan target, Consumer consumer, boolean outputs) {
+    private static boolean[] lost(Structure structure, Plan target, LinearLayer consumer, boolean outputs) {
         boolean[] lost = new boolean[outputs ? consumer.outputs() : consumer.inputs()];
         for (Dimension dimension : structure.dimensions()) {
             int[] kept = target.keep().get(dimension.name());
@@ -123,8 +123,8 @@ class KroneckerUpdateTest {
             Structure structure,
             Plan target,
             Calibrator calibrator,
-            Linear linear,
-            Consumer consumer,
+            LoweredLinear linear,
+            LinearLayer consumer,
             Map<Value, Tensor> updates) {
         List<Value> biases = new OutputBiases(structure).of(consumer);
         Value bias = biases.isEmpty() ? null : biases.get(0);
@@ -151,7 +151,7 @@ class KroneckerUpdateTest {
         }
     }
 
-    private static Matrix weights(Consumer consumer, Value bias, Map<Value, Tensor> updates) {
+    private static Matrix weights(LinearLayer consumer, Value bias, Map<Value, Tensor> updates) {
         Tensor weight =
                 updates.getOrDefault(consumer.weight(), consumer.weight().constant());
         double[] row = null;

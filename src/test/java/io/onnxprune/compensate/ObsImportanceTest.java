@@ -7,7 +7,7 @@ import static org.assertj.core.api.Assertions.within;
 import io.onnxprune.TestModels;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.compensate.SequentialPruning.Choice;
@@ -18,8 +18,8 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.LeastSquares;
 import io.onnxprune.obs.RemovalOrder;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
@@ -45,7 +45,7 @@ class ObsImportanceTest {
         Calibrator calibrator = Runs.calibrator(state.model(), folder);
         return new ObsImportance(
                         state,
-                        Consumers.of(state.structure()),
+                        LinearLayers.of(state.structure()),
                         PruneSet.standard(),
                         calibrator,
                         (model, taps) -> Statistics.measure(model, Runs.rows(30), taps),
@@ -61,15 +61,15 @@ class ObsImportanceTest {
         Structure structure = TestModels.structure("llama-gqa-d");
         PrunedState state = PrunedState.whole(structure, Plan.keepAll(""));
         Scores scores = scores(state, false);
-        Consumers consumers = Consumers.of(structure);
+        LinearLayers consumers = LinearLayers.of(structure);
         Calibrator calibrator = Runs.calibrator(state.model(), folder);
         for (Dimension dimension : structure.dimensions()) {
             double[] units = scores.units().get(dimension.name());
             if (units == null) {
                 continue;
             }
-            Consumer consumer = consumers.of(dimension).get(0);
-            Linear linear = calibrator.linears().stream()
+            LinearLayer consumer = consumers.of(dimension).get(0);
+            LoweredLinear linear = calibrator.linears().stream()
                     .filter(each -> each.weight().equals(consumer.weight().name()))
                     .findFirst()
                     .orElseThrow();
@@ -79,7 +79,7 @@ class ObsImportanceTest {
         assertThat(scores.units()).hasSize(6);
     }
 
-    private static double[] alone(Calibrator calibrator, Linear linear, Consumer consumer, Dimension dimension) {
+    private static double[] alone(Calibrator calibrator, LoweredLinear linear, LinearLayer consumer, Dimension dimension) {
         Map<Tap, HostTensor> sums = new HashMap<>();
         Tap tap = new Tap.SecondMoment(linear.input());
         calibrator.gather(Runs.rows(30), List.of(tap), sums::put);

@@ -6,7 +6,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.algebra.Matrix;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.InputStatistics;
 import io.onnxprune.calibrate.SequentialRun.Reference;
@@ -15,7 +15,7 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.eval.CausalLm;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
@@ -32,19 +32,19 @@ class ResidualRefitTest {
     private Path folder;
 
     /** Lets a test see what each edit takes from the error of the stream: ‖E‖² − ‖E − XΔW‖². */
-    private record Watched(ResidualRefit inner, Sites sites, Map<String, Double> gains)
+    private record Watched(ResidualRefit inner, PrunedLinears sites, Map<String, Double> gains)
             implements SequentialRun.Editor {
         @Override
-        public boolean wants(Linear linear) {
+        public boolean wants(LoweredLinear linear) {
             return inner.wants(linear);
         }
 
         @Override
-        public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+        public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
             Map<String, Tensor> edited = inner.edit(sharing, statistics);
-            for (Linear linear : sharing) {
+            for (LoweredLinear linear : sharing) {
                 if (edited.containsKey(linear.weight())) {
-                    Site site = sites.of(linear);
+                    PrunedLinear site = sites.of(linear);
                     int n = linear.input().width();
                     int out = linear.output().width();
                     try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), n, n);
@@ -67,7 +67,7 @@ class ResidualRefitTest {
     }
 
     private ResidualRefit refit(PrunedState state, Log log) {
-        return new ResidualRefit(state, Consumers.of(state.structure()), 1e-3, false, folder, log);
+        return new ResidualRefit(state, LinearLayers.of(state.structure()), 1e-3, false, folder, log);
     }
 
     private void run(PrunedState state, SequentialRun.Editor editor) {
@@ -103,7 +103,7 @@ class ResidualRefitTest {
         PrunedState state = PrunedState.of(structure, Runs.plan(structure, 0.2, "heads", "ffn"), Map.of());
         ResidualRefit refit = refit(state, Log.NONE);
         Map<String, Double> gains = new LinkedHashMap<>();
-        run(state, new Watched(refit, new Sites(state, Consumers.of(structure)), gains));
+        run(state, new Watched(refit, new PrunedLinears(state, LinearLayers.of(structure)), gains));
 
         assertThat(gains).hasSize(structure.stream().layers() * 2);
         assertThat(gains).allSatisfy((node, gain) -> assertThat(gain).isPositive());

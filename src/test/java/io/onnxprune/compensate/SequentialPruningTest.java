@@ -6,7 +6,7 @@ import static org.assertj.core.api.Assertions.within;
 
 import io.onnxprune.TestModels;
 import io.onnxprune.algebra.Matrix;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.InputStatistics;
 import io.onnxprune.compensate.SequentialPruning.Choice;
@@ -18,8 +18,8 @@ import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
@@ -43,14 +43,14 @@ class SequentialPruningTest {
     private Path folder;
 
     /** Lets a test look at what an editor does. */
-    private record Observed(SequentialPruning inner, BiConsumer<Linear, Step> watch) implements SequentialRun.Editor {
+    private record Observed(SequentialPruning inner, BiConsumer<LoweredLinear, Step> watch) implements SequentialRun.Editor {
         @Override
-        public boolean wants(Linear linear) {
+        public boolean wants(LoweredLinear linear) {
             return inner.wants(linear);
         }
 
         @Override
-        public Map<String, Tensor> edit(List<Linear> sharing, InputStatistics statistics) {
+        public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
             Map<String, Tensor> edited = inner.edit(sharing, statistics);
             int n = sharing.get(0).input().width();
             try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), n, n)) {
@@ -68,9 +68,9 @@ class SequentialPruningTest {
     }
 
     private SequentialPruning run(
-            PrunedState state, Plan target, Selection selection, Update update, BiConsumer<Linear, Step> watch) {
+            PrunedState state, Plan target, Selection selection, Update update, BiConsumer<LoweredLinear, Step> watch) {
         SequentialPruning pruning = new SequentialPruning(
-                state, Consumers.of(state.structure()), target, selection, update, folder, Log.NONE);
+                state, LinearLayers.of(state.structure()), target, selection, update, folder, Log.NONE);
         SequentialRun.run(Runs.calibrator(state.model(), folder), null, Runs.rows(30), new Observed(pruning, watch));
         return pruning;
     }
@@ -84,11 +84,11 @@ class SequentialPruningTest {
             strings = {"stories-llama", "llama-gqa-d", "opt-f-a-bert", "gpt2-cb", "gpt-neox-d", "llama-g16-e-fp16"})
     void theUpdateLowersTheErrorOfEveryProduct(String name) {
         Structure structure = TestModels.structure(name);
-        Consumers consumers = Consumers.of(structure);
+        LinearLayers consumers = LinearLayers.of(structure);
         Plan target = Runs.plan(structure, 0.2, "heads", "ffn");
         Map<String, Double> errors = new LinkedHashMap<>();
         SequentialPruning pruning = run(whole(structure), target, EXACT, LEAST_SQUARES, (linear, step) -> {
-            Consumer consumer = consumers.reading(linear.weight());
+            LinearLayer consumer = consumers.reading(linear.weight());
             try (Matrix before = WeightStore.read(consumer.weight().constant(), consumer.axis());
                     Matrix after = WeightStore.read(step.weight, consumer.axis());
                     Matrix zeroed = withZerosOf(before, after)) {
@@ -127,13 +127,13 @@ class SequentialPruningTest {
         Plan target = Runs.plan(structure, 0.25, "heads", "query_heads", "ffn");
         SequentialPruning pruning = run(whole(structure), target, EXACT, LEAST_SQUARES);
         Plan plan = pruning.plan();
-        Consumers consumers = Consumers.of(structure);
+        LinearLayers consumers = LinearLayers.of(structure);
 
         assertThat(plan.keep().keySet()).isEqualTo(target.keep().keySet());
         target.keep()
                 .forEach((key, kept) -> assertThat(plan.keep().get(key)).as(key).hasSameSizeAs(kept));
         assertThat(pruning.updates()).isNotEmpty();
-        for (Consumer consumer : consumers.all()) {
+        for (LinearLayer consumer : consumers.all()) {
             if (!pruning.updates().containsKey(consumer.weight())) {
                 continue;
             }
@@ -152,7 +152,7 @@ class SequentialPruningTest {
                         dimension.role() == Role.QUERY_HEADS && Runs.kept(plan, dimension).length < dimension.size());
     }
 
-    private static boolean stays(Structure structure, Plan plan, Consumer consumer, int row) {
+    private static boolean stays(Structure structure, Plan plan, LinearLayer consumer, int row) {
         return structure.dimensions().stream()
                 .filter(dimension -> consumer.dim().atoms().contains(dimension.atom()))
                 .allMatch(dimension -> {
@@ -175,10 +175,10 @@ class SequentialPruningTest {
     }
 
     private double firstError(Structure structure, Plan target, Selection selection) {
-        Consumers consumers = Consumers.of(structure);
+        LinearLayers consumers = LinearLayers.of(structure);
         List<Double> errors = new ArrayList<>();
         run(whole(structure), target, selection, LEAST_SQUARES, (linear, step) -> {
-            Consumer consumer = consumers.reading(linear.weight());
+            LinearLayer consumer = consumers.reading(linear.weight());
             if (errors.isEmpty()) {
                 try (Matrix before = WeightStore.read(consumer.weight().constant(), consumer.axis());
                         Matrix after = WeightStore.read(step.weight, consumer.axis())) {

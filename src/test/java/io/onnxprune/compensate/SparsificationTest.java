@@ -27,8 +27,8 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.LayerSparsifier;
 import io.onnxprune.obs.Pattern;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.runtime.Session;
@@ -61,17 +61,17 @@ class SparsificationTest {
 
     private Sparsification run(PrunedState state, Method method, Pattern pattern, Log log) {
         Sparsification editor = new Sparsification(
-                state, Consumers.of(state.structure()), new Request(method, pattern, 0.01), folder, log);
+                state, LinearLayers.of(state.structure()), new Request(method, pattern, 0.01), folder, log);
         SequentialRun.run(Runs.calibrator(state.model(), folder), null, Runs.rows(30), editor);
         return editor;
     }
 
     /** The products in residual blocks, found by their applications. */
-    private static Set<Consumer> inBlocks(Structure structure) {
-        Consumers consumers = Consumers.of(structure);
+    private static Set<LinearLayer> inBlocks(Structure structure) {
+        LinearLayers consumers = LinearLayers.of(structure);
         Set<Op> inside = new HashSet<>();
         structure.stream().blocks().forEach(block -> inside.addAll(block.ops()));
-        Set<Consumer> found = new HashSet<>(consumers.all());
+        Set<LinearLayer> found = new HashSet<>(consumers.all());
         found.removeIf(consumer -> consumers.applications(consumer).stream().noneMatch(inside::contains));
         return found;
     }
@@ -85,10 +85,10 @@ class SparsificationTest {
 
             assertThat(editor.updates().keySet())
                     .containsExactlyInAnyOrderElementsOf(
-                            inBlocks(structure).stream().map(Consumer::weight).toList());
+                            inBlocks(structure).stream().map(LinearLayer::weight).toList());
             assertThat(editor.zeros().matrices()).isEqualTo(editor.updates().size());
             assertThat(editor.zeros().share()).isCloseTo(0.5, within(0.01));
-            for (Consumer consumer : inBlocks(structure)) {
+            for (LinearLayer consumer : inBlocks(structure)) {
                 Tensor sparse = editor.updates().get(consumer.weight());
                 assertThat(sparse.dtype())
                         .isEqualTo(consumer.weight().constant().dtype());
@@ -148,7 +148,7 @@ class SparsificationTest {
     private static Map<Value, Tensor> magnitude(Structure structure, Path folder) {
         WeightStore store = new WeightStore(folder);
         Map<Value, Tensor> updates = new HashMap<>();
-        for (Consumer consumer : inBlocks(structure)) {
+        for (LinearLayer consumer : inBlocks(structure)) {
             try (Matrix w = WeightStore.read(consumer.weight().constant(), consumer.axis());
                     Matrix identity = Matrix.zeros(w.rows(), w.rows())) {
                 for (int i = 0; i < w.rows(); i++) {
@@ -157,7 +157,7 @@ class SparsificationTest {
                 try (Matrix sparse = LayerSparsifier.wanda(identity, w, HALF, new Damping(0, 1, "", Log.NONE))) {
                     updates.put(
                             consumer.weight(),
-                            Site.of(consumer, consumer.weight().name(), whole(structure))
+                            PrunedLinear.of(consumer, consumer.weight().name(), whole(structure))
                                     .narrow(sparse, store));
                 }
             }
@@ -175,7 +175,7 @@ class SparsificationTest {
         Map<Method, Double> found = new EnumMap<>(Method.class);
         for (Method method : Method.values()) {
             Sparsification editor = new Sparsification(
-                    whole(structure), Consumers.of(structure), new Request(method, HALF, 0.01), folder, Log.NONE);
+                    whole(structure), LinearLayers.of(structure), new Request(method, HALF, 0.01), folder, Log.NONE);
             CalibrationOptions options = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
             Calibrator calibrator = Calibrator.of(model, TestModels.runtime(), options, rows.get(0).length, Log.NONE);
             SequentialRun.run(calibrator, null, rows, editor);

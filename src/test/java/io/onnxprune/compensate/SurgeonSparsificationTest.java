@@ -18,8 +18,8 @@ import io.onnxprune.ir.Bytes;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Pattern;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.ByteBuffer;
@@ -44,7 +44,7 @@ class SurgeonSparsificationTest {
     private SurgeonSparsification.Result run(PrunedState state, Request request, Log log) {
         return SurgeonSparsification.run(
                 state,
-                Consumers.of(state.structure()),
+                LinearLayers.of(state.structure()),
                 Runs.calibrator(state.model(), folder),
                 (model, taps) -> {
                     runs.add(taps.size());
@@ -70,7 +70,7 @@ class SurgeonSparsificationTest {
     }
 
     private static Matrix read(Structure structure, Map<Value, Tensor> updates, Value weight) {
-        Consumer consumer = Consumers.of(structure).reading(weight.name());
+        LinearLayer consumer = LinearLayers.of(structure).reading(weight.name());
         return WeightStore.read(updates.get(weight), consumer.axis());
     }
 
@@ -220,8 +220,8 @@ class SurgeonSparsificationTest {
     @Test
     void whatNoGradientReachesGoesFirst() {
         Structure structure = TestModels.structure("llama-gqa-d");
-        Consumers consumers = Consumers.of(structure);
-        Consumer last = structure.dimensions().stream()
+        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayer last = structure.dimensions().stream()
                 .filter(dimension -> dimension.role() == Role.FFN)
                 .flatMap(dimension -> consumers.of(dimension).stream())
                 .findFirst()

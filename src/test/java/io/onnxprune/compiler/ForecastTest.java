@@ -7,7 +7,7 @@ import static org.assertj.core.api.Assertions.within;
 import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.dims.Structure;
-import io.onnxprune.plan.Consumers;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.recipe.Recipe;
 import java.io.IOException;
@@ -18,7 +18,7 @@ import org.junit.jupiter.api.io.TempDir;
 
 class ForecastTest {
     private static final Structure STRUCTURE = TestModels.structure("stories-llama");
-    private static final Consumers CONSUMERS = Consumers.of(STRUCTURE);
+    private static final LinearLayers CONSUMERS = LinearLayers.of(STRUCTURE);
 
     @TempDir
     private Path folder;

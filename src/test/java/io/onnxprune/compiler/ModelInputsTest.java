@@ -8,7 +8,7 @@ import static org.assertj.core.api.Assertions.within;
 import io.onnxprune.TestModels;
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
@@ -16,10 +16,10 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.Plan;
-import io.onnxprune.plan.ProductInputs.Channels;
+import io.onnxprune.plan.LayerInputs.Channels;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.rewrite.MaskedModel;
 import io.onnxprune.rewrite.PrunedState;
@@ -62,7 +62,7 @@ class ModelInputsTest {
     void whatASmallerModelReadsIsToldInChannelsOfTheWhole(String name) {
         Structure structure = TestModels.structure(name);
         Map<String, int[]> keep = new LinkedHashMap<>();
-        List<Consumer> consumers = new ArrayList<>();
+        List<LinearLayer> consumers = new ArrayList<>();
         for (Dimension dimension : structure.dimensions()) {
             if (dimension.isPrunable() && PruneSet.standard().roles().contains(dimension.role())) {
                 keep.put(
@@ -70,7 +70,7 @@ class ModelInputsTest {
                         IntStream.range(0, dimension.size())
                                 .filter(unit -> unit % 3 != 1)
                                 .toArray());
-                consumers.addAll(Consumers.of(structure).of(dimension));
+                consumers.addAll(LinearLayers.of(structure).of(dimension));
             }
         }
         Plan plan = new Plan("", keep, null, null);
@@ -79,7 +79,7 @@ class ModelInputsTest {
                 .measure(consumers);
 
         assertThat(measured).hasSameSizeAs(consumers);
-        Map<Consumer, Linear> linears = linears(structure, consumers);
+        Map<LinearLayer, LoweredLinear> linears = linears(structure, consumers);
         Calibrator masked = Calibrator.of(
                 MaskedModel.of(structure, plan, Map.of()), TestModels.runtime(), options(), LENGTH, Log.NONE);
         List<Tap> taps = new ArrayList<>();
@@ -104,11 +104,11 @@ class ModelInputsTest {
         }
     }
 
-    private Map<Consumer, Linear> linears(Structure structure, List<Consumer> consumers) {
+    private Map<LinearLayer, LoweredLinear> linears(Structure structure, List<LinearLayer> consumers) {
         Calibrator whole = Calibrator.of(
                 structure.analysis().program().model(), TestModels.runtime(), options(), LENGTH, Log.NONE);
-        Map<Consumer, Linear> found = new LinkedHashMap<>();
-        for (Linear linear : whole.linears()) {
+        Map<LinearLayer, LoweredLinear> found = new LinkedHashMap<>();
+        for (LoweredLinear linear : whole.linears()) {
             consumers.stream()
                     .filter(consumer -> consumer.weight().name().equals(linear.weight()))
                     .forEach(consumer -> found.put(consumer, linear));
@@ -125,8 +125,8 @@ class ModelInputsTest {
                 .findFirst()
                 .orElseThrow();
         Dimension heads = structure.dimensions().get(0);
-        List<Consumer> consumers = new ArrayList<>(Consumers.of(structure).of(heads));
-        consumers.addAll(Consumers.of(structure).of(expert));
+        List<LinearLayer> consumers = new ArrayList<>(LinearLayers.of(structure).of(heads));
+        consumers.addAll(LinearLayers.of(structure).of(expert));
         Map<Value, Channels> measured = new ModelInputs(
                         PrunedState.whole(structure, Plan.keepAll("")),
                         rows(),
@@ -142,7 +142,7 @@ class ModelInputsTest {
     @Test
     void whatWasMeasuredIsNotMeasuredAgain() {
         Structure structure = TestModels.structure("llama-gqa-d");
-        List<Consumer> all = Consumers.of(structure).all();
+        List<LinearLayer> all = LinearLayers.of(structure).all();
         ModelInputs inputs = new ModelInputs(
                 PrunedState.whole(structure, Plan.keepAll("")), rows(), TestModels.runtime(), options(), Log.NONE);
         Map<Value, Channels> first = inputs.measure(all.subList(0, 3));
@@ -157,7 +157,7 @@ class ModelInputsTest {
     @Test
     void aProductInARemovedBlockReadsNothing() {
         Structure structure = TestModels.structure("llama-gqa-d");
-        List<Consumer> all = Consumers.of(structure).all();
+        List<LinearLayer> all = LinearLayers.of(structure).all();
         PrunedState state = PrunedState.of(structure, new Plan("", Map.of(), new int[] {1, 2}, null), Map.of());
         ModelInputs inputs = new ModelInputs(state, rows(), TestModels.runtime(), options(), Log.NONE);
 

@@ -11,8 +11,8 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.ActivationImportance.Kind;
-import io.onnxprune.plan.Consumers.Consumer;
-import io.onnxprune.plan.ProductInputs.Channels;
+import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LayerInputs.Channels;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
@@ -25,7 +25,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 class ActivationImportanceTest {
     /** Numbers that only depend on the name of the weight and the channel. */
-    private static Channels channels(Consumer consumer) {
+    private static Channels channels(LinearLayer consumer) {
         Random random = new Random(consumer.weight().name().hashCode());
         int positions = 50;
         double[] total = new double[consumer.inputs()];
@@ -37,7 +37,7 @@ class ActivationImportanceTest {
         return new Channels(positions, total, squares);
     }
 
-    private static final ProductInputs INPUTS = consumers -> {
+    private static final LayerInputs INPUTS = consumers -> {
         Map<Value, Channels> measured = new LinkedHashMap<>();
         consumers.forEach(consumer -> measured.put(consumer.weight(), channels(consumer)));
         return measured;
@@ -48,7 +48,7 @@ class ActivationImportanceTest {
     }
 
     /** The weights that multiply one channel. */
-    private static double[] row(Consumer consumer, int channel) {
+    private static double[] row(LinearLayer consumer, int channel) {
         Tensor tensor = consumer.weight().constant();
         float[] values = tensor.toFloats();
         int columns = (int) tensor.dim(1);
@@ -57,7 +57,7 @@ class ActivationImportanceTest {
         return row;
     }
 
-    private static double number(Kind kind, Consumer consumer, int channel) {
+    private static double number(Kind kind, LinearLayer consumer, int channel) {
         Channels input = channels(consumer);
         double[] row = row(consumer, channel);
         double mean = input.total()[channel] / input.positions();
@@ -71,7 +71,7 @@ class ActivationImportanceTest {
     @ValueSource(strings = {"stories-llama", "llama-gqa-d", "opt-c", "gpt2-g-merged", "llama-g16-e-fp16", "gpt-neox-d"})
     void unitsAreScoredByTheChannelsThatTheirConsumersRead(String name) {
         Structure structure = TestModels.structure(name);
-        Consumers consumers = Consumers.of(structure);
+        LinearLayers consumers = LinearLayers.of(structure);
         for (Kind kind : Kind.values()) {
             Scores scores = score(kind, structure, Log.NONE);
             assertThat(scores.units()).isNotEmpty();
@@ -80,7 +80,7 @@ class ActivationImportanceTest {
                     assertThat(scores.units()).doesNotContainKey(dimension.name());
                     continue;
                 }
-                Consumer consumer = consumers.of(dimension).get(0);
+                LinearLayer consumer = consumers.of(dimension).get(0);
                 int[] unitOf = consumer.units(dimension);
                 double[] numbers = new double[unitOf.length];
                 Arrays.setAll(numbers, channel -> number(kind, consumer, channel));

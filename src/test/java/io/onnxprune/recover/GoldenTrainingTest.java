@@ -8,7 +8,7 @@ import io.onnxprune.TestModels;
 import io.onnxprune.autodiff.NumpyArchive;
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.diag.Log;
 import io.onnxprune.eval.Example;
 import io.onnxprune.eval.TokenData;
@@ -49,7 +49,7 @@ class GoldenTrainingTest {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         Model lowered = Lowering.lower(model, TestModels.runtime(), length, Log.NONE);
         CalibrationOptions calibration = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
-        List<Linear> linears =
+        List<LoweredLinear> linears =
                 Calibrator.of(model, TestModels.runtime(), calibration, length, Log.NONE).linears().stream()
                         .filter(linear -> starts.containsKey(linear.weight()))
                         .toList();

@@ -14,8 +14,8 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelWriter;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PruneSet;
@@ -49,8 +49,8 @@ class OutputBiasesTest {
                 .toList();
     }
 
-    private static List<Consumer> products(Structure structure) {
-        Consumers consumers = Consumers.of(structure);
+    private static List<LinearLayer> products(Structure structure) {
+        LinearLayers consumers = LinearLayers.of(structure);
         return prunable(structure).stream()
                 .flatMap(dimension -> consumers.of(dimension).stream())
                 .distinct()
@@ -69,7 +69,7 @@ class OutputBiasesTest {
     @MethodSource("models")
     void everyProductGetsABiasOfItsOwnThatChangesNothing(String name) {
         Structure structure = TestModels.structure(name);
-        List<Consumer> products = products(structure);
+        List<LinearLayer> products = products(structure);
         Model completed = OutputBiases.complete(structure, products);
         GraphChecker.check(completed, "biases");
         Structure after = TestModels.structure(completed);
@@ -79,10 +79,10 @@ class OutputBiasesTest {
         assertThat(after.dimensions().stream().map(Dimension::name))
                 .containsExactlyElementsOf(
                         structure.dimensions().stream().map(Dimension::name).toList());
-        Consumers consumers = Consumers.of(after);
+        LinearLayers consumers = LinearLayers.of(after);
         long added = 0;
-        for (Consumer product : products) {
-            Consumer same = consumers.reading(product.weight().name());
+        for (LinearLayer product : products) {
+            LinearLayer same = consumers.reading(product.weight().name());
             assertThat(new OutputBiases(after).of(same)).as(product.node()).isNotEmpty();
             added += new OutputBiases(structure).of(product).isEmpty() ? product.outputs() : 0;
         }
@@ -102,7 +102,7 @@ class OutputBiasesTest {
         Structure structure = TestModels.structure(OutputBiases.complete(before, products(before)));
         Random random = new Random(23);
         Map<Value, Tensor> updates = new HashMap<>();
-        for (Consumer product : products(structure)) {
+        for (LinearLayer product : products(structure)) {
             for (Value bias : new OutputBiases(structure).of(product)) {
                 float[] values = new float[product.outputs()];
                 for (int i = 0; i < values.length; i++) {
@@ -151,7 +151,7 @@ class OutputBiasesTest {
     })
     void biasesThatAreThereAreFound(String name, int count, boolean biased) {
         Structure structure = TestModels.structure(name);
-        List<Consumer> products = products(structure);
+        List<LinearLayer> products = products(structure);
 
         assertThat(products).hasSize(count);
         assertThat(products)
@@ -175,7 +175,7 @@ class OutputBiasesTest {
     @Test
     void aBiasThatAnotherPlaceReadsIsCopied() {
         Structure before = TestModels.structure("opt-c");
-        List<Consumer> products = products(before);
+        List<LinearLayer> products = products(before);
         Value bias = new OutputBiases(before).of(products.get(0)).get(0);
         Value other = new OutputBiases(before).of(products.get(1)).get(0);
         GraphEditor editor = new GraphEditor(before.analysis().program().model());
@@ -185,13 +185,13 @@ class OutputBiasesTest {
                 .extracting(product -> new OutputBiases(structure).of(product).size())
                 .containsExactly(0, 0, 1, 1);
 
-        Consumer first =
-                Consumers.of(structure).reading(products.get(0).weight().name());
+        LinearLayer first =
+                LinearLayers.of(structure).reading(products.get(0).weight().name());
         Structure after = TestModels.structure(OutputBiases.complete(structure, List.of(first)));
         assertThat(products(after))
                 .allSatisfy(product ->
                         assertThat(new OutputBiases(after).of(product)).hasSize(1));
-        Consumer same = Consumers.of(after).reading(first.weight().name());
+        LinearLayer same = LinearLayers.of(after).reading(first.weight().name());
         Value own = new OutputBiases(after).of(same).get(0);
         assertThat(own.constant().toFloats()).isEqualTo(bias.constant().toFloats());
         assertThat(own.name()).isNotEqualTo(bias.name());

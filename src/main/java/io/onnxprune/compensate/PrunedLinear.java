@@ -5,7 +5,7 @@ import io.onnxprune.algebra.Matrix;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.ir.Slicing;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.rewrite.Slicer.Slice;
 import java.util.ArrayList;
@@ -22,14 +22,14 @@ import java.util.stream.IntStream;
  * @param columns the channel of the original that each channel of the result is, ascending
  */
 @SuppressWarnings("ArrayRecordComponent") // never compared
-record Site(Consumer consumer, Tensor full, Tensor weight, int[] rows, int[] columns) {
+record PrunedLinear(LinearLayer consumer, Tensor full, Tensor weight, int[] rows, int[] columns) {
     /** Where the product that reads the weight {@code name} of the smaller model comes from. */
-    static Site of(Consumer consumer, String name, PrunedState state) {
+    static PrunedLinear of(LinearLayer consumer, String name, PrunedState state) {
         Tensor full = state.updates()
                 .getOrDefault(consumer.weight(), consumer.weight().constant());
         Slice slice = state.slices().get(name);
         int[][] kept = slice == null ? new int[2][] : slice.kept();
-        return new Site(
+        return new PrunedLinear(
                 consumer,
                 full,
                 Slicing.slice(full, kept),

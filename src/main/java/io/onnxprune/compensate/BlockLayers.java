@@ -5,8 +5,8 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.ir.Program.Op;
-import io.onnxprune.plan.Consumers;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.rewrite.PrunedState;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
@@ -16,8 +16,8 @@ import java.util.Map;
 import java.util.Set;
 
 /** The products of residual blocks, whose weights may become zero. */
-final class BlockProducts {
-    private final Set<Consumer> wanted = new LinkedHashSet<>();
+final class BlockLayers {
+    private final Set<LinearLayer> wanted = new LinkedHashSet<>();
     private final Map<String, String> problems = new LinkedHashMap<>();
 
     /**
@@ -25,7 +25,7 @@ final class BlockProducts {
      *
      * @throws UserException if no product has a weight that may change
      */
-    BlockProducts(PrunedState state, Consumers consumers) {
+    BlockLayers(PrunedState state, LinearLayers consumers) {
         Set<Op> inside = new HashSet<>();
         List<Block> blocks = state.structure().stream().blocks();
         for (int index = 0; index < blocks.size(); index++) {
@@ -33,7 +33,7 @@ final class BlockProducts {
                 inside.addAll(blocks.get(index).ops());
             }
         }
-        for (Consumer consumer : consumers.all()) {
+        for (LinearLayer consumer : consumers.all()) {
             if (consumers.applications(consumer).stream().anyMatch(inside::contains)) {
                 wanted.add(consumer);
             }
@@ -49,7 +49,7 @@ final class BlockProducts {
         }
     }
 
-    boolean contains(Consumer consumer) {
+    boolean contains(LinearLayer consumer) {
         return wanted.contains(consumer);
     }
 

@@ -6,12 +6,12 @@ import static org.assertj.core.api.Assertions.assertThat;
 import io.onnxprune.TestModels;
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.Linear;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.rewrite.Slicer;
 import io.onnxprune.rewrite.Slicer.Slice;
 import java.nio.file.Path;
@@ -27,7 +27,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-class ConsumersTest {
+class LinearLayersTest {
     private static final Set<Role> STANDARD = EnumSet.of(Role.HEADS, Role.KV_HEADS, Role.QUERY_HEADS, Role.FFN);
 
     static List<String> models() {
@@ -48,7 +48,7 @@ class ConsumersTest {
     @MethodSource("models")
     void headsAndChannelsHaveConsumersUnlessWeightsAreQuantisedOrStacked(String name) {
         Structure structure = TestModels.structure(name);
-        Consumers consumers = Consumers.of(structure);
+        LinearLayers consumers = LinearLayers.of(structure);
         boolean quantised = structure.analysis().program().ops().stream()
                 .anyMatch(op -> op.node().op().matches("MatMulNBits|MatMulInteger"));
         assertThat(prunable(structure)).isNotEmpty();
@@ -70,7 +70,7 @@ class ConsumersTest {
     @MethodSource("models")
     void aChannelBelongsToTheUnitThatItGoesWith(String name) {
         Structure structure = TestModels.structure(name);
-        Consumers consumers = Consumers.of(structure);
+        LinearLayers consumers = LinearLayers.of(structure);
         Plan plan = new Plan("", Map.of(), null, null);
         for (Dimension dimension : prunable(structure)) {
             plan.keep()
@@ -83,7 +83,7 @@ class ConsumersTest {
         Map<String, Slice> slices =
                 Slicer.trace(structure, plan.keep(structure), Map.of()).slices();
         for (Dimension dimension : prunable(structure)) {
-            for (Consumer consumer : consumers.of(dimension)) {
+            for (LinearLayer consumer : consumers.of(dimension)) {
                 boolean[] stays = new boolean[consumer.inputs()];
                 Arrays.fill(stays, true);
                 for (Dimension other : prunable(structure)) {
@@ -109,14 +109,14 @@ class ConsumersTest {
     @MethodSource("committed")
     void consumersAreTheProductsThatCalibrationMeasures(String name, @TempDir Path folder) {
         Structure structure = TestModels.structure(name);
-        Consumers consumers = Consumers.of(structure);
+        LinearLayers consumers = LinearLayers.of(structure);
         CalibrationOptions options = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
         Set<String> measured = new HashSet<>();
-        List<Linear> linears = Calibrator.of(
+        List<LoweredLinear> linears = Calibrator.of(
                         structure.analysis().program().model(), TestModels.runtime(), options, 8, Log.NONE)
                 .linears();
-        for (Linear linear : linears) {
-            Consumer consumer = consumers.reading(linear.weight());
+        for (LoweredLinear linear : linears) {
+            LinearLayer consumer = consumers.reading(linear.weight());
             if (consumer != null) {
                 assertThat(consumer.inputs()).isEqualTo(linear.input().width());
                 assertThat(consumer.outputs()).isEqualTo(linear.output().width());
@@ -141,8 +141,8 @@ class ConsumersTest {
                 .filter(dimension -> dimension.role() == Role.KV_HEADS && dimension.layer() == queries.layer())
                 .findFirst()
                 .orElseThrow();
-        Consumers consumers = Consumers.of(structure);
-        Consumer consumer = consumers.of(queries).get(0);
+        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayer consumer = consumers.of(queries).get(0);
 
         assertThat(consumers.of(groups)).containsExactly(consumer);
         int size = consumer.inputs() / groups.size() / queries.size();
@@ -165,7 +165,7 @@ class ConsumersTest {
         return structure.dimensions().stream()
                 .filter(dimension -> dimension.role() == Role.HIDDEN)
                 .findFirst()
-                .map(Consumers.of(structure)::problem)
+                .map(LinearLayers.of(structure)::problem)
                 .orElse(null);
     }
 }

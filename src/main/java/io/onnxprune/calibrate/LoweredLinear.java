@@ -9,4 +9,4 @@ package io.onnxprune.calibrate;
  * @param input x; linears that read the same values share it, whatever reshapes lie between
  * @param output y, before any bias
  */
-public record Linear(String node, String weight, Activation input, Activation output) {}
+public record LoweredLinear(String node, String weight, Activation input, Activation output) {}

@@ -31,48 +31,7 @@ import java.util.stream.Collectors;
  * dimension consumes it: without a unit of the dimension, the rows of W that belong to it are missing from the sum, and
  * the others can be changed to make up for them.
  */
-public final class Consumers {
-    /**
-     * A product X·W.
-     *
-     * @param weight the constant that W is, or is the transposition of
-     * @param axis the axis of the constant that is summed over, 0 or 1: the rows of W
-     * @param dim what lies along that axis
-     * @param outputDim what lies along the other
-     * @param node how messages name the application
-     */
-    public record Consumer(Value weight, int axis, Dim dim, Dim outputDim, String node) {
-        /** How many channels are summed over. */
-        public int inputs() {
-            return Math.toIntExact(weight.constant().dim(axis));
-        }
-
-        /** How many channels each sum has. */
-        public int outputs() {
-            return Math.toIntExact(weight.constant().dim(1 - axis));
-        }
-
-        /** The unit of {@code dimension} that each input channel belongs to; -1 for one that belongs to none. */
-        public int[] units(Dimension dimension) {
-            return UnitIndex.ofIndices(dim, dimension.atom(), inputs());
-        }
-
-        /** The unit of {@code dimension} that each output channel belongs to; -1 for one that belongs to none. */
-        public int[] outputUnits(Dimension dimension) {
-            return UnitIndex.ofIndices(outputDim, dimension.atom(), outputs());
-        }
-
-        /** Whether the product sums over {@code dimension}. */
-        public boolean reads(Dimension dimension) {
-            return dim.atoms().contains(dimension.atom());
-        }
-
-        /** Whether the product makes what lies along {@code dimension}. */
-        public boolean makes(Dimension dimension) {
-            return outputDim.atoms().contains(dimension.atom());
-        }
-    }
-
+public final class LinearLayers {
     /** What stands between a product and its matrix: the constant, and whether it is transposed. */
     private record Source(Value constant, boolean transposed, String problem) {
         static Source refused(String problem) {
@@ -81,13 +40,13 @@ public final class Consumers {
     }
 
     private final DimensionAnalysis analysis;
-    private final Map<Value, Consumer> byWeight = new LinkedHashMap<>();
-    private final Map<String, Consumer> byName = new HashMap<>();
-    private final Map<Op, Consumer> byOp = new HashMap<>();
+    private final Map<Value, LinearLayer> byWeight = new LinkedHashMap<>();
+    private final Map<String, LinearLayer> byName = new HashMap<>();
+    private final Map<Op, LinearLayer> byOp = new HashMap<>();
     private final Map<Op, String> problems = new HashMap<>();
     private final Set<Op> inside = new HashSet<>();
 
-    private Consumers(Structure structure) {
+    private LinearLayers(Structure structure) {
         this.analysis = structure.analysis();
         Map<Value, List<Op>> readers = new LinkedHashMap<>();
         Map<Op, Source> sources = new LinkedHashMap<>();
@@ -115,17 +74,17 @@ public final class Consumers {
     }
 
     /** Finds the products of a model. */
-    public static Consumers of(Structure structure) {
-        return new Consumers(structure);
+    public static LinearLayers of(Structure structure) {
+        return new LinearLayers(structure);
     }
 
     /** All products whose weight may be changed, in order of execution. */
-    public List<Consumer> all() {
+    public List<LinearLayer> all() {
         return List.copyOf(byWeight.values());
     }
 
     /** The product with the weight of this name; null if there is none whose weight may be changed. */
-    public Consumer reading(String weight) {
+    public LinearLayer reading(String weight) {
         return byName.get(weight);
     }
 
@@ -146,7 +105,7 @@ public final class Consumers {
     }
 
     /** The products that sum over {@code dimension}, in order of execution; without those of {@link #problem}. */
-    public List<Consumer> of(Dimension dimension) {
+    public List<LinearLayer> of(Dimension dimension) {
         return applications(dimension).stream()
                 .map(byOp::get)
                 .filter(found -> found != null)
@@ -155,7 +114,7 @@ public final class Consumers {
     }
 
     /** The applications that compute a product: one, but for a product that several branches of an If have. */
-    public List<Op> applications(Consumer consumer) {
+    public List<Op> applications(LinearLayer consumer) {
         return byOp.entrySet().stream()
                 .filter(entry -> entry.getValue().equals(consumer))
                 .map(Map.Entry::getKey)
@@ -235,15 +194,15 @@ public final class Consumers {
      * The products whose errors say what a unit is worth: those that sum over it; for the hidden width only those of residual
      * blocks, since the gradients of as many outputs as there are tokens have no second moment that fits memory.
      */
-    public List<Consumer> deciding(Dimension dimension) {
-        List<Consumer> all = of(dimension);
+    public List<LinearLayer> deciding(Dimension dimension) {
+        List<LinearLayer> all = of(dimension);
         return dimension.role() != Role.HIDDEN
                 ? all
                 : all.stream().filter(this::isInside).toList();
     }
 
     /** Whether a product is in a residual block. */
-    public boolean isInside(Consumer consumer) {
+    public boolean isInside(LinearLayer consumer) {
         return applications(consumer).stream().anyMatch(inside::contains);
     }
 
@@ -261,11 +220,11 @@ public final class Consumers {
                 .toList();
     }
 
-    private Consumer consumer(Op op, Source source) {
+    private LinearLayer consumer(Op op, Source source) {
         int axis = rowAxis(op) == 0 ^ source.transposed ? 0 : 1;
         Use use = source.constant.uses().get(0);
         Dim[] dims = analysis.operand(use.op(), use.input());
-        return new Consumer(
+        return new LinearLayer(
                 source.constant, axis, dims[axis], dims[1 - axis], op.node().label());
     }
 

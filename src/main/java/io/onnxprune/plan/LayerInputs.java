@@ -3,12 +3,12 @@ package io.onnxprune.plan;
 
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.Consumers.Consumer;
+import io.onnxprune.plan.LinearLayer;
 import java.util.Collection;
 import java.util.Map;
 
 /** What products with constant matrices read, over rows of tokens. */
-public interface ProductInputs {
+public interface LayerInputs {
     /**
      * Sums over all positions of the input X {@code [positions, n]} of a product. A channel that is gone already reads as
      * zero.
@@ -41,10 +41,10 @@ public interface ProductInputs {
      *
      * @throws io.onnxprune.diag.UserException if the model cannot be run, or tokens do not reach a product
      */
-    Map<Value, Channels> measure(Collection<Consumer> consumers);
+    Map<Value, Channels> measure(Collection<LinearLayer> consumers);
 
     /** What the matrix of a product holds now, in the shape of the original. */
-    default Tensor weight(Consumer consumer) {
+    default Tensor weight(LinearLayer consumer) {
         return consumer.weight().constant();
     }
 }

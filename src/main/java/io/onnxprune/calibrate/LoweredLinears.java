@@ -10,22 +10,22 @@ import java.util.Map;
 import java.util.Set;
 
 /** Finds the linear layers of a lowered program. */
-final class Linears {
+final class LoweredLinears {
     private static final Set<String> SAME_VALUES =
             Set.of("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast");
     private static final Set<String> SAME_WEIGHTS =
             Set.of("Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze");
 
-    private Linears() {}
+    private LoweredLinears() {}
 
     /** The products of the stream with a constant matrix, in order of execution. */
-    static List<Linear> of(DataFlow flow) {
+    static List<LoweredLinear> of(DataFlow flow) {
         return List.copyOf(byOp(flow).values());
     }
 
     /** The same by the application that computes each. */
-    static Map<Op, Linear> byOp(DataFlow flow) {
-        Map<Op, Linear> linears = new LinkedHashMap<>();
+    static Map<Op, LoweredLinear> byOp(DataFlow flow) {
+        Map<Op, LoweredLinear> linears = new LinkedHashMap<>();
         for (Op op : flow.streamOps()) {
             boolean product =
                     op.node().is("MatMul") || op.node().is("Gemm") && op.node().intAttribute("transA", 0) == 0;
@@ -35,7 +35,7 @@ final class Linears {
                 if (flow.isLocal(op.input(1)) && inputs > 0 && outputs > 0) {
                     linears.put(
                             op,
-                            new Linear(
+                            new LoweredLinear(
                                     op.node().label(),
                                     initializer(op.input(1)).name(),
                                     new Activation(
