@@ -9,6 +9,7 @@ import java.util.List;
 public class RecordedLog implements Log {
     private final List<String> lines = new ArrayList<>();
     private final List<String> warnings = new ArrayList<>();
+    private final List<String> details = new ArrayList<>();
     private long steps;
 
     @Override
@@ -23,7 +24,9 @@ public class RecordedLog implements Log {
     }
 
     @Override
-    public void debug(String message) {}
+    public void debug(String message) {
+        details.add(message);
+    }
 
     @Override
     public Progress progress(String stage, long total) {
@@ -41,6 +44,11 @@ public class RecordedLog implements Log {
     /** Everything but details, in order: {@code info: ...} or {@code warning: ...}. */
     public List<String> lines() {
         return lines;
+    }
+
+    /** The texts of details, in order. */
+    public List<String> details() {
+        return details;
     }
 
     /** The texts of warnings, in order. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /**
  * Reverse-mode differentiation as a graph rewrite: gradients become nodes of standard ONNX operators, so they run on
  * any ONNX Runtime and any execution provider.

@@ -262,7 +262,7 @@ public final class Calibrator {
             String whole =
                     key + '-' + Integer.toHexString(Objects.hash(run.shape(), new HashSet<>(initializers), squares));
             Checkpoint checkpoint =
-                    new Checkpoint(options.workFolder().resolve("gradients-" + whole + ".ckpt"), noteSeconds);
+                    new Checkpoint(options.workFolder().resolve("gradients-" + whole + ".safetensors"), noteSeconds);
             Checkpoint.State saved = null;
             if (options.resume()) {
                 saved = checkpoint.load(sink).orElse(null);

@@ -1,38 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
-import io.onnxprune.diag.FileFailure;
-import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.Bytes;
+import io.onnxprune.ir.CheckpointFile;
+import io.onnxprune.ir.CheckpointFile.Content;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Tensor;
 import io.onnxprune.runtime.HostTensor;
-import java.io.BufferedInputStream;
-import java.io.BufferedOutputStream;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
 import java.io.DataInputStream;
 import java.io.DataOutputStream;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;
-import java.nio.channels.Channels;
-import java.nio.file.Files;
+import java.nio.ByteOrder;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.zip.CRC32;
-import java.util.zip.CheckedOutputStream;
 
 /**
- * A file of the work folder that says where a backward pass stands, so that a run that was stopped can go on: what its
- * sink made of the gradients so far, and the gradients of the value between the segments that are done and those to come.
- * It is replaced as a whole, so that a stop at any time leaves the last one or the one before.
+ * A checkpoint of a backward pass: what its sink made of the gradients so far, and the gradients of the value between the segments
+ * that are done and those to come.
  */
 final class Checkpoint {
-    private static final int VERSION = 2;
-    private static final int BLOCK = 1 << 16;
+    private static final String GRADIENT = "gradient/";
+    private static final String PARTIAL = "partial/";
+    private static final String LOSS = "loss";
+    private static final String SINK = "sink";
 
-    private final Path file;
+    private final CheckpointFile file;
     private final long intervalNanos;
     private long last = System.nanoTime();
 
@@ -43,12 +43,12 @@ final class Checkpoint {
      * @param seconds how far two of them are at least apart
      */
     Checkpoint(Path file, double seconds) {
-        this.file = file;
+        this.file = new CheckpointFile(file);
         this.intervalNanos = (long) (seconds * 1e9);
     }
 
     /**
-     * Where a run stands.
+     * How far a run is.
      *
      * @param next the segment to run backwards next
      * @param loss of each row
@@ -66,130 +66,80 @@ final class Checkpoint {
     /**
      * Writes the state of a run and of its sink.
      *
-     * @throws UserException when it cannot be written
+     * @throws io.onnxprune.diag.UserException when it cannot be written
      */
     void save(State state, ResumableSink sink) {
-        Path part = file.resolveSibling(file.getFileName() + ".part");
-        try {
-            Files.createDirectories(file.getParent());
-            CRC32 check = new CRC32();
-            try (DataOutputStream out = new DataOutputStream(
-                    new CheckedOutputStream(new BufferedOutputStream(Files.newOutputStream(part)), check))) {
-                out.writeInt(VERSION);
-                out.writeInt(state.next);
-                out.writeInt(state.loss.length);
-                for (double loss : state.loss) {
-                    out.writeDouble(loss);
-                }
-                out.writeInt(state.gradients.size());
-                for (HostTensor gradient : state.gradients) {
-                    write(out, gradient);
-                }
-                out.writeInt(state.partial.size());
-                for (Map.Entry<String, HostTensor> sum : state.partial.entrySet()) {
-                    out.writeUTF(sum.getKey());
-                    write(out, sum.getValue());
-                }
-                sink.save(out);
-                out.writeLong(check.getValue());
-            }
-            Files.move(part, file, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
-        } catch (IOException e) {
-            throw new UserException(
-                    "cannot note in %s how far calibration is: %s; free space there or name another --work-dir"
-                            .formatted(file.getParent(), FileFailure.reason(e)),
-                    e);
+        Map<String, Tensor> tensors = new LinkedHashMap<>();
+        ByteBuffer loss = ByteBuffer.allocate(Double.BYTES * state.loss.length).order(ByteOrder.LITTLE_ENDIAN);
+        loss.asDoubleBuffer().put(state.loss);
+        tensors.put(LOSS, Tensor.of(DType.DOUBLE, new long[] {state.loss.length}, Bytes.of(loss)));
+        for (int batch = 0; batch < state.gradients.size(); batch++) {
+            tensors.put(GRADIENT + batch, tensor(state.gradients.get(batch)));
         }
+        state.partial.forEach((name, sum) -> tensors.put(PARTIAL + name, tensor(sum)));
+        byte[] made = made(sink);
+        tensors.put(SINK, Tensor.of(DType.UINT8, new long[] {made.length}, Bytes.of(ByteBuffer.wrap(made))));
+        file.save(new Content(Map.of("next", Integer.toString(state.next)), tensors));
         last = System.nanoTime();
+    }
+
+    private static byte[] made(ResumableSink sink) {
+        ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+        try (DataOutputStream out = new DataOutputStream(bytes)) {
+            sink.save(out);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+        return bytes.toByteArray();
     }
 
     /**
      * The state of the run that was stopped, its sink brought to where it was; empty if there is none.
      *
-     * @throws UserException when the file is damaged
+     * @throws io.onnxprune.diag.UserException when the file is damaged
      */
     Optional<State> load(ResumableSink sink) {
-        if (!Files.exists(file)) {
-            return Optional.empty();
-        }
-        try (DataInputStream in = new DataInputStream(new BufferedInputStream(Files.newInputStream(file)))) {
-            if (in.readInt() != VERSION) {
-                return Optional.empty();
-            }
-            requireWhole();
-            int next = in.readInt();
-            double[] loss = new double[in.readInt()];
-            for (int i = 0; i < loss.length; i++) {
-                loss[i] = in.readDouble();
-            }
-            List<HostTensor> gradients = new ArrayList<>();
-            for (int count = in.readInt(); count > 0; count--) {
-                gradients.add(read(in));
-            }
-            Map<String, HostTensor> partial = new LinkedHashMap<>();
-            for (int count = in.readInt(); count > 0; count--) {
-                String name = in.readUTF();
-                partial.put(name, read(in));
-            }
-            sink.restore(in);
-            return Optional.of(new State(next, loss, gradients, partial));
-        } catch (IOException | IllegalArgumentException e) {
-            throw new UserException("the checkpoint " + file + " is damaged; remove it, or leave out --resume", e);
-        }
+        return file.load(content -> state(content, sink));
     }
 
-    /** The sum at the end is that of all before it, or nothing else in the file can be relied on. */
-    private void requireWhole() throws IOException {
-        CRC32 sum = new CRC32();
-        byte[] block = new byte[BLOCK];
-        try (DataInputStream in = new DataInputStream(new BufferedInputStream(Files.newInputStream(file)))) {
-            long left = Files.size(file) - Long.BYTES;
-            while (left > 0) {
-                int count = (int) Math.min(block.length, left);
-                in.readFully(block, 0, count);
-                sum.update(block, 0, count);
-                left -= count;
-            }
-            if (in.readLong() != sum.getValue()) {
-                throw new IOException("the content is not what was written");
-            }
+    private static State state(Content content, ResumableSink sink) {
+        Map<String, Tensor> tensors = content.tensors();
+        ByteBuffer bytes = tensors.get(LOSS).bytes().direct().order(ByteOrder.LITTLE_ENDIAN);
+        double[] loss = new double[bytes.remaining() / Double.BYTES];
+        bytes.asDoubleBuffer().get(loss);
+        List<HostTensor> gradients = new ArrayList<>();
+        for (int batch = 0; tensors.containsKey(GRADIENT + batch); batch++) {
+            gradients.add(copy(tensors.get(GRADIENT + batch)));
         }
+        Map<String, HostTensor> partial = new LinkedHashMap<>();
+        tensors.forEach((name, tensor) -> {
+            if (name.startsWith(PARTIAL)) {
+                partial.put(name.substring(PARTIAL.length()), copy(tensor));
+            }
+        });
+        byte[] made = new byte[Math.toIntExact(tensors.get(SINK).elements())];
+        tensors.get(SINK).bytes().direct().get(made);
+        try (DataInputStream in = new DataInputStream(new ByteArrayInputStream(made))) {
+            sink.restore(in);
+        } catch (IOException e) {
+            throw new IllegalArgumentException("what its sink made is cut off", e);
+        }
+        return new State(Integer.parseInt(content.values().get("next")), loss, gradients, partial);
     }
 
     /** Removes the file: the run is done, or begins anew. */
     void remove() {
-        try {
-            Files.deleteIfExists(file);
-        } catch (IOException e) {
-            throw new UserException("cannot remove the checkpoint " + file + ": " + FileFailure.reason(e), e);
-        }
+        file.remove();
     }
 
-    private static void write(DataOutputStream out, HostTensor tensor) throws IOException {
-        out.writeUTF(tensor.dtype().name());
-        long[] shape = tensor.shape();
-        out.writeInt(shape.length);
-        for (long extent : shape) {
-            out.writeLong(extent);
-        }
-        out.flush();
-        Channels.newChannel(out).write(tensor.bytes());
+    private static Tensor tensor(HostTensor tensor) {
+        return Tensor.of(tensor.dtype(), tensor.shape(), Bytes.of(tensor.bytes()));
     }
 
-    private static HostTensor read(DataInputStream in) throws IOException {
-        DType dtype = DType.valueOf(in.readUTF());
-        long[] shape = new long[in.readInt()];
-        for (int axis = 0; axis < shape.length; axis++) {
-            shape[axis] = in.readLong();
-        }
-        HostTensor tensor = HostTensor.zeros(dtype, shape);
-        ByteBuffer target = tensor.bytes();
-        byte[] block = new byte[BLOCK];
-        while (target.hasRemaining()) {
-            int count = Math.min(block.length, target.remaining());
-            in.readFully(block, 0, count);
-            target.put(block, 0, count);
-        }
-        return tensor;
+    /** A copy that sums can be added to. */
+    private static HostTensor copy(Tensor tensor) {
+        HostTensor copy = HostTensor.zeros(tensor.dtype(), tensor.shape());
+        copy.bytes().duplicate().put(tensor.bytes().direct());
+        return copy;
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
-import io.onnxprune.diag.Log;
+import io.onnxprune.api.ProgressListener;
 import java.io.PrintWriter;
 import me.tongfei.progressbar.ProgressBar;
 import me.tongfei.progressbar.ProgressBarBuilder;
@@ -11,7 +11,7 @@ import me.tongfei.progressbar.ProgressBarStyle;
  * Shows what stages report. Results go to standard output; progress, warnings and details go to standard error. A
  * progress bar appears when a stage lasts over two seconds and standard error is a terminal.
  */
-final class Console implements Log {
+final class Console implements ProgressListener {
     private static final long QUIET_NANOS = 2_000_000_000L;
 
     /** How much is shown. */
@@ -66,7 +66,7 @@ final class Console implements Log {
 
     @Override
     public Progress progress(String stage, long total) {
-        return terminal ? new Bar(stage, total) : Log.NONE.progress(stage, total);
+        return terminal ? new Bar(stage, total) : ProgressListener.NONE.progress(stage, total);
     }
 
     /** A bar that is drawn only once the stage has lasted a while. */

@@ -1,21 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
-import io.onnxprune.calibrate.CalibrationOptions;
-import io.onnxprune.diag.CacheFolder;
+import io.onnxprune.api.DataSettings;
+import io.onnxprune.api.Pruner;
+import io.onnxprune.diag.Amount;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.DataRequest;
 import io.onnxprune.eval.DataRequest.WeightedFile;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
-import java.util.LinkedHashSet;
 import java.util.List;
-import java.util.Optional;
-import java.util.OptionalInt;
-import java.util.OptionalLong;
-import java.util.Set;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import picocli.CommandLine.Option;
@@ -81,111 +76,41 @@ final class DataArguments {
             description = "go on where such a run on this model and these data was stopped (same --work-dir)")
     private boolean resume;
 
-    /** The files that are read. */
-    Inputs inputs() {
-        List<Path> files =
-                new ArrayList<>(files().stream().map(WeightedFile::file).toList());
-        files.add(evaluation);
-        files.add(tokenizer);
-        return Inputs.of(files.toArray(Path[]::new));
-    }
-
-    /** How calibration runs. */
-    CalibrationOptions calibrationOptions() {
-        long bytes = memory == null ? CalibrationOptions.DEFAULT_MEMORY : (long) Amount.memory(memory);
-        if (bytes <= 0) {
-            throw new UsageException("--memory takes 1 byte or more, like 900MB or 4GB, not \"" + memory + '"');
+    /** Describes the data, the memory and the work folder to {@code builder}. */
+    void describe(Pruner.Builder builder) {
+        builder.data(this::describe).resume(resume);
+        if (memory != null) {
+            builder.memory((long) Amount.bytes(memory, "--memory"));
         }
-        return new CalibrationOptions(bytes, workDir(), resume);
-    }
-
-    /** Tokens of a window; null where that was not given. */
-    Integer sequenceLength() {
-        requirePositive("--seq-len", sequenceLength, 2, ", since a prediction takes two tokens");
-        return sequenceLength;
-    }
-
-    private Path workDir() {
-        if (workDir != null && Files.exists(workDir) && !Files.isDirectory(workDir)) {
-            throw new UsageException("--work-dir " + workDir + " is a file; name a folder");
-        }
-        return workDir == null ? CacheFolder.path().resolve("work") : workDir;
-    }
-
-    /**
-     * What was asked for. A method that needs data gets text of the model itself where none is named.
-     *
-     * @param calibrates whether the method needs data
-     * @param trains whether it trains on a file of its own
-     * @throws UsageException for values that cannot be, and for options that have no effect
-     */
-    DataRequest request(boolean calibrates, boolean trains, long seed) {
-        boolean self = isSelf() || calibrates && calibration.isEmpty();
-        requirePositive("--samples", samples, 1, "");
-        requirePositive("--bos", bos, 0, "");
-        requireEffect("--samples", samples, self || !calibration.isEmpty(), "--calibration");
-        requireCalibration("--memory", memory != null, calibrates);
-        requireCalibration("--resume", resume, calibrates);
-        requireEffect("--bos", bos, self, "--calibration self");
-        boolean any = self || !calibration.isEmpty() || evaluation != null || trains;
-        requireEffect("--seq-len", sequenceLength, any, "--calibration or --eval");
-        requireEffect("--tokenizer", tokenizer, any, "--calibration or --eval");
-        return new DataRequest(
-                files(),
-                self,
-                Optional.ofNullable(evaluation),
-                Optional.ofNullable(tokenizer),
-                samples == null ? OptionalInt.empty() : OptionalInt.of(samples),
-                sequenceLength() == null ? OptionalInt.empty() : OptionalInt.of(sequenceLength),
-                DataRequest.USUAL_LENGTH,
-                bos == null ? OptionalLong.empty() : OptionalLong.of(bos),
-                calibrates,
-                seed);
-    }
-
-    private static void requirePositive(String option, Number value, long least, String why) {
-        if (value != null && value.longValue() < least) {
-            throw new UsageException("%s takes %d or more%s, not %s".formatted(option, least, why, value));
+        if (workDir != null) {
+            builder.workFolder(workDir);
         }
     }
 
-    private static void requireEffect(String option, Object value, boolean effect, String with) {
-        if (value != null && !effect) {
-            throw new UsageException("%s is for the data of %s, which was not given".formatted(option, with));
-        }
-    }
-
-    private static void requireCalibration(String option, boolean given, boolean calibrates) {
-        if (given && !calibrates) {
-            throw new UsageException(option + " is for methods that calibrate, which this one does not; leave it out");
-        }
-    }
-
-    private boolean isSelf() {
-        if (!calibration.contains(CalibrationData.SELF)) {
-            return false;
-        }
-        if (calibration.size() > 1) {
-            throw new UsageException(
-                    "--calibration self stands for all of the data; leave out the other --calibration");
-        }
-        return true;
-    }
-
-    private List<WeightedFile> files() {
-        List<WeightedFile> files = new ArrayList<>();
-        Set<Path> seen = new LinkedHashSet<>();
-        if (isSelf()) {
-            return files;
-        }
+    private void describe(DataSettings data) {
         for (String argument : calibration) {
-            WeightedFile file = weighted(argument);
-            if (!seen.add(file.file().toAbsolutePath().normalize())) {
-                throw new UsageException("--calibration names " + file.file() + " twice; give it once, with a weight");
+            if (argument.equals(CalibrationData.SELF)) {
+                data.selfCalibration();
+            } else {
+                WeightedFile file = weighted(argument);
+                data.calibration(file.file(), file.weight());
             }
-            files.add(file);
         }
-        return files;
+        if (evaluation != null) {
+            data.evaluation(evaluation);
+        }
+        if (tokenizer != null) {
+            data.tokenizer(tokenizer);
+        }
+        if (samples != null) {
+            data.samples(samples);
+        }
+        if (sequenceLength != null) {
+            data.sequenceLength(sequenceLength);
+        }
+        if (bos != null) {
+            data.bos(bos);
+        }
     }
 
     /** A file with a weight behind a colon; a file whose name ends like that is taken by its name. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
-import io.onnxprune.compiler.AnalysedModel;
+import io.onnxprune.measure.AnalysedModel;
 import io.onnxprune.diag.Nearest;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;

@@ -1,31 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
-import io.onnxprune.algebra.Blas;
-import io.onnxprune.calibrate.CalibrationOptions;
-import io.onnxprune.compiler.PruneJob;
-import io.onnxprune.compiler.PruneReport;
-import io.onnxprune.compiler.Pruner;
+import io.onnxprune.api.PruneReport;
+import io.onnxprune.api.Pruner;
+import io.onnxprune.api.RecipeSettings;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
-import io.onnxprune.emit.ModelFolder;
-import io.onnxprune.emit.OutputTarget;
-import io.onnxprune.eval.DataRequest;
-import io.onnxprune.plan.Budget;
-import io.onnxprune.plan.LayerCount;
 import io.onnxprune.plan.PruneSet;
-import io.onnxprune.plan.Schedule;
-import io.onnxprune.recipe.Pass;
-import io.onnxprune.recipe.PassKind;
-import io.onnxprune.recipe.PlanPasses;
 import io.onnxprune.recipe.Recipe;
-import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Iterator;
+import java.util.LinkedHashMap;
 import java.util.List;
-import java.util.Optional;
+import java.util.Map;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -63,7 +51,7 @@ final class PruneCommand implements Callable<Integer> {
         }
     }
 
-    private static final String DEFAULT_METHOD = "auto";
+    private static final String DEFAULT_METHOD = RecipeSettings.DEFAULT_METHOD;
 
     /** Options about the making of a plan. */
     private static final List<String> PLANNING = List.of(
@@ -168,7 +156,7 @@ final class PruneCommand implements Callable<Integer> {
             names = "--steps",
             paramLabel = "N",
             description = "reach the target in N steps, measuring importance anew in each (default: the recipe's)")
-    private String steps;
+    private Integer steps;
 
     @Option(
             names = "--refit",
@@ -221,6 +209,13 @@ final class PruneCommand implements Callable<Integer> {
     @Mixin
     private OutputArguments output = new OutputArguments();
 
+    @Option(
+            names = "--extensions",
+            split = ",",
+            paramLabel = "JAR",
+            description = "jars with passes, metrics and other parts of your own, separated by commas (docs/writing-passes.md)")
+    private List<Path> extensions = List.of();
+
     @Override
     public Integer call() {
         if (model == null) {
@@ -234,224 +229,102 @@ final class PruneCommand implements Callable<Integer> {
         }
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
-        Recipe recipe = recipe();
         checkCombination();
-        ModelFolder input = ModelFolder.of(model);
-        Inputs inputs = data.inputs()
-                .with(
-                        plan,
-                        recipeFile,
-                        statistics.read(),
-                        PlanPasses.recoveryData(recipe).orElse(null))
-                .with(input);
+        Pruner pruner = pruner();
+        checkOutputs(Inputs.of(pruner.inputs().toArray(Path[]::new)));
+        PruneReport report = pruner.run(console);
+        PruneSummary.print(report, console);
+        output.writeJson(report.toJson());
+        return 0;
+    }
+
+    private Pruner pruner() {
+        Pruner.Builder builder = Pruner.builder(model)
+                .externalData(externalData)
+                .statistics(statistics.files())
+                .runtime(runtime.options())
+                .recipe(this::describe);
+        data.describe(builder);
+        if (out != null) {
+            builder.output(out);
+        }
+        if (dryRun) {
+            builder.dryRun();
+        }
+        if (plan != null) {
+            builder.plan(plan);
+        }
+        if (planOut != null) {
+            builder.planOut(planOut);
+        }
+        if (dumpIr != null) {
+            builder.dumpIr(dumpIr);
+        }
+        if (spec.commandLine().getParseResult().hasMatchedOption("--seed")) {
+            builder.seed(seed);
+        }
+        return builder.build();
+    }
+
+    private void describe(RecipeSettings recipe) {
+        recipe.extensions(extensions).verify(!noVerify);
+        if (method != null) {
+            recipe.method(method);
+        }
+        if (recipeFile != null) {
+            recipe.recipe(recipeFile);
+        }
+        allocation().forEach(recipe::allocate);
+        if (steps != null) {
+            recipe.steps(steps);
+        }
+        if (refit != null) {
+            recipe.refit(refit);
+        }
+        if (correct != null) {
+            recipe.correct(correct);
+        }
+        recover.describe(recipe);
+    }
+
+    /** Options of allocation that were given, by their keys in recipes. */
+    private Map<String, String> allocation() {
+        Map<String, String> given = new LinkedHashMap<>();
+        given.put("prune", prune);
+        given.put("ratio", ratio);
+        given.put("params", parameters);
+        given.put("size", size);
+        given.put("scope", scope);
+        given.put("schedule", schedule);
+        given.put("first-ratio", firstRatio);
+        given.put("layout", layout);
+        given.put("round-to", roundTo);
+        given.put("round-heads", roundHeads);
+        given.put("protect", protect.isEmpty() ? null : String.join(",", protect));
+        given.put("skip-first", skipFirst);
+        given.put("skip-last", skipLast);
+        given.values().removeIf(value -> value == null);
+        return given;
+    }
+
+    private void checkOutputs(Inputs inputs) {
         output.check(inputs);
         inputs.checkWritable("--plan-out", planOut);
         statistics.check(inputs);
         if (dumpIr != null && Files.exists(dumpIr) && !Files.isDirectory(dumpIr)) {
             throw new UserException("--dump-ir " + dumpIr + " is a file; name a folder");
         }
-        Optional<OutputTarget> target = dryRun ? Optional.empty() : Optional.of(OutputTarget.of(input, out));
-        Budget budget = budget(recipe, input, console);
-        boolean nothing =
-                recipe.pass(PassKind.ALLOCATE) != null && budget.goal() == Budget.Goal.RATIO && budget.amount() == 0;
-        if (recover.isAsked() && nothing && plan == null) {
-            throw new UsageException(
-                    "--ratio 0 removes nothing, so --recover has no effect; to train a model as it is, use"
-                            + " onnx-prune recover");
-        }
-        statistics.check(recipe, plan != null, nothing);
-        PruneJob job = new PruneJob(
-                input,
-                target,
-                recipe,
-                budget,
-                Optional.ofNullable(plan),
-                Optional.ofNullable(planOut),
-                externalData,
-                request(recipe),
-                calibrationOptions(recipe),
-                statistics.files(),
-                Optional.ofNullable(dumpIr),
-                seed,
-                runtime.threads());
-        Blas.setThreads(runtime.threads());
-        try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
-            PruneReport report = Pruner.run(job, ort, console);
-            PruneSummary.print(report, console);
-            output.writeJson(report.toJson());
-        }
-        return 0;
     }
 
-    private CalibrationOptions calibrationOptions(Recipe recipe) {
-        Pass calibrate = recipe.pass(PassKind.CALIBRATE);
-        return data.calibrationOptions().withDraws(calibrate == null ? 0 : calibrate.integer("draws"));
-    }
-
-    /** Refuses what would have no effect, so that nobody believes that it had one. */
+    /** Refuses options that would have no effect, so that nobody believes that they had one. */
     private void checkCombination() {
         ParseResult given = spec.commandLine().getParseResult();
         if (plan != null) {
-            // The method still says what makes up for what goes.
+            // The method still says how weights compensate.
             PLANNING.stream().filter(given::hasMatchedOption).findFirst().ifPresent(option -> {
                 throw new UsageException(
                         "--plan says already what to keep, so " + option + " has no effect; leave it out");
             });
         }
-    }
-
-    /** The data of the run: as much as the recipe says, unless the command line says otherwise. */
-    private DataRequest request(Recipe recipe) {
-        boolean measured = statistics.read() != null && PlanPasses.needsOnlyStatistics(recipe, mostRemoved(recipe));
-        boolean calibrates = plan == null ? PlanPasses.needsData(recipe) && !measured : PlanPasses.adjusts(recipe);
-        boolean resumes = plan == null
-                && (PlanPasses.resumes(recipe)
-                        || PlanPasses.resumesZeros(recipe)
-                        || PlanPasses.resumesSteps(recipe, mostRemoved(recipe)));
-        if (calibrates && !resumes && spec.commandLine().getParseResult().hasMatchedOption("--resume")) {
-            throw new UsageException(
-                    "--resume goes on after a step that is done, or where gradients of weights were left; "
-                            + (plan == null
-                                    ? recipe.name() + " has one step and takes no such gradients"
-                                    : "--plan has no steps")
-                            + ", so leave it out");
-        }
-        DataRequest request =
-                data.request(calibrates, PlanPasses.recoveryData(recipe).isPresent(), seed);
-        Pass calibrate = recipe.pass(PassKind.CALIBRATE);
-        return calibrates && calibrate != null
-                ? request.withDefaults(calibrate.integer("samples"), calibrate.integer("seq-len"))
-                : request;
-    }
-
-    /** The largest share of the parameters that the target may come to. */
-    private double mostRemoved(Recipe recipe) {
-        Pass allocate = recipe.pass(PassKind.ALLOCATE);
-        return allocate == null || parameters != null || size != null ? 1 : allocate.number("ratio");
-    }
-
-    private Recipe recipe() {
-        if (method != null && recipeFile != null) {
-            throw new UsageException("--method and --recipe both name a recipe; give one of them");
-        }
-        Recipe recipe =
-                recipeFile != null ? Recipe.read(recipeFile) : Recipe.bundled(method == null ? DEFAULT_METHOD : method);
-        if (recipe.pass(PassKind.ALLOCATE) == null && recipe.pass(PassKind.SPARSIFY) != null) {
-            return sparse(recipe);
-        }
-        recipe = with(recipe, "prune", prune);
-        recipe = with(recipe, "ratio", ratio);
-        recipe = with(recipe, "scope", scope);
-        recipe = with(recipe, "schedule", schedule);
-        recipe = with(recipe, "first-ratio", firstRatio);
-        recipe = with(recipe, "layout", layout);
-        recipe = with(recipe, "round-to", roundTo);
-        recipe = with(recipe, "round-heads", roundHeads);
-        recipe = with(recipe, "protect", protect.isEmpty() ? null : String.join(",", protect));
-        recipe = with(recipe, "skip-first", skipFirst);
-        recipe = with(recipe, "skip-last", skipLast);
-        recipe = with(recipe, "steps", steps);
-        if (spec.commandLine().getParseResult().hasMatchedOption("--seed")) {
-            recipe = recipe.with(PassKind.SCORE, "seed", Long.toString(seed));
-        }
-        if (refit != null) {
-            recipe = refit ? recipe.adding(PassKind.REFIT) : recipe.without(PassKind.REFIT);
-        }
-        recipe = corrected(recipe);
-        recipe = recover.applied(recipe, data.sequenceLength());
-        PlanPasses.check(recipe);
-        return noVerify ? recipe.without(PassKind.VERIFY) : recipe;
-    }
-
-    /** A recipe that only makes zeros, with what the command line changes of it. */
-    private Recipe sparse(Recipe recipe) {
-        ParseResult given = spec.commandLine().getParseResult();
-        List<String> pointless = new ArrayList<>(PLANNING);
-        pointless.remove("--ratio");
-        pointless.addAll(List.of("--refit", "--correct", "--recover", "--plan-out"));
-        pointless.stream().filter(given::hasMatchedOption).findFirst().ifPresent(option -> {
-            throw new UsageException(option + " has no effect: " + recipe.name()
-                    + " removes nothing, it makes weights zero; leave it out, or take another method");
-        });
-        Recipe changed = recover.applied(with(recipe, PassKind.SPARSIFY, "ratio", ratio), null);
-        PlanPasses.check(changed);
-        return noVerify ? changed.without(PassKind.VERIFY) : changed;
-    }
-
-    private Recipe corrected(Recipe recipe) {
-        if (correct == null) {
-            return recipe;
-        }
-        if (correct < 0) {
-            throw new UsageException("--correct is a number of steps, 0 or more, not " + correct);
-        }
-        return correct == 0
-                ? recipe.without(PassKind.CORRECT)
-                : recipe.adding(PassKind.CORRECT).with(PassKind.CORRECT, "steps", Integer.toString(correct));
-    }
-
-    private static Recipe with(Recipe recipe, String key, String value) {
-        return with(recipe, PassKind.ALLOCATE, key, value);
-    }
-
-    private static Recipe with(Recipe recipe, PassKind kind, String key, String value) {
-        try {
-            return value == null ? recipe : recipe.with(kind, key, value);
-        } catch (UsageException e) {
-            // The sentence starts with the key, which is the option without its dashes.
-            throw new UsageException("--" + e.getMessage());
-        }
-    }
-
-    private Budget budget(Recipe recipe, ModelFolder input, Console console) {
-        Pass allocate = recipe.pass(PassKind.ALLOCATE);
-        if (allocate == null && recipe.pass(PassKind.SPARSIFY) != null) {
-            return Budget.ofRatio(PruneSet.standard(), 0);
-        }
-        if (allocate == null) {
-            throw new UsageException("recipe " + recipe.name() + " has no allocate pass, so it cannot make a plan");
-        }
-        Budget budget = PlanPasses.budget(allocate);
-        if ((ratio == null ? 0 : 1) + (parameters == null ? 0 : 1) + (size == null ? 0 : 1) > 1) {
-            throw new UsageException("--ratio, --params and --size each set the target; give one of them");
-        }
-        if (parameters != null) {
-            budget = budget.withTarget(Budget.Goal.PARAMETERS, Amount.parameters(parameters));
-        } else if (size != null) {
-            budget = budget.withTarget(Budget.Goal.BYTES, Amount.bytes(size));
-        }
-        boolean scalarConfig = input.companion("genai_config.json").isPresent();
-        if (scalarConfig && !allocate.isGiven("layout") && plan == null) {
-            console.info("genai_config.json has one head count for all layers, so all layers keep equal counts"
-                    + " (--layout per-layer to let them differ)");
-            budget = budget.withLayout(Budget.Layout.UNIFORM);
-        }
-        return budget.layout() == Budget.Layout.UNIFORM ? alike(budget, input, console) : budget;
-    }
-
-    /**
-     * Layers that keep equal counts shrink together, so the ones that a recipe would leave whole, or shrink less, shrink
-     * with them.
-     */
-    private Budget alike(Budget budget, ModelFolder input, Console console) {
-        Budget changed = budget;
-        boolean scheduled = budget.schedule().shape() != Schedule.Shape.UNIFORM;
-        if (scheduled && schedule != null) {
-            throw new UsageException("--schedule " + schedule
-                    + " has no effect in a uniform layout, where all layers shrink alike; add --layout per-layer");
-        }
-        LayerCount none = LayerCount.of(0);
-        boolean skips = !budget.skipFirst().equals(none) || !budget.skipLast().equals(none);
-        if (skips && skipFirst == null && skipLast == null) {
-            console.info("in a uniform layout all layers of " + input.model().getFileName()
-                    + " shrink alike, also those that the recipe leaves whole otherwise");
-            changed = changed.withProtection(budget.protect(), none, none);
-        }
-        if (scheduled) {
-            console.info("in a uniform layout all layers of " + input.model().getFileName()
-                    + " shrink alike, so the recipe's schedule " + budget.schedule() + " has no effect");
-            changed = changed.withSchedule(Schedule.uniform());
-        }
-        return changed;
     }
 }

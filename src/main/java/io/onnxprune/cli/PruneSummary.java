@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
-import io.onnxprune.compensate.Sparsification;
-import io.onnxprune.compiler.PruneReport;
+import io.onnxprune.api.PruneReport;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.eval.Evaluation;
+import io.onnxprune.pass.ReportEntry;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.PrunableBlocks;
-import io.onnxprune.verify.Verifier.Verification;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -22,8 +21,8 @@ final class PruneSummary {
 
     static void print(PruneReport report, Console console) {
         Table table = new Table("", ">before", ">after", ">change");
-        row(table, "parameters", report.before().parameters(), report.after().parameters());
-        row(table, "weight bytes", report.before().bytes(), report.after().bytes());
+        row(table, "parameters", report.sizes().before().parameters(), report.sizes().after().parameters());
+        row(table, "weight bytes", report.sizes().before().bytes(), report.sizes().after().bytes());
         row(table, "layers", report.structure().stream().layers(), report.layersKept());
         if (report.plan().blocks() != null) {
             row(
@@ -36,47 +35,27 @@ final class PruneSummary {
         console.print(table.toString());
         console.print("");
         Table dimensions = dimensions(report);
-        if (!dimensions.isEmpty() || report.zeros().isEmpty()) {
-            console.print(dimensions.isEmpty() ? "nothing was removed" : dimensions.toString());
+        if (!dimensions.isEmpty() || !report.state().report().containsKey("zeros")) {
+            console.print(dimensions.isEmpty() ? "nothing was pruned" : dimensions.toString());
             console.print("");
         }
-        report.requested().ifPresent(asked -> console.print(achieved(asked, report)));
-        if (report.compensated() > 0) {
-            console.print("the weights of " + report.compensated() + " products make up for what was removed");
-        }
-        if (report.refitted() > 0) {
-            console.print("the weights of " + report.refitted()
-                    + " products bring the residual stream near to that of the whole model");
-        }
-        report.correction()
-                .ifPresent(found -> console.print(String.format(
-                        Locale.ROOT,
-                        "%d products were corrected by gradients: divergence from the whole model %.4f -> %.4f nats a token",
-                        found.updates().size(),
-                        found.before(),
-                        found.after())));
-        report.recovery()
-                .ifPresent(found -> console.print(String.format(
-                        Locale.ROOT,
-                        "%,d parameters were trained on %,d rows: loss %.4f -> %.4f nats a token",
-                        found.trained(),
-                        found.rows(),
-                        found.first(),
-                        found.best())));
-        report.zeros().ifPresent(found -> console.print(zeros(found)));
-        report.data()
-                .map(data -> data.describe(report.evaluationBefore().isPresent()))
+        report.sizes().requested().ifPresent(asked -> console.print(achieved(asked, report)));
+        List<ReportEntry> entries = report.entries();
+        entries.stream().filter(entry -> !isProof(entry)).forEach(entry -> console.print(entry.sentence()));
+        report.evaluations()
+                .data()
+                .map(data -> data.describe(report.evaluations().before().isPresent()))
                 .filter(line -> !line.isEmpty())
                 .ifPresent(console::print);
-        report.verification().ifPresent(found -> console.print(verification(found)));
+        entries.stream().filter(PruneSummary::isProof).forEach(entry -> console.print(entry.sentence()));
         Map<String, Double> seconds = new LinkedHashMap<>();
-        report.passes().forEach(pass -> seconds.merge(pass.name(), pass.seconds(), Double::sum));
+        report.effort().passes().forEach(pass -> seconds.merge(pass.name(), pass.seconds(), Double::sum));
         console.print(seconds.entrySet().stream()
                 .filter(pass -> pass.getValue() >= 0.05)
                 .map(pass -> String.format(Locale.ROOT, "%s %.1f s", pass.getKey(), pass.getValue()))
                 .collect(Collectors.joining(", ", "time: ", "")));
-        if (report.peakResidentBytes() > 0) {
-            console.print(String.format(Locale.ROOT, "peak memory: %,d MB", report.peakResidentBytes() >> 20));
+        if (report.effort().peakResidentBytes() > 0) {
+            console.print(String.format(Locale.ROOT, "peak memory: %,d MB", report.effort().peakResidentBytes() >> 20));
         }
         report.emission()
                 .ifPresent(found -> console.print(String.format(
@@ -88,7 +67,7 @@ final class PruneSummary {
         if (asked.goal() == Budget.Goal.RATIO) {
             return String.format(
                     Locale.ROOT,
-                    "asked to remove %.2f %% of the parameters, removed %.2f %%",
+                    "asked to prune %.2f %% of the parameters, pruned %.2f %%",
                     100 * asked.amount(),
                     100 * report.ratioAchieved());
         }
@@ -97,18 +76,12 @@ final class PruneSummary {
                 "asked for %,.0f %s, %,d are left",
                 asked.amount(),
                 asked.unit(),
-                asked.measure(report.after()));
+                asked.measure(report.sizes().after()));
     }
 
-    /** Zeros take as much room as any other number. */
-    private static String zeros(Sparsification.Zeros found) {
-        return String.format(
-                Locale.ROOT,
-                "%.2f %% of the %,d weights of %d matrices are zero; the file size does not change, and speed only where a"
-                        + " runtime looks for zeros",
-                100 * found.share(),
-                found.weights(),
-                found.matrices());
+    /** The comparison with the dense model comes last. */
+    private static boolean isProof(ReportEntry entry) {
+        return entry.key().equals("verification");
     }
 
     private static void row(Table table, String name, long before, long after) {
@@ -124,11 +97,11 @@ final class PruneSummary {
     }
 
     private static void evaluation(Table table, PruneReport report) {
-        if (report.evaluationBefore().isEmpty() || report.evaluationAfter().isEmpty()) {
+        if (report.evaluations().before().isEmpty() || report.evaluations().after().isEmpty()) {
             return;
         }
-        Evaluation before = report.evaluationBefore().get();
-        Evaluation after = report.evaluationAfter().get();
+        Evaluation before = report.evaluations().before().get();
+        Evaluation after = report.evaluations().after().get();
         measured(table, "perplexity", OptionalDouble.of(before.perplexity()), OptionalDouble.of(after.perplexity()), 3);
         measured(table, "prefill tokens/s", before.prefillTokensPerSecond(), after.prefillTokensPerSecond(), 0);
         measured(table, "decode tokens/s", before.decodeTokensPerSecond(), after.decodeTokensPerSecond(), 0);
@@ -178,22 +151,5 @@ final class PruneSummary {
 
     private static String join(int[] numbers) {
         return java.util.Arrays.stream(numbers).mapToObj(Integer::toString).collect(Collectors.joining(" "));
-    }
-
-    private static String verification(Verification found) {
-        String decode = found.decodeMaxAbsDiff().isPresent()
-                ? String.format(
-                        Locale.ROOT,
-                        ", cached decode step %.2g",
-                        found.decodeMaxAbsDiff().getAsDouble())
-                : "";
-        return String.format(
-                Locale.ROOT,
-                "verified on %d tokens against the original with the removed parts zeroed: largest difference %.2g%s"
-                        + " (logits up to %.1f)",
-                found.tokens(),
-                found.maxAbsDiff(),
-                decode,
-                found.scale());
     }
 }

@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
-import io.onnxprune.diag.UsageException;
-import io.onnxprune.recipe.Pass;
-import io.onnxprune.recipe.PassKind;
-import io.onnxprune.recipe.PlanPasses;
-import io.onnxprune.recipe.Recipe;
-import java.util.Map;
+import io.onnxprune.api.RecipeSettings;
+import io.onnxprune.passes.RecoverPass;
 import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Option;
 
@@ -15,7 +11,7 @@ final class RecoverArguments {
     @Option(
             names = "--recover",
             arity = "0..1",
-            fallbackValue = PassKind.CALIBRATION_ROWS,
+            fallbackValue = RecoverPass.CALIBRATION_ROWS,
             paramLabel = "FILE",
             description = "train the smaller model: on FILE, data as for the command recover, with its defaults; or"
                     + " without one on the calibration rows, to make the predictions of the whole model (default: as the"
@@ -37,41 +33,19 @@ final class RecoverArguments {
     @ArgGroup(validate = false, exclusive = false, heading = "%nHow --recover trains:%n")
     private TrainingArguments training = new TrainingArguments();
 
-    /** Whether {@code --recover} was given. */
-    boolean isAsked() {
-        return data != null;
-    }
-
-    /** What {@code --recover} names, which may be the model by mistake; null for nothing. */
+    /** The file that {@code --recover} names, which may be the model by mistake; null for none. */
     String file() {
-        return PassKind.CALIBRATION_ROWS.equals(data) ? null : data;
+        return RecoverPass.CALIBRATION_ROWS.equals(data) ? null : data;
     }
 
-    /**
-     * A recipe that trains as the command line says.
-     *
-     * @param length tokens of a row of the file at most; null for the usual ones
-     * @throws UsageException for a value that cannot be, and for options that have no effect
-     */
-    Recipe applied(Recipe recipe, Integer length) {
-        if (never && isAsked()) {
-            throw new UsageException("--recover and --no-recover contradict each other; give one of them");
+    /** Describes the training to {@code recipe}. */
+    void describe(RecipeSettings recipe) {
+        if (data != null) {
+            recipe.recover(data);
         }
-        Recipe asked = never ? recipe.without(PassKind.RECOVER) : recipe;
-        asked = isAsked() ? asked.adding(PassKind.RECOVER) : asked;
-        asked = file() == null
-                ? asked
-                : asked.replacing(PlanPasses.publishedRecovery().with("data", file()));
-        Pass pass = asked.pass(PassKind.RECOVER);
-        Map<String, String> given = training.given(schedule, steps);
-        if (pass == null && !given.isEmpty()) {
-            throw new UsageException(
-                    "--" + given.keySet().iterator().next() + " is for --recover, which was not given");
+        if (never) {
+            recipe.withoutRecovery();
         }
-        if (pass == null) {
-            return asked;
-        }
-        Pass trained = TrainingArguments.applied(given, pass);
-        return asked.replacing(length == null ? trained : trained.with("seq-len", Integer.toString(length)));
+        training.given(schedule, steps).forEach(recipe::training);
     }
 }

@@ -1,24 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
-import io.onnxprune.algebra.Blas;
-import io.onnxprune.compiler.Recoverer;
-import io.onnxprune.compiler.TrainingReport;
-import io.onnxprune.compiler.TrainingRows;
-import io.onnxprune.diag.CacheFolder;
-import io.onnxprune.diag.UsageException;
-import io.onnxprune.emit.ModelFolder;
-import io.onnxprune.emit.OutputTarget;
-import io.onnxprune.recipe.Pass;
-import io.onnxprune.recipe.PlanPasses;
+import io.onnxprune.api.Recoverer;
 import io.onnxprune.recover.EvalPoint;
-import io.onnxprune.recover.TrainingOptions;
-import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.recover.TrainingReport;
 import java.nio.file.Path;
-import java.util.List;
 import java.util.Locale;
-import java.util.Map;
-import java.util.Optional;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Command;
@@ -133,50 +120,39 @@ final class RecoverCommand implements Callable<Integer> {
     public Integer call() {
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
-        TrainingOptions options = options();
-        if (length < 2) {
-            throw new UsageException("--seq-len takes 2 or more, since a prediction takes two tokens, not " + length);
-        }
-        ModelFolder input = ModelFolder.of(model);
-        output.check(Inputs.of(data, evaluation, tokenizer).with(input));
-        Recoverer.Job job = new Recoverer.Job(
-                input,
-                OutputTarget.of(input, out),
-                new TrainingRows.Source(data, Optional.ofNullable(evaluation), Optional.ofNullable(tokenizer), length),
-                Optional.ofNullable(teacher).map(path -> ModelFolder.of(path).model()),
-                options,
-                keepAdapters,
-                externalData,
-                resume,
-                Optional.ofNullable(artifacts),
-                workDir == null ? CacheFolder.path().resolve("work") : workDir);
-        Blas.setThreads(runtime.threads());
-        try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
-            Recoverer.Report report = Recoverer.run(job, ort, console);
-            print(report, console);
-            output.writeJson(report.toJson());
-        }
+        Recoverer recoverer = recoverer();
+        output.check(Inputs.of(recoverer.inputs().toArray(Path[]::new)));
+        Recoverer.Report report = recoverer.run(console);
+        print(report, console);
+        output.writeJson(report.toJson());
         return 0;
     }
 
-    private TrainingOptions options() {
-        Map<String, String> given = training.given(schedule, steps);
-        for (String option : List.of("distill-weight", "temperature")) {
-            if (teacher == null && given.containsKey(option)) {
-                throw new UsageException("--" + option + " is for --distill TEACHER, which was not given");
-            }
+    private Recoverer recoverer() {
+        Recoverer.Builder builder = Recoverer.builder(model, data, out)
+                .sequenceLength(length)
+                .keepAdapters(keepAdapters)
+                .externalData(externalData)
+                .resume(resume)
+                .seed(seed)
+                .runtime(runtime.options());
+        training.given(schedule, steps).forEach(builder::training);
+        if (evaluation != null) {
+            builder.evaluation(evaluation);
         }
-        Pass published = PlanPasses.publishedRecovery();
-        Pass recover =
-                TrainingArguments.applied(given, teacher == null ? published : published.with("distill-weight", "1"));
-        TrainingOptions options = PlanPasses.recovery(recover, seed);
-        if (teacher != null && options.distillation() == 0) {
-            throw new UsageException("--distill-weight 0 leaves nothing to learn from --distill; give one of them");
+        if (tokenizer != null) {
+            builder.tokenizer(tokenizer);
         }
-        if (keepAdapters && options.mode() != TrainingOptions.Mode.LORA) {
-            throw new UsageException("--keep-adapters is for --train lora, which trains some");
+        if (teacher != null) {
+            builder.teacher(teacher);
         }
-        return options;
+        if (artifacts != null) {
+            builder.artifacts(artifacts);
+        }
+        if (workDir != null) {
+            builder.workFolder(workDir);
+        }
+        return builder.build();
     }
 
     private static void print(Recoverer.Report report, Console console) {

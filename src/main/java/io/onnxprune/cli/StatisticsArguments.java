@@ -2,10 +2,7 @@
 package io.onnxprune.cli;
 
 import io.onnxprune.calibrate.Statistics;
-import io.onnxprune.compiler.PruneJob.StatisticsFiles;
-import io.onnxprune.diag.UsageException;
-import io.onnxprune.recipe.PlanPasses;
-import io.onnxprune.recipe.Recipe;
+import io.onnxprune.measure.StatisticsProvider;
 import java.nio.file.Path;
 import java.util.Optional;
 import picocli.CommandLine.Option;
@@ -24,44 +21,12 @@ final class StatisticsArguments {
             description = "use statistics of this model that an earlier run kept, in place of measuring them")
     private Path in;
 
-    /** The file that is read; null if none is. */
-    Path read() {
-        return in;
-    }
-
-    /**
-     * Refuses what would have no effect.
-     *
-     * @param planned whether a plan is given, so that none is made
-     * @throws UsageException naming the option
-     */
-    void check(Recipe recipe, boolean planned, boolean nothing) {
-        if (in != null && out != null) {
-            throw new UsageException(
-                    "--stats says that nothing is measured which --stats-out could keep; give one of them");
-        }
-        String option = in != null ? "--stats" : "--stats-out";
-        if (in == null && out == null) {
-            return;
-        }
-        if (!PlanPasses.usesStatistics(recipe)) {
-            throw new UsageException(
-                    option + " is for methods that begin with second moments of the whole model (score metric"
-                            + " obs without sequential, sparsify by surgeon), which " + recipe.name()
-                            + " does not; leave it out");
-        }
-        if (planned || nothing) {
-            throw new UsageException((planned ? "--plan says already what to keep" : "--ratio 0 removes nothing")
-                    + ", so " + option + " has no effect; leave it out");
-        }
-    }
-
     /** Checks, before any work, that {@code --stats-out} can be written. */
     void check(Inputs inputs) {
         inputs.checkWritable("--stats-out", out, Statistics::isFile, "holds no statistics");
     }
 
-    StatisticsFiles files() {
-        return new StatisticsFiles(Optional.ofNullable(in), Optional.ofNullable(out));
+    StatisticsProvider.Files files() {
+        return new StatisticsProvider.Files(Optional.ofNullable(in), Optional.ofNullable(out));
     }
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
-import io.onnxprune.diag.UsageException;
-import io.onnxprune.recipe.Pass;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import picocli.CommandLine.Option;
@@ -121,23 +119,5 @@ final class TrainingArguments {
         values.put("patience", patience);
         values.values().removeIf(value -> value == null);
         return values;
-    }
-
-    /**
-     * A recover pass with what was given.
-     *
-     * @throws UsageException naming the option whose value is none
-     */
-    static Pass applied(Map<String, String> given, Pass recover) {
-        Pass changed = recover;
-        for (Map.Entry<String, String> value : given.entrySet()) {
-            try {
-                changed = changed.with(value.getKey(), value.getValue());
-            } catch (UsageException e) {
-                // The sentence starts with the key, which is the option without its dashes.
-                throw new UsageException("--" + e.getMessage());
-            }
-        }
-        return changed;
     }
 }

@@ -26,18 +26,18 @@ final class BiasStore {
         this.found = new OutputBiases(state.structure());
     }
 
-    private List<Value> own(PrunedLinear site) {
-        return known.computeIfAbsent(site.consumer(), found::of);
+    private List<Value> own(PrunedLinear layer) {
+        return known.computeIfAbsent(layer.dense(), found::of);
     }
 
     /** The bias of a product, for each channel of its result in the smaller model; null if it has none of its own. */
-    double[] of(PrunedLinear site) {
-        List<Value> biases = own(site);
+    double[] of(PrunedLinear layer) {
+        List<Value> biases = own(layer);
         if (biases.isEmpty()) {
             return null;
         }
         float[] values = present(biases.get(0)).toFloats();
-        return IntStream.of(site.columns()).mapToDouble(i -> values[i]).toArray();
+        return IntStream.of(layer.columns()).mapToDouble(i -> values[i]).toArray();
     }
 
     private Tensor present(Value bias) {
@@ -51,28 +51,28 @@ final class BiasStore {
      * @return the new contents of initializers of the smaller model
      * @throws UserException if the product has no bias, or it cannot hold the sum
      */
-    Map<String, Tensor> add(PrunedLinear site, double[] shift) {
-        List<Value> biases = own(site);
+    Map<String, Tensor> add(PrunedLinear layer, double[] shift) {
+        List<Value> biases = own(layer);
         if (biases.isEmpty()) {
-            throw new UserException("node " + site.consumer().node() + " has no bias that could be changed");
+            throw new UserException("node " + layer.dense().node() + " has no bias that could be changed");
         }
         Map<String, Tensor> edited = new LinkedHashMap<>();
         for (Value bias : biases) {
             Tensor present = present(bias);
             float[] values = present.toFloats();
             for (int i = 0; i < shift.length; i++) {
-                values[site.columns()[i]] += (float) shift[i];
+                values[layer.columns()[i]] += (float) shift[i];
             }
             Tensor wide = Tensor.ofFloats(present.dtype(), present.shape(), values);
             for (float value : wide.toFloats()) {
                 if (!Float.isFinite(value)) {
                     throw new UserException(
-                            "the new bias of node " + site.consumer().node() + " is no number that " + wide.dtype()
+                            "the new bias of node " + layer.dense().node() + " is no number that " + wide.dtype()
                                     + " can hold; calibrate on other data");
                 }
             }
             updates.put(bias, wide);
-            edited.put(nameInState(bias), narrow(wide, site));
+            edited.put(nameInState(bias), toPruned(wide, layer));
         }
         return edited;
     }
@@ -85,10 +85,10 @@ final class BiasStore {
                 .orElse(bias.name());
     }
 
-    private Tensor narrow(Tensor wide, PrunedLinear site) {
+    private Tensor toPruned(Tensor wide, PrunedLinear layer) {
         int[][] kept = new int[wide.rank()][];
-        if (site.columns().length < site.consumer().outputs()) {
-            kept[wide.rank() - 1] = site.columns();
+        if (layer.columns().length < layer.dense().outputs()) {
+            kept[wide.rank() - 1] = layer.columns();
         }
         return Slicing.slice(wide, kept);
     }

@@ -10,12 +10,12 @@ import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Role;
+import io.onnxprune.ir.CheckpointFile;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.rewrite.PrunedState;
-import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -23,6 +23,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 
@@ -50,6 +51,30 @@ public final class KfacCorrection {
     /** What came of it: mean divergence per token from the whole model, in nats, on the rows of the search. */
     public record Result(Map<Value, Tensor> updates, double before, double after) {}
 
+    /**
+     * The dense model and the rows on which predictions are compared.
+     *
+     * @param rows token ids, of the length that the calibrator was made for
+     */
+    public record Reference(Calibrator dense, List<long[]> rows) {}
+
+    /**
+     * How far a run is.
+     *
+     * @param step corrections that are done
+     * @param reached the divergence after the last one
+     * @param length of its step
+     * @param last what it was found from; null before the first one
+     * @param directions in which it went
+     */
+    private record Position(
+            int step,
+            double before,
+            double reached,
+            double length,
+            NaturalGradientStep last,
+            Map<LoweredLinear, Tensor> directions) {}
+
     /** Rows that the length of a step is found on. */
     private static final int SEARCH_ROWS = 32;
 
@@ -63,6 +88,7 @@ public final class KfacCorrection {
     private final Calibrator model;
     private final List<long[]> rows;
     private final Settings settings;
+    private final Optional<CheckpointFile> checkpoint;
     private final WeightStore store;
     private final Log log;
     private final Map<LoweredLinear, PrunedLinear> products = new LinkedHashMap<>();
@@ -70,49 +96,36 @@ public final class KfacCorrection {
     private Map<String, Tensor> weights = Map.of();
 
     private KfacCorrection(
-            PrunedState state,
-            LinearLayers consumers,
-            Calibrator model,
-            List<long[]> rows,
-            Settings settings,
-            Path folder,
-            Log log) {
-        this.state = state;
-        this.model = model;
+            PrunedModel model, List<long[]> rows, Settings settings, Optional<CheckpointFile> checkpoint) {
+        this.state = model.state();
+        this.model = model.calibrator();
         this.rows = rows;
         this.settings = settings;
-        this.store = new WeightStore(folder);
-        this.log = log;
-        Set<LinearLayer> wanted = settings.all ? ofBlocks(consumers) : ofDimensions(consumers);
-        PrunedLinears sites = new PrunedLinears(state, consumers);
-        for (LoweredLinear linear : model.linears()) {
-            PrunedLinear site = sites.of(linear);
-            if (site != null && wanted.contains(site.consumer())) {
-                products.putIfAbsent(linear, site);
+        this.checkpoint = checkpoint;
+        this.store = new WeightStore(model.folder());
+        this.log = model.log();
+        LinearLayers layers = model.layers();
+        Set<LinearLayer> wanted = settings.all ? ofBlocks(layers) : ofDimensions(layers);
+        PrunedLinears linears = new PrunedLinears(state, layers);
+        for (LoweredLinear linear : this.model.linears()) {
+            PrunedLinear layer = linears.of(linear);
+            if (layer != null && wanted.contains(layer.dense())) {
+                products.putIfAbsent(linear, layer);
             }
         }
     }
 
     /**
-     * Corrects the model of {@code state}.
+     * Corrects the weights of {@code model}.
      *
-     * @param model of that model
-     * @param whole of the original, for rows of the same length
-     * @param rows token ids
-     * @param folder for files of new weights
+     * @param reference runs the dense model, on {@code rows} of token ids
+     * @param checkpoint where each correction is saved, and where a stopped run goes on; empty for none
      * @throws io.onnxprune.diag.UserException when an operator has no derivative or a run fails
      */
     public static Result run(
-            PrunedState state,
-            LinearLayers consumers,
-            Calibrator model,
-            Calibrator whole,
-            List<long[]> rows,
-            Settings settings,
-            Path folder,
-            Log log) {
-        KfacCorrection correction = new KfacCorrection(state, consumers, model, rows, settings, folder, log);
-        try (Divergence divergence = Divergence.from(whole, model, rows)) {
+            PrunedModel model, Reference reference, Settings settings, Optional<CheckpointFile> checkpoint) {
+        KfacCorrection correction = new KfacCorrection(model, reference.rows, settings, checkpoint);
+        try (Divergence divergence = Divergence.from(reference.dense, model.calibrator(), reference.rows)) {
             return correction.run(divergence);
         }
     }
@@ -144,32 +157,98 @@ public final class KfacCorrection {
 
     private Result run(Divergence divergence) {
         Objective few = divergence.first(SEARCH_ROWS);
-        double before = mean(few, weights);
-        double reached = before;
-        double length = products.isEmpty() ? 0 : FIRST_LENGTH / products.size();
-        NaturalGradientStep last = null;
-        Map<LoweredLinear, Tensor> directions = Map.of();
-        for (int step = 1; step <= settings.steps && !products.isEmpty() && reached > ROUNDING; step++) {
-            NaturalGradientStep descent = descent(divergence);
-            directions = last == null ? descent.steps() : descent.directions(last, directions);
-            LineSearch.Found found = search(few, directions, reached, length);
-            if (found.length() == 0 && directions != descent.steps()) {
-                directions = descent.steps();
-                found = search(few, directions, reached, length);
+        Position at = checkpoint.flatMap(file -> file.load(this::restored)).orElseGet(() -> start(few));
+        boolean falls = true;
+        while (falls && at.step < settings.steps && !products.isEmpty() && at.reached > ROUNDING) {
+            Position next = corrected(at, divergence, few);
+            falls = next != null;
+            at = falls ? next : at;
+            if (falls && at.step < settings.steps) {
+                Position done = at;
+                checkpoint.ifPresent(file -> file.save(saved(done)));
             }
-            String progress =
-                    String.format(Locale.ROOT, "correction %d of %d: divergence %.4f", step, settings.steps, reached);
-            if (found.length() == 0) {
-                log.info(progress + " does not fall any more");
-                break;
-            }
-            last = descent;
-            length = found.length();
-            reached = found.value();
-            weights = moved(directions, length);
-            log.info(progress + String.format(Locale.ROOT, " -> %.4f (step length %.3g)", reached, length));
         }
-        return new Result(updates(), before, reached);
+        return new Result(updates(), at.before, at.reached);
+    }
+
+    private Position start(Objective few) {
+        double before = mean(few, weights);
+        double length = products.isEmpty() ? 0 : FIRST_LENGTH / products.size();
+        return new Position(0, before, before, length, null, Map.of());
+    }
+
+    /** One correction; null if the divergence does not fall any more. */
+    private Position corrected(Position at, Divergence divergence, Objective few) {
+        NaturalGradientStep descent = descent(divergence);
+        Map<LoweredLinear, Tensor> directions =
+                at.last == null ? descent.steps() : descent.directions(at.last, at.directions);
+        LineSearch.Found found = search(few, directions, at.reached, at.length);
+        if (found.length() == 0 && directions != descent.steps()) {
+            directions = descent.steps();
+            found = search(few, directions, at.reached, at.length);
+        }
+        String progress = String.format(
+                Locale.ROOT, "correction %d of %d: KL divergence %.4f", at.step + 1, settings.steps, at.reached);
+        if (found.length() == 0) {
+            log.info(progress + " does not fall any more");
+            return null;
+        }
+        weights = moved(directions, found.length());
+        log.info(progress + String.format(Locale.ROOT, " -> %.4f (step length %.3g)", found.value(), found.length()));
+        return new Position(at.step + 1, at.before, found.value(), found.length(), descent, directions);
+    }
+
+    private CheckpointFile.Content saved(Position at) {
+        Map<String, Tensor> tensors = new HashMap<>();
+        weights.forEach((name, tensor) -> tensors.put("weight/" + name, tensor));
+        put("direction/", at.directions, tensors);
+        put("slope/", at.last.slopes(), tensors);
+        put("step/", at.last.steps(), tensors);
+        return new CheckpointFile.Content(
+                Map.of(
+                        "step", Integer.toString(at.step),
+                        "before", Double.toString(at.before),
+                        "reached", Double.toString(at.reached),
+                        "length", Double.toString(at.length)),
+                tensors);
+    }
+
+    /** Several lowered layers may have one weight, so nodes name them. */
+    private static void put(String prefix, Map<LoweredLinear, Tensor> of, Map<String, Tensor> tensors) {
+        of.forEach((linear, tensor) -> tensors.put(prefix + linear.node(), tensor));
+    }
+
+    private Position restored(CheckpointFile.Content content) {
+        Map<String, Tensor> kept = new HashMap<>();
+        content.tensors().forEach((name, tensor) -> {
+            if (name.startsWith("weight/")) {
+                kept.put(name.substring("weight/".length()), tensor);
+            }
+        });
+        weights = kept;
+        NaturalGradientStep last = new NaturalGradientStep(
+                products, take("slope/", content), rows.get(0).length, settings.damping, store, log);
+        last.restore(take("step/", content));
+        log.info("corrections go on: " + content.values().get("step") + " of " + settings.steps + " are done");
+        return new Position(
+                Integer.parseInt(content.values().get("step")),
+                Double.parseDouble(content.values().get("before")),
+                Double.parseDouble(content.values().get("reached")),
+                Double.parseDouble(content.values().get("length")),
+                last,
+                take("direction/", content));
+    }
+
+    /** In the order in which a run without a stop has them: sums over layers depend on it. */
+    private Map<LoweredLinear, Tensor> take(String prefix, CheckpointFile.Content content) {
+        Map<LoweredLinear, Tensor> found = new HashMap<>();
+        for (LoweredLinear linear : products.keySet()) {
+            Tensor tensor = content.tensors().get(prefix + linear.node());
+            if (tensor != null) {
+                found.put(linear, tensor);
+            }
+        }
+        return found;
     }
 
     private NaturalGradientStep descent(Divergence divergence) {
@@ -200,12 +279,12 @@ public final class KfacCorrection {
         products.keySet().forEach(linear -> taps.put(new Tap.Gradient(linear.weight()), linear));
         Map<LoweredLinear, Tensor> slopes = new HashMap<>();
         current().gather(divergence, taps.keySet(), (tap, sum) -> {
-            PrunedLinear site = products.get(taps.get(tap));
-            int[] shape = Arrays.stream(site.weight().shape())
+            PrunedLinear layer = products.get(taps.get(tap));
+            int[] shape = Arrays.stream(layer.weight().shape())
                     .mapToInt(Math::toIntExact)
                     .toArray();
             try (Matrix gradient = Matrix.of(sum.asFloats(), shape[0], shape[1])) {
-                slopes.put(taps.get(tap), store.write(gradient, site.consumer().node()));
+                slopes.put(taps.get(tap), store.write(gradient, layer.dense().node()));
             }
         });
         return slopes;
@@ -214,20 +293,20 @@ public final class KfacCorrection {
     private Map<String, Tensor> moved(Map<LoweredLinear, Tensor> directions, double step) {
         Map<String, Tensor> moved = new HashMap<>(weights);
         directions.forEach((linear, direction) -> {
-            PrunedLinear site = products.get(linear);
+            PrunedLinear layer = products.get(linear);
             try (Matrix w = present(linear);
                     Matrix change = WeightStore.read(direction, 0)) {
                 WeightStore.add(-step, change, w);
-                moved.put(linear.weight(), site.narrow(w, store));
+                moved.put(linear.weight(), layer.toPruned(w, store));
             }
         });
         return moved;
     }
 
     private Matrix present(LoweredLinear linear) {
-        PrunedLinear site = products.get(linear);
-        Tensor tensor = weights.getOrDefault(linear.weight(), site.weight());
-        return WeightStore.read(tensor, site.consumer().axis());
+        PrunedLinear layer = products.get(linear);
+        Tensor tensor = weights.getOrDefault(linear.weight(), layer.weight());
+        return WeightStore.read(tensor, layer.dense().axis());
     }
 
     private Calibrator current() {
@@ -237,10 +316,10 @@ public final class KfacCorrection {
     /** New weights of the original, zero where something is gone. */
     private Map<Value, Tensor> updates() {
         Map<Value, Tensor> updates = new HashMap<>();
-        products.forEach((linear, site) -> {
+        products.forEach((linear, layer) -> {
             Tensor narrow = weights.get(linear.weight());
             if (narrow != null) {
-                updates.put(site.consumer().weight(), site.wide(narrow, store));
+                updates.put(layer.dense().weight(), layer.toOriginal(narrow, store));
             }
         });
         return updates;

@@ -2,7 +2,6 @@
 package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
-import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
@@ -12,10 +11,8 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.LeastSquares;
-import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
-import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.BitSet;
@@ -76,14 +73,14 @@ public final class KroneckerUpdate {
      * @param outputs the same of those that it makes
      */
     @SuppressWarnings("ArrayRecordComponent") // never compared
-    private record Change(LoweredLinear linear, PrunedLinear site, double[] bias, List<int[]> inputs, List<int[]> outputs) {}
+    private record Change(PrunedLinear layer, double[] bias, List<int[]> inputs, List<int[]> outputs) {}
 
-    private KroneckerUpdate(PrunedState state, Plan target, Settings settings, Path folder, Log log) {
-        this.state = state;
+    private KroneckerUpdate(PrunedModel model, Plan target, Settings settings) {
+        this.state = model.state();
         this.settings = settings;
-        this.store = new WeightStore(folder);
+        this.store = new WeightStore(model.folder());
         this.biases = new BiasStore(state);
-        this.log = log;
+        this.log = model.log();
         for (Dimension dimension : state.structure().dimensions()) {
             int[] left = target.keep().get(dimension.name());
             if (left != null) {
@@ -95,46 +92,30 @@ public final class KroneckerUpdate {
     /**
      * New weights of the original, zero where something is gone.
      *
-     * @param state the model before the step
-     * @param target what is to be left of the original
-     * @param model of {@code state}
-     * @param source measures it
-     * @param folder for files of new weights
+     * @param model the model before the step
+     * @param target what is to be left of the dense model
      * @throws io.onnxprune.diag.UserException when a second moment cannot be inverted, or a run fails
      */
-    public static Map<Value, Tensor> of(
-            PrunedState state,
-            LinearLayers consumers,
-            Plan target,
-            Settings settings,
-            Calibrator model,
-            Statistics.Source source,
-            Path folder,
-            Log log) {
-        return new KroneckerUpdate(state, target, settings, folder, log).run(consumers, model, source);
+    public static Map<Value, Tensor> of(PrunedModel model, Plan target, Settings settings) {
+        return new KroneckerUpdate(model, target, settings).run(model);
     }
 
-    private Map<Value, Tensor> run(LinearLayers consumers, Calibrator model, Statistics.Source source) {
-        PrunedLinears sites = new PrunedLinears(state, consumers);
+    private Map<Value, Tensor> run(PrunedModel model) {
         List<Change> changes = new ArrayList<>();
         Set<Tap> taps = new LinkedHashSet<>();
-        for (LoweredLinear linear : model.linears()) {
-            PrunedLinear site = sites.of(linear);
-            if (site == null) {
-                continue;
-            }
-            List<int[]> inputs = settings.sides.inputs() ? lost(site, false) : List.of();
-            List<int[]> outputs = settings.sides.outputs() ? lost(site, true) : List.of();
+        for (PrunedLinear layer : model.linears()) {
+            List<int[]> inputs = settings.sides.inputs() ? lost(layer, false) : List.of();
+            List<int[]> outputs = settings.sides.outputs() ? lost(layer, true) : List.of();
             if (!inputs.isEmpty() || !outputs.isEmpty()) {
-                Change change = new Change(linear, site, biases.of(site), inputs, outputs);
+                Change change = new Change(layer, biases.of(layer), inputs, outputs);
                 changes.add(change);
                 taps.addAll(taps(change));
             }
         }
         Map<Value, Tensor> updates = new HashMap<>();
-        try (Statistics statistics = source.of(model, taps)) {
+        try (Statistics statistics = model.source().of(model.calibrator(), taps)) {
             for (Change change : changes) {
-                updates.put(change.site.consumer().weight(), changed(change, statistics));
+                updates.put(change.layer.dense().weight(), changed(change, statistics));
             }
         }
         updates.putAll(biases.updates());
@@ -144,22 +125,22 @@ public final class KroneckerUpdate {
     private static Set<Tap> taps(Change change) {
         Set<Tap> taps = new LinkedHashSet<>();
         if (!change.inputs.isEmpty()) {
-            taps.addAll(Statistics.ofInputs(change.linear.input(), change.bias != null));
+            taps.addAll(Statistics.ofInputs(change.layer.lowered().input(), change.bias != null));
         }
         if (!change.outputs.isEmpty()) {
-            taps.add(new Tap.GradientSecondMoment(change.linear.output()));
+            taps.add(new Tap.GradientSecondMoment(change.layer.lowered().output()));
         }
         return taps;
     }
 
     /** The channels of each unit that goes in this step. */
-    private List<int[]> lost(PrunedLinear site, boolean outputs) {
+    private List<int[]> lost(PrunedLinear layer, boolean outputs) {
         List<int[]> lost = new ArrayList<>();
         kept.forEach((dimension, left) -> {
-            if (!(outputs ? site.consumer().makes(dimension) : site.consumer().reads(dimension))) {
+            if (!(outputs ? layer.dense().makes(dimension) : layer.dense().reads(dimension))) {
                 return;
             }
-            List<int[]> units = outputs ? site.outputUnits(dimension) : site.units(dimension);
+            List<int[]> units = outputs ? layer.outputUnits(dimension) : layer.units(dimension);
             for (int unit = 0; unit < units.size(); unit++) {
                 if (units.get(unit).length > 0 && Arrays.binarySearch(left, unit) < 0) {
                     lost.add(units.get(unit));
@@ -170,13 +151,13 @@ public final class KroneckerUpdate {
     }
 
     private Tensor changed(Change change, Statistics statistics) {
-        LoweredLinear linear = change.linear;
-        PrunedLinear site = change.site;
+        LoweredLinear linear = change.layer.lowered();
+        PrunedLinear layer = change.layer;
         double[] bias = change.bias;
-        String label = site.consumer().node();
+        String label = layer.dense().node();
         Damping damping = new Damping(settings.damping, statistics.tokens(), label, log);
         Damping outward = new Damping(settings.gradientDamping, statistics.tokens(), label, log);
-        try (Matrix before = site.read(bias);
+        try (Matrix before = layer.read(bias);
                 Matrix first = change.inputs.isEmpty()
                         ? before.copy()
                         : without(
@@ -188,12 +169,12 @@ public final class KroneckerUpdate {
                 double[] now = new double[bias.length];
                 after.getRow(after.rows() - 1, now);
                 biases.add(
-                        site,
+                        layer,
                         IntStream.range(0, bias.length)
                                 .mapToDouble(i -> now[i] - bias[i])
                                 .toArray());
             }
-            return site.wide(after.block(0, 0, site.rows().length, site.columns().length), store);
+            return layer.toOriginal(after.block(0, 0, layer.rows().length, layer.columns().length), store);
         }
     }
 

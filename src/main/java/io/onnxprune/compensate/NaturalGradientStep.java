@@ -88,7 +88,7 @@ final class NaturalGradientStep {
         if (positions == 0) {
             return;
         }
-        String node = products.get(linear).consumer().node();
+        String node = products.get(linear).dense().node();
         // From sums to means per token: a row's cross-entropy is the mean over all tokens but the first, its divergence
         // that
         // over all, and A, C and G are each to be divided by the number of positions.
@@ -109,7 +109,19 @@ final class NaturalGradientStep {
 
     private Matrix slope(LoweredLinear linear) {
         return WeightStore.read(
-                slopes.get(linear), products.get(linear).consumer().axis());
+                slopes.get(linear), products.get(linear).dense().axis());
+    }
+
+    /** The gradients that the solutions belong to, in the weights' shapes. */
+    Map<LoweredLinear, Tensor> slopes() {
+        return slopes;
+    }
+
+    /** Takes solutions that were found before. */
+    void restore(Map<LoweredLinear, Tensor> solutions) {
+        // One by one: the order of a hash map follows from how it grew, and sums follow that order.
+        solutions.forEach(steps::put);
+        waiting.clear();
     }
 
     /** The solutions, {@code [n, out]}; none for products that no token reached. */
@@ -137,7 +149,7 @@ final class NaturalGradientStep {
                     Matrix past = old == null ? Matrix.zeros(sum.rows(), sum.columns()) : WeightStore.read(old, 0)) {
                 WeightStore.add(share, past, sum);
                 directions.put(
-                        linear, store.write(sum, products.get(linear).consumer().node()));
+                        linear, store.write(sum, products.get(linear).dense().node()));
             }
         });
         return directions;

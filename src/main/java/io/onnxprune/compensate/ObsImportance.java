@@ -2,8 +2,6 @@
 package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
-import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.Log;
@@ -15,13 +13,12 @@ import io.onnxprune.obs.GreedyRemoval;
 import io.onnxprune.obs.GreedyRemoval.Rule;
 import io.onnxprune.obs.LayerProblem;
 import io.onnxprune.obs.RemovalOrder;
-import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.Importance;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
-import io.onnxprune.rewrite.PrunedState;
 import java.util.ArrayList;
+import java.util.Collection;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
@@ -42,50 +39,47 @@ import java.util.stream.IntStream;
  * order of removal, and a ranking by score per parameter takes from every dimension what is cheapest altogether.
  */
 public final class ObsImportance implements Importance {
-    private final PrunedState state;
-    private final LinearLayers consumers;
-    private final PruneSet prune;
-    private final Calibrator calibrator;
-    private final Statistics.Source source;
-    private final boolean loss;
-    private final boolean makers;
-    private final SequentialPruning.Selection selection;
-    private final BiasStore biases;
+    /** The metric of errors. */
+    public enum Curvature {
+        /** An error of a linear layer counts as it is. */
+        OUTPUT,
+        /** An error counts by what it does to the loss. */
+        LOSS
+    }
 
-    /** A dimension with the products that sum over it, and those that make it if they count. */
-    private record Job(Dimension dimension, List<Product> readers, List<Product> makers) {}
-
-    /** A product in the model that is measured and in the original. */
-    private record Product(LoweredLinear linear, PrunedLinear site) {}
+    /** The linear layers whose costs count. */
+    public enum Members {
+        CONSUMERS,
+        /** Also the producers, each as if it alone lost the unit. */
+        ALL
+    }
 
     /**
-     * Measures the model of {@code state}.
+     * How units are scored.
      *
-     * @param prune what is to be scored
-     * @param calibrator of that model
-     * @param source measures it
-     * @param loss whether G is that of the loss, or else the identity
-     * @param makers whether the products that make a dimension count too, each as if it alone lost the unit: with the parts of A
-     *     and G exchanged (the cost of a coupled group is the sum over its members); only with the G of the loss
+     * @param members with {@link Members#ALL}, the cost of a coupled group is the sum over its members, for producers with the
+     *     parts of A and G exchanged; only with the curvature of the loss
      */
-    public ObsImportance(
-            PrunedState state,
-            LinearLayers consumers,
-            PruneSet prune,
-            Calibrator calibrator,
-            Statistics.Source source,
-            boolean loss,
-            boolean makers,
-            SequentialPruning.Selection selection) {
-        this.state = state;
-        this.consumers = consumers;
+    public record Settings(Curvature curvature, Members members, ObsSelection selection) {}
+
+    private final PrunedModel model;
+    private final PruneSet prune;
+    private final boolean loss;
+    private final boolean producers;
+    private final ObsSelection selection;
+    private final BiasStore biases;
+
+    /** A dimension with its consumers, and with its producers if they count. */
+    private record Job(Dimension dimension, List<PrunedLinear> consumers, List<PrunedLinear> producers) {}
+
+    /** Scores the units of {@code model} that {@code prune} names. */
+    public ObsImportance(PrunedModel model, PruneSet prune, Settings settings) {
+        this.model = model;
         this.prune = prune;
-        this.calibrator = calibrator;
-        this.source = source;
-        this.loss = loss;
-        this.makers = makers;
-        this.biases = new BiasStore(state);
-        this.selection = selection;
+        this.loss = settings.curvature == Curvature.LOSS;
+        this.producers = settings.members == Members.ALL;
+        this.selection = settings.selection;
+        this.biases = new BiasStore(model.state());
     }
 
     @Override
@@ -94,67 +88,61 @@ public final class ObsImportance implements Importance {
         Set<Tap> taps = new LinkedHashSet<>();
         jobs.forEach(job -> taps.addAll(taps(job)));
         Map<String, double[]> units = new HashMap<>();
-        try (Statistics statistics = source.of(calibrator, taps)) {
+        try (Statistics statistics = model.source().of(model.calibrator(), taps)) {
             for (Job job : jobs) {
                 units.put(job.dimension.name(), scores(job, statistics, log));
             }
         }
-        int layers = structure.stream().layers();
-        return new Scores(
-                units,
-                new double[layers],
-                new double[structure.stream().blocks().size()]);
+        return Scores.ofUnits(units, structure);
     }
 
     private List<Job> jobs() {
-        Map<LinearLayer, Product> products = new LinkedHashMap<>();
-        PrunedLinears sites = new PrunedLinears(state, consumers);
-        for (LoweredLinear linear : calibrator.linears()) {
-            PrunedLinear site = sites.of(linear);
-            if (site != null) {
-                products.putIfAbsent(site.consumer(), new Product(linear, site));
-            }
-        }
+        Map<LinearLayer, PrunedLinear> linears = new LinkedHashMap<>();
+        model.linears().forEach(layer -> linears.put(layer.dense(), layer));
         List<Job> jobs = new ArrayList<>();
-        for (Dimension dimension : state.structure().dimensions()) {
+        for (Dimension dimension : model.state().structure().dimensions()) {
             boolean wanted = dimension.isPrunable() && prune.roles().contains(dimension.role());
-            if (wanted && consumers.reason(dimension, loss) == null) {
-                List<Product> found = new ArrayList<>();
-                for (LinearLayer consumer : consumers.deciding(dimension)) {
-                    if (!products.containsKey(consumer)) {
-                        throw new UserException("nothing of " + dimension.name()
-                                + " can be scored: the model does not compute its product, node " + consumer.node()
-                                + ", on the way from the tokens to the logits");
-                    }
-                    found.add(products.get(consumer));
-                }
-                List<Product> making = !makers
-                        ? List.of()
-                        : products.values().stream()
-                                .filter(product -> product.site.consumer().makes(dimension)
-                                        && consumers.isInside(product.site.consumer()))
-                                .toList();
-                jobs.add(new Job(dimension, found, making));
+            if (wanted && model.layers().reason(dimension, loss) == null) {
+                jobs.add(new Job(dimension, consumers(dimension, linears), producers(dimension, linears.values())));
             }
         }
         return jobs;
     }
 
+    private List<PrunedLinear> consumers(Dimension dimension, Map<LinearLayer, PrunedLinear> linears) {
+        List<PrunedLinear> found = new ArrayList<>();
+        for (LinearLayer consumer : model.layers().deciding(dimension)) {
+            if (!linears.containsKey(consumer)) {
+                throw new UserException("nothing of " + dimension.name()
+                        + " can be scored: the model does not compute its linear layer, node " + consumer.node()
+                        + ", on the way from the tokens to the logits");
+            }
+            found.add(linears.get(consumer));
+        }
+        return found;
+    }
+
+    private List<PrunedLinear> producers(Dimension dimension, Collection<PrunedLinear> linears) {
+        return !producers
+                ? List.of()
+                : linears.stream()
+                        .filter(layer -> layer.dense().makes(dimension)
+                                && model.layers().isInside(layer.dense()))
+                        .toList();
+    }
+
     private Set<Tap> taps(Job job) {
         Set<Tap> taps = new LinkedHashSet<>();
-        for (Product product : job.readers) {
-            taps.addAll(taps(product));
-        }
-        for (Product product : job.makers) {
-            taps.addAll(taps(product));
-        }
+        job.consumers.forEach(layer -> taps.addAll(taps(layer)));
+        job.producers.forEach(layer -> taps.addAll(taps(layer)));
         return taps;
     }
 
-    private List<Tap> taps(Product product) {
-        List<Tap> taps = new ArrayList<>(Statistics.ofInputs(product.linear.input(), biases.of(product.site) != null));
+    private List<Tap> taps(PrunedLinear layer) {
+        List<Tap> taps =
+                new ArrayList<>(Statistics.ofInputs(layer.lowered().input(), biases.of(layer) != null));
         if (loss) {
-            taps.add(new Tap.GradientSecondMoment(product.linear.output()));
+            taps.add(new Tap.GradientSecondMoment(layer.lowered().output()));
         }
         return taps;
     }
@@ -162,14 +150,14 @@ public final class ObsImportance implements Importance {
     private double[] scores(Job job, Statistics statistics, Log log) {
         int[] present = present(job);
         List<Supplier<LayerProblem>> members = new ArrayList<>();
-        for (Product product : job.readers) {
-            members.add(() -> reading(product, chosen(product.site.units(job.dimension), present), statistics));
+        for (PrunedLinear layer : job.consumers) {
+            members.add(() -> consuming(layer, chosen(layer.units(job.dimension), present), statistics));
         }
-        for (Product product : job.makers) {
-            members.add(() -> making(product, chosen(product.site.outputUnits(job.dimension), present), statistics));
+        for (PrunedLinear layer : job.producers) {
+            members.add(() -> producing(layer, chosen(layer.outputUnits(job.dimension), present), statistics));
         }
         Damping damping = new Damping(selection.damping(), statistics.tokens(), job.dimension.name(), log);
-        Rule rule = selection.rule(job.dimension);
+        Rule rule = selection.ruleOf(job.dimension);
         return hull(
                 job.dimension.size(),
                 present,
@@ -211,23 +199,23 @@ public final class ObsImportance implements Importance {
     }
 
     /** What a product that sums over the units loses; its bias is one more input. */
-    private LayerProblem reading(Product product, List<int[]> units, Statistics statistics) {
-        double[] bias = biases.of(product.site);
+    private LayerProblem consuming(PrunedLinear layer, List<int[]> units, Statistics statistics) {
+        double[] bias = biases.of(layer);
         return new LayerProblem(
-                statistics.inputs(product.linear.input(), bias != null),
-                product.site.read(bias),
-                loss ? statistics.gradients(product.linear.output()) : null,
+                statistics.inputs(layer.lowered().input(), bias != null),
+                layer.read(bias),
+                loss ? statistics.gradients(layer.lowered().output()) : null,
                 units);
     }
 
     /** What a product that makes the units loses: its outputs take the place of inputs. */
-    private LayerProblem making(Product product, List<int[]> units, Statistics statistics) {
-        double[] bias = biases.of(product.site);
-        try (Matrix w = product.site.read(bias)) {
+    private LayerProblem producing(PrunedLinear layer, List<int[]> units, Statistics statistics) {
+        double[] bias = biases.of(layer);
+        try (Matrix w = layer.read(bias)) {
             return new LayerProblem(
-                    statistics.gradients(product.linear.output()),
+                    statistics.gradients(layer.lowered().output()),
                     w.transposed(),
-                    statistics.inputs(product.linear.input(), bias != null),
+                    statistics.inputs(layer.lowered().input(), bias != null),
                     units);
         }
     }
@@ -242,7 +230,7 @@ public final class ObsImportance implements Importance {
 
     /** The units that the model still has: those with channels. */
     private static int[] present(Job job) {
-        List<int[]> units = job.readers.get(0).site.units(job.dimension);
+        List<int[]> units = job.consumers.get(0).units(job.dimension);
         return IntStream.range(0, units.size())
                 .filter(unit -> units.get(unit).length > 0)
                 .toArray();

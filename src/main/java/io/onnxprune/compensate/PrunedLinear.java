@@ -2,6 +2,7 @@
 package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
+import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.ir.Slicing;
 import io.onnxprune.ir.Tensor;
@@ -13,40 +14,54 @@ import java.util.List;
 import java.util.stream.IntStream;
 
 /**
- * A product X·W of a model that is pruned, in terms of the original.
+ * A linear layer X·W in its three forms: in the dense model, in the pruned model, and in the lowered form of the pruned model that
+ * is run.
  *
- * @param consumer the product in the original
- * @param full its whole weight, with the updates so far
- * @param weight its weight in the smaller model
- * @param rows the channel of the original that each channel of X is, ascending
- * @param columns the channel of the original that each channel of the result is, ascending
+ * @param lowered the layer where it is measured
+ * @param dense the layer in the dense model
+ * @param full the dense weight with the updates so far
+ * @param weight the weight in the pruned model
+ * @param rows for each channel of X in the pruned model, the channel in the dense model, ascending
+ * @param columns for each channel of the result in the pruned model, the channel in the dense model, ascending
  */
 @SuppressWarnings("ArrayRecordComponent") // never compared
-record PrunedLinear(LinearLayer consumer, Tensor full, Tensor weight, int[] rows, int[] columns) {
-    /** Where the product that reads the weight {@code name} of the smaller model comes from. */
-    static PrunedLinear of(LinearLayer consumer, String name, PrunedState state) {
+record PrunedLinear(
+        LoweredLinear lowered, LinearLayer dense, Tensor full, Tensor weight, int[] rows, int[] columns) {
+    /** The forms of {@code lowered}, which comes from {@code dense}. */
+    static PrunedLinear of(LoweredLinear lowered, LinearLayer dense, PrunedState state) {
         Tensor full = state.updates()
-                .getOrDefault(consumer.weight(), consumer.weight().constant());
-        Slice slice = state.slices().get(name);
+                .getOrDefault(dense.weight(), dense.weight().constant());
+        Slice slice = state.slices().get(lowered.weight());
         int[][] kept = slice == null ? new int[2][] : slice.kept();
         return new PrunedLinear(
-                consumer,
+                lowered,
+                dense,
                 full,
                 Slicing.slice(full, kept),
-                indices(kept[consumer.axis()], consumer.inputs()),
-                indices(kept[1 - consumer.axis()], consumer.outputs()));
+                indices(kept[dense.axis()], dense.inputs()),
+                indices(kept[1 - dense.axis()], dense.outputs()));
     }
 
     private static int[] indices(int[] kept, int extent) {
         return kept == null ? IntStream.range(0, extent).toArray() : kept;
     }
 
-    /** W in the smaller model, {@code [n, out]}. */
-    Matrix read() {
-        return WeightStore.read(weight, consumer.axis());
+    /** The name of the layer in messages. */
+    String node() {
+        return dense.node();
     }
 
-    /** The same with the product's bias as one more row, the weights of an input that is always 1; without it if that is null. */
+    /** W in the pruned model, {@code [n, m]}. */
+    Matrix read() {
+        return WeightStore.read(weight, dense.axis());
+    }
+
+    /**
+     * W in the pruned model with the bias as one more row: the weights of an input that is always 1.
+     *
+     * @param bias {@code [m]}; null for none
+     * @return {@code [n + 1, m]}, or {@code [n, m]} without a bias
+     */
     Matrix read(double[] bias) {
         Matrix w = read();
         if (bias == null) {
@@ -57,14 +72,14 @@ record PrunedLinear(LinearLayer consumer, Tensor full, Tensor weight, int[] rows
         }
     }
 
-    /** The channels of X, in the smaller model, of each unit of a dimension of the original; none where a unit is gone. */
+    /** The channels of X in the pruned model, for each unit of a dimension of the dense model; none where a unit is pruned. */
     List<int[]> units(Dimension dimension) {
-        return units(dimension, consumer.units(dimension), rows);
+        return units(dimension, dense.units(dimension), rows);
     }
 
-    /** The same of the result. */
+    /** The channels of the result in the pruned model, for each unit of a dimension; none where a unit is pruned. */
     List<int[]> outputUnits(Dimension dimension) {
-        return units(dimension, consumer.outputUnits(dimension), columns);
+        return units(dimension, dense.outputUnits(dimension), columns);
     }
 
     private static List<int[]> units(Dimension dimension, int[] unitOf, int[] places) {
@@ -80,28 +95,28 @@ record PrunedLinear(LinearLayer consumer, Tensor full, Tensor weight, int[] rows
         return channels.stream().map(found -> found.build().toArray()).toList();
     }
 
-    /** W for the smaller model. */
-    Tensor narrow(Matrix w, WeightStore files) {
-        return files.write(w, weight, consumer.axis(), consumer.node());
+    /** {@code w}, {@code [n, m]}, as the weight of the pruned model. */
+    Tensor toPruned(Matrix w, WeightStore files) {
+        return files.write(w, weight, dense.axis(), node());
     }
 
-    /** W for the original, zero where the smaller model has nothing. */
-    Tensor wide(Matrix w, WeightStore files) {
-        return files.write(w, full.dtype(), full.shape(), consumer.axis(), rows, columns, consumer.node());
+    /** {@code w}, {@code [n, m]}, as the weight of the dense model: zero where the pruned model has nothing. */
+    Tensor toOriginal(Matrix w, WeightStore files) {
+        return files.write(w, new WeightStore.Place(full.dtype(), full.shape(), dense.axis(), rows, columns), node());
     }
 
-    /** The same from what {@link #narrow} made; itself where the smaller model has all of W. */
-    Tensor wide(Tensor narrow, WeightStore files) {
+    /** The weight of the pruned model that {@link #toPruned} made, as the weight of the dense model. */
+    Tensor toOriginal(Tensor pruned, WeightStore files) {
         if (isWhole()) {
-            return narrow;
+            return pruned;
         }
-        try (Matrix w = WeightStore.read(narrow, consumer.axis())) {
-            return wide(w, files);
+        try (Matrix w = WeightStore.read(pruned, dense.axis())) {
+            return toOriginal(w, files);
         }
     }
 
-    /** Whether the smaller model has all of W. */
+    /** Whether the pruned model has all of W. */
     boolean isWhole() {
-        return rows.length == consumer.inputs() && columns.length == consumer.outputs();
+        return rows.length == dense.inputs() && columns.length == dense.outputs();
     }
 }

@@ -38,7 +38,7 @@ public final class ResidualRefit implements SequentialRun.Editor {
     private final BiasStore biases;
     private final WeightStore store;
     private final Log log;
-    private final PrunedLinears sites;
+    private final PrunedLinears linears;
     private final Set<LinearLayer> wanted;
     private final Map<Value, Tensor> updates = new HashMap<>();
     private final Map<String, String> problems = new TreeMap<>();
@@ -57,8 +57,8 @@ public final class ResidualRefit implements SequentialRun.Editor {
         this.biases = new BiasStore(state);
         this.store = new WeightStore(folder);
         this.log = log;
-        this.sites = new PrunedLinears(state, consumers);
-        this.wanted = products(state.structure(), consumers);
+        this.linears = new PrunedLinears(state, consumers);
+        this.wanted = layers(state.structure(), consumers);
         for (Dimension dimension : state.structure().dimensions()) {
             String problem = PrunedLinears.INNER.contains(dimension.role()) ? consumers.problem(dimension) : null;
             if (problem != null && dimension.role() != Role.V_HEAD_DIM) {
@@ -68,7 +68,7 @@ public final class ResidualRefit implements SequentialRun.Editor {
     }
 
     /** The products that may change: those that sum over what is inside a block. */
-    public static Set<LinearLayer> products(Structure structure, LinearLayers consumers) {
+    public static Set<LinearLayer> layers(Structure structure, LinearLayers consumers) {
         Set<LinearLayer> found = new LinkedHashSet<>();
         structure.dimensions().stream()
                 .filter(dimension -> PrunedLinears.INNER.contains(dimension.role()))
@@ -78,8 +78,8 @@ public final class ResidualRefit implements SequentialRun.Editor {
 
     @Override
     public boolean wants(LoweredLinear linear) {
-        PrunedLinear site = sites.of(linear);
-        return site != null && wanted.contains(site.consumer());
+        PrunedLinear layer = linears.of(linear);
+        return layer != null && wanted.contains(layer.dense());
     }
 
     @Override
@@ -99,23 +99,23 @@ public final class ResidualRefit implements SequentialRun.Editor {
     }
 
     private Map<String, Tensor> refit(LoweredLinear linear, InputStatistics statistics) {
-        PrunedLinear site = sites.of(linear);
+        PrunedLinear layer = linears.of(linear);
         int inputs = linear.input().width();
         int outputs = linear.output().width();
         Damping damping =
-                new Damping(ridge, statistics.positions(), site.consumer().node(), log);
+                new Damping(ridge, statistics.positions(), layer.dense().node(), log);
         try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs);
                 Matrix error = Matrix.of(statistics.error().asFloats(), inputs, outputs);
                 LeastSquares.Correction correction = LeastSquares.correction(
                         a, error, IntStream.range(0, inputs).toArray(), sums(statistics), damping);
-                Matrix w = site.read()) {
+                Matrix w = layer.read()) {
             WeightStore.add(correction.weights(), w);
-            Tensor narrow = site.narrow(w, store);
-            updates.put(site.consumer().weight(), site.isWhole() ? narrow : site.wide(w, store));
+            Tensor narrow = layer.toPruned(w, store);
+            updates.put(layer.dense().weight(), layer.isWhole() ? narrow : layer.toOriginal(w, store));
             Map<String, Tensor> edited = new HashMap<>();
             edited.put(linear.weight(), narrow);
             if (withBiases) {
-                edited.putAll(biases.add(site, correction.bias()));
+                edited.putAll(biases.add(layer, correction.bias()));
             }
             return edited;
         }

@@ -71,7 +71,7 @@ public final class Sparsification implements SequentialRun.Editor {
     private final Request request;
     private final WeightStore store;
     private final Log log;
-    private final PrunedLinears sites;
+    private final PrunedLinears linears;
     private final BlockLayers products;
     private final Map<Value, Tensor> updates = new HashMap<>();
     private Zeros zeros = Zeros.NONE;
@@ -86,14 +86,14 @@ public final class Sparsification implements SequentialRun.Editor {
         this.request = request;
         this.store = new WeightStore(folder);
         this.log = log;
-        this.sites = new PrunedLinears(state, consumers);
+        this.linears = new PrunedLinears(state, consumers);
         this.products = new BlockLayers(state, consumers);
     }
 
     @Override
     public boolean wants(LoweredLinear linear) {
-        PrunedLinear site = sites.of(linear);
-        return site != null && products.contains(site.consumer());
+        PrunedLinear layer = linears.of(linear);
+        return layer != null && products.contains(layer.dense());
     }
 
     @Override
@@ -106,16 +106,16 @@ public final class Sparsification implements SequentialRun.Editor {
         int inputs = sharing.get(0).input().width();
         try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs)) {
             for (LoweredLinear linear : sharing) {
-                PrunedLinear site = sites.of(linear);
+                PrunedLinear layer = linears.of(linear);
                 Damping damping = new Damping(
-                        request.damping, statistics.positions(), site.consumer().node(), log);
-                try (Matrix w = site.read();
+                        request.damping, statistics.positions(), layer.dense().node(), log);
+                try (Matrix w = layer.read();
                         Matrix sparse = request.method == Method.WANDA
                                 ? LayerSparsifier.wanda(a, w, request.pattern, damping)
                                 : LayerSparsifier.sparseGpt(a, w, request.pattern, damping)) {
-                    Tensor narrow = site.narrow(sparse, store);
+                    Tensor narrow = layer.toPruned(sparse, store);
                     edited.put(linear.weight(), narrow);
-                    updates.put(site.consumer().weight(), site.isWhole() ? narrow : site.wide(sparse, store));
+                    updates.put(layer.dense().weight(), layer.isWhole() ? narrow : layer.toOriginal(sparse, store));
                     zeros = zeros.and(sparse);
                 }
             }

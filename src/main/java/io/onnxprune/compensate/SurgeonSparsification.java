@@ -3,8 +3,6 @@ package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Activation;
-import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.compensate.Sparsification.Zeros;
@@ -20,10 +18,6 @@ import io.onnxprune.obs.LeastSquares;
 import io.onnxprune.obs.Pattern;
 import io.onnxprune.obs.RowColumnPruning;
 import io.onnxprune.obs.Threshold;
-import io.onnxprune.plan.LinearLayers;
-import io.onnxprune.plan.LinearLayer;
-import io.onnxprune.rewrite.PrunedState;
-import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.BitSet;
 import java.util.Collection;
@@ -32,18 +26,16 @@ import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
-import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.function.DoubleConsumer;
 import java.util.function.IntConsumer;
-import java.util.function.Supplier;
 import java.util.stream.DoubleStream;
 
 /**
- * Zeros within the weights of all products of residual blocks where they cost the loss least, in its quadratic model
- * ½ tr(ΔWᵀ A ΔW G) / N for each product X·W, with A = XᵀX and G = DᵀD over N positions, D the gradients of the loss by the
- * product; the other weights make up for them (The LLM Surgeon, arXiv 2312.17244). Costs of all matrices are in the same unit, so
+ * Zeros within the weights of all blocks of residual blocks where they cost the loss least, in its quadratic model
+ * ½ tr(ΔWᵀ A ΔW G) / N for each candidate X·W, with A = XᵀX and G = DᵀD over N positions, D the gradients of the loss by the
+ * candidate; the other weights make up for them (The LLM Surgeon, arXiv 2312.17244). Costs of all matrices are in the same unit, so
  * the lowest of all go, wherever they are, and zeros that a model has already cost nothing and stay.
  */
 public final class SurgeonSparsification {
@@ -51,188 +43,143 @@ public final class SurgeonSparsification {
      * What is asked for.
      *
      * @param share of zeros; of groups, no more than they can have
-     * @param steps in how many equal steps, each measured anew
      * @param damping share of the mean diagonal of XᵀX that is added to it
      * @param gradientDamping share of the mean diagonal of DᵀD that is added to it
      * @param correlate how many elements of a matrix are made up for together; 0 for all
      */
     public record Request(
-            Pattern pattern, double share, int steps, double damping, double gradientDamping, int correlate) {}
+            Pattern pattern, double share, double damping, double gradientDamping, int correlate) {}
 
     private final Request request;
-    private final Statistics.Source source;
+    private final PrunedModel model;
     private final WeightStore store;
     private final Log log;
-    private final BlockLayers products;
-    /** Products that share an input together, since they share its second moment. */
-    private final Map<Activation, List<Product>> sharing = new LinkedHashMap<>();
+    private final BlockLayers blocks;
+    /** Candidates that share an input together, since they share its second moment. */
+    private final Map<Activation, List<Candidate>> sharing = new LinkedHashMap<>();
 
-    private final Set<Product> unreached = new HashSet<>();
+    private final Set<Candidate> unreached = new HashSet<>();
 
-    private Calibrator calibrator;
-
-    /** A product in the model that is measured and in the original, with its present weight. */
-    private static final class Product {
-        private final LoweredLinear linear;
-        private final PrunedLinear site;
+    /** A candidate in the model that is measured and in the original, with its present weight. */
+    private static final class Candidate {
+        private final PrunedLinear layer;
         private Tensor weight;
         private boolean changed;
 
-        Product(LoweredLinear linear, PrunedLinear site, boolean changed) {
-            this.linear = linear;
-            this.site = site;
-            this.weight = site.weight();
+        Candidate(PrunedLinear layer, boolean changed) {
+            this.layer = layer;
+            this.weight = layer.weight();
             this.changed = changed;
         }
 
+        Activation input() {
+            return layer.lowered().input();
+        }
+
+        Activation output() {
+            return layer.lowered().output();
+        }
+
         String node() {
-            return site.consumer().node();
+            return layer.node();
         }
 
         int inputs() {
-            return site.rows().length;
+            return layer.rows().length;
         }
 
         /** {@code [n, out]}. */
         Matrix read() {
-            return WeightStore.read(weight, site.consumer().axis());
+            return WeightStore.read(weight, layer.dense().axis());
         }
 
         /** {@code [out, n]}. */
         Matrix readByOutput() {
-            return WeightStore.read(weight, 1 - site.consumer().axis());
+            return WeightStore.read(weight, 1 - layer.dense().axis());
         }
     }
 
     /** What elements cost: half their square times what their input and their output contribute. */
     @SuppressWarnings("ArrayRecordComponent") // a holder, never compared
-    private record Factors(Product product, double[] inputs, double[] outputs) {}
+    private record Factors(Candidate candidate, double[] inputs, double[] outputs) {}
 
-    /** What happens to a product once the second moments are known, those of the gradients last. */
+    /** What happens to a candidate once the second moments are known, those of the gradients last. */
     private interface Visitor {
-        void visit(Product product, KroneckerFactor inputs, KroneckerFactor outputs);
+        void visit(Candidate candidate, KroneckerFactor inputs, KroneckerFactor outputs);
     }
 
-    private SurgeonSparsification(
-            PrunedState state,
-            LinearLayers consumers,
-            Calibrator calibrator,
-            Statistics.Source source,
-            Request request,
-            Path folder,
-            Log log) {
+    private SurgeonSparsification(PrunedModel model, Request request) {
         this.request = request;
-        this.calibrator = calibrator;
-        this.source = source;
-        this.store = new WeightStore(folder);
-        this.log = log;
-        this.products = new BlockLayers(state, consumers);
-        PrunedLinears sites = new PrunedLinears(state, consumers);
-        Set<LinearLayer> found = new HashSet<>();
-        for (LoweredLinear linear : calibrator.linears()) {
-            PrunedLinear site = sites.of(linear);
-            if (site != null && products.contains(site.consumer()) && found.add(site.consumer())) {
-                sharing.computeIfAbsent(linear.input(), input -> new ArrayList<>())
-                        .add(new Product(
-                                linear,
-                                site,
-                                state.updates().containsKey(site.consumer().weight())));
+        this.model = model;
+        this.store = new WeightStore(model.folder());
+        this.log = model.log();
+        this.blocks = new BlockLayers(model.state(), model.layers());
+        Map<Value, Tensor> updates = model.state().updates();
+        for (PrunedLinear layer : model.linears()) {
+            if (blocks.contains(layer.dense())) {
+                sharing.computeIfAbsent(layer.lowered().input(), input -> new ArrayList<>())
+                        .add(new Candidate(layer, updates.containsKey(layer.dense().weight())));
             }
         }
     }
 
-    /** New weights of the original, and how many of their elements are zero. */
+    /** New weights of the dense model, and the number of their elements that are zero. */
     public record Result(Map<Value, Tensor> updates, Zeros zeros) {}
 
-    /** Told of what each step has come to, so that a stopped run can go on. */
-    public interface Observer {
-        /**
-         * After a step.
-         *
-         * @param updates makes the new weights of the original so far
-         */
-        void done(int step, Supplier<Map<Value, Tensor>> updates);
-    }
-
     /**
-     * Makes zeros in the model of {@code state}.
+     * Makes weights of {@code model} zero.
      *
-     * @param calibrator of that model
-     * @param done steps that the model has behind it
-     * @param source measures it, and what earlier steps made of it
-     * @param folder for files of new weights
-     * @throws UserException if no product has a weight that may change, the pattern does not fit one, an operator has no
+     * @throws UserException if no linear layer has a weight that may change, the pattern does not fit one, an operator has no
      *     derivative, a second moment cannot be inverted, or a run fails
      */
-    public static Result run(
-            PrunedState state,
-            LinearLayers consumers,
-            Calibrator calibrator,
-            Statistics.Source source,
-            Request request,
-            int done,
-            Observer observer,
-            Path folder,
-            Log log) {
-        SurgeonSparsification surgeon =
-                new SurgeonSparsification(state, consumers, calibrator, source, request, folder, log);
+    public static Result run(PrunedModel model, Request request) {
+        SurgeonSparsification surgeon = new SurgeonSparsification(model, request);
         surgeon.check();
-        for (int step = done + 1; step <= request.steps; step++) {
-            surgeon.step(request.share * step / request.steps);
-            observer.done(step, surgeon::updates);
-        }
+        surgeon.sparsify();
         return surgeon.result();
     }
 
-    private List<Product> all() {
+    private List<Candidate> all() {
         return sharing.values().stream().flatMap(List::stream).toList();
     }
 
     private void check() {
         if (request.pattern instanceof Pattern.Grouped grouped) {
-            for (Product product : all()) {
-                grouped.check(product.node(), product.inputs());
+            for (Candidate candidate : all()) {
+                grouped.check(candidate.node(), candidate.inputs());
             }
         }
     }
 
-    private void step(double share) {
-        if (request.steps > 1) {
-            log.info(String.format(Locale.ROOT, "making up to %.1f %% of the weights zero", 100 * share));
-        }
+    private void sparsify() {
         Set<Tap> taps = new LinkedHashSet<>();
-        for (Product product : all()) {
-            taps.add(new Tap.Positions(product.linear.input()));
-            taps.add(new Tap.SecondMoment(product.linear.input()));
-            taps.add(new Tap.GradientSecondMoment(product.linear.output()));
+        for (Candidate candidate : all()) {
+            taps.add(new Tap.Positions(candidate.input()));
+            taps.add(new Tap.SecondMoment(candidate.input()));
+            taps.add(new Tap.GradientSecondMoment(candidate.output()));
         }
-        try (Statistics statistics = source.of(calibrator, taps)) {
-            for (Product product : all()) {
-                if (positions(statistics, product) == 0) {
-                    products.unread(product.node());
+        try (Statistics statistics = model.source().of(model.calibrator(), taps)) {
+            for (Candidate candidate : all()) {
+                if (positions(statistics, candidate) == 0) {
+                    blocks.unread(candidate.node());
                 }
             }
             if (request.pattern instanceof Pattern.Structured) {
-                strips(statistics, share);
+                strips(statistics, request.share);
             } else {
-                elements(statistics, share);
+                elements(statistics, request.share);
             }
         }
-        Map<String, Tensor> weights = new HashMap<>();
-        all().stream()
-                .filter(product -> product.changed)
-                .forEach(product -> weights.put(product.linear.weight(), product.weight));
-        calibrator = calibrator.withWeights(weights);
     }
 
-    private static double positions(Statistics statistics, Product product) {
+    private static double positions(Statistics statistics, Candidate candidate) {
         return statistics
-                .sum(new Tap.Positions(product.linear.input()))
+                .sum(new Tap.Positions(candidate.input()))
                 .asFloats()
                 .get(0);
     }
 
-    /** Visits all products that read anything. */
+    /** Visits all blocks that read anything. */
     private void forEach(Statistics statistics, String stage, Visitor visitor) {
         try (Progress progress = log.progress(stage, all().size())) {
             sharing.forEach((input, readers) -> {
@@ -241,10 +188,10 @@ public final class SurgeonSparsification {
                 }
                 try (KroneckerFactor inputs =
                         KroneckerFactor.of(statistics.inputs(input), inputDamping(statistics, readers.get(0)))) {
-                    for (Product product : readers) {
+                    for (Candidate candidate : readers) {
                         try (KroneckerFactor outputs = KroneckerFactor.of(
-                                statistics.gradients(product.linear.output()), outputDamping(statistics, product))) {
-                            visitor.visit(product, inputs, outputs);
+                                statistics.gradients(candidate.output()), outputDamping(statistics, candidate))) {
+                            visitor.visit(candidate, inputs, outputs);
                         }
                         progress.step(1);
                     }
@@ -253,34 +200,34 @@ public final class SurgeonSparsification {
         }
     }
 
-    private Damping inputDamping(Statistics statistics, Product product) {
-        return new Damping(request.damping, (long) positions(statistics, product), product.node(), log);
+    private Damping inputDamping(Statistics statistics, Candidate candidate) {
+        return new Damping(request.damping, (long) positions(statistics, candidate), candidate.node(), log);
     }
 
-    private Damping outputDamping(Statistics statistics, Product product) {
+    private Damping outputDamping(Statistics statistics, Candidate candidate) {
         return new Damping(
-                request.gradientDamping, (long) positions(statistics, product), product.node() + ", gradients", log);
+                request.gradientDamping, (long) positions(statistics, candidate), candidate.node() + ", gradients", log);
     }
 
     private void elements(Statistics statistics, double share) {
-        Map<Product, Factors> factors = new LinkedHashMap<>();
-        forEach(statistics, "costs", (product, inputs, outputs) -> {
-            noteUnreached(product, outputs);
-            double[] byOutput = scaled(outputs.weights(), 0.5 / positions(statistics, product));
-            factors.put(product, new Factors(product, inputs.weights(), byOutput));
+        Map<Candidate, Factors> factors = new LinkedHashMap<>();
+        forEach(statistics, "costs", (candidate, inputs, outputs) -> {
+            noteUnreached(candidate, outputs);
+            double[] byOutput = scaled(outputs.weights(), 0.5 / positions(statistics, candidate));
+            factors.put(candidate, new Factors(candidate, inputs.weights(), byOutput));
         });
         Threshold threshold = threshold(factors.values(), share);
-        forEach(statistics, "weights", (product, inputs, outputs) -> {
+        forEach(statistics, "weights", (candidate, inputs, outputs) -> {
             // In the order that the threshold was found in, each by the weights that it was found on.
-            BitSet[] zeros = zeros(factors.get(product), threshold);
-            try (Matrix w = product.readByOutput()) {
+            BitSet[] zeros = zeros(factors.get(candidate), threshold);
+            try (Matrix w = candidate.readByOutput()) {
                 if (request.correlate == 0) {
                     ElementUpdate.together(inputs, outputs, w, zeros);
                 } else {
                     ElementUpdate.inGroups(inputs, outputs, w, zeros, request.correlate);
                 }
                 try (Matrix turned = w.transposed()) {
-                    replace(product, turned);
+                    replace(candidate, turned);
                 }
             }
         });
@@ -341,7 +288,7 @@ public final class SurgeonSparsification {
 
     /** Fills {@code costs} for one output after the other; only a zero costs nothing at all. */
     private static void forEachOutput(Factors factors, double[] costs, IntConsumer then) {
-        try (Matrix w = factors.product.readByOutput()) {
+        try (Matrix w = factors.candidate.readByOutput()) {
             for (int j = 0; j < w.rows(); j++) {
                 w.getRow(j, costs);
                 for (int i = 0; i < costs.length; i++) {
@@ -355,41 +302,41 @@ public final class SurgeonSparsification {
 
     /** Whole inputs and outputs of matrices. */
     private void strips(Statistics statistics, double share) {
-        List<Product> read = new ArrayList<>();
+        List<Candidate> read = new ArrayList<>();
         RowColumnPruning strips = new RowColumnPruning();
-        forEach(statistics, "costs", (product, inputs, outputs) -> {
-            noteUnreached(product, outputs);
-            double scale = 1 / positions(statistics, product);
-            try (Matrix w = product.read();
+        forEach(statistics, "costs", (candidate, inputs, outputs) -> {
+            noteUnreached(candidate, outputs);
+            double scale = 1 / positions(statistics, candidate);
+            try (Matrix w = candidate.read();
                     Matrix turned = w.transposed()) {
                 strips.add(
                         scaled(multiplied(outputs.halfForms(turned), inputs.weights()), scale),
                         scaled(multiplied(inputs.halfForms(w), outputs.weights()), scale));
             }
-            read.add(product);
+            read.add(candidate);
         });
         strips.choose(share);
         for (int index = 0; index < read.size(); index++) {
-            Product product = read.get(index);
-            try (Matrix a = statistics.inputs(product.linear.input());
-                    Matrix g = statistics.gradients(product.linear.output());
-                    Matrix w = product.read();
+            Candidate candidate = read.get(index);
+            try (Matrix a = statistics.inputs(candidate.input());
+                    Matrix g = statistics.gradients(candidate.output());
+                    Matrix w = candidate.read();
                     Matrix left = LeastSquares.keep(
                             a,
                             g,
                             w,
                             strips.keptInputs(index),
                             strips.keptOutputs(index),
-                            inputDamping(statistics, product),
-                            outputDamping(statistics, product))) {
-                replace(product, left);
+                            inputDamping(statistics, candidate),
+                            outputDamping(statistics, candidate))) {
+                replace(candidate, left);
             }
         }
     }
 
-    private void noteUnreached(Product product, KroneckerFactor outputs) {
-        if (DoubleStream.of(outputs.weights()).allMatch(weight -> weight == 0) && unreached.add(product)) {
-            log.warn("no gradient reaches node " + product.node()
+    private void noteUnreached(Candidate candidate, KroneckerFactor outputs) {
+        if (DoubleStream.of(outputs.weights()).allMatch(weight -> weight == 0) && unreached.add(candidate)) {
+            log.warn("no gradient reaches node " + candidate.node()
                     + ", so its weights cost nothing and are the first to become zero");
         }
     }
@@ -408,17 +355,17 @@ public final class SurgeonSparsification {
         return values;
     }
 
-    private void replace(Product product, Matrix w) {
-        product.weight = product.site.narrow(w, store);
-        product.changed = true;
+    private void replace(Candidate candidate, Matrix w) {
+        candidate.weight = candidate.layer.toPruned(w, store);
+        candidate.changed = true;
     }
 
     private Result result() {
-        products.warn(log);
+        blocks.warn(log);
         Zeros zeros = Zeros.NONE;
-        for (Product product : all()) {
-            if (product.changed) {
-                try (Matrix w = product.read()) {
+        for (Candidate candidate : all()) {
+            if (candidate.changed) {
+                try (Matrix w = candidate.read()) {
                     zeros = zeros.and(w);
                 }
             }
@@ -429,9 +376,9 @@ public final class SurgeonSparsification {
     /** New weights of the original so far. */
     private Map<Value, Tensor> updates() {
         Map<Value, Tensor> updates = new HashMap<>();
-        for (Product product : all()) {
-            if (product.changed) {
-                updates.put(product.site.consumer().weight(), product.site.wide(product.weight, store));
+        for (Candidate candidate : all()) {
+            if (candidate.changed) {
+                updates.put(candidate.layer.dense().weight(), candidate.layer.toOriginal(candidate.weight, store));
             }
         }
         return updates;

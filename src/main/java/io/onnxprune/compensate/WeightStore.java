@@ -86,20 +86,35 @@ public final class WeightStore {
     }
 
     /**
+     * Where the elements of a matrix are in a tensor of two axes; the tensor is zero elsewhere.
+     *
+     * @param shape the extents of both axes
+     * @param axis the axis of the tensor that the rows of the matrix are
+     * @param rows the place along it of each row, ascending
+     * @param columns the place along the other axis of each column, ascending
+     */
+    @SuppressWarnings("ArrayRecordComponent") // never compared
+    public record Place(DType dtype, long[] shape, int axis, int[] rows, int[] columns) {
+        /** All of a tensor. */
+        static Place whole(Matrix matrix, DType dtype, long[] shape, int axis) {
+            return new Place(
+                    dtype,
+                    shape,
+                    axis,
+                    IntStream.range(0, matrix.rows()).toArray(),
+                    IntStream.range(0, matrix.columns()).toArray());
+        }
+    }
+
+    /**
      * A matrix as a float32 tensor of its own shape.
      *
-     * @param label how a message names it
+     * @param label names it in messages
      * @throws UserException if a number is too large, or there is no room on disk
      */
     Tensor write(Matrix matrix, String label) {
-        return write(
-                matrix,
-                DType.FLOAT,
-                new long[] {matrix.rows(), matrix.columns()},
-                0,
-                IntStream.range(0, matrix.rows()).toArray(),
-                IntStream.range(0, matrix.columns()).toArray(),
-                label);
+        long[] shape = {matrix.rows(), matrix.columns()};
+        return write(matrix, Place.whole(matrix, DType.FLOAT, shape, 0), label);
     }
 
     /**
@@ -107,36 +122,22 @@ public final class WeightStore {
      *
      * @param like has the shape and the element type
      * @param axis the axis of the tensor that the rows of the matrix are
-     * @param label how a message names the weights
+     * @param label names the weights in messages
      * @throws UserException if a number is too large for the element type, or there is no room on disk
      */
     public Tensor write(Matrix matrix, Tensor like, int axis, String label) {
-        return write(
-                matrix,
-                like.dtype(),
-                like.shape(),
-                axis,
-                IntStream.range(0, matrix.rows()).toArray(),
-                IntStream.range(0, matrix.columns()).toArray(),
-                label);
+        return write(matrix, Place.whole(matrix, like.dtype(), like.shape(), axis), label);
     }
 
     /**
-     * A matrix as a tensor of a larger shape that is zero elsewhere.
+     * A matrix as a part of a tensor that is zero elsewhere.
      *
-     * @param shape the extents of both axes
-     * @param axis the axis of the tensor that the rows of the matrix are
-     * @param rows where along it each row comes, ascending
-     * @param columns where along the other axis each column comes, ascending
-     * @param label how a message names the weights
-     * @throws UserException if a number is too large for {@code dtype}, or there is no room on disk
+     * @param label names the weights in messages
+     * @throws UserException if a number is too large for the element type, or there is no room on disk
      */
-    public Tensor write(Matrix matrix, DType dtype, long[] shape, int axis, int[] rows, int[] columns, String label) {
-        try (Matrix turned = axis == 0 ? null : matrix.transposed()) {
-            Matrix lines = axis == 0 ? matrix : turned;
-            int[] lineAt = axis == 0 ? rows : columns;
-            int[] placeAt = axis == 0 ? columns : rows;
-            return store(dtype, shape, new Lines(lines, lineAt, placeAt, Math.toIntExact(shape[1]), dtype, label));
+    public Tensor write(Matrix matrix, Place place, String label) {
+        try (Matrix turned = place.axis == 0 ? null : matrix.transposed()) {
+            return store(place.dtype, place.shape, new Lines(place.axis == 0 ? matrix : turned, place, label));
         }
     }
 
@@ -151,14 +152,14 @@ public final class WeightStore {
         private final float[] line;
         private int next;
 
-        Lines(Matrix source, int[] lineAt, int[] placeAt, int width, DType dtype, String label) {
+        Lines(Matrix source, Place place, String label) {
             this.source = source;
-            this.lineAt = lineAt;
-            this.placeAt = placeAt;
-            this.dtype = dtype;
+            this.lineAt = place.axis == 0 ? place.rows : place.columns;
+            this.placeAt = place.axis == 0 ? place.columns : place.rows;
+            this.dtype = place.dtype;
             this.label = label;
             this.row = new double[source.columns()];
-            this.line = new float[width];
+            this.line = new float[Math.toIntExact(place.shape[1])];
         }
 
         void encode(int index, ByteBuffer target) {

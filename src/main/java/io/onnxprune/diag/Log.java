@@ -15,30 +15,43 @@ public interface Log {
     /** Opens a progress display for {@code total} steps; shown only when it lasts and the output is a terminal. */
     Progress progress(String stage, long total);
 
-    /** The same for what has been told before: lines of ordinary text become detail. */
+    /** This log with lines of ordinary text as details: for work that repeats what was told before. */
     default Log quiet() {
-        Log told = this;
-        return new Log() {
+        return new Forwarding(this) {
             @Override
             public void info(String message) {
-                told.debug(message);
-            }
-
-            @Override
-            public void warn(String message) {
-                told.warn(message);
-            }
-
-            @Override
-            public void debug(String message) {
-                told.debug(message);
-            }
-
-            @Override
-            public Progress progress(String stage, long total) {
-                return told.progress(stage, total);
+                debug(message);
             }
         };
+    }
+
+    /** Hands everything on to another log. */
+    class Forwarding implements Log {
+        private final Log target;
+
+        protected Forwarding(Log target) {
+            this.target = target;
+        }
+
+        @Override
+        public void info(String message) {
+            target.info(message);
+        }
+
+        @Override
+        public void warn(String message) {
+            target.warn(message);
+        }
+
+        @Override
+        public void debug(String message) {
+            target.debug(message);
+        }
+
+        @Override
+        public Progress progress(String stage, long total) {
+            return target.progress(stage, total);
+        }
     }
 
     /** A running progress display. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /**
  * Dimension inference: which axes of which tensors must change together, found from operator rules alone.
  *

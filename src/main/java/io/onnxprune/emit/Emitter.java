@@ -17,7 +17,6 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
-import java.util.function.Consumer;
 
 /**
  * Writes a pruned model: the ONNX file with a note of what was removed, and in a folder also everything that is needed to
@@ -53,35 +52,74 @@ public final class Emitter {
     }
 
     /**
-     * Writes {@code pruned} to {@code target}.
+     * A request to write a model.
      *
-     * @param structure of the model before
+     * @param pruned the model to write
+     * @param structure of the dense model
      * @param plan what was kept of it
-     * @param externalData keep weights outside the model file even where the input did not and they would fit
-     * @param beside files to put beside the model, by their names there
-     * @param check looks at the written model file before it takes its place; what it throws undoes everything
-     * @throws UserException if there is too little space or writing fails; nothing is left behind then
+     * @param input the files of the dense model
+     * @param target where the pruned one goes
+     * @param externalData whether weights are kept outside the model file even where the input did not and they would fit
      */
-    public static Emission emit(
-            Model pruned,
-            Structure structure,
-            Plan plan,
-            ModelFolder input,
-            OutputTarget target,
-            boolean externalData,
-            Map<String, Path> beside,
-            Consumer<Path> check,
-            Log log) {
-        Sizes sizes = Sizes.of(structure, plan);
-        Model model = Provenance.note(pruned, structure, plan, sizes);
-        Set<Path> weights =
-                ModelFolder.weightFiles(structure.analysis().program().model().graph());
-        return new Emitter(sizes, input, target, log)
-                .write(model, externalData || model.externalData(), weights, beside, check);
+    public record Request(
+            Model pruned, Structure structure, Plan plan, ModelFolder input, OutputTarget target, boolean externalData) {}
+
+    /** Files that are complete but do not have their names yet. Closing removes them, unless they were committed. */
+    public static final class Staged implements AutoCloseable {
+        private final Staging staging;
+        private final Path model;
+        private final List<Path> files;
+        private final int others;
+        private final Log log;
+
+        private Staged(Staging staging, Path model, List<Path> files, int others, Log log) {
+            this.staging = staging;
+            this.model = model;
+            this.files = files;
+            this.others = others;
+            this.log = log;
+        }
+
+        /** The model file as it is now, which ONNX Runtime can open. */
+        public Path model() {
+            return model;
+        }
+
+        /**
+         * Gives the files their names.
+         *
+         * @throws UserException if they cannot be moved
+         */
+        public Emission commit() {
+            staging.commit();
+            long modelBytes = total(files.subList(0, files.size() - others));
+            files.forEach(file -> log.debug("wrote " + file));
+            return new Emission(files, total(files), modelBytes);
+        }
+
+        @Override
+        public void close() {
+            staging.close();
+        }
     }
 
-    private Emission write(
-            Model model, boolean external, Set<Path> inputWeights, Map<String, Path> beside, Consumer<Path> check) {
+    /**
+     * Writes a model under a temporary name.
+     *
+     * @param beside files to put beside the model, by their names there
+     * @return the files, for the caller to check, to commit and to close
+     * @throws UserException if there is too little space or writing fails; nothing is left behind then
+     */
+    public static Staged stage(Request request, Map<String, Path> beside, Log log) {
+        Sizes sizes = Sizes.of(request.structure, request.plan);
+        Model model = Provenance.note(request.pruned, request.structure, request.plan, sizes);
+        Set<Path> weights = ModelFolder.weightFiles(
+                request.structure.analysis().program().model().graph());
+        return new Emitter(sizes, request.input, request.target, log)
+                .write(model, request.externalData || model.externalData(), weights, beside);
+    }
+
+    private Staged write(Model model, boolean external, Set<Path> inputWeights, Map<String, Path> beside) {
         Path data = target.model().resolveSibling(target.model().getFileName() + ".data");
         if (inputWeights.stream().anyMatch(weights -> isSame(weights, data))) {
             throw new UserException("the weights would be written to " + data
@@ -94,7 +132,9 @@ public final class Emitter {
         checkSpace(needed, usable(target.folder()), target.folder());
 
         List<Path> written = new ArrayList<>(List.of(target.model()));
-        try (Staging staging = new Staging(target.folder())) {
+        Staging staging = new Staging(target.folder());
+        boolean complete = false;
+        try {
             for (Path companion : companions) {
                 Path copy = target.folder().resolve(companion.getFileName());
                 Optional<byte[]> patched = patched(companion);
@@ -115,12 +155,13 @@ public final class Emitter {
             if (Files.exists(staging.path(data))) {
                 written.add(1, data);
             }
-            check.accept(staged);
-            staging.commit();
+            complete = true;
+            return new Staged(staging, staged, written, companions.size() + beside.size(), log);
+        } finally {
+            if (!complete) {
+                staging.close();
+            }
         }
-        long modelBytes = total(written.subList(0, written.size() - companions.size() - beside.size()));
-        written.forEach(file -> log.debug("wrote " + file));
-        return new Emission(written, total(written), modelBytes);
     }
 
     private List<Path> companions(Set<Path> inputWeights) {

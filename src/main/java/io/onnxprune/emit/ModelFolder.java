@@ -26,7 +26,7 @@ import java.util.stream.Stream;
  */
 public final class ModelFolder {
     static final String CONFIG = "config.json";
-    static final String GENAI_CONFIG = "genai_config.json";
+    public static final String GENAI_CONFIG = "genai_config.json";
 
     private static final Set<String> COMPANION_TYPES =
             Set.of("json", "txt", "model", "jinja", "tiktoken", "spm", "bpe", "vocab");

@@ -63,10 +63,7 @@ public final class ActivationImportance implements Importance {
                 consumer -> channels.put(consumer.weight(), channels(consumer, measured.get(consumer.weight()))));
         Map<String, double[]> units = new LinkedHashMap<>();
         readers.forEach((dimension, own) -> units.put(dimension.name(), units(dimension, own, channels)));
-        return new Scores(
-                units,
-                new double[structure.stream().layers()],
-                new double[structure.stream().blocks().size()]);
+        return Scores.ofUnits(units, structure);
     }
 
     /** One number for each input channel of a product. */

@@ -2,38 +2,21 @@
 package io.onnxprune.plan;
 
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.option.Option;
 import java.util.List;
 
 /**
- * How much to remove, of what, and by which rules.
+ * How much to prune, of what, and by which rules.
  *
- * @param prune what may be removed
- * @param goal what the target counts
- * @param amount the target: a share of the model's parameters to remove, in [0, 1), or the parameters or bytes to keep
- * @param scope how units of different dimensions compete
- * @param rank what the units of different dimensions are compared by in {@link Scope#GLOBAL}
- * @param layout whether layers may differ
- * @param roundTo FFN and hidden widths are cut to multiples of this many channels
- * @param roundHeads head counts are cut to multiples of this
- * @param protect patterns ({@code *} and {@code ?}) of dimension names, {@code layers.3} and {@code blocks.3} to leave
- * @param skipFirst how many first layers to leave
- * @param skipLast how many last layers to leave
- * @param schedule how the shares that layers lose differ in {@link Scope#LOCAL}
+ * @param prune the structures that may be pruned
+ * @param target how much of the model is to be left
+ * @param competition how units of different dimensions compete
+ * @param rounding the multiples that sizes are cut to
+ * @param protection what keeps all of its units
  */
 public record Budget(
-        PruneSet prune,
-        Goal goal,
-        double amount,
-        Scope scope,
-        Rank rank,
-        Layout layout,
-        int roundTo,
-        int roundHeads,
-        List<String> protect,
-        LayerCount skipFirst,
-        LayerCount skipLast,
-        Schedule schedule) {
-    /** What the target counts. */
+        PruneSet prune, Target target, Competition competition, Rounding rounding, Protection protection) {
+    /** The measure of a target. */
     public enum Goal {
         RATIO,
         PARAMETERS,
@@ -48,11 +31,11 @@ public record Budget(
         GLOBAL
     }
 
-    /** What units of different dimensions are compared by in one ranking. */
+    /** What the units of different dimensions are compared by in one ranking. */
     public enum Rank {
-        /** What a unit is worth for each parameter that it costs. */
+        /** The score of a unit divided by its parameters. */
         SCORE_PER_PARAMETER,
-        /** What a unit is worth, whatever it costs. */
+        /** The score of a unit. */
         SCORE
     }
 
@@ -63,99 +46,158 @@ public record Budget(
         UNIFORM
     }
 
-    public Budget {
-        protect = List.copyOf(protect);
-        if (goal == Goal.RATIO && !(amount >= 0 && amount < 1)) {
-            throw new UsageException("the ratio to remove must be at least 0 and less than 1, not " + amount);
-        }
-        if (goal != Goal.RATIO && !(amount > 0)) {
-            throw new UsageException("the " + what(goal) + " to keep must be more than 0, not " + amount);
-        }
-        if (roundTo < 1 || roundHeads < 1) {
-            throw new UsageException(
-                    "sizes can only be rounded to multiples of 1 or more, not of " + Math.min(roundTo, roundHeads));
-        }
-        if (schedule.shape() != Schedule.Shape.UNIFORM && scope == Scope.GLOBAL) {
-            throw new UsageException(
-                    "schedule " + schedule
-                            + " has no effect in scope global, where one ranking decides; ask for scope local or schedule uniform");
+    /**
+     * How much of the model is to be left.
+     *
+     * @param goal the measure
+     * @param amount a share of the model's parameters to prune, in [0, 1), or the parameters or bytes to keep
+     */
+    public record Target(Goal goal, double amount) {
+        public Target {
+            if (goal == Goal.RATIO && !(amount >= 0 && amount < 1)) {
+                throw new UsageException("the ratio to remove must be at least 0 and less than 1, not " + amount);
+            }
+            if (goal != Goal.RATIO && !(amount > 0)) {
+                throw new UsageException("the " + what(goal) + " to keep must be more than 0, not " + amount);
+            }
         }
     }
 
-    /** Removes a share of the model's parameters, every layer by itself, without rounding or protection. */
+    /** How units of different dimensions compete. */
+    public record Competition(
+            @Option("local: every dimension loses its share; global: one ranking of all units.") Scope scope,
+
+            @Option("For scope global: what units of different dimensions are compared by.") Rank rank,
+            @Option("uniform: all layers keep the same number of heads and channels.") Layout layout,
+            Schedule schedule) {
+        /** Every layer loses the same share. */
+        public Competition() {
+            this(Scope.LOCAL, Rank.SCORE_PER_PARAMETER, Layout.PER_LAYER, Schedule.uniform());
+        }
+
+        public Competition {
+            if (schedule.shape() != Schedule.Shape.UNIFORM && scope == Scope.GLOBAL) {
+                throw new UsageException(
+                        "schedule " + schedule
+                                + " has no effect in scope global, where one ranking decides; ask for scope local or schedule uniform");
+            }
+        }
+    }
+
+    /** The multiples that sizes are cut to. */
+    public record Rounding(
+            @Option(value = "FFN and hidden widths are cut to multiples of this.", key = "round-to", min = 1) int widths,
+            @Option(value = "Head counts are cut to multiples of this.", key = "round-heads", min = 1) int heads) {
+        /** No rounding. */
+        public Rounding() {
+            this(1, 1);
+        }
+
+        public Rounding {
+            if (widths < 1 || heads < 1) {
+                throw new UsageException("sizes can only be rounded to multiples of 1 or more, not of "
+                        + Math.min(widths, heads));
+            }
+        }
+    }
+
+    /** What keeps all of its units. */
+    public record Protection(
+            @Option("Patterns (* and ?) of dimension names, layers.N and blocks.N to leave whole: ffn.0, heads.*.")
+                    List<String> protect,
+
+            @Option(
+                            value = "How many first layers to leave whole: 2, or 12.5%, rounded half up.",
+                            values = LayerCount.VALUES)
+                    LayerCount skipFirst,
+
+            @Option(value = "How many last layers to leave whole.", values = LayerCount.VALUES) LayerCount skipLast) {
+        /** Nothing is protected. */
+        public Protection() {
+            this(List.of(), LayerCount.of(0), LayerCount.of(0));
+        }
+
+        public Protection {
+            protect = List.copyOf(protect);
+        }
+    }
+
+    /** Prunes a share of the model's parameters, every layer by itself, without rounding or protection. */
     public static Budget ofRatio(PruneSet prune, double ratio) {
-        LayerCount none = LayerCount.of(0);
         return new Budget(
-                prune,
-                Goal.RATIO,
-                ratio,
-                Scope.LOCAL,
-                Rank.SCORE_PER_PARAMETER,
-                Layout.PER_LAYER,
-                1,
-                1,
-                List.of(),
-                none,
-                none,
-                Schedule.uniform());
+                prune, new Target(Goal.RATIO, ratio), new Competition(), new Rounding(), new Protection());
     }
 
-    public Budget withTarget(Goal changed, double target) {
-        return new Budget(
-                prune,
-                changed,
-                target,
-                scope,
-                rank,
-                layout,
-                roundTo,
-                roundHeads,
-                protect,
-                skipFirst,
-                skipLast,
-                schedule);
+    public Goal goal() {
+        return target.goal;
+    }
+
+    public double amount() {
+        return target.amount;
+    }
+
+    public Scope scope() {
+        return competition.scope;
+    }
+
+    public Rank rank() {
+        return competition.rank;
+    }
+
+    public Layout layout() {
+        return competition.layout;
+    }
+
+    public Schedule schedule() {
+        return competition.schedule;
+    }
+
+    public int roundTo() {
+        return rounding.widths;
+    }
+
+    public int roundHeads() {
+        return rounding.heads;
+    }
+
+    public List<String> protect() {
+        return protection.protect;
+    }
+
+    public LayerCount skipFirst() {
+        return protection.skipFirst;
+    }
+
+    public LayerCount skipLast() {
+        return protection.skipLast;
+    }
+
+    public Budget withTarget(Goal changed, double amount) {
+        return new Budget(prune, new Target(changed, amount), competition, rounding, protection);
     }
 
     public Budget withScope(Scope changed) {
-        return new Budget(
-                prune,
-                goal,
-                amount,
-                changed,
-                rank,
-                layout,
-                roundTo,
-                roundHeads,
-                protect,
-                skipFirst,
-                skipLast,
-                schedule);
+        return with(new Competition(changed, rank(), layout(), schedule()));
     }
 
     public Budget withRank(Rank changed) {
-        return new Budget(
-                prune,
-                goal,
-                amount,
-                scope,
-                changed,
-                layout,
-                roundTo,
-                roundHeads,
-                protect,
-                skipFirst,
-                skipLast,
-                schedule);
+        return with(new Competition(scope(), changed, layout(), schedule()));
     }
 
     public Budget withLayout(Layout changed) {
-        return new Budget(
-                prune, goal, amount, scope, rank, changed, roundTo, roundHeads, protect, skipFirst, skipLast, schedule);
+        return with(new Competition(scope(), rank(), changed, schedule()));
+    }
+
+    public Budget withSchedule(Schedule changed) {
+        return with(new Competition(scope(), rank(), layout(), changed));
+    }
+
+    private Budget with(Competition changed) {
+        return new Budget(prune, target, changed, rounding, protection);
     }
 
     public Budget withRounding(int sizes, int heads) {
-        return new Budget(
-                prune, goal, amount, scope, rank, layout, sizes, heads, protect, skipFirst, skipLast, schedule);
+        return new Budget(prune, target, competition, new Rounding(sizes, heads), protection);
     }
 
     public Budget withProtection(List<String> patterns, int first, int last) {
@@ -163,42 +205,41 @@ public record Budget(
     }
 
     public Budget withProtection(List<String> patterns, LayerCount first, LayerCount last) {
-        return new Budget(
-                prune, goal, amount, scope, rank, layout, roundTo, roundHeads, patterns, first, last, schedule);
-    }
-
-    public Budget withSchedule(Schedule changed) {
-        return new Budget(
-                prune, goal, amount, scope, rank, layout, roundTo, roundHeads, protect, skipFirst, skipLast, changed);
+        return new Budget(prune, target, competition, rounding, new Protection(patterns, first, last));
     }
 
     private static String what(Goal goal) {
         return goal == Goal.BYTES ? "bytes" : "parameters";
     }
 
-    /** The target as the share of {@code whole} to remove, counted in what the target counts. */
-    public double ratio(ParameterCount.Size whole) {
-        return goal == Goal.RATIO ? amount : 1 - amount / measure(whole);
+    /** Whether nothing is to be pruned. */
+    public boolean isNothing() {
+        return goal() == Goal.RATIO && amount() == 0;
     }
 
-    /** What of {@code size} the target counts. */
+    /** The target as the share of {@code whole} to prune, in the target's own measure. */
+    public double ratio(ParameterCount.Size whole) {
+        return goal() == Goal.RATIO ? amount() : 1 - amount() / measure(whole);
+    }
+
+    /** A size in the target's own measure. */
     public long measure(ParameterCount.Size size) {
-        return goal == Goal.BYTES ? size.bytes() : size.parameters();
+        return goal() == Goal.BYTES ? size.bytes() : size.parameters();
     }
 
     /** The unit of {@link #measure}, for messages. */
     public String unit() {
-        return what(goal);
+        return what(goal());
     }
 
-    /** What should be left of a model of size {@code whole}. */
+    /** How much is to be left of a model of size {@code whole}. */
     double target(ParameterCount.Size whole) {
-        return goal == Goal.RATIO ? measure(whole) * (1 - amount) : amount;
+        return goal() == Goal.RATIO ? measure(whole) * (1 - amount()) : amount();
     }
 
-    /** This budget for the same model with something added to it, of which as much is to be left in all. */
+    /** This budget for a model to which parameters were added: as much is to be left in all. */
     public Budget rebased(ParameterCount.Size whole, ParameterCount.Size larger) {
-        return goal == Goal.RATIO ? withTarget(goal, 1 - target(whole) / measure(larger)) : this;
+        return goal() == Goal.RATIO ? withTarget(goal(), 1 - target(whole) / measure(larger)) : this;
     }
 
     /**
@@ -211,7 +252,8 @@ public record Budget(
             return this;
         }
         double done = (double) step / steps;
-        return withTarget(goal, goal == Goal.RATIO ? amount * done : measure(whole) * (1 - done) + amount * done)
-                .withSchedule(schedule.scaled(done));
+        return withTarget(
+                        goal(), goal() == Goal.RATIO ? amount() * done : measure(whole) * (1 - done) + amount() * done)
+                .withSchedule(schedule().scaled(done));
     }
 }

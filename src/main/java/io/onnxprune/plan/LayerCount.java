@@ -11,6 +11,9 @@ import java.math.BigDecimal;
  * @param isShare which of them
  */
 public record LayerCount(double amount, boolean isShare) {
+    /** The values of an option of this type. */
+    public static final String VALUES = "a whole number of at least 0 or a percentage of layers";
+
     private static final String PERCENT = "%";
 
     public LayerCount {
@@ -50,5 +53,12 @@ public record LayerCount(double amount, boolean isShare) {
     /** How many that is in a model with {@code layers} layers; a share is rounded half up. */
     public int in(int layers) {
         return isShare ? (int) Math.floor(amount * layers + 0.5) : (int) amount;
+    }
+
+    /** The form that {@link #parse} reads. */
+    @Override
+    public String toString() {
+        BigDecimal number = BigDecimal.valueOf(isShare ? 100 * amount : amount).stripTrailingZeros();
+        return number.toPlainString() + (isShare ? PERCENT : "");
     }
 }

@@ -5,6 +5,7 @@ import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -43,6 +44,13 @@ public record Plan(String model, Map<String, int[]> keep, int[] layers, int[] bl
         return byAtom::get;
     }
 
+    /** The content as text, for keys of checkpoints. */
+    public String describe() {
+        StringBuilder text = new StringBuilder();
+        keep.forEach((name, kept) -> text.append(name).append(Arrays.toString(kept)));
+        return text.append(Arrays.toString(layers)).append(Arrays.toString(blocks)).toString();
+    }
+
     /** Whether everything stays: the model itself is the result then. */
     public boolean removesNothing(Structure structure) {
         Dim.Keep kept = keep(structure);
@@ -58,6 +66,6 @@ public record Plan(String model, Map<String, int[]> keep, int[] layers, int[] bl
     }
 
     private static boolean contains(int[] sorted, int value) {
-        return java.util.Arrays.binarySearch(sorted, value) >= 0;
+        return Arrays.binarySearch(sorted, value) >= 0;
     }
 }

@@ -14,15 +14,11 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import java.io.IOException;
-import java.io.InputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
-import java.security.MessageDigest;
-import java.security.NoSuchAlgorithmException;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.HexFormat;
 import java.util.Iterator;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -43,22 +39,6 @@ public final class PlanFile {
     private PlanFile(Path file, Structure structure) {
         this.file = file;
         this.structure = structure;
-    }
-
-    /** SHA-256 of a model file in hexadecimal: of the .onnx file alone, not of external data. */
-    public static String hash(Path model) {
-        try (InputStream input = Files.newInputStream(model)) {
-            MessageDigest digest = MessageDigest.getInstance("SHA-256");
-            byte[] buffer = new byte[1 << 16];
-            for (int count = input.read(buffer); count >= 0; count = input.read(buffer)) {
-                digest.update(buffer, 0, count);
-            }
-            return HexFormat.of().formatHex(digest.digest());
-        } catch (IOException e) {
-            throw new UserException("cannot read " + model + ": " + FileFailure.reason(e), e);
-        } catch (NoSuchAlgorithmException e) {
-            throw new IllegalStateException("every Java platform has SHA-256", e);
-        }
     }
 
     /**

@@ -2,6 +2,7 @@
 package io.onnxprune.plan;
 
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.option.Option;
 import java.util.Locale;
 import java.util.OptionalDouble;
 
@@ -13,7 +14,20 @@ import java.util.OptionalDouble;
  * @param shape which f
  * @param first r₀, in [0, 1); empty for 0.3125 of the share that all layers would lose alike, the paper's 6.25 % of 20 %
  */
-public record Schedule(Shape shape, OptionalDouble first) {
+public record Schedule(
+        @Option(
+                        value =
+                                "For scope local: the same share in every layer, or a share that changes from the first layer"
+                                        + " that may lose something to the last, by the logarithm of its number or evenly; the target is met all the same.",
+                        key = "schedule")
+                Shape shape,
+
+        @Option(
+                        value =
+                                "For schedule log and linear: the share that the first layer loses; one above the target makes the"
+                                        + " shares fall. Without it 0.3125 of the share that a uniform schedule takes.",
+                        key = "first-ratio")
+                OptionalDouble first) {
     /** The paper's only example starts with 6.25 % where 20 % go; at other targets the curve keeps its form. */
     private static final double USUAL_START = 0.0625 / 0.2;
 
@@ -35,6 +49,11 @@ public record Schedule(Shape shape, OptionalDouble first) {
         if (first.isPresent() && !(first.getAsDouble() >= 0 && first.getAsDouble() < 1)) {
             throw new UsageException("first-ratio must be at least 0 and less than 1, not " + first.getAsDouble());
         }
+    }
+
+    /** All layers lose the same share. */
+    public Schedule() {
+        this(Shape.UNIFORM, OptionalDouble.empty());
     }
 
     /** All layers lose the same share. */

@@ -21,6 +21,14 @@ public record Scores(Map<String, double[]> units, double[] layers, double[] bloc
         units = new LinkedHashMap<>(units);
     }
 
+    /** Scores of units alone: all layers and blocks have score 0. */
+    public static Scores ofUnits(Map<String, double[]> units, Structure structure) {
+        return new Scores(
+                units,
+                new double[structure.stream().layers()],
+                new double[structure.stream().blocks().size()]);
+    }
+
     /** These with what {@code plan} removes already worth least of all, so that it goes first. */
     public Scores after(Plan plan, Structure structure) {
         Map<String, double[]> left = new LinkedHashMap<>();

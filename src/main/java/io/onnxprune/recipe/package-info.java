@@ -1,2 +1,3 @@
-/** Recipes: pipelines of passes declared in YAML, checked against the declaration of every pass. */
+// SPDX-License-Identifier: Apache-2.0
+/** Recipes: lists of passes in YAML, checked against the options that every pass declares. */
 package io.onnxprune.recipe;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /**
  * Inference on ONNX Runtime: the only package that touches {@code ai.onnxruntime}. Tensors go in and come out as
  * {@link io.onnxprune.runtime.HostTensor}, models as files or as bytes with their weights beside them, and every

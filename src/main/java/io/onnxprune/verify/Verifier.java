@@ -49,34 +49,35 @@ public final class Verifier {
     private Verifier() {}
 
     /**
-     * Compares {@code emitted} with the masked form of the model that {@code structure} describes.
+     * The dense model in which everything that was pruned is zero.
      *
+     * @param structure of the dense model
      * @param updates new full-size contents of constants, as given to the slicer
+     */
+    public record Masked(Structure structure, Plan plan, Map<Value, Tensor> updates) {}
+
+    /**
+     * Compares {@code emitted} with a masked model.
+     *
      * @param tolerance largest difference that agrees, relative to the logits' scale; where activations are rounded to
      *     few steps, a difference above it is looked at again with other tokens, since one activation on the border of
      *     two steps may fall to either side
      * @throws UserException if either does not run
      */
     public static Verification compare(
-            Structure structure,
-            Plan plan,
-            Map<Value, Tensor> updates,
-            Path emitted,
-            OnnxRuntime runtime,
-            double tolerance,
-            long seed) {
-        Verification found = compareOnce(structure, plan, updates, emitted, runtime, seed);
-        boolean rounds = structure.analysis().program().ops().stream()
+            Masked masked, Path emitted, OnnxRuntime runtime, double tolerance, long seed) {
+        Verification found = compareOnce(masked, emitted, runtime, seed);
+        boolean rounds = masked.structure.analysis().program().ops().stream()
                 .anyMatch(op -> op.node().is("DynamicQuantizeLinear"));
         for (int again = 1; rounds && again <= RETRIES && !(found.relative() <= tolerance); again++) {
-            found = compareOnce(structure, plan, updates, emitted, runtime, seed + again);
+            found = compareOnce(masked, emitted, runtime, seed + again);
         }
         return found;
     }
 
     private static Verification compareOnce(
-            Structure structure, Plan plan, Map<Value, Tensor> updates, Path emitted, OnnxRuntime runtime, long seed) {
-        Logits expected = run(MaskedModel.of(structure, plan, updates), runtime, seed);
+            Masked masked, Path emitted, OnnxRuntime runtime, long seed) {
+        Logits expected = run(MaskedModel.of(masked.structure, masked.plan, masked.updates), runtime, seed);
         // Weights of the first model are mapped until collected: without this, both would count at once.
         System.gc();
         Logits found = run(ModelReader.read(emitted), runtime, seed);

@@ -144,7 +144,7 @@ class ResumeTest {
 
     private List<Path> checkpoints() throws IOException {
         try (Stream<Path> files = Files.list(folder)) {
-            return files.filter(file -> file.toString().endsWith(".ckpt")).toList();
+            return files.filter(file -> file.getFileName().toString().startsWith("gradients-")).toList();
         }
     }
 }

@@ -63,8 +63,8 @@ class BadCommandLineTest {
     @ParameterizedTest
     @CsvSource(delimiter = '|', textBlock = """
             --tf32                   | --tf32 has an effect with --provider cuda only
-            --ratio 1                | the ratio to remove must be at least 0 and less than 1
-            --ratio 1.5              | the ratio to remove must be at least 0 and less than 1
+            --ratio 1                | --ratio must be a number less than 1
+            --ratio 1.5              | --ratio must be a number less than 1
             --ratio -0.1             | --ratio must be a number of at least 0
             --ratio NaN              | --ratio must be a number of at least 0
             --ratio abc              | --ratio must be a number, not "abc"
@@ -241,12 +241,12 @@ class BadCommandLineTest {
     @ParameterizedTest
     @CsvSource(delimiter = '|', textBlock = """
             versoin: 1                                            | 1:1:  | did you mean "version"?
-            version: 2 ~name: x ~passes: []                       | 1:10: | version 2 is not known
-            version: 1 ~name: x ~passes: [{pass: scor}]           | 3:17: | did you mean "score"?
-            version: 1 ~name: x ~passes: [{pass: score, metrik: magnitude}] | 3:24: | did you mean "metric"?
-            version: 1 ~name: x ~passes: [{pass: score, metric: magnitud}]  | 3:32: | did you mean "magnitude"?
-            version: 1 ~name: x ~passes: [{pass: allocate}]       | 3:17: | needs a pass score before it
-            version: 1 ~name: x ~passes: []                       | 3:9:  | passes is empty
+            version: 1 ~name: x ~passes: []                       | 1:10: | version 1 is not known
+            version: 2 ~name: x ~passes: [{pass: scor}]           | 3:17: | did you mean "score"?
+            version: 2 ~name: x ~passes: [{pass: score, metrik: magnitude}] | 3:24: | did you mean "metric"?
+            version: 2 ~name: x ~passes: [{pass: score, metric: magnitud}]  | 3:32: | did you mean "magnitude"?
+            version: 2 ~name: x ~passes: [{pass: allocate}]       | 3:10: | needs scores of the model as it is; put a pass score before it
+            version: 2 ~name: x ~passes: []                       | 3:9:  | passes is empty
             version: [1                                           | 2:1:  | not YAML
             """)
     void wrongRecipes(String recipe, String place, String sentence) throws IOException {

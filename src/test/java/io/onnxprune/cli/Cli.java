@@ -90,4 +90,20 @@ final class Cli {
         }
         return found;
     }
+
+    /** A recipe of these passes between one that provides rows and those that write the result, unless they are among them. */
+    static Path recipe(Path folder, String... passes) throws IOException {
+        List<String> all = new ArrayList<>(List.of(passes));
+        if (all.stream().noneMatch(pass -> pass.contains("pass: calibrate"))) {
+            all.add(0, "{pass: calibrate}");
+        }
+        int rewrite = all.indexOf("{pass: rewrite}");
+        if (rewrite < 0) {
+            rewrite = all.size();
+            all.add("{pass: rewrite}");
+        }
+        all.add(rewrite + 1, "{pass: emit}");
+        return Files.writeString(
+                folder.resolve("recipe.yaml"), "version: 2\nname: mine\npasses:\n  - " + String.join("\n  - ", all));
+    }
 }

@@ -29,13 +29,15 @@ class JsonDocumentTest {
     void prune() throws IOException {
         Path file = folder.resolve("a.json");
         Path recipe = Files.writeString(folder.resolve("recipe.yaml"), """
-                version: 1
+                version: 2
                 name: all
                 passes:
+                  - {pass: calibrate}
                   - {pass: score, metric: random}
                   - {pass: allocate}
                   - {pass: sparsify}
                   - {pass: rewrite}
+                  - {pass: emit}
                   - {pass: verify}
                 """);
         Cli.run(

@@ -96,7 +96,7 @@ class PruneOptionsTest {
     @Test
     void whatARecipeLeavesWholeShrinksInAUniformLayout() throws IOException {
         Path recipe = Files.writeString(folder.resolve("mine.yaml"), """
-                version: 1
+                version: 2
                 name: mine
                 passes:
                   - {pass: score, metric: random}
@@ -120,7 +120,7 @@ class PruneOptionsTest {
         assertThat(rising.get(2)).isLessThan(rising.get(1));
 
         Path recipe = Files.writeString(folder.resolve("mine.yaml"), """
-                version: 1
+                version: 2
                 name: mine
                 passes:
                   - {pass: score, metric: random}

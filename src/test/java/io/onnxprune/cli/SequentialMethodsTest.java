@@ -55,8 +55,7 @@ class SequentialMethodsTest {
     }
 
     private Path recipe(String... passes) throws IOException {
-        return Files.writeString(
-                folder.resolve("recipe.yaml"), "version: 1\nname: mine\npasses:\n  - " + String.join("\n  - ", passes));
+        return Cli.recipe(folder, passes);
     }
 
     /** Every run compares what was written with the masked original, with the new weights in both. */
@@ -77,7 +76,7 @@ class SequentialMethodsTest {
         Cli.Run run =
                 run(name, "--method", "slimgpt", "--refit", "--ratio", "0.1").succeeded();
 
-        assertThat(run.out()).contains("verified on", "products make up for what was removed");
+        assertThat(run.out()).contains("verified on", "linear layers compensate for what was pruned");
         assertThat(report().path("compensated").asInt()).isPositive();
         assertThat(report().path("ratio_achieved").asDouble()).isBetween(0.08, 0.12);
         assertThat(report().path("verification").path("logit_scale").asDouble()).isPositive();
@@ -89,7 +88,7 @@ class SequentialMethodsTest {
     void flapOnManyFormsOfModels(String name) throws IOException {
         Cli.Run run = run(name, "--method", "flap", "--ratio", "0.1").succeeded();
 
-        assertThat(run.out()).contains("verified on", "products make up for what was removed");
+        assertThat(run.out()).contains("verified on", "linear layers compensate for what was pruned");
         assertThat(report().path("compensated").asInt()).isPositive();
         double whole = report().path("parameters_before").asDouble();
         assertThat(report().path("parameters_after").asDouble()).isCloseTo(0.9 * whole, within(250.0));
@@ -99,6 +98,7 @@ class SequentialMethodsTest {
     void biasesOfARefitAndOfAGivenPlan() throws IOException {
         Path plan = folder.resolve("plan.json");
         Path flap = recipe(
+                "{pass: add-biases}",
                 "{pass: score, metric: magnitude}",
                 "{pass: allocate, prune: [heads, ffn], ratio: 0.2}",
                 "{pass: compensate, update: bias}",
@@ -169,7 +169,7 @@ class SequentialMethodsTest {
 
         Cli.Run without =
                 run("llama-gqa-d", "--method", "magnitude", "--plan", plan).succeeded();
-        assertThat(without.out()).doesNotContain("make up for");
+        assertThat(without.out()).doesNotContain("compensate for");
         assertThat(perplexity()).isNotCloseTo(own, within(1e-5 * own));
     }
 
@@ -195,7 +195,7 @@ class SequentialMethodsTest {
     void anyMethodCanBeRefitted() throws IOException {
         Cli.Run run = run("llama-gqa-d", "--method", "magnitude", "--refit", "--ratio", "0.3")
                 .succeeded();
-        assertThat(run.out()).contains("the weights of 6 products bring the residual stream near");
+        assertThat(run.out()).contains("the weights of 6 linear layers bring the residual stream near");
         assertThat(report().path("refitted").asInt()).isEqualTo(6);
         assertThat(report().path("compensated").asInt()).isZero();
         double with = perplexity();
@@ -210,10 +210,10 @@ class SequentialMethodsTest {
     void anyMethodCanBeCorrected() throws IOException {
         Cli.Run run = run("llama-gqa-d", "--method", "magnitude", "--correct", "2", "--ratio", "0.3")
                 .succeeded();
-        assertThat(run.out()).contains("6 products were corrected by gradients: divergence from the whole model ");
-        assertThat(run.err()).contains("correction 1 of 2: divergence ").doesNotContain("correction 3");
+        assertThat(run.out()).contains("6 linear layers were corrected by gradients: KL divergence from the dense model ");
+        assertThat(run.err()).contains("correction 1 of 2: KL divergence ").doesNotContain("correction 3");
         JsonNode correction = report().path("correction");
-        assertThat(correction.path("products").asInt()).isEqualTo(6);
+        assertThat(correction.path("linear_layers").asInt()).isEqualTo(6);
         assertThat(correction.path("divergence_after").asDouble())
                 .isLessThan(correction.path("divergence_before").asDouble());
         assertThat(report().path("verification").path("logit_scale").asDouble()).isPositive();
@@ -229,18 +229,18 @@ class SequentialMethodsTest {
         Path recipe = recipe(
                 "{pass: score, metric: magnitude}",
                 "{pass: allocate, ratio: 0.2}",
-                "{pass: correct, steps: 1, products: all}",
+                "{pass: correct, steps: 1, layers: all}",
                 "{pass: rewrite}",
                 "{pass: verify}");
         run("llama-gqa-d", "--recipe", recipe).succeeded();
-        assertThat(report().path("correction").path("products").asInt()).isEqualTo(21);
+        assertThat(report().path("correction").path("linear_layers").asInt()).isEqualTo(21);
 
         Path plan = folder.resolve("plan.json");
         run("llama-gqa-d", "--recipe", recipe, "--correct", "0", "--plan-out", plan)
                 .succeeded();
         assertThat(report().path("correction").isNull()).isTrue();
         run("llama-gqa-d", "--recipe", recipe, "--plan", plan).succeeded();
-        assertThat(report().path("correction").path("products").asInt()).isEqualTo(21);
+        assertThat(report().path("correction").path("linear_layers").asInt()).isEqualTo(21);
 
         run("llama-gqa-d", "--recipe", recipe, "--correct", "-1").failed(2, "--correct", "0 or more, not -1");
         run("llama-gqa-d", "--recipe", recipe, "--correct", "some").failed(2, "--correct", "some");
@@ -253,10 +253,8 @@ class SequentialMethodsTest {
     @Test
     void oneRankingInStepsWithRefitsAndADenseTarget() throws IOException {
         Path recipe = recipe(
-                "{pass: score, metric: obs, curvature: loss}",
-                "{pass: allocate, prune: [heads, ffn, query_heads], scope: global, steps: 3, ratio: 0.3}",
-                "{pass: compensate, target: dense}",
-                "{pass: refit, every-step: true}",
+                "{repeat: {steps: 3, passes: [{pass: score, metric: obs, curvature: loss}, {pass: allocate, prune: [heads, ffn,"
+                        + " query_heads], scope: global, ratio: 0.3}, {pass: compensate, target: dense}, {pass: refit}]}}",
                 "{pass: rewrite}",
                 "{pass: verify}");
         run("llama-gqa-d", "--recipe", recipe).succeeded();
@@ -268,10 +266,12 @@ class SequentialMethodsTest {
     @ParameterizedTest
     @CsvSource({"llama-gqa-d,full,false", "opt-c,lora,true", "gpt2-cb,full,true"})
     void theSmallerModelIsTrained(String model, String train, boolean everyStep) throws IOException {
+        String recover = "{pass: recover, train: " + train + ", epochs: 2, batch: 8}";
+        String block = "{repeat: {steps: 2, passes: [{pass: score, metric: magnitude}, {pass: allocate, prune: [heads, ffn],"
+                + " ratio: 0.2}" + (everyStep ? ", " + recover : "") + "]}}";
         Path recipe = recipe(
-                "{pass: score, metric: magnitude}",
-                "{pass: allocate, prune: [heads, ffn], ratio: 0.2, steps: 2}",
-                "{pass: recover, train: " + train + ", epochs: 2, batch: 8, every-step: " + everyStep + "}",
+                block,
+                everyStep ? "{pass: correct, steps: 1}" : recover,
                 "{pass: rewrite}",
                 "{pass: verify}");
 
@@ -329,9 +329,9 @@ class SequentialMethodsTest {
     @Test
     void tooFewTokens() throws IOException {
         Path recipe = recipe(
-                "{pass: score, metric: obs, sequential: true, damping: 0}",
+                "{pass: score, metric: position}",
                 "{pass: allocate, prune: [heads, ffn], ratio: 0.3}",
-                "{pass: compensate, damping: 0}",
+                "{pass: prune-layerwise, damping: 0}",
                 "{pass: rewrite}",
                 "{pass: verify}");
         Cli.Run run = run("stories-llama", "--recipe", recipe, "--samples", "1", "--seq-len", "16");
@@ -345,16 +345,78 @@ class SequentialMethodsTest {
     @Test
     void optionsThatDoNotGoTogether() throws IOException {
         run("llama-gqa-d", "--method", "slimgpt", "--scope", "global").failed(2, "ask for scope local");
-        run("llama-gqa-d", "--method", "slimgpt", "--resume")
-                .failed(2, "--resume", "slimgpt has one step and takes no such gradients");
-        Path recipe =
-                recipe("{pass: score, metric: magnitude, sequential: true}", "{pass: allocate}", "{pass: rewrite}");
-        run("llama-gqa-d", "--recipe", recipe).failed(2, "only metrics obs and wanda");
-        Path dense = recipe(
-                "{pass: score}",
-                "{pass: allocate}",
-                "{pass: compensate, update: bias, target: dense}",
-                "{pass: rewrite}");
-        run("llama-gqa-d", "--recipe", dense).failed(2, "target dense, which update bias cannot reach");
+        run("llama-gqa-d", "--method", "magnitude", "--resume").failed(2, "--resume is for methods that calibrate");
+        Path layerwise = recipe(
+                "{pass: score, metric: position}", "{pass: allocate}", "{pass: prune-layerwise, update: kronecker}");
+        run("llama-gqa-d", "--recipe", layerwise)
+                .failed(2, "recipe.yaml:7:5: update kronecker is measured once and not block by block");
+        Path dense = recipe("{pass: score}", "{pass: allocate}", "{pass: compensate, update: bias, target: dense}");
+        run("llama-gqa-d", "--recipe", dense)
+                .failed(2, "pass compensate has no key \"target\"; only update least-squares takes it");
+        Path producers = recipe("{pass: score, metric: obs, members: all}", "{pass: allocate}");
+        run("llama-gqa-d", "--recipe", producers).failed(2, "members all needs curvature loss");
+    }
+
+    /** Every order that an old recipe got away with is refused, with the place and what is missing. */
+    @ParameterizedTest
+    @CsvSource(delimiter = '|', quoteCharacter = '"', textBlock = """
+        {pass: allocate}, {pass: score}                                                         | 5:5: pass allocate needs scores of the model as it is; put a pass score before it
+        {pass: score}, {pass: compensate}, {pass: allocate}                                     | 6:5: pass compensate needs a plan that no other pass has acted on yet
+        {pass: score}, {pass: allocate}, {pass: refit}, {pass: compensate}                      | 8:5: pass compensate needs a plan that no other pass has acted on yet, which pass refit at RECIPE:7:5 made out of date
+        {pass: refit}, {pass: score}, {pass: allocate}                                          | 5:5: pass refit needs a plan; put a pass allocate before it
+        {pass: score}, {pass: allocate}, {pass: compensate}, {pass: allocate}                   | 8:5: pass allocate needs scores of the model as it is, which pass compensate at RECIPE:7:5 made out of date
+        {pass: score}, {pass: allocate}, {pass: rewrite}, {pass: refit}                         | 9:5: pass refit changes the model after it was emitted, so the file would not have the change
+        {pass: score}, {pass: allocate}, {pass: compensate, update: bias}                       | 7:5: pass compensate needs biases in the linear layers; put a pass add-biases before it
+        {pass: verify}                                                                          | 5:5: pass verify needs the emitted file; put a pass emit before it
+        {pass: calibrate}, {pass: calibrate}                                                    | 5:5: pass calibrate is there twice, but all passes share one set of rows
+        """)
+    void ordersThatCannotWork(String passes, String sentence) throws IOException {
+        Path recipe = recipe(passes.split(", (?=\\{)"));
+        run("llama-gqa-d", "--recipe", recipe).failed(2, "recipe.yaml:" + sentence.replace("RECIPE", recipe.toString()));
+        assertThat(out).doesNotExist();
+    }
+
+    /** A pass that is listed twice runs twice, and the order of correction and refit is the recipe's. */
+    @Test
+    void passesRunAsOftenAsTheyAreListed() throws IOException {
+        Path recipe = recipe(
+                "{pass: sparsify, by: wanda, pattern: \"2:4\"}",
+                "{pass: score, metric: magnitude}",
+                "{pass: allocate, prune: [ffn], ratio: 0.05}",
+                "{pass: score, metric: obs}",
+                "{pass: allocate, prune: [heads, ffn], ratio: 0.2}",
+                "{pass: compensate}",
+                "{pass: correct, steps: 1}",
+                "{pass: refit}",
+                "{pass: rewrite}",
+                "{pass: verify, tolerance: 1e-2}",
+                "{pass: verify, tolerance: 1e-3}");
+        Cli.Run run = run("llama-gqa-d", "--recipe", recipe, "--verbose").succeeded();
+        assertThat(run.err())
+                .containsSubsequence(
+                        "pass 2 of 13: sparsify",
+                        "pass 3 of 13: score",
+                        "pass 4 of 13: allocate",
+                        "pass 5 of 13: score",
+                        "pass 6 of 13: allocate",
+                        "pass 7 of 13: compensate",
+                        "pass 8 of 13: correct",
+                        "pass 9 of 13: refit",
+                        "pass 10 of 13: rewrite",
+                        "pass 11 of 13: emit",
+                        "pass 12 of 13: verify",
+                        "pass 13 of 13: verify");
+        assertThat(report().path("ratio_achieved").asDouble()).isBetween(0.19, 0.21);
+
+        Path strict = recipe("{pass: score}", "{pass: allocate}", "{pass: rewrite}", "{pass: verify}", "{pass: verify, tolerance: 1e-30}");
+        run("llama-gqa-d", "--recipe", strict).failed(1, "verification failed");
+    }
+
+    @Test
+    void whatWritesNothingIsRefused() throws IOException {
+        Path recipe = Files.writeString(
+                folder.resolve("recipe.yaml"),
+                "version: 2\nname: mine\npasses: [{pass: score}, {pass: allocate}, {pass: rewrite}]");
+        run("llama-gqa-d", "--recipe", recipe).failed(2, "recipe mine has no pass emit, so it writes nothing");
     }
 }

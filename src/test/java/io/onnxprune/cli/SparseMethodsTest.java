@@ -58,8 +58,7 @@ class SparseMethodsTest {
     }
 
     private Path recipe(String... passes) throws IOException {
-        return Files.writeString(
-                folder.resolve("recipe.yaml"), "version: 1\nname: mine\npasses:\n  - " + String.join("\n  - ", passes));
+        return Cli.recipe(folder, passes);
     }
 
     /** The share of zeros among the elements of matrices whose contents the run changed. */
@@ -110,7 +109,7 @@ class SparseMethodsTest {
                         "50.00 % of the ",
                         " weights of " + matrices + " matrices are zero; the file size does not change")
                 .contains("verified on ", "calibration: 21 windows")
-                .doesNotContain("asked to remove", "nothing was removed");
+                .doesNotContain("asked to prune", "nothing was pruned");
         assertThat(zeros(model)).isCloseTo(0.5, within(0.001));
         assertThat(count("matrices")).isEqualTo(matrices);
         assertThat(report().path("ratio_requested").isNull()).isTrue();
@@ -137,7 +136,7 @@ class SparseMethodsTest {
                 "{pass: verify}");
         Cli.Run run = run("llama-gqa-d", "--recipe", recipe).succeeded();
 
-        assertThat(run.out()).contains("asked to remove 20.00 %", "matrices are zero");
+        assertThat(run.out()).contains("asked to prune 20.00 %", "matrices are zero");
         assertThat(report().path("ratio_achieved").asDouble()).isCloseTo(0.2, within(0.01));
         assertThat(2 * count("zeros")).isGreaterThanOrEqualTo(count("weights"));
     }
@@ -151,12 +150,12 @@ class SparseMethodsTest {
         run("llama-gqa-d", "--method", "wanda-2-4", "--ratio", "0.3")
                 .failed(2, "ratio has no effect with pattern 2:4, which makes 2 of every 4 weights zero");
         run("llama-gqa-d", "--method", "wanda", "--ratio", "1")
-                .failed(2, "the share of zeros must be at least 0 and less than 1");
+                .failed(2, "--ratio must be a number less than 1, not \"1\"");
         for (String pattern : List.of("4:2", "0:4", "2:4:8", "unstructred", "2:4294967296")) {
             run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, pattern: \"" + pattern + "\"}"))
                     .failed(
                             2,
-                            "recipe.yaml:4:31: pattern must be unstructured, structured, or n:m for n zeros in every m weights");
+                            "recipe.yaml:5:31: pattern must be unstructured, structured, or n:m for n zeros in every m weights");
         }
     }
 
@@ -166,7 +165,7 @@ class SparseMethodsTest {
                 .succeeded();
 
         assertThat(run.out()).contains(" matrices are zero; the file size does not change", "verified on ");
-        assertThat(run.err()).contains("making up to 6.0 % of the weights zero", "making up to 30.0 % of the weights");
+        assertThat(run.err()).contains("making up to 20.0 % of the zeros", "making up to 100.0 % of the zeros");
         double share = (double) count("zeros") / count("weights");
         assertThat(share).isBetween(0.29, 0.3);
         assertThat(report().path("parameters_after")).isEqualTo(report().path("parameters_before"));
@@ -186,19 +185,22 @@ class SparseMethodsTest {
     @Test
     void whatOnlyTheSurgeonKnowsIsRefusedElsewhere() throws IOException {
         run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: wanda, pattern: \"structured\"}"))
-                .failed(2, "pattern structured is known only to by surgeon, not to by wanda");
-        for (String option : List.of("steps: 2", "gradient-damping: 0.1", "correlate: 9")) {
+                .failed(2, "recipe.yaml:5:5: pattern structured is known only to by surgeon");
+        for (String option : List.of("gradient-damping: 0.1", "correlate: 9")) {
             run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: sparsegpt, " + option + "}"))
-                    .failed(2, option.substring(0, option.indexOf(':')) + " has no effect with by sparsegpt");
+                    .failed(
+                            2,
+                            "pass sparsify has no key \"" + option.substring(0, option.indexOf(':'))
+                                    + "\"; only by surgeon takes it");
         }
         run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: surgeon, pattern: structured, correlate: 9}"))
                 .failed(2, "correlate has no effect with pattern structured");
         run("llama-gqa-d", "--recipe", recipe("{pass: calibrate, draws: 1}", "{pass: sparsify, by: wanda}"))
                 .failed(2, "calibrate draws, which only score metric obs with curvature loss and sparsify by surgeon");
-        run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: surgeon, steps: 0}"))
-                .failed(2, "steps must be a whole number of at least 1");
+        run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: surgeon, steps: 2}"))
+                .failed(2, "pass sparsify has no key \"steps\"; the steps of a block are said by a repeat");
         run("llama-gqa-d", "--method", "llm-surgeon-zeros", "--ratio", "1")
-                .failed(2, "the share of zeros must be at least 0 and less than 1");
+                .failed(2, "--ratio must be a number less than 1, not \"1\"");
     }
 
     @Test

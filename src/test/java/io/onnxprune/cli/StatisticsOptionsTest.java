@@ -41,9 +41,7 @@ class StatisticsOptionsTest {
     private Path recipe(String score, String... more) throws IOException {
         List<String> passes = new ArrayList<>(List.of(score, "{pass: allocate, scope: global}"));
         passes.addAll(List.of(more));
-        passes.add("{pass: rewrite}");
-        return Files.writeString(
-                folder.resolve("recipe.yaml"), "version: 1\nname: mine\npasses:\n  - " + String.join("\n  - ", passes));
+        return Cli.recipe(folder, passes.toArray(String[]::new));
     }
 
     private Cli.Run run(String out, Object... options) {
@@ -106,10 +104,9 @@ class StatisticsOptionsTest {
     }
 
     private Path sparse(int steps) throws IOException {
-        return Files.writeString(
-                folder.resolve("recipe.yaml"),
-                "version: 1\nname: zeros\npasses:\n  - {pass: sparsify, by: surgeon, pattern: unstructured, steps: "
-                        + steps + "}\n");
+        return Cli.recipe(
+                folder,
+                "{repeat: {steps: " + steps + ", passes: [{pass: sparsify, by: surgeon, pattern: unstructured}]}}");
     }
 
     /** Where more is measured than the first step does, data are needed for that alone. */

@@ -10,9 +10,7 @@ import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.InputStatistics;
 import io.onnxprune.calibrate.SequentialRun.Reference;
-import io.onnxprune.compensate.SequentialPruning.Choice;
-import io.onnxprune.compensate.SequentialPruning.Selection;
-import io.onnxprune.compensate.SequentialPruning.Update;
+import io.onnxprune.compensate.LayerwisePruning.Update;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
@@ -27,6 +25,7 @@ import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
@@ -69,7 +68,7 @@ class BiasCompensationTest {
                 double[] difference = new double[site.columns().length];
                 try (Matrix before = site.read();
                         Matrix after = WeightStore.read(
-                                edited.get(linear.weight()), site.consumer().axis())) {
+                                edited.get(linear.weight()), site.dense().axis())) {
                     for (int i = 0; i < before.rows(); i++) {
                         for (int j = 0; j < difference.length; j++) {
                             double mean = (double) total.get(total.position() + i) / statistics.positions();
@@ -79,7 +78,7 @@ class BiasCompensationTest {
                 }
                 lost.put(linear.node(), difference);
                 Value bias =
-                        new OutputBiases(state.structure()).of(site.consumer()).get(0);
+                        new OutputBiases(state.structure()).of(site.dense()).get(0);
                 Tensor present = state.updates().getOrDefault(bias, bias.constant());
                 float[] was = present.toFloats();
                 float[] is = edited.get(bias.name()).toFloats();
@@ -113,8 +112,9 @@ class BiasCompensationTest {
                         .toList()));
     }
 
-    private SequentialPruning prune(PrunedState state, Plan target, Selection selection) {
-        return new SequentialPruning(state, LinearLayers.of(state.structure()), target, selection, BIAS, folder, Log.NONE);
+    private LayerwisePruning prune(PrunedState state, Plan target, Selection selection) {
+        return new LayerwisePruning(state, LinearLayers.of(state.structure()), target,
+                new LayerwisePruning.Method(Optional.ofNullable(selection), Optional.of(BIAS)), folder, Log.NONE);
     }
 
     private void run(PrunedState state, SequentialRun.Editor editor) {
@@ -131,7 +131,7 @@ class BiasCompensationTest {
     void theMeanOfEveryResultStays(String name) {
         Structure structure = biased(name, "heads", "ffn");
         Plan target = Runs.plan(structure, 0.2, "heads", "ffn");
-        SequentialPruning pruning = prune(whole(structure), target, null);
+        LayerwisePruning pruning = prune(whole(structure), target, null);
         Means means = new Means(pruning, whole(structure));
         run(whole(structure), means);
 
@@ -157,11 +157,11 @@ class BiasCompensationTest {
         Plan first = new Plan("", keep, null, null);
         PrunedState narrow =
                 PrunedState.of(structure, new Plan("", Map.of("hidden", keep.get("hidden")), null, null), Map.of());
-        SequentialPruning one = prune(narrow, first, null);
+        LayerwisePruning one = prune(narrow, first, null);
         run(narrow, one);
         PrunedState state = PrunedState.of(structure, first, one.updates());
         keep.putAll(Runs.plan(structure, 0.3, "heads", "ffn").keep());
-        SequentialPruning two = prune(state, new Plan("", keep, null, null), null);
+        LayerwisePruning two = prune(state, new Plan("", keep, null, null), null);
         Means means = new Means(two, state);
         run(state, means);
 
@@ -182,7 +182,7 @@ class BiasCompensationTest {
         Structure structure = biased("stories-llama", "heads", "ffn");
         Plan target = Runs.plan(structure, 0.3, "ffn");
         double[][] scores = new double[1][];
-        SequentialPruning pruning = prune(whole(structure), target, new Selection(Choice.WANDA, 0));
+        LayerwisePruning pruning = prune(whole(structure), target, new WandaSelection());
         run(whole(structure), new SequentialRun.Editor() {
             @Override
             public boolean wants(LoweredLinear linear) {
@@ -248,8 +248,8 @@ class BiasCompensationTest {
                     public boolean wants(LoweredLinear linear) {
                         PrunedLinear site = sites.of(linear);
                         return site != null
-                                && ResidualRefit.products(structure, LinearLayers.of(structure))
-                                        .contains(site.consumer());
+                                && ResidualRefit.layers(structure, LinearLayers.of(structure))
+                                        .contains(site.dense());
                     }
 
                     @Override

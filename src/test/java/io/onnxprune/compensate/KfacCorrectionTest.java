@@ -13,13 +13,13 @@ import io.onnxprune.compensate.KfacCorrection.Settings;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Model;
-import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -34,14 +34,10 @@ class KfacCorrectionTest {
     private Result correct(PrunedState state, Settings settings, List<long[]> rows, Log log) {
         Model original = state.structure().analysis().program().model();
         return KfacCorrection.run(
-                state,
-                LinearLayers.of(state.structure()),
-                Runs.calibrator(state.model(), folder),
-                Runs.calibrator(original, folder),
-                rows,
+                Runs.model(state, folder, log),
+                new KfacCorrection.Reference(Runs.calibrator(original, folder), rows),
                 settings,
-                folder,
-                log);
+                Optional.empty());
     }
 
     private double divergence(PrunedState state, List<long[]> rows) {

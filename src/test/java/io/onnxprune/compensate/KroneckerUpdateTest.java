@@ -86,14 +86,15 @@ class KroneckerUpdateTest {
     private Map<Value, Tensor> updates(
             PrunedState state, LinearLayers consumers, Plan target, Calibrator calibrator, Sides sides, boolean together) {
         return KroneckerUpdate.of(
-                state,
-                consumers,
+                new PrunedModel(
+                        state,
+                        consumers,
+                        calibrator,
+                        (model, taps) -> Statistics.measure(model, Runs.rows(40), taps),
+                        folder,
+                        Log.NONE),
                 target,
-                new Settings(sides, together, DAMPING, DAMPING),
-                calibrator,
-                (model, taps) -> Statistics.measure(model, Runs.rows(40), taps),
-                folder,
-                Log.NONE);
+                new Settings(sides, together, DAMPING, DAMPING));
     }
 
     /** Which inputs or outputs of a product belong to units that go. */

@@ -10,8 +10,6 @@ import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
-import io.onnxprune.compensate.SequentialPruning.Choice;
-import io.onnxprune.compensate.SequentialPruning.Selection;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
@@ -36,7 +34,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 class ObsImportanceTest {
-    private static final Selection EXACT = new Selection(Choice.EXACT, 0.01);
+    private static final ObsSelection EXACT = new ObsSelection(ObsSelection.Order.EXACT, 0.01);
 
     @TempDir
     private Path folder;
@@ -44,14 +42,18 @@ class ObsImportanceTest {
     private Scores scores(PrunedState state, boolean loss) {
         Calibrator calibrator = Runs.calibrator(state.model(), folder);
         return new ObsImportance(
-                        state,
-                        LinearLayers.of(state.structure()),
+                        new PrunedModel(
+                                state,
+                                LinearLayers.of(state.structure()),
+                                calibrator,
+                                (model, taps) -> Statistics.measure(model, Runs.rows(30), taps),
+                                folder,
+                                Log.NONE),
                         PruneSet.standard(),
-                        calibrator,
-                        (model, taps) -> Statistics.measure(model, Runs.rows(30), taps),
-                        loss,
-                        false,
-                        EXACT)
+                        new ObsImportance.Settings(
+                                loss ? ObsImportance.Curvature.LOSS : ObsImportance.Curvature.OUTPUT,
+                                ObsImportance.Members.CONSUMERS,
+                                EXACT))
                 .score(state.structure(), Log.NONE);
     }
 

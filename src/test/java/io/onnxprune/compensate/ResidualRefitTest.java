@@ -51,7 +51,7 @@ class ResidualRefitTest {
                             Matrix c = Matrix.of(statistics.error().asFloats(), n, out);
                             Matrix before = site.read();
                             Matrix after = WeightStore.read(
-                                    edited.get(linear.weight()), site.consumer().axis())) {
+                                    edited.get(linear.weight()), site.dense().axis())) {
                         double along = 0;
                         for (int i = 0; i < n; i++) {
                             for (int j = 0; j < out; j++) {

@@ -6,15 +6,18 @@ import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Model;
 import io.onnxprune.plan.Allocation;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PositionImportance;
 import io.onnxprune.plan.PruneSet;
+import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -40,6 +43,17 @@ final class Runs {
     static Calibrator calibrator(Model model, Path folder) {
         CalibrationOptions options = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
         return Calibrator.of(model, TestModels.runtime(), options, LENGTH, Log.NONE);
+    }
+
+    static PrunedModel model(PrunedState state, Path folder, Log log) {
+        Calibrator calibrator = calibrator(state.model(), folder);
+        return new PrunedModel(
+                state,
+                LinearLayers.of(state.structure()),
+                calibrator,
+                (model, taps) -> Statistics.measure(model, rows(30), taps),
+                folder,
+                log);
     }
 
     /** A plan that removes a share of the parameters, the last units first. */

@@ -157,8 +157,7 @@ class SparsificationTest {
                 try (Matrix sparse = LayerSparsifier.wanda(identity, w, HALF, new Damping(0, 1, "", Log.NONE))) {
                     updates.put(
                             consumer.weight(),
-                            PrunedLinear.of(consumer, consumer.weight().name(), whole(structure))
-                                    .narrow(sparse, store));
+                            store.write(sparse, consumer.weight().constant(), consumer.axis(), consumer.node()));
                 }
             }
         }

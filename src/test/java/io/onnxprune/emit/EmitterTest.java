@@ -139,8 +139,8 @@ class EmitterTest {
         ModelFolder input = ModelFolder.of(Fixture.folder("gpt2-g-merged"));
         OutputTarget target = OutputTarget.of(input, root.resolve("out/small.onnx"));
         Plan plan = Fixture.plan("heads.0=3");
-        Emission emission = Emitter.emit(
-                Fixture.prune(structure, plan), structure, plan, input, target, true, Map.of(), file -> {}, Log.NONE);
+        Emission emission = Fixture.emit(
+                new Emitter.Request(Fixture.prune(structure, plan), structure, plan, input, target, true), Log.NONE);
 
         assertThat(emission.files()).hasSize(2);
         assertThat(Fixture.names(root.resolve("out"))).containsExactly("small.onnx", "small.onnx.data");
@@ -234,15 +234,14 @@ class EmitterTest {
         Map<String, Tensor> weights = new LinkedHashMap<>(whole.graph().initializers());
         weights.put("failing", Tensor.of(DType.FLOAT, new long[] {1 << 20}, new Failing(4 << 20)));
         ModelFolder input = ModelFolder.of(Fixture.folder(GROUPED));
-        Emitter.emit(
-                whole.withGraph(whole.graph().withInitializers(weights)),
-                structure,
-                Plan.keepAll(""),
-                input,
-                OutputTarget.of(input, out),
-                true,
-                Map.of(),
-                file -> {},
+        Fixture.emit(
+                new Emitter.Request(
+                        whole.withGraph(whole.graph().withInitializers(weights)),
+                        structure,
+                        Plan.keepAll(""),
+                        input,
+                        OutputTarget.of(input, out),
+                        true),
                 Log.NONE);
     }
 

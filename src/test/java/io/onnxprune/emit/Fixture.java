@@ -71,16 +71,16 @@ final class Fixture {
 
     static Emitter.Emission emit(String name, Plan plan, ModelFolder input, Path out, Log log) {
         Structure structure = structure(name);
-        return Emitter.emit(
-                prune(structure, plan),
-                structure,
-                plan,
-                input,
-                OutputTarget.of(input, out),
-                false,
-                Map.of(),
-                file -> {},
+        return emit(
+                new Emitter.Request(
+                        prune(structure, plan), structure, plan, input, OutputTarget.of(input, out), false),
                 log);
+    }
+
+    static Emitter.Emission emit(Emitter.Request request, Log log) {
+        try (Emitter.Staged staged = Emitter.stage(request, Map.of(), log)) {
+            return staged.commit();
+        }
     }
 
     static JsonNode json(Path file) throws IOException {

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.onnxprune.TestModels;
+import io.onnxprune.diag.Fingerprint;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import java.io.IOException;
@@ -123,7 +124,7 @@ class PlanFileTest {
         assertThatThrownBy(() -> PlanFile.write(absent, Plan.keepAll(HASH), structure))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining(absent.toString());
-        assertThatThrownBy(() -> PlanFile.hash(absent))
+        assertThatThrownBy(() -> Fingerprint.of(absent))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining(absent.toString());
     }
@@ -132,7 +133,7 @@ class PlanFileTest {
     void theHashIsSha256() throws IOException {
         Path file = Files.writeString(folder.resolve("abc"), "abc");
 
-        assertThat(PlanFile.hash(file)).isEqualTo("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assertThat(Fingerprint.of(file)).isEqualTo("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     private Plan read(String text) {

@@ -20,9 +20,9 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelWriter;
 import io.onnxprune.plan.Plan;
-import io.onnxprune.recipe.Pass;
-import io.onnxprune.recipe.PassKind;
-import io.onnxprune.recipe.PlanPasses;
+import io.onnxprune.option.Extensions;
+import io.onnxprune.passes.RecoverPass;
+import io.onnxprune.recipe.PassStep;
 import io.onnxprune.recover.TrainingOptions.Mode;
 import io.onnxprune.rewrite.Slicer;
 import java.nio.file.Path;
@@ -75,12 +75,14 @@ class RecoveryTest {
 
     /** What a recover pass asks for with these keys and values, and small adapters and batches otherwise. */
     private static TrainingOptions options(String... changes) {
-        Pass pass = new Pass(
-                PassKind.RECOVER, Map.of("train", "lora", "rank", "4", "alpha", "8", "warmup", "1", "batch", "8"));
+        PassStep pass = PassStep.of(
+                "recover",
+                Map.of("train", "lora", "rank", "4", "alpha", "8", "warmup", "1", "batch", "8"),
+                Extensions.BUILT_IN);
         for (int i = 0; i < changes.length; i += 2) {
             pass = pass.with(changes[i], changes[i + 1]);
         }
-        return PlanPasses.recovery(pass, 7);
+        return ((RecoverPass) pass.pass()).options(7);
     }
 
     private Recovery.Result run(Structure structure, TrainingOptions options, Log log) {

@@ -130,11 +130,11 @@ class OutputBiasesTest {
         Path whole = folder.resolve("whole.onnx");
         ModelWriter.write(structure.analysis().program().model(), whole, false);
 
-        assertThat(Verifier.compare(structure, plan, updates, written, TestModels.runtime(), 1e-4, 1)
+        assertThat(Verifier.compare(new Verifier.Masked(structure, plan, updates), written, TestModels.runtime(), 1e-4, 1)
                         .relative())
                 .isLessThan(1e-4);
         // The biases do say something.
-        assertThat(Verifier.compare(structure, nothing, updates, whole, TestModels.runtime(), 1e-4, 1)
+        assertThat(Verifier.compare(new Verifier.Masked(structure, nothing, updates), whole, TestModels.runtime(), 1e-4, 1)
                         .relative())
                 .isGreaterThan(1e-2);
     }

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.api;
+
+import io.onnxprune.diag.UsageException;
+import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.eval.EvalOptions;
+import io.onnxprune.eval.Evaluation;
+import io.onnxprune.eval.Evaluator;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.RuntimeOptions;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.OptionalInt;
+
+/** Measures perplexity and speed of a model: {@code ModelEvaluator.builder(model, data).build().run(listener)}. */
+public final class ModelEvaluator {
+    private final ModelFolder input;
+    private final EvalOptions options;
+    private final RuntimeOptions runtime;
+
+    private ModelEvaluator(Builder settings) {
+        this.input = ModelFolder.of(settings.model);
+        this.options = new EvalOptions(
+                settings.data, settings.tokenizer, settings.adapter, settings.sequenceLength, settings.prompt);
+        this.runtime = settings.runtime;
+    }
+
+    /**
+     * Begins to describe an evaluation.
+     *
+     * @param model an .onnx file, or a folder with model.onnx
+     * @param data jsonl with input_ids or text, .npy of token ids, or plain text
+     */
+    public static Builder builder(Path model, Path data) {
+        return new Builder(model, data);
+    }
+
+    /** The model's files, and all other files that the evaluation reads. */
+    public List<Path> inputs() {
+        List<Path> files = new ArrayList<>(List.of(input.model(), options.data()));
+        files.addAll(input.companions());
+        options.tokenizer().ifPresent(files::add);
+        options.adapter().ifPresent(files::add);
+        return files;
+    }
+
+    /** The model's file. */
+    public Path model() {
+        return input.model();
+    }
+
+    /**
+     * Does the work.
+     *
+     * @throws io.onnxprune.diag.UserException if the model or the data cannot be read or run
+     */
+    public Evaluation run(ProgressListener listener) {
+        try (OnnxRuntime open = OnnxRuntime.open(runtime)) {
+            return run(open, listener);
+        }
+    }
+
+    /** Does the work on a runtime that is open already. */
+    public Evaluation run(OnnxRuntime open, ProgressListener listener) {
+        return Evaluator.evaluate(open, input.model(), options, listener);
+    }
+
+    /** The description of an evaluation. Every method returns the builder. */
+    public static final class Builder {
+        private final Path model;
+        private final Path data;
+        private Optional<Path> tokenizer = Optional.empty();
+        private Optional<Path> adapter = Optional.empty();
+        private OptionalInt sequenceLength = OptionalInt.empty();
+        private OptionalInt prompt = OptionalInt.of(EvalOptions.DEFAULT_PROMPT);
+        private RuntimeOptions runtime = RuntimeOptions.cpu();
+
+        private Builder(Path model, Path data) {
+            this.model = model;
+            this.data = data;
+        }
+
+        /** Sets the tokenizer.json for text; by default the one beside the model. */
+        public Builder tokenizer(Path file) {
+            tokenizer = Optional.of(file);
+            return this;
+        }
+
+        /** Sets an .onnx_adapter to run the model with. */
+        public Builder adapter(Path file) {
+            adapter = Optional.of(file);
+            return this;
+        }
+
+        /** Cuts rows into windows of so many tokens. */
+        public Builder sequenceLength(int tokens) {
+            if (tokens < 2) {
+                throw new UsageException(
+                        "--seq-len takes 2 or more, since a prediction takes two tokens, not " + tokens);
+            }
+            sequenceLength = OptionalInt.of(tokens);
+            return this;
+        }
+
+        /** Sets the prompt length of the speed measurement; 0 leaves speed out. */
+        public Builder prompt(int tokens) {
+            if (tokens < 0) {
+                throw new UsageException("--prompt takes a number of tokens, or 0 to leave speed out, not " + tokens);
+            }
+            prompt = tokens == 0 ? OptionalInt.empty() : OptionalInt.of(tokens);
+            return this;
+        }
+
+        /** Sets where models run; on all cores of the CPU by default. */
+        public Builder runtime(RuntimeOptions options) {
+            runtime = options;
+            return this;
+        }
+
+        /**
+         * Checks the description.
+         *
+         * @throws io.onnxprune.diag.UserException if there is no model
+         */
+        public ModelEvaluator build() {
+            return new ModelEvaluator(this);
+        }
+    }
+}

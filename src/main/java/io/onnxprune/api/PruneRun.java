@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.api;
+
+import io.onnxprune.diag.Fingerprint;
+import io.onnxprune.diag.PassClock;
+import io.onnxprune.diag.ProcessMemory;
+import io.onnxprune.diag.UsageException;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.emit.Emitter;
+import io.onnxprune.eval.CalibrationData;
+import io.onnxprune.eval.CausalLm;
+import io.onnxprune.eval.DataRequest;
+import io.onnxprune.eval.EvalOptions;
+import io.onnxprune.eval.Evaluation;
+import io.onnxprune.eval.Evaluator;
+import io.onnxprune.ir.Model;
+import io.onnxprune.measure.AnalysedModel;
+import io.onnxprune.measure.StatisticsProvider;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.pass.DenseModel;
+import io.onnxprune.pass.PassContext;
+import io.onnxprune.pass.PassManager;
+import io.onnxprune.pass.PruningState;
+import io.onnxprune.pass.RunData;
+import io.onnxprune.pass.RunSettings;
+import io.onnxprune.pass.Scheduled;
+import io.onnxprune.passes.AllocatePass;
+import io.onnxprune.passes.CalibratePass;
+import io.onnxprune.passes.RecoverPass;
+import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.ParameterCount;
+import io.onnxprune.plan.PlanFile;
+import io.onnxprune.recipe.Recipe;
+import io.onnxprune.recover.TrainingRows;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Optional;
+import java.util.OptionalInt;
+
+/** One run of a {@link Pruner}: reads the model and the data, and lets the pass manager run the recipe. */
+final class PruneRun {
+    private static final List<String> OUTPUT = List.of("rewrite", "emit", "verify");
+
+    private final Pruner pruner;
+    private final Pruner.Builder settings;
+    private final ProgressListener listener;
+    private final PassClock clock;
+    private Recipe recipe;
+    private Optional<Budget> requested = Optional.empty();
+    private DataRequest request;
+    private Optional<Evaluation> before = Optional.empty();
+    private Optional<TrainingRows> training = Optional.empty();
+
+    PruneRun(Pruner pruner, ProgressListener listener) {
+        this.pruner = pruner;
+        this.settings = pruner.settings();
+        this.listener = listener;
+        this.clock = new PassClock(listener);
+    }
+
+    /**
+     * Settles the recipe and the data, before anything is opened.
+     *
+     * @throws UsageException if settings do not go together
+     */
+    void prepare() {
+        Recipe base = settings.recipe().resolve(settings.seed(), settings.data().sequenceLength());
+        boolean allocates = base.has("allocate");
+        if (allocates && settings.plan().isEmpty()) {
+            base = new UniformLayout(pruner.input(), settings.recipe(), listener).applied(base);
+        }
+        requested = settings.plan().isPresent()
+                ? Optional.empty()
+                : RecipeSettings.allocation(base).map(AllocatePass::budget);
+        boolean nothing = requested.map(Budget::isNothing).orElse(false);
+        if (settings.recipe().trains() && nothing) {
+            throw new UsageException(
+                    "--ratio 0 removes nothing, so --recover has no effect; to train a model as it is, use"
+                            + " onnx-prune recover");
+        }
+        recipe = nothing ? keepingAll(base) : base;
+        recipe = settings.plan().map(recipe::withPlan).orElse(recipe);
+        recipe = pruner.target().isEmpty() ? recipe.without(OUTPUT.toArray(String[]::new)) : recipe;
+        if (pruner.target().isPresent() && !recipe.has("emit")) {
+            throw new UsageException("recipe " + recipe.name()
+                    + " has no pass emit, so it writes nothing; add {pass: rewrite} and {pass: emit} to it");
+        }
+        recipe.check();
+        DataNeeds needs = new DataNeeds(recipe.schedule(repeat -> repeat.count(mostPruned())));
+        checkStatistics(needs, nothing);
+        request = request(needs);
+    }
+
+    /** A recipe that prunes nothing. */
+    private static Recipe keepingAll(Recipe base) {
+        return base.without(
+                "add-biases", "score", "allocate", "prune-layerwise", "compensate", "refit", "correct", "recover");
+    }
+
+    /** The largest share of the parameters that the target may come to. */
+    private double mostPruned() {
+        return requested
+                .map(budget -> budget.goal() == Budget.Goal.RATIO ? budget.amount() : 1)
+                .orElse(1.0);
+    }
+
+    private void checkStatistics(DataNeeds needs, boolean nothing) {
+        StatisticsProvider.Files files = settings.statistics();
+        String option = files.in().isPresent() ? "--stats" : "--stats-out";
+        if (files.in().isPresent() && files.out().isPresent()) {
+            throw new UsageException(
+                    "--stats says that nothing is measured which --stats-out could keep; give one of them");
+        }
+        if (files.equals(StatisticsProvider.Files.NONE)) {
+            return;
+        }
+        if (settings.plan().isPresent() || nothing) {
+            throw new UsageException(
+                    (nothing ? "--ratio 0 removes nothing" : "--plan says already what to keep") + ", so " + option
+                            + " has no effect; leave it out");
+        }
+        if (!needs.beginsWithMoments()) {
+            throw new UsageException(
+                    option + " is for methods that begin with second moments of the dense model (score metric"
+                            + " obs, sparsify by surgeon), which " + recipe.name() + " does not; leave it out");
+        }
+    }
+
+    private DataRequest request(DataNeeds needs) {
+        boolean measured = settings.statistics().in().isPresent() && needs.onlyMoments();
+        boolean calibrates = needs.rows() && !measured;
+        if (!calibrates && (settings.memoryGiven() || settings.resumes())) {
+            throw new UsageException((settings.memoryGiven() ? "--memory" : "--resume")
+                    + " is for methods that calibrate, which this one does not; leave it out");
+        }
+        DataRequest asked = settings.data().request(calibrates, trainingFile().isPresent(), seed());
+        return calibrates
+                ? recipe.first("calibrate")
+                        .map(step -> (CalibratePass) step.pass())
+                        .map(pass -> asked.withDefaults(pass.samples(), pass.seqLen()))
+                        .orElse(asked)
+                : asked;
+    }
+
+    private long seed() {
+        return settings.seed().orElse(0L);
+    }
+
+    private Optional<RecoverPass> trainingFile() {
+        return recipe.all("recover").stream()
+                .map(step -> (RecoverPass) step.pass())
+                .filter(pass -> pass.file().isPresent())
+                .findFirst();
+    }
+
+    /** Does the work. */
+    PruneReport on(OnnxRuntime runtime) {
+        Path file = pruner.input().model();
+        if (recipe.has("recover")) {
+            runtime.requireTraining();
+        }
+        Model model = clock.timed("import", () -> ModelReader.read(file));
+        Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, listener))
+                .structure();
+        DenseModel dense = DenseModel.of(model, structure, clock.timed("hash", () -> Fingerprint.of(file)));
+        try (StatisticsProvider statistics = statistics(dense, runtime)) {
+            List<Scheduled> schedule = recipe.schedule(repeat -> repeat.count(ratio(dense)));
+            PassManager manager = new PassManager(
+                    schedule,
+                    new PassContext(
+                            runSettings(), RunData.NONE, statistics, runtime, new PassContext.Position(schedule, 0, Optional.empty()), listener),
+                    new PassManager.Instruments(clock, listener, settings.dumpIr()));
+            settings.dumpIr().ifPresent(folder -> manager.dump(folder, "import", model));
+            manager.check(dense);
+            Optional<CalibrationData> data = data(file, runtime);
+            statistics.measureOn(data.filter(CalibrationData::calibrates)
+                    .map(CalibrationData::rows)
+                    .orElse(List.of()));
+            PassManager.Result result = manager.run(PruningState.of(dense), new RunData(data, training));
+            settings.planOut().ifPresent(path -> PlanFile.write(
+                    path, result.state().plan(), result.state().dense().structure()));
+            return report(result, data, runtime);
+        }
+    }
+
+    private StatisticsProvider statistics(DenseModel dense, OnnxRuntime runtime) {
+        return new StatisticsProvider(
+                new StatisticsProvider.Setup(dense.hash(), settings.statistics(), runSettings().calibration()),
+                runtime,
+                clock,
+                listener);
+    }
+
+    private double ratio(DenseModel dense) {
+        return requested.map(budget -> budget.ratio(dense.given())).orElse(1.0);
+    }
+
+    private RunSettings runSettings() {
+        int draws = recipe.first("calibrate")
+                .map(step -> ((CalibratePass) step.pass()).draws())
+                .orElse(0);
+        return new RunSettings(
+                recipe.name(),
+                pruner.input(),
+                pruner.target().map(target -> new RunSettings.Output(target, settings.externalData())),
+                settings.calibration().withDraws(draws),
+                seed(),
+                settings.threads());
+    }
+
+    /** The data of the run. What they tell about the dense model is measured in the same session. */
+    private Optional<CalibrationData> data(Path file, OnnxRuntime runtime) {
+        Optional<RecoverPass> trains = trainingFile();
+        if (request.isEmpty() && trains.isEmpty()) {
+            return Optional.empty();
+        }
+        try (CausalLm model = clock.timed("open-model", () -> CausalLm.open(runtime, file, listener))) {
+            training = trains.map(pass -> clock.timed(
+                    "training-data", () -> TrainingRows.read(source(pass), model, file, listener)));
+            if (request.isEmpty()) {
+                return Optional.empty();
+            }
+            CalibrationData data = clock.timed(
+                    "data",
+                    () -> CalibrationData.resolve(
+                            model, file, request, settings.calibration().workFolder(), listener));
+            if (pruner.target().isPresent()) {
+                before = Optional.of(clock.timed("evaluate-before", () -> evaluate(model, data)));
+            }
+            return Optional.of(data);
+        }
+    }
+
+    private TrainingRows.Source source(RecoverPass pass) {
+        return new TrainingRows.Source(
+                pass.file().orElseThrow(),
+                Optional.empty(),
+                request.tokenizer(),
+                pass.rows().seqLen());
+    }
+
+    private Evaluation evaluate(CausalLm model, CalibrationData data) {
+        return Evaluator.evaluate(model, data.heldOut(), OptionalInt.of(EvalOptions.DEFAULT_PROMPT), listener);
+    }
+
+    private PruneReport report(PassManager.Result result, Optional<CalibrationData> data, OnnxRuntime runtime) {
+        Optional<Evaluation> after = result.emission().isEmpty()
+                ? Optional.empty()
+                : data.map(given -> evaluateAfter(result.emission().get(), given, runtime));
+        PruningState state = result.state();
+        ParameterCount count = ParameterCount.of(state.dense().structure());
+        return new PruneReport(
+                state,
+                new PruneReport.Sizes(
+                        state.dense().given(), count.under(state.plan()), count.gone(state.plan()), requested),
+                result.emission(),
+                new PruneReport.Evaluations(data, before, after),
+                new PruneReport.Effort(clock.times(), ProcessMemory.peakResidentBytes()),
+                seed());
+    }
+
+    private Evaluation evaluateAfter(Emitter.Emission emission, CalibrationData data, OnnxRuntime runtime) {
+        return clock.timed("evaluate-after", () -> {
+            try (CausalLm model = CausalLm.open(runtime, emission.files().get(0), listener)) {
+                return evaluate(model, data);
+            }
+        });
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.api;
+
+import io.onnxprune.algebra.Blas;
+import io.onnxprune.calibrate.CalibrationOptions;
+import io.onnxprune.diag.CacheFolder;
+import io.onnxprune.diag.UsageException;
+import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.emit.OutputTarget;
+import io.onnxprune.measure.StatisticsProvider;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.RuntimeOptions;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.function.Consumer;
+
+/**
+ * Prunes a model: {@code Pruner.builder(model).output(out).build().run(listener)}. Defaults are those of the command line.
+ */
+public final class Pruner {
+    private final Builder settings;
+    private final ModelFolder input;
+    private final Optional<OutputTarget> target;
+
+    private Pruner(Builder settings) {
+        this.settings = settings;
+        this.input = ModelFolder.of(settings.model);
+        this.target = settings.output.map(out -> OutputTarget.of(input, out));
+        if (settings.output.isEmpty() && !settings.dryRun) {
+            throw new UsageException("no output was named; add -o OUT, or --dry-run to see the plan only");
+        }
+        // A broken recipe is told before anything is opened.
+        settings.recipe.resolve(settings.seed, settings.data.sequenceLength());
+    }
+
+    /** Begins to describe a run. */
+    public static Builder builder(Path model) {
+        return new Builder(model);
+    }
+
+    Builder settings() {
+        return settings;
+    }
+
+    ModelFolder input() {
+        return input;
+    }
+
+    Optional<OutputTarget> target() {
+        return settings.dryRun ? Optional.empty() : target;
+    }
+
+    /** The model's files, and all other files that the run reads. */
+    public List<Path> inputs() {
+        List<Path> files = new ArrayList<>(List.of(input.model()));
+        files.addAll(input.companions());
+        files.addAll(settings.data.inputs());
+        settings.plan.ifPresent(files::add);
+        settings.recipe.file().ifPresent(files::add);
+        settings.statistics.in().ifPresent(files::add);
+        settings.recipe
+                .resolve(settings.seed, settings.data.sequenceLength())
+                .all("recover")
+                .forEach(step -> ((io.onnxprune.passes.RecoverPass) step.pass()).file().ifPresent(files::add));
+        return files;
+    }
+
+    /**
+     * Does the work.
+     *
+     * @throws io.onnxprune.diag.UserException if it cannot be done; nothing is left at the output then
+     */
+    public PruneReport run(ProgressListener listener) {
+        PruneRun run = new PruneRun(this, listener);
+        run.prepare();
+        Blas.setThreads(settings.threads());
+        try (OnnxRuntime runtime = OnnxRuntime.open(settings.runtime)) {
+            return run.on(runtime);
+        }
+    }
+
+    /** Does the work on a runtime that is open already; the settings about the runtime have no effect then. */
+    public PruneReport run(OnnxRuntime runtime, ProgressListener listener) {
+        PruneRun run = new PruneRun(this, listener);
+        run.prepare();
+        Blas.setThreads(settings.threads());
+        return run.on(runtime);
+    }
+
+    /** The description of a run. Every method returns the builder. */
+    public static final class Builder {
+        private final Path model;
+        private final RecipeSettings recipe = new RecipeSettings();
+        private final DataSettings data = new DataSettings();
+        private Optional<Path> output = Optional.empty();
+        private boolean dryRun;
+        private boolean externalData;
+        private Optional<Path> plan = Optional.empty();
+        private Optional<Path> planOut = Optional.empty();
+        private StatisticsProvider.Files statistics = StatisticsProvider.Files.NONE;
+        private Optional<Path> dumpIr = Optional.empty();
+        private Optional<Long> seed = Optional.empty();
+        private long memory = CalibrationOptions.DEFAULT_MEMORY;
+        private boolean memoryGiven;
+        private Optional<Path> workFolder = Optional.empty();
+        private boolean resume;
+        private RuntimeOptions runtime = RuntimeOptions.cpu();
+
+        private Builder(Path model) {
+            this.model = model;
+        }
+
+        /** Sets where the result goes: an .onnx file, or a folder that gets everything needed to serve the model. */
+        public Builder output(Path file) {
+            output = Optional.of(file);
+            return this;
+        }
+
+        /** Makes the plan and reports it, but writes no model. */
+        public Builder dryRun() {
+            dryRun = true;
+            return this;
+        }
+
+        /** Keeps weights outside the model file. */
+        public Builder externalData(boolean wanted) {
+            externalData = wanted;
+            return this;
+        }
+
+        /** Sets a bundled recipe; {@value RecipeSettings#DEFAULT_METHOD} by default. */
+        public Builder method(String name) {
+            recipe.method(name);
+            return this;
+        }
+
+        /** Sets the share of the dense model's parameters to prune, or the share of zeros. */
+        public Builder ratio(double share) {
+            recipe.allocate("ratio", Double.toString(share));
+            return this;
+        }
+
+        /** Changes the method: its recipe and the options of its passes. */
+        public Builder recipe(Consumer<RecipeSettings> change) {
+            change.accept(recipe);
+            return this;
+        }
+
+        /** Adds a file of calibration data. */
+        public Builder calibration(Path file) {
+            data.calibration(file, 1);
+            return this;
+        }
+
+        /** Changes what the run calibrates on and is evaluated on. */
+        public Builder data(Consumer<DataSettings> change) {
+            change.accept(data);
+            return this;
+        }
+
+        /** Applies a plan from a file in place of making one. */
+        public Builder plan(Path file) {
+            plan = Optional.of(file);
+            return this;
+        }
+
+        /** Writes the plan to a file. */
+        public Builder planOut(Path file) {
+            planOut = Optional.of(file);
+            return this;
+        }
+
+        /** Uses statistics of the dense model from a file, or keeps them in one. */
+        public Builder statistics(StatisticsProvider.Files files) {
+            statistics = files;
+            return this;
+        }
+
+        /** Writes the model as text into a folder after each pass. */
+        public Builder dumpIr(Path folder) {
+            dumpIr = Optional.of(folder);
+            return this;
+        }
+
+        /** Sets the seed of everything random; 0 by default. */
+        public Builder seed(long value) {
+            seed = Optional.of(value);
+            return this;
+        }
+
+        /** Sets the memory in bytes that calibration may take beside the program; 4 GB by default. */
+        public Builder memory(long bytes) {
+            if (bytes <= 0) {
+                throw new UsageException("--memory takes 1 byte or more, like 900MB or 4GB, not \"" + bytes + '"');
+            }
+            memory = bytes;
+            memoryGiven = true;
+            return this;
+        }
+
+        /** Sets the folder for checkpoints and files of the run; by default in the user's cache folder. */
+        public Builder workFolder(Path folder) {
+            if (Files.exists(folder) && !Files.isDirectory(folder)) {
+                throw new UsageException("--work-dir " + folder + " is a file; name a folder");
+            }
+            workFolder = Optional.of(folder);
+            return this;
+        }
+
+        /** Goes on where such a run was stopped. */
+        public Builder resume(boolean wanted) {
+            resume = wanted;
+            return this;
+        }
+
+        /** Sets where models run; on all cores of the CPU by default. */
+        public Builder runtime(RuntimeOptions options) {
+            runtime = options;
+            return this;
+        }
+
+        /**
+         * Checks the description.
+         *
+         * @throws UsageException if it cannot be, or if a setting has no effect
+         * @throws io.onnxprune.diag.UserException if the model's files are missing
+         */
+        public Pruner build() {
+            return new Pruner(this);
+        }
+
+        RecipeSettings recipe() {
+            return recipe;
+        }
+
+        DataSettings data() {
+            return data;
+        }
+
+        boolean isDryRun() {
+            return dryRun;
+        }
+
+        boolean externalData() {
+            return externalData;
+        }
+
+        Optional<Path> plan() {
+            return plan;
+        }
+
+        Optional<Path> planOut() {
+            return planOut;
+        }
+
+        StatisticsProvider.Files statistics() {
+            return statistics;
+        }
+
+        Optional<Path> dumpIr() {
+            return dumpIr;
+        }
+
+        Optional<Long> seed() {
+            return seed;
+        }
+
+        boolean memoryGiven() {
+            return memoryGiven;
+        }
+
+        boolean resumes() {
+            return resume;
+        }
+
+        CalibrationOptions calibration() {
+            return new CalibrationOptions(
+                    memory, workFolder.orElseGet(() -> CacheFolder.path().resolve("work")), resume);
+        }
+
+        int threads() {
+            return runtime.threads() > 0
+                    ? runtime.threads()
+                    : Runtime.getRuntime().availableProcessors();
+        }
+    }
+}

@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The Java API: what the command line does, for programs. Nothing here prints or ends the process. See docs/java-api.md. */
+package io.onnxprune.api;

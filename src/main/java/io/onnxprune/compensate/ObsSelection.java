@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.compensate;
+
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Role;
+import io.onnxprune.obs.Damping;
+import io.onnxprune.obs.GreedyRemoval;
+import io.onnxprune.obs.GreedyRemoval.Rule;
+import io.onnxprune.obs.LayerProblem;
+import io.onnxprune.obs.RemovalOrder;
+import io.onnxprune.option.Named;
+import io.onnxprune.option.Option;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Locale;
+
+/**
+ * Optimal brain surgeon: units are chosen by what the consumers lose when the kept weights compensate (SlimGPT, arXiv 2412.18110).
+ *
+ * @param damping share of the mean diagonal of XᵀX that is added to it
+ */
+@Named(value = "obs", summary = "the loss of the consumers when the kept weights compensate")
+public record ObsSelection(
+        @Option(
+                        "One unit at a time by the exact cost of pruning it; the scores and groups of the SlimGPT paper; each unit"
+                                + " by its cost as if it alone were pruned; the cost without compensation; the cost by the diagonal alone.")
+                Order rule,
+
+        @Option("What is added to the diagonal of XᵀX, as a share of its mean.") double damping)
+        implements Selection {
+    /** The order in which units are pruned. */
+    public enum Order {
+        /** One at a time by the exact cost of its removal. */
+        EXACT,
+        /** The scores and groups of SlimGPT's paper. */
+        PAPER,
+        /** Each by its exact cost as if it alone were pruned. */
+        INDEPENDENT,
+        /** Each by its cost without compensation. */
+        OBD,
+        /** Each by its cost without compensation, by the diagonal of XᵀX. */
+        OBD_DIAGONAL
+    }
+
+    /** The exact order, with the damping of the papers. */
+    public ObsSelection() {
+        this(Order.EXACT, 0.01);
+    }
+
+    /** The rule for a dimension. */
+    public Rule ruleOf(Dimension dimension) {
+        return switch (rule) {
+            // All layers read the hidden width: one unit after the other would take the memory of all of them.
+            case EXACT -> dimension.role() == Role.HIDDEN ? Rule.ALONE : Rule.EXACT;
+            case PAPER -> dimension.role() == Role.FFN ? Rule.DYNAMIC_GROUPS : Rule.GROUPED_CHOLESKY;
+            case INDEPENDENT -> Rule.ALONE;
+            case OBD -> Rule.OBD;
+            case OBD_DIAGONAL -> Rule.OBD_DIAGONAL;
+        };
+    }
+
+    @Override
+    public int[] choose(Dimension dimension, List<LayerProblem> consumers, int count, Measured measured) {
+        Damping damped = new Damping(damping, measured.positions(), dimension.name(), measured.log());
+        RemovalOrder removal = GreedyRemoval.of(consumers, count, ruleOf(dimension), damped);
+        measured.log()
+                .debug(String.format(
+                        Locale.ROOT,
+                        "%s: %d of %d units are pruned at a cost of %.4g",
+                        dimension.name(),
+                        count,
+                        consumers.get(0).units().size(),
+                        Arrays.stream(removal.costs()).sum()));
+        return removal.order();
+    }
+}

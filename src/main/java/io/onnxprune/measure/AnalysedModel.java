@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.measure;
+
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.DimensionAnalysis;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.dims.Trace;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program;
+import io.onnxprune.onnx.FunctionInliner;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.nio.file.Path;
+
+/** An imported model with what dimension inference found in it. */
+public record AnalysedModel(Model model, Structure structure) {
+    /**
+     * Imports and analyses {@code file}.
+     *
+     * @throws io.onnxprune.diag.UserException if it cannot be read or ONNX Runtime cannot run it
+     */
+    public static AnalysedModel load(Path file, OnnxRuntime runtime, Log log) {
+        return of(ModelReader.read(file), runtime, log);
+    }
+
+    /** Analyses an imported model; calls of model-local functions are replaced by their bodies first. */
+    public static AnalysedModel of(Model imported, OnnxRuntime runtime, Log log) {
+        Model model = FunctionInliner.inline(imported);
+        Program program = Program.of(model);
+        Trace trace = Trace.of(program, runtime, log);
+        return new AnalysedModel(model, Structure.of(DimensionAnalysis.of(program, trace)));
+    }
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.measure;
+
+import io.onnxprune.calibrate.CalibrationOptions;
+import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.SequentialRun;
+import io.onnxprune.calibrate.SequentialRun.Reference;
+import io.onnxprune.calibrate.Statistics;
+import io.onnxprune.calibrate.Statistics.Origin;
+import io.onnxprune.calibrate.Tap;
+import io.onnxprune.diag.Fingerprint;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.PassClock;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Dim;
+import io.onnxprune.ir.Model;
+import io.onnxprune.plan.BlockInfluence;
+import io.onnxprune.plan.LayerInputs;
+import io.onnxprune.plan.Taylor;
+import io.onnxprune.rewrite.PrunedState;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.nio.file.Path;
+import java.util.Collection;
+import java.util.List;
+import java.util.Optional;
+
+/**
+ * Owns everything that is measured on calibration rows: second moments, gradients, inputs of linear layers, similarities of the
+ * residual stream, and layer-by-layer runs. Passes ask for what they need. Second moments of one state are measured once and
+ * kept until another state is measured, so passes that look at one state share them.
+ */
+public final class StatisticsProvider implements AutoCloseable {
+    private static final String PASS = "statistics";
+
+    private final Setup setup;
+    private final OnnxRuntime runtime;
+    private final PassClock clock;
+    /** The origin of the statistics to read; null without a file. */
+    private final Origin given;
+
+    private Log log;
+    private List<long[]> rows = List.of();
+    private PrunedState state;
+    private Statistics last;
+    private ModelInputs inputs;
+    private PrunedState inputsOf;
+
+    /**
+     * Statistics files of a run.
+     *
+     * @param in statistics of the dense model, used instead of measuring them
+     * @param out where statistics of the dense model are kept when they are measured
+     */
+    public record Files(Optional<Path> in, Optional<Path> out) {
+        /** Neither is read or written. */
+        public static final Files NONE = new Files(Optional.empty(), Optional.empty());
+    }
+
+    /**
+     * How a run measures.
+     *
+     * @param hash of the model's file
+     */
+    public record Setup(String hash, Files files, CalibrationOptions calibration) {}
+
+    /**
+     * Prepares measurements; nothing is run before it is asked for.
+     *
+     * @throws UserException if there is a file to read that is damaged or of another model
+     */
+    public StatisticsProvider(Setup setup, OnnxRuntime runtime, PassClock clock, Log log) {
+        this.setup = setup;
+        this.runtime = runtime;
+        this.clock = clock;
+        this.log = log;
+        this.given = setup.files.in().map(this::origin).orElse(null);
+    }
+
+    private Origin origin(Path file) {
+        Origin origin = Statistics.origin(file);
+        if (!setup.hash.equalsIgnoreCase(origin.model())) {
+            throw new UserException("the statistics %s are of another model (SHA-256 %s, not %s)"
+                    .formatted(file, origin.model(), setup.hash));
+        }
+        return origin;
+    }
+
+    /**
+     * Sets the rows of tokens to measure on, all of one length.
+     *
+     * @throws UserException if they are not as long as those of the statistics file
+     */
+    public void measureOn(List<long[]> tokens) {
+        rows = tokens;
+        if (given != null && !rows.isEmpty() && rows.get(0).length != given.length()) {
+            throw new UserException(
+                    "the statistics %s are of rows of %d tokens, but this run calibrates on rows of %d; add --seq-len %d"
+                            .formatted(setup.files.in().orElseThrow(), given.length(), rows.get(0).length, given.length()));
+        }
+    }
+
+    /** Moves information about runs to the debug level: later steps repeat what the first one said. */
+    public void quiet() {
+        log = log.quiet();
+    }
+
+    /**
+     * The calibration rows, token ids.
+     *
+     * @throws UserException if the run has none
+     */
+    public List<long[]> rows() {
+        if (rows.isEmpty()) {
+            throw new UserException(
+                    "--stats holds what the first pass measures, but another one measures more; add --calibration");
+        }
+        return rows;
+    }
+
+    private int length() {
+        return given == null ? rows().get(0).length : given.length();
+    }
+
+    /** A calibrator of a model for rows of the length of this run. */
+    public Calibrator calibrator(Model model) {
+        return Calibrator.of(model, runtime, setup.calibration, length(), log);
+    }
+
+    /** A calibrator of the dense model that a state was pruned from. */
+    public Calibrator calibratorOfDense(PrunedState pruned) {
+        return calibrator(pruned.structure().analysis().program().model());
+    }
+
+    /** The source of second moments of a state. */
+    public Statistics.Source source(PrunedState measured) {
+        return (model, taps) -> {
+            if (model.hasOtherWeights()) {
+                return clock.timed(PASS, () -> Statistics.measure(model, rows(), taps));
+            }
+            if (measured != state || !last.taps().containsAll(taps)) {
+                Statistics next = clock.timed(PASS, () -> measure(measured, model, taps));
+                close();
+                state = measured;
+                last = next;
+            }
+            return last.shared();
+        };
+    }
+
+    private Statistics measure(PrunedState measured, Calibrator model, Collection<Tap> taps) {
+        boolean first = state == null && measured.isDense();
+        if (first && given != null) {
+            return given(model, taps);
+        }
+        if (first && setup.files.out().isPresent()) {
+            Path file = setup.files.out().get();
+            Origin origin = new Origin(setup.hash, rows().size(), length(), fisher(taps));
+            Statistics found = Statistics.measure(model, rows, taps, file, origin);
+            log.info("statistics of %d x %d tokens are in %s".formatted(origin.rows(), origin.length(), file));
+            return found;
+        }
+        return Statistics.measure(model, rows(), taps);
+    }
+
+    private Statistics given(Calibrator model, Collection<Tap> taps) {
+        Path file = setup.files.in().orElseThrow();
+        String fisher = fisher(taps);
+        if (!fisher.equals(Origin.NONE) && !fisher.equals(given.fisher())) {
+            throw new UserException(
+                    "the statistics %s have gradients of kind \"%s\", but the method takes \"%s\"; measure them anew"
+                            .formatted(file, given.fisher(), fisher));
+        }
+        log.info("statistics of %d x %d tokens come from %s".formatted(given.rows(), given.length(), file));
+        return Statistics.read(file, model, taps);
+    }
+
+    private String fisher(Collection<Tap> taps) {
+        if (taps.stream().noneMatch(Tap::needsGradients)) {
+            return Origin.NONE;
+        }
+        return setup.calibration.draws() > 0 ? Origin.TRUE : Origin.EMPIRICAL;
+    }
+
+    /**
+     * Gradients of the loss by the weights of a state, in the shapes of the dense model.
+     *
+     * @param use tells what is made of the gradients from other uses, since a stopped run goes on with it
+     */
+    public Taylor.Gradients gradients(PrunedState pruned, List<?> use) {
+        String key = Fingerprint.of(
+                List.of(pruned.plan().model(), pruned.plan().describe(), use), List.of());
+        return new SlicedGradients(
+                new ModelGradients(pruned.model(), rows(), runtime, setup.calibration, key, log), pruned);
+    }
+
+    /** Inputs of the linear layers of a state, in terms of the dense model's channels; measured once per state. */
+    public LayerInputs inputs(PrunedState pruned) {
+        if (inputs == null || inputsOf != pruned) {
+            inputs = new ModelInputs(pruned, rows(), runtime, setup.calibration, log);
+            inputsOf = pruned;
+        }
+        return inputs;
+    }
+
+    /** Similarities of the residual stream before and after blocks of a state. */
+    public BlockInfluence.Similarities similarities(PrunedState pruned) {
+        return new ModelSimilarities(pruned, rows(), runtime, setup.calibration, log);
+    }
+
+    /**
+     * Runs the model of a state piece by piece, with weights that change on the way.
+     *
+     * @param besideDense whether the dense model runs beside it, to measure errors against
+     */
+    public void sweep(PrunedState pruned, boolean besideDense, SequentialRun.Editor editor) {
+        Reference reference = besideDense ? new Reference(calibratorOfDense(pruned), keptWidth(pruned)) : null;
+        SequentialRun.run(calibrator(pruned.model()), reference, rows(), editor);
+    }
+
+    /** The channels of the residual stream that a state keeps; null for all. */
+    private static int[] keptWidth(PrunedState pruned) {
+        Dim.Keep keep = pruned.plan().keep(pruned.structure());
+        List<Dim.Atom> width = pruned.structure().stream().width();
+        return width.size() == 1 ? keep.kept(width.get(0)) : null;
+    }
+
+    @Override
+    public void close() {
+        if (last != null) {
+            last.close();
+        }
+        last = null;
+        state = null;
+    }
+}

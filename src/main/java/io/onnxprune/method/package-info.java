@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The parts of methods that recipes name: importance metrics, weight updates and ways to make weights zero. */
+package io.onnxprune.method;

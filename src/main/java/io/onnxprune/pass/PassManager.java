@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.pass;
+
+import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.Fingerprint;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.PassClock;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.emit.Emitter;
+import io.onnxprune.eval.CalibrationData;
+import io.onnxprune.ir.GraphChecker;
+import io.onnxprune.ir.GraphPrinter;
+import io.onnxprune.ir.Model;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Optional;
+import java.util.Set;
+
+/**
+ * Runs passes in their order. It alone checks order and requirements, verifies the graph after each pass, writes it as text,
+ * measures times, tells of progress, saves checkpoints and goes on from them, and gives an emitted file its name at the end.
+ */
+public final class PassManager {
+    private final List<Scheduled> schedule;
+    private final PassContext context;
+    private final Instruments instruments;
+    private final Log log;
+    private int dumped;
+    private Model lastChecked;
+
+    /**
+     * What watches a run.
+     *
+     * @param clock measures times
+     * @param listener is told which pass runs
+     * @param dump folder for the model as text after each pass
+     */
+    public record Instruments(PassClock clock, RunListener listener, Optional<Path> dump) {}
+
+    /**
+     * The end of a run.
+     *
+     * @param state after the last pass
+     * @param emission the files that were written; empty if no pass emitted any
+     */
+    public record Result(PruningState state, Optional<Emitter.Emission> emission) {}
+
+    /** A run of {@code schedule}, which {@link Requirements} has checked. */
+    public PassManager(List<Scheduled> schedule, PassContext context, Instruments instruments) {
+        this.schedule = List.copyOf(schedule);
+        this.context = context;
+        this.instruments = instruments;
+        this.log = once(context.log());
+    }
+
+    /** A log that gives each warning once: passes of later steps have the same reasons as those of the first. */
+    private static Log once(Log log) {
+        Set<String> told = new HashSet<>();
+        return new Log.Forwarding(log) {
+            @Override
+            public void warn(String message) {
+                if (told.add(message)) {
+                    super.warn(message);
+                }
+            }
+        };
+    }
+
+    /**
+     * Lets every pass refuse what cannot work, before data are read.
+     *
+     * @throws UserException with the reason
+     */
+    public void check(DenseModel dense) {
+        for (int i = 0; i < schedule.size(); i++) {
+            schedule.get(i).pass().check(dense, at(context, i, Optional.empty()));
+        }
+    }
+
+    /**
+     * Runs all passes.
+     *
+     * @throws UserException if one cannot do its work; nothing is left at the output then
+     */
+    public Result run(PruningState start, RunData data) {
+        PassContext run = context.withData(data);
+        Optional<CheckpointStore> store = store(start, data);
+        PruningState state = start;
+        Emitter.Staged staged = null;
+        try {
+            int done = 0;
+            if (isResumed(store)) {
+                CheckpointStore.Saved saved = resumed(store.get(), repeated(state, run));
+                state = saved.state();
+                done = saved.done();
+            }
+            Forecast forecast = Forecast.of(schedule, start.dense(), context.prune(), data.tokens(), log);
+            forecast.begin(done);
+            for (int i = done; i < schedule.size(); i++) {
+                Scheduled scheduled = schedule.get(i);
+                if (done > 0 && scheduled.pass().isRepeatedOnResume()) {
+                    continue;
+                }
+                announce(i, done);
+                state = step(state, scheduled, contextOf(run, i, store));
+                Emitter.Staged now = state.output().file().orElse(null);
+                if (staged != null && staged != now) {
+                    staged.close();
+                }
+                staged = now;
+                if (store.isPresent() && isSaved(scheduled)) {
+                    store.get().save(new CheckpointStore.Saved(i + 1, state));
+                }
+                forecast.done(i);
+            }
+            Optional<Emitter.Emission> emission = Optional.ofNullable(staged).map(Emitter.Staged::commit);
+            store.ifPresent(CheckpointStore::remove);
+            return new Result(state.settled(), emission);
+        } finally {
+            if (staged != null) {
+                staged.close();
+            }
+        }
+    }
+
+    private PassContext at(PassContext run, int index, Optional<CheckpointStore> store) {
+        return run.at(new PassContext.Position(schedule, index, store.map(files -> files.within(index))))
+                .withLog(log);
+    }
+
+    /** In later steps of a block, information about runs repeats what the first step said. */
+    private PassContext contextOf(PassContext run, int index, Optional<CheckpointStore> store) {
+        if (schedule.get(index).step() > 1) {
+            run.statistics().quiet();
+        }
+        return at(run, index, store);
+    }
+
+    private void announce(int index, int first) {
+        Scheduled scheduled = schedule.get(index);
+        boolean begins = scheduled.steps() > 1
+                && (index == first
+                        || schedule.get(index - 1).step() != scheduled.step()
+                        || schedule.get(index - 1).steps() != scheduled.steps());
+        if (begins) {
+            log.info("step %d of %d".formatted(scheduled.step(), scheduled.steps()));
+        }
+        log.debug("pass %d of %d: %s".formatted(index + 1, schedule.size(), scheduled.label()));
+        instruments.listener().passStarted(scheduled, index + 1, schedule.size());
+    }
+
+    private PruningState step(PruningState state, Scheduled scheduled, PassContext here) {
+        Pass pass = scheduled.pass();
+        boolean usesChoice = pass.requires().contains(Fact.CHOICE) || pass.provides().contains(Fact.CHOICE);
+        PruningState before = usesChoice ? state : state.settled();
+        long begin = System.nanoTime();
+        PruningState after = instruments.clock().timed(pass.partName(), () -> {
+            PruningState next = pass.run(before, here);
+            checkGraph(next, pass);
+            return next;
+        });
+        instruments.listener().passEnded(scheduled, (System.nanoTime() - begin) * 1e-9);
+        instruments.dump().ifPresent(folder -> dump(folder, pass.partName(), model(after)));
+        return after;
+    }
+
+    private static Model model(PruningState state) {
+        return state.output().model().orElseGet(() -> state.choice()
+                .orElse(state.pruned())
+                .model());
+    }
+
+    /** The graph of a pruned state is checked when it is made; that of a rewritten model here. */
+    private void checkGraph(PruningState state, Pass pass) {
+        Model model = state.output().model().orElse(null);
+        if (model != null && model != lastChecked) {
+            GraphChecker.check(model, pass.partName());
+            lastChecked = model;
+        }
+    }
+
+    /** Writes a model as text. */
+    public void dump(Path folder, String pass, Model model) {
+        Path file = folder.resolve(String.format("%02d-%s.txt", dumped++, pass));
+        try {
+            Files.createDirectories(folder);
+            Files.writeString(file, GraphPrinter.print(model));
+        } catch (IOException e) {
+            throw new UserException("cannot write " + file + ": " + FileFailure.reason(e), e);
+        }
+    }
+
+    /** Only runs that measure are worth a checkpoint. */
+    private Optional<CheckpointStore> store(PruningState start, RunData data) {
+        if (data.tokens() == 0) {
+            return Optional.empty();
+        }
+        List<Object> parts = new ArrayList<>(List.of(start.dense().hash()));
+        for (Scheduled scheduled : schedule) {
+            if (isSaved(scheduled) || scheduled.pass().isRepeatedOnResume()) {
+                parts.add(scheduled.step() + "/" + scheduled.steps() + ' ' + scheduled.pass());
+            }
+        }
+        parts.add(context.settings().seed());
+        String key = Fingerprint.of(
+                parts, data.calibration().map(CalibrationData::rows).orElse(List.of()));
+        return Optional.of(new CheckpointStore(context.workFolder(), key));
+    }
+
+    /** Rewriting and what follows is quick and not part of a checkpoint. */
+    private static boolean isSaved(Scheduled scheduled) {
+        Pass pass = scheduled.pass();
+        boolean output = pass.provides().contains(Fact.REWRITTEN)
+                || pass.requires().contains(Fact.REWRITTEN)
+                || pass.requires().contains(Fact.EMITTED);
+        return !output && !pass.isRepeatedOnResume();
+    }
+
+    /** The passes whose results are in no checkpoint. */
+    private PruningState repeated(PruningState start, PassContext run) {
+        PruningState state = start;
+        for (int i = 0; i < schedule.size(); i++) {
+            if (schedule.get(i).pass().isRepeatedOnResume()) {
+                state = step(state, schedule.get(i), contextOf(run, i, Optional.empty()));
+            }
+        }
+        return state;
+    }
+
+    /** Whether there is a checkpoint to go on from. A run that begins anew removes it. */
+    private boolean isResumed(Optional<CheckpointStore> store) {
+        boolean asked = context.settings().calibration().resume();
+        boolean exists = store.isPresent() && store.get().exists();
+        if (asked && exists) {
+            return true;
+        }
+        if (asked) {
+            log.info("there is no checkpoint of such a run in " + context.workFolder() + "; it begins anew");
+        }
+        if (exists) {
+            store.get().remove();
+        }
+        return false;
+    }
+
+    private CheckpointStore.Saved resumed(CheckpointStore store, PruningState state) {
+        CheckpointStore.Saved saved = store.load(state);
+        Scheduled last = schedule.get(saved.done() - 1);
+        log.info("the run goes on: %d of %d passes are done, up to %s"
+                .formatted(saved.done(), schedule.size(), last.label()));
+        return saved;
+    }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.passes;
+
+import io.onnxprune.autodiff.NoDerivativeException;
+import io.onnxprune.compensate.KfacCorrection;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.measure.StatisticsProvider;
+import io.onnxprune.method.MeasuredStates;
+import io.onnxprune.option.Named;
+import io.onnxprune.option.Option;
+import io.onnxprune.pass.Cost;
+import io.onnxprune.pass.CostModel;
+import io.onnxprune.pass.Fact;
+import io.onnxprune.pass.Pass;
+import io.onnxprune.pass.PassContext;
+import io.onnxprune.pass.PruningState;
+import io.onnxprune.pass.ReportEntry;
+import java.util.LinkedHashMap;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Set;
+
+/** Brings the predictions of the pruned model near to those of the dense one, by gradients. */
+@Named(
+        value = "correct",
+        summary = "Changes weights by gradients so that the predictions of the pruned model come as near to those of the dense one as"
+                + " they can.")
+public record CorrectPass(
+        @Option(value = "Number of corrections; gradients are measured anew for each.", min = 1) int steps,
+
+        @Option(
+                        "What is added to the diagonals of XᵀX and of DᵀD, D the gradients of the linear layers, as a share of their"
+                                + " means.")
+                double damping,
+
+        @Option("The linear layers that sum over heads and FFN channels change, or all in residual blocks.")
+                Layers layers)
+        implements Pass {
+    /** Which linear layers change. */
+    public enum Layers {
+        CONSUMERS,
+        ALL
+    }
+
+    /** Three corrections of the consumers. */
+    public CorrectPass() {
+        this(3, 0.1, Layers.CONSUMERS);
+    }
+
+    @Override
+    public Set<Fact> requires() {
+        return Set.of(Fact.ROWS, Fact.PLAN);
+    }
+
+    @Override
+    public Effect effect() {
+        return Effect.CHANGES_MODEL;
+    }
+
+    @Override
+    public boolean solves() {
+        return true;
+    }
+
+    @Override
+    public Cost cost(CostModel model) {
+        return model.weightGradients().times(2 * steps);
+    }
+
+    @Override
+    public PruningState run(PruningState state, PassContext context) {
+        if (state.prunesNothing()) {
+            return state;
+        }
+        KfacCorrection.Result result = correct(state, context);
+        return state.withWeights(result.updates()).with(entry(result));
+    }
+
+    private KfacCorrection.Result correct(PruningState state, PassContext context) {
+        StatisticsProvider statistics = context.statistics();
+        try {
+            return KfacCorrection.run(
+                    MeasuredStates.of(state.pruned(), state, context),
+                    new KfacCorrection.Reference(
+                            statistics.calibratorOfDense(state.pruned()), statistics.rows()),
+                    new KfacCorrection.Settings(steps, damping, layers == Layers.ALL),
+                    context.position().checkpoint());
+        } catch (NoDerivativeException e) {
+            throw new UserException(e.problem() + "; prune with --correct 0", e);
+        }
+    }
+
+    private static ReportEntry entry(KfacCorrection.Result result) {
+        Map<String, Object> json = new LinkedHashMap<>();
+        json.put("linear_layers", result.updates().size());
+        json.put("divergence_before", result.before());
+        json.put("divergence_after", result.after());
+        return ReportEntry.of(
+                "correction",
+                String.format(
+                        Locale.ROOT,
+                        "%d linear layers were corrected by gradients: KL divergence from the dense model %.4f -> %.4f nats a token",
+                        result.updates().size(),
+                        result.before(),
+                        result.after()),
+                json);
+    }
+}

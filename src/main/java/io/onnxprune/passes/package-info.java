@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The passes that recipes can name. */
+package io.onnxprune.passes;
