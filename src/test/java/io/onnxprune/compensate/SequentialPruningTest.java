@@ -30,11 +30,13 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.BiConsumer;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
+@Tag("ort")
 class SequentialPruningTest {
     private static final Selection EXACT = new Selection(Choice.EXACT, 0.01);
     private static final Update LEAST_SQUARES = new Update(false, 0.01, false);

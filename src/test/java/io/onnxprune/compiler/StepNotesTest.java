@@ -31,12 +31,14 @@ import java.util.Random;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /** A run in steps that is stopped goes on after the last one that was done, and comes to the same model. */
+@Tag("ort")
 class StepNotesTest {
     private static final String SURGEON = """
             {pass: score, metric: obs, curvature: loss}
