@@ -25,6 +25,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 
 /** Gradients of whole exported models against what the loss does when a weight moves. */
 @Tag("ort")
+@Tag("slow")
 class ModelGradientTest {
     private static final int BATCH = 2;
     private static final int LENGTH = 9;

@@ -36,6 +36,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /** How far a model is from a reference, run in pieces, against both models run as a whole. */
 @Tag("ort")
+@Tag("slow")
 class DivergenceTest {
     private static final int LENGTH = 9;
     private static final List<long[]> ROWS = Gathered.randomRows(5, LENGTH, 32, 3);

@@ -28,6 +28,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 
 /** A run that is stopped goes on where it was, and comes to the same result. */
 @Tag("ort")
+@Tag("slow")
 class ResumeTest {
     private static final int LENGTH = 8;
     private static final String KEY = "model";

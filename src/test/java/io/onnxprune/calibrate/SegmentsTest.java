@@ -26,6 +26,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 
 /** A model run in segments gives what it gives in one piece. */
 @Tag("ort")
+@Tag("slow")
 class SegmentsTest {
     private static final int LENGTH = 9;
     private static final int VOCABULARY = 32;

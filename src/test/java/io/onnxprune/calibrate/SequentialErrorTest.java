@@ -31,6 +31,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /** Errors against a reference are those that runs of both models as a whole have. */
 @Tag("ort")
+@Tag("slow")
 class SequentialErrorTest {
     private static final int LENGTH = 9;
     private static final int ROWS = 3;

@@ -33,6 +33,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /** A run piece by piece sees what a run of the whole model sees, with the weights as they are by then. */
 @Tag("ort")
+@Tag("slow")
 class SequentialRunTest {
     private static final int LENGTH = 9;
     private static final int VOCABULARY = 32;

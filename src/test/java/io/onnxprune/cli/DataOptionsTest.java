@@ -18,6 +18,7 @@ import org.junit.jupiter.api.io.TempDir;
 
 /** Data for a run, from the option to the report. */
 @Tag("ort")
+@Tag("slow")
 class DataOptionsTest {
     private static final Path MODEL = Cli.testModel("llama-gqa-d");
 

@@ -23,6 +23,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 @Tag("ort")
+@Tag("slow")
 class RecoverCommandTest {
     @TempDir
     private Path folder;

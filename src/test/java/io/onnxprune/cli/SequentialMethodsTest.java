@@ -25,6 +25,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /** Methods that change the weights that stay, on the command line. */
 @Tag("ort")
+@Tag("slow")
 class SequentialMethodsTest {
     @TempDir
     private Path folder;

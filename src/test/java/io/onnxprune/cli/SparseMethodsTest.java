@@ -28,6 +28,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 
 /** Methods that make zeros in place, on the command line. */
 @Tag("ort")
+@Tag("slow")
 class SparseMethodsTest {
     @TempDir
     private Path folder;

@@ -19,6 +19,7 @@ import org.junit.jupiter.api.io.TempDir;
 
 /** Statistics that one run keeps and another one uses. */
 @Tag("ort")
+@Tag("slow")
 class StatisticsOptionsTest {
     private static final Path MODEL = Cli.testModel("llama-gqa-d");
     private static final String SCORE = "{pass: score, metric: obs, curvature: loss}";

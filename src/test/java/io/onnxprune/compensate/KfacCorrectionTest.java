@@ -27,6 +27,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 @Tag("ort")
+@Tag("slow")
 class KfacCorrectionTest {
     private static final Settings TWO_STEPS = new Settings(2, 0.1, false);
 

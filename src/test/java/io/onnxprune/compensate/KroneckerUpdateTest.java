@@ -36,6 +36,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 @Tag("ort")
+@Tag("slow")
 class KroneckerUpdateTest {
     private static final double DAMPING = 1e-6;
 

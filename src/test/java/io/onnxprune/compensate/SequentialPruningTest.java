@@ -37,6 +37,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 @Tag("ort")
+@Tag("slow")
 class SequentialPruningTest {
     private static final Selection EXACT = new Selection(Choice.EXACT, 0.01);
     private static final Update LEAST_SQUARES = new Update(false, 0.01, false);

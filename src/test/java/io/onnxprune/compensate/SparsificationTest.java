@@ -50,6 +50,7 @@ import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 @Tag("ort")
+@Tag("slow")
 class SparsificationTest {
     private static final Pattern HALF = new Pattern.Unstructured(0.5);
     private static final Pattern TWO_OF_FOUR = new Pattern.Grouped(2, 4);

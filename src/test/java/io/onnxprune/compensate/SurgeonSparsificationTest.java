@@ -35,6 +35,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 @Tag("ort")
+@Tag("slow")
 class SurgeonSparsificationTest {
     private static final List<long[]> ROWS = Runs.rows(30);
 

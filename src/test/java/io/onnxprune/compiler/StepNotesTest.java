@@ -39,6 +39,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 
 /** A run in steps that is stopped goes on after the last one that was done, and comes to the same model. */
 @Tag("ort")
+@Tag("slow")
 class StepNotesTest {
     private static final String SURGEON = """
             {pass: score, metric: obs, curvature: loss}

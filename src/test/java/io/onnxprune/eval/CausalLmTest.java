@@ -24,6 +24,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 @Tag("ort")
+@Tag("slow")
 class CausalLmTest {
     private static final OnnxRuntime RUNTIME = OnnxRuntime.open(RuntimeOptions.cpu());
     private static final Path MODELS = Path.of("testmodels");

@@ -29,6 +29,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 
 /** The lowered form of every export gives the logits of the original, and holds nothing but standard operators. */
 @Tag("ort")
+@Tag("slow")
 class LoweringTest {
     private static final OnnxRuntime RUNTIME = TestModels.runtime();
     private static final int LENGTH = 9;

@@ -29,6 +29,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 @Tag("ort")
+@Tag("slow")
 class ConsumersTest {
     private static final Set<Role> STANDARD = EnumSet.of(Role.HEADS, Role.KV_HEADS, Role.QUERY_HEADS, Role.FFN);
 

@@ -43,6 +43,7 @@ import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 @Tag("ort")
+@Tag("slow")
 class RecoveryTest {
     private static final int LENGTH = 16;
     private static final int ROWS = 24;

@@ -36,6 +36,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
 
 @Tag("ort")
+@Tag("slow")
 class OutputBiasesTest {
     @TempDir
     private Path folder;

@@ -45,6 +45,7 @@ import org.junit.jupiter.params.provider.ValueSource;
  * plans of each kind on every model.
  */
 @Tag("ort")
+@Tag("slow")
 class RandomPlanTest {
     private static final double TOLERANCE = 1e-4;
     private static final int SEEDS = Integer.getInteger("plans.seeds", 1);
