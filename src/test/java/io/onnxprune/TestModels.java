@@ -29,7 +29,6 @@ public final class TestModels {
 
     private static final Path FOLDER = Path.of("testmodels");
     private static final Map<String, Structure> STRUCTURES = new ConcurrentHashMap<>();
-    private static final OnnxRuntime RUNTIME = OnnxRuntime.open(RuntimeOptions.cpu());
 
     private TestModels() {}
 
@@ -70,8 +69,9 @@ public final class TestModels {
         return file;
     }
 
+    /** Opened here, so that tests that only read files do without. */
     public static OnnxRuntime runtime() {
-        return RUNTIME;
+        return OnnxRuntime.open(RuntimeOptions.cpu());
     }
 
     /** The structure of a model, found once. */
@@ -82,6 +82,6 @@ public final class TestModels {
 
     public static Structure structure(Model model) {
         Program program = Program.of(model);
-        return Structure.of(DimensionAnalysis.of(program, Trace.of(program, RUNTIME, Log.NONE)));
+        return Structure.of(DimensionAnalysis.of(program, Trace.of(program, runtime(), Log.NONE)));
     }
 }

@@ -18,12 +18,14 @@ import java.util.Random;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /** A run that is stopped goes on after the last pass that was done, and comes to the same model. */
+@Tag("ort")
 class ResumeRunTest {
     private static final String SURGEON = """
               - {pass: calibrate}

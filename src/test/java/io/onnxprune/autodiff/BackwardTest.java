@@ -28,11 +28,13 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /** What is differentiated and what is not; values at kinks. */
+@Tag("ort")
 class BackwardTest {
     private static final Tensor TABLE = Tensor.ofFloats(DType.FLOAT, new long[] {3, 2}, 1, -2, 0, 4, 5, 6);
     private static final Tensor SCALE = Tensor.ofFloats(DType.FLOAT, new long[] {2}, 2, 3);

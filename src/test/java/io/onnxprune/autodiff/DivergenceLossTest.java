@@ -18,8 +18,10 @@ import java.util.Map;
 import java.util.Random;
 import java.util.Set;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
+@Tag("ort")
 class DivergenceLossTest {
     private static final int VOCABULARY = 9;
 

@@ -16,8 +16,10 @@ import io.onnxprune.runtime.Session;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
+@Tag("ort")
 class DrawnTokensTest {
     private static final int LENGTH = 20_001;
     private static final float[] LOGITS = {1, -30, 0, 2.5f};

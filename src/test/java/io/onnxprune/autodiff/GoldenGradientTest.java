@@ -20,10 +20,12 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** Loss and gradients of a trained model against those of an independent float64 implementation. */
+@Tag("ort")
 class GoldenGradientTest {
     private static final Path GOLDEN = Path.of("..", "shared", "golden", "golden_stories260k.npz");
     private static final Path TOKENS = Path.of("..", "shared", "data", "stories", "calibration.jsonl");

@@ -19,10 +19,13 @@ import java.util.List;
 import java.util.Map;
 import java.util.Random;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** Gradients of whole exported models against what the loss does when a weight moves. */
+@Tag("ort")
+@Tag("slow")
 class ModelGradientTest {
     private static final int BATCH = 2;
     private static final int LENGTH = 9;

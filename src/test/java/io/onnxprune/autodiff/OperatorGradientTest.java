@@ -6,10 +6,12 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Consumer;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** Every operator with a derivative, against central differences. */
+@Tag("ort")
 class OperatorGradientTest {
     private static final List<Case> CASES = new ArrayList<>();
 

@@ -5,10 +5,12 @@ import io.onnxprune.ir.DType;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** Random graphs of operators, with values that are used several times, against central differences. */
+@Tag("ort")
 class RandomGraphGradientTest {
     private static final int WIDTH = 6;
     private static final int NODES = 25;

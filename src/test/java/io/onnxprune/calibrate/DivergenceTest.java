@@ -27,6 +27,7 @@ import java.util.Map;
 import java.util.Random;
 import java.util.Set;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -34,6 +35,8 @@ import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** How far a model is from a reference, run in pieces, against both models run as a whole. */
+@Tag("ort")
+@Tag("slow")
 class DivergenceTest {
     private static final int LENGTH = 9;
     private static final List<long[]> ROWS = Gathered.randomRows(5, LENGTH, 32, 3);

@@ -21,11 +21,13 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalInt;
 import java.util.Set;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /** Statistics of a trained model against those of an independent float64 implementation. */
+@Tag("ort")
 class GoldenStatisticsTest {
     private static final Path GOLDEN = Path.of("..", "shared", "golden", "golden_stories260k.npz");
     private static final Path TOKENS = Path.of("..", "shared", "data", "stories", "calibration.jsonl");

@@ -20,12 +20,15 @@ import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /** A run that is stopped goes on where it was, and comes to the same result. */
+@Tag("ort")
+@Tag("slow")
 class ResumeTest {
     private static final int LENGTH = 8;
     private static final String KEY = "model";

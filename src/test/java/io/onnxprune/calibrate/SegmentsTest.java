@@ -18,12 +18,15 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** A model run in segments gives what it gives in one piece. */
+@Tag("ort")
+@Tag("slow")
 class SegmentsTest {
     private static final int LENGTH = 9;
     private static final int VOCABULARY = 32;

@@ -24,6 +24,7 @@ import java.util.Map;
 import java.util.Set;
 import java.util.function.BiFunction;
 import java.util.function.Predicate;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -31,6 +32,8 @@ import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** A run piece by piece sees what a run of the whole model sees, with the weights as they are by then. */
+@Tag("ort")
+@Tag("slow")
 class SequentialRunTest {
     private static final int LENGTH = 9;
     private static final int VOCABULARY = 32;

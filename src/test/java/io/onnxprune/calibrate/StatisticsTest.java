@@ -20,9 +20,11 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
+@Tag("ort")
 class StatisticsTest {
     private static final int LENGTH = 8;
     private static final Origin ORIGIN = new Origin("abc", 3, LENGTH, Origin.EMPIRICAL);

@@ -12,12 +12,14 @@ import java.util.Arrays;
 import java.util.Map;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /** Wrong options, data, plans, recipes and places: one sentence, the input as it was, and nothing left at the output. */
+@Tag("ort")
 class BadCommandLineTest {
     private static final Path TOKENIZER = Path.of("../shared/data/stories/tokenizer.json");
 

@@ -12,10 +12,13 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.stream.StreamSupport;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 /** Data for a run, from the option to the report. */
+@Tag("ort")
+@Tag("slow")
 class DataOptionsTest {
     private static final Path MODEL = Cli.testModel("llama-gqa-d");
 

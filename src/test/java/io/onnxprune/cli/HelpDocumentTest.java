@@ -5,11 +5,13 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import java.io.IOException;
 import java.nio.file.Path;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import picocli.CommandLine;
 import picocli.CommandLine.Help.Ansi;
 
 /** docs/cli.md is what {@code --help} prints. */
+@Tag("ort")
 class HelpDocumentTest {
     private static final int WIDTH = 100;
 

@@ -13,10 +13,12 @@ import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 /** docs/json.md and what is written agree, field by field. */
+@Tag("ort")
 class JsonDocumentTest {
     private static final Path DOCUMENT = Path.of("docs", "json.md");
     private static final Path MODEL = Cli.testModel("llama-gqa-d");

@@ -11,10 +11,12 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.stream.StreamSupport;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 /** What each option of a run does. */
+@Tag("ort")
 class PruneOptionsTest {
     private static final Path MODEL = Cli.testModel("llama-gqa-d");
 

@@ -13,10 +13,13 @@ import java.util.Random;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 /** Statistics that one run keeps and another one uses. */
+@Tag("ort")
+@Tag("slow")
 class StatisticsOptionsTest {
     private static final Path MODEL = Cli.testModel("llama-gqa-d");
     private static final String SCORE = "{pass: score, metric: obs, curvature: loss}";

@@ -29,11 +29,14 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.BiConsumer;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
+@Tag("ort")
+@Tag("slow")
 class LayerwisePruningTest {
     private static final Selection EXACT = new ObsSelection(ObsSelection.Order.EXACT, 0.01);
     private static final Update LEAST_SQUARES = new Update(false, 0.01, false);

@@ -30,9 +30,11 @@ import java.util.List;
 import java.util.Map;
 import java.util.Random;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
+@Tag("ort")
 class ObsImportanceTest {
     private static final ObsSelection EXACT = new ObsSelection(ObsSelection.Order.EXACT, 0.01);
 

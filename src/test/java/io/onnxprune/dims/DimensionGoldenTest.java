@@ -10,6 +10,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.stream.Collectors;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -18,6 +19,7 @@ import org.junit.jupiter.params.provider.MethodSource;
  * The dimensions of every committed model, as text. {@code -Dgolden.update=true} writes what is found and fails: look at
  * the difference before it is committed.
  */
+@Tag("ort")
 class DimensionGoldenTest {
     private static final Path GOLDEN = Path.of("src", "test", "resources", "golden", "inspect");
     private static final boolean UPDATE = Boolean.getBoolean("golden.update");

@@ -22,10 +22,12 @@ import java.util.Random;
 import java.util.Set;
 import java.util.function.UnaryOperator;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** Names and the order of nodes decide nothing. */
+@Tag("ort")
 class InvarianceTest {
     @ParameterizedTest
     @ValueSource(strings = {"llama-gqa-d", "gpt2-cb", "falcon-mqa-d", "llama-g16-e-fp32", "gpt2-g-merged"})

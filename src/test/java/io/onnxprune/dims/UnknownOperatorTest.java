@@ -12,9 +12,11 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
 /** An operator that the tool has no rule for protects what it touches, and nothing else. */
+@Tag("ort")
 class UnknownOperatorTest {
     private static final String MODEL = "llama-gqa-b";
     private static final String REASON = "operator without a rule at node \"strange\" (com.microsoft.Trilu)";

@@ -23,9 +23,11 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
+@Tag("ort")
 class EmitterTest {
     private static final String GROUPED = "llama-gqa-d";
     private static final String EXTERNAL = "llama-g16-e-fp32";

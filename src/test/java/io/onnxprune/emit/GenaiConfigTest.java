@@ -10,9 +10,11 @@ import io.onnxprune.plan.Plan;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
+@Tag("ort")
 class GenaiConfigTest {
     private static final String MODEL = "llama-g16-e-fp32";
 

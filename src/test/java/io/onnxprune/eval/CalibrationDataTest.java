@@ -25,10 +25,12 @@ import java.util.stream.IntStream;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 /** Windows of files. Each test row starts with its own number, so that rows can be told apart. */
+@Tag("ort")
 class CalibrationDataTest {
     private static final Path MODEL = TestModels.file("stories-llama");
     private static final Path TOKENIZER = Path.of("../shared/data/stories/tokenizer.json");

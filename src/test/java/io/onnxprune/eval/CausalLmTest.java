@@ -17,11 +17,14 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 import java.util.OptionalInt;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
+@Tag("ort")
+@Tag("slow")
 class CausalLmTest {
     private static final OnnxRuntime RUNTIME = OnnxRuntime.open(RuntimeOptions.cpu());
     private static final Path MODELS = Path.of("testmodels");

@@ -15,10 +15,12 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 import java.util.OptionalInt;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
+@Tag("ort")
 class EvaluatorTest {
     private static final OnnxRuntime RUNTIME = OnnxRuntime.open(RuntimeOptions.cpu());
     private static final Path MODELS = Path.of("testmodels");

@@ -17,11 +17,13 @@ import io.onnxprune.runtime.Session;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** A failure over numbers that are not finite says on which row and from which node on. */
+@Tag("ort")
 class NonFiniteTest {
     private static final long[] ROW = {1, 5, 9, 7, 3, 2, 8};
 

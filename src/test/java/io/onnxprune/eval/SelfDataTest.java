@@ -17,10 +17,12 @@ import java.util.OptionalInt;
 import java.util.OptionalLong;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 /** What a run does to get text of the model itself. */
+@Tag("ort")
 class SelfDataTest {
     private static final Path TOKENIZER = Path.of("../shared/data/stories/tokenizer.json");
 

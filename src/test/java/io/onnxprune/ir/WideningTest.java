@@ -8,11 +8,13 @@ import io.onnxprune.eval.CausalLm;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.onnx.ModelWriter;
 import java.nio.file.Path;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
+@Tag("ort")
 class WideningTest {
     private static final long[][] TOKENS = {{5, 200, 17, 31, 99, 4}};
 

@@ -16,11 +16,13 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import java.util.List;
 import java.util.Map;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** An If becomes the branch that whole rows of the given length take. */
+@Tag("ort")
 class BranchSelectionTest {
     private static Graph branch(String result, Map<String, Tensor> initializers, Node... nodes) {
         ValueInfo output = new ValueInfo(result, DType.FLOAT, null, new byte[0]);

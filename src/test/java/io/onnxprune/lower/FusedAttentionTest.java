@@ -9,10 +9,12 @@ import java.util.List;
 import java.util.Map;
 import java.util.Random;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** Fused attention, under options drawn at random from a seed, as ONNX Runtime's kernels compute it. */
+@Tag("ort")
 class FusedAttentionTest {
     private static final double TOLERANCE = 1e-5;
     private static final String CONTRIB = "com.microsoft";

@@ -13,12 +13,14 @@ import java.util.List;
 import java.util.Map;
 import java.util.Random;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** Norms, rotary embeddings, activations and products, under all of their options, as ONNX Runtime's kernels compute them. */
+@Tag("ort")
 class FusedOperatorTest {
     private static final double TOLERANCE = 1e-5;
     private static final String CONTRIB = "com.microsoft";

@@ -23,10 +23,13 @@ import java.util.Map;
 import java.util.Random;
 import java.util.Set;
 import java.util.TreeSet;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** The lowered form of every export gives the logits of the original, and holds nothing but standard operators. */
+@Tag("ort")
+@Tag("slow")
 class LoweringTest {
     private static final OnnxRuntime RUNTIME = TestModels.runtime();
     private static final int LENGTH = 9;

@@ -33,11 +33,13 @@ import java.util.Random;
 import java.util.Set;
 import java.util.function.IntFunction;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 
 /** Gradients of a pruned model in the shapes of the dense one. */
+@Tag("ort")
 class SlicedGradientsTest {
     @Test
     void gradientsOfASmallerModelTakeTheirPlacesInTheWhole() {

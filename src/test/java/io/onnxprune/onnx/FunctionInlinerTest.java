@@ -11,8 +11,10 @@ import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
 import java.nio.file.Path;
 import java.util.Map;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
+@Tag("ort")
 class FunctionInlinerTest {
     private static final Path WITH_FUNCTIONS = Path.of("testmodels", "llama-functions", "model.onnx");
     private static final Path WITHOUT = Path.of("testmodels", "llama-gqa-b", "model.onnx");

@@ -13,9 +13,11 @@ import io.onnxprune.recipe.Recipe;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
+@Tag("ort")
 class ForecastTest {
     private static final DenseModel DENSE = DenseModel.of(
             TestModels.structure("stories-llama").analysis().program().model(),

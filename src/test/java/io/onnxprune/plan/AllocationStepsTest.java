@@ -32,10 +32,12 @@ import java.util.Random;
 import java.util.Set;
 import java.util.function.IntFunction;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 
+@Tag("ort")
 class AllocationStepsTest {
     private static List<Plan> plans(Structure structure, Budget budget, int steps, IntFunction<Importance> importance) {
         List<Plan> plans = new ArrayList<>();

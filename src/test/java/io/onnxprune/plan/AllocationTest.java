@@ -24,12 +24,14 @@ import java.util.Map;
 import java.util.Random;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
+@Tag("ort")
 class AllocationTest {
     private static final List<String> MODELS = List.of(
             "stories-llama", "llama-gqa-d", "gpt2-g-merged", "llama-g16-e-int4", "qwen3-moe-d", "bloom-d", "phi3-d");

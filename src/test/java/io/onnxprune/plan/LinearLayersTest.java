@@ -22,11 +22,14 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
+@Tag("ort")
+@Tag("slow")
 class LinearLayersTest {
     private static final Set<Role> STANDARD = EnumSet.of(Role.HEADS, Role.KV_HEADS, Role.QUERY_HEADS, Role.FFN);
 

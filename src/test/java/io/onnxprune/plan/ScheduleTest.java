@@ -16,6 +16,7 @@ import io.onnxprune.plan.Schedule.Shape;
 import java.util.Arrays;
 import java.util.List;
 import java.util.OptionalDouble;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -23,6 +24,7 @@ import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** stories-llama: 6 layers of 8 heads (65 536 parameters together) and 344 channels (384 each), 1 318 528 in all. */
+@Tag("ort")
 class ScheduleTest {
     private static final int CHANNELS = 344;
     private static final long WHOLE = 1_318_528;

@@ -27,10 +27,12 @@ import java.util.Map;
 import java.util.Random;
 import java.util.Set;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 
+@Tag("ort")
 class TaylorTest {
     private static final PruneSet ALL = PruneSet.parse(List.of("heads", "ffn", "hidden", "layers"));
     private static final int ROWS = 7;

@@ -27,10 +27,13 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalInt;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 /** The first steps of a training against those of PyTorch's AdamW from the same adapters (scripts/golden_lora.py). */
+@Tag("ort")
+@Tag("slow")
 class GoldenTrainingTest {
     private static final Path GOLDEN = Path.of("src", "test", "resources", "golden_lora.npz");
     private static final int RANK = 2;

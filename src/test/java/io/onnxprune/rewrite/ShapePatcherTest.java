@@ -30,12 +30,14 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
 /**
  * The numbers that encode sizes, on graphs of one or two layers: hidden vectors through {@code up} into 4 heads of 6
  * channels, what the test does with them, and through {@code down} back.
  */
+@Tag("ort")
 class ShapePatcherTest {
     private static final int WIDTH = 5;
     private static final int HEADS = 4;

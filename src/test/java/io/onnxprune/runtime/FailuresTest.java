@@ -12,11 +12,13 @@ import io.onnxprune.ir.Node;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
+@Tag("ort")
 class FailuresTest {
     /** Elements that no address space holds: refused by every machine, however freely it promises memory. */
     private static final long ABSURD = 1L << 48;

@@ -24,12 +24,14 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
+@Tag("ort")
 class OnnxRuntimeTest {
     private static final OnnxRuntime RUNTIME = OnnxRuntime.open(RuntimeOptions.cpu());
     private static final Path MODELS = Path.of("testmodels");

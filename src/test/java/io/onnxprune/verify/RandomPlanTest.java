@@ -32,6 +32,7 @@ import java.util.Map;
 import java.util.Random;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.Arguments;
@@ -43,6 +44,8 @@ import org.junit.jupiter.params.provider.ValueSource;
  * lose units in one plan and depth in another, those of the collection take turns; {@code -Dplans.seeds=9} tries nine
  * plans of each kind on every model.
  */
+@Tag("ort")
+@Tag("slow")
 class RandomPlanTest {
     private static final double TOLERANCE = 1e-4;
     private static final int SEEDS = Integer.getInteger("plans.seeds", 1);

@@ -18,12 +18,14 @@ import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** What verification is for: mistakes in a pruned model show. */
+@Tag("ort")
 class WrongSlicesTest {
     private static final double TOLERANCE = 1e-4;
 
