@@ -94,8 +94,7 @@ public final class PassTester {
         Map<String, Attribute> attributes = new TreeMap<>(node.attributes());
         attributes.replaceAll((key, value) ->
                 value instanceof Attribute.Body body ? new Attribute.Body(sorted(body.graph())) : value);
-        return new Node(
-                node.name(), node.domain(), node.op(), node.inputs(), node.outputs(), attributes, node.rest());
+        return new Node(node.name(), node.domain(), node.op(), node.inputs(), node.outputs(), attributes, node.rest());
     }
 
     /** What a transformation made of a model. */

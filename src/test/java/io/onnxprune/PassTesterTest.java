@@ -18,8 +18,7 @@ import org.junit.jupiter.api.Test;
 
 /** Each check of the tester, with a transformation that it must refuse. */
 class PassTesterTest {
-    private static final String NEGATED =
-            """
+    private static final String NEGATED = """
             ir_version 9
             opset "" 18
             main (float[n,3] x) => (float y)
@@ -40,10 +39,7 @@ class PassTesterTest {
     /** Replaces the last two nodes by one, which reads {@code a}. */
     private static UnaryOperator<Model> last(String op) {
         return model -> withNodes(
-                model,
-                List.of(
-                        model.graph().nodes().get(0),
-                        Node.of("", op, List.of("a"), List.of("y"), Map.of())));
+                model, List.of(model.graph().nodes().get(0), Node.of("", op, List.of("a"), List.of("y"), Map.of())));
     }
 
     private static UnaryOperator<Model> weight(String name, Tensor tensor) {
@@ -84,16 +80,15 @@ class PassTesterTest {
 
     @Test
     void otherContentsThatTheTextDoesNotShowAreRefused() {
-        UnaryOperator<Model> pass =
-                weight("large", Tensor.ofFloats(DType.FLOAT, new long[] {20}, new float[20]));
+        UnaryOperator<Model> pass = weight("large", Tensor.ofFloats(DType.FLOAT, new long[] {20}, new float[20]));
 
         assertRefused(() -> PassTester.on(NEGATED).runs(pass).doesNotChange(), "contents of large");
     }
 
     @Test
     void aBrokenGraphIsRefused() {
-        UnaryOperator<Model> pass = model ->
-                withNodes(model, model.graph().nodes().subList(1, model.graph().nodes().size()));
+        UnaryOperator<Model> pass = model -> withNodes(
+                model, model.graph().nodes().subList(1, model.graph().nodes().size()));
 
         assertRefused(() -> PassTester.on(NEGATED).runs(pass), "reads \"a\"");
     }

@@ -63,14 +63,15 @@ record SeededRun(Map<String, HostTensor> outputs) {
         long[] shape = input.shape().stream()
                 .mapToLong(extent -> extent.isKnown()
                         ? extent.size()
-                        : extents.computeIfAbsent(
-                                extent.symbol(), symbol -> EXTENTS[extents.size() % EXTENTS.length]))
+                        : extents.computeIfAbsent(extent.symbol(), symbol -> EXTENTS[extents.size() % EXTENTS.length]))
                 .toArray();
         int elements = (int) HostTensor.zeros(DType.INT8, shape).elements();
         if (!input.dtype().isFloat()) {
             int limit = input.dtype() == DType.BOOL ? 2 : bound;
             return HostTensor.ofIntegers(
-                    input.dtype(), shape, random.ints(elements, 0, limit).asLongStream().toArray());
+                    input.dtype(),
+                    shape,
+                    random.ints(elements, 0, limit).asLongStream().toArray());
         }
         float[] values = new float[elements];
         for (int i = 0; i < elements; i++) {
@@ -86,8 +87,7 @@ record SeededRun(Map<String, HostTensor> outputs) {
         assertThat(outputs.values())
                 .as("outputs")
                 .anyMatch(tensor -> doubles(tensor).length > 0
-                        && Arrays.stream(doubles(tensor))
-                                .anyMatch(value -> value != 0 && Double.isFinite(value)));
+                        && Arrays.stream(doubles(tensor)).anyMatch(value -> value != 0 && Double.isFinite(value)));
     }
 
     /** Requires the same shapes and, but for rounding, the same numbers; the message has the largest difference. */

@@ -161,11 +161,9 @@ public final class GraphParser {
 
     /** The extents of a constant, which has no other ones. */
     private static long[] fixed(ValueInfo type, Token place) {
-        boolean fixed =
-                type.shape() != null && type.shape().stream().allMatch(ValueInfo.Extent::isKnown);
-        long[] shape = fixed
-                ? type.shape().stream().mapToLong(ValueInfo.Extent::size).toArray()
-                : new long[0];
+        boolean fixed = type.shape() != null && type.shape().stream().allMatch(ValueInfo.Extent::isKnown);
+        long[] shape =
+                fixed ? type.shape().stream().mapToLong(ValueInfo.Extent::size).toArray() : new long[0];
         boolean countable = LongStream.of(shape).asDoubleStream().reduce(1, (a, b) -> a * b) < MOST_ELEMENTS;
         if (!fixed || !countable) {
             throw TokenReader.unexpected("the type of a constant, with numbers as extents", place);

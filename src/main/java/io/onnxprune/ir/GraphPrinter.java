@@ -43,11 +43,9 @@ public final class GraphPrinter {
     public static String print(Model model) {
         GraphPrinter printer = new GraphPrinter();
         printer.line("", "ir_version " + model.irVersion());
-        model.opsets()
-                .forEach((domain, version) -> printer.line("", "opset " + Lexer.quoted(domain) + " " + version));
+        model.opsets().forEach((domain, version) -> printer.line("", "opset " + Lexer.quoted(domain) + " " + version));
         model.metadata()
-                .forEach((key, value) ->
-                        printer.line("", "metadata " + Lexer.quoted(key) + " " + Lexer.quoted(value)));
+                .forEach((key, value) -> printer.line("", "metadata " + Lexer.quoted(key) + " " + Lexer.quoted(value)));
         printer.graph(model.graph(), "");
         return printer.text.toString();
     }
@@ -58,9 +56,7 @@ public final class GraphPrinter {
     }
 
     private void graph(Graph graph, String indent) {
-        line(
-                indent,
-                Lexer.name(graph.name()) + " (" + infos(graph.inputs()) + ") => (" + infos(graph.outputs()) + ")");
+        line(indent, Lexer.name(graph.name()) + " (" + infos(graph.inputs()) + ") => (" + infos(graph.outputs()) + ")");
         graph.initializers()
                 .forEach((name, tensor) -> line(
                         indent,

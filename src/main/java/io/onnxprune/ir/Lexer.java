@@ -170,7 +170,8 @@ final class Lexer {
     /** Text in quotes, on one line. */
     static String quoted(String content) {
         StringBuilder quoted = new StringBuilder("\"");
-        for (char character : content.toCharArray()) {
+        for (int i = 0; i < content.length(); i++) {
+            char character = content.charAt(i);
             int escaped = ESCAPED.indexOf(character);
             if (escaped >= 0) {
                 quoted.append('\\').append(ESCAPES.charAt(escaped));

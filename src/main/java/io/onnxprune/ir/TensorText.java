@@ -87,8 +87,7 @@ final class TensorText {
     static void put(DType dtype, String word, ByteBuffer target) {
         switch (dtype) {
             case DOUBLE -> target.putDouble(Double.parseDouble(word));
-            case FLOAT, FLOAT16, BFLOAT16 ->
-                Floats.encode(dtype, new float[] {Float.parseFloat(word)}, 1, target);
+            case FLOAT, FLOAT16, BFLOAT16 -> Floats.encode(dtype, new float[] {Float.parseFloat(word)}, 1, target);
             case UINT64 -> target.putLong(Long.parseUnsignedLong(word));
             case INT64 -> target.putLong(Long.parseLong(word));
             case INT32, UINT32 -> target.putInt((int) integer(dtype, word));

@@ -115,8 +115,7 @@ final class TokenReader {
 
     /** Takes a string of base64. */
     byte[] base64() {
-        return parsed(
-                "bytes in base64", () -> Base64.getDecoder().decode(string("bytes in base64, in quotes")));
+        return parsed("bytes in base64", () -> Base64.getDecoder().decode(string("bytes in base64, in quotes")));
     }
 
     /**

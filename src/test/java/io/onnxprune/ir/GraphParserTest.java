@@ -22,8 +22,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 
 class GraphParserTest {
     /** One of everything that the text form has. */
-    private static final String EVERYTHING =
-            """
+    private static final String EVERYTHING = """
             ir_version 10
             opset "" 21
             opset "com.microsoft" 1
@@ -54,8 +53,7 @@ class GraphParserTest {
                   a2 = "my domain" "Op" (a)
                 }
             }
-            """
-                    .replace("//\n", "");
+            """.replace("//\n", "");
 
     static List<String> models() {
         return TestModels.allNames();
@@ -87,7 +85,8 @@ class GraphParserTest {
         assertThat(graph.name()).isEqualTo("main graph");
         assertThat(graph.inputs().get(0).shape())
                 .extracting(ValueInfo.Extent::size, ValueInfo.Extent::symbol)
-                .hasToString("[(-1L, \"batch\"), (4L, \"\"), (-1L, \"past + 1\"), (-1L, \"\"), (-1L, \"?\"), (-1L, \"7\")]");
+                .hasToString(
+                        "[(-1L, \"batch\"), (4L, \"\"), (-1L, \"past + 1\"), (-1L, \"\"), (-1L, \"?\"), (-1L, \"7\")]");
         assertThat(graph.inputs().get(1).shape()).isNull();
         assertThat(graph.inputs().get(2).shape()).isEmpty();
         assertThat(graph.inputs().get(3).serialized()).containsExactly(10, 1, 's');
@@ -218,11 +217,7 @@ class GraphParserTest {
     }
 
     @ParameterizedTest
-    @CsvSource(
-            delimiter = '|',
-            quoteCharacter = '\'',
-            textBlock =
-                    """
+    @CsvSource(delimiter = '|', quoteCharacter = '\'', textBlock = """
             ‸                                             | "ir_version", found the end of the text
             ir_version ‸ten                               | a version, found "ten"
             ir_version 9 opset ‸ai.onnx 3                 | "(", found "ai.onnx"
@@ -247,11 +242,7 @@ class GraphParserTest {
     }
 
     @ParameterizedTest
-    @CsvSource(
-            delimiter = '|',
-            quoteCharacter = '\'',
-            textBlock =
-                    """
+    @CsvSource(delimiter = '|', quoteCharacter = '\'', textBlock = """
             ‸float[n] w = [1]>                         | the type of a constant, with numbers as extents, found "float"
             ‸float w = [1]>                            | the type of a constant, with numbers as extents, found "float"
             ‸float[9999999999,9999999999] w = ...>     | the type of a constant, with numbers as extents, found "float"
@@ -274,11 +265,7 @@ class GraphParserTest {
     }
 
     @ParameterizedTest
-    @CsvSource(
-            delimiter = '|',
-            quoteCharacter = '\'',
-            textBlock =
-                    """
+    @CsvSource(delimiter = '|', quoteCharacter = '\'', textBlock = """
             y = ‸}                                       | an operator, found "}"
             ‸y Add (x) }                                 | an element type such as float or int64, found "y"
             y = Add ‸x }                                 | "(" and operands, found "x"

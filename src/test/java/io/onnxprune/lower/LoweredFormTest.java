@@ -135,8 +135,7 @@ class LoweredFormTest {
     /** A guard against rows that are masked throughout is not needed; any other Where is. */
     @Test
     void guardedSoftmax() {
-        String guarded =
-                """
+        String guarded = """
                 ir_version 10
                 opset "" 21
                 main (int64[batch,length] input_ids) => (float[batch,length,4] logits)
@@ -186,8 +185,7 @@ class LoweredFormTest {
                 """).runs(LoweredFormTest::lower).doesNotChange().computesTheSame();
     }
 
-    private static final String BRANCHES =
-            """
+    private static final String BRANCHES = """
                 {
                   shape = Shape (input_ids)
                   length = Gather (shape, one)

@@ -19,6 +19,17 @@ class FunctionInlinerTest {
     private static final Path WITH_FUNCTIONS = Path.of("testmodels", "llama-functions", "model.onnx");
     private static final Path WITHOUT = Path.of("testmodels", "llama-gqa-b", "model.onnx");
 
+    private static final String ACTIVATION = """
+            ir_version 9
+            opset "" 18
+            metadata "slope" "0.5"
+            Leaky (float x) => (float y)
+            {
+              t = LeakyRelu <alpha = "@slope"> (x)  # relu
+              y = Add (t, x)
+            }
+            """;
+
     @Test
     void callsBecomeBodies() {
         Model model = ModelReader.read(WITH_FUNCTIONS);
@@ -44,18 +55,6 @@ class FunctionInlinerTest {
 
         assertThat(FunctionInliner.inline(model)).isSameAs(model);
     }
-
-    private static final String ACTIVATION =
-            """
-            ir_version 9
-            opset "" 18
-            metadata "slope" "0.5"
-            Leaky (float x) => (float y)
-            {
-              t = LeakyRelu <alpha = "@slope"> (x)  # relu
-              y = Add (t, x)
-            }
-            """;
 
     private static PassTester withActivation(String text) {
         return PassTester.on(FunctionText.with(GraphParser.parse(text), "local", ACTIVATION));
@@ -100,8 +99,7 @@ class FunctionInlinerTest {
                   z = Neg (call/t)
                 }
                 """);
-        String clipped =
-                """
+        String clipped = """
                 ir_version 9
                 opset "" 18
                 Clipped (float x, float low, float added) => (float y)
@@ -132,8 +130,7 @@ class FunctionInlinerTest {
     /** A function that calls another is replaced down to standard operators, and so is a call in a body of If. */
     @Test
     void callsInFunctionsAndInBranches() {
-        Model model = FunctionText.with(
-                GraphParser.parse("""
+        Model model = FunctionText.with(GraphParser.parse("""
                 ir_version 9
                 opset "" 18
                 opset "local" 1
@@ -152,8 +149,7 @@ class FunctionInlinerTest {
                     }
                 }
                 """), "local", ACTIVATION);
-        String twice =
-                """
+        String twice = """
                 ir_version 9
                 opset "" 18
                 opset "local" 1
@@ -202,10 +198,7 @@ class FunctionInlinerTest {
                 {
                   y = Neg (x)
                 }
-                """)
-                .runs(FunctionInliner::inline)
-                .doesNotChange()
-                .computesTheSame();
+                """).runs(FunctionInliner::inline).doesNotChange().computesTheSame();
         withActivation("""
                 ir_version 9
                 opset "" 17

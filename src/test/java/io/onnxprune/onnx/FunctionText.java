@@ -31,8 +31,12 @@ final class FunctionText {
                     .setDomain(domain)
                     .setName(proto.getGraph().getName())
                     .addAllOpsetImport(proto.getOpsetImportList());
-            proto.getGraph().getInputList().stream().map(ValueInfoProto::getName).forEach(function::addInput);
-            proto.getGraph().getOutputList().stream().map(ValueInfoProto::getName).forEach(function::addOutput);
+            proto.getGraph().getInputList().stream()
+                    .map(ValueInfoProto::getName)
+                    .forEach(function::addInput);
+            proto.getGraph().getOutputList().stream()
+                    .map(ValueInfoProto::getName)
+                    .forEach(function::addOutput);
             proto.getGraph().getNodeList().forEach(node -> function.addNode(referring(node)));
             proto.getMetadataPropsList().forEach(entry -> {
                 if (entry.getValue().isEmpty()) {

@@ -36,9 +36,7 @@ class DeadCodeTest {
                   y = Mul (branch, one)
                   side = Neg (x)
                 }
-                """)
-                .runs(rewired("branch", "x"))
-                .yields("""
+                """).runs(rewired("branch", "x")).yields("""
                 ir_version 9
                 opset "" 18
                 main (float[n,3] x) => (float[n,3] y)
@@ -64,9 +62,7 @@ class DeadCodeTest {
                   second = Mul (x, same)
                   y = Add (first, second)
                 }
-                """)
-                .runs(rewired("second", "first"))
-                .yields("""
+                """).runs(rewired("second", "first")).yields("""
                 ir_version 9
                 opset "" 18
                 main (float[n,3] x) => (float[n,3] y)
@@ -75,8 +71,7 @@ class DeadCodeTest {
                   first = Mul (x, w)
                   y = Add (first, first)
                 }
-                """)
-                .computesTheSame();
+                """).computesTheSame();
     }
 
     /** The second result of Split is still read, and so is the weight that only the body of the If reads. */
@@ -104,9 +99,7 @@ class DeadCodeTest {
                     }
                   y = Add (doubled, chosen)
                 }
-                """)
-                .runs(rewired("copy", "right"))
-                .yields("""
+                """).runs(rewired("copy", "right")).yields("""
                 ir_version 9
                 opset "" 18
                 main (float[n,4] x, bool[] c) => (float[n,2] y)
@@ -143,10 +136,7 @@ class DeadCodeTest {
                   deader = Abs (dead)
                   y = Tanh (x)
                 }
-                """)
-                .runs(rewired("nothing", "x"))
-                .doesNotChange()
-                .computesTheSame();
+                """).runs(rewired("nothing", "x")).doesNotChange().computesTheSame();
     }
 
     /** An output of the graph is needed although no node reads it. */

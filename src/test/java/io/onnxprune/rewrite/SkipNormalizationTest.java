@@ -35,9 +35,7 @@ class SkipNormalizationTest {
                 {
                   y = com.microsoft.SkipLayerNormalization <epsilon = 0.1> (x, skip, scale, shift, bias)  # norm
                 }
-                """)
-                .runs(SkipNormalizationTest::separate)
-                .yields("""
+                """).runs(SkipNormalizationTest::separate).yields("""
                 ir_version 9
                 opset "" 18
                 opset "com.microsoft" 1
@@ -50,8 +48,7 @@ class SkipNormalizationTest {
                   y_sum = Add (y_sum_unbiased, bias)  # y_sum
                   y = LayerNormalization <axis = -1, epsilon = 0.1, stash_type = 1> (y_sum, scale, shift)  # norm
                 }
-                """)
-                .computesTheSame();
+                """).computesTheSame();
     }
 
     /** y = LayerNorm(x + skip): no shift and no bias, and the epsilon of the operator where none is given. */
@@ -66,9 +63,7 @@ class SkipNormalizationTest {
                 {
                   y, "", "", "" = com.microsoft.SkipLayerNormalization (x, skip, scale)  # norm
                 }
-                """)
-                .runs(SkipNormalizationTest::separate)
-                .yields("""
+                """).runs(SkipNormalizationTest::separate).yields("""
                 ir_version 9
                 opset "" 18
                 opset "com.microsoft" 1
@@ -78,8 +73,7 @@ class SkipNormalizationTest {
                   y_sum = Add (x, skip)  # y_sum
                   y = LayerNormalization <axis = -1, epsilon = 1.0E-12, stash_type = 1> (y_sum, scale)  # norm
                 }
-                """)
-                .computesTheSame();
+                """).computesTheSame();
     }
 
     /** y = RmsNorm(x + skip + bias): its fourth operand is the bias, not a shift. */
@@ -95,9 +89,7 @@ class SkipNormalizationTest {
                 {
                   y = com.microsoft.SkipSimplifiedLayerNormalization <epsilon = 1.0E-5> (x, skip, scale, bias)  # norm
                 }
-                """)
-                .runs(SkipNormalizationTest::separate)
-                .yields("""
+                """).runs(SkipNormalizationTest::separate).yields("""
                 ir_version 9
                 opset "" 18
                 opset "com.microsoft" 1
@@ -109,8 +101,7 @@ class SkipNormalizationTest {
                   y_sum = Add (y_sum_unbiased, bias)  # y_sum
                   y = SimplifiedLayerNormalization <axis = -1, epsilon = 1.0E-5, stash_type = 1> (y_sum, scale)  # norm
                 }
-                """)
-                .computesTheSame();
+                """).computesTheSame();
     }
 
     /** A normalisation without an addition is no skip normalisation, and one that yields its sum needs no separation. */
@@ -126,9 +117,6 @@ class SkipNormalizationTest {
                   y = LayerNormalization <axis = -1> (x, scale)
                   z, "", "", sum = com.microsoft.SkipSimplifiedLayerNormalization (y, skip, scale)
                 }
-                """)
-                .runs(SkipNormalizationTest::separate)
-                .doesNotChange()
-                .computesTheSame();
+                """).runs(SkipNormalizationTest::separate).doesNotChange().computesTheSame();
     }
 }
