@@ -7,6 +7,18 @@ import java.util.Arrays;
  * Factors and inverses of symmetric positive definite matrices, by halves: nearly all work is in a few large products and
  * triangular solutions of {@link Blas}, only blocks of a few dozen rows are worked on here. As there, only the upper
  * triangle counts.
+ *
+ * <p>OpenBLAS has {@code dpotrf} and {@code dpotri}, but JavaCPP's glue to them is 24 MB and loads OpenBLAS a second time, and where it
+ * takes seconds they are hardly faster. A Zen 4 took so long for a factor and an inverse (scripts/BenchCholesky.java, minima):
+ *
+ * <pre>
+ *           one thread           two threads
+ *       n   here      LAPACK     here      LAPACK
+ *     256   1.05 ms   0.94 ms    0.81 ms   0.58 ms
+ *    1024   34.6 ms   30.6 ms    20.6 ms   15.9 ms
+ *    4096   1.53 s    1.43 s     1.01 s    0.99 s
+ *   11008   26.0 s    25.4 s     17.5 s    17.1 s
+ * </pre>
  */
 public final class Cholesky {
     /** Blocks of this size are not halved any more. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
+import com.fasterxml.jackson.annotation.JsonUnwrapped;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.eval.EvalOptions;
@@ -33,6 +34,36 @@ import picocli.CommandLine.Spec;
         versionProvider = Main.Version.class,
         description = "Measures perplexity on token data, and prefill and decode speed.")
 final class EvalCommand implements Callable<Integer> {
+    /** What is written as JSON; docs/json.md says what the fields are. */
+    private record Report(@JsonUnwrapped Result model, Result against) {}
+
+    /** What was found of one model. */
+    private record Result(
+            String model,
+            double perplexity,
+            double nll,
+            long tokens,
+            long rows,
+            Double prefillTokensPerSecond,
+            Double decodeTokensPerSecond,
+            long bytes) {
+        static Result of(Path path, Evaluation found, long bytes) {
+            return new Result(
+                    path.toString(),
+                    found.perplexity(),
+                    found.nll(),
+                    found.tokens(),
+                    found.rows(),
+                    orNull(found.prefillTokensPerSecond()),
+                    orNull(found.decodeTokensPerSecond()),
+                    bytes);
+        }
+
+        private static Double orNull(OptionalDouble value) {
+            return value.isPresent() ? value.getAsDouble() : null;
+        }
+    }
+
     @Spec
     private CommandSpec spec;
 
@@ -100,14 +131,14 @@ final class EvalCommand implements Callable<Integer> {
                 prompt > 0 ? OptionalInt.of(prompt) : OptionalInt.empty());
         Table table = new Table(
                 "model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">weight bytes");
-        List<Map<String, Object>> results = new ArrayList<>();
+        List<Result> results = new ArrayList<>();
         try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
             for (Map.Entry<Path, ModelFolder> entry : models.entrySet()) {
                 Path path = entry.getKey();
                 ModelFolder folder = entry.getValue();
                 Evaluation found = Evaluator.evaluate(ort, folder.model(), options, console);
                 long bytes = ModelWriter.bytes(ModelReader.read(folder.model()).graph());
-                results.add(json(path, found, bytes));
+                results.add(Result.of(path, found, bytes));
                 table.row(
                         path,
                         number(OptionalDouble.of(found.perplexity()), "%.4f"),
@@ -119,9 +150,7 @@ final class EvalCommand implements Callable<Integer> {
             }
         }
         console.print(table.toString());
-        Map<String, Object> json = new LinkedHashMap<>(results.get(0));
-        json.put("against", results.size() > 1 ? results.get(1) : null);
-        output.writeJson(json);
+        output.writeJson(new Report(results.get(0), results.size() > 1 ? results.get(1) : null));
         return 0;
     }
 
@@ -137,22 +166,5 @@ final class EvalCommand implements Callable<Integer> {
 
     private static String number(OptionalDouble value, String format) {
         return value.isPresent() ? String.format(Locale.ROOT, format, value.getAsDouble()) : "-";
-    }
-
-    private static Map<String, Object> json(Path path, Evaluation found, long bytes) {
-        Map<String, Object> json = new LinkedHashMap<>();
-        json.put("model", path.toString());
-        json.put("perplexity", found.perplexity());
-        json.put("nll", found.nll());
-        json.put("tokens", found.tokens());
-        json.put("rows", found.rows());
-        json.put("prefill_tokens_per_second", orNull(found.prefillTokensPerSecond()));
-        json.put("decode_tokens_per_second", orNull(found.decodeTokensPerSecond()));
-        json.put("bytes", bytes);
-        return json;
-    }
-
-    private static Double orNull(OptionalDouble value) {
-        return value.isPresent() ? value.getAsDouble() : null;
     }
 }

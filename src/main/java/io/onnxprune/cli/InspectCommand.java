@@ -10,7 +10,6 @@ import io.onnxprune.dims.DimensionAnalysis.Member;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.ModelFolder;
-import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.PrunableBlocks;
@@ -73,7 +72,7 @@ final class InspectCommand implements Callable<Integer> {
             ParameterCount count = ParameterCount.of(structure);
             if (explain != null) {
                 console.print(explanation(structure));
-                output.writeJson(json(structure, count));
+                output.writeJson(InspectReport.of(structure, count));
                 return 0;
             }
             console.print(String.format(
@@ -96,7 +95,7 @@ final class InspectCommand implements Callable<Integer> {
                 console.print("");
                 printGroups(console, structure);
             }
-            output.writeJson(json(structure, count));
+            output.writeJson(InspectReport.of(structure, count));
         }
         return 0;
     }
@@ -254,49 +253,5 @@ final class InspectCommand implements Callable<Integer> {
                 .forEach(op ->
                         op.outputs().stream().filter(value -> value != null).forEach(values::add));
         return values;
-    }
-
-    private static Map<String, Object> json(Structure structure, ParameterCount count) {
-        Map<String, Object> json = new LinkedHashMap<>();
-        json.put("parameters", count.whole().parameters());
-        json.put("bytes", count.whole().bytes());
-        json.put("layers", structure.stream().layers());
-        List<Map<String, Object>> dimensions = new ArrayList<>();
-        for (Dimension dimension : structure.dimensions()) {
-            Map<String, Object> entry = new LinkedHashMap<>();
-            entry.put("name", dimension.name());
-            entry.put("role", dimension.role().key());
-            entry.put("layer", dimension.layer());
-            entry.put("size", dimension.size());
-            entry.put("prunable", dimension.isPrunable());
-            entry.put("pinned_because", dimension.pin());
-            entry.put("unit_parameters", count.unit(dimension).parameters());
-            List<Map<String, Object>> members = new ArrayList<>();
-            for (Member member : dimension.members()) {
-                Use use = member.use();
-                Map<String, Object> slice = new LinkedHashMap<>();
-                slice.put("tensor", use.op().input(use.input()).name());
-                slice.put("axis", member.axis());
-                slice.put("dimension", structure.describe(member.dim()));
-                slice.put("node", use.op().node().name());
-                members.add(slice);
-            }
-            entry.put("members", members);
-            dimensions.add(entry);
-        }
-        json.put("dimensions", dimensions);
-        List<Map<String, Object>> blocks = new ArrayList<>();
-        for (int[] copies : PrunableBlocks.blocks(structure)) {
-            Block block = structure.stream().blocks().get(copies[0]);
-            Map<String, Object> entry = new LinkedHashMap<>();
-            entry.put("name", "blocks." + copies[0]);
-            entry.put("attention", block.attention());
-            entry.put("layer", block.layer());
-            entry.put("parameters", count.blocks(copies).parameters());
-            entry.put("pinned_because", block.pin());
-            blocks.add(entry);
-        }
-        json.put("blocks", blocks);
-        return json;
     }
 }

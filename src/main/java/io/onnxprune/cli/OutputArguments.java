@@ -2,7 +2,9 @@
 package io.onnxprune.cli;
 
 import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.PropertyNamingStrategies;
 import com.fasterxml.jackson.databind.SerializationFeature;
+import com.fasterxml.jackson.databind.json.JsonMapper;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
@@ -13,6 +15,11 @@ import picocli.CommandLine.Option;
 
 /** Options about what is shown and written beside the result. */
 final class OutputArguments {
+    private static final ObjectMapper JSON = JsonMapper.builder()
+            .propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
+            .enable(SerializationFeature.INDENT_OUTPUT)
+            .build();
+
     @Option(names = "--json", paramLabel = "FILE", description = "write the result as JSON too (docs/json.md)")
     private Path json;
 
@@ -38,15 +45,17 @@ final class OutputArguments {
         inputs.checkWritable("--json", json);
     }
 
-    /** Writes {@code content} where {@code --json} says, if it was given. */
+    /**
+     * Writes {@code content} where {@code --json} says, if it was given.
+     *
+     * @param content a record, whose components become fields, or a map
+     */
     void writeJson(Object content) {
         if (json == null) {
             return;
         }
         try {
-            byte[] text = new ObjectMapper()
-                    .enable(SerializationFeature.INDENT_OUTPUT)
-                    .writeValueAsBytes(content);
+            byte[] text = JSON.writeValueAsBytes(content);
             Files.write(json, text);
         } catch (IOException e) {
             throw new UserException("cannot write " + json + ": " + FileFailure.reason(e), e);

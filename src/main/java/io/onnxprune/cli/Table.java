@@ -2,18 +2,24 @@
 package io.onnxprune.cli;
 
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
+import java.util.Locale;
+import java.util.StringJoiner;
 
-/** A plain text table: columns as wide as their content, numbers to the right. */
+/**
+ * A plain text table: columns as wide as their content, numbers to the right.
+ *
+ * <p>Not picocli's {@code TextTable}: that wants to be told widths, aligns nothing to the right, and reads {@code @|} in a cell, which is
+ * what somebody named a node, as markup.
+ */
 final class Table {
-    private final List<String[]> rows = new ArrayList<>();
+    private final List<Object[]> rows = new ArrayList<>();
     private final boolean[] right;
 
     /** @param headings a leading {@code >} aligns the column to the right */
     Table(String... headings) {
         right = new boolean[headings.length];
-        String[] row = new String[headings.length];
+        Object[] row = new Object[headings.length];
         for (int i = 0; i < headings.length; i++) {
             right[i] = headings[i].startsWith(">");
             row[i] = right[i] ? headings[i].substring(1) : headings[i];
@@ -22,7 +28,7 @@ final class Table {
     }
 
     void row(Object... cells) {
-        rows.add(Arrays.stream(cells).map(String::valueOf).toArray(String[]::new));
+        rows.add(cells);
     }
 
     boolean isEmpty() {
@@ -31,25 +37,22 @@ final class Table {
 
     @Override
     public String toString() {
-        int[] widths = new int[right.length];
-        for (String[] row : rows) {
-            for (int i = 0; i < widths.length; i++) {
-                widths[i] = Math.max(widths[i], row[i].length());
-            }
+        StringJoiner format = new StringJoiner("  ");
+        for (int i = 0; i < right.length; i++) {
+            int column = i;
+            int width = rows.stream()
+                    .mapToInt(row -> String.valueOf(row[column]).length())
+                    .max()
+                    .orElseThrow();
+            // A width of zero is none to a format.
+            format.add("%" + (right[i] ? "" : "-") + Math.max(1, width) + "s");
         }
-        StringBuilder text = new StringBuilder();
-        for (String[] row : rows) {
-            StringBuilder line = new StringBuilder();
-            for (int i = 0; i < widths.length; i++) {
-                String padding = " ".repeat(widths[i] - row[i].length());
-                line.append(i == 0 ? "" : "  ").append(right[i] ? padding + row[i] : row[i] + padding);
-            }
-            text.append(line.toString().stripTrailing()).append('\n');
-            if (row == rows.get(0)) {
-                text.append("-".repeat(Arrays.stream(widths).sum() + 2 * (widths.length - 1)))
-                        .append('\n');
-            }
+        List<String> lines = new ArrayList<>();
+        for (Object[] row : rows) {
+            lines.add(String.format(Locale.ROOT, format.toString(), row));
         }
-        return text.toString().stripTrailing();
+        lines.add(1, "-".repeat(lines.get(0).length()));
+        lines.replaceAll(String::stripTrailing);
+        return String.join("\n", lines).stripTrailing();
     }
 }

@@ -3,28 +3,20 @@ package io.onnxprune.recover;
 
 import com.google.flatbuffers.FlatBufferBuilder;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.recover.flatbuffers.Adapter;
+import io.onnxprune.recover.flatbuffers.AdapterTensor;
 import java.nio.file.Path;
 import java.util.Map;
 
 /**
- * Adapters in the FlatBuffer that ONNX Runtime loads beside a model ({@code OrtLoraAdapter}; schema {@code adapter_schema.fbs} of
- * ONNX Runtime, file identifier {@code TORT}, usual extension {@value #EXTENSION}): contents for inputs of the model, by name.
+ * Adapters in the FlatBuffer that ONNX Runtime loads beside a model ({@code OrtLoraAdapter}; usual extension {@value #EXTENSION}):
+ * contents for inputs of the model, by name.
  */
 public final class AdapterFile {
     /** What the names of such files end in. */
     public static final String EXTENSION = ".onnx_adapter";
 
-    private static final String IDENTIFIER = "TORT";
     private static final int FORMAT = 1;
-
-    /** Fields of the root, by position in the schema. */
-    private static final int ROOT_FORMAT = 0;
-
-    private static final int ROOT_ADAPTER = 1;
-    private static final int ROOT_MODEL = 2;
-    private static final int ROOT_PARAMETERS = 3;
-    private static final int ROOT_FIELDS = 4;
-    private static final TensorTable TENSORS = new TensorTable(0, 1, 2, 3, 4);
 
     private AdapterFile() {}
 
@@ -35,17 +27,27 @@ public final class AdapterFile {
      * @throws io.onnxprune.diag.UserException if the place cannot be written
      */
     public static void write(Path file, Map<String, Tensor> parameters) {
-        FlatBufferBuilder builder = TensorTable.builder(parameters.values().stream()
+        TensorBuffer buffer = new TensorBuffer(parameters.values().stream()
                 .mapToLong(tensor -> tensor.bytes().size())
                 .sum());
-        int tensors = TENSORS.write(builder, parameters);
-        builder.startTable(ROOT_FIELDS);
-        builder.addInt(ROOT_FORMAT, FORMAT, 0);
+        int tensors = buffer.add(parameters, AdapterFile::tensor);
+        FlatBufferBuilder builder = buffer.builder();
+        Adapter.startAdapter(builder);
+        Adapter.addFormat(builder, FORMAT);
         // Versions that a publisher of adapters may count; the runtime only hands them on.
-        builder.addInt(ROOT_ADAPTER, 1, 0);
-        builder.addInt(ROOT_MODEL, 1, 0);
-        builder.addOffset(ROOT_PARAMETERS, tensors, 0);
-        builder.finish(builder.endTable(), IDENTIFIER);
-        TensorTable.save(builder, file);
+        Adapter.addAdapterVersion(builder, 1);
+        Adapter.addModelVersion(builder, 1);
+        Adapter.addTensors(builder, tensors);
+        Adapter.finishAdapterBuffer(builder, Adapter.endAdapter(builder));
+        buffer.save(file);
+    }
+
+    private static int tensor(FlatBufferBuilder builder, int name, int shape, int type, int content) {
+        AdapterTensor.startAdapterTensor(builder);
+        AdapterTensor.addName(builder, name);
+        AdapterTensor.addShape(builder, shape);
+        AdapterTensor.addType(builder, type);
+        AdapterTensor.addContent(builder, content);
+        return AdapterTensor.endAdapterTensor(builder);
     }
 }

@@ -4,37 +4,31 @@ package io.onnxprune.recover;
 import com.google.flatbuffers.FlatBufferBuilder;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.Bytes;
+import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.recover.TensorTable.Fields;
+import io.onnxprune.recover.flatbuffers.Checkpoint;
+import io.onnxprune.recover.flatbuffers.CheckpointModule;
+import io.onnxprune.recover.flatbuffers.CheckpointTensor;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.channels.FileChannel;
 import java.nio.channels.FileChannel.MapMode;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
 /**
- * The trained parameters in the FlatBuffer that ONNX Runtime's training API calls a checkpoint (schema
- * {@code ort_training_checkpoint.fbs} of ONNX Runtime, file identifier {@code ODTC}): here only the trainable tensors, all float32.
+ * The trained parameters in the FlatBuffer that ONNX Runtime's training API calls a checkpoint: here only the trainable tensors, all
+ * float32.
  */
 final class ParameterFile {
-    private static final String IDENTIFIER = "ODTC";
     private static final int VERSION = 2;
 
     /** What a FlatBuffer can hold: its offsets have 31 bits. */
     private static final long LARGEST = Integer.MAX_VALUE - (1L << 20);
-
-    /** Fields of the root and of the module's state, by position in the schema. */
-    private static final int ROOT_VERSION = 0;
-
-    private static final int ROOT_MODULE = 1;
-    private static final int ROOT_FIELDS = 4;
-    private static final int MODULE_TRAINABLE = 0;
-    private static final int MODULE_FROZEN = 1;
-    private static final int MODULE_FIELDS = 4;
-    private static final TensorTable TENSORS = new TensorTable(0, 2, 3, 4, 6);
 
     private ParameterFile() {}
 
@@ -53,19 +47,29 @@ final class ParameterFile {
                             + " train adapters (--train lora), norms or biases",
                     bytes));
         }
-        FlatBufferBuilder builder = TensorTable.builder(bytes);
-        int trainable = TENSORS.write(builder, parameters);
+        TensorBuffer buffer = new TensorBuffer(bytes);
+        int trainable = buffer.add(parameters, ParameterFile::tensor);
         // Frozen weights are constants of the graphs, but the vector of them must be there.
-        int frozen = TensorTable.vector(builder);
-        builder.startTable(MODULE_FIELDS);
-        builder.addOffset(MODULE_TRAINABLE, trainable, 0);
-        builder.addOffset(MODULE_FROZEN, frozen, 0);
-        int module = builder.endTable();
-        builder.startTable(ROOT_FIELDS);
-        builder.addInt(ROOT_VERSION, VERSION, 0);
-        builder.addOffset(ROOT_MODULE, module, 0);
-        builder.finish(builder.endTable(), IDENTIFIER);
-        TensorTable.save(builder, file);
+        int frozen = buffer.add(Map.of(), ParameterFile::tensor);
+        FlatBufferBuilder builder = buffer.builder();
+        CheckpointModule.startCheckpointModule(builder);
+        CheckpointModule.addTrainable(builder, trainable);
+        CheckpointModule.addFrozen(builder, frozen);
+        int module = CheckpointModule.endCheckpointModule(builder);
+        Checkpoint.startCheckpoint(builder);
+        Checkpoint.addVersion(builder, VERSION);
+        Checkpoint.addModule(builder, module);
+        Checkpoint.finishCheckpointBuffer(builder, Checkpoint.endCheckpoint(builder));
+        buffer.save(file);
+    }
+
+    private static int tensor(FlatBufferBuilder builder, int name, int shape, int type, int content) {
+        CheckpointTensor.startCheckpointTensor(builder);
+        CheckpointTensor.addName(builder, name);
+        CheckpointTensor.addShape(builder, shape);
+        CheckpointTensor.addType(builder, type);
+        CheckpointTensor.addContent(builder, content);
+        return CheckpointTensor.endCheckpointTensor(builder);
     }
 
     /**
@@ -76,12 +80,20 @@ final class ParameterFile {
     static Map<String, Tensor> read(Path file) {
         try (FileChannel channel = FileChannel.open(file)) {
             ByteBuffer bytes = channel.map(MapMode.READ_ONLY, 0, channel.size()).order(ByteOrder.LITTLE_ENDIAN);
-            Fields root = Fields.root(bytes, IDENTIFIER);
-            if (root == null) {
+            // The identifier comes after the four bytes that say where the root is.
+            if (bytes.remaining() < 8 || !Checkpoint.CheckpointBufferHasIdentifier(bytes)) {
                 throw new UserException(file + " is no checkpoint of a training session");
             }
+            CheckpointModule module = Checkpoint.getRootAsCheckpoint(bytes).module();
             Map<String, Tensor> parameters = new LinkedHashMap<>();
-            TENSORS.read(root.table(ROOT_MODULE), MODULE_TRAINABLE, parameters);
+            for (int i = 0; i < module.trainableLength(); i++) {
+                CheckpointTensor tensor = module.trainable(i);
+                long[] shape = new long[tensor.shapeLength()];
+                Arrays.setAll(shape, tensor::shape);
+                parameters.put(
+                        tensor.name(),
+                        Tensor.of(DType.of(tensor.type()), shape, Bytes.of(tensor.contentAsByteBuffer())));
+            }
             return parameters;
         } catch (IOException e) {
             throw new UserException("cannot read the checkpoint " + file + ": " + FileFailure.reason(e), e);

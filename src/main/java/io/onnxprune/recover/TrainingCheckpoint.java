@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.recover;
 
-import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.annotation.JsonFormat;
 import com.fasterxml.jackson.databind.ObjectMapper;
-import com.fasterxml.jackson.databind.node.ArrayNode;
-import com.fasterxml.jackson.databind.node.ObjectNode;
+import com.fasterxml.jackson.databind.json.JsonMapper;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.runtime.TrainingSession;
@@ -12,8 +11,6 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
-import java.util.ArrayList;
-import java.util.List;
 import java.util.Optional;
 
 /**
@@ -21,7 +18,11 @@ import java.util.Optional;
  * the optimizer, and then a note that names it. A stop at any time leaves the last pair or the one before.
  */
 final class TrainingCheckpoint {
-    private static final ObjectMapper JSON = new ObjectMapper();
+    /** A look at the losses is a row of numbers. */
+    private static final ObjectMapper JSON = JsonMapper.builder()
+            .withConfigOverride(
+                    EvalPoint.class, form -> form.setFormat(JsonFormat.Value.forShape(JsonFormat.Shape.ARRAY)))
+            .build();
 
     private final Path folder;
     private final Path note;
@@ -45,20 +46,9 @@ final class TrainingCheckpoint {
     void save(TrainingProgress course, TrainingSession session) {
         Path before = load().map(this::checkpoint).orElse(null);
         session.save(checkpoint(course), true);
-        ObjectNode content =
-                JSON.createObjectNode().put("lowest", course.lowest()).put("misses", course.misses());
-        ArrayNode curve = content.putArray("curve");
-        for (EvalPoint look : course.curve()) {
-            curve.addArray()
-                    .add(look.step())
-                    .add(look.loss())
-                    .add(look.heldOut())
-                    .add(look.learningRate())
-                    .add(look.tokensPerSecond());
-        }
         try {
             Path part = folder.resolve("training.json.part");
-            Files.write(part, JSON.writeValueAsBytes(content));
+            Files.write(part, JSON.writeValueAsBytes(course));
             Files.move(part, note, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
             if (before != null && !before.equals(checkpoint(course))) {
                 Files.deleteIfExists(before);
@@ -78,21 +68,11 @@ final class TrainingCheckpoint {
             return Optional.empty();
         }
         try {
-            JsonNode content = JSON.readTree(note.toFile());
-            List<EvalPoint> curve = new ArrayList<>();
-            for (JsonNode look : content.path("curve")) {
-                curve.add(new EvalPoint(
-                        look.path(0).asInt(),
-                        look.path(1).asDouble(Double.NaN),
-                        look.path(2).asDouble(),
-                        look.path(3).asDouble(),
-                        look.path(4).asDouble()));
-            }
-            if (curve.isEmpty()) {
+            TrainingProgress course = JSON.readValue(note.toFile(), TrainingProgress.class);
+            if (course == null || course.curve().isEmpty()) {
                 throw new UserException(note + " is damaged; remove it to begin anew");
             }
-            return Optional.of(new TrainingProgress(
-                    content.path("lowest").asDouble(), content.path("misses").asInt(), curve));
+            return Optional.of(course);
         } catch (IOException e) {
             throw new UserException(note + " is damaged; remove it to begin anew", e);
         }

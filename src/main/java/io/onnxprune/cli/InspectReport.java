@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.cli;
+
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.DimensionAnalysis.Member;
+import io.onnxprune.dims.ResidualStream;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Program.Use;
+import io.onnxprune.plan.ParameterCount;
+import io.onnxprune.plan.PrunableBlocks;
+import java.util.List;
+
+/** What inspect writes as JSON; docs/json.md says what the fields are. */
+record InspectReport(long parameters, long bytes, int layers, List<Entry> dimensions, List<Block> blocks) {
+    /** A dimension. */
+    record Entry(
+            String name,
+            String role,
+            int layer,
+            int size,
+            boolean prunable,
+            String pinnedBecause,
+            long unitParameters,
+            List<Slice> members) {
+        private static Entry of(Dimension dimension, Structure structure, ParameterCount count) {
+            return new Entry(
+                    dimension.name(),
+                    dimension.role().key(),
+                    dimension.layer(),
+                    dimension.size(),
+                    dimension.isPrunable(),
+                    dimension.pin(),
+                    count.unit(dimension).parameters(),
+                    dimension.members().stream()
+                            .map(member -> Slice.of(member, structure))
+                            .toList());
+        }
+    }
+
+    /** A weight that carries a dimension. */
+    record Slice(String tensor, int axis, String dimension, String node) {
+        private static Slice of(Member member, Structure structure) {
+            Use use = member.use();
+            return new Slice(
+                    use.op().input(use.input()).name(),
+                    member.axis(),
+                    structure.describe(member.dim()),
+                    use.op().node().name());
+        }
+    }
+
+    /** A residual block. */
+    record Block(String name, boolean attention, int layer, long parameters, String pinnedBecause) {
+        private static Block of(int[] copies, Structure structure, ParameterCount count) {
+            ResidualStream.Block block = structure.stream().blocks().get(copies[0]);
+            return new Block(
+                    "blocks." + copies[0],
+                    block.attention(),
+                    block.layer(),
+                    count.blocks(copies).parameters(),
+                    block.pin());
+        }
+    }
+
+    static InspectReport of(Structure structure, ParameterCount count) {
+        return new InspectReport(
+                count.whole().parameters(),
+                count.whole().bytes(),
+                structure.stream().layers(),
+                structure.dimensions().stream()
+                        .map(dimension -> Entry.of(dimension, structure, count))
+                        .toList(),
+                PrunableBlocks.blocks(structure).stream()
+                        .map(copies -> Block.of(copies, structure, count))
+                        .toList());
+    }
+}
