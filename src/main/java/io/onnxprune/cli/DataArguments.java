@@ -22,28 +22,30 @@ final class DataArguments {
     @Option(
             names = "--calibration",
             paramLabel = "FILE[:WEIGHT]",
-            description = "data to calibrate on: jsonl with input_ids or text, .npy of token ids, or plain text; may be"
-                    + " repeated, weights say which share of the windows comes from each file; or self: text that the"
-                    + " model writes")
+            description = "calibration data: jsonl with input_ids or text, .npy of token ids, or plain text;"
+                    + " may be repeated, with weights for the share of windows from each file; or self: text"
+                    + " that the model writes")
     private List<String> calibration = List.of();
 
     @Option(
             names = "--eval",
             paramLabel = "FILE",
-            description = "data to measure perplexity on, before and after (default: windows that calibration leaves)")
+            description =
+                    "evaluation data for perplexity before and after (default: windows not used for" + " calibration)")
     private Path evaluation;
 
     @Option(
             names = "--samples",
             paramLabel = "N",
-            description =
-                    "windows to calibrate on (default: what the method says, else " + DataRequest.DEFAULT_SAMPLES + ")")
+            description = "number of calibration windows (default: as the method says, else "
+                    + DataRequest.DEFAULT_SAMPLES + ")")
     private Integer samples;
 
     @Option(
             names = "--seq-len",
             paramLabel = "N",
-            description = "tokens of a window (default: what the method says, or shorter rows of ids as they are)")
+            description =
+                    "tokens per window (default: as the method says; shorter rows of ids are used" + " unchanged)")
     private Integer sequenceLength;
 
     @Option(
@@ -55,25 +57,25 @@ final class DataArguments {
     @Option(
             names = "--bos",
             paramLabel = "N",
-            description = "token that text begins with, for --calibration self (default: as the model's configuration"
-                    + " says)")
+            description =
+                    "first token of each text, for --calibration self (default: from the model's" + " configuration)")
     private Long bos;
 
     @Option(
             names = "--work-dir",
             paramLabel = "DIR",
-            description = "folder for what can be used again (default: in the user's cache folder)")
+            description = "folder for reusable files and checkpoints (default: in the user's cache folder)")
     private Path workDir;
 
     @Option(
             names = "--memory",
             paramLabel = "N",
-            description = "memory that calibration may take beside the program: 8GB, 900MB (default: 4GB)")
+            description = "memory limit of calibration, besides the program itself: 8GB, 900MB (default: 4GB)")
     private String memory;
 
     @Option(
             names = "--resume",
-            description = "go on where such a run on this model and these data was stopped (same --work-dir)")
+            description = "continue a stopped run of the same model, data and options (same --work-dir)")
     private boolean resume;
 
     /** Describes the data, the memory and the work folder to {@code builder}. */

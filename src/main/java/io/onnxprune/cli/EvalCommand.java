@@ -70,7 +70,7 @@ final class EvalCommand implements Callable<Integer> {
     @Parameters(paramLabel = "MODEL", description = "a model file, or a folder with model.onnx")
     private Path model;
 
-    @Option(names = "--against", paramLabel = "OTHER", description = "a second model to show beside it")
+    @Option(names = "--against", paramLabel = "OTHER", description = "a second model to compare")
     private Path against;
 
     @Option(
@@ -89,7 +89,7 @@ final class EvalCommand implements Callable<Integer> {
     @Option(
             names = "--adapter",
             paramLabel = "FILE",
-            description = "an .onnx_adapter to run the model with, as recover --keep-adapters writes")
+            description = "run the model with this .onnx_adapter, written by recover --keep-adapters")
     private Path adapter;
 
     @Option(names = "--seq-len", paramLabel = "N", description = "cut rows into windows of N tokens")
@@ -98,7 +98,7 @@ final class EvalCommand implements Callable<Integer> {
     @Option(
             names = "--prompt",
             paramLabel = "N",
-            description = "prompt length of the speed measurement (default: 128); 0 leaves speed out")
+            description = "prompt length of the speed measurement (default: 128); 0 skips it")
     private int prompt = EvalOptions.DEFAULT_PROMPT;
 
     @Mixin

@@ -35,7 +35,7 @@ import picocli.CommandLine.Spec;
         name = "inspect",
         mixinStandardHelpOptions = true,
         versionProvider = Main.Version.class,
-        description = "Shows what can be pruned in a model, what cannot, and which node stopped it.")
+        description = "Shows the prunable and the pinned dimensions of a model, and the node that pins each.")
 final class InspectCommand implements Callable<Integer> {
     private static final int EVIDENCE = 12;
 
@@ -48,7 +48,7 @@ final class InspectCommand implements Callable<Integer> {
     @Option(
             names = "--explain",
             paramLabel = "NAME",
-            description = "show the dimensions of an initializer or value, and what ties them")
+            description = "show the dimensions of an initializer or value, and the nodes that tie them")
     private String explain;
 
     @Option(names = "--groups", description = "list every slice of every weight that belongs to a dimension")

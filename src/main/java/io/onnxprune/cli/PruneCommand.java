@@ -28,10 +28,10 @@ import picocli.CommandLine.Spec;
         name = "onnx-prune",
         mixinStandardHelpOptions = true,
         versionProvider = Main.Version.class,
-        description = "Prunes an exported ONNX language model: reads MODEL, writes a smaller one that still works.",
+        description = "Prunes an exported ONNX language model: reads MODEL and writes a smaller model.",
         footer = {
             "",
-            "A model is an .onnx file or a folder with model.onnx and what its exporter wrote beside it.",
+            "A model is an .onnx file, or a folder with model.onnx and the other files of its" + " exporter.",
             "Exit codes: 0 done, 1 failed, 2 wrong command line or recipe."
         })
 final class PruneCommand implements Callable<Integer> {
@@ -79,7 +79,7 @@ final class PruneCommand implements Callable<Integer> {
     @Option(
             names = {"-o", "--output"},
             paramLabel = "OUT",
-            description = "an .onnx file, or a folder that gets everything needed to serve the model")
+            description = "an .onnx file, or a folder that gets all files needed to serve the model")
     private Path out;
 
     @Option(
@@ -89,13 +89,14 @@ final class PruneCommand implements Callable<Integer> {
             description = "a bundled recipe: ${COMPLETION-CANDIDATES} (default: " + DEFAULT_METHOD + ")")
     private String method;
 
-    @Option(names = "--recipe", paramLabel = "FILE", description = "a recipe of your own")
+    @Option(names = "--recipe", paramLabel = "FILE", description = "a recipe file in place of a bundled recipe")
     private Path recipeFile;
 
     @Option(
             names = "--ratio",
             paramLabel = "R",
-            description = "share of the whole model's parameters to remove (default: 0.2), or share of zeros")
+            description = "share of the dense model's parameters to prune (default: 0.2), or the sparsity of"
+                    + " methods that only make zeros")
     private String ratio;
 
     @Option(names = "--params", paramLabel = "N", description = "parameters to keep: 1.1B, 700M, 250000")
@@ -108,29 +109,34 @@ final class PruneCommand implements Callable<Integer> {
             names = "--prune",
             paramLabel = "WHAT",
             completionCandidates = Structures.class,
-            description = "what may be removed, separated by commas: ${COMPLETION-CANDIDATES} (default: heads,ffn)")
+            description =
+                    "structures to prune, separated by commas: ${COMPLETION-CANDIDATES} (default:" + " heads,ffn)")
     private String prune;
 
-    @Option(names = "--scope", paramLabel = "local|global", description = "a share of everything, or one ranking")
+    @Option(
+            names = "--scope",
+            paramLabel = "local|global",
+            description = "local: every dimension loses a share; global: one ranking of all units")
     private String scope;
 
     @Option(
             names = "--schedule",
             paramLabel = "uniform|log|linear",
-            description =
-                    "for scope local: the same share in every layer, or one that rises from the first to the last")
+            description = "for --scope local: equal shares in all layers, or shares that change from the first"
+                    + " to the last layer")
     private String schedule;
 
     @Option(
             names = "--first-ratio",
             paramLabel = "R",
-            description = "for --schedule log or linear: the share that the first layer loses")
+            description = "for --schedule log or linear: the pruned share of the first layer")
     private String firstRatio;
 
     @Option(
             names = "--layout",
             paramLabel = "per-layer|uniform",
-            description = "may layers differ (default: per-layer; uniform beside a genai_config.json)")
+            description = "per-layer: layers may differ in size; uniform: all layers have the same size"
+                    + " (default: per-layer; uniform beside a genai_config.json)")
     private String layout;
 
     @Option(names = "--round-to", paramLabel = "N", description = "keep FFN and hidden widths multiples of N")
@@ -142,38 +148,38 @@ final class PruneCommand implements Callable<Integer> {
     @Option(
             names = "--protect",
             paramLabel = "PATTERN",
-            description =
-                    "what to leave whole, as inspect names it: ffn.0, heads.*, layers.3, blocks.7; may be repeated")
+            description = "do not prune this, by its name in inspect: ffn.0, heads.*, layers.3, blocks.7; may"
+                    + " be repeated")
     private List<String> protect = List.of();
 
-    @Option(names = "--skip-first", paramLabel = "N", description = "leave the first N layers whole: 2, or 12.5%%")
+    @Option(names = "--skip-first", paramLabel = "N", description = "do not prune the first N layers: 2, or 12.5%%")
     private String skipFirst;
 
-    @Option(names = "--skip-last", paramLabel = "N", description = "leave the last N layers whole: 1, or 6.25%%")
+    @Option(names = "--skip-last", paramLabel = "N", description = "do not prune the last N layers: 1, or 6.25%%")
     private String skipLast;
 
     @Option(
             names = "--steps",
             paramLabel = "N",
-            description = "reach the target in N steps, measuring importance anew in each (default: the recipe's)")
+            description = "reach the target in N steps and measure importance anew in each (default: as the"
+                    + " recipe says)")
     private Integer steps;
 
     @Option(
             names = "--refit",
             negatable = true,
-            description =
-                    "bring the residual stream near to that of the whole model by new weights, or do not (default: as"
-                            + " the method says)")
+            description = "refit weights to the residual stream of the dense model, or do not (default: as the"
+                    + " method says)")
     private Boolean refit;
 
     @Option(
             names = "--correct",
             paramLabel = "N",
-            description = "bring predictions near to those of the whole model by N steps on weights; 0 for none"
+            description = "reduce the KL divergence from the dense model by N steps on the weights; 0 for none"
                     + " (default: as the method says)")
     private Integer correct;
 
-    @Option(names = "--dry-run", description = "make the plan and show it, write no model")
+    @Option(names = "--dry-run", description = "make the plan and show it, but write no model")
     private boolean dryRun;
 
     @Option(names = "--plan-out", paramLabel = "FILE", description = "write the plan (docs/plan-format.md)")
@@ -182,13 +188,16 @@ final class PruneCommand implements Callable<Integer> {
     @Option(names = "--plan", paramLabel = "FILE", description = "apply this plan instead of making one")
     private Path plan;
 
-    @Option(names = "--no-verify", description = "do not compare the result with the masked original")
+    @Option(
+            names = "--no-verify",
+            description =
+                    "do not compare the result with the masked model (the original with pruned units" + " zeroed)")
     private boolean noVerify;
 
     @Option(names = "--external-data", description = "keep weights outside the model file")
     private boolean externalData;
 
-    @Option(names = "--seed", paramLabel = "N", description = "seed of everything random (default: 0)")
+    @Option(names = "--seed", paramLabel = "N", description = "seed of all random numbers (default: 0)")
     private long seed;
 
     @Option(names = "--dump-ir", paramLabel = "DIR", description = "write the model as text after each pass")

@@ -13,9 +13,9 @@ final class RecoverArguments {
             arity = "0..1",
             fallbackValue = RecoverPass.CALIBRATION_ROWS,
             paramLabel = "FILE",
-            description = "train the smaller model: on FILE, data as for the command recover, with its defaults; or"
-                    + " without one on the calibration rows, to make the predictions of the whole model (default: as the"
-                    + " method says)")
+            description = "train the pruned model: on FILE, with data and defaults as for the command recover;"
+                    + " without FILE on the calibration rows, to match the predictions of the dense model"
+                    + " (default: as the method says)")
     private String data;
 
     @Option(names = "--no-recover", description = "do not train, whatever the method says")
@@ -24,13 +24,16 @@ final class RecoverArguments {
     @Option(
             names = "--lr-schedule",
             paramLabel = "constant|linear|cosine",
-            description = "for --recover: how the learning rate falls (default: linear; cosine without a file)")
+            description = "for --recover: decay of the learning rate (default: linear; cosine without a file)")
     private String schedule;
 
-    @Option(names = "--train-steps", paramLabel = "N", description = "for --recover: steps, whatever the epochs")
+    @Option(
+            names = "--train-steps",
+            paramLabel = "N",
+            description = "for --recover: number of steps, overrides the epochs")
     private Integer steps;
 
-    @ArgGroup(validate = false, exclusive = false, heading = "%nHow --recover trains:%n")
+    @ArgGroup(validate = false, exclusive = false, heading = "%nTraining with --recover:%n")
     private TrainingArguments training = new TrainingArguments();
 
     /** The file that {@code --recover} names, which may be the model by mistake; null for none. */

@@ -39,15 +39,14 @@ final class RecoverCommand implements Callable<Integer> {
             names = "--data",
             required = true,
             paramLabel = "FILE",
-            description =
-                    "what to train on: jsonl with input_ids, text, or prompts with answers (instruction, input and"
-                            + " output; prompt and completion), .npy of token ids, or plain text")
+            description = "training data: jsonl with input_ids, text, or prompts with answers (instruction,"
+                    + " input and output; prompt and completion), .npy of token ids, or plain text")
     private Path data;
 
     @Option(
             names = "--eval",
             paramLabel = "FILE",
-            description = "held-out data (default: a twentieth of the rows, at most 64, is left out)")
+            description = "held-out data (default: a twentieth of the rows, at most 64, is held out)")
     private Path evaluation;
 
     @Option(
@@ -56,38 +55,34 @@ final class RecoverCommand implements Callable<Integer> {
             description = "tokenizer.json for text (default: the one beside the model)")
     private Path tokenizer;
 
-    @Option(
-            names = "--seq-len",
-            paramLabel = "N",
-            description = "tokens of the longest row (default: ${DEFAULT-VALUE})")
+    @Option(names = "--seq-len", paramLabel = "N", description = "maximum tokens per row (default: ${DEFAULT-VALUE})")
     private int length = 256;
 
     @Option(
             names = "--distill",
             paramLabel = "TEACHER",
-            description = "learn the predictions of this model, such as the one before pruning, not only the data")
+            description = "teacher: learn the predictions of this model, such as the dense model")
     private Path teacher;
 
     @Option(
             names = "--schedule",
             paramLabel = "constant|linear|cosine",
-            description = "how the learning rate falls (default: linear)")
+            description = "decay of the learning rate (default: linear)")
     private String schedule;
 
-    @Option(names = "--steps", paramLabel = "N", description = "steps, whatever the epochs")
+    @Option(names = "--steps", paramLabel = "N", description = "number of steps, overrides the epochs")
     private Integer steps;
 
-    @Option(names = "--seed", paramLabel = "N", description = "of every random choice (default: ${DEFAULT-VALUE})")
+    @Option(names = "--seed", paramLabel = "N", description = "seed of all random numbers (default: ${DEFAULT-VALUE})")
     private long seed;
 
     @Option(
             names = "--keep-adapters",
-            description =
-                    "do not merge the adapters: write the model with inputs for them, and them to an .onnx_adapter"
-                            + " beside it")
+            description = "do not merge the adapters: write the model with inputs for them, and the adapters to"
+                    + " an .onnx_adapter beside it")
     private boolean keepAdapters;
 
-    @Option(names = "--external-data", description = "keep weights in a file of their own")
+    @Option(names = "--external-data", description = "keep weights outside the model file")
     private boolean externalData;
 
     @Option(
@@ -99,15 +94,14 @@ final class RecoverCommand implements Callable<Integer> {
     @Option(
             names = "--export-training-artifacts",
             paramLabel = "DIR",
-            description =
-                    "also leave the graphs and the checkpoint that ONNX Runtime's training API begins with, for a training loop"
-                            + " of your own")
+            description = "also write the graphs and the first checkpoint for ONNX Runtime's training API, for"
+                    + " your own training loop")
     private Path artifacts;
 
-    @Option(names = "--resume", description = "go on where a training like this one was stopped (same --work-dir)")
+    @Option(names = "--resume", description = "continue a stopped training with the same options (same --work-dir)")
     private boolean resume;
 
-    @ArgGroup(validate = false, exclusive = false, heading = "%nHow it is trained:%n")
+    @ArgGroup(validate = false, exclusive = false, heading = "%nTraining:%n")
     private TrainingArguments training = new TrainingArguments();
 
     @Mixin

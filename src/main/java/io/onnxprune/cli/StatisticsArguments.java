@@ -12,13 +12,13 @@ final class StatisticsArguments {
     @Option(
             names = "--stats-out",
             paramLabel = "FILE",
-            description = "keep the statistics of the whole model that the method measures first, for --stats")
+            description = "write the statistics of the dense model that the method measures first, for --stats")
     private Path out;
 
     @Option(
             names = "--stats",
             paramLabel = "FILE",
-            description = "use statistics of this model that an earlier run kept, in place of measuring them")
+            description = "read statistics of this model from an earlier --stats-out instead of measuring them")
     private Path in;
 
     /** Checks, before any work, that {@code --stats-out} can be written. */

@@ -10,40 +10,37 @@ final class TrainingArguments {
     @Option(
             names = "--train",
             paramLabel = "lora|full|norms|bias",
-            description = "what is trained: low-rank adapters, all weights of the blocks, scales of norms, or biases"
-                    + " (default: lora; full for --recover without a file)")
+            description = "trained parameters: low-rank adapters, all weights of the blocks, scales of norms,"
+                    + " or biases (default: lora; full for --recover without a file)")
     private String train;
 
     @Option(
             names = "--distill-weight",
             paramLabel = "X",
-            description = "share of the predictions of a teacher in the loss, the data have the rest (default: 1;"
-                    + " 0 for --recover FILE)")
+            description = "weight of the KL divergence from the teacher in the loss; the cross-entropy of the"
+                    + " data has the rest (default: 1; 0 for --recover FILE)")
     private String distillWeight;
 
     @Option(
             names = "--temperature",
             paramLabel = "X",
-            description = "what logits are divided by when they are compared with a teacher's (default: 1)")
+            description = "temperature of the logits in the comparison with the teacher (default: 1)")
     private String temperature;
 
     @Option(names = "--rank", paramLabel = "N", description = "rank of adapters (default: 8)")
     private String rank;
 
-    @Option(names = "--alpha", paramLabel = "X", description = "adapters count alpha / rank (default: 16)")
+    @Option(names = "--alpha", paramLabel = "X", description = "adapters are scaled by alpha / rank (default: 16)")
     private String alpha;
 
-    @Option(
-            names = "--dropout",
-            paramLabel = "X",
-            description = "share of adapters' inputs that are zero in a step (default: 0.05)")
+    @Option(names = "--dropout", paramLabel = "X", description = "dropout on the inputs of adapters (default: 0.05)")
     private String dropout;
 
     @Option(
             names = "--targets",
             paramLabel = "WORDS",
-            description = "which products, separated by commas: attention, ffn, all for both, or patterns of names of"
-                    + " weights, nodes or layers, such as layers.3 (default: all)")
+            description = "linear layers to train, separated by commas: attention, ffn, all for both, or"
+                    + " patterns of names of weights, nodes or layers, such as layers.3 (default: all)")
     private String targets;
 
     @Option(
@@ -55,40 +52,44 @@ final class TrainingArguments {
     @Option(
             names = "--warmup",
             paramLabel = "N",
-            description = "steps in which the learning rate rises (default: a tenth of all, at most 100)")
+            description = "warm-up steps, in which the learning rate rises (default: a tenth of all, at most" + " 100)")
     private String warmup;
 
-    @Option(names = "--weight-decay", paramLabel = "X", description = "of AdamW (default: 0)")
+    @Option(names = "--weight-decay", paramLabel = "X", description = "weight decay of AdamW (default: 0)")
     private String weightDecay;
 
-    @Option(names = "--clip", paramLabel = "X", description = "largest norm of the gradients, 0 for any (default: 1)")
+    @Option(
+            names = "--clip",
+            paramLabel = "X",
+            description = "gradients are clipped to this norm, 0 for no clipping (default: 1)")
     private String clip;
 
     @Option(
             names = "--batch",
             paramLabel = "N",
-            description = "rows of a step (default: 64; 16 for --recover without a file)")
+            description = "rows per step (default: 64; 16 for --recover without a file)")
     private String batch;
 
-    @Option(names = "--micro-batch", paramLabel = "N", description = "rows that are run at a time (default: 16)")
+    @Option(names = "--micro-batch", paramLabel = "N", description = "rows per forward and backward pass (default: 16)")
     private String microBatch;
 
     @Option(
             names = "--epochs",
             paramLabel = "N",
-            description = "how often the data are gone through (default: 2; 5 for --recover without a file)")
+            description = "passes over the data (default: 2; 5 for --recover without a file)")
     private String epochs;
 
     @Option(
             names = "--eval-every",
             paramLabel = "N",
-            description = "steps between looks at the held-out loss (default: 25; 10 for --recover without a file)")
+            description = "steps between evaluations of the held-out loss (default: 25; 10 for --recover"
+                    + " without a file)")
     private String evaluateEvery;
 
     @Option(
             names = "--patience",
             paramLabel = "N",
-            description = "looks without a new best after which training ends, 0 for never (default: 0)")
+            description = "evaluations without a new best after which training stops, 0 for no limit (default:" + " 0)")
     private String patience;
 
     /**
