@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
+import io.onnxprune.api.ModelEvaluator;
 import com.fasterxml.jackson.annotation.JsonUnwrapped;
 import io.onnxprune.diag.UsageException;
-import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
-import io.onnxprune.eval.Evaluator;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.onnx.ModelWriter;
-import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
-import java.util.Optional;
 import java.util.OptionalDouble;
-import java.util.OptionalInt;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -111,57 +107,51 @@ final class EvalCommand implements Callable<Integer> {
     public Integer call() {
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
-        checkLengths();
-        Map<Path, ModelFolder> models = new LinkedHashMap<>();
         if (adapter != null && against != null) {
             throw new UsageException("--adapter is for one model, so it does not go with --against; run eval for each");
         }
-        Inputs inputs = Inputs.of(data, tokenizer, adapter);
+        Map<Path, ModelEvaluator> evaluators = new LinkedHashMap<>();
+        List<Path> inputs = new ArrayList<>();
         for (Path path : against == null ? List.of(model) : List.of(model, against)) {
-            ModelFolder folder = ModelFolder.of(path);
-            models.put(path, folder);
-            inputs = inputs.with(folder);
+            ModelEvaluator evaluator = evaluator(path);
+            evaluators.put(path, evaluator);
+            inputs.addAll(evaluator.inputs());
         }
-        output.check(inputs);
-        EvalOptions options = new EvalOptions(
-                data,
-                Optional.ofNullable(tokenizer),
-                Optional.ofNullable(adapter),
-                sequenceLength == null ? OptionalInt.empty() : OptionalInt.of(sequenceLength),
-                prompt > 0 ? OptionalInt.of(prompt) : OptionalInt.empty());
+        output.check(Inputs.of(inputs.toArray(Path[]::new)));
         Table table = new Table(
                 "model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">weight bytes");
         List<Result> results = new ArrayList<>();
-        try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
-            for (Map.Entry<Path, ModelFolder> entry : models.entrySet()) {
-                Path path = entry.getKey();
-                ModelFolder folder = entry.getValue();
-                Evaluation found = Evaluator.evaluate(ort, folder.model(), options, console);
-                long bytes = ModelWriter.bytes(ModelReader.read(folder.model()).graph());
-                results.add(Result.of(path, found, bytes));
-                table.row(
-                        path,
-                        number(OptionalDouble.of(found.perplexity()), "%.4f"),
-                        number(OptionalDouble.of(found.nll()), "%.5f"),
-                        found.tokens(),
-                        number(found.prefillTokensPerSecond(), "%.0f"),
-                        number(found.decodeTokensPerSecond(), "%.0f"),
-                        bytes);
-            }
-        }
+        evaluators.forEach((path, evaluator) -> {
+            Evaluation found = evaluator.run(console);
+            long bytes = ModelWriter.bytes(ModelReader.read(evaluator.model()).graph());
+            results.add(Result.of(path, found, bytes));
+            table.row(
+                    path,
+                    number(OptionalDouble.of(found.perplexity()), "%.4f"),
+                    number(OptionalDouble.of(found.nll()), "%.5f"),
+                    found.tokens(),
+                    number(found.prefillTokensPerSecond(), "%.0f"),
+                    number(found.decodeTokensPerSecond(), "%.0f"),
+                    bytes);
+        });
         console.print(table.toString());
         output.writeJson(new Report(results.get(0), results.size() > 1 ? results.get(1) : null));
         return 0;
     }
 
-    private void checkLengths() {
-        if (sequenceLength != null && sequenceLength < 2) {
-            throw new UsageException(
-                    "--seq-len takes 2 or more, since a prediction takes two tokens, not " + sequenceLength);
+    private ModelEvaluator evaluator(Path path) {
+        ModelEvaluator.Builder builder =
+                ModelEvaluator.builder(path, data).prompt(prompt).runtime(runtime.options());
+        if (tokenizer != null) {
+            builder.tokenizer(tokenizer);
         }
-        if (prompt < 0) {
-            throw new UsageException("--prompt takes a number of tokens, or 0 to leave speed out, not " + prompt);
+        if (adapter != null) {
+            builder.adapter(adapter);
         }
+        if (sequenceLength != null) {
+            builder.sequenceLength(sequenceLength);
+        }
+        return builder.build();
     }
 
     private static String number(OptionalDouble value, String format) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
-import io.onnxprune.measure.AnalysedModel;
+import io.onnxprune.api.Inspector;
 import io.onnxprune.diag.Nearest;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
@@ -9,11 +9,9 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.DimensionAnalysis.Member;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
-import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.PrunableBlocks;
-import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -64,39 +62,37 @@ final class InspectCommand implements Callable<Integer> {
     public Integer call() {
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
-        ModelFolder folder = ModelFolder.of(path);
-        output.check(Inputs.of(folder));
-        try (OnnxRuntime ort = OnnxRuntime.open(runtime.options())) {
-            AnalysedModel model = AnalysedModel.load(folder.model(), ort, console);
-            Structure structure = model.structure();
-            ParameterCount count = ParameterCount.of(structure);
-            if (explain != null) {
-                console.print(explanation(structure));
-                output.writeJson(InspectReport.of(structure, count));
-                return 0;
-            }
-            console.print(String.format(
-                    Locale.ROOT,
-                    "%s: %,d parameters, %,d bytes, %d layers (%d residual blocks), opset %d",
-                    folder.model(),
-                    count.whole().parameters(),
-                    count.whole().bytes(),
-                    structure.stream().layers(),
-                    PrunableBlocks.blocks(structure).size(),
-                    model.model().opset()));
-            console.print("");
-            console.print(prunable(structure, count).toString());
-            Table pinned = pinned(structure);
-            if (!pinned.isEmpty()) {
-                console.print("");
-                console.print(pinned.toString());
-            }
-            if (groups) {
-                console.print("");
-                printGroups(console, structure);
-            }
+        Inspector inspector = Inspector.builder(path).runtime(runtime.options()).build();
+        output.check(Inputs.of(inspector.inputs().toArray(Path[]::new)));
+        Inspector.Inspection found = inspector.run(console);
+        Structure structure = found.model().structure();
+        ParameterCount count = found.count();
+        if (explain != null) {
+            console.print(explanation(structure));
             output.writeJson(InspectReport.of(structure, count));
+            return 0;
         }
+        console.print(String.format(
+                Locale.ROOT,
+                "%s: %,d parameters, %,d bytes, %d layers (%d residual blocks), opset %d",
+                found.file(),
+                count.whole().parameters(),
+                count.whole().bytes(),
+                structure.stream().layers(),
+                PrunableBlocks.blocks(structure).size(),
+                found.model().model().opset()));
+        console.print("");
+        console.print(prunable(structure, count).toString());
+        Table pinned = pinned(structure);
+        if (!pinned.isEmpty()) {
+            console.print("");
+            console.print(pinned.toString());
+        }
+        if (groups) {
+            console.print("");
+            printGroups(console, structure);
+        }
+        output.writeJson(InspectReport.of(structure, count));
         return 0;
     }
 

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.api;
+
+import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.Fingerprint;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.PassClock;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.emit.Emitter;
+import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.emit.OutputTarget;
+import io.onnxprune.eval.CausalLm;
+import io.onnxprune.eval.Example;
+import io.onnxprune.eval.Perplexity;
+import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.measure.AnalysedModel;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.recover.AdapterFile;
+import io.onnxprune.recover.Recovery;
+import io.onnxprune.recover.Recovery.Learned;
+import io.onnxprune.recover.TrainingOptions;
+import io.onnxprune.recover.TrainingReport;
+import io.onnxprune.recover.TrainingRows;
+import io.onnxprune.rewrite.AdapterInputs;
+import io.onnxprune.rewrite.AdapterInputs.Names;
+import io.onnxprune.rewrite.Slicer;
+import io.onnxprune.runtime.OnnxRuntime;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Optional;
+import java.util.function.Consumer;
+import java.util.stream.Stream;
+
+/** One run of a {@link Recoverer}: trains, and writes the model again with other weights or with adapters beside it. */
+final class RecoverRun {
+    /** Weights and adapters of half precision are rounded when they are written. */
+    private static final double TOLERANCE = 5e-3;
+
+    private final Recoverer.Builder job;
+    private final ModelFolder input;
+    private final OutputTarget target;
+    private final TrainingOptions options;
+    private final OnnxRuntime runtime;
+    private final Log log;
+    private final PassClock clock;
+
+    RecoverRun(Recoverer recoverer, OnnxRuntime runtime, Log log) {
+        this.job = recoverer.job();
+        this.input = recoverer.input();
+        this.target = recoverer.target();
+        this.options = job.options();
+        this.runtime = runtime;
+        this.log = log;
+        this.clock = new PassClock(log);
+    }
+
+    Recoverer.Report run() {
+        runtime.requireTraining();
+        job.artifacts.ifPresent(RecoverRun::create);
+        Path file = input.model();
+        Model model = clock.timed("import", () -> ModelReader.read(file));
+        Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
+                .structure();
+        TrainingRows data = clock.timed("data", () -> data(file));
+        String hash = clock.timed("hash", () -> Fingerprint.of(file));
+        Path folder = folder(hash, data);
+        if (job.resume && !Files.isDirectory(folder)) {
+            log.warn("there is no training of this model, on these data and with these options, to resume in "
+                    + job.workFolder() + "; it begins anew");
+        }
+        Recovery.Result result = clock.timed(
+                "train",
+                () -> Recovery.run(
+                        structure,
+                        data.rows(),
+                        data.heldOut(),
+                        job.teacher.map(ModelReader::read),
+                        options,
+                        !job.keepAdapters,
+                        folder,
+                        job.resume,
+                        runtime,
+                        log));
+        Plan plan = Plan.keepAll(hash);
+        Emitter.Emission emission = job.keepAdapters
+                ? beside(structure, plan, result, data, folder)
+                : merged(structure, plan, result, data, folder);
+        job.artifacts.ifPresent(target -> copy(folder, target));
+        Recovery.discard(folder);
+        return new Recoverer.Report(TrainingReport.of(result, data), emission);
+    }
+
+    private Emitter.Emission merged(
+            Structure structure, Plan plan, Recovery.Result result, TrainingRows data, Path folder) {
+        Model trained =
+                clock.timed("merge", () -> Slicer.slice(structure, plan.keep(structure), result.merged(folder)));
+        return emit(request(trained, structure, plan), Map.of(), staged -> check(staged, Optional.empty(), result, data));
+    }
+
+    /** The model with inputs for adapters, and what was learned in a file. */
+    private Emitter.Emission beside(
+            Structure structure, Plan plan, Recovery.Result result, TrainingRows data, Path folder) {
+        AdapterInputs room = AdapterInputs.of(
+                structure, result.adapters().stream().map(Learned::place).toList());
+        Map<String, Tensor> contents = new LinkedHashMap<>();
+        for (Learned learned : result.adapters()) {
+            Names names = room.inputs().get(learned.place());
+            contents.put(names.down(), rounded(learned.down(), names));
+            contents.put(names.up(), rounded(learned.up(), names));
+        }
+        String model = target.model().getFileName().toString();
+        String name = model.substring(0, model.lastIndexOf('.')) + AdapterFile.EXTENSION;
+        Path adapter = folder.resolve(name);
+        AdapterFile.write(adapter, contents);
+        return emit(
+                request(room.model(), structure, plan),
+                Map.of(name, adapter),
+                staged -> check(staged, Optional.of(adapter), result, data));
+    }
+
+    private static Tensor rounded(Tensor learned, Names names) {
+        return Tensor.ofFloats(names.dtype(), learned.shape(), learned.toFloats());
+    }
+
+    private Emitter.Emission emit(Emitter.Request request, Map<String, Path> beside, Consumer<Path> check) {
+        return clock.timed("emit", () -> {
+            try (Emitter.Staged staged = Emitter.stage(request, beside, log)) {
+                check.accept(staged.model());
+                return staged.commit();
+            }
+        });
+    }
+
+    private Emitter.Request request(Model model, Structure structure, Plan plan) {
+        return new Emitter.Request(model, structure, plan, input, target, job.externalData);
+    }
+
+    /** A folder of its own for each kind of training: what decides how it goes is in the name. */
+    private Path folder(String hash, TrainingRows data) {
+        List<Example> all =
+                Stream.concat(data.rows().stream(), data.heldOut().stream()).toList();
+        List<Object> parts = List.of(
+                hash,
+                job.teacher.map(Fingerprint::of).orElse(""),
+                options,
+                job.keepAdapters,
+                data.rows().size(),
+                all.stream().map(Example::first).toList());
+        return job.workFolder()
+                .resolve("recover-"
+                        + Fingerprint.of(parts, all.stream().map(Example::tokens).toList()));
+    }
+
+    private static void create(Path folder) {
+        try {
+            Files.createDirectories(folder);
+        } catch (IOException e) {
+            throw new UserException("cannot write to " + folder + ": " + FileFailure.reason(e), e);
+        }
+    }
+
+    /** The graphs and the checkpoint that ONNX Runtime's training API begins with. */
+    private static void copy(Path folder, Path target) {
+        try {
+            for (Path file : Recovery.artifacts(folder)) {
+                Files.copy(file, target.resolve(file.getFileName()), StandardCopyOption.REPLACE_EXISTING);
+            }
+        } catch (IOException e) {
+            throw new UserException("cannot write to " + target + ": " + FileFailure.reason(e), e);
+        }
+    }
+
+    /** What was written is to be as good as what was trained. */
+    private void check(Path staged, Optional<Path> adapter, Recovery.Result result, TrainingRows data) {
+        try (CausalLm model = CausalLm.open(runtime, staged, adapter, log)) {
+            double found = Perplexity.ofExamples(model, data.heldOut(), log).nll();
+            if (!(Math.abs(found - result.best()) <= TOLERANCE * Math.max(1, result.best()))) {
+                throw new UserException(String.format(
+                        Locale.ROOT,
+                        "the model with what was learned has a held-out loss of %.5f, but %.5f was trained; nothing was"
+                                + " written, please report this model",
+                        found,
+                        result.best()));
+            }
+        }
+    }
+
+    private TrainingRows data(Path file) {
+        long vocabulary;
+        TrainingRows rows;
+        try (CausalLm model = CausalLm.open(runtime, file, log)) {
+            vocabulary = model.vocabulary();
+            rows = TrainingRows.read(
+                    new TrainingRows.Source(job.data, job.evaluation, job.tokenizer, job.length),
+                    model,
+                    file,
+                    log);
+        }
+        job.teacher.ifPresent(teacher -> requireVocabulary(teacher, vocabulary));
+        return rows;
+    }
+
+    private void requireVocabulary(Path teacher, long vocabulary) {
+        long other;
+        try (CausalLm model = CausalLm.open(runtime, teacher, log)) {
+            other = model.vocabulary();
+        }
+        if (other != vocabulary) {
+            throw new UserException(String.format(
+                    Locale.ROOT,
+                    "the teacher %s predicts %,d tokens and the model %,d; --distill takes one of the same vocabulary, such as"
+                            + " the model before pruning",
+                    teacher,
+                    other,
+                    vocabulary));
+        }
+    }
+}
