@@ -52,6 +52,10 @@ class HouseRulesTest {
     @Test
     void everySourceNamesItsLicence() throws IOException {
         for (Path source : sources()) {
+            // Generated as they are.
+            if (source.getParent().endsWith("flatbuffers") && !source.endsWith("package-info.java")) {
+                continue;
+            }
             assertThat(Files.readString(source)).as(source.toString()).startsWith("// SPDX-License-Identifier: Apache-2.0\n");
         }
     }

@@ -204,6 +204,18 @@ public final class RecipeSettings {
         if (!base.has("sparsify")) {
             throw new UsageException("recipe " + base.name() + " has no allocate pass, so it cannot make a plan");
         }
+        Map<String, Boolean> pointless = new LinkedHashMap<>();
+        allocate.keySet().forEach(key -> pointless.put("--" + key, !key.equals("ratio")));
+        pointless.put("--steps", steps.isPresent());
+        pointless.put("--refit", refit.isPresent());
+        pointless.put("--correct", correct.isPresent());
+        pointless.put("--recover", recover.isPresent());
+        pointless.forEach((option, given) -> {
+            if (given) {
+                throw new UsageException(option + " has no effect: " + base.name()
+                        + " prunes nothing, it makes weights zero; leave it out, or take another method");
+            }
+        });
         String ratio = allocate.get("ratio");
         return ratio == null ? base : withOption(base, "sparsify", "ratio", ratio);
     }

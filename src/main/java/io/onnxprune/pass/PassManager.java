@@ -176,6 +176,7 @@ public final class PassManager {
     }
 
     /** The graph of a pruned state is checked when it is made; that of a rewritten model here. */
+    @SuppressWarnings("ReferenceEquality") // an object that was checked need not be checked again
     private void checkGraph(PruningState state, Pass pass) {
         Model model = state.output().model().orElse(null);
         if (model != null && model != lastChecked) {

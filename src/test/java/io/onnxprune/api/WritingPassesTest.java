@@ -13,17 +13,11 @@ import java.net.URISyntaxException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.jar.JarEntry;
 import java.util.jar.JarOutputStream;
-import java.util.regex.Matcher;
-import java.util.regex.Pattern;
 import java.util.stream.Stream;
-import javax.tools.JavaCompiler;
-import javax.tools.StandardJavaFileManager;
-import javax.tools.ToolProvider;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
@@ -32,8 +26,6 @@ import org.junit.jupiter.api.io.TempDir;
 /** The code of docs/writing-passes.md compiles into a jar whose metric and pass a recipe can name. */
 @Tag("ort")
 class WritingPassesTest {
-    private static final Pattern FILE = Pattern.compile("<!-- file: (\\S+) -->\\n```\\w*\\n(.*?)```", Pattern.DOTALL);
-
     @TempDir
     private Path folder;
 
@@ -41,11 +33,7 @@ class WritingPassesTest {
 
     @BeforeEach
     void read() throws IOException {
-        files = new LinkedHashMap<>();
-        Matcher matcher = FILE.matcher(Files.readString(Path.of("docs", "writing-passes.md")));
-        while (matcher.find()) {
-            files.put(matcher.group(1), matcher.group(2));
-        }
+        files = DocumentedCode.files("writing-passes.md");
     }
 
     private Path jar() throws IOException, URISyntaxException {
@@ -60,7 +48,7 @@ class WritingPassesTest {
                 Files.writeString(target, file.getValue());
             }
         }
-        compile(sources, classes);
+        DocumentedCode.compile(sources, classes);
         Path jar = folder.resolve("mine.jar");
         try (JarOutputStream target = new JarOutputStream(Files.newOutputStream(jar));
                 Stream<Path> inside = Files.walk(classes)) {
@@ -71,18 +59,6 @@ class WritingPassesTest {
             }
         }
         return jar;
-    }
-
-    private static void compile(List<Path> sources, Path classes) throws IOException, URISyntaxException {
-        Path product = Path.of(
-                Pruner.class.getProtectionDomain().getCodeSource().getLocation().toURI());
-        JavaCompiler compiler = ToolProvider.getSystemJavaCompiler();
-        try (StandardJavaFileManager manager = compiler.getStandardFileManager(null, null, null)) {
-            List<String> options = List.of("-proc:none", "-cp", product.toString(), "-d", classes.toString());
-            assertThat(compiler.getTask(null, manager, null, options, null, manager.getJavaFileObjectsFromPaths(sources))
-                            .call())
-                    .isTrue();
-        }
     }
 
     private Pruner pruner(List<Path> extensions) throws IOException {

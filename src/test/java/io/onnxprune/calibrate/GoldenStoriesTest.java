@@ -82,8 +82,8 @@ class GoldenStoriesTest {
         Map<String, Place> places = name.equals("stories-llama") ? exported(model) : built();
         Calibrator calibrator = Calibrator.of(
                 model, TestModels.runtime(), new CalibrationOptions(memory, folder, false), length, Log.NONE);
-        Map<String, Linear> linears =
-                calibrator.linears().stream().collect(Collectors.toMap(Linear::weight, Function.identity()));
+        Map<String, LoweredLinear> linears =
+                calibrator.linears().stream().collect(Collectors.toMap(LoweredLinear::weight, Function.identity()));
         Set<Tap> taps = new LinkedHashSet<>(Gathered.everyTap(model, length, true));
         places.values().forEach(place -> {
             taps.add(new Tap.Gradient(place.weight));
@@ -115,7 +115,7 @@ class GoldenStoriesTest {
         }
     }
 
-    private static void compareMoments(Gathered found, Map<String, Place> places, Map<String, Linear> linears)
+    private static void compareMoments(Gathered found, Map<String, Place> places, Map<String, LoweredLinear> linears)
             throws IOException {
         for (String linear : goldenNames("dtd/")) {
             Place place = places.get(linear);

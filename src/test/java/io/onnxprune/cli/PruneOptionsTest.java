@@ -200,7 +200,7 @@ class PruneOptionsTest {
                         "--verbose")
                 .succeeded();
 
-        assertThat(run.out()).contains("asked to remove 20.00 %", "verified on ", "wrote " + out.resolve("model.onnx"));
+        assertThat(run.out()).contains("asked to prune 20.00 %", "verified on ", "wrote " + out.resolve("model.onnx"));
         assertThat(run.err()).contains("infer-dimensions: ");
         assertThat(Cli.contents(out))
                 .containsKeys("config.json", "generation_config.json", "model.onnx", "model.onnx.data");

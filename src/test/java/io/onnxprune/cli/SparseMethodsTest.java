@@ -147,7 +147,7 @@ class SparseMethodsTest {
     @Test
     void whatHasNoEffectIsRefused() throws IOException {
         run("llama-gqa-d", "--method", "wanda", "--prune", "ffn")
-                .failed(2, "--prune has no effect: wanda removes nothing, it makes weights zero");
+                .failed(2, "--prune has no effect: wanda prunes nothing, it makes weights zero");
         run("llama-gqa-d", "--method", "wanda", "--refit").failed(2, "--refit has no effect");
         run("llama-gqa-d", "--method", "wanda", "--size", "1MB").failed(2, "--size has no effect");
         run("llama-gqa-d", "--method", "wanda-2-4", "--ratio", "0.3")
