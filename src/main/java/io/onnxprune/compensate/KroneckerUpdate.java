@@ -208,7 +208,7 @@ public final class KroneckerUpdate {
     private Matrix without(Supplier<Matrix> moment, Matrix w, List<int[]> lost, Damping damping) {
         try (Matrix a = moment.get()) {
             if (!settings.together) {
-                return LeastSquares.separately(a, w, lost, damping);
+                return LeastSquares.independentUpdates(a, w, lost, damping);
             }
             BitSet stays = new BitSet();
             stays.set(0, w.rows());

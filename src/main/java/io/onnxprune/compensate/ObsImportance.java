@@ -173,7 +173,7 @@ public final class ObsImportance implements Importance {
         return hull(
                 job.dimension.size(),
                 present,
-                rule.isSeparate()
+                rule.isIndependent()
                         ? oneByOne(members, present.length, rule, damping)
                         : together(members, rule, damping));
     }

@@ -70,9 +70,9 @@ public final class SequentialPruning implements SequentialRun.Editor {
         Rule rule(Dimension dimension) {
             return switch (choice) {
                 // All layers read the hidden width: one unit after the other would take the memory of all of them.
-                case EXACT -> dimension.role() == Role.HIDDEN ? Rule.ALONE : Rule.EXACT;
+                case EXACT -> dimension.role() == Role.HIDDEN ? Rule.INDEPENDENT : Rule.EXACT;
                 case PAPER -> dimension.role() == Role.FFN ? Rule.DYNAMIC_GROUPS : Rule.GROUPED_CHOLESKY;
-                case ALONE -> Rule.ALONE;
+                case ALONE -> Rule.INDEPENDENT;
                 case OBD -> Rule.OBD;
                 case OBD_DIAGONAL -> Rule.OBD_DIAGONAL;
                 case WANDA -> throw new IllegalStateException("Wanda has no rule of elimination");
