@@ -1,2 +1,2 @@
-/** Dense linear algebra in float64 outside the heap; the only place that knows the native library behind it. */
+/** Dense linear algebra in float64 outside the heap. Only this package uses the native library. */
 package io.onnxprune.algebra;
