@@ -1,47 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.diag;
 
-/** Where stages report what they do. The command line draws it; tests record it. */
+/** Receives the progress reports of all stages. The command line prints them; tests record them. */
 public interface Log {
-    /** A line of ordinary progress text. */
+    /** Reports a line of ordinary progress text. */
     void info(String message);
 
-    /** Something asked for that was not done, or done differently, and why. Never suppressed. */
+    /** Warns that something requested was not done, or was done differently, and says why. Warnings are never suppressed. */
     void warn(String message);
 
-    /** Detail for {@code --verbose}. */
+    /** Reports a detail that is shown with {@code --verbose}. */
     void debug(String message);
 
-    /** Opens a progress display for {@code total} steps; shown only when it lasts and the output is a terminal. */
+    /**
+     * Opens a progress display for {@code total} steps. It is shown only when the stage takes long and the output is a
+     * terminal.
+     */
     Progress progress(String stage, long total);
 
-    /** The same for what has been told before: lines of ordinary text become detail. */
+    /** A log that demotes ordinary text to detail, for work whose messages were already shown once. */
     default Log quiet() {
-        Log told = this;
+        Log delegate = this;
         return new Log() {
             @Override
             public void info(String message) {
-                told.debug(message);
+                delegate.debug(message);
             }
 
             @Override
             public void warn(String message) {
-                told.warn(message);
+                delegate.warn(message);
             }
 
             @Override
             public void debug(String message) {
-                told.debug(message);
+                delegate.debug(message);
             }
 
             @Override
             public Progress progress(String stage, long total) {
-                return told.progress(stage, total);
+                return delegate.progress(stage, total);
             }
         };
     }
 
-    /** A running progress display. */
+    /** An open progress display. */
     interface Progress extends AutoCloseable {
         void step(long steps);
 
