@@ -91,7 +91,7 @@ public final class Consumers {
         this.analysis = structure.analysis();
         Map<Value, List<Op>> readers = new LinkedHashMap<>();
         Map<Op, Source> sources = new LinkedHashMap<>();
-        for (Contraction contraction : analysis.notes().contractions()) {
+        for (Contraction contraction : analysis.facts().contractions()) {
             if (contraction.withConstant() && !sources.containsKey(contraction.op())) {
                 Source source = source(contraction.op());
                 sources.put(contraction.op(), source);
@@ -253,7 +253,7 @@ public final class Consumers {
     }
 
     private List<Op> applications(Dimension dimension) {
-        return analysis.notes().contractions().stream()
+        return analysis.facts().contractions().stream()
                 .filter(contraction ->
                         contraction.withConstant() && contraction.dim().atoms().contains(dimension.atom()))
                 .map(Contraction::op)

@@ -47,7 +47,7 @@ final class Products {
         this.structure = structure;
         this.consumers = Consumers.of(structure);
         this.merges = merges;
-        for (Contraction contraction : structure.analysis().notes().contractions()) {
+        for (Contraction contraction : structure.analysis().facts().contractions()) {
             Op op = contraction.op();
             boolean real = structure.analysis().trace().dtype(op.output(0)).isFloat()
                     && structure.analysis().trace().dtype(op.input(0)).isFloat();

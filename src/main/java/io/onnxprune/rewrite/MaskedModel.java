@@ -164,7 +164,7 @@ public final class MaskedModel {
     }
 
     private void maskMeans() {
-        for (Mean mean : analysis.notes().means()) {
+        for (Mean mean : analysis.facts().means()) {
             Dim[] dims = analysis.operand(mean.op(), mean.input());
             List<Integer> pruned = prunedAxes(dims);
             pruned.retainAll(mean.axes());

@@ -39,7 +39,7 @@ public final class NormCorrection {
             boolean single = structure.stream().width().size() == 1;
             if (hidden.role() == Role.HIDDEN && kept != null && single) {
                 float factor = factor(energies(structure, hidden), kept);
-                for (Mean mean : structure.analysis().notes().means()) {
+                for (Mean mean : structure.analysis().facts().means()) {
                     Value weight = weightOf(structure.analysis(), mean, hidden.atom());
                     if (weight != null && weight.constant().dtype().isFloat()) {
                         updates.computeIfAbsent(weight, value -> scaled(value.constant(), factor));

@@ -44,7 +44,7 @@ final class ShapePatcher {
     /** Patches every noted integer operand. */
     void patch() {
         Map<Use, List<SizeOperand>> byOperand = new LinkedHashMap<>();
-        for (SizeOperand size : analysis.notes().sizes()) {
+        for (SizeOperand size : analysis.facts().sizes()) {
             byOperand
                     .computeIfAbsent(new Use(size.op(), size.input()), key -> new ArrayList<>())
                     .add(size);
@@ -54,8 +54,8 @@ final class ShapePatcher {
 
     private void patchOperand(Use use, List<SizeOperand> sizes) {
         Value value = use.op().input(use.input());
-        long[] first = analysis.automatic(value, 0, keep);
-        long[] second = analysis.automatic(value, 1, keep);
+        long[] first = analysis.unpatchedElements(value, 0, keep);
+        long[] second = analysis.unpatchedElements(value, 1, keep);
         Map<Integer, Patch> stale = new TreeMap<>();
         for (SizeOperand size : sizes) {
             Patch patch = new Patch(
@@ -74,9 +74,9 @@ final class ShapePatcher {
     }
 
     /** What an element must be in each of the two traced runs, and what it would be unpatched. */
-    private record Patch(long needed, long neededSecond, long automatic, long automaticSecond) {
+    private record Patch(long needed, long neededSecond, long unpatchedElements, long automaticSecond) {
         boolean isNeeded() {
-            return needed != automatic || neededSecond != automaticSecond;
+            return needed != unpatchedElements || neededSecond != automaticSecond;
         }
 
         boolean isNumber() {
@@ -110,8 +110,8 @@ final class ShapePatcher {
     private String patchedFactor(Op consumer, Op producer, Patch patch) {
         boolean divides = producer.node().is("Div");
         for (int operand = divides ? 1 : 0; operand < 2; operand++) {
-            long[] first = analysis.automatic(producer.input(1 - operand), 0, keep);
-            long[] second = analysis.automatic(producer.input(1 - operand), 1, keep);
+            long[] first = analysis.unpatchedElements(producer.input(1 - operand), 0, keep);
+            long[] second = analysis.unpatchedElements(producer.input(1 - operand), 1, keep);
             if (first == null || first.length != 1 || patch.needed == 0 || first[0] == 0) {
                 continue;
             }
@@ -193,10 +193,10 @@ final class ShapePatcher {
         Arrays.fill(denominators, 1);
         stale.forEach((element, patch) -> {
             numerators[element] = patch.needed;
-            denominators[element] = patch.automatic;
-            boolean proportional = patch.neededSecond * patch.automatic == patch.needed * patch.automaticSecond;
-            if (patch.automatic == 0 || !proportional) {
-                throw new UserException("cannot patch the size " + patch.automatic + " to " + patch.needed
+            denominators[element] = patch.unpatchedElements;
+            boolean proportional = patch.neededSecond * patch.unpatchedElements == patch.needed * patch.automaticSecond;
+            if (patch.unpatchedElements == 0 || !proportional) {
+                throw new UserException("cannot patch the size " + patch.unpatchedElements + " to " + patch.needed
                         + " in operand \"" + value.name() + "\" of node "
                         + consumer.node().label() + "; protect the dimensions that reach it");
             }
@@ -223,7 +223,7 @@ final class ShapePatcher {
 
     /** Patches attributes that hold sizes, and equal splits whose parts are no longer equal. */
     void patchAttributes() {
-        analysis.notes().attributes().forEach(size -> {
+        analysis.facts().attributes().forEach(size -> {
             Node node = editor.current(size.op().node());
             long needed = size.dim().size(0, keep);
             if (size.element() < 0) {
@@ -236,7 +236,7 @@ final class ShapePatcher {
                 editor.replace(size.op().node(), node.withAttribute(size.attribute(), new Attribute.Ints(values)));
             }
         });
-        analysis.notes().equalSplits().forEach(split -> {
+        analysis.facts().equalSplits().forEach(split -> {
             long[] sizes =
                     split.parts().stream().mapToLong(part -> part.size(0, keep)).toArray();
             long[] before =
