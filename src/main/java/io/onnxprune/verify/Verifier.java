@@ -19,9 +19,9 @@ import java.util.OptionalDouble;
 import java.util.Random;
 
 /**
- * Compares the emitted file with the full-size model in which the removed units are zero, on ONNX Runtime with graph
- * optimisations off: logits of a prefill, and of one cached decode step. Both run in float32 where the model has a half
- * precision, so that rounding does not hide mistakes.
+ * Verifies a pruned model: compares the emitted file with the full-size model whose pruned units are zero, on ONNX
+ * Runtime without graph optimisations. It compares the logits of a prefill and of one cached decode step.
+ * Half-precision models run in float32, so that rounding does not hide errors.
  */
 public final class Verifier {
     private static final int BATCH = 2;
@@ -29,15 +29,15 @@ public final class Verifier {
     private static final int RETRIES = 3;
 
     /**
-     * What was compared.
+     * The result of a comparison.
      *
-     * @param maxAbsDiff largest difference of a prefill logit
-     * @param decodeMaxAbsDiff largest difference of a logit of the decode step; empty without a cache
+     * @param maxAbsDiff largest absolute difference of a prefill logit
+     * @param decodeMaxAbsDiff largest absolute difference of a logit of the decode step; empty without a cache
      * @param scale largest magnitude of a logit
-     * @param tokens positions compared
+     * @param tokens number of compared positions
      */
     public record Verification(double maxAbsDiff, OptionalDouble decodeMaxAbsDiff, double scale, long tokens) {
-        /** The larger difference, relative to the logits' scale. */
+        /** The larger of the two differences, relative to the logits' scale. */
         public double relative() {
             return Math.max(maxAbsDiff, decodeMaxAbsDiff.orElse(0)) / Math.max(scale, Double.MIN_NORMAL);
         }
@@ -51,11 +51,15 @@ public final class Verifier {
     /**
      * Compares {@code emitted} with the masked form of the model that {@code structure} describes.
      *
+     * @param structure structure of the original model
+     * @param plan the plan that was applied
      * @param updates new full-size contents of constants, as given to the slicer
-     * @param tolerance largest difference that agrees, relative to the logits' scale; where activations are rounded to
-     *     few steps, a difference above it is looked at again with other tokens, since one activation on the border of
-     *     two steps may fall to either side
-     * @throws UserException if either does not run
+     * @param emitted the written model file
+     * @param tolerance largest accepted difference, relative to the logits' scale. In a model with quantised
+     *     activations, a larger difference is checked again with other tokens, because an activation on a rounding
+     *     boundary may be rounded either way
+     * @param seed seed of the random tokens
+     * @throws UserException when one of the models does not run
      */
     public static Verification compare(
             Structure structure,
@@ -66,9 +70,9 @@ public final class Verifier {
             double tolerance,
             long seed) {
         Verification found = compareOnce(structure, plan, updates, emitted, runtime, seed);
-        boolean rounds = structure.analysis().program().ops().stream()
+        boolean quantises = structure.analysis().program().ops().stream()
                 .anyMatch(op -> op.node().is("DynamicQuantizeLinear"));
-        for (int again = 1; rounds && again <= RETRIES && !(found.relative() <= tolerance); again++) {
+        for (int again = 1; quantises && again <= RETRIES && !(found.relative() <= tolerance); again++) {
             found = compareOnce(structure, plan, updates, emitted, runtime, seed + again);
         }
         return found;
@@ -77,7 +81,9 @@ public final class Verifier {
     private static Verification compareOnce(
             Structure structure, Plan plan, Map<Value, Tensor> updates, Path emitted, OnnxRuntime runtime, long seed) {
         Logits expected = run(MaskedModel.of(structure, plan, updates), runtime, seed);
-        // Weights of the first model are mapped until collected: without this, both would count at once.
+        // Weights of the first model stay mapped until they are collected; otherwise both models would count at the
+        // same
+        // time.
         System.gc();
         Logits found = run(ModelReader.read(emitted), runtime, seed);
         double scale = 0;
@@ -92,13 +98,13 @@ public final class Verifier {
 
     private static double difference(float[] expected, float[] found) {
         if (expected.length != found.length) {
-            throw new UserException("verification failed: the pruned model yields " + found.length
-                    + " logits where the original yields " + expected.length);
+            throw new UserException("verification failed: the pruned model gives " + found.length
+                    + " logits, the original gives " + expected.length);
         }
         double largest = 0;
         for (int i = 0; i < expected.length; i++) {
             double difference = Math.abs((double) expected[i] - found[i]);
-            // NaN on both sides is agreement; on one side it is not.
+            // NaN in both models is agreement; NaN in one is not.
             if (Double.isNaN(difference) && Float.isNaN(expected[i]) != Float.isNaN(found[i])) {
                 return Double.POSITIVE_INFINITY;
             }
