@@ -12,23 +12,26 @@ import io.onnxprune.rewrite.Slicer.Sliced;
 import java.util.Map;
 
 /**
- * What a method that works in steps has reached: a plan in terms of the original model, and the smaller model that it
- * makes, in memory.
+ * The state of a method that prunes in steps: a plan in terms of the original model, and the pruned model in memory.
  *
- * @param structure of the original model
- * @param updates full-size replacements for weights of the original
- * @param model the smaller model
- * @param slices by name, where constants of the smaller model come from, if they are not the original's
+ * @param structure structure of the original model
+ * @param plan the plan so far
+ * @param updates full-size replacements for weights of the original model
+ * @param model the pruned model
+ * @param slices by name, the origin of those constants of the pruned model that differ from the original's
  */
 public record PrunedState(
         Structure structure, Plan plan, Map<Value, Tensor> updates, Model model, Map<String, Slice> slices) {
-    /** The original model. */
+    /** The state before pruning: the original model. */
     public static PrunedState whole(Structure structure, Plan plan) {
         return new PrunedState(
                 structure, plan, Map.of(), structure.analysis().program().model(), Map.of());
     }
 
-    /** The original model without what {@code plan} removes. */
+    /**
+     * The state after pruning by {@code plan}: the original model is sliced with {@code updates}, and its removed
+     * blocks are dropped.
+     */
     public static PrunedState of(Structure structure, Plan plan, Map<Value, Tensor> updates) {
         if (plan.removesNothing(structure) && updates.isEmpty()) {
             return whole(structure, plan);
