@@ -7,17 +7,18 @@ import java.nio.file.Path;
 import java.util.Map;
 
 /**
- * Adapters in the FlatBuffer that ONNX Runtime loads beside a model ({@code OrtLoraAdapter}; schema {@code adapter_schema.fbs} of
- * ONNX Runtime, file identifier {@code TORT}, usual extension {@value #EXTENSION}): contents for inputs of the model, by name.
+ * Writes adapters as the FlatBuffer that ONNX Runtime loads beside a model ({@code OrtLoraAdapter}; schema
+ * {@code adapter_schema.fbs} of ONNX Runtime, file identifier {@code TORT}, usual extension {@value #EXTENSION}):
+ * values of model inputs, by name.
  */
 public final class AdapterFile {
-    /** What the names of such files end in. */
+    /** The extension of adapter files. */
     public static final String EXTENSION = ".onnx_adapter";
 
     private static final String IDENTIFIER = "TORT";
     private static final int FORMAT = 1;
 
-    /** Fields of the root, by position in the schema. */
+    /** Fields of the root table, by position in the schema. */
     private static final int ROOT_FORMAT = 0;
 
     private static final int ROOT_ADAPTER = 1;
@@ -31,8 +32,8 @@ public final class AdapterFile {
     /**
      * Writes an adapter.
      *
-     * @param parameters by the names of the model's inputs
-     * @throws io.onnxprune.diag.UserException if the place cannot be written
+     * @param parameters values by the names of the model's inputs
+     * @throws io.onnxprune.diag.UserException when the file cannot be written
      */
     public static void write(Path file, Map<String, Tensor> parameters) {
         FlatBufferBuilder builder = TensorTable.builder(parameters.values().stream()
@@ -41,7 +42,7 @@ public final class AdapterFile {
         int tensors = TENSORS.write(builder, parameters);
         builder.startTable(ROOT_FIELDS);
         builder.addInt(ROOT_FORMAT, FORMAT, 0);
-        // Versions that a publisher of adapters may count; the runtime only hands them on.
+        // Version numbers for publishers of adapters; the runtime ignores them.
         builder.addInt(ROOT_ADAPTER, 1, 0);
         builder.addInt(ROOT_MODEL, 1, 0);
         builder.addOffset(ROOT_PARAMETERS, tensors, 0);

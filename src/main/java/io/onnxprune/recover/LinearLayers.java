@@ -23,30 +23,31 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
-/** The products of a model that can be trained, and which of them are asked for. */
-final class Products {
+/** The linear layers of a model that can be trained, and the selection of those to train. */
+final class LinearLayers {
     private final Structure structure;
     private final Consumers consumers;
-    private final boolean merges;
+    private final boolean mergesAdapters;
     private final Map<String, Op> contractions = new HashMap<>();
 
     /**
-     * A product of the lowered model, and where it is in the model itself.
+     * A linear layer of the lowered model and of the original model.
      *
-     * @param consumer with the weight that may be changed; empty for one that only an adapter beside it can change, such as one
-     *     with a quantised matrix
+     * @param place its operators in the original model
+     * @param consumer the layer with its weight, if the weight may be changed; empty when only an adapter beside it
+     *     can be trained, such as for a quantised weight
      */
-    record Product(Linear linear, Place place, Optional<Consumer> consumer) {}
+    record LinearLayer(Linear linear, Place place, Optional<Consumer> consumer) {}
 
     /**
-     * Finds the products of a model.
+     * Finds the linear layers of a model.
      *
-     * @param merges whether what is learned goes into weights, so that they must be ones that may be changed
+     * @param mergesAdapters whether adapters will be merged into the weights, so that the weights must be changeable
      */
-    Products(Structure structure, boolean merges) {
+    LinearLayers(Structure structure, boolean mergesAdapters) {
         this.structure = structure;
         this.consumers = Consumers.of(structure);
-        this.merges = merges;
+        this.mergesAdapters = mergesAdapters;
         for (Contraction contraction : structure.analysis().facts().contractions()) {
             Op op = contraction.op();
             boolean real = structure.analysis().trace().dtype(op.output(0)).isFloat()
@@ -58,56 +59,56 @@ final class Products {
     }
 
     /**
-     * Those that are asked for.
+     * The linear layers that {@code targets} selects.
      *
-     * @param linears of the lowered model
-     * @throws UserException if there are none, and why
-     * @throws UsageException if a pattern names nothing
+     * @param linears linear layers of the lowered model
+     * @throws UserException when there is none; the message gives the reason
+     * @throws UsageException when a pattern matches no layer
      */
-    List<Product> wanted(List<Linear> linears, Targets targets, Log log) {
-        List<Product> all = all(linears);
+    List<LinearLayer> select(List<Linear> linears, Targets targets, Log log) {
+        List<LinearLayer> all = all(linears);
         targets.patterns().forEach(pattern -> requireOne(pattern, all));
-        List<Product> wanted = all.stream()
-                .filter(product -> isInside(product) && (isOfAttention(product) ? targets.attention() : targets.ffn())
-                        || targets.name(names(product)))
+        List<LinearLayer> selected = all.stream()
+                .filter(layer -> isInside(layer) && (isOfAttention(layer) ? targets.attention() : targets.ffn())
+                        || targets.selects(names(layer)))
                 .toList();
         Set<Op> trained = new HashSet<>();
-        all.forEach(product -> trained.addAll(product.place.ops()));
+        all.forEach(layer -> trained.addAll(layer.place.ops()));
         Optional<String> problem = consumers.problems().entrySet().stream()
                 .filter(entry -> consumers.isInside(entry.getKey()) && !trained.contains(entry.getKey()))
                 .map(Map.Entry::getValue)
                 .findFirst();
-        if (wanted.isEmpty()) {
-            // Where nothing that is a block was found, what stands outside has a reason to tell too.
+        if (selected.isEmpty()) {
+            // Without residual blocks, a problem outside them is reported.
             problem = problem.or(() -> consumers.problems().values().stream().findFirst());
-            throw new UserException("no product of this model can be trained: "
-                    + problem.orElse("it has none of those that --targets names in its residual blocks")
-                    + (merges && problem.isPresent()
-                            ? "; onnx-prune recover --keep-adapters trains beside what cannot be changed"
+            throw new UserException("no linear layer of this model can be trained: "
+                    + problem.orElse("its residual blocks have none that --targets selects")
+                    + (mergesAdapters && problem.isPresent()
+                            ? "; onnx-prune recover --keep-adapters trains beside weights that cannot be changed"
                             : ""));
         }
-        problem.ifPresent(text -> log.warn("not all products are trained: " + text));
-        return wanted;
+        problem.ifPresent(text -> log.warn("not all linear layers are trained: " + text));
+        return selected;
     }
 
-    private List<Product> all(List<Linear> linears) {
-        List<Product> found = new ArrayList<>();
+    private List<LinearLayer> all(List<Linear> linears) {
+        List<LinearLayer> found = new ArrayList<>();
         Set<String> seen = new HashSet<>();
         for (Linear linear : linears) {
-            product(linear).filter(product -> seen.add(linear.weight())).ifPresent(found::add);
+            trainable(linear).filter(layer -> seen.add(linear.weight())).ifPresent(found::add);
         }
         return found;
     }
 
-    private Optional<Product> product(Linear linear) {
+    private Optional<LinearLayer> trainable(Linear linear) {
         Consumer consumer = consumers.reading(linear.weight());
         if (consumer != null) {
             Place place = new Place(
                     consumer.weight().name(), consumers.applications(consumer), consumer.inputs(), consumer.outputs());
-            return Optional.of(new Product(linear, place, Optional.of(consumer)));
+            return Optional.of(new LinearLayer(linear, place, Optional.of(consumer)));
         }
         Op op = contractions.get(linear.output().value());
-        if (merges || op == null) {
+        if (mergesAdapters || op == null) {
             return Optional.empty();
         }
         Place place = new Place(
@@ -115,32 +116,32 @@ final class Products {
                 List.of(op),
                 linear.input().width(),
                 linear.output().width());
-        return Optional.of(new Product(linear, place, Optional.empty()));
+        return Optional.of(new LinearLayer(linear, place, Optional.empty()));
     }
 
-    private boolean isInside(Product product) {
-        return product.place.ops().stream().anyMatch(consumers::isInside);
+    private boolean isInside(LinearLayer layer) {
+        return layer.place.ops().stream().anyMatch(consumers::isInside);
     }
 
-    private boolean isOfAttention(Product product) {
-        Op op = product.place.ops().get(0);
+    private boolean isOfAttention(LinearLayer layer) {
+        Op op = layer.place.ops().get(0);
         return structure.dimensions().stream()
                 .filter(dimension -> dimension.role() == Role.HEADS
                         || dimension.role() == Role.KV_HEADS
                         || dimension.role() == Role.QUERY_HEADS)
-                .anyMatch(dimension -> ends(op.input(0), dimension) || ends(op.output(0), dimension));
+                .anyMatch(dimension -> isLastAxis(op.input(0), dimension) || isLastAxis(op.output(0), dimension));
     }
 
-    /** Whether a dimension lies along the last axis of a value. */
-    private boolean ends(Value value, Dimension dimension) {
+    /** Whether a dimension is part of the last axis of a value. */
+    private boolean isLastAxis(Value value, Dimension dimension) {
         Dim[] dims = structure.analysis().dims(value);
         return dims != null && dims.length > 0 && dims[dims.length - 1].atoms().contains(dimension.atom());
     }
 
-    /** What a product can be named by: its weight, its node, its layer. */
-    private List<String> names(Product product) {
-        List<String> names = new ArrayList<>(List.of(product.place.name()));
-        for (Op op : product.place.ops()) {
+    /** The names of a linear layer for patterns: its weight, its nodes and its transformer layer. */
+    private List<String> names(LinearLayer layer) {
+        List<String> names = new ArrayList<>(List.of(layer.place.name()));
+        for (Op op : layer.place.ops()) {
             names.add(op.node().name());
             structure.stream().blocks().stream()
                     .filter(block -> block.ops().contains(op))
@@ -149,12 +150,16 @@ final class Products {
         return names;
     }
 
-    /** A pattern may name what pruning took away, or what never was there. */
-    private void requireOne(String pattern, List<Product> all) {
-        if (all.stream().noneMatch(product -> Targets.matches(pattern, names(product)))) {
-            throw new UsageException("--targets: no product of this model that can be trained is named \"" + pattern
+    /**
+     * Checks that a pattern matches a layer. It may name a pruned or a non-existent one.
+     *
+     * @throws UsageException when it matches none
+     */
+    private void requireOne(String pattern, List<LinearLayer> all) {
+        if (all.stream().noneMatch(layer -> Targets.matches(pattern, names(layer)))) {
+            throw new UsageException("--targets: no trainable linear layer of this model is named \"" + pattern
                     + "\"; it has " + structure.stream().layers()
-                    + " layers, layers.0 and on, and products are also named"
+                    + " layers from layers.0 on, and linear layers are also named"
                     + " by weight and node"
                     + (all.isEmpty()
                             ? ""

@@ -16,17 +16,18 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 
 /**
- * The trained parameters in the FlatBuffer that ONNX Runtime's training API calls a checkpoint (schema
- * {@code ort_training_checkpoint.fbs} of ONNX Runtime, file identifier {@code ODTC}): here only the trainable tensors, all float32.
+ * Reads and writes the trained parameters as a checkpoint of ONNX Runtime's training API, a FlatBuffer (schema
+ * {@code ort_training_checkpoint.fbs} of ONNX Runtime, file identifier {@code ODTC}). It holds only the trainable
+ * tensors, all float32.
  */
 final class ParameterFile {
     private static final String IDENTIFIER = "ODTC";
     private static final int VERSION = 2;
 
-    /** What a FlatBuffer can hold: its offsets have 31 bits. */
-    private static final long LARGEST = Integer.MAX_VALUE - (1L << 20);
+    /** Maximal size of a FlatBuffer, whose offsets have 31 bits. */
+    private static final long MAX_BYTES = Integer.MAX_VALUE - (1L << 20);
 
-    /** Fields of the root and of the module's state, by position in the schema. */
+    /** Fields of the root table and of the module state, by position in the schema. */
     private static final int ROOT_VERSION = 0;
 
     private static final int ROOT_MODULE = 1;
@@ -39,15 +40,15 @@ final class ParameterFile {
     private ParameterFile() {}
 
     /**
-     * Writes parameters, whose moments start at zero.
+     * Writes parameters; the optimizer's moments start at zero.
      *
-     * @throws UserException if they are too many for such a file, or the place cannot be written
+     * @throws UserException when they are larger than such a file can be, or the file cannot be written
      */
     static void write(Path file, Map<String, Tensor> parameters) {
         long bytes = parameters.values().stream()
                 .mapToLong(tensor -> tensor.bytes().size())
                 .sum();
-        if (bytes > LARGEST) {
+        if (bytes > MAX_BYTES) {
             throw new UserException(String.format(
                     "%,d bytes of parameters are more than a checkpoint of ONNX Runtime's training API holds (2 GiB);"
                             + " train adapters (--train lora), norms or biases",
@@ -55,7 +56,7 @@ final class ParameterFile {
         }
         FlatBufferBuilder builder = TensorTable.builder(bytes);
         int trainable = TENSORS.write(builder, parameters);
-        // Frozen weights are constants of the graphs, but the vector of them must be there.
+        // Frozen weights are constants of the graphs, but the file must have a vector for them.
         int frozen = TensorTable.vector(builder);
         builder.startTable(MODULE_FIELDS);
         builder.addOffset(MODULE_TRAINABLE, trainable, 0);
@@ -69,16 +70,16 @@ final class ParameterFile {
     }
 
     /**
-     * The parameters of a checkpoint that was written here or by ONNX Runtime, mapped.
+     * The parameters of a checkpoint of this class or of ONNX Runtime, memory-mapped.
      *
-     * @throws UserException if the file cannot be read or is none
+     * @throws UserException when the file cannot be read or is not a checkpoint
      */
     static Map<String, Tensor> read(Path file) {
         try (FileChannel channel = FileChannel.open(file)) {
             ByteBuffer bytes = channel.map(MapMode.READ_ONLY, 0, channel.size()).order(ByteOrder.LITTLE_ENDIAN);
             Fields root = Fields.root(bytes, IDENTIFIER);
             if (root == null) {
-                throw new UserException(file + " is no checkpoint of a training session");
+                throw new UserException(file + " is not a checkpoint of a training session");
             }
             Map<String, Tensor> parameters = new LinkedHashMap<>();
             TENSORS.read(root.table(ROOT_MODULE), MODULE_TRAINABLE, parameters);

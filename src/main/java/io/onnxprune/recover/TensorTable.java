@@ -20,19 +20,25 @@ import java.nio.file.StandardOpenOption;
 import java.util.Map;
 
 /**
- * How named tensors lie in the FlatBuffers of ONNX Runtime: tables of name, extents, element type and bytes, with these fields at
- * different positions in different schemas.
+ * The layout of named tensors in FlatBuffers of ONNX Runtime: tables of name, extents, element type and bytes. The
+ * schemas have these fields at different positions.
+ *
+ * @param name position of the name
+ * @param dims position of the extents
+ * @param type position of the element type
+ * @param data position of the bytes
+ * @param fields number of fields
  */
 record TensorTable(int name, int dims, int type, int data, int fields) {
-    /** Kernels read tensors in place, so they must be aligned to their elements. */
+    /** Alignment of tensors in bytes. Kernels use them in place, so they must be aligned to their elements. */
     private static final int ALIGNMENT = 8;
-    /** For everything but the bytes of tensors. */
+    /** Space in bytes for everything except the bytes of tensors. */
     private static final int OVERHEAD = 1 << 16;
 
     /**
-     * A builder off the heap.
+     * A FlatBuffer builder with memory outside the heap.
      *
-     * @param room bytes that will be needed, about
+     * @param room expected number of bytes
      */
     static FlatBufferBuilder builder(long room) {
         int capacity = (int) Math.min(Integer.MAX_VALUE / 2, room + OVERHEAD);
@@ -45,9 +51,9 @@ record TensorTable(int name, int dims, int type, int data, int fields) {
     }
 
     /**
-     * Writes what was built, whole or not at all.
+     * Writes the built buffer to a file, which appears only when complete.
      *
-     * @throws UserException if the place cannot be written
+     * @throws UserException when the file cannot be written
      */
     static void save(FlatBufferBuilder builder, Path file) {
         Path part = file.resolveSibling(file.getFileName() + ".part");
@@ -64,7 +70,7 @@ record TensorTable(int name, int dims, int type, int data, int fields) {
         }
     }
 
-    /** A vector of tables. */
+    /** Writes a vector of tensor tables and returns its offset. */
     int write(FlatBufferBuilder builder, Map<String, Tensor> tensors) {
         int[] tables = tensors.entrySet().stream()
                 .mapToInt(entry -> write(builder, entry.getKey(), entry.getValue()))
@@ -102,7 +108,7 @@ record TensorTable(int name, int dims, int type, int data, int fields) {
         return builder.endTable();
     }
 
-    /** Reads the tensors of a vector, in place. */
+    /** Reads the tensors of a vector without copying them. */
     void read(Fields owner, int vector, Map<String, Tensor> into) {
         for (int i = 0; i < owner.length(vector); i++) {
             Fields tensor = owner.element(vector, i);
@@ -114,13 +120,13 @@ record TensorTable(int name, int dims, int type, int data, int fields) {
         }
     }
 
-    /** A table whose fields are read by their positions. */
+    /** A table whose fields are accessed by their positions. */
     static final class Fields extends Table {
         private Fields(int position, ByteBuffer bytes) {
             __reset(position, bytes);
         }
 
-        /** The root of a buffer; null unless the buffer says that it is of this kind. */
+        /** The root table of a buffer; null when the buffer does not have this file identifier. */
         static Fields root(ByteBuffer bytes, String identifier) {
             return bytes.remaining() < 8 || !__has_identifier(bytes, identifier)
                     ? null

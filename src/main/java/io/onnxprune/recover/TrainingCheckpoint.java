@@ -17,84 +17,89 @@ import java.util.List;
 import java.util.Optional;
 
 /**
- * What a training leaves in its folder so that it can go on when it was stopped: after each look a checkpoint with the moments of
- * the optimizer, and then a note that names it. A stop at any time leaves the last pair or the one before.
+ * The checkpoint of a training, from which it can resume after a stop. After each evaluation it writes a file with the
+ * parameters and the optimizer's moments, and then a state file that refers to it. A stop at any time leaves the last
+ * pair or the one before.
  */
 final class TrainingCheckpoint {
     private static final ObjectMapper JSON = new ObjectMapper();
 
     private final Path folder;
-    private final Path note;
+    private final Path stateFile;
 
     TrainingCheckpoint(Path folder) {
         this.folder = folder;
-        this.note = folder.resolve("training.json");
+        this.stateFile = folder.resolve("training.json");
     }
 
-    /** The best parameters so far. */
+    /** The file of the best parameters so far. */
     Path best() {
         return folder.resolve("best");
     }
 
-    /** Parameters and moments at a point. */
-    Path checkpoint(TrainingProgress course) {
-        return folder.resolve("step-" + course.step());
+    /** The file of the parameters and moments at a point of training. */
+    Path parameters(TrainingProgress progress) {
+        return folder.resolve("step-" + progress.step());
     }
 
-    /** Notes where a training is. */
-    void save(TrainingProgress course, TrainingSession session) {
-        Path before = load().map(this::checkpoint).orElse(null);
-        session.save(checkpoint(course), true);
+    /**
+     * Saves the state of a training, and removes the checkpoint before it.
+     *
+     * @throws UserException when it cannot be written
+     */
+    void save(TrainingProgress progress, TrainingSession session) {
+        Path before = load().map(this::parameters).orElse(null);
+        session.save(parameters(progress), true);
         ObjectNode content =
-                JSON.createObjectNode().put("lowest", course.lowest()).put("misses", course.misses());
+                JSON.createObjectNode().put("lowest", progress.lowest()).put("misses", progress.sinceBest());
         ArrayNode curve = content.putArray("curve");
-        for (EvalPoint look : course.curve()) {
+        for (EvalPoint point : progress.curve()) {
             curve.addArray()
-                    .add(look.step())
-                    .add(look.loss())
-                    .add(look.heldOut())
-                    .add(look.learningRate())
-                    .add(look.tokensPerSecond());
+                    .add(point.step())
+                    .add(point.loss())
+                    .add(point.heldOut())
+                    .add(point.learningRate())
+                    .add(point.tokensPerSecond());
         }
         try {
             Path part = folder.resolve("training.json.part");
             Files.write(part, JSON.writeValueAsBytes(content));
-            Files.move(part, note, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
-            if (before != null && !before.equals(checkpoint(course))) {
+            Files.move(part, stateFile, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
+            if (before != null && !before.equals(parameters(progress))) {
                 Files.deleteIfExists(before);
             }
         } catch (IOException e) {
-            throw new UserException("cannot write " + note + ": " + FileFailure.reason(e), e);
+            throw new UserException("cannot write " + stateFile + ": " + FileFailure.reason(e), e);
         }
     }
 
     /**
-     * Where the training was; empty if there is no note.
+     * The saved progress; empty when there is none.
      *
-     * @throws UserException if the note cannot be read
+     * @throws UserException when the state file cannot be read
      */
     Optional<TrainingProgress> load() {
-        if (!Files.exists(note)) {
+        if (!Files.exists(stateFile)) {
             return Optional.empty();
         }
         try {
-            JsonNode content = JSON.readTree(note.toFile());
+            JsonNode content = JSON.readTree(stateFile.toFile());
             List<EvalPoint> curve = new ArrayList<>();
-            for (JsonNode look : content.path("curve")) {
+            for (JsonNode point : content.path("curve")) {
                 curve.add(new EvalPoint(
-                        look.path(0).asInt(),
-                        look.path(1).asDouble(Double.NaN),
-                        look.path(2).asDouble(),
-                        look.path(3).asDouble(),
-                        look.path(4).asDouble()));
+                        point.path(0).asInt(),
+                        point.path(1).asDouble(Double.NaN),
+                        point.path(2).asDouble(),
+                        point.path(3).asDouble(),
+                        point.path(4).asDouble()));
             }
             if (curve.isEmpty()) {
-                throw new UserException(note + " is damaged; remove it to begin anew");
+                throw new UserException(stateFile + " is damaged; remove it to start again");
             }
             return Optional.of(new TrainingProgress(
                     content.path("lowest").asDouble(), content.path("misses").asInt(), curve));
         } catch (IOException e) {
-            throw new UserException(note + " is damaged; remove it to begin anew", e);
+            throw new UserException(stateFile + " is damaged; remove it to start again", e);
         }
     }
 }

@@ -295,7 +295,7 @@ class SequentialMethodsTest {
         Cli.Run run = run("stories-llama", "--recipe", recipe, "--samples", "16", "--seq-len", "16")
                 .succeeded();
 
-        assertThat(run.err()).contains("loss rose from", "again with a learning rate of 1.25e-02");
+        assertThat(run.err()).contains("loss rose from", "restarts with a learning rate of 1.25e-02");
         List<Double> losses = report().path("recovery").findValues("held_out_loss").stream()
                 .map(JsonNode::asDouble)
                 .toList();
