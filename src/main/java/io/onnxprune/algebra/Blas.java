@@ -25,7 +25,10 @@ public final class Blas {
         NativeBlas.setThreads(threads);
     }
 
-    /** {@code c = alpha op(a) op(b) + beta c}, where op transposes its matrix when the flag after it is set (BLAS dgemm). */
+    /**
+     * {@code c = alpha op(a) op(b) + beta c}, where op transposes its matrix when the flag after it is set (BLAS
+     * dgemm).
+     */
     public static void multiply(
             double alpha, Matrix a, boolean transposeA, Matrix b, boolean transposeB, double beta, Matrix c) {
         int inner = transposeA ? a.rows() : a.columns();
@@ -214,7 +217,9 @@ public final class Blas {
         }
     }
 
-    /** Solves with an upper triangular {@code u}: {@code b = u⁻¹b}, or {@code b = u⁻ᵀb} when transposed (BLAS dtrsm). */
+    /**
+     * Solves with an upper triangular {@code u}: {@code b = u⁻¹b}, or {@code b = u⁻ᵀb} when transposed (BLAS dtrsm).
+     */
     public static void solveTriangle(Matrix u, boolean transposed, Matrix b) {
         check(u.rows() == u.columns() && u.rows() == b.rows(), "triangular solution", u, b);
         triangular(CblasLeft, transposed, 1, u, b);

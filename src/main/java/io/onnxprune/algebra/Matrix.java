@@ -201,7 +201,7 @@ public final class Matrix implements AutoCloseable {
         for (int i = 0; i < selectedRows.length; i++) {
             getRow(selectedRows[i], full);
             for (int j = 0; j < selected.length; j++) {
-selected[j] = full[selectedColumns[j]];
+                selected[j] = full[selectedColumns[j]];
             }
             target.setRow(i, selected);
         }

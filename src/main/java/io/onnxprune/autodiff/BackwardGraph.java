@@ -200,7 +200,9 @@ final class BackwardGraph {
         return fixed ? contents : null;
     }
 
-    /** The axes of {@code result} on which {@code operand}, aligned with it at the end, is broadcast or has extent 1. */
+    /**
+     * The axes of {@code result} on which {@code operand}, aligned with it at the end, is broadcast or has extent 1.
+     */
     Set<Integer> broadcastAxes(Value operand, Value result) {
         int shift = rank(result) - rank(operand);
         Set<Integer> axes = new HashSet<>();

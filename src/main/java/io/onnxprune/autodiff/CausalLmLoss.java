@@ -83,7 +83,9 @@ public final class CausalLmLoss {
         return into.add("Unsqueeze", shifted, into.ints(-1));
     }
 
-    /** The weight of each position [1, length, 1]: 1/(T-1), and 0 for the last position, whose next token is unknown. */
+    /**
+     * The weight of each position [1, length, 1]: 1/(T-1), and 0 for the last position, whose next token is unknown.
+     */
     private static String weights(String tokens, GraphBuilder into) {
         String length = into.add(
                 "Squeeze",

@@ -54,7 +54,9 @@ final class DataDependence {
         return elements.get(value);
     }
 
-    /** Uses an explicit stack instead of recursion, because a path through all layers is too long for the call stack. */
+    /**
+     * Uses an explicit stack instead of recursion, because a path through all layers is too long for the call stack.
+     */
     private void resolve(Value value) {
         Deque<Value> pending = new ArrayDeque<>(List.of(value));
         while (!pending.isEmpty()) {

@@ -118,7 +118,9 @@ final class Derivation {
         give(input, graph.sumToShape(gradient, output(), op.input(input)));
     }
 
-    /** Adds to the gradient of {@code source}, from which the operand is computed, instead of to the operand's gradient. */
+    /**
+     * Adds to the gradient of {@code source}, from which the operand is computed, instead of to the operand's gradient.
+     */
     void giveToSource(int input, Value source, String name) {
         given.add(input);
         if (wanted.test(source)) {

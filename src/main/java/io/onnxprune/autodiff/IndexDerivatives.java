@@ -7,7 +7,9 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 
-/** Derivatives of operators that select or place elements by index. Gradients of repeatedly selected elements are added. */
+/**
+ * Derivatives of operators that select or place elements by index. Gradients of repeatedly selected elements are added.
+ */
 final class IndexDerivatives {
     private static final Map<String, Attribute> ADD = Map.of("reduction", new Attribute.Text("add"));
 

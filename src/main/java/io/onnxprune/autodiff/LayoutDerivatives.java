@@ -10,7 +10,9 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 
-/** Derivatives of operators that move, copy or cast elements. Gradients are moved back, and those of copies are added. */
+/**
+ * Derivatives of operators that move, copy or cast elements. Gradients are moved back, and those of copies are added.
+ */
 final class LayoutDerivatives {
     private LayoutDerivatives() {}
 
@@ -96,10 +98,10 @@ final class LayoutDerivatives {
         String repeats = graph.add("Unsqueeze", d.input(1).name(), graph.ints(1));
         String extents = graph.add("Unsqueeze", graph.shape(d.input(0)), graph.ints(1));
         String pairs = graph.add("Concat", BackwardGraph.integer("axis", 1), repeats, extents);
-        String apart = graph.reshaped(d.incomingFull(0), graph.reshaped(pairs, graph.ints(-1)));
+        String separated = graph.reshaped(d.incomingFull(0), graph.reshaped(pairs, graph.ints(-1)));
         long[] axes = new long[rank];
         Arrays.setAll(axes, axis -> 2L * axis);
-        d.give(0, graph.add("ReduceSum", BackwardGraph.integer("keepdims", 0), apart, graph.ints(axes)));
+        d.give(0, graph.add("ReduceSum", BackwardGraph.integer("keepdims", 0), separated, graph.ints(axes)));
     }
 
     private static void concat(Derivation d) {

@@ -70,7 +70,9 @@ final class NormalizationDerivatives {
         }
     }
 
-    /** The inverse standard deviation, cast to the precision of the gradient; the operator's output is always float32. */
+    /**
+     * The inverse standard deviation, cast to the precision of the gradient; the operator's output is always float32.
+     */
     private static String inverse(Derivation d, String name) {
         DType precision = d.graph().precision(d.input(0));
         return precision == DType.FLOAT ? name : d.graph().cast(name, precision);

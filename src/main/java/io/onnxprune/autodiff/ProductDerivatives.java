@@ -65,7 +65,9 @@ final class ProductDerivatives {
         return rank == 2 ? name : graph.flattened(name, rank);
     }
 
-    /** Reshapes [rows, K] to the shape of A. The leading extents are read from the result, so that A need not be kept. */
+    /**
+     * Reshapes [rows, K] to the shape of A. The leading extents are read from the result, so that A need not be kept.
+     */
     private static String unflattened(Derivation d, String name, String incoming, int rank) {
         BackwardGraph graph = d.graph();
         Value a = d.input(0);
@@ -91,7 +93,9 @@ final class ProductDerivatives {
         return graph.add("Gemm", attributes, a, b);
     }
 
-    /** The value that an operand is the matrix transpose of; null when it is not one or its own gradient is requested. */
+    /**
+     * The value that an operand is the matrix transpose of; null when it is not one or its own gradient is requested.
+     */
     private static Value transposedSource(Derivation d, int input) {
         Op producer = d.producer(input);
         if (producer == null

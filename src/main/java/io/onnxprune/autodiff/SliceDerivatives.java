@@ -102,13 +102,13 @@ final class SliceDerivatives {
         }
         String length = kept;
         if (stride > 1) {
-            String apart = graph.add("Unsqueeze", g, graph.ints(axis + 1L));
+            String separated = graph.add("Unsqueeze", g, graph.ints(axis + 1L));
             String filled = graph.add(
-                    "Pad", apart, graph.ints(0, stride - 1), graph.scalar(d.output(), 0), graph.ints(axis + 1L));
+                    "Pad", separated, graph.ints(0, stride - 1), graph.scalar(d.output(), 0), graph.ints(axis + 1L));
             length = graph.add("Mul", kept, graph.ints(stride));
             String outer = graph.add("Shape", BackwardGraph.range(0, axis), g);
-String inner = graph.add("Shape", BackwardGraph.range(axis + 1L, rank), g);
-g = graph.reshaped(filled, graph.add("Concat", BackwardGraph.integer("axis", 0), outer, length, inner));
+            String inner = graph.add("Shape", BackwardGraph.range(axis + 1L, rank), g);
+            g = graph.reshaped(filled, graph.add("Concat", BackwardGraph.integer("axis", 0), outer, length, inner));
         }
         String after = graph.add("Sub", graph.add("Sub", extent, start), length);
         String pads = graph.add("Concat", BackwardGraph.integer("axis", 0), start, after);

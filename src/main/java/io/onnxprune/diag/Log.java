@@ -6,7 +6,10 @@ public interface Log {
     /** Reports a line of ordinary progress text. */
     void info(String message);
 
-    /** Warns that something requested was not done, or was done differently, and says why. Warnings are never suppressed. */
+    /**
+     * Warns that something requested was not done, or was done differently, and says why. Warnings are never
+     * suppressed.
+     */
     void warn(String message);
 
     /** Reports a detail that is shown with {@code --verbose}. */

@@ -18,7 +18,9 @@ public final class Nearest {
                 .orElse(null);
     }
 
-    /** A clause for the end of an error message, as {@code ; did you mean "ffn"?}; empty when {@code valid} is empty. */
+    /**
+     * A clause for the end of an error message, as {@code ; did you mean "ffn"?}; empty when {@code valid} is empty.
+     */
     public static String suggestion(String name, Collection<String> valid) {
         String nearest = to(name, valid);
         return nearest == null ? "" : "; did you mean \"" + nearest + "\"?";

@@ -13,7 +13,10 @@ public final class AnalysisFacts {
      */
     public record SizeOperand(Op op, int input, int element, int sign, Dim dim) {}
 
-    /** An attribute that encodes a size: an INT (element -1) or an element of an INTS must equal the size of {@code dim}. */
+    /**
+     * An attribute that encodes a size: an INT (element -1) or an element of an INTS must equal the size of
+     * {@code dim}.
+     */
     public record SizeAttribute(Op op, String attribute, int element, Dim dim) {}
 
     /** A Split into equal parts. The parts become unequal when they are pruned differently. */

@@ -24,7 +24,9 @@ final class ContractionRules {
         table.onnx(ContractionRules::order, "ArgMax", "ArgMin");
     }
 
-    /** A[.., M, K] · B[.., K, N] with broadcast batch axes; the axis that NumPy's matmul adds to a vector is dropped. */
+    /**
+     * A[.., M, K] · B[.., K, N] with broadcast batch axes; the axis that NumPy's matmul adds to a vector is dropped.
+     */
     private static void matMul(RuleContext c, boolean transposeA, boolean transposeB) {
         List<Dim> a = new ArrayList<>(Arrays.asList(c.in(0)));
         List<Dim> b = new ArrayList<>(Arrays.asList(c.in(1)));

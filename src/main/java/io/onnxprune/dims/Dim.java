@@ -158,7 +158,9 @@ public abstract sealed class Dim {
             return evidence;
         }
 
-        /** Records nodes that tie this dimension. The residual width is tied at every node, so the number is limited. */
+        /**
+         * Records nodes that tie this dimension. The residual width is tied at every node, so the number is limited.
+         */
         void addEvidence(Iterable<String> nodes) {
             for (String node : nodes) {
                 if (evidence.size() >= MAX_EVIDENCE) {

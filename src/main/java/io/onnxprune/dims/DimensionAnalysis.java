@@ -129,9 +129,7 @@ public final class DimensionAnalysis {
         if (value.constant() == null) {
             Dim[] dims = dims(value);
             Use use = new Use(op, input);
-            return dims == null || !untied.contains(use)
-                    ? dims
-                    : sideUses.computeIfAbsent(use, key -> copies(dims));
+            return dims == null || !untied.contains(use) ? dims : sideUses.computeIfAbsent(use, key -> copies(dims));
         }
         return constantUses.computeIfAbsent(new Use(op, input), use -> {
             // Exporters share equal vectors between unrelated uses (all-one norms, zero biases, head counts). A matrix

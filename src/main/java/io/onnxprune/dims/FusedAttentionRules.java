@@ -124,7 +124,9 @@ final class FusedAttentionRules {
         c.distribution(List.of(heads.query), Dim.ONE);
     }
 
-    /** Inputs 5 and later of GroupQueryAttention: rotary tables, masks, attention sinks, cache scales and head norms. */
+    /**
+     * Inputs 5 and later of GroupQueryAttention: rotary tables, masks, attention sinks, cache scales and head norms.
+     */
     private static void sideOperand(RuleContext c, int input, Heads heads) {
         Dim[] dims = c.in(input);
         if (dims == null) {

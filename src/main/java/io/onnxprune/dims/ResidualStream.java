@@ -237,7 +237,9 @@ public final class ResidualStream {
                         && !around.contains(contraction.op()));
     }
 
-    /** The operators of a block that compute attention distributions, and those that mix values by the distributions. */
+    /**
+     * The operators of a block that compute attention distributions, and those that mix values by the distributions.
+     */
     private Set<Op> attention(Set<Op> inside) {
         Set<Op> found = new HashSet<>();
         Set<Op> after = new HashSet<>();

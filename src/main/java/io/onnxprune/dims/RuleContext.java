@@ -45,7 +45,9 @@ final class RuleContext {
         return analysis.operand(op, index);
     }
 
-    /** The dimensions of result {@code index}, fresh with the traced extents; null when it is omitted or was not traced. */
+    /**
+     * The dimensions of result {@code index}, fresh with the traced extents; null when it is omitted or was not traced.
+     */
     Dim[] out(int index) {
         Value value = op.output(index);
         return value == null ? null : analysis.dims(value);

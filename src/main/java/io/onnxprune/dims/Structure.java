@@ -283,7 +283,9 @@ public final class Structure {
         return found.size() == 1 ? found.iterator().next() : -1;
     }
 
-    /** Adds the layer of an operator, or, for one that only prepares a weight, the layers of the operators that use it. */
+    /**
+     * Adds the layer of an operator, or, for one that only prepares a weight, the layers of the operators that use it.
+     */
     private static void collectLayers(Op op, Map<Op, Integer> layers, int depth, Set<Integer> found) {
         Integer layer = layers.get(op);
         if (layer != null) {

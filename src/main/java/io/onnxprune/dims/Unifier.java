@@ -159,7 +159,10 @@ final class Unifier {
         if (first == 0 || second == 0 || dim.size(0) % first != 0 || dim.size(1) % second != 0) {
             throw new MismatchException(dim, atom(first, second));
         }
-        if (dim instanceof Dim.Atom atom) { Dim.Atom outer = part(atom, first, second); Dim.Atom inner = part(atom, dim.size(0) / first, dim.size(1) / second); atom.bind(Dim.product(List.of(outer, inner)));
+        if (dim instanceof Dim.Atom atom) {
+            Dim.Atom outer = part(atom, first, second);
+            Dim.Atom inner = part(atom, dim.size(0) / first, dim.size(1) / second);
+            atom.bind(Dim.product(List.of(outer, inner)));
             return new Pair(outer, inner);
         }
         return dim instanceof Dim.Product product
@@ -217,22 +220,26 @@ final class Unifier {
         if (dim.isDynamic() || count <= 0 || count >= dim.size(0)) {
             throw new MismatchException(dim, atom(count, count));
         }
-        if (dim instanceof Dim.Atom atom) { Dim.Atom head = part(atom, count, count); Dim.Atom tail = part(atom, atom.size(0) - count, atom.size(1) - count); atom.bind(Dim.sum(List.of(head, tail)));
+        if (dim instanceof Dim.Atom atom) {
+            Dim.Atom head = part(atom, count, count);
+            Dim.Atom tail = part(atom, atom.size(0) - count, atom.size(1) - count);
+            atom.bind(Dim.sum(List.of(head, tail)));
             return new Pair(head, tail);
         }
         if (dim instanceof Dim.Sum sum) {
             List<Dim> tail = new ArrayList<>(sum.parts());
             List<Dim> head = new ArrayList<>();
             long missing = count;
-while (missing > 0) {
+            while (missing > 0) {
                 Dim part = tail.remove(0).resolve();
                 if (part.size(0) <= missing) {
-head.add(part);
-missing -= part.size(0);
-} else {
-Pair pair = cut(part, missing);
+                    head.add(part);
+                    missing -= part.size(0);
+                } else {
+                    Pair pair = cut(part, missing);
                     head.add(pair.outer);
-                    tail.add(0, pair.inner); missing = 0;
+                    tail.add(0, pair.inner);
+                    missing = 0;
                 }
             }
             return new Pair(Dim.sum(head), Dim.sum(tail));
@@ -266,7 +273,8 @@ Pair pair = cut(part, missing);
     /** An atom for a part of another atom, with its pin and evidence. */
     private Dim.Atom part(Dim.Atom source, long first, long second) {
         Dim.Atom part = atom(first, second);
-        if (source.pin() != null) { part.pin(source.pin());
+        if (source.pin() != null) {
+            part.pin(source.pin());
         }
         part.addEvidence(source.evidence());
         return part;

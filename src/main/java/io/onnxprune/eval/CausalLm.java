@@ -30,10 +30,7 @@ import java.util.stream.IntStream;
  * or with a switch between a branch with and one without cache.
  */
 public final class CausalLm implements AutoCloseable {
-    /**
-     * Head sizes that are tried first when the graph leaves the size open. All others up to {@link #MAX_HEAD_SIZE}
-     * follow.
-     */
+    /** Head sizes to try first when the graph leaves the size open; all others up to the maximum follow. */
     private static final int[] USUAL_HEAD_SIZES = {64, 128, 96, 80, 256, 16, 32, 8, 48, 112, 160, 192, 576};
 
     private static final int MAX_HEAD_SIZE = 1024;
@@ -119,11 +116,7 @@ public final class CausalLm implements AutoCloseable {
         }
     }
 
-    /**
-     * Opens a model file as {@link #open(OnnxRuntime, Path, Log)}, without warnings.
-     *
-     * @throws UserException when the model cannot be loaded or is not a decoder with standard inputs
-     */
+    /** Opens a model file as {@link #open(OnnxRuntime, Path, Log)}, without warnings. */
     public static CausalLm open(OnnxRuntime runtime, Path model) {
         return open(runtime, model, Log.NONE);
     }

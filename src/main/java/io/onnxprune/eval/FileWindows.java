@@ -66,7 +66,9 @@ final class FileWindows {
         return request.calibration().get(i).file();
     }
 
-    /** Length of a window in tokens: the requested one, else the common length of all rows of ids, else the usual one. */
+    /**
+     * Length of a window in tokens: the requested one, else the common length of all rows of ids, else the usual one.
+     */
     private int length(List<TokenData.Rows> contents) {
         if (request.sequenceLength().isPresent()) {
             int length = request.sequenceLength().getAsInt();
@@ -142,8 +144,8 @@ final class FileWindows {
                 held = Math.min(found.size() - chosen, Math.max(1, measured[i]));
                 int least = found.size() < 2 ? 0 : (chosen + 9) / 10;
                 if (held < least) {
-held = least;
-chosen = Math.min(chosen, found.size() - held);
+                    held = least;
+                    chosen = Math.min(chosen, found.size() - held);
                     log.info(
                             "%d of the %d windows of %s are held out to measure perplexity on; --eval FILE gives other data for that"
                                     .formatted(held, found.size(), file(i)));

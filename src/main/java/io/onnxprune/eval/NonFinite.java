@@ -126,8 +126,8 @@ public final class NonFinite {
     private void recordBad(Map<String, Value> values, Set<String> wanted, Outputs outputs) {
         for (Value value : values.values()) {
             if (wanted.contains(value.name())) {
-                boolean computed = isLinear(value.producer())
-                        || badInput(value.producer()).isPresent();
+                boolean computed =
+                        isLinear(value.producer()) || badInput(value.producer()).isPresent();
                 FloatBuffer floats = outputs.tensor(value.name()).asFloats();
                 while (floats.hasRemaining() && !bad.contains(value)) {
                     if (isBad(floats.get(), computed)) {

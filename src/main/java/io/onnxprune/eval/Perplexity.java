@@ -101,7 +101,8 @@ public record Perplexity(double perplexity, double nll, long tokens) {
         int length = batch.get(0).tokens().length;
         int predictions = length - 1;
         double[] nll = new double[batch.size() * predictions];
-        // Positions are computed independently and summed in order, so the result does not depend on the number of cores.
+        // Positions are computed independently and summed in order, so the result does not depend on the number of
+        // cores.
         IntStream.range(0, nll.length).parallel().forEach(i -> {
             Example row = batch.get(i / predictions);
             int position = i % predictions;

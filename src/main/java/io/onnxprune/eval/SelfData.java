@@ -146,7 +146,7 @@ final class SelfData {
         }
         if (bos.isEmpty()) {
             log.warn("no file beside the model names the BOS token, so the text that the model writes begins"
-+ " with random tokens; --bos N sets it");
+                    + " with random tokens; --bos N sets it");
         }
         return bos;
     }
@@ -167,7 +167,8 @@ final class SelfData {
         try {
             TokenData data = TokenData.read(stored, Optional.empty(), OptionalInt.empty());
             data.requireVocabulary(model.vocabulary());
-            boolean complete = data.rows().size() == count && data.rows().stream().allMatch(row -> row.length == length);
+            boolean complete =
+                    data.rows().size() == count && data.rows().stream().allMatch(row -> row.length == length);
             return complete ? Optional.of(data.rows()) : Optional.empty();
         } catch (UserException e) {
             log.debug("stored text is generated again: " + e.getMessage());

@@ -21,7 +21,9 @@ final class SelfText {
     /** Maximal number of rows in a batch. Larger batches do not reduce the time of each row. */
     private static final int MAX_BATCH = 256;
 
-    /** Maximal size in bytes of the logits of a run, for a model without a cache, which gives them for all positions. */
+    /**
+     * Maximal size in bytes of the logits of a run, for a model without a cache, which gives them for all positions.
+     */
     private static final long LOGITS_BYTES = 64L << 20;
 
     private final CausalLm model;
@@ -117,7 +119,8 @@ final class SelfText {
     private void draw(HostTensor logits, long[][] rows, int position, SplittableRandom[] random) {
         IntStream.range(0, rows.length).parallel().forEach(row -> {
             double uniform = random[row].nextDouble();
-            boolean restarts = bos.isPresent() && eos.contains(rows[row][position - 1]) && !eos.contains(bos.getAsLong());
+            boolean restarts =
+                    bos.isPresent() && eos.contains(rows[row][position - 1]) && !eos.contains(bos.getAsLong());
             rows[row][position] = restarts ? bos.getAsLong() : TokenSampler.draw(last(logits, row), uniform);
         });
         for (long[] row : rows) {

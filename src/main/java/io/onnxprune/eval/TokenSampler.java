@@ -43,9 +43,9 @@ final class TokenSampler {
         double remaining = uniform * total;
         int block = 0;
         while (block < sums.length - 1 && remaining >= sums[block]) {
-remaining -= sums[block++];
-}
-return within(logits, max, block, remaining);
+            remaining -= sums[block++];
+        }
+        return within(logits, max, block, remaining);
     }
 
     /**

@@ -3,7 +3,9 @@ package io.onnxprune.ir;
 
 import java.util.List;
 
-/** The value of a node attribute (AttributeProto). Kinds that no operator rule interprets are kept as {@link Opaque}. */
+/**
+ * The value of a node attribute (AttributeProto). Kinds that no operator rule interprets are kept as {@link Opaque}.
+ */
 public sealed interface Attribute {
     /** An INT. */
     record Int(long value) implements Attribute {}

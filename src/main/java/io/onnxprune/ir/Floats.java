@@ -17,7 +17,10 @@ public final class Floats {
 
     private Floats() {}
 
-    /** Receives consecutive blocks of a tensor's values. {@code values[0..count)} are the elements from {@code first} on. */
+    /**
+     * Receives consecutive blocks of a tensor's values. {@code values[0..count)} are the elements from {@code first}
+     * on.
+     */
     public interface BlockReader {
         void read(long first, float[] values, int count);
     }
@@ -78,7 +81,8 @@ public final class Floats {
                     target[i] = Byte.toUnsignedInt(source.get(source.position() + i));
                 }
             }
-            default -> throw new IllegalArgumentException("neither a floating-point type nor an 8-bit integer: " + dtype);
+            default ->
+                throw new IllegalArgumentException("neither a floating-point type nor an 8-bit integer: " + dtype);
         }
     }
 

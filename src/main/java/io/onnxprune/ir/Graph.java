@@ -32,7 +32,10 @@ public record Graph(
         nodes = List.copyOf(nodes);
     }
 
-    /** The inputs that a caller supplies. Before IR version 4, initializers are listed as inputs too; these are left out. */
+    /**
+     * The inputs that a caller supplies. Before IR version 4, initializers are listed as inputs too; these are left
+     * out.
+     */
     public List<ValueInfo> givenInputs() {
         return inputs.stream()
                 .filter(input -> !initializers.containsKey(input.name()))

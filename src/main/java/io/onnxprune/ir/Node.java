@@ -85,7 +85,9 @@ public final class Node {
         return index < inputs.size() ? inputs.get(index) : "";
     }
 
-    /** Names of the values that this node and its bodies consume. The empty name of omitted inputs may be among them. */
+    /**
+     * Names of the values that this node and its bodies consume. The empty name of omitted inputs may be among them.
+     */
     public Set<String> reads() {
         Set<String> names = new LinkedHashSet<>(inputs);
         for (Attribute attribute : attributes.values()) {

@@ -31,7 +31,9 @@ public final class Slicing {
                 unchanged = false;
             }
         }
-        return unchanged ? tensor : Tensor.of(tensor.dtype(), shape, new SlicedBytes(tensor, kept, shape), tensor.rest());
+        return unchanged
+                ? tensor
+                : Tensor.of(tensor.dtype(), shape, new SlicedBytes(tensor, kept, shape), tensor.rest());
     }
 
     /** Maximal runs of consecutive indices, as (start, length) pairs. */

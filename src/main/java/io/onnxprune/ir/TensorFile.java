@@ -111,7 +111,6 @@ public final class TensorFile implements AutoCloseable {
      * any more.
      *
      * @param forms element type and shape of each tensor, by name
-     * @throws IOException when the file cannot be created
      */
     public static TensorFile unnamed(Path folder, Map<String, Form> forms) throws IOException {
         Files.createDirectories(folder);
@@ -126,7 +125,6 @@ public final class TensorFile implements AutoCloseable {
      *
      * @param forms element type and shape of each tensor, by name
      * @param metadata text entries for the header
-     * @throws IOException when the file cannot be created
      */
     public static TensorFile named(Path file, Map<String, Form> forms, Map<String, String> metadata)
             throws IOException {
@@ -160,12 +158,12 @@ public final class TensorFile implements AutoCloseable {
      * Writes one of the declared tensors.
      *
      * @throws IllegalArgumentException when the name was not declared or was already written, or the size is wrong
-     * @throws IOException when the file cannot be written
      */
     public void write(String name, Bytes bytes) throws IOException {
         Slot slot = slots.get(name);
         if (slot == null || bytes.size() != slot.size || sums.containsKey(name)) {
-            throw new IllegalArgumentException("tensor \"" + name + "\" with " + bytes.size() + " bytes was not declared or was already written");
+            throw new IllegalArgumentException(
+                    "tensor \"" + name + "\" with " + bytes.size() + " bytes was not declared or was already written");
         }
         CRC32 sum = new CRC32();
         ByteBuffer block = ByteBuffer.allocateDirect((int) Math.min(BLOCK, Math.max(1, slot.size)));
@@ -185,7 +183,6 @@ public final class TensorFile implements AutoCloseable {
      * Completes the file: writes its header and gives it its name.
      *
      * @throws IllegalStateException when a declared tensor was not written
-     * @throws IOException when the file cannot be written
      */
     public void complete() throws IOException {
         if (!sums.keySet().containsAll(slots.keySet())) {
@@ -206,12 +203,7 @@ public final class TensorFile implements AutoCloseable {
         complete = true;
     }
 
-    /**
-     * Opens a file for reading.
-     *
-     * @throws DamagedException when the file does not have this layout or is truncated
-     * @throws IOException when the file cannot be read
-     */
+    /** Opens a file for reading; throws {@link DamagedException} when it does not have this layout or is truncated. */
     public static TensorFile open(Path file) throws IOException {
         FileChannel channel = FileChannel.open(file, StandardOpenOption.READ);
         try {
@@ -291,7 +283,8 @@ public final class TensorFile implements AutoCloseable {
             return;
         }
         String headerWithoutSums = new String(header, UTF_8).replace(all, zeros(slots.size()));
-        if (all.length() != SUM_DIGITS * (slots.size() + 1) || !all.startsWith(digits(headerWithoutSums.getBytes(UTF_8)))) {
+        if (all.length() != SUM_DIGITS * (slots.size() + 1)
+                || !all.startsWith(digits(headerWithoutSums.getBytes(UTF_8)))) {
             throw new DamagedException("the checksum of its header does not match");
         }
         int start = SUM_DIGITS;
@@ -301,12 +294,7 @@ public final class TensorFile implements AutoCloseable {
         }
     }
 
-    /**
-     * Reads the complete file once and verifies all checksums.
-     *
-     * @throws DamagedException when a checksum does not match
-     * @throws IOException when the file cannot be read
-     */
+    /** Reads the complete file and verifies all checksums; throws {@link DamagedException} when one does not match. */
     public void requireWhole() throws IOException {
         for (Map.Entry<String, Slot> entry : slots.entrySet()) {
             CRC32 sum = new CRC32();
@@ -336,7 +324,6 @@ public final class TensorFile implements AutoCloseable {
      * A tensor of a complete file. Its bytes are a memory map that stays valid after this object is closed.
      *
      * @throws IllegalStateException when the file is not complete or has no such tensor
-     * @throws IOException when the file cannot be mapped
      */
     public Tensor tensor(String name) throws IOException {
         Slot slot = slots.get(name);

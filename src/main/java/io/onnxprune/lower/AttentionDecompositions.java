@@ -5,7 +5,9 @@ import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Node;
 import java.util.List;
 
-/** Decompositions of fused attention with grouped key and value heads, for complete rows: the past is taken to be empty. */
+/**
+ * Decompositions of fused attention with grouped key and value heads, for complete rows: the past is taken to be empty.
+ */
 final class AttentionDecompositions {
     private AttentionDecompositions() {}
 
@@ -108,8 +110,8 @@ final class AttentionDecompositions {
                             : c.in(3));
         }
         if (c.has(6)) {
-            String seen = c.add("Less", Ranges.upTo(c, keys), c.reshape(c.cast(c.in(6), DType.INT64), -1, 1, 1, 1));
-            attention.bias(Ranges.additive(c, seen, Ranges.LOWEST));
+            String visible = c.add("Less", Ranges.upTo(c, keys), c.reshape(c.cast(c.in(6), DType.INT64), -1, 1, 1, 1));
+            attention.bias(Ranges.additive(c, visible, Ranges.LOWEST));
         }
         if (c.wants(3)) {
             attention.keepSteps();

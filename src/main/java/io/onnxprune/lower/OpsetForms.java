@@ -128,7 +128,10 @@ final class OpsetForms {
         return c.scalar(((Attribute.Real) value).value());
     }
 
-    /** Before opset 13, Softmax, LogSoftmax and Hardmax normalised over all axes from {@code axis} on, as one matrix row. */
+    /**
+     * Before opset 13, Softmax, LogSoftmax and Hardmax normalised over all axes from {@code axis} on, as one matrix
+     * row.
+     */
     private static boolean flattened(RewriteContext c) {
         int rank = c.rank(0);
         int axis = Math.floorMod((int) c.node().intAttribute("axis", 1), rank);

@@ -24,7 +24,8 @@ final class ProductDecompositions {
         String a = operand(c, 0, "transA", "transBatchA");
         String b = operand(c, 1, "transB", "transBatchB");
         float alpha = c.node().floatAttribute("alpha", 1);
-        // The factor is applied to the smaller operand, not to the product. A weight is not scaled, to keep its gradient
+        // The factor is applied to the smaller operand, not to the product. A weight is not scaled, to keep its
+        // gradient
         // simple.
         boolean weightFirst = c.operand(0).constant() != null;
         c.result(0, weightFirst ? c.add("MatMul", a, c.scaled(b, alpha)) : c.add("MatMul", c.scaled(a, alpha), b));

@@ -55,8 +55,9 @@ public final class Renaming {
         List<ValueInfo> outputs = body.outputs().stream()
                 .map(output -> output.withName(renamed.getOrDefault(output.name(), output.name())))
                 .toList();
-        return body.withNodes(
-                        body.nodes().stream().map(node -> operands(node, renamed)).toList())
+        return body.withNodes(body.nodes().stream()
+                        .map(node -> operands(node, renamed))
+                        .toList())
                 .withInterface(body.inputs(), outputs);
     }
 }

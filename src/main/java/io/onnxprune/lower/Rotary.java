@@ -123,7 +123,10 @@ final class Rotary {
         return c.unsqueeze(rows, layout == Layout.BSNH ? -2 : -3);
     }
 
-    /** Rotates the first channels of every head of {@code x}, which has four axes and {@code size} channels in each head. */
+    /**
+     * Rotates the first channels of every head of {@code x}, which has four axes and {@code size} channels in each
+     * head.
+     */
     static String rotate(RewriteContext c, String x, long size, Tables tables) {
         if (tables.size < size) {
             List<String> parts = c.split(x, -1, tables.size, size - tables.size);

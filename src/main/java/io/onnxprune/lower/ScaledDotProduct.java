@@ -58,7 +58,9 @@ final class ScaledDotProduct {
         return this;
     }
 
-    /** Adds an attention sink: a key without a value, with this score for every query, {@code [N, 1, 1]} or a scalar. */
+    /**
+     * Adds an attention sink: a key without a value, with this score for every query, {@code [N, 1, 1]} or a scalar.
+     */
     ScaledDotProduct sink(String score) {
         this.sink = score;
         return this;

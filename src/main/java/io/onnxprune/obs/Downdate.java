@@ -226,15 +226,15 @@ final class Downdate implements AutoCloseable {
     /** The cost of removing a unit that is too large for {@link SmallUnits}; 0 when p_BB is not positive definite. */
     private double largeCost(int[] channels, boolean grouped) {
         int size = channels.length;
-        int[] places = new int[size];
+        int[] positions = new int[size];
         for (int i = 0; i < size; i++) {
-            places[i] = positionOf[channels[i]];
+            positions[i] = positionOf[channels[i]];
         }
         int[] rows = IntStream.range(0, filled).toArray();
-        try (Matrix u = gather(p, places);
-                Matrix k = gather(s, places);
-                Matrix l = panelOfL.select(rows, places);
-                Matrix z = panelOfZ.select(rows, places)) {
+        try (Matrix u = gather(p, positions);
+                Matrix k = gather(s, positions);
+                Matrix l = panelOfL.select(rows, positions);
+                Matrix z = panelOfZ.select(rows, positions)) {
             Blas.rankUpdate(-1, l, true, 1, u);
             Blas.subtractTwice(l, z, k);
             if (!Cholesky.factor(u)) {
@@ -317,11 +317,12 @@ final class Downdate implements AutoCloseable {
     }
 
     /** A copy of the given rows and columns of a symmetric matrix, upper triangle only. */
-    private static Matrix gather(Matrix matrix, int[] places) {
-        Matrix result = Matrix.zeros(places.length, places.length);
-        for (int i = 0; i < places.length; i++) {
-            for (int j = i; j < places.length; j++) {
-                result.set(i, j, matrix.get(Math.min(places[i], places[j]), Math.max(places[i], places[j])));
+    private static Matrix gather(Matrix matrix, int[] positions) {
+        Matrix result = Matrix.zeros(positions.length, positions.length);
+        for (int i = 0; i < positions.length; i++) {
+            for (int j = i; j < positions.length; j++) {
+                result.set(
+                        i, j, matrix.get(Math.min(positions[i], positions[j]), Math.max(positions[i], positions[j])));
             }
         }
         return result;

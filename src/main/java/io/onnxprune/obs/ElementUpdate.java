@@ -200,9 +200,8 @@ public final class ElementUpdate {
 
     private static void factor(Matrix system) {
         if (!Cholesky.factor(system)) {
-            throw new UserException(
-                    "the linear system for the pruned elements of a layer is not positive definite;"
-+ " raise the damping");
+            throw new UserException("the linear system for the pruned elements of a layer is not positive definite;"
+                    + " raise the damping");
         }
     }
 

@@ -35,7 +35,9 @@ public final class GreedyRemoval {
          * Surgeon, arXiv 2312.17244).
          */
         INDEPENDENT,
-        /** All units at once, each by the cost of removing only it without compensation (K-OBD when {@code g} is given). */
+        /**
+         * All units at once, each by the cost of removing only it without compensation (K-OBD when {@code g} is given).
+         */
         OBD,
         /**
          * All units at once, each by the cost of removing only it without compensation, using only the diagonal of
@@ -119,18 +121,17 @@ public final class GreedyRemoval {
                 costs[i] = sum(layer -> layer.remove(unit));
             }
             damping.log()
-                    .debug(
-                            "%s: inverse in %.2f s, %d of %d units removed in %.2f s, largest relative residual %.1e"
-                                    .formatted(
-                                            damping.label(),
-                                            (inverted - start) / 1e9,
-                                            order.length,
-                                            removed.length,
-                                            (System.nanoTime() - inverted) / 1e9,
-                                            layers.stream()
-                                                    .mapToDouble(Downdate::worstResidual)
-                                                    .max()
-                                                    .orElse(0)));
+                    .debug("%s: inverse in %.2f s, %d of %d units removed in %.2f s, largest relative residual %.1e"
+                            .formatted(
+                                    damping.label(),
+                                    (inverted - start) / 1e9,
+                                    order.length,
+                                    removed.length,
+                                    (System.nanoTime() - inverted) / 1e9,
+                                    layers.stream()
+                                            .mapToDouble(Downdate::worstResidual)
+                                            .max()
+                                            .orElse(0)));
             return new RemovalOrder(order, costs, share);
         } finally {
             layers.forEach(Downdate::close);

@@ -55,13 +55,13 @@ public final class LeastSquares {
         damping.checkFinite(a, "second moment of the inputs");
         damping.checkFinite(w, "weight");
         BitSet isKept = new BitSet(a.rows());
-IntStream.of(kept).forEach(isKept::set);
-int[] pruned = IntStream.range(0, a.rows()).filter(i -> !isKept.get(i)).toArray();
+        IntStream.of(kept).forEach(isKept::set);
+        int[] pruned = IntStream.range(0, a.rows()).filter(i -> !isKept.get(i)).toArray();
         double mean = Damping.meanDiagonal(a);
         Matrix result = Matrix.zeros(a.rows(), w.columns());
         try (Matrix factor = damping.raise(kept.length, share -> Damping.factored(a.select(kept, kept), share * mean));
                 Matrix updated = optimalWeights(a, w, kept, pruned, factor)) {
-scatter(updated, kept, result);
+            scatter(updated, kept, result);
         }
         return result;
     }
@@ -114,13 +114,14 @@ scatter(updated, kept, result);
             Blas.mirror(p);
             for (int[] unit : removed) {
                 try (Matrix factor = p.select(unit, unit);
-                        Matrix lost = w.selectRows(unit);
+                        Matrix unitWeights = w.selectRows(unit);
                         Matrix across = p.select(all, unit)) {
                     if (!Cholesky.factor(factor)) {
-                        throw new IllegalStateException("a principal block of a positive definite matrix is not positive definite");
+                        throw new IllegalStateException(
+                                "a principal block of a positive definite matrix is not positive definite");
                     }
-                    Cholesky.solve(factor, lost);
-                    Blas.multiply(-1, across, false, lost, false, 1, result);
+                    Cholesky.solve(factor, unitWeights);
+                    Blas.multiply(-1, across, false, unitWeights, false, 1, result);
                 }
             }
         }
@@ -141,8 +142,8 @@ scatter(updated, kept, result);
         }
         int[] live = IntStream.of(pruned).filter(i -> a.get(i, i) > 0).toArray();
         try (Matrix across = a.select(kept, live);
-Matrix prunedWeights = w.selectRows(live)) {
-Matrix result = Blas.product(across, prunedWeights);
+                Matrix prunedWeights = w.selectRows(live)) {
+            Matrix result = Blas.product(across, prunedWeights);
             clearDead(a, kept, result);
             Cholesky.solve(factor, result);
             addRows(w, kept, result);
@@ -242,11 +243,11 @@ Matrix result = Blas.product(across, prunedWeights);
         }
     }
 
-    private static void scatter(Matrix rows, int[] places, Matrix target) {
+    private static void scatter(Matrix rows, int[] positions, Matrix target) {
         double[] row = new double[rows.columns()];
-        for (int i = 0; i < places.length; i++) {
+        for (int i = 0; i < positions.length; i++) {
             rows.getRow(i, row);
-            target.setRow(places[i], row);
+            target.setRow(positions[i], row);
         }
     }
 }

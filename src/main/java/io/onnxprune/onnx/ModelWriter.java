@@ -41,7 +41,9 @@ import java.util.stream.Collectors;
  * complete.
  */
 public final class ModelWriter {
-    /** Size in bytes below which tensors always stay in the model file, so that shape inference sees small constants. */
+    /**
+     * Size in bytes below which tensors always stay in the model file, so that shape inference sees small constants.
+     */
     private static final long EXTERNAL_THRESHOLD = 1024;
 
     private static final long INLINE_LIMIT = 1_900_000_000L;

@@ -114,9 +114,8 @@ public final class DecoderInterface {
                 .filter(output -> lower(output).contains("logits"))
                 .findFirst();
         if (named.isEmpty() && candidates.size() != 1) {
-            throw new UserException(
-                    "no output of the model can be identified as the logits (a float tensor of batch,"
-                            + " sequence and vocabulary); export it as a causal language model");
+            throw new UserException("no output of the model can be identified as the logits (a float tensor of batch,"
+                    + " sequence and vocabulary); export it as a causal language model");
         }
         return named.orElseGet(() -> candidates.get(0));
     }
@@ -131,9 +130,8 @@ public final class DecoderInterface {
                 .filter(input -> lower(input).endsWith("input_ids"))
                 .findFirst();
         if (named.isEmpty() && candidates.size() != 1) {
-            throw new UserException(
-                    "no input of the model can be identified as the tokens (int64 or int32 of batch and"
-                            + " sequence); export it as a causal language model");
+            throw new UserException("no input of the model can be identified as the tokens (int64 or int32 of batch and"
+                    + " sequence); export it as a causal language model");
         }
         return named.orElseGet(() -> candidates.get(0));
     }
@@ -175,7 +173,10 @@ public final class DecoderInterface {
                         .formatted(input.name(), input.dtype(), Arrays.toString(input.shape())));
     }
 
-    /** Pairs cache inputs with outputs by their names without "past" and "present"; by order when the names do not match. */
+    /**
+     * Pairs cache inputs with outputs by their names without "past" and "present"; by order when the names do not
+     * match.
+     */
     private void pairCaches(List<Io> states, List<Io> outputs) {
         List<Io> candidates = outputs.stream()
                 .filter(output -> !output.equals(logits) && output.dtype().isFloat() && output.rank() >= 3)

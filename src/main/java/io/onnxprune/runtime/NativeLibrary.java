@@ -163,7 +163,10 @@ final class NativeLibrary {
         }
     }
 
-    /** A folder with links to the user's library and the providers beside it, and with the JNI library of the class path. */
+    /**
+     * A folder with links to the user's library and the providers beside it, and with the JNI library of the class
+     * path.
+     */
     private static Path link(Path library) {
         if (!Files.isRegularFile(library)) {
             throw new UserException(

@@ -60,7 +60,10 @@ public final class OnnxRuntime implements AutoCloseable {
         return runtime;
     }
 
-    /** Checks that CUDA is usable before any other work. CUDA looks for libraries and devices when it is first requested. */
+    /**
+     * Checks that CUDA is usable before any other work. CUDA looks for libraries and devices when it is first
+     * requested.
+     */
     private void checkCuda() {
         if (!OrtEnvironment.getAvailableProviders().contains(OrtProvider.CUDA)) {
             throw new UserException(

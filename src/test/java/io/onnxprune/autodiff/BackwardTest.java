@@ -171,7 +171,9 @@ class BackwardTest {
                 Map.of("start", start, "zero", zero),
                 List.of(
                         Graphs.node("Gather", "x", "table", "tokens"),
-                        notBroadcast ? Graphs.node(operator, "y", "start") : Graphs.node(operator, "y", "start", "zero"),
+                        notBroadcast
+                                ? Graphs.node(operator, "y", "start")
+                                : Graphs.node(operator, "y", "start", "zero"),
                         Graphs.node("Add", "logits", "x", "y")));
 
         // It was broadcast to two elements.

@@ -51,7 +51,9 @@ final class GradientCheck {
     private final Set<String> constantNames = new LinkedHashSet<>();
     private Map<String, Attribute> attributes = Map.of();
 
-    /** Creates a graph in {@code dtype}: float64 where ONNX Runtime has the kernels, because differences lose digits. */
+    /**
+     * Creates a graph in {@code dtype}: float64 where ONNX Runtime has the kernels, because differences lose digits.
+     */
     GradientCheck(DType dtype, long seed) {
         this.dtype = dtype;
         this.random = new Random(seed);
@@ -68,7 +70,9 @@ final class GradientCheck {
         return builder;
     }
 
-    /** A weight with elements between 0.3 and 1.3 or their negatives, away from kinks at 0 and at integers above 1.5. */
+    /**
+     * A weight with elements between 0.3 and 1.3 or their negatives, away from kinks at 0 and at integers above 1.5.
+     */
     String weight(long... shape) {
         double[] values = new double[(int) Tensor.elements(shape)];
         for (int i = 0; i < values.length; i++) {
@@ -77,7 +81,7 @@ final class GradientCheck {
         return weight(shape, values);
     }
 
-    /** As above, all positive. */
+    /** A weight with elements between 0.3 and 1.3. */
     String positive(long... shape) {
         double[] values = new double[(int) Tensor.elements(shape)];
         for (int i = 0; i < values.length; i++) {
@@ -105,7 +109,7 @@ final class GradientCheck {
         return picked(weight(tableShape(extents)));
     }
 
-    /** As above, all positive. */
+    /** A value [batch, length, extents...] with positive elements, whose rows all come from one weight. */
     String positiveRows(long... extents) {
         return picked(positive(tableShape(extents)));
     }

@@ -118,8 +118,12 @@ class OperatorGradientTest {
             float64(op + " dropped axes", c -> c.verify(c.with("keepdims", 0).node(op, c.rows(3, 4), c.ints(2, 1))));
             float64(op + " all", c -> c.verify(c.node(op, c.rows(3, 4))));
             float64(op + " to a scalar", c -> c.verify(c.with("keepdims", 0).node(op, c.rows(3))));
-            float64(op + " none", c -> c.verify(c.with("noop_with_empty_axes", 1).node(op, c.rows(3), c.ints())));
-            float64(op + " of a sum", c -> c.verify(c.node(op, c.node("ReduceSum", c.rows(3, 4), c.ints(1)), c.ints(-1))));
+            float64(
+                    op + " none",
+                    c -> c.verify(c.with("noop_with_empty_axes", 1).node(op, c.rows(3), c.ints())));
+            float64(
+                    op + " of a sum",
+                    c -> c.verify(c.node(op, c.node("ReduceSum", c.rows(3, 4), c.ints(1)), c.ints(-1))));
         }
         for (String op : List.of("ReduceSumSquare", "ReduceLogSumExp")) {
             float64(op, c -> c.verify(c.with("keepdims", 0).node(op, c.rows(3, 4), c.ints(1, 3))));
@@ -219,7 +223,9 @@ class OperatorGradientTest {
         float64(
                 "Einsum implicit ellipsis",
                 c -> c.verify(c.with("equation", "...ij,...jk").node("Einsum", c.rows(2, 3), c.rows(3, 4))));
-        float64("Einsum sum of one", c -> c.verify(c.with("equation", "bsij->bi").node("Einsum", c.rows(3, 4))));
+        float64(
+                "Einsum sum of one",
+                c -> c.verify(c.with("equation", "bsij->bi").node("Einsum", c.rows(3, 4))));
         float64(
                 "Einsum three",
                 c -> c.verify(
@@ -307,7 +313,9 @@ class OperatorGradientTest {
                         c.ints(1, 3, 2),
                         c.ints(1, 1, 2))));
         float64("Slice without axes", c -> c.verify(c.node("Slice", c.rows(5), c.ints(0, 1), c.ints(99, 99))));
-        float64("Slice by steps", c -> c.verify(c.node("Slice", c.rows(7), c.ints(1), c.ints(7), c.ints(2), c.ints(3))));
+        float64(
+                "Slice by steps",
+                c -> c.verify(c.node("Slice", c.rows(7), c.ints(1), c.ints(7), c.ints(2), c.ints(3))));
         float64(
                 "Slice backwards",
                 c -> c.verify(c.node("Slice", c.rows(7), c.ints(-1), c.ints(-100), c.ints(2), c.ints(-1))));
@@ -359,7 +367,9 @@ class OperatorGradientTest {
             String twice = c.with("axis", -1).node("Concat", index, index);
             c.verify(c.with("axis", 2).node("GatherElements", c.rows(3), twice));
         });
-        float64("GatherND", c -> c.verify(c.node("GatherND", c.weight(11, 3), c.node("Unsqueeze", "tokens", c.ints(-1)))));
+        float64(
+                "GatherND",
+                c -> c.verify(c.node("GatherND", c.weight(11, 3), c.node("Unsqueeze", "tokens", c.ints(-1)))));
         float64("GatherND of a batch", c -> {
             String index = c.node("Mod", c.node("Unsqueeze", "tokens", c.ints(-1)), c.ints(3));
             c.verify(c.with("batch_dims", 2).node("GatherND", c.rows(3, 4), index));

@@ -62,7 +62,6 @@ class ModelSettingsTest {
         assertThat(read(log).bos()).isEmpty();
         assertThat(log.lines())
                 .singleElement()
-                .satisfies(line ->
-                        assertThat(line).startsWith("warning: ").contains("config.json is ignored"));
+                .satisfies(line -> assertThat(line).startsWith("warning: ").contains("config.json is ignored"));
     }
 }

@@ -53,11 +53,12 @@ class NonFiniteTest {
     void aWeightInTheMiddleIsNamed(float value) {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         // Not one of the attention's square matrices, because the runtime's softmax turns NaN into a number.
-        List<Node> products = model.graph().nodes().stream()
+        List<Node> linearLayers = model.graph().nodes().stream()
                 .filter(node -> node.is("MatMul")
-                        && hasMoreColumns(model.graph().initializers().get(node.inputs().get(1))))
+                        && hasMoreColumns(
+                                model.graph().initializers().get(node.inputs().get(1))))
                 .toList();
-        Node middle = products.get(products.size() / 2);
+        Node middle = linearLayers.get(linearLayers.size() / 2);
         String name = middle.inputs().get(1);
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         float[] values = initializers.get(name).toFloats();

@@ -97,8 +97,7 @@ class SelfDataTest {
 
         assertThat(again.rows().get(0)[0]).isEqualTo(319);
         assertThat(again.heldOut()).containsExactlyElementsOf(first.heldOut());
-        assertThat(log.lines())
-                .anyMatch(line -> line.startsWith("info: text that the model wrote in an earlier run"));
+        assertThat(log.lines()).anyMatch(line -> line.startsWith("info: text that the model wrote in an earlier run"));
 
         Files.writeString(stored(), text.substring(0, text.length() / 2));
         assertThat(resolve().rows()).containsExactlyElementsOf(first.rows());

@@ -109,7 +109,8 @@ class SelfTextTest {
         initializers.put("minus", Graphs.longs(-1));
         initializers.put("end", Graphs.longs(Integer.MAX_VALUE));
         initializers.put("one", Graphs.longs(1));
-        Model lastOnly = full.withGraph(full.graph().withInitializers(initializers).withNodes(List.of(gather, last)));
+        Model lastOnly =
+                full.withGraph(full.graph().withInitializers(initializers).withNodes(List.of(gather, last)));
         DataRequest request = new DataRequest(
                 List.of(),
                 true,
@@ -162,8 +163,7 @@ class SelfTextTest {
     void aTrainedModelHasLowPerplexityOnItsOwnText() {
         RecordedLog log = new RecordedLog();
         try (CausalLm model = CausalLm.open(TestModels.runtime(), TestModels.file("stories-llama"))) {
-            List<long[]> rows =
-                    new SelfText(model, OptionalLong.of(1), Set.of(2L)).write(20, 128, 0, MEMORY * 16, log);
+            List<long[]> rows = new SelfText(model, OptionalLong.of(1), Set.of(2L)).write(20, 128, 0, MEMORY * 16, log);
             assertThat(log.steps()).isEqualTo(20 * 127);
             assertThat(Perplexity.measure(model, rows, Log.NONE).perplexity()).isBetween(3.5, 6.5);
         }

@@ -28,7 +28,9 @@ class OpsetFormsTest {
         return new Attribute.Int(value);
     }
 
-    /** An operator of an old set, applied to {@code [batch, length, 4, 6]}, with its attributes and number of results. */
+    /**
+     * An operator of an old set, applied to {@code [batch, length, 4, 6]}, with its attributes and number of results.
+     */
     private record Old(long opset, String operator, Map<String, Attribute> attributes, int results) {
         private Arguments arguments() {
             return Arguments.of(opset, operator, attributes, results);

@@ -87,7 +87,10 @@ class DowndateTest {
         }
     }
 
-    /** As many tokens as channels and almost no damping: rounding errors grow, are detected, and the state is recomputed. */
+    /**
+     * As many tokens as channels and almost no damping: rounding errors grow, are detected, and the state is
+     * recomputed.
+     */
     @Test
     void inaccurateStatesAreRecomputed() {
         int n = 300;

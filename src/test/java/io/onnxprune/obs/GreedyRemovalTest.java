@@ -43,7 +43,9 @@ class GreedyRemovalTest {
                 new Case("channels, with gradients", List.of(Problems.layer(random, 3, true, 0, ones))),
                 new Case("one output", List.of(Problems.layer(random, 1, true, 2, ones))),
                 new Case("heads", List.of(Problems.layer(random, 3, false, 0, 3, 3, 3, 3))),
-                new Case("heads, with gradients and channels of no unit", List.of(Problems.layer(random, 4, true, 3, 2, 2, 2, 2))),
+                new Case(
+                        "heads, with gradients and channels of no unit",
+                        List.of(Problems.layer(random, 4, true, 3, 2, 2, 2, 2))),
                 new Case("units of all sizes", List.of(Problems.layer(random, 2, true, 1, 1, 4, 0, 2, 3))),
                 new Case(
                         "two layers",

@@ -47,8 +47,10 @@ class LayerSparsifierTest {
                 for (int j = 0; j < OUTPUTS; j++) {
                     for (int i = 0; i < INPUTS; i += grouped.of()) {
                         int last = i + grouped.of() - 1;
-                        assertThat(zeros(bySparseGpt.getSubMatrix(i, last, j, j))).isEqualTo(grouped.zeros());
-                        assertThat(zeros(wandaWeights.getSubMatrix(i, last, j, j))).isEqualTo(grouped.zeros());
+                        assertThat(zeros(bySparseGpt.getSubMatrix(i, last, j, j)))
+                                .isEqualTo(grouped.zeros());
+                        assertThat(zeros(wandaWeights.getSubMatrix(i, last, j, j)))
+                                .isEqualTo(grouped.zeros());
                     }
                 }
             } else if (pattern instanceof Pattern.Unstructured unstructured) {

@@ -76,7 +76,8 @@ class LeastSquaresTest {
             }
         }
 
-        try (Matrix found = LeastSquares.independentUpdates(layer.a(), layer.w(), removedUnits, Problems.damping(0.1))) {
+        try (Matrix found =
+                LeastSquares.independentUpdates(layer.a(), layer.w(), removedUnits, Problems.damping(0.1))) {
             assertClose(Problems.real(found), expected);
         }
     }

@@ -80,7 +80,9 @@ class FailuresTest {
                                 + " that ONNX Runtime has");
     }
 
-    /** Messages of ONNX Runtime's CUDA provider, observed without the CUDA libraries, and with them but without a GPU. */
+    /**
+     * Messages of ONNX Runtime's CUDA provider, observed without the CUDA libraries, and with them but without a GPU.
+     */
     @ParameterizedTest
     @CsvSource(delimiter = '|', textBlock = """
             Failed to load library /c/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared object file: No such file or directory | CUDA provider needs libcublasLt.so.13; put the folders of CUDA and cuDNN on LD_LIBRARY_PATH
