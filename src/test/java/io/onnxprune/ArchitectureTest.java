@@ -33,10 +33,13 @@ class ArchitectureTest {
     /** The packages, each with the packages that it may use. */
     private static final Map<String, String> EDGES = Map.ofEntries(
             Map.entry("algebra", "diag"),
-            Map.entry("api", "algebra calibrate diag dims emit eval ir measure onnx option pass passes plan recipe recover rewrite runtime"),
+            Map.entry(
+                    "api",
+                    "algebra calibrate diag dims emit eval ir measure onnx option pass passes plan recipe recover rewrite runtime"),
             Map.entry("autodiff", "diag dims ir"),
             Map.entry("calibrate", "algebra autodiff diag dims eval ir lower runtime"),
-            Map.entry("cli", "api calibrate diag dims emit eval ir measure onnx pass passes plan recipe recover runtime"),
+            Map.entry(
+                    "cli", "api calibrate diag dims emit eval ir measure onnx pass passes plan recipe recover runtime"),
             Map.entry("compensate", "algebra calibrate diag dims ir obs option plan rewrite runtime"),
             Map.entry("diag", ""),
             Map.entry("dims", "diag ir onnx runtime"),
@@ -50,10 +53,14 @@ class ArchitectureTest {
             Map.entry("onnx", "diag ir"),
             Map.entry("option", "diag"),
             Map.entry("pass", "algebra calibrate diag dims emit eval ir measure option plan recover rewrite runtime"),
-            Map.entry("passes", "algebra autodiff compensate diag dims emit eval ir measure method option pass plan recover rewrite runtime verify"),
+            Map.entry(
+                    "passes",
+                    "algebra autodiff compensate diag dims emit eval ir measure method option pass plan recover rewrite runtime verify"),
             Map.entry("plan", "calibrate diag dims ir option"),
             Map.entry("recipe", "compensate diag method option pass"),
-            Map.entry("recover", "algebra autodiff calibrate compensate diag dims eval ir lower onnx plan rewrite runtime"),
+            Map.entry(
+                    "recover",
+                    "algebra autodiff calibrate compensate diag dims eval ir lower onnx plan rewrite runtime"),
             Map.entry("rewrite", "diag dims ir plan"),
             Map.entry("runtime", "diag ir onnx"),
             Map.entry("verify", "diag dims eval ir onnx plan rewrite runtime"));
@@ -123,7 +130,10 @@ class ArchitectureTest {
     }
 
     private static ArchRule everyClassHasAPlace(String root) {
-        return classes().should().resideInAnyPackage(inside(root, List.copyOf(EDGES.keySet()))).as("every class is in a declared package");
+        return classes()
+                .should()
+                .resideInAnyPackage(inside(root, List.copyOf(EDGES.keySet())))
+                .as("every class is in a declared package");
     }
 
     private static ArchRule packagesUseOnlyDeclaredOnes(String root) {

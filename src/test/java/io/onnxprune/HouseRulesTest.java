@@ -24,7 +24,8 @@ class HouseRulesTest {
 
     private static final Pattern UNFINISHED = Pattern.compile("\\b(TODO|FIXME)\\b");
     private static final Pattern WILDCARD_IMPORT = Pattern.compile("(?m)^import\\s+(static\\s+)?[\\w.]+\\.\\*;");
-    private static final Pattern PACKAGE_COMMENT = Pattern.compile("(?s)^(//[^\\n]*\\n)?\\s*/\\*\\*.*?\\w.*?\\*/.*\\bpackage\\s");
+    private static final Pattern PACKAGE_COMMENT =
+            Pattern.compile("(?s)^(//[^\\n]*\\n)?\\s*/\\*\\*.*?\\w.*?\\*/.*\\bpackage\\s");
 
     /** Comments and character literals are matched so that a quote inside them does not open a string. */
     private static final Pattern LITERAL = Pattern.compile("//[^\\n]*"
@@ -56,7 +57,9 @@ class HouseRulesTest {
             if (source.getParent().endsWith("flatbuffers") && !source.endsWith("package-info.java")) {
                 continue;
             }
-            assertThat(Files.readString(source)).as(source.toString()).startsWith("// SPDX-License-Identifier: Apache-2.0\n");
+            assertThat(Files.readString(source))
+                    .as(source.toString())
+                    .startsWith("// SPDX-License-Identifier: Apache-2.0\n");
         }
     }
 

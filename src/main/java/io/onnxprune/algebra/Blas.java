@@ -13,18 +13,22 @@ import java.util.Arrays;
 import org.bytedeco.openblas.global.openblas_nolapack;
 
 /**
- * The products and triangular solutions that are needed, each one call of OpenBLAS. Of a symmetric matrix only the upper triangle
- * counts and is written; what is below is neither read nor changed, until {@link #mirror} fills it.
+ * Matrix products, rank updates and triangular solves, each one call of OpenBLAS. Of a symmetric matrix only the upper
+ * triangle is read and written; the lower one is undefined until {@link #mirror} fills it. All methods throw
+ * {@link IllegalArgumentException} when the sizes of their operands do not match.
  */
 public final class Blas {
     private Blas() {}
 
-    /** Lets products run on so many threads; 0 for as many as there are cores. Holds for the whole process. */
+    /** Sets the number of threads of the whole process; 0 for as many as there are cores. */
     public static void setThreads(int threads) {
         NativeBlas.setThreads(threads);
     }
 
-    /** {@code c = alpha a b + beta c}, where {@code a} and {@code b} are transposed first if told so. */
+    /**
+     * {@code c = alpha op(a) op(b) + beta c}, where op transposes its matrix when the flag after it is set (BLAS
+     * dgemm).
+     */
     public static void multiply(
             double alpha, Matrix a, boolean transposeA, Matrix b, boolean transposeB, double beta, Matrix c) {
         int inner = transposeA ? a.rows() : a.columns();
@@ -64,7 +68,12 @@ public final class Blas {
                 c.stride());
     }
 
-    /** {@code y = alpha a x + beta y}, where the elements of the vectors are so far apart. */
+    /**
+     * {@code y = alpha op(a) x + beta y} (BLAS dgemv).
+     *
+     * @param stepX distance of the elements of x in memory
+     * @param stepY distance of the elements of y in memory
+     */
     private static void vector(
             double alpha, Matrix a, boolean transposed, Matrix x, int stepX, double beta, Matrix y, int stepY) {
         openblas_nolapack.cblas_dgemv(
@@ -82,7 +91,7 @@ public final class Blas {
                 stepY);
     }
 
-    /** {@code y = a x} for a symmetric {@code a} and columns {@code x} and {@code y}. */
+    /** {@code y = a x} for a symmetric {@code a} and column vectors {@code x} and {@code y} (BLAS dsymv). */
     public static void multiplySymmetric(Matrix a, Matrix x, Matrix y) {
         int n = a.rows();
         check(
@@ -107,14 +116,17 @@ public final class Blas {
         }
     }
 
-    /** {@code a b}. */
+    /** The product {@code a b}, in a new matrix. */
     public static Matrix product(Matrix a, Matrix b) {
         Matrix result = Matrix.zeros(a.rows(), b.columns());
         multiply(1, a, false, b, false, 0, result);
         return result;
     }
 
-    /** {@code c = alpha aᵀ a + beta c} of a symmetric {@code c}; {@code alpha a aᵀ + beta c} when not transposed. */
+    /**
+     * Symmetric rank update of {@code c} (BLAS dsyrk): {@code c = alpha aᵀ a + beta c} when transposed, else
+     * {@code c = alpha a aᵀ + beta c}.
+     */
     public static void rankUpdate(double alpha, Matrix a, boolean transposed, double beta, Matrix c) {
         int size = transposed ? a.columns() : a.rows();
         check(size == c.rows() && size == c.columns(), "rank update", a, c);
@@ -135,7 +147,7 @@ public final class Blas {
                 c.stride());
     }
 
-    /** {@code c = c - aᵀb - bᵀa} of a symmetric {@code c}. */
+    /** Symmetric rank-2 update {@code c = c - aᵀb - bᵀa} (BLAS dsyr2k). */
     public static void subtractTwice(Matrix a, Matrix b, Matrix c) {
         check(
                 a.rows() == b.rows()
@@ -164,7 +176,7 @@ public final class Blas {
         }
     }
 
-    /** {@code c = a bᵀ} where that is known to be symmetric. */
+    /** {@code c = a bᵀ} for a product that is known to be symmetric; only the upper triangle is computed. */
     public static void symmetricProduct(Matrix a, Matrix b, Matrix c) {
         int n = c.rows();
         check(a.rows() == n && b.rows() == n && c.columns() == n, "symmetric product", a, b, c);
@@ -172,12 +184,12 @@ public final class Blas {
         for (int top = 0; top < n; top += tile) {
             int height = Math.min(tile, n - top);
             Matrix rows = a.block(top, 0, height, a.columns());
-            Matrix rest = b.block(top, 0, n - top, b.columns());
-            multiply(1, rows, false, rest, true, 0, c.block(top, top, height, n - top));
+            Matrix remaining = b.block(top, 0, n - top, b.columns());
+            multiply(1, rows, false, remaining, true, 0, c.block(top, top, height, n - top));
         }
     }
 
-    /** Exchanges rows and columns {@code i <= j} of a symmetric matrix. */
+    /** Exchanges rows i and j and columns i and j of a symmetric matrix, {@code i <= j}. */
     public static void exchange(Matrix a, int i, int j) {
         int n = a.rows();
         check(a.columns() == n && 0 <= i && i <= j && j < n, "exchange", a);
@@ -205,13 +217,15 @@ public final class Blas {
         }
     }
 
-    /** {@code b = u⁻¹b}, or {@code u⁻ᵀb} when transposed, of an upper triangle {@code u}. */
+    /**
+     * Solves with an upper triangular {@code u}: {@code b = u⁻¹b}, or {@code b = u⁻ᵀb} when transposed (BLAS dtrsm).
+     */
     public static void solveTriangle(Matrix u, boolean transposed, Matrix b) {
         check(u.rows() == u.columns() && u.rows() == b.rows(), "triangular solution", u, b);
         triangular(CblasLeft, transposed, 1, u, b);
     }
 
-    /** {@code b = alpha b u⁻¹} of an upper triangle {@code u}. */
+    /** Solves from the right with an upper triangular {@code u}: {@code b = alpha b u⁻¹} (BLAS dtrsm). */
     public static void solveTriangleFromRight(double alpha, Matrix u, Matrix b) {
         check(u.rows() == u.columns() && u.rows() == b.columns(), "triangular solution", u, b);
         triangular(CblasRight, false, alpha, u, b);
@@ -236,7 +250,7 @@ public final class Blas {
                 b.stride());
     }
 
-    /** {@code b = b uᵀ} of an upper triangle {@code u}. */
+    /** Multiplies from the right by an upper triangular {@code u}: {@code b = b uᵀ} (BLAS dtrmm). */
     public static void multiplyTriangleFromRight(Matrix u, Matrix b) {
         check(u.rows() == u.columns() && u.rows() == b.columns(), "triangular product", u, b);
         if (b.rows() == 0 || b.columns() == 0) {

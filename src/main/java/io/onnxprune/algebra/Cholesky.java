@@ -4,9 +4,9 @@ package io.onnxprune.algebra;
 import java.util.Arrays;
 
 /**
- * Factors and inverses of symmetric positive definite matrices, by halves: nearly all work is in a few large products and
- * triangular solutions of {@link Blas}, only blocks of a few dozen rows are worked on here. As there, only the upper
- * triangle counts.
+ * Cholesky factorisation and inversion of symmetric positive definite matrices by recursive halving. Nearly all work
+ * is done by large products and triangular solves of {@link Blas}; only blocks of up to 64 rows are computed here. As
+ * in {@link Blas}, only the upper triangle is used.
  *
  * <p>OpenBLAS has {@code dpotrf} and {@code dpotri}, but JavaCPP's glue to them is 24 MB and loads OpenBLAS a second time, and where it
  * takes seconds they are hardly faster. A Zen 4 took so long for a factor and an inverse (scripts/BenchCholesky.java, minima):
@@ -21,15 +21,16 @@ import java.util.Arrays;
  * </pre>
  */
 public final class Cholesky {
-    /** Blocks of this size are not halved any more. */
+    /** Largest block that is not halved further. */
     private static final int LEAF = 64;
 
     private Cholesky() {}
 
     /**
-     * Replaces the upper triangle of {@code a} by that of its factor {@code u}, {@code a = uᵀu}.
+     * Replaces the upper triangle of {@code a} by its Cholesky factor {@code u}, with {@code a = uᵀu}.
      *
-     * @return whether {@code a} was positive definite; if not, the triangle is spoilt
+     * @return whether {@code a} was positive definite; if not, its upper triangle is undefined
+     * @throws IllegalArgumentException when {@code a} is not square
      */
     public static boolean factor(Matrix a) {
         int n = size(a);
@@ -48,13 +49,13 @@ public final class Cholesky {
         return factor(second);
     }
 
-    /** {@code b = a⁻¹b}, where {@code u} is the factor of {@code a}. */
+    /** Solves {@code b = a⁻¹b}, where {@code u} is the Cholesky factor of {@code a}. */
     public static void solve(Matrix u, Matrix b) {
         Blas.solveTriangle(u, true, b);
         Blas.solveTriangle(u, false, b);
     }
 
-    /** Replaces a factor {@code u} of {@code a} by the upper triangle of {@code a⁻¹ = u⁻¹u⁻ᵀ}. */
+    /** Replaces the Cholesky factor {@code u} of {@code a} by the upper triangle of {@code a⁻¹ = u⁻¹u⁻ᵀ}. */
     public static void invert(Matrix u) {
         invertTriangle(u);
         timesTranspose(u);
@@ -94,7 +95,7 @@ public final class Cholesky {
         timesTranspose(second);
     }
 
-    /** About half, and a multiple of the leaves' size. */
+    /** About half of n, rounded up to a multiple of the leaf size. */
     private static int half(int n) {
         return (n / 2 + LEAF - 1) / LEAF * LEAF;
     }
@@ -106,19 +107,19 @@ public final class Cholesky {
         return a.rows();
     }
 
-    /** What happens to the upper triangle of a small matrix; false for failure. */
-    private interface Leaf {
+    /** An operation on the upper triangle of a small matrix, in place; returns whether it succeeded. */
+    private interface LeafOperation {
         boolean apply(double[][] a);
     }
 
-    private static boolean leaf(Matrix a, Leaf work) {
+    private static boolean leaf(Matrix a, LeafOperation operation) {
         double[][] values = new double[a.rows()][a.columns()];
         for (int i = 0; i < values.length; i++) {
             a.getRow(i, values[i]);
         }
-        boolean done = work.apply(values);
+        boolean done = operation.apply(values);
         for (int i = 0; i < values.length; i++) {
-            // Only the part that counts is changed.
+            // Only the upper triangle is written back.
             a.block(i, i, 1, values.length - i).setRow(0, Arrays.copyOfRange(values[i], i, values.length));
         }
         return done;
@@ -127,7 +128,7 @@ public final class Cholesky {
     private static boolean factor(double[][] a) {
         int n = a.length;
         for (int k = 0; k < n; k++) {
-            // Written so that what is no number fails too.
+            // NaN must fail too.
             if (!(a[k][k] > 0) || Double.isInfinite(a[k][k])) {
                 return false;
             }
@@ -149,7 +150,7 @@ public final class Cholesky {
         int n = u.length;
         for (int i = n - 1; i >= 0; i--) {
             double pivot = 1 / u[i][i];
-            // Row i of the inverse is -pivot u_i,> times the rows below, which are inverted already.
+            // Row i of the inverse is -pivot u_i,> times the rows below, which are already inverted.
             double[] row = new double[n];
             for (int k = i + 1; k < n; k++) {
                 for (int j = k; j < n; j++) {

@@ -8,21 +8,21 @@ import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.javacpp.indexer.DoubleIndexer;
 
 /**
- * A dense matrix of float64, row-major, outside the heap; any number of elements. Or a view of a block of another matrix,
- * which shares its elements: closing the matrix that was made frees them, closing a view does nothing.
+ * A dense row-major matrix of float64 outside the heap, with any number of elements, or a view of a block of one. A
+ * view shares the elements of its matrix. Closing the matrix frees them; closing a view does nothing.
  *
- * <p>Elements are read and written one at a time or by row; all heavier work is {@link Blas}'s. Not for use by several
- * threads while one of them writes.
+ * <p>Elements are read and written singly or by row; {@link Blas} does all heavier work. Instances must not be used by
+ * several threads while one of them writes.
  */
 public final class Matrix implements AutoCloseable {
-    /** What a matrix and its views share; emptied when the matrix is closed. */
+    /** The memory that a matrix and its views share; it is released when the matrix is closed. */
     private static final class Memory {
         private DoublePointer pointer;
         private DoubleIndexer indexer;
 
         Memory(long elements) {
             NativeBlas.load();
-            // At least one element, so that an empty matrix has an address too.
+            // At least one element, so that an empty matrix has a valid address.
             pointer = new DoublePointer(Math.max(1, elements));
             indexer = DoubleIndexer.create(pointer);
         }
@@ -63,10 +63,10 @@ public final class Matrix implements AutoCloseable {
         this.stride = stride;
     }
 
-    /** A matrix whose elements are not set yet. */
+    /** A matrix whose elements are not initialised. */
     static Matrix uninitialized(int rows, int columns) {
         if (rows < 0 || columns < 0) {
-            throw new IllegalArgumentException(rows + " x " + columns + " is no size of a matrix");
+            throw new IllegalArgumentException("a matrix cannot be " + rows + " x " + columns);
         }
         return new Matrix(new Memory((long) rows * columns), false, 0, rows, columns, columns);
     }
@@ -79,8 +79,8 @@ public final class Matrix implements AutoCloseable {
     }
 
     /**
-     * A square matrix of zeros whose rows are a little apart in memory, so that elements of one column do not compete for
-     * the same places of the processor's cache.
+     * An {@code n x n} matrix of zeros whose row stride is not a multiple of 64 elements, so that elements of one
+     * column do not map to the same cache sets.
      */
     public static Matrix padded(int n) {
         int stride = n % 64 == 0 ? n + 8 : n;
@@ -88,7 +88,7 @@ public final class Matrix implements AutoCloseable {
         return new Matrix(all.memory, false, 0, n, n, stride);
     }
 
-    /** A copy of numbers row by row. */
+    /** A copy of an array of rows of equal length. */
     public static Matrix of(double[][] values) {
         Matrix result = uninitialized(values.length, values.length == 0 ? 0 : values[0].length);
         for (int row = 0; row < values.length; row++) {
@@ -97,7 +97,10 @@ public final class Matrix implements AutoCloseable {
         return result;
     }
 
-    /** A copy of {@code rows x columns} numbers from the buffer's position on, which is left as it is. */
+    /**
+     * A copy of {@code rows x columns} float32 values, row by row, from the buffer's position on. The position does
+     * not change.
+     */
     public static Matrix of(FloatBuffer values, int rows, int columns) {
         Matrix result = uninitialized(rows, columns);
         FloatBuffer source = values.duplicate();
@@ -123,7 +126,7 @@ public final class Matrix implements AutoCloseable {
         return columns;
     }
 
-    /** One element. */
+    /** Returns one element. */
     public double get(int row, int column) {
         return memory.elements().get(index(row, column));
     }
@@ -151,14 +154,14 @@ public final class Matrix implements AutoCloseable {
         at(row, 0).put(values, 0, columns);
     }
 
-    /** A view of {@code rows x columns} elements from ({@code row}, {@code column}) on. */
+    /** A view of {@code rows x columns} elements whose first is at ({@code row}, {@code column}). */
     public Matrix block(int row, int column, int rows, int columns) {
         Objects.checkFromIndexSize(row, rows, this.rows);
         Objects.checkFromIndexSize(column, columns, this.columns);
         return new Matrix(memory, true, offset + (long) row * stride + column, rows, columns, stride);
     }
 
-    /** A copy. */
+    /** A copy of all elements. */
     public Matrix copy() {
         Matrix result = uninitialized(rows, columns);
         double[] row = new double[columns];
@@ -180,27 +183,31 @@ public final class Matrix implements AutoCloseable {
         return result;
     }
 
-    /** A copy of the elements where the given rows and columns cross, in this order. */
+    /** A copy of the elements at the given rows and columns, in this order. */
     public Matrix select(int[] selectedRows, int[] selectedColumns) {
         Matrix result = uninitialized(selectedRows.length, selectedColumns.length);
         select(selectedRows, selectedColumns, result);
         return result;
     }
 
-    /** Copies the elements where the given rows and columns cross to a matrix of that size. */
+    /**
+     * Copies the elements at the given rows and columns, in this order.
+     *
+     * @param target {@code [selectedRows, selectedColumns]}
+     */
     public void select(int[] selectedRows, int[] selectedColumns, Matrix target) {
-        double[] whole = new double[columns];
-        double[] part = new double[selectedColumns.length];
+        double[] full = new double[columns];
+        double[] selected = new double[selectedColumns.length];
         for (int i = 0; i < selectedRows.length; i++) {
-            getRow(selectedRows[i], whole);
-            for (int j = 0; j < part.length; j++) {
-                part[j] = whole[selectedColumns[j]];
+            getRow(selectedRows[i], full);
+            for (int j = 0; j < selected.length; j++) {
+                selected[j] = full[selectedColumns[j]];
             }
-            target.setRow(i, part);
+            target.setRow(i, selected);
         }
     }
 
-    /** A copy with one row more at the end. */
+    /** A copy with one more row at the end. */
     public Matrix withRow(double[] last) {
         Matrix result = zeros(rows + 1, columns);
         double[] row = new double[columns];
@@ -213,10 +220,10 @@ public final class Matrix implements AutoCloseable {
     }
 
     /**
-     * A copy with one row and one column more at the end, the same numbers in both.
+     * A copy of a symmetric matrix with one more row and column at the end.
      *
-     * @param border {@code [n]}
-     * @param corner the last element of both
+     * @param border {@code [n]}, elements of the new row and of the new column
+     * @param corner their common last element
      */
     public Matrix bordered(double[] border, double corner) {
         Matrix result = zeros(rows + 1, columns + 1);
@@ -232,7 +239,7 @@ public final class Matrix implements AutoCloseable {
         return result;
     }
 
-    /** A copy with rows and columns exchanged. */
+    /** A transposed copy. */
     public Matrix transposed() {
         Matrix result = uninitialized(columns, rows);
         double[] row = new double[columns];
@@ -245,12 +252,12 @@ public final class Matrix implements AutoCloseable {
         return result;
     }
 
-    /** Whether no element is infinite or no number. */
+    /** Whether all elements are finite. */
     public boolean isFinite() {
         double[] row = new double[columns];
         for (int i = 0; i < rows; i++) {
             getRow(i, row);
-            // Zero times a number is zero unless the number is infinite or none.
+            // Zero times a value is zero unless the value is infinite or NaN.
             double sum = 0;
             for (double value : row) {
                 sum += 0 * value;
@@ -262,7 +269,10 @@ public final class Matrix implements AutoCloseable {
         return true;
     }
 
-    /** Puts all elements, row by row and rounded to float32, where the buffer's position is, which is left as it is. */
+    /**
+     * Writes all elements to the buffer, row by row and rounded to float32, from its position on. The position does
+     * not change.
+     */
     public void copyTo(FloatBuffer target) {
         FloatBuffer sink = target.duplicate();
         float[] single = new float[columns];
@@ -276,7 +286,7 @@ public final class Matrix implements AutoCloseable {
         }
     }
 
-    /** Frees the elements, for all views too; nothing for a view. */
+    /** Frees the elements, also for all views; does nothing on a view. */
     @Override
     public void close() {
         if (!view) {
@@ -289,7 +299,7 @@ public final class Matrix implements AutoCloseable {
         return rows + " x " + columns;
     }
 
-    /** Elements from the beginning of one row to that of the next. */
+    /** Number of elements between the beginnings of two rows. */
     int stride() {
         return Math.max(1, stride);
     }

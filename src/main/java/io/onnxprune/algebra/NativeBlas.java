@@ -6,7 +6,7 @@ import io.onnxprune.diag.UserException;
 import org.bytedeco.javacpp.Loader;
 import org.bytedeco.openblas.global.openblas_nolapack;
 
-/** Loads OpenBLAS. Its libraries are unpacked once, under a lock, so processes that start together do not disturb each other. */
+/** Loads OpenBLAS. Its libraries are unpacked once, under a lock, so that processes may start at the same time. */
 final class NativeBlas {
     private static final String CACHE = "org.bytedeco.javacpp.cachedir";
 
@@ -16,18 +16,18 @@ final class NativeBlas {
     private NativeBlas() {}
 
     /**
-     * Makes sure that the library is there; to be called before any other class of JavaCPP is initialised.
+     * Loads the library if it is not loaded yet. Must be called before any other class of JavaCPP is initialised.
      *
-     * @throws UserException when there is none for this platform or it cannot be unpacked
+     * @throws UserException when there is no library for this platform or it cannot be unpacked
      */
     static synchronized void load() {
         if (loaded) {
             return;
         }
         setDefault(CACHE, CacheFolder.path().resolve("javacpp").toString());
-        // Not on standard error: what matters there is thrown anyway.
+        // JavaCPP must not write to standard error; failures are thrown anyway.
         setDefault("org.bytedeco.javacpp.logger", "slf4j");
-        // Otherwise the heap's size would bound what lies outside the heap.
+        // Otherwise JavaCPP would limit memory outside the heap to the size of the heap.
         setDefault("org.bytedeco.javacpp.maxBytes", "0");
         setDefault("org.bytedeco.javacpp.maxPhysicalBytes", "0");
         try {
@@ -42,7 +42,7 @@ final class NativeBlas {
         applyThreads();
     }
 
-    /** Says how many threads to use, 0 for all cores; does not load anything. */
+    /** Sets the number of threads, 0 for all cores. Does not load the library. */
     static synchronized void setThreads(int count) {
         threads = count;
         if (loaded) {

@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Dense linear algebra in float64 outside the heap; the only place that knows the native library behind it. */
+/** Dense linear algebra in float64 outside the heap. Only this package uses the native library. */
 package io.onnxprune.algebra;

@@ -95,7 +95,8 @@ public final class DataSettings {
 
     /** The files that are read. */
     List<Path> inputs() {
-        List<Path> inputs = new ArrayList<>(files.stream().map(WeightedFile::file).toList());
+        List<Path> inputs =
+                new ArrayList<>(files.stream().map(WeightedFile::file).toList());
         evaluation.ifPresent(inputs::add);
         tokenizer.ifPresent(inputs::add);
         return inputs;

@@ -104,8 +104,8 @@ public record PruneReport(
     public int blocksKept() {
         List<Block> blocks = structure().stream().blocks();
         return (int) PrunableBlocks.blocks(structure()).stream()
-                .filter(copies -> !plan().removesBlock(
-                        copies[0], blocks.get(copies[0]).layer()))
+                .filter(copies ->
+                        !plan().removesBlock(copies[0], blocks.get(copies[0]).layer()))
                 .count();
     }
 

@@ -116,9 +116,8 @@ final class PruneRun {
             return;
         }
         if (settings.plan().isPresent() || nothing) {
-            throw new UsageException(
-                    (nothing ? "--ratio 0 removes nothing" : "--plan says already what to keep") + ", so " + option
-                            + " has no effect; leave it out");
+            throw new UsageException((nothing ? "--ratio 0 removes nothing" : "--plan says already what to keep")
+                    + ", so " + option + " has no effect; leave it out");
         }
         if (!needs.beginsWithMoments()) {
             throw new UsageException(
@@ -169,7 +168,12 @@ final class PruneRun {
             PassManager manager = new PassManager(
                     schedule,
                     new PassContext(
-                            runSettings(), RunData.NONE, statistics, runtime, new PassContext.Position(schedule, 0, Optional.empty()), listener),
+                            runSettings(),
+                            RunData.NONE,
+                            statistics,
+                            runtime,
+                            new PassContext.Position(schedule, 0, Optional.empty()),
+                            listener),
                     new PassManager.Instruments(clock, listener, settings.dumpIr()));
             settings.dumpIr().ifPresent(folder -> manager.dump(folder, "import", model));
             manager.check(dense);
@@ -178,15 +182,17 @@ final class PruneRun {
                     .map(CalibrationData::rows)
                     .orElse(List.of()));
             PassManager.Result result = manager.run(PruningState.of(dense), new RunData(data, training));
-            settings.planOut().ifPresent(path -> PlanFile.write(
-                    path, result.state().plan(), result.state().dense().structure()));
+            settings.planOut()
+                    .ifPresent(path -> PlanFile.write(
+                            path, result.state().plan(), result.state().dense().structure()));
             return report(result, data, runtime);
         }
     }
 
     private StatisticsProvider statistics(DenseModel dense, OnnxRuntime runtime) {
         return new StatisticsProvider(
-                new StatisticsProvider.Setup(dense.hash(), settings.statistics(), runSettings().calibration()),
+                new StatisticsProvider.Setup(
+                        dense.hash(), settings.statistics(), runSettings().calibration()),
                 runtime,
                 clock,
                 listener);
@@ -216,8 +222,8 @@ final class PruneRun {
             return Optional.empty();
         }
         try (CausalLm model = clock.timed("open-model", () -> CausalLm.open(runtime, file, listener))) {
-            training = trains.map(pass -> clock.timed(
-                    "training-data", () -> TrainingRows.read(source(pass), model, file, listener)));
+            training = trains.map(
+                    pass -> clock.timed("training-data", () -> TrainingRows.read(source(pass), model, file, listener)));
             if (request.isEmpty()) {
                 return Optional.empty();
             }

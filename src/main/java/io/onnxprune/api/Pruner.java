@@ -64,7 +64,8 @@ public final class Pruner {
         settings.recipe
                 .resolve(settings.seed, settings.data.sequenceLength())
                 .all("recover")
-                .forEach(step -> ((io.onnxprune.passes.RecoverPass) step.pass()).file().ifPresent(files::add));
+                .forEach(step ->
+                        ((io.onnxprune.passes.RecoverPass) step.pass()).file().ifPresent(files::add));
         return files;
     }
 

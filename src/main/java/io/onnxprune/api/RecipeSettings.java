@@ -180,7 +180,9 @@ public final class RecipeSettings {
     }
 
     private void requireOneTarget() {
-        long targets = List.of("ratio", "params", "size").stream().filter(allocate::containsKey).count();
+        long targets = List.of("ratio", "params", "size").stream()
+                .filter(allocate::containsKey)
+                .count();
         if (targets > 1) {
             throw new UsageException("--ratio, --params and --size each set the target; give one of them");
         }
@@ -239,7 +241,8 @@ public final class RecipeSettings {
     }
 
     private static Recipe seeded(Recipe recipe, long seed) {
-        boolean takes = recipe.first("score").filter(score -> score.hasOption("seed")).isPresent();
+        boolean takes =
+                recipe.first("score").filter(score -> score.hasOption("seed")).isPresent();
         return takes ? recipe.with("score", "seed", Long.toString(seed)) : recipe;
     }
 
@@ -252,7 +255,8 @@ public final class RecipeSettings {
             boolean onRows = recover.get().equals(RecoverPass.CALIBRATION_ROWS);
             changed = onRows
                     ? added(changed, RECOVER)
-                    : changed.adding(RECOVER).replacing(published(recipe.extensions()).with("data", recover.get()));
+                    : changed.adding(RECOVER)
+                            .replacing(published(recipe.extensions()).with("data", recover.get()));
         }
         if (!changed.has(RECOVER)) {
             training.keySet().stream().findFirst().ifPresent(key -> {
@@ -264,9 +268,7 @@ public final class RecipeSettings {
             changed = withOption(changed, RECOVER, value.getKey(), value.getValue());
         }
         changed.passes();
-        return length.isPresent()
-                ? changed.with(RECOVER, "seq-len", Integer.toString(length.getAsInt()))
-                : changed;
+        return length.isPresent() ? changed.with(RECOVER, "seq-len", Integer.toString(length.getAsInt())) : changed;
     }
 
     /** The training of LLM-Pruner (arXiv 2305.11627, section 4.1 and its repository): adapters, on data, without a teacher. */

@@ -103,7 +103,8 @@ final class RecoverRun {
             Structure structure, Plan plan, Recovery.Result result, TrainingRows data, Path folder) {
         Model trained =
                 clock.timed("merge", () -> Slicer.slice(structure, plan.keep(structure), result.merged(folder)));
-        return emit(request(trained, structure, plan), Map.of(), staged -> check(staged, Optional.empty(), result, data));
+        return emit(
+                request(trained, structure, plan), Map.of(), staged -> check(staged, Optional.empty(), result, data));
     }
 
     /** The model with inputs for adapters, and what was learned in a file. */
@@ -157,7 +158,8 @@ final class RecoverRun {
                 all.stream().map(Example::first).toList());
         return job.workFolder()
                 .resolve("recover-"
-                        + Fingerprint.of(parts, all.stream().map(Example::tokens).toList()));
+                        + Fingerprint.of(
+                                parts, all.stream().map(Example::tokens).toList()));
     }
 
     private static void create(Path folder) {
@@ -200,10 +202,7 @@ final class RecoverRun {
         try (CausalLm model = CausalLm.open(runtime, file, log)) {
             vocabulary = model.vocabulary();
             rows = TrainingRows.read(
-                    new TrainingRows.Source(job.data, job.evaluation, job.tokenizer, job.length),
-                    model,
-                    file,
-                    log);
+                    new TrainingRows.Source(job.data, job.evaluation, job.tokenizer, job.length), model, file, log);
         }
         job.teacher.ifPresent(teacher -> requireVocabulary(teacher, vocabulary));
         return rows;

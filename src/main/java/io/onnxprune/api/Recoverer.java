@@ -87,7 +87,9 @@ public final class Recoverer {
      */
     public Report run(ProgressListener listener) {
         Blas.setThreads(
-                job.runtime.threads() > 0 ? job.runtime.threads() : Runtime.getRuntime().availableProcessors());
+                job.runtime.threads() > 0
+                        ? job.runtime.threads()
+                        : Runtime.getRuntime().availableProcessors());
         try (OnnxRuntime runtime = OnnxRuntime.open(job.runtime)) {
             return run(runtime, listener);
         }
@@ -227,8 +229,7 @@ public final class Recoverer {
             }
             TrainingOptions found = ((RecoverPass) recover.pass()).options(seed);
             if (teacher.isPresent() && found.distillation() == 0) {
-                throw new UsageException(
-                        "--distill-weight 0 leaves nothing to learn from --distill; give one of them");
+                throw new UsageException("--distill-weight 0 leaves nothing to learn from --distill; give one of them");
             }
             if (keepAdapters && found.mode() != TrainingOptions.Mode.LORA) {
                 throw new UsageException("--keep-adapters is for --train lora, which trains some");

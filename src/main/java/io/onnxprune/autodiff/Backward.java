@@ -17,8 +17,9 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Reverse-mode differentiation of a piece of a program: nodes are appended that compute the gradients of wanted values
- * from the gradients that flow into the piece. Only what lies between a wanted value and a seed is differentiated.
+ * Reverse-mode differentiation of a segment of a program. It appends nodes that compute the gradients of requested
+ * values from the gradients that flow into the segment. Only operators between a requested value and a seed are
+ * differentiated.
  */
 public final class Backward {
     private final BackwardGraph graph;
@@ -38,16 +39,17 @@ public final class Backward {
     /**
      * Appends the nodes that compute gradients.
      *
-     * @param ops applications of a lowered program in order of execution (a segment of it)
-     * @param trace shapes at two sizes of every value of that program; only ranks, static extents and which axes are 1
-     *     are used, since batch and length vary at run time
+     * @param ops operator applications of a lowered program in order of execution (a segment of it)
+     * @param trace traced shapes of the program's values. Only ranks, static extents and axes of extent 1 are used,
+     *     because batch and length vary at run time
      * @param seeds from a value to the name of the gradient that flows into it from outside, a tensor of its shape
-     * @param wanted values (initializers or inner values, also the segment's inputs) to differentiate with respect to;
-     *     an initializer of integers too, as if they were real, where it is only cast
-     * @param into takes the nodes; they read values of the program and seeds by name
-     * @return from wanted value to the name of its gradient: of the value's shape, float64 for float64 values and
-     *     float32 for all others; values that no path reaches are absent
-     * @throws UserException if an operator between a wanted value and a seed has no derivative; the message names the node
+     * @param wanted values to differentiate with respect to: initializers or inner values, also the segment's inputs.
+     *     An integer initializer that is only cast is treated as real
+     * @param into receives the nodes; they refer to values of the program and seeds by name
+     * @return from each wanted value to the name of its gradient, of the value's shape, float64 for float64 values and
+     *     float32 for all others. Values that no seed depends on are absent
+     * @throws UserException when an operator between a wanted value and a seed has no derivative; the message names
+     *     the node
      */
     public static Map<Value, String> append(
             List<Op> ops, Trace trace, Map<Value, String> seeds, Collection<Value> wanted, GraphBuilder into) {
@@ -59,7 +61,7 @@ public final class Backward {
         return backward.results();
     }
 
-    /** The wanted values and all that depends on them in a differentiable way. */
+    /** The wanted values and all values that depend on them differentiably. */
     private Set<Value> active() {
         Set<Value> found = new HashSet<>();
         wanted.stream()
@@ -105,7 +107,7 @@ public final class Backward {
                 && op.outputs().stream().allMatch(value -> value == null || graph.hasShape(value));
     }
 
-    /** The sum of all contributions, or null; asked for when no more can come. */
+    /** The sum of all contributions; null when there is none. Called only after all consumers were differentiated. */
     private Gradient total(Value value) {
         List<Contribution> list = contributions.get(value);
         if (list == null) {

@@ -19,10 +19,10 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * The nodes that are being appended, and what is known of the values that they read. Equal small helpers (shapes,
- * scalars, casts of one weight) are made once.
+ * The nodes that are appended, and what is known about the values that they use. Equal small helpers (shapes, scalars,
+ * casts of one weight) are created once.
  *
- * <p>An extent counts as static when both traced sizes have it and it does not depend on what the tokens are.
+ * <p>An extent is static when it is equal in both traced runs and does not depend on the token ids.
  */
 final class BackwardGraph {
     private final GraphBuilder builder;
@@ -36,12 +36,12 @@ final class BackwardGraph {
         this.dependence = new DataDependence(trace);
     }
 
-    /** Attributes of one integer. */
+    /** An attribute map with one integer. */
     static Map<String, Attribute> integer(String key, long value) {
         return Map.of(key, new Attribute.Int(value));
     }
 
-    /** Attributes of one list of integers. */
+    /** An attribute map with one list of integers. */
     static Map<String, Attribute> integers(String key, List<Long> values) {
         return Map.of(key, new Attribute.Ints(values));
     }
@@ -58,22 +58,22 @@ final class BackwardGraph {
         return builder.add(op, inputs, attributes, results);
     }
 
-    /** An int64 vector. */
+    /** The name of an int64 vector. */
     String ints(long... values) {
         return builder.ints(values);
     }
 
-    /** An int64 vector. */
+    /** The name of an int64 vector. */
     String ints(List<Long> values) {
         return builder.ints(values.stream().mapToLong(Long::longValue).toArray());
     }
 
-    /** An int64 scalar. */
+    /** The name of an int64 scalar. */
     String index(long value) {
         return builder.index(value);
     }
 
-    /** A floating-point scalar of the type that the gradient of {@code like} has. */
+    /** The name of a floating-point scalar with the type of the gradient of {@code like}. */
     String scalar(Value like, double value) {
         return scalar(precision(like), value);
     }
@@ -94,7 +94,11 @@ final class BackwardGraph {
                 .flip();
     }
 
-    /** A tensor of the shape that the int64 vector {@code shape} says, of the type that gradients of {@code like} have. */
+    /**
+     * A tensor filled with {@code value}, with the type of the gradient of {@code like}.
+     *
+     * @param shape name of an int64 vector
+     */
     String filled(Value like, String shape, double value) {
         DType dtype = precision(like);
         Tensor tensor = dtype == DType.DOUBLE
@@ -108,14 +112,14 @@ final class BackwardGraph {
         return trace.dtype(value) == DType.DOUBLE ? DType.DOUBLE : DType.FLOAT;
     }
 
-    /** Whether a value may have a gradient: all but integers, booleans and the like. */
+    /** Whether a value can have a gradient: floating-point values and those of unknown type. */
     boolean isDifferentiable(Value value) {
         DType dtype = trace.dtype(value);
         return dtype.isFloat() || dtype == DType.UNDEFINED;
     }
 
-    /** The name of a value for arithmetic with gradients: half weights are cast. */
-    String read(Value value) {
+    /** The name of a value for arithmetic with gradients; half-precision weights are cast. */
+    String operand(Value value) {
         DType dtype = trace.dtype(value);
         boolean half = value.constant() != null && (dtype == DType.FLOAT16 || dtype == DType.BFLOAT16);
         return half ? shared.computeIfAbsent(value, key -> cast(value.name(), DType.FLOAT)) : value.name();
@@ -125,12 +129,12 @@ final class BackwardGraph {
         return add("Cast", integer("to", dtype.code()), name);
     }
 
-    /** The run-time shape of a value, an int64 vector. */
+    /** The run-time shape of a value, as an int64 vector. */
     String shape(Value value) {
         return shared.computeIfAbsent(List.of("shape", value), key -> add("Shape", value.name()));
     }
 
-    /** The run-time extent of one axis, an int64 vector of one element. */
+    /** The run-time extent of one axis, as an int64 vector of one element. */
     String extentAtRun(Value value, int axis) {
         long extent = extent(value, axis);
         if (extent >= 0) {
@@ -140,22 +144,22 @@ final class BackwardGraph {
                 List.of("extent", value, axis), key -> add("Shape", range(axis, axis + 1), value.name()));
     }
 
-    /** The attributes of a Shape that yields the extents of axes {@code start} to {@code end}. */
+    /** The attributes of a Shape node for the extents of axes {@code start} to {@code end}. */
     static Map<String, Attribute> range(long start, long end) {
         return Map.of("start", new Attribute.Int(start), "end", new Attribute.Int(end));
     }
 
-    /** All axes but the last made one, which costs nothing. */
+    /** Merges all axes except the last into one, without a copy. */
     String flattened(String name, int rank) {
         return add("Flatten", integer("axis", rank - 1), name);
     }
 
-    /** A reshape in which a 0 in the shape is an extent of 0. */
+    /** Reshapes to {@code shape}, in which 0 means an extent of 0. */
     String reshaped(String name, String shape) {
         return add("Reshape", integer("allowzero", 1), name, shape);
     }
 
-    /** A tensor in the shape of {@code value}. */
+    /** Reshapes a tensor to the shape of {@code value}. */
     String reshapedTo(String name, Value value) {
         long[] extents = extents(value);
         return reshaped(name, extents == null ? shape(value) : ints(extents));
@@ -165,7 +169,7 @@ final class BackwardGraph {
         return trace.shape(value, 0).length;
     }
 
-    /** The extent of an axis if it is static, else -1. */
+    /** The extent of an axis when it is static, else -1. */
     long extent(Value value, int axis) {
         long extent = trace.shape(value, 0)[axis];
         boolean same = extent == trace.shape(value, 1)[axis];
@@ -176,7 +180,7 @@ final class BackwardGraph {
         return extent(value, axis) == 1;
     }
 
-    /** All extents if they are static, else null. */
+    /** All extents when they are static, else null. */
     long[] extents(Value value) {
         long[] shape = trace.shape(value, 0);
         boolean same = Arrays.equals(shape, trace.shape(value, 1));
@@ -187,7 +191,7 @@ final class BackwardGraph {
         return trace.isKnown(value);
     }
 
-    /** The elements of a small integer value if they do not depend on the tokens, batch and length, else null. */
+    /** The elements of a small integer value when they do not depend on token ids, batch and length; else null. */
     long[] integers(Value value) {
         long[] contents = trace.contents(value, 0);
         boolean fixed = contents != null
@@ -196,7 +200,9 @@ final class BackwardGraph {
         return fixed ? contents : null;
     }
 
-    /** Axes of {@code result} on which {@code operand}, aligned with it at the end, is broadcast or of extent 1. */
+    /**
+     * The axes of {@code result} on which {@code operand}, aligned with it at the end, is broadcast or has extent 1.
+     */
     Set<Integer> broadcastAxes(Value operand, Value result) {
         int shift = rank(result) - rank(operand);
         Set<Integer> axes = new HashSet<>();
@@ -208,7 +214,7 @@ final class BackwardGraph {
         return axes;
     }
 
-    /** The gradient written out at the shape of {@code value}. */
+    /** The gradient expanded to the shape of {@code value}. */
     String full(Gradient gradient, Value value) {
         return gradient.isFull() ? gradient.name() : add("Expand", gradient.name(), shape(value));
     }
@@ -219,7 +225,7 @@ final class BackwardGraph {
         List<Long> absent = new ArrayList<>();
         List<Long> ones = new ArrayList<>();
         for (int axis = 0; axis < rank(result); axis++) {
-            // Weights have their extents for certain; an axis of the result that was traced as 1 may be longer.
+            // The extents of weights are certain. An axis of the result that was traced as 1 may be longer at run time.
             boolean known = axis >= shift && operand.constant() != null;
             if (axis < shift) {
                 absent.add((long) axis);

@@ -11,10 +11,10 @@ import java.util.HashSet;
 import java.util.Set;
 
 /**
- * Functions of several operands, element by element with broadcasting: the gradient of an operand is summed over the
- * axes along which it was broadcast.
+ * Derivatives of element-wise functions of several operands with broadcasting. The gradient of an operand is summed
+ * over the axes on which it was broadcast.
  *
- * <p>Where operands tie for the minimum or maximum, they share the gradient equally, as in PyTorch.
+ * <p>Operands that tie for the minimum or maximum share the gradient equally, as in PyTorch.
  */
 final class BroadcastDerivatives {
     private BroadcastDerivatives() {}
@@ -32,7 +32,10 @@ final class BroadcastDerivatives {
         table.addElementwise(BroadcastDerivatives::slopedRelu, "PRelu");
     }
 
-    /** What {@code name}, computed from {@code g} and other values, is still to be broadcast along. */
+    /**
+     * The gradient {@code name}, computed from {@code g} and {@code others}, with the axes on which it is not yet
+     * broadcast.
+     */
     private static Gradient mixed(Derivation d, Gradient g, String name, Value... others) {
         Set<Integer> axes = new HashSet<>(g.stretched());
         for (Value other : others) {
@@ -56,7 +59,7 @@ final class BroadcastDerivatives {
             d.giveBroadcast(0, g);
         }
         if (d.wants(1)) {
-            // Negated after it is summed, when it is small.
+            // Negated after the sum, when it is smaller.
             Gradient summed = d.graph().sumToShape(g, d.output(), d.input(1));
             d.give(1, summed.renamed(d.graph().add("Neg", summed.name())));
         }
@@ -66,7 +69,7 @@ final class BroadcastDerivatives {
         Gradient g = d.incoming(0);
         if (d.wants(0) && d.input(0) == d.input(1)) {
             d.give(0, mixed(d, g, mul(d, scaled(d, g.name(), 2), d.in(0)), d.input(0)));
-            d.giveNothing(1);
+            d.giveZero(1);
             return;
         }
         for (int i = 0; i < 2; i++) {
@@ -132,7 +135,7 @@ final class BroadcastDerivatives {
         return mixed(d, g, product, d.input(0));
     }
 
-    /** The exponent if it is one constant number, else null. */
+    /** The exponent when it is one constant number, else null. */
     private static Double exponent(Value value) {
         Tensor tensor = value.constant();
         if (tensor == null || tensor.elements() != 1 || tensor.bytes() == null) {
@@ -154,7 +157,7 @@ final class BroadcastDerivatives {
         }
     }
 
-    /** Each operand that equals the result gets the gradient, divided by how many there are. */
+    /** Each operand that equals the result gets the gradient, divided by the number of such operands. */
     private static void extreme(Derivation d) {
         Gradient g = d.incoming(0);
         int count = d.node().inputs().size();
@@ -183,7 +186,7 @@ final class BroadcastDerivatives {
         }
     }
 
-    /** The gradient passes where the operand is within the bounds, the bounds themselves included. */
+    /** The gradient passes where the operand is within the bounds, inclusive. */
     private static void clip(Derivation d) {
         Gradient g = d.incoming(0);
         if (d.wants(0)) {

@@ -8,11 +8,11 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * The training loss of a causal language model, each row by itself: the mean over positions t = 0 .. T-2 of the
- * cross-entropy -log softmax(logits[t])[token[t + 1]], in nats.
+ * The cross-entropy loss of a causal language model for each row: the mean over positions t = 0 .. T-2 of -log
+ * softmax(logits[t])[token[t + 1]], in nats.
  *
- * <p>Log-sum-exp is m - log p with m the largest logit and p its probability, which is at least 1/V: so nothing
- * overflows or underflows, and beside the logits only their softmax is held at full size.
+ * <p>Log-sum-exp is computed as m - log p, with m the largest logit and p its probability. Since p is at least 1/V,
+ * nothing overflows or underflows, and only the softmax of the logits is stored at full size.
  */
 public final class CausalLmLoss {
     private final String rows;
@@ -27,25 +27,28 @@ public final class CausalLmLoss {
      * Appends the loss and its gradient.
      *
      * @param logits name of a float32 or float64 value [batch, length, vocabulary]
-     * @param tokens name of an int64 or int32 value [batch, length]; at least two tokens a row
-     * @param into takes the nodes
+     * @param tokens name of an int64 or int32 value [batch, length], with length at least 2
+     * @param into receives the nodes
      */
     public static CausalLmLoss append(String logits, String tokens, GraphBuilder into) {
         return append(logits, nextTokens(tokens, into), weights(tokens, into), into);
     }
 
     /**
-     * The same with other weights: each row's loss is the sum over positions of the cross-entropy of the next token times what
-     * the position counts.
+     * Appends a weighted loss and its gradient: for each row the sum over positions of the position's weight times the
+     * cross-entropy of the next token.
      *
+     * @param logits name of a float32 or float64 value [batch, length, vocabulary]
+     * @param tokens name of an int64 or int32 value [batch, length], with length at least 2
      * @param weights name of a float32 value [batch, length]; the last position's should be 0
+     * @param into receives the nodes
      */
     public static CausalLmLoss weighted(String logits, String tokens, String weights, GraphBuilder into) {
         return append(logits, nextTokens(tokens, into), into.add("Unsqueeze", weights, into.ints(-1)), into);
     }
 
     private static CausalLmLoss append(String logits, String next, String counts, GraphBuilder into) {
-        // For float64 logits everything is float64 but the losses; the cast is of a few numbers.
+        // With float64 logits everything except the losses is float64.
         String weights = into.add("CastLike", counts, logits);
         String last = into.ints(-1);
         String probabilities = into.add("Softmax", List.of(logits), axis(-1));
@@ -71,16 +74,18 @@ public final class CausalLmLoss {
         return Map.of("axis", new Attribute.Int(axis));
     }
 
-    /** The token after each one [batch, length, 1]; for the last one, which has weight 0, the first. */
+    /** The next token at each position [batch, length, 1]; the first token at the last position, which has weight 0. */
     private static String nextTokens(String tokens, GraphBuilder into) {
         String one = into.ints(1);
-        String rest = into.add("Slice", tokens, one, into.ints(Long.MAX_VALUE), one);
+        String following = into.add("Slice", tokens, one, into.ints(Long.MAX_VALUE), one);
         String first = into.add("Slice", tokens, into.ints(0), one, one);
-        String turned = into.add("Concat", List.of(rest, first), axis(1));
-        return into.add("Unsqueeze", turned, into.ints(-1));
+        String shifted = into.add("Concat", List.of(following, first), axis(1));
+        return into.add("Unsqueeze", shifted, into.ints(-1));
     }
 
-    /** What each position counts [1, length, 1]: 1/(T-1), and 0 for the last one, after which no token is known. */
+    /**
+     * The weight of each position [1, length, 1]: 1/(T-1), and 0 for the last position, whose next token is unknown.
+     */
     private static String weights(String tokens, GraphBuilder into) {
         String length = into.add(
                 "Squeeze",
@@ -99,8 +104,8 @@ public final class CausalLmLoss {
     }
 
     /**
-     * The name of the gradient of the sum of {@link #rows} [batch, length, vocabulary], of the type of the logits; 0 at
-     * the last position.
+     * The name of the gradient of the sum of {@link #rows} by the logits [batch, length, vocabulary], of their type; 0
+     * at the last position.
      */
     public String gradient() {
         return gradient;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.autodiff;
 
-/** What one use of a value adds to the gradient of the value. */
+/** The contribution of one use of a value to its gradient. */
 sealed interface Contribution permits Gradient, Part {}

@@ -13,11 +13,11 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Which elements and which extents depend on what the tokens are, and not only on how many there are: the number of
- * tokens that an expert gets, for example. The trace sees one number there, which the next row will not have.
+ * Finds elements and extents that depend on the token ids and not only on their number, such as the number of tokens
+ * routed to an expert. The traced value of such an extent does not hold for other rows.
  */
 final class DataDependence {
-    /** Operators whose results have the axes of the first operand. */
+    /** Operators whose results have the axes of their first operand. */
     private static final Set<String> KEEPS_AXES = Set.of(
             "CumSum",
             "GatherElements",
@@ -28,7 +28,7 @@ final class DataDependence {
             "Softmax",
             "Trilu");
 
-    /** Operators that hand the elements of a short vector on in their order. */
+    /** Operators that pass the elements of a short vector on in order. */
     private static final Set<String> KEEPS_ELEMENTS = Set.of("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze");
 
     private final Trace trace;
@@ -39,26 +39,31 @@ final class DataDependence {
         this.trace = trace;
     }
 
-    /** The axes of a value whose extents depend on what the tokens are. */
+    /** The axes of a value whose extents depend on the token ids. */
     Set<Integer> axes(Value value) {
         resolve(value);
         return axes.get(value);
     }
 
-    /** The positions in a vector that depend on what the tokens are; for other values, none if nothing does. */
+    /**
+     * The positions in a vector that depend on the token ids. For a value that is not a vector, the set is empty if
+     * nothing depends on them.
+     */
     Set<Integer> elements(Value value) {
         resolve(value);
         return elements.get(value);
     }
 
-    /** By hand rather than by recursion: a path through all layers is too long for the stack. */
+    /**
+     * Uses an explicit stack instead of recursion, because a path through all layers is too long for the call stack.
+     */
     private void resolve(Value value) {
-        Deque<Value> waiting = new ArrayDeque<>(List.of(value));
-        while (!waiting.isEmpty()) {
-            Value current = waiting.peek();
+        Deque<Value> pending = new ArrayDeque<>(List.of(value));
+        while (!pending.isEmpty()) {
+            Value current = pending.peek();
             Op producer = current.producer();
             if (axes.containsKey(current)) {
-                waiting.pop();
+                pending.pop();
             } else if (current.constant() != null || producer == null) {
                 axes.put(current, Set.of());
                 elements.put(current, current.constant() != null ? Set.of() : every(current));
@@ -70,7 +75,7 @@ final class DataDependence {
                     axes.put(current, trace.isKnown(current) ? axesOf(producer, rank(current)) : Set.of());
                     elements.put(current, elementsOf(producer, current));
                 } else {
-                    missing.forEach(waiting::push);
+                    missing.forEach(pending::push);
                 }
             }
         }
@@ -142,7 +147,7 @@ final class DataDependence {
         return found;
     }
 
-    /** Element by element; a single element meets all others. */
+    /** Element-wise operators; a single element is combined with all others. */
     private Set<Integer> merged(Op op, Value result) {
         Set<Integer> found = new HashSet<>();
         int length = every(result).size();
@@ -185,7 +190,7 @@ final class DataDependence {
         };
     }
 
-    /** Whether an extent of an operand depends on the tokens. */
+    /** Whether an extent of any operand depends on the token ids. */
     private boolean varies(Op op) {
         return op.inputs().stream()
                 .anyMatch(input -> input != null && !axes.get(input).isEmpty());
@@ -223,7 +228,7 @@ final class DataDependence {
         return found;
     }
 
-    /** Where axes of operands end up in the result of an operator that moves or combines them. */
+    /** The dependent axes of the result of an operator that moves or combines axes. */
     private Set<Integer> moved(Op op, int rank) {
         String operator = op.node().op();
         Value first = op.input(0);
@@ -289,7 +294,7 @@ final class DataDependence {
         return found;
     }
 
-    /** GatherND: the index's axes but the last, then those of the operand that no index reaches. */
+    /** GatherND: the index axes except the last, followed by the operand's axes that are not indexed. */
     private Set<Integer> gatheredByRow(Op op, int rank) {
         int indexRank = rank(op.input(1));
         Set<Integer> found = new HashSet<>(axes.get(op.input(1)));
@@ -300,30 +305,30 @@ final class DataDependence {
         return found;
     }
 
-    /** Axes after some were put in or taken out at constant places. */
+    /** The dependent axes after axes were inserted or removed at constant positions. */
     private Set<Integer> shifted(Op op, int rank) {
         Value operand = op.input(1);
         if (operand == null || operand.constant() == null) {
             return range(0, rank);
         }
         boolean inserts = op.node().is("Unsqueeze");
-        int wide = inserts ? rank : rank(op.input(0));
-        Set<Integer> kept = range(0, wide);
+        int largerRank = inserts ? rank : rank(op.input(0));
+        Set<Integer> kept = range(0, largerRank);
         for (long axis : operand.constant().toLongs()) {
-            kept.remove(Derivation.axis(axis, wide));
+            kept.remove(Derivation.axis(axis, largerRank));
         }
         Set<Integer> found = new HashSet<>();
-        int narrow = 0;
+        int smallerAxis = 0;
         for (int axis : kept.stream().sorted().toList()) {
-            if (axes.get(op.input(0)).contains(inserts ? narrow : axis)) {
-                found.add(inserts ? axis : narrow);
+            if (axes.get(op.input(0)).contains(inserts ? smallerAxis : axis)) {
+                found.add(inserts ? axis : smallerAxis);
             }
-            narrow++;
+            smallerAxis++;
         }
         return found;
     }
 
-    /** The axes of an operand, aligned at the end with those of a result. */
+    /** The dependent axes of an operand, aligned at the end with a result of the given rank. */
     private Set<Integer> aligned(Value operand, int rank) {
         int shift = trace.isKnown(operand) ? rank - rank(operand) : 0;
         Set<Integer> found = new HashSet<>();

@@ -12,9 +12,9 @@ import java.util.function.Function;
 import java.util.function.Predicate;
 
 /**
- * One application that is being differentiated: the gradients that come in at its results, and where those of its
- * operands go. A rule must use every gradient that comes in and give (or say that there is none) every one that is
- * wanted; what it leaves out is an error, never a silent zero.
+ * One operator application that is being differentiated: the incoming gradients of its results, and where the
+ * gradients of its operands go. A rule must use every incoming gradient and give every wanted one, or declare that it
+ * is zero. A gradient that is left out is an error, never a silent zero.
  */
 final class Derivation {
     private final Op op;
@@ -23,18 +23,18 @@ final class Derivation {
     private final Function<Value, Gradient> totals;
     private final BiConsumer<Value, Contribution> sink;
     private final Set<Op> inside;
-    private final Set<Value> asked;
+    private final Set<Value> requested;
     private final Set<Integer> used = new HashSet<>();
     private final Set<Integer> given = new HashSet<>();
 
     /**
-     * A derivation.
+     * Creates a derivation.
      *
-     * @param wanted whether the gradient of a value leads to one that is asked for
-     * @param totals the whole gradient of a result; null where none flows in
-     * @param sink takes contributions to the gradient of a value
-     * @param inside the applications that are being differentiated
-     * @param asked the values whose gradients are results
+     * @param wanted whether the gradient of a value is needed for a requested one
+     * @param totals the total gradient of a result; null when none flows into it
+     * @param sink receives contributions to the gradient of a value
+     * @param inside the operator applications that are being differentiated
+     * @param requested the values whose gradients are requested
      */
     Derivation(
             Op op,
@@ -43,14 +43,14 @@ final class Derivation {
             Function<Value, Gradient> totals,
             BiConsumer<Value, Contribution> sink,
             Set<Op> inside,
-            Set<Value> asked) {
+            Set<Value> requested) {
         this.op = op;
         this.graph = graph;
         this.wanted = wanted;
         this.totals = totals;
         this.sink = sink;
         this.inside = inside;
-        this.asked = asked;
+        this.requested = requested;
     }
 
     BackwardGraph graph() {
@@ -75,27 +75,28 @@ final class Derivation {
 
     /** The name of an operand, in the precision of gradients. */
     String in(int position) {
-        return graph.read(op.input(position));
+        return graph.operand(op.input(position));
     }
 
     /** The name of the first result. */
     String out() {
-        return graph.read(op.output(0));
+        return graph.operand(op.output(0));
     }
 
-    /** The gradient of a result, perhaps still to be broadcast; null if nothing flows into it. */
+    /** The gradient of a result, possibly not yet broadcast to its shape; null when none flows into it. */
     Gradient incoming(int output) {
         used.add(output);
         Value value = op.output(output);
         return value == null ? null : totals.apply(value);
     }
 
-    /** The gradient of a result at its own shape; null if nothing flows into it. */
+    /** The gradient of a result, expanded to its shape; null when none flows into it. */
     String incomingFull(int output) {
         Gradient gradient = incoming(output);
         return gradient == null ? null : graph.full(gradient, op.output(output));
     }
 
+    /** Whether the gradient of an operand is needed. */
     boolean wants(int input) {
         Value value = op.input(input);
         return value != null && wanted.test(value);
@@ -112,47 +113,49 @@ final class Derivation {
         give(input, Gradient.full(name));
     }
 
-    /** Adds what is left of a gradient of the result's shape when the broadcasting of the operand is undone. */
+    /** Adds a gradient of the result's shape, summed over the axes on which the operand was broadcast. */
     void giveBroadcast(int input, Gradient gradient) {
         give(input, graph.sumToShape(gradient, output(), op.input(input)));
     }
 
-    /** Adds to the gradient of a value before an operand, which takes the place of what would be given to the operand. */
-    void giveBehind(int input, Value behind, String name) {
+    /**
+     * Adds to the gradient of {@code source}, from which the operand is computed, instead of to the operand's gradient.
+     */
+    void giveToSource(int input, Value source, String name) {
         given.add(input);
-        if (wanted.test(behind)) {
-            sink.accept(behind, Gradient.full(name));
+        if (wanted.test(source)) {
+            sink.accept(source, Gradient.full(name));
         }
     }
 
-    /** Says that the operand has gradient zero. */
-    void giveNothing(int input) {
+    /** Declares that the operand's gradient is zero. */
+    void giveZero(int input) {
         given.add(input);
     }
 
-    /** Whether the gradient of a value is itself asked for, rather than only passed through. */
-    boolean asksFor(Value value) {
-        return asked.contains(value);
+    /** Whether the gradient of a value is itself requested, and not only needed for another one. */
+    boolean isRequested(Value value) {
+        return requested.contains(value);
     }
 
-    /** The application that computes an operand, if it is one of those being differentiated, else null. */
+    /** The producer of an operand when it is being differentiated too, else null. */
     Op producer(int input) {
         Op producer = op.input(input).producer();
         return producer != null && inside.contains(producer) ? producer : null;
     }
 
-    /** An axis counted from the front. */
+    /** The index of an axis counted from the front. */
     static int axis(long axis, int rank) {
         return Math.toIntExact(axis < 0 ? axis + rank : axis);
     }
 
-    /** A failure of this application that says what has no derivative. */
+    /** An exception that names this node and the missing derivative. */
     UserException unsupported(String what) {
         return new NoDerivativeException(
                 "no gradient can be computed through node " + op.node().label() + ": " + what);
     }
 
-    /** Checks that the rule left nothing out. */
+    /** Checks that the rule used all incoming gradients and gave all wanted ones. */
     void check() {
         for (int i = 0; i < op.outputs().size(); i++) {
             Value value = op.output(i);

@@ -8,9 +8,8 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * The table of operator derivatives. To support a new operator, write its rule in the class of its family (or a new
- * one) and register it there; nothing else needs to change. A rule turns the gradients of the results into those of the
- * operands that want one.
+ * The table of operator derivatives. To support a new operator, write its rule in the class of its family (or in a new
+ * one) and register it there. A rule computes the wanted gradients of the operands from those of the results.
  */
 final class Derivatives {
     /** The derivative of one operator. */
@@ -48,13 +47,13 @@ final class Derivatives {
             }
         }
 
-        /** Registers operators that work element by element, with broadcasting. */
+        /** Registers element-wise operators with broadcasting. */
         void addElementwise(Rule rule, String... operators) {
             add(rule, operators);
             elementwise.addAll(Set.of(operators));
         }
 
-        /** Registers operators whose results are piecewise constant in their operands, or only look at shapes. */
+        /** Registers operators whose results are piecewise constant in their operands or depend only on shapes. */
         void addStops(String... operators) {
             stops.addAll(Set.of(operators));
         }
@@ -71,7 +70,7 @@ final class Derivatives {
         LayoutDerivatives.register(TABLE);
         SliceDerivatives.register(TABLE);
         IndexDerivatives.register(TABLE);
-        // Operators whose results are integers or booleans need no entry: those carry no gradients at all.
+        // Operators with integer or boolean results need no entry, because these have no gradients.
         TABLE.addStops(
                 "Bernoulli",
                 "Ceil",
@@ -88,12 +87,12 @@ final class Derivatives {
 
     private Derivatives() {}
 
-    /** Whether an operator works element by element, with broadcasting. */
+    /** Whether an operator is element-wise with broadcasting. */
     static boolean isElementwise(String operator) {
         return TABLE.elementwise.contains(operator);
     }
 
-    /** The rule for a node's operator, or null. */
+    /** The rule of a node's operator; null when there is none. */
     static Rule find(Node node) {
         return node.domain().isEmpty() ? TABLE.rules.get(node.op()) : null;
     }

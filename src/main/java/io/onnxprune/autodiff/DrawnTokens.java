@@ -7,29 +7,29 @@ import io.onnxprune.ir.GraphBuilder;
 import java.util.List;
 import java.util.Map;
 
-/** Tokens that a causal language model draws from its own predictions, one for each position of rows that are given. */
+/** Tokens that are sampled from a causal language model's predictions, one at each position of given rows. */
 public final class DrawnTokens {
     private static final float SEED = 1;
-    /** Less than 1, whose double logarithm is infinite. */
-    private static final float LARGEST = 1 - 0x1p-20f;
+    /** The largest uniform random number; the double logarithm of 1 would be infinite. */
+    private static final float MAX_UNIFORM = 1 - 0x1p-20f;
 
     private DrawnTokens() {}
 
     /**
-     * Appends the draw: the argument of the maximum of logits + Gumbel noise follows their softmax. Every run of a
-     * session draws anew, and every session begins the same sequence.
+     * Appends the sampling. The argmax of logits + Gumbel noise follows their softmax. Every run of a session samples
+     * new tokens, and every session starts with the same random sequence.
      *
      * @param logits name of a float32 or float64 value [batch, length, vocabulary]
      * @param tokens name of an int64 or int32 value [batch, length]
-     * @param into takes the nodes
-     * @return the name of an int64 value [batch, length]: the first token, and then what was drawn where each token but the last
-     *     stands
+     * @param into receives the nodes
+     * @return name of an int64 value [batch, length]: the first token of each row, followed by the tokens sampled at
+     *     all positions except the last
      */
     public static String append(String logits, String tokens, GraphBuilder into) {
         String uniform = into.add(
                 "RandomUniformLike",
                 List.of(logits),
-                Map.of("seed", new Attribute.Real(SEED), "high", new Attribute.Real(LARGEST)));
+                Map.of("seed", new Attribute.Real(SEED), "high", new Attribute.Real(MAX_UNIFORM)));
         String noise = into.add("Neg", into.add("Log", into.add("Neg", into.add("Log", uniform))));
         String drawn = into.add(
                 "ArgMax",
@@ -37,8 +37,8 @@ public final class DrawnTokens {
                 Map.of("axis", new Attribute.Int(-1), "keepdims", new Attribute.Int(0)));
         String one = into.ints(1);
         String first = into.add("Slice", tokens, into.ints(0), one, one);
-        String rest = into.add("Slice", drawn, into.ints(0), into.ints(-1), one);
+        String sampled = into.add("Slice", drawn, into.ints(0), into.ints(-1), one);
         String start = into.add("Cast", List.of(first), Map.of("to", new Attribute.Int(DType.INT64.code())));
-        return into.add("Concat", List.of(start, rest), Map.of("axis", new Attribute.Int(1)));
+        return into.add("Concat", List.of(start, sampled), Map.of("axis", new Attribute.Int(1)));
     }
 }

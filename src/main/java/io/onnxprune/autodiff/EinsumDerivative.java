@@ -12,15 +12,15 @@ import java.util.Set;
 import java.util.TreeMap;
 
 /**
- * Einsum: the gradient of an operand is the einsum of the result's gradient with the other operands, with the
- * operand's own labels as result. Labels that only the operand has were summed over alone: there the gradient is
- * the same for all elements.
+ * The derivative of Einsum. The gradient of an operand is the einsum of the result's gradient with the other operands,
+ * with the operand's labels as output. Along a label that only the operand has, the gradient is constant, because the
+ * operand alone was summed over it.
  */
 final class EinsumDerivative {
     private static final String ELLIPSIS = "...";
 
     private final Derivation d;
-    /** The labels of each operand and, last, of the result; ellipses written out as labels of their own. */
+    /** The labels of each operand and, last, of the result. Ellipses are replaced by labels. */
     private final List<String> terms;
 
     private EinsumDerivative(Derivation d) {
@@ -73,7 +73,7 @@ final class EinsumDerivative {
         return unused.toString();
     }
 
-    /** Without an arrow the result has the labels that occur once, in alphabetical order. */
+    /** Without an arrow, the result has the labels that occur once, in alphabetical order. */
     private static String implicitResult(List<String> operands) {
         Map<Character, Integer> counts = new TreeMap<>();
         for (char label : String.join("", operands).replace(".", "").toCharArray()) {

@@ -5,10 +5,10 @@ import java.util.Set;
 import java.util.TreeSet;
 
 /**
- * A gradient of the rank of its value that may still have to be broadcast: the gradient of a mean is the same for all
- * elements, and writing it out once for each would cost a pass over memory that the next product makes anyway.
+ * A gradient with the rank of its value, which may not yet be broadcast to its shape. The gradient of a mean, for
+ * example, is equal for all elements. Expanding it would cost a pass over memory that the next product makes anyway.
  *
- * @param stretched axes on which the tensor has extent 1 and stands for equal elements along the value's extent
+ * @param stretched axes on which the tensor has extent 1 and represents equal elements along the value's extent
  */
 record Gradient(String name, Set<Integer> stretched) implements Contribution {
     Gradient {
@@ -24,12 +24,12 @@ record Gradient(String name, Set<Integer> stretched) implements Contribution {
         return stretched.isEmpty();
     }
 
-    /** The same axes stretched in another tensor. */
+    /** A gradient in tensor {@code other}, with the same stretched axes. */
     Gradient renamed(String other) {
         return new Gradient(other, stretched);
     }
 
-    /** {@code other} stretched on those of these axes that are among {@code axes}. */
+    /** A gradient in tensor {@code other}, stretched on the axes that are both in {@code axes} and stretched here. */
     Gradient renamed(String other, Set<Integer> axes) {
         Set<Integer> both = new TreeSet<>(stretched);
         both.retainAll(axes);

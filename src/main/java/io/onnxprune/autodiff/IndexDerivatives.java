@@ -7,7 +7,9 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 
-/** Operators that pick or place elements by index: gradients are added where elements were picked from. */
+/**
+ * Derivatives of operators that select or place elements by index. Gradients of repeatedly selected elements are added.
+ */
 final class IndexDerivatives {
     private static final Map<String, Attribute> ADD = Map.of("reduction", new Attribute.Text("add"));
 
@@ -46,7 +48,7 @@ final class IndexDerivatives {
             d.give(0, graph.add("ScatterND", ADD, zeros(d, data), at, g));
             return;
         }
-        // The axis that is picked from comes first, and the indices' axes with it.
+        // The indexed axis comes first, and with it the axes of the indices.
         int indexRank = graph.rank(d.input(1));
         List<Long> front = new ArrayList<>();
         List<Long> back = new ArrayList<>();
@@ -85,14 +87,14 @@ final class IndexDerivatives {
         d.give(0, scattered(d, d.node().intAttribute("axis", 0), d.input(1).name(), d.incomingFull(0)));
     }
 
-    /** With batch axes, the indices are completed by the position in the batch. */
+    /** Batch axes are turned into index components. */
     private static void gatherNd(Derivation d) {
         BackwardGraph graph = d.graph();
         int batch = (int) d.node().intAttribute("batch_dims", 0);
         String indices = d.input(1).name();
         int indexRank = graph.rank(d.input(1));
         for (int axis = batch - 1; axis >= 0; axis--) {
-            // [1, .., n, .., 1] counting along the batch axis, at the shape of the indices with one component.
+            // A count along the batch axis, [1, .., n, .., 1], expanded to the shape of the indices with one component.
             String count = graph.add(
                     "Range",
                     graph.index(0),
@@ -113,7 +115,7 @@ final class IndexDerivatives {
         d.give(0, graph.add("ScatterND", ADD, zeros(d, d.input(0)), indices, d.incomingFull(0)));
     }
 
-    /** Whether updates are added to what is there; they replace it otherwise. */
+    /** Whether updates are added to the data; otherwise they replace it. */
     private static boolean adds(Derivation d) {
         String reduction = d.node().textAttribute("reduction", "none");
         if (!reduction.equals("none") && !reduction.equals("add")) {

@@ -10,7 +10,9 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 
-/** Operators that move, copy or retype elements: gradients move back, and those of copies are added. */
+/**
+ * Derivatives of operators that move, copy or cast elements. Gradients are moved back, and those of copies are added.
+ */
 final class LayoutDerivatives {
     private LayoutDerivatives() {}
 
@@ -28,18 +30,18 @@ final class LayoutDerivatives {
         table.add(LayoutDerivatives::split, "Split");
     }
 
-    /** Rounding to another type counts as the identity; only float64 has gradients of its own type. */
+    /** A cast is treated as the identity. Only float64 values have gradients of their own type. */
     private static void cast(Derivation d) {
         Gradient g = d.incoming(0);
         DType from = d.graph().precision(d.output());
         DType to = d.graph().precision(d.input(0));
         d.give(0, from == to ? g : g.renamed(d.graph().cast(g.name(), to)));
         if (d.wants(1)) {
-            d.giveNothing(1);
+            d.giveZero(1);
         }
     }
 
-    /** The identity, unless it is told to train. */
+    /** The identity, unless the training mode is set. */
     private static void dropout(Derivation d) {
         Value training = d.input(2);
         long[] mode = training == null ? new long[] {0} : d.graph().integers(training);
@@ -48,7 +50,7 @@ final class LayoutDerivatives {
         }
         d.give(0, d.incoming(0));
         if (d.wants(1)) {
-            d.giveNothing(1);
+            d.giveZero(1);
         }
     }
 
@@ -65,7 +67,7 @@ final class LayoutDerivatives {
         d.give(0, d.graph().add("Squeeze", d.incomingFull(0), d.input(1).name()));
     }
 
-    /** The permutation of a Transpose; reversed axes where the attribute is absent. */
+    /** The permutation of a Transpose; reversed axes when the attribute is absent. */
     static List<Long> permutation(Node node, int rank) {
         List<Long> listed = node.intsAttribute("perm");
         if (listed != null) {
@@ -89,17 +91,17 @@ final class LayoutDerivatives {
                 d.graph().add("Transpose", BackwardGraph.integers("perm", Arrays.asList(inverse)), d.incomingFull(0)));
     }
 
-    /** The result seen as [r₀, d₀, r₁, d₁, ...] with repeats r and extents d: summed over the r. */
+    /** The result is viewed as [r₀, d₀, r₁, d₁, ...] with repeats r and extents d, and summed over the repeats. */
     private static void tile(Derivation d) {
         BackwardGraph graph = d.graph();
         int rank = graph.rank(d.input(0));
         String repeats = graph.add("Unsqueeze", d.input(1).name(), graph.ints(1));
         String extents = graph.add("Unsqueeze", graph.shape(d.input(0)), graph.ints(1));
         String pairs = graph.add("Concat", BackwardGraph.integer("axis", 1), repeats, extents);
-        String apart = graph.reshaped(d.incomingFull(0), graph.reshaped(pairs, graph.ints(-1)));
+        String separated = graph.reshaped(d.incomingFull(0), graph.reshaped(pairs, graph.ints(-1)));
         long[] axes = new long[rank];
         Arrays.setAll(axes, axis -> 2L * axis);
-        d.give(0, graph.add("ReduceSum", BackwardGraph.integer("keepdims", 0), apart, graph.ints(axes)));
+        d.give(0, graph.add("ReduceSum", BackwardGraph.integer("keepdims", 0), separated, graph.ints(axes)));
     }
 
     private static void concat(Derivation d) {
@@ -131,7 +133,7 @@ final class LayoutDerivatives {
         }
     }
 
-    /** The gradients of the pieces side by side; zeros for a piece that nothing reads. */
+    /** Concatenates the gradients of the parts, with zeros for an unused part. */
     private static void split(Derivation d) {
         int axis = Derivation.axis(d.node().intAttribute("axis", 0), d.graph().rank(d.input(0)));
         String[] pieces = new String[d.op().outputs().size()];

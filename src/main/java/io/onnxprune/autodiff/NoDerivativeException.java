@@ -3,19 +3,23 @@ package io.onnxprune.autodiff;
 
 import io.onnxprune.diag.UserException;
 
-/** An operator that a gradient would have to go through has no derivative, or none that is known. */
+/** An operator through which a gradient must pass has no known derivative. */
 public final class NoDerivativeException extends UserException {
     private static final long serialVersionUID = 1L;
 
     private final String problem;
 
-    /** {@code problem} names the node. */
+    /**
+     * Creates the exception.
+     *
+     * @param problem the missing derivative and its node
+     */
     NoDerivativeException(String problem) {
         super(problem + "; choose a method that needs no gradients, such as --method magnitude");
         this.problem = problem;
     }
 
-    /** What the matter is, without what to do about it. */
+    /** The problem without the remedy. */
     public String problem() {
         return problem;
     }

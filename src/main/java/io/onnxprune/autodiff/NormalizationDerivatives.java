@@ -9,7 +9,7 @@ import io.onnxprune.ir.Program.Value;
 import java.util.ArrayList;
 import java.util.List;
 
-/** Softmax and the norms that are operators of their own. */
+/** Derivatives of softmax and of normalisation operators. */
 final class NormalizationDerivatives {
     private NormalizationDerivatives() {}
 
@@ -39,8 +39,9 @@ final class NormalizationDerivatives {
     }
 
     /**
-     * With x̂ = (x - mean)·r, r = 1/√(var + ε), y = x̂⊙s + b and h = g⊙s: dx = r·(h - mean(h) - x̂·mean(h⊙x̂)), ds = Σ g⊙x̂,
-     * db = Σ g (Ba, Kiros, Hinton: Layer Normalization, 2016). One more norm with scale 1 yields x̂ and r at once.
+     * With x̂ = (x - mean)·r, r = 1/√(var + ε), y = x̂⊙s + b and h = g⊙s: dx = r·(h - mean(h) - x̂·mean(h⊙x̂)), ds = Σ
+     * g⊙x̂, db = Σ g (Ba, Kiros, Hinton: Layer Normalization, arXiv 1607.06450). A second norm with scale 1 computes
+     * x̂ and r together.
      */
     private static void layerNorm(Derivation d) {
         for (int i = 1; i < 3; i++) {
@@ -69,7 +70,9 @@ final class NormalizationDerivatives {
         }
     }
 
-    /** The inverse standard deviation, which is float32 for float64 operands too. */
+    /**
+     * The inverse standard deviation, cast to the precision of the gradient; the operator's output is always float32.
+     */
     private static String inverse(Derivation d, String name) {
         DType precision = d.graph().precision(d.input(0));
         return precision == DType.FLOAT ? name : d.graph().cast(name, precision);
@@ -89,7 +92,7 @@ final class NormalizationDerivatives {
         return axes;
     }
 
-    /** As for layer norms without a mean: x̂ = x·r, r = 1/√(mean x² + ε), dx = r·(h - x̂·mean(h⊙x̂)). */
+    /** Like a layer norm without the mean: x̂ = x·r, r = 1/√(mean x² + ε), dx = r·(h - x̂·mean(h⊙x̂)). */
     private static void rootMeanSquareNorm(Derivation d) {
         BackwardGraph graph = d.graph();
         Gradient g = d.incoming(0);

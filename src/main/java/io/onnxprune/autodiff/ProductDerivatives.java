@@ -12,11 +12,12 @@ import java.util.Set;
 import java.util.TreeSet;
 
 /**
- * Matrix products: for Y = A·B, dA = G·Bᵀ and dB = Aᵀ·G, summed over batch axes along which an operand was broadcast.
+ * Derivatives of matrix products: for Y = A·B, dA = G·Bᵀ and dB = Aᵀ·G, summed over batch axes on which an operand was
+ * broadcast.
  *
- * <p>With a matrix as right operand (a weight) both are one Gemm over all rows of the batch, which transposes
- * while it packs. An operand that is itself a transposed value is not transposed back: its source is used, and gets the
- * gradient Gᵀ·A directly.
+ * <p>When the right operand is a matrix (a weight), each gradient is one Gemm over all rows of the batch, which
+ * transposes while it packs. An operand that is a transposed value is not transposed back: its source is used, and
+ * gets the gradient Gᵀ·A directly.
  */
 final class ProductDerivatives {
     private ProductDerivatives() {}
@@ -39,14 +40,14 @@ final class ProductDerivatives {
         }
     }
 
-    /** A[.., M, K]·B[K, N]: all leading axes of A are rows. */
+    /** A[.., M, K]·B[K, N]; all leading axes of A are rows. */
     private static void rows(Derivation d, int rank) {
         BackwardGraph graph = d.graph();
         String incoming = d.incomingFull(0);
         String g = flattened(graph, incoming, rank);
         Value source = transposedSource(d, 1);
         if (d.wants(0)) {
-            String weight = source == null ? d.in(1) : graph.read(source);
+            String weight = source == null ? d.in(1) : graph.operand(source);
             String product = gemm(graph, g, weight, false, source == null);
             d.give(0, rank == 2 ? product : unflattened(d, product, incoming, rank));
         }
@@ -55,7 +56,7 @@ final class ProductDerivatives {
             if (source == null) {
                 d.give(1, gemm(graph, a, g, true, false));
             } else {
-                d.giveBehind(1, source, gemm(graph, g, a, true, false));
+                d.giveToSource(1, source, gemm(graph, g, a, true, false));
             }
         }
     }
@@ -64,7 +65,9 @@ final class ProductDerivatives {
         return rank == 2 ? name : graph.flattened(name, rank);
     }
 
-    /** [rows, K] back to the shape of A; the leading extents are those of the result, which need not be kept for it. */
+    /**
+     * Reshapes [rows, K] to the shape of A. The leading extents are read from the result, so that A need not be kept.
+     */
     private static String unflattened(Derivation d, String name, String incoming, int rank) {
         BackwardGraph graph = d.graph();
         Value a = d.input(0);
@@ -90,12 +93,14 @@ final class ProductDerivatives {
         return graph.add("Gemm", attributes, a, b);
     }
 
-    /** The value of which an operand is the matrix transpose, if nothing else asks for the operand's gradient. */
+    /**
+     * The value that an operand is the matrix transpose of; null when it is not one or its own gradient is requested.
+     */
     private static Value transposedSource(Derivation d, int input) {
         Op producer = d.producer(input);
         if (producer == null
                 || !producer.node().is("Transpose")
-                || d.asksFor(d.input(input))
+                || d.isRequested(d.input(input))
                 || !isMatrixTranspose(d.graph(), producer)) {
             return null;
         }
@@ -132,28 +137,28 @@ final class ProductDerivatives {
         if (d.wants(0)) {
             if (leftSource != null) {
                 String product = graph.add("MatMul", d.in(1), transposed(graph, g, rank));
-                d.giveBehind(0, leftSource, sumBatch(d, product, d.input(0)));
+                d.giveToSource(0, leftSource, sumBatch(d, product, d.input(0)));
             } else {
                 String b = rightSource == null
                         ? transposed(graph, d.in(1), graph.rank(d.input(1)))
-                        : graph.read(rightSource);
+                        : graph.operand(rightSource);
                 d.give(0, sumBatch(d, graph.add("MatMul", g, b), d.input(0)));
             }
         }
         if (d.wants(1)) {
             if (rightSource != null) {
                 String product = graph.add("MatMul", transposed(graph, g, rank), d.in(0));
-                d.giveBehind(1, rightSource, sumBatch(d, product, d.input(1)));
+                d.giveToSource(1, rightSource, sumBatch(d, product, d.input(1)));
             } else {
                 String a = leftSource == null
                         ? transposed(graph, d.in(0), graph.rank(d.input(0)))
-                        : graph.read(leftSource);
+                        : graph.operand(leftSource);
                 d.give(1, sumBatch(d, graph.add("MatMul", a, g), d.input(1)));
             }
         }
     }
 
-    /** Sums a product over the batch axes along which an operand was broadcast; matrix axes stay. */
+    /** Sums a product over the batch axes on which an operand was broadcast; matrix axes are kept. */
     private static String sumBatch(Derivation d, String product, Value operand) {
         BackwardGraph graph = d.graph();
         int rank = graph.rank(d.output());
@@ -178,7 +183,7 @@ final class ProductDerivatives {
         return name;
     }
 
-    /** A product with a vector: it is a matrix of one row or one column. */
+    /** A product with a vector, which is treated as a matrix of one row or column. */
     private static void vector(Derivation d, boolean left, boolean right) {
         BackwardGraph graph = d.graph();
         String a = left ? graph.add("Unsqueeze", d.in(0), graph.ints(0)) : d.in(0);

@@ -12,8 +12,8 @@ import java.util.Set;
 import java.util.TreeSet;
 
 /**
- * Reductions. The gradient of the result is put back at the rank of the operand with extent 1 on the reduced axes, and
- * stays that small until something full-size is multiplied with it.
+ * Derivatives of reductions. The gradient of the result is brought to the rank of the operand with extent 1 on the
+ * reduced axes. It is not expanded until it is combined with a full-size tensor.
  *
  * <p>Elements that tie for a minimum or maximum share the gradient equally, as in PyTorch's amin and amax.
  */
@@ -51,7 +51,7 @@ final class ReductionDerivatives {
             d.give(0, g);
         } else {
             String y = axes.isEmpty() || keepsAxes(d) ? d.out() : unsqueezed(d, d.out(), axes);
-            // Axes that the gradient was already stretched along have the operand's extent in x.
+            // On axes on which the gradient was already stretched, x has the operand's extent.
             d.give(0, local.gradient(d, g.name(), d.in(0), y, axes));
         }
     }
@@ -87,7 +87,7 @@ final class ReductionDerivatives {
                                         .toArray()));
     }
 
-    /** The axes that are reduced, counted from the front: from the second operand; all without one. */
+    /** The reduced axes, counted from the front: those of the second operand, or all axes without one. */
     private static Set<Integer> axes(Derivation d) {
         int rank = d.graph().rank(d.input(0));
         Value operand = d.input(1);
@@ -107,7 +107,7 @@ final class ReductionDerivatives {
         return axes;
     }
 
-    /** dx = g/n; n is the number of elements that each mean is taken over. */
+    /** dx = g/n, with n the number of elements in each mean. */
     private static void mean(Derivation d) {
         Set<Integer> axes = axes(d);
         Gradient g = kept(d, d.incoming(0), axes);
@@ -126,7 +126,7 @@ final class ReductionDerivatives {
             String extent = graph.extentAtRun(d.input(0), axis);
             total = total.isEmpty() ? extent : mul(d, total, extent);
         }
-        // A scalar, so that it does not raise the rank of the quotient.
+        // A scalar, so that it does not increase the rank of the quotient.
         String divisor = graph.cast(graph.add("Squeeze", total), graph.precision(d.output()));
         d.give(0, g.renamed(graph.add("Div", g.name(), divisor)));
     }
@@ -148,7 +148,7 @@ final class ReductionDerivatives {
         return mul(d, d.graph().add("Where", isZero, zero(d), d.graph().add("Div", g, y)), x);
     }
 
-    /** The sum runs the other way. */
+    /** The gradient of a cumulative sum is a cumulative sum in the opposite direction. */
     private static void cumulative(Derivation d) {
         Map<String, Attribute> attributes = Map.of(
                 "exclusive", new Attribute.Int(d.node().intAttribute("exclusive", 0)),

@@ -3,7 +3,7 @@ package io.onnxprune.autodiff;
 
 import io.onnxprune.ir.Program.Value;
 
-/** Slice and Pad: the gradient of what is kept, with zeros for what is cut off. */
+/** Derivatives of Slice and Pad: kept elements get the gradient, cut elements get zeros. */
 final class SliceDerivatives {
     private SliceDerivatives() {}
 
@@ -36,7 +36,7 @@ final class SliceDerivatives {
         d.give(0, g);
     }
 
-    /** The indices from and to which one axis is sliced, if they are static; else null. */
+    /** The bounds of a slice on one axis when they are static, else null. */
     private static long[] range(Derivation d, int axis) {
         long extent = d.graph().extent(d.input(0), axis);
         long[] starts = d.graph().integers(d.input(1));
@@ -52,7 +52,10 @@ final class SliceDerivatives {
         return Math.max(0, Math.min(index < 0 ? index + extent : index, extent));
     }
 
-    /** The axes that an optional operand lists, counted from the front; the first ones without it; null if not constant. */
+    /**
+     * The axes of an optional operand, counted from the front; the first axes without the operand; null when they are
+     * not constant.
+     */
     private static long[] axes(Derivation d, int input, long[] listed, int rank) {
         if (d.input(input) != null) {
             long[] axes = d.graph().integers(d.input(input));
@@ -72,14 +75,14 @@ final class SliceDerivatives {
     }
 
     /**
-     * Undoes one axis of a slice, with run-time bounds. A negative step is a reversal; a step s is undone by s - 1 zeros
-     * after each element, of which the last ones may be cut off again.
+     * Undoes a slice on one axis with run-time bounds. A negative step is a reversal. A step s is undone by s - 1
+     * zeros after each element, of which the last may be cut off.
      */
     private static String spread(Derivation d, String gradient, int position, int axis, long step) {
         BackwardGraph graph = d.graph();
         int rank = graph.rank(d.input(0));
         String extent = graph.extentAtRun(d.input(0), axis);
-        // Not from the trace: what is left of a short axis may be less at another length.
+        // The extent is not taken from the trace: a slice of a short axis may be shorter at another length.
         String kept = graph.add("Shape", BackwardGraph.range(axis, axis + 1L), gradient);
         String at = graph.ints(axis);
         String zero = graph.ints(0);
@@ -93,26 +96,26 @@ final class SliceDerivatives {
         long stride = Math.abs(step);
         if (step < 0) {
             g = graph.add("Slice", g, graph.ints(-1), graph.ints(Long.MIN_VALUE), at, graph.ints(-1));
-            // The first element in the operand's order is where the slice ended.
+            // The first element in the operand's order is the end of the slice.
             String reach = graph.add("Mul", graph.add("Sub", kept, graph.ints(1)), graph.ints(stride));
             start = graph.add("Max", graph.add("Sub", start, reach), zero);
         }
         String length = kept;
         if (stride > 1) {
-            String apart = graph.add("Unsqueeze", g, graph.ints(axis + 1L));
+            String separated = graph.add("Unsqueeze", g, graph.ints(axis + 1L));
             String filled = graph.add(
-                    "Pad", apart, graph.ints(0, stride - 1), graph.scalar(d.output(), 0), graph.ints(axis + 1L));
+                    "Pad", separated, graph.ints(0, stride - 1), graph.scalar(d.output(), 0), graph.ints(axis + 1L));
             length = graph.add("Mul", kept, graph.ints(stride));
-            String before = graph.add("Shape", BackwardGraph.range(0, axis), g);
-            String after = graph.add("Shape", BackwardGraph.range(axis + 1L, rank), g);
-            g = graph.reshaped(filled, graph.add("Concat", BackwardGraph.integer("axis", 0), before, length, after));
+            String outer = graph.add("Shape", BackwardGraph.range(0, axis), g);
+            String inner = graph.add("Shape", BackwardGraph.range(axis + 1L, rank), g);
+            g = graph.reshaped(filled, graph.add("Concat", BackwardGraph.integer("axis", 0), outer, length, inner));
         }
-        String rest = graph.add("Sub", graph.add("Sub", extent, start), length);
-        String pads = graph.add("Concat", BackwardGraph.integer("axis", 0), start, rest);
+        String after = graph.add("Sub", graph.add("Sub", extent, start), length);
+        String pads = graph.add("Concat", BackwardGraph.integer("axis", 0), start, after);
         return graph.add("Pad", g, pads, graph.scalar(d.output(), 0), at);
     }
 
-    /** What was added is cut off, and what was cut off (a negative pad) gets zeros. */
+    /** Padding is cut off, and elements that a negative pad cut off get zeros. */
     private static void pad(Derivation d) {
         if (!d.node().textAttribute("mode", "constant").equals("constant")) {
             throw d.unsupported("only padding with a constant has a derivative");

@@ -8,7 +8,7 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
 
-/** Adds up what the uses of one value contribute to its gradient. */
+/** Adds the contributions of all uses of one value to its gradient. */
 final class Summation {
     private final BackwardGraph graph;
     private final Value value;
@@ -43,7 +43,7 @@ final class Summation {
         return new Gradient(graph.add(names.length == 2 ? "Add" : "Sum", names), stretched);
     }
 
-    /** The first part and those that follow it on the same axis without overlapping. */
+    /** The first part and the later parts on the same axis that do not overlap. */
     private static List<Part> row(List<Part> sorted) {
         List<Part> row = new ArrayList<>();
         long end = 0;
@@ -56,7 +56,7 @@ final class Summation {
         return row;
     }
 
-    /** Parts side by side, with zeros where there is none. */
+    /** Joins parts on one axis, with zeros elsewhere. */
     private String joined(List<Part> row) {
         Part first = row.get(0);
         Part last = row.get(row.size() - 1);
@@ -65,7 +65,7 @@ final class Summation {
             gaps |= row.get(i).start() != row.get(i - 1).end();
         }
         if (gaps) {
-            // Rare: each padded by itself, then added.
+            // Rare: parts are padded individually and added.
             return graph.add(
                     row.size() == 2 ? "Add" : "Sum",
                     row.stream().map(part -> joined(List.of(part))).toArray(String[]::new));

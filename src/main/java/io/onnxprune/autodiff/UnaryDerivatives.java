@@ -2,10 +2,11 @@
 package io.onnxprune.autodiff;
 
 /**
- * Functions of one operand, element by element: dx = g · f'(x), written with the result y where that is cheaper.
+ * Derivatives of element-wise functions of one operand: dx = g · f'(x), in terms of the result y where that is
+ * cheaper.
  *
- * <p>Formulas: elementary calculus; definitions of the activations: the ONNX operator specification. Where a function
- * has a kink, the derivative is that of PyTorch: 0 at 0 for Relu and Abs, the left one for LeakyRelu and Elu.
+ * <p>Definitions of the activations are those of the ONNX operator specification. At kinks the derivative is that of
+ * PyTorch: 0 at 0 for Relu and Abs, the left one for LeakyRelu and Elu.
  */
 final class UnaryDerivatives {
     private static final double SQRT_HALF = Math.sqrt(0.5);
@@ -50,7 +51,7 @@ final class UnaryDerivatives {
     private static void add(Derivatives.Table table, Local local, String operator) {
         table.addElementwise(
                 d -> {
-                    // A gradient still to be broadcast will do: the other factor has the full shape.
+                    // The gradient need not be expanded, because the other factor has the full shape.
                     Gradient g = d.incoming(0);
                     d.give(0, local.gradient(d, g.name(), d.in(0), d.out()));
                 },
@@ -102,14 +103,14 @@ final class UnaryDerivatives {
         return where(d, greater(d, x, 0), g, mul(d, g, slope));
     }
 
-    /** y = clip(αx + β, 0, 1): α strictly inside. */
+    /** y = clip(αx + β, 0, 1): y' = α strictly inside, else 0. */
     private static String hardSigmoid(Derivation d, String g, String x, String y) {
         String one = d.graph().scalar(d.output(), 1);
         String inside = d.graph().add("And", greater(d, y, 0), d.graph().add("Less", y, one));
         return where(d, inside, scaled(d, g, d.node().floatAttribute("alpha", 0.2f)), zero(d));
     }
 
-    /** y = x · clip(x/6 + 1/2, 0, 1): 0 below -3, 1 above 3, x/3 + 1/2 between. */
+    /** y = x · clip(x/6 + 1/2, 0, 1): y' = 0 below -3, 1 above 3, x/3 + 1/2 between. */
     private static String hardSwish(Derivation d, String g, String x, String y) {
         String between = shifted(d, scaled(d, x, 1.0 / 3), 0.5);
         String upper = where(d, greater(d, x, 3), d.graph().scalar(d.output(), 1), between);
@@ -117,7 +118,7 @@ final class UnaryDerivatives {
         return mul(d, g, slope);
     }
 
-    /** x·Φ(x), or its approximation x/2·(1 + tanh u), u = √(2/π)·(x + 0.044715x³). */
+    /** y = x·Φ(x), or its approximation x/2·(1 + tanh u) with u = √(2/π)·(x + 0.044715x³). */
     private static String gelu(Derivation d, String g, String x, String y) {
         BackwardGraph graph = d.graph();
         String square = mul(d, x, x);

@@ -25,7 +25,8 @@ record PieceSchedule(int piece, List<List<InputGroup>> captures, int theirs, Rec
      * @param obstacles why the error at the end of the piece says nothing about a product
      * @param stream the value at the end of the piece; null if errors are not measured
      */
-    record InputGroup(Activation input, List<LoweredLinear> linears, Map<LoweredLinear, String> obstacles, Activation stream) {
+    record InputGroup(
+            Activation input, List<LoweredLinear> linears, Map<LoweredLinear, String> obstacles, Activation stream) {
         List<Tap> taps() {
             List<Tap> taps = new ArrayList<>(
                     List.of(new Tap.SecondMoment(input), new Tap.Total(input), new Tap.Positions(input)));
@@ -63,7 +64,8 @@ record PieceSchedule(int piece, List<List<InputGroup>> captures, int theirs, Rec
      * @param reference null for none
      * @param kept the channels of the reference's residual stream that the model has; null for all
      */
-    static List<PieceSchedule> of(PieceExecutor model, PieceExecutor reference, int[] kept, Predicate<LoweredLinear> wanted) {
+    static List<PieceSchedule> of(
+            PieceExecutor model, PieceExecutor reference, int[] kept, Predicate<LoweredLinear> wanted) {
         List<PieceSchedule> visits = new ArrayList<>();
         int last = -1;
         for (int piece = 0; piece < model.pieces().size(); piece++) {

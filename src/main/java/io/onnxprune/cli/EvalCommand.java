@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
-import io.onnxprune.api.ModelEvaluator;
 import com.fasterxml.jackson.annotation.JsonUnwrapped;
+import io.onnxprune.api.ModelEvaluator;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;

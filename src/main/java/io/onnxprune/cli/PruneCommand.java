@@ -222,7 +222,8 @@ final class PruneCommand implements Callable<Integer> {
             names = "--extensions",
             split = ",",
             paramLabel = "JAR",
-            description = "jars with passes, metrics and other parts of your own, separated by commas (docs/writing-passes.md)")
+            description =
+                    "jars with passes, metrics and other parts of your own, separated by commas (docs/writing-passes.md)")
     private List<Path> extensions = List.of();
 
     @Override

@@ -21,8 +21,16 @@ final class PruneSummary {
 
     static void print(PruneReport report, Console console) {
         Table table = new Table("", ">before", ">after", ">change");
-        row(table, "parameters", report.sizes().before().parameters(), report.sizes().after().parameters());
-        row(table, "weight bytes", report.sizes().before().bytes(), report.sizes().after().bytes());
+        row(
+                table,
+                "parameters",
+                report.sizes().before().parameters(),
+                report.sizes().after().parameters());
+        row(
+                table,
+                "weight bytes",
+                report.sizes().before().bytes(),
+                report.sizes().after().bytes());
         row(table, "layers", report.structure().stream().layers(), report.layersKept());
         if (report.plan().blocks() != null) {
             row(
@@ -55,7 +63,8 @@ final class PruneSummary {
                 .map(pass -> String.format(Locale.ROOT, "%s %.1f s", pass.getKey(), pass.getValue()))
                 .collect(Collectors.joining(", ", "time: ", "")));
         if (report.effort().peakResidentBytes() > 0) {
-            console.print(String.format(Locale.ROOT, "peak memory: %,d MB", report.effort().peakResidentBytes() >> 20));
+            console.print(String.format(
+                    Locale.ROOT, "peak memory: %,d MB", report.effort().peakResidentBytes() >> 20));
         }
         report.emission()
                 .ifPresent(found -> console.print(String.format(
@@ -97,7 +106,8 @@ final class PruneSummary {
     }
 
     private static void evaluation(Table table, PruneReport report) {
-        if (report.evaluations().before().isEmpty() || report.evaluations().after().isEmpty()) {
+        if (report.evaluations().before().isEmpty()
+                || report.evaluations().after().isEmpty()) {
             return;
         }
         Evaluation before = report.evaluations().before().get();

@@ -13,8 +13,8 @@ import io.onnxprune.dims.Role;
 import io.onnxprune.ir.CheckpointFile;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.rewrite.PrunedState;
 import java.util.Arrays;
 import java.util.HashMap;
@@ -258,7 +258,8 @@ public final class KfacCorrection {
         return descent;
     }
 
-    private LineSearch.Found search(Objective rows, Map<LoweredLinear, Tensor> directions, double present, double first) {
+    private LineSearch.Found search(
+            Objective rows, Map<LoweredLinear, Tensor> directions, double present, double first) {
         return LineSearch.run(
                 length -> {
                     double found = mean(rows, moved(directions, length));

@@ -178,7 +178,8 @@ public final class KroneckerUpdate {
         }
     }
 
-    private Matrix withoutOutputs(LoweredLinear linear, Matrix w, List<int[]> lost, Statistics statistics, Damping damping) {
+    private Matrix withoutOutputs(
+            LoweredLinear linear, Matrix w, List<int[]> lost, Statistics statistics, Damping damping) {
         try (Matrix turned = w.transposed();
                 Matrix left = without(() -> statistics.gradients(linear.output()), turned, lost, damping)) {
             return left.transposed();
@@ -189,7 +190,7 @@ public final class KroneckerUpdate {
     private Matrix without(Supplier<Matrix> moment, Matrix w, List<int[]> lost, Damping damping) {
         try (Matrix a = moment.get()) {
             if (!settings.together) {
-                return LeastSquares.separately(a, w, lost, damping);
+                return LeastSquares.independentUpdates(a, w, lost, damping);
             }
             BitSet stays = new BitSet();
             stays.set(0, w.rows());

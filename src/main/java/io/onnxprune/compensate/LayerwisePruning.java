@@ -14,8 +14,8 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.LayerProblem;
 import io.onnxprune.obs.LeastSquares;
-import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.FloatBuffer;
@@ -97,8 +97,7 @@ public final class LayerwisePruning implements SequentialRun.Editor {
      * @param target what is to be left of the dense model; with a selection, how many units of each dimension
      * @param folder for files of new weights
      */
-    public LayerwisePruning(
-            PrunedState state, LinearLayers layers, Plan target, Method method, Path folder, Log log) {
+    public LayerwisePruning(PrunedState state, LinearLayers layers, Plan target, Method method, Path folder, Log log) {
         this.state = state;
         this.target = target;
         this.selection = method.selection.orElse(null);
@@ -110,8 +109,7 @@ public final class LayerwisePruning implements SequentialRun.Editor {
         for (Dimension dimension : state.structure().dimensions()) {
             int[] left = target.keep().get(dimension.name());
             if (left != null && left.length < present(dimension).length) {
-                layers
-                        .of(dimension)
+                layers.of(dimension)
                         .forEach(consumer -> shrinking
                                 .computeIfAbsent(consumer, key -> new ArrayList<>())
                                 .add(dimension));
@@ -322,10 +320,7 @@ public final class LayerwisePruning implements SequentialRun.Editor {
         }
         if (update != null && !update.bias) {
             return LeastSquares.keep(
-                    part.a,
-                    w,
-                    rows,
-                    damping(update.damping, part.layer.dense().node(), positions));
+                    part.a, w, rows, damping(update.damping, part.layer.dense().node(), positions));
         }
         Matrix zeroed = Matrix.zeros(w.rows(), w.columns());
         double[] row = new double[w.columns()];

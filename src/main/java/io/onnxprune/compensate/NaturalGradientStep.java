@@ -108,8 +108,7 @@ final class NaturalGradientStep {
     }
 
     private Matrix slope(LoweredLinear linear) {
-        return WeightStore.read(
-                slopes.get(linear), products.get(linear).dense().axis());
+        return WeightStore.read(slopes.get(linear), products.get(linear).dense().axis());
     }
 
     /** The gradients that the solutions belong to, in the weights' shapes. */

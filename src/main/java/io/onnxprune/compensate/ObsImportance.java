@@ -13,8 +13,8 @@ import io.onnxprune.obs.GreedyRemoval;
 import io.onnxprune.obs.GreedyRemoval.Rule;
 import io.onnxprune.obs.LayerProblem;
 import io.onnxprune.obs.RemovalOrder;
-import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.Importance;
+import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
 import java.util.ArrayList;
@@ -126,8 +126,8 @@ public final class ObsImportance implements Importance {
         return !producers
                 ? List.of()
                 : linears.stream()
-                        .filter(layer -> layer.dense().makes(dimension)
-                                && model.layers().isInside(layer.dense()))
+                        .filter(layer ->
+                                layer.dense().makes(dimension) && model.layers().isInside(layer.dense()))
                         .toList();
     }
 
@@ -139,8 +139,7 @@ public final class ObsImportance implements Importance {
     }
 
     private List<Tap> taps(PrunedLinear layer) {
-        List<Tap> taps =
-                new ArrayList<>(Statistics.ofInputs(layer.lowered().input(), biases.of(layer) != null));
+        List<Tap> taps = new ArrayList<>(Statistics.ofInputs(layer.lowered().input(), biases.of(layer) != null));
         if (loss) {
             taps.add(new Tap.GradientSecondMoment(layer.lowered().output()));
         }
@@ -161,7 +160,7 @@ public final class ObsImportance implements Importance {
         return hull(
                 job.dimension.size(),
                 present,
-                rule.isSeparate()
+                rule.isIndependent()
                         ? oneByOne(members, present.length, rule, damping)
                         : together(members, rule, damping));
     }

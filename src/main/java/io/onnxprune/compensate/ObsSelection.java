@@ -22,11 +22,12 @@ import java.util.Locale;
 @Named(value = "obs", summary = "the loss of the consumers when the kept weights compensate")
 public record ObsSelection(
         @Option(
-                        "One unit at a time by the exact cost of pruning it; the scores and groups of the SlimGPT paper; each unit"
-                                + " by its cost as if it alone were pruned; the cost without compensation; the cost by the diagonal alone.")
-                Order rule,
+                "One unit at a time by the exact cost of pruning it; the scores and groups of the SlimGPT paper; each unit"
+                        + " by its cost as if it alone were pruned; the cost without compensation; the cost by the diagonal alone.")
+        Order rule,
 
-        @Option("What is added to the diagonal of XᵀX, as a share of its mean.") double damping)
+        @Option("What is added to the diagonal of XᵀX, as a share of its mean.")
+        double damping)
         implements Selection {
     /** The order in which units are pruned. */
     public enum Order {
@@ -51,9 +52,9 @@ public record ObsSelection(
     public Rule ruleOf(Dimension dimension) {
         return switch (rule) {
             // All layers read the hidden width: one unit after the other would take the memory of all of them.
-            case EXACT -> dimension.role() == Role.HIDDEN ? Rule.ALONE : Rule.EXACT;
+            case EXACT -> dimension.role() == Role.HIDDEN ? Rule.INDEPENDENT : Rule.EXACT;
             case PAPER -> dimension.role() == Role.FFN ? Rule.DYNAMIC_GROUPS : Rule.GROUPED_CHOLESKY;
-            case INDEPENDENT -> Rule.ALONE;
+            case INDEPENDENT -> Rule.INDEPENDENT;
             case OBD -> Rule.OBD;
             case OBD_DIAGONAL -> Rule.OBD_DIAGONAL;
         };

@@ -25,12 +25,11 @@ import java.util.stream.IntStream;
  * @param columns for each channel of the result in the pruned model, the channel in the dense model, ascending
  */
 @SuppressWarnings("ArrayRecordComponent") // never compared
-record PrunedLinear(
-        LoweredLinear lowered, LinearLayer dense, Tensor full, Tensor weight, int[] rows, int[] columns) {
+record PrunedLinear(LoweredLinear lowered, LinearLayer dense, Tensor full, Tensor weight, int[] rows, int[] columns) {
     /** The forms of {@code lowered}, which comes from {@code dense}. */
     static PrunedLinear of(LoweredLinear lowered, LinearLayer dense, PrunedState state) {
-        Tensor full = state.updates()
-                .getOrDefault(dense.weight(), dense.weight().constant());
+        Tensor full =
+                state.updates().getOrDefault(dense.weight(), dense.weight().constant());
         Slice slice = state.slices().get(lowered.weight());
         int[][] kept = slice == null ? new int[2][] : slice.kept();
         return new PrunedLinear(

@@ -19,12 +19,7 @@ import java.util.List;
  * @param folder for files of new weights
  */
 public record PrunedModel(
-        PrunedState state,
-        LinearLayers layers,
-        Calibrator calibrator,
-        Statistics.Source source,
-        Path folder,
-        Log log) {
+        PrunedState state, LinearLayers layers, Calibrator calibrator, Statistics.Source source, Path folder, Log log) {
     /** The linear layers whose weights may be changed, in order of execution. */
     List<PrunedLinear> linears() {
         return new PrunedLinears(state, layers).of(calibrator.linears());

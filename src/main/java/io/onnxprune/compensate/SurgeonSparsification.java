@@ -47,8 +47,7 @@ public final class SurgeonSparsification {
      * @param gradientDamping share of the mean diagonal of DᵀD that is added to it
      * @param correlate how many elements of a matrix are made up for together; 0 for all
      */
-    public record Request(
-            Pattern pattern, double share, double damping, double gradientDamping, int correlate) {}
+    public record Request(Pattern pattern, double share, double damping, double gradientDamping, int correlate) {}
 
     private final Request request;
     private final PrunedModel model;
@@ -118,7 +117,8 @@ public final class SurgeonSparsification {
         for (PrunedLinear layer : model.linears()) {
             if (blocks.contains(layer.dense())) {
                 sharing.computeIfAbsent(layer.lowered().input(), input -> new ArrayList<>())
-                        .add(new Candidate(layer, updates.containsKey(layer.dense().weight())));
+                        .add(new Candidate(
+                                layer, updates.containsKey(layer.dense().weight())));
             }
         }
     }
@@ -173,10 +173,7 @@ public final class SurgeonSparsification {
     }
 
     private static double positions(Statistics statistics, Candidate candidate) {
-        return statistics
-                .sum(new Tap.Positions(candidate.input()))
-                .asFloats()
-                .get(0);
+        return statistics.sum(new Tap.Positions(candidate.input())).asFloats().get(0);
     }
 
     /** Visits all blocks that read anything. */
@@ -206,7 +203,10 @@ public final class SurgeonSparsification {
 
     private Damping outputDamping(Statistics statistics, Candidate candidate) {
         return new Damping(
-                request.gradientDamping, (long) positions(statistics, candidate), candidate.node() + ", gradients", log);
+                request.gradientDamping,
+                (long) positions(statistics, candidate),
+                candidate.node() + ", gradients",
+                log);
     }
 
     private void elements(Statistics statistics, double share) {

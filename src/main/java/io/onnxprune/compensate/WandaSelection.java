@@ -23,8 +23,8 @@ public record WandaSelection() implements Selection {
             for (int unit = 0; unit < scores.length; unit++) {
                 for (int channel : consumer.units().get(unit)) {
                     consumer.w().getRow(channel, row);
-                    double size =
-                            Math.sqrt(Math.max(0, consumer.a().get(channel, channel)) / Math.max(1, measured.positions()));
+                    double size = Math.sqrt(
+                            Math.max(0, consumer.a().get(channel, channel)) / Math.max(1, measured.positions()));
                     scores[unit] += size * Arrays.stream(row).map(Math::abs).sum() / row.length;
                 }
             }

@@ -5,11 +5,14 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/** Where this program keeps what it can make again, such as unpacked native libraries. */
+/** The folder for files that this program can create again, such as unpacked native libraries. */
 public final class CacheFolder {
     private CacheFolder() {}
 
-    /** {@code onnx-prune} in XDG_CACHE_HOME or ~/.cache, and a folder of the user's in the temporary one if neither works. */
+    /**
+     * The folder {@code onnx-prune} in XDG_CACHE_HOME or ~/.cache, created if missing. If it cannot be created, a
+     * folder of the user's in the temporary directory.
+     */
     public static Path path() {
         String xdg = System.getenv("XDG_CACHE_HOME");
         Path base = xdg == null || xdg.isBlank() ? Path.of(System.getProperty("user.home"), ".cache") : Path.of(xdg);

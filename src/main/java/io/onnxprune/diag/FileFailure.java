@@ -8,11 +8,11 @@ import java.nio.file.FileSystemException;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.NotDirectoryException;
 
-/** Failures of the file system, in words: the JDK's messages are often nothing but a path. */
+/** Reasons of file system failures in words. The JDK's messages are often only a path. */
 public final class FileFailure {
     private FileFailure() {}
 
-    /** Why it failed, to go on with after "cannot write FILE: ". */
+    /** The reason of the failure, to be appended to "cannot write FILE: ". */
     public static String reason(IOException failure) {
         if (failure instanceof AccessDeniedException) {
             return "permission denied";

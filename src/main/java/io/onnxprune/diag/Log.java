@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.diag;
 
-/** Where stages report what they do. The command line draws it; tests record it. */
+/** Receives the progress reports of all stages. The command line prints them; tests record them. */
 public interface Log {
-    /** A line of ordinary progress text. */
+    /** Reports a line of ordinary progress text. */
     void info(String message);
 
-    /** Something asked for that was not done, or done differently, and why. Never suppressed. */
+    /**
+     * Warns that something requested was not done, or was done differently, and says why. Warnings are never
+     * suppressed.
+     */
     void warn(String message);
 
-    /** Detail for {@code --verbose}. */
+    /** Reports a detail that is shown with {@code --verbose}. */
     void debug(String message);
 
-    /** Opens a progress display for {@code total} steps; shown only when it lasts and the output is a terminal. */
+    /**
+     * Opens a progress display for {@code total} steps. It is shown only when the stage takes long and the output is a
+     * terminal.
+     */
     Progress progress(String stage, long total);
 
     /** This log with lines of ordinary text as details: for work that repeats what was told before. */
@@ -54,7 +60,7 @@ public interface Log {
         }
     }
 
-    /** A running progress display. */
+    /** An open progress display. */
     interface Progress extends AutoCloseable {
         void step(long steps);
 

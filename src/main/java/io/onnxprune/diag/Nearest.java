@@ -4,24 +4,32 @@ package io.onnxprune.diag;
 import java.util.Collection;
 import java.util.Comparator;
 
-/** Suggestions for names that do not exist: the valid one that takes the fewest edits. */
+/** Suggestions for misspelt names: the valid name with the smallest edit distance. */
 public final class Nearest {
     private Nearest() {}
 
-    /** The element of {@code valid} with the smallest edit distance to {@code name}, the first of equals; null if none. */
+    /**
+     * The element of {@code valid} with the smallest edit distance to {@code name}, the first of several; null when
+     * {@code valid} is empty.
+     */
     public static String to(String name, Collection<String> valid) {
         return valid.stream()
                 .min(Comparator.comparingInt(candidate -> distance(name, candidate)))
                 .orElse(null);
     }
 
-    /** A clause to end an error message with: {@code ; did you mean "ffn"?}, empty if there is nothing to suggest. */
+    /**
+     * A clause for the end of an error message, as {@code ; did you mean "ffn"?}; empty when {@code valid} is empty.
+     */
     public static String suggestion(String name, Collection<String> valid) {
         String nearest = to(name, valid);
         return nearest == null ? "" : "; did you mean \"" + nearest + "\"?";
     }
 
-    /** Insertions, deletions and substitutions that turn {@code a} into {@code b} (Levenshtein). */
+    /**
+     * The Levenshtein distance: the least number of insertions, deletions and substitutions that turn {@code a} into
+     * {@code b}.
+     */
     static int distance(String a, String b) {
         int[] row = new int[b.length() + 1];
         for (int j = 0; j < row.length; j++) {

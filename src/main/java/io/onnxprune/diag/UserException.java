@@ -2,8 +2,8 @@
 package io.onnxprune.diag;
 
 /**
- * A failure that the user can act on. The message is one sentence: what is wrong, where (file, node, option), what to
- * do about it. The command line prints it without a stack trace and exits with 1.
+ * A failure that the user can correct. The message is one sentence: the problem, its place (file, node, option) and
+ * the remedy. The command line prints it without a stack trace and exits with 1.
  */
 public class UserException extends RuntimeException {
     private static final long serialVersionUID = 1L;

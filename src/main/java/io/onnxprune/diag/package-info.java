@@ -1,3 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/** What the tool tells its user: failures with one sentence each, warnings, progress; and where it keeps files of its own. */
+/**
+ * Messages to the user: failures with one sentence each, warnings and progress; and the folder for the program's own
+ * files.
+ */
 package io.onnxprune.diag;

@@ -5,29 +5,42 @@ import io.onnxprune.ir.Program.Op;
 import java.util.ArrayList;
 import java.util.List;
 
-/** What the operator rules noted beside unification. */
+/** Facts that operator rules record in addition to unification. */
 public final class AnalysisFacts {
-    /** Element {@code element} of integer operand {@code input} must equal {@code sign} × the size of {@code dim}. */
+    /**
+     * An integer operand that encodes a size: its element {@code element} must equal {@code sign} times the size of
+     * {@code dim}.
+     */
     public record SizeOperand(Op op, int input, int element, int sign, Dim dim) {}
 
-    /** An INT attribute (element -1), or an element of an INTS attribute, must equal the size of {@code dim}. */
+    /**
+     * An attribute that encodes a size: an INT (element -1) or an element of an INTS must equal the size of
+     * {@code dim}.
+     */
     public record SizeAttribute(Op op, String attribute, int element, Dim dim) {}
 
-    /** A Split into equal parts, which no longer are equal when one of them is pruned more than the others. */
+    /** A Split into equal parts. The parts become unequal when they are pruned differently. */
     public record EqualSplit(Op op, List<Dim> parts) {}
 
-    /** A mean over {@code axes} of operand {@code input}: its divisor changes with their extents. */
+    /** A mean over {@code axes} of operand {@code input}. Its divisor depends on their extents. */
     public record Mean(Op op, int input, List<Integer> axes) {}
 
-    /** Softmax or fused attention: a distribution over {@code axis} for each index of {@code batch}. */
+    /** A softmax or fused attention: a distribution over {@code axis} for each index of {@code batch}. */
     public record Distribution(Op op, List<Dim> batch, Dim axis) {
-        /** Attention distributes over positions, whose number varies; a router distributes over experts. */
+        /**
+         * Whether this is attention, a distribution over positions, whose number varies. A router distributes over
+         * experts.
+         */
         boolean overPositions() {
             return axis.isDynamic() || axis.isOne();
         }
     }
 
-    /** A sum of products over {@code dim}, with a constant operand (a linear layer) or between two activations. */
+    /**
+     * A sum of products over {@code dim}.
+     *
+     * @param withConstant whether one operand is a constant (a linear layer); false between two activations
+     */
     public record Contraction(Op op, Dim dim, boolean withConstant) {}
 
     private final List<SizeOperand> sizes = new ArrayList<>();

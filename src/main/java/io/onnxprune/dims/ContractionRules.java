@@ -7,7 +7,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/** Sums of products: matrix products and reductions. */
+/** Rules of matrix products and reductions. */
 final class ContractionRules {
     private ContractionRules() {}
 
@@ -24,7 +24,9 @@ final class ContractionRules {
         table.onnx(ContractionRules::order, "ArgMax", "ArgMin");
     }
 
-    /** A[.., M, K] · B[.., K, N], batch axes broadcast; vectors lose their axis. */
+    /**
+     * A[.., M, K] · B[.., K, N] with broadcast batch axes; the axis that NumPy's matmul adds to a vector is dropped.
+     */
     private static void matMul(RuleContext c, boolean transposeA, boolean transposeB) {
         List<Dim> a = new ArrayList<>(Arrays.asList(c.in(0)));
         List<Dim> b = new ArrayList<>(Arrays.asList(c.in(1)));
@@ -61,7 +63,7 @@ final class ContractionRules {
         ElementwiseRules.align(c, c.in(2), c.out(0));
     }
 
-    /** Equal letters are equal dimensions; ellipses and repeated letters in one term are not followed. */
+    /** Equal letters are equal dimensions. Equations with an ellipsis are not analysed. */
     private static void einsum(RuleContext c) {
         String equation = c.node().textAttribute("equation", "").replace(" ", "");
         String[] sides = equation.split("->", -1);
@@ -69,7 +71,7 @@ final class ContractionRules {
         if (sides.length != 2
                 || equation.contains(".")
                 || terms.length != c.op().inputs().size()) {
-            OperatorRules.pinEverything(c, "einsum " + equation + " is not followed");
+            OperatorRules.pinEverything(c, "einsum " + equation + " is not analysed");
             return;
         }
         Map<Character, Dim> letters = new HashMap<>();
@@ -106,12 +108,12 @@ final class ContractionRules {
         }
     }
 
-    /** Unifies the axes that stay and returns the reduced ones. */
+    /** Unifies the axes that are kept and returns the reduced ones. */
     private static List<Integer> reduced(RuleContext c) {
         Dim[] in = c.in(0);
         Dim[] out = c.out(0);
         boolean keep = c.node().intAttribute("keepdims", 1) != 0;
-        boolean[] gone = new boolean[in.length];
+        boolean[] isReduced = new boolean[in.length];
         List<Long> listed = axes(c);
         if (listed == null) {
             c.pin(in, "reduced over varying axes");
@@ -119,13 +121,13 @@ final class ContractionRules {
             return List.of();
         }
         if (listed.isEmpty() && c.node().intAttribute("noop_with_empty_axes", 0) == 0) {
-            Arrays.fill(gone, true);
+            Arrays.fill(isReduced, true);
         }
-        listed.forEach(axis -> gone[RuleContext.axis(axis, in.length)] = true);
+        listed.forEach(axis -> isReduced[RuleContext.axis(axis, in.length)] = true);
         List<Integer> result = new ArrayList<>();
         int position = 0;
         for (int axis = 0; axis < in.length; axis++) {
-            if (gone[axis]) {
+            if (isReduced[axis]) {
                 result.add(axis);
                 position += keep ? 1 : 0;
             } else {
@@ -135,7 +137,7 @@ final class ContractionRules {
         return result;
     }
 
-    /** The axes by attribute or input; empty when none are given, null when they vary. */
+    /** The axes from the attribute or the input; empty when none are given, null when they vary. */
     private static List<Long> axes(RuleContext c) {
         if (c.node().op().startsWith("Arg")) {
             return List.of(c.node().intAttribute("axis", 0));

@@ -12,9 +12,9 @@ import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 
 /**
- * The structure of one axis: an {@link Atom} that can be pruned, a {@link Product} of dimensions (outermost first, as
- * {@code head × head_dim}) or a {@link Sum} (concatenation, as {@code q ⊕ k ⊕ v}). Sizes come in pairs, one for each of
- * the two traced runs; where they differ the dimension is dynamic.
+ * The structure of one axis: an {@link Atom} that can be pruned, a {@link Product} of dimensions (outermost first,
+ * such as {@code head × head_dim}) or a {@link Sum} (a concatenation, such as {@code q ⊕ k ⊕ v}). Every dimension has
+ * two sizes, one for each of the two traced runs. A dimension whose sizes differ is dynamic.
  */
 public abstract sealed class Dim {
     /** The dimension of an axis of extent one. */
@@ -22,28 +22,30 @@ public abstract sealed class Dim {
 
     private Dim() {}
 
-    /** Which indices of each atom stay: null for all of them. */
+    /** The kept indices of each atom. */
     public interface Keep {
+        /** The kept indices of {@code atom}, ascending; null when all are kept. */
         int[] kept(Atom atom);
 
-        /** How many indices of {@code atom} stay; -1 for all of them. */
+        /** Number of kept indices of {@code atom}; -1 when all are kept. */
         default long count(Atom atom) {
             int[] kept = kept(atom);
             return kept == null ? -1 : kept.length;
         }
 
-        /** Everything stays. */
+        /** Keeps all indices of all atoms. */
         Keep ALL = atom -> null;
     }
 
-    /** The extent in the given run (0 or 1) when only the kept indices of each atom are left. */
+    /** The extent in the given traced run (0 or 1) when only the kept indices of each atom remain. */
     public abstract long size(int run, Keep keep);
 
+    /** The unpruned extent in the given traced run (0 or 1). */
     public final long size(int run) {
         return size(run, Keep.ALL);
     }
 
-    /** The extent when each atom has so many units, which need not be a whole number. */
+    /** The extent when each atom has {@code count} units, which need not be an integer. */
     public final double extent(ToDoubleFunction<Atom> count) {
         Dim resolved = resolve();
         if (resolved instanceof Atom atom) {
@@ -58,12 +60,12 @@ public abstract sealed class Dim {
                 .parts.stream().mapToDouble(part -> part.extent(count)).sum();
     }
 
-    /** This dimension with bound atoms replaced and nesting flattened. */
+    /** This dimension with bound atoms replaced by their bindings and nesting flattened. */
     abstract Dim resolve();
 
     abstract void forEachAtom(Consumer<Atom> action);
 
-    /** This dimension with each unbound atom replaced. */
+    /** A copy of this dimension with each unbound atom replaced. */
     final Dim copy(Function<Atom, Dim> replacement) {
         Dim resolved = resolve();
         if (resolved instanceof Atom atom) {
@@ -78,19 +80,20 @@ public abstract sealed class Dim {
                 .parts.stream().map(part -> part.copy(replacement)).toList());
     }
 
-    /** What lies one after the other along this axis: the parts of a sum; of anything else, itself. */
+    /** The consecutive segments along this axis: the parts of a sum; otherwise this dimension alone. */
     public final List<Dim> segments() {
         Dim resolved = resolve();
         return resolved instanceof Sum sum ? sum.parts : List.of(resolved);
     }
 
-    /** The unbound atoms in this dimension, in order of first occurrence. */
+    /** The unbound atoms of this dimension, in order of first occurrence. */
     public final Set<Atom> atoms() {
         Set<Atom> atoms = new LinkedHashSet<>();
         forEachAtom(atoms::add);
         return atoms;
     }
 
+    /** Whether the extent varies between runs, such as a batch, sequence or past length. */
     public final boolean isDynamic() {
         return size(0) != size(1) || atoms().stream().anyMatch(atom -> atom.dynamic);
     }
@@ -103,14 +106,17 @@ public abstract sealed class Dim {
         return size(0) == 1 && size(1) == 1;
     }
 
-    /** The indices along this axis that stay, ascending. Only for dimensions that are not dynamic. */
+    /** The kept indices along this axis, ascending. Only for dimensions that are not dynamic. */
     public final int[] kept(Keep keep) {
         return resolve().keptIndices(keep);
     }
 
     abstract int[] keptIndices(Keep keep);
 
-    /** A variable: the smallest thing that can be pruned. Bound to another dimension once more is known about it. */
+    /**
+     * A variable of unification: the smallest dimension that can be pruned. It is bound to another dimension when a
+     * rule finds them equal or finds its structure.
+     */
     public static final class Atom extends Dim {
         private static final int MAX_EVIDENCE = 32;
 
@@ -131,12 +137,12 @@ public abstract sealed class Dim {
             return id;
         }
 
-        /** Why this may not be pruned, or null. */
+        /** The reason why this dimension cannot be pruned; null when it can. */
         public String pin() {
             return pin;
         }
 
-        /** Marks as not prunable; the first reason stays. */
+        /** Marks this dimension as not prunable. The first reason is kept. */
         void pin(String reason) {
             if (pin == null) {
                 pin = reason;
@@ -147,12 +153,14 @@ public abstract sealed class Dim {
             dynamic = true;
         }
 
-        /** Nodes at which this was found to be the same as another dimension: the first of them. */
+        /** The first nodes at which this dimension was found to equal another one. */
         public Set<String> evidence() {
             return evidence;
         }
 
-        /** Notes what ties this; the residual width is tied at every node, so only so many are kept. */
+        /**
+         * Records nodes that tie this dimension. The residual width is tied at every node, so the number is limited.
+         */
         void addEvidence(Iterable<String> nodes) {
             for (String node : nodes) {
                 if (evidence.size() >= MAX_EVIDENCE) {
@@ -205,7 +213,7 @@ public abstract sealed class Dim {
         }
     }
 
-    /** Nested axes laid out in one, outermost first. */
+    /** Nested axes in one axis, outermost first. */
     public static final class Product extends Dim {
         private final List<Dim> factors;
 
@@ -263,7 +271,7 @@ public abstract sealed class Dim {
         }
     }
 
-    /** Axes laid out one after the other. */
+    /** Concatenated axes. */
     public static final class Sum extends Dim {
         private final List<Dim> parts;
 
@@ -314,7 +322,7 @@ public abstract sealed class Dim {
         }
     }
 
-    /** The product of {@code factors}, flattened, without factors of extent one. */
+    /** The product of {@code factors}, flattened and without factors of extent one. */
     static Dim product(List<Dim> factors) {
         List<Dim> flat = new ArrayList<>();
         for (Dim factor : factors) {

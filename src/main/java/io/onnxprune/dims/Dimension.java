@@ -5,13 +5,13 @@ import io.onnxprune.dims.DimensionAnalysis.Member;
 import java.util.List;
 
 /**
- * A dimension that weights carry. One index of it is a coupled group: removing it removes a slice of every member.
+ * A dimension of weights. One index of it is a coupled group: pruning it removes one slice of every member.
  *
- * @param name unique and stable: role and layer, {@code ffn.3}
- * @param layer the layer that it belongs to, or -1 if it runs through several
+ * @param name unique and stable name of role and layer, such as {@code ffn.3}
+ * @param layer index of its layer; -1 when it is not in exactly one
  * @param size number of units
- * @param members every axis of a constant that carries it
- * @param pin why it cannot be pruned, or null
+ * @param members every axis of a constant that has this dimension
+ * @param pin reason why it cannot be pruned; null when it can
  */
 public record Dimension(String name, Role role, int layer, Dim.Atom atom, int size, List<Member> members, String pin) {
     public boolean isPrunable() {

@@ -16,14 +16,14 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Gives every axis of every tensor a {@link Dim} and unifies them by the operators' rules (DESIGN §3). No operator or
- * value name decides anything.
+ * Dimension inference: gives every axis of every tensor a {@link Dim} and unifies them by the operators' rules
+ * (docs/architecture.md). No decision depends on the name of an operator instance or value.
  */
 public final class DimensionAnalysis {
     private final Program program;
     private final Trace trace;
     private final Unifier unifier = new Unifier();
-    private final AnalysisFacts notes = new AnalysisFacts();
+    private final AnalysisFacts facts = new AnalysisFacts();
     private final Elements elements;
     private final Map<Value, Dim[]> values = new HashMap<>();
     private final Map<Use, Dim[]> constantUses = new LinkedHashMap<>();
@@ -38,8 +38,8 @@ public final class DimensionAnalysis {
     }
 
     /**
-     * Analyses a traced program, twice: the first time finds the residual stream, the second leaves the values beside it
-     * untied from the blocks that read them.
+     * Analyses a traced program in two passes. The first finds the residual stream. The second does not tie values
+     * beside the stream to the blocks that consume them.
      */
     public static DimensionAnalysis of(Program program, Trace trace) {
         DimensionAnalysis tied = new DimensionAnalysis(program, trace, Set.of()).run();
@@ -60,7 +60,7 @@ public final class DimensionAnalysis {
         return this;
     }
 
-    /** What each of several readers slices for itself stays whole. */
+    /** Pins a value that several consumers slice individually. */
     private void pinShared(Value value) {
         for (Dim dim : dims(value)) {
             dim.atoms().forEach(atom -> atom.pin("shared by blocks that each take their own slice of it"));
@@ -75,8 +75,8 @@ public final class DimensionAnalysis {
         return trace;
     }
 
-    public AnalysisFacts notes() {
-        return notes;
+    public AnalysisFacts facts() {
+        return facts;
     }
 
     Unifier unifier() {
@@ -87,25 +87,30 @@ public final class DimensionAnalysis {
         return elements;
     }
 
-    /** What the elements of a small integer value will be after pruning if nothing is patched; null if it is none. */
-    public long[] automatic(Value value, int run, Dim.Keep keep) {
+    /**
+     * The elements of a small integer value after pruning when nothing is patched.
+     *
+     * @param run the traced run, 0 or 1
+     * @return null when the value is not a small integer tensor
+     */
+    public long[] unpatchedElements(Value value, int run, Dim.Keep keep) {
         Element[] terms = elements.of(value);
         return terms == null
                 ? null
                 : Arrays.stream(terms).mapToLong(term -> term.value(run, keep)).toArray();
     }
 
-    /** Dimensions of each constant at each place where it is read; small constants are not tied between places. */
+    /** Dimensions of each constant at each of its uses. Vectors are not tied between uses. */
     public Map<Use, Dim[]> constantUses() {
         return constantUses;
     }
 
-    /** Dimensions of values beside the residual stream at each place where a block reads them. */
+    /** Dimensions of values beside the residual stream at each use by a block. */
     public Map<Use, Dim[]> sideUses() {
         return sideUses;
     }
 
-    /** The dimensions of a computed value or graph input; null if it was not traced. */
+    /** The dimensions of a value, one for each axis; null when it was not traced. */
     public Dim[] dims(Value value) {
         Dim[] dims = values.get(value);
         if (dims == null && value.constant() == null && trace.isKnown(value)) {
@@ -115,7 +120,7 @@ public final class DimensionAnalysis {
         return dims != null ? dims : value.constant() != null ? shared(value) : null;
     }
 
-    /** The dimensions of an operand at its use. */
+    /** The dimensions of an operand at this use, one for each axis; null when it is omitted or was not traced. */
     public Dim[] operand(Op op, int input) {
         Value value = op.input(input);
         if (value == null) {
@@ -123,14 +128,12 @@ public final class DimensionAnalysis {
         }
         if (value.constant() == null) {
             Dim[] dims = dims(value);
-            Use place = new Use(op, input);
-            return dims == null || !untied.contains(place)
-                    ? dims
-                    : sideUses.computeIfAbsent(place, use -> copies(dims));
+            Use use = new Use(op, input);
+            return dims == null || !untied.contains(use) ? dims : sideUses.computeIfAbsent(use, key -> copies(dims));
         }
         return constantUses.computeIfAbsent(new Use(op, input), use -> {
-            // Vectors are shared by value between unrelated places (all-one norms, zero biases, head counts); a matrix
-            // that is read twice is shared on purpose (tied embeddings).
+            // Exporters share equal vectors between unrelated uses (all-one norms, zero biases, head counts). A matrix
+            // with several uses is shared on purpose (tied embeddings).
             boolean shared = value.constant().rank() >= 2;
             return shared
                     ? shared(value)
@@ -138,7 +141,7 @@ public final class DimensionAnalysis {
         });
     }
 
-    /** Dimensions of the same structure with variables of their own, but for those that vary between runs. */
+    /** Dimensions of the same structure with fresh atoms, except for dynamic ones. */
     private Dim[] copies(Dim[] dims) {
         Map<Dim.Atom, Dim> fresh = new HashMap<>();
         return Arrays.stream(dims)
@@ -164,8 +167,8 @@ public final class DimensionAnalysis {
     }
 
     /**
-     * A size that is cast to a floating-point number and meets activations (an attention scale computed from the head
-     * size) is part of the function: that dimension must keep its extent.
+     * Pins a size that is cast to a floating-point number and combined with activations, such as an attention scale
+     * computed from the head size. The model's function depends on this extent.
      */
     private void pinSizesUsedAsNumbers(Op op) {
         boolean toNumber = op.node().is("Cast")
@@ -209,7 +212,7 @@ public final class DimensionAnalysis {
         }
     }
 
-    /** The atoms of constants, each with the places that carry it, in program order. */
+    /** The atoms of constants, each with the axes that have it, in program order. */
     Map<Dim.Atom, List<Member>> members() {
         Map<Dim.Atom, List<Member>> members = new LinkedHashMap<>();
         constantUses.forEach((use, dims) -> {
@@ -224,6 +227,10 @@ public final class DimensionAnalysis {
         return members;
     }
 
-    /** One axis of a constant, at one place where it is read, that carries an atom. */
+    /**
+     * One axis of a constant, at one of its uses, that has an atom.
+     *
+     * @param dim the full dimension of the axis
+     */
     public record Member(Use use, int axis, Dim dim, Tensor tensor) {}
 }

@@ -5,17 +5,17 @@ import java.util.function.Consumer;
 import java.util.function.LongBinaryOperator;
 
 /**
- * One element of an integer tensor as a term over sizes: what a shape computation yields after pruning, when nothing in
- * it is patched.
+ * One element of an integer tensor as a term over sizes. It gives the result of a shape computation after pruning when
+ * nothing in it is patched.
  */
 sealed interface Element {
-    /** The value in a run when only the kept indices of each atom are left. */
+    /** The value in a traced run (0 or 1) when only the kept indices of each atom remain. */
     long value(int run, Dim.Keep keep);
 
-    /** The dimensions whose sizes this is computed from. */
+    /** Visits the dimensions whose sizes this is computed from. */
     default void forEachDim(Consumer<Dim> action) {}
 
-    /** A number in the model. */
+    /** A number that is stored in the model. */
     record Literal(long number) implements Element {
         @Override
         public long value(int run, Dim.Keep keep) {
@@ -23,7 +23,7 @@ sealed interface Element {
         }
     }
 
-    /** An extent read by Shape or Size; it follows the tensor. */
+    /** An extent from Shape or Size, which adapts to the tensor. */
     record SizeOf(Dim dim) implements Element {
         @Override
         public long value(int run, Dim.Keep keep) {
@@ -58,7 +58,7 @@ sealed interface Element {
         }
     }
 
-    /** Computed in a way that is not followed; as traced, taken not to depend on what is pruned. */
+    /** The result of a computation that is not analysed: the traced values, assumed not to depend on pruning. */
     record Traced(long first, long second) implements Element {
         @Override
         public long value(int run, Dim.Keep keep) {

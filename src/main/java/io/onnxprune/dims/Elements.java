@@ -13,9 +13,9 @@ import java.util.function.Function;
 import java.util.function.LongBinaryOperator;
 
 /**
- * Symbolic evaluation of the small integer tensors that feed Reshape, Expand, Slice and their like. Elements of a
- * vector are followed one by one, so that the emitter knows which of them adapt by themselves (they come from Shape)
- * and which are numbers that must be patched.
+ * Symbolic evaluation of small integer tensors that feed Reshape, Expand, Slice and similar operators. Each element of
+ * a vector is evaluated separately. The rewriter then knows which elements adapt to pruning by themselves (they come
+ * from Shape) and which are numbers that must be patched.
  */
 final class Elements {
     private static final Map<String, LongBinaryOperator> OPERATORS = Map.ofEntries(
@@ -43,7 +43,7 @@ final class Elements {
         this.dims = dims;
     }
 
-    /** The elements of a small integer or boolean value, or null if it is none. */
+    /** The elements of a small integer or boolean value; null for any other value. */
     Element[] of(Value value) {
         if (value == null) {
             return null;
@@ -65,7 +65,7 @@ final class Elements {
         return elements;
     }
 
-    /** Evaluates {@code op} if its result is a small integer tensor; its inputs have been evaluated. */
+    /** Evaluates {@code op} if its output is a small integer tensor. Its inputs must have been evaluated. */
     void evaluate(Op op) {
         Value output = op.output(0);
         if (output == null || output.constant() != null || op.outputs().size() != 1) {
@@ -76,7 +76,7 @@ final class Elements {
             return;
         }
         Element[] result = result(op, traced.length);
-        // A term that does not reproduce both runs is worth less than what was seen.
+        // A term that does not reproduce both runs is replaced by the traced values.
         boolean valid = result != null && result.length == traced.length;
         for (int run = 0; valid && run < 2; run++) {
             for (int i = 0; i < traced.length; i++) {

@@ -4,7 +4,7 @@ package io.onnxprune.dims;
 import java.util.ArrayList;
 import java.util.List;
 
-/** Operators that work element by element, with broadcasting, and softmax. */
+/** Rules of element-wise operators with broadcasting, and of softmax. */
 final class ElementwiseRules {
     private ElementwiseRules() {}
 
@@ -89,7 +89,7 @@ final class ElementwiseRules {
         table.onnx(ElementwiseRules::triangle, "Trilu");
     }
 
-    /** Numpy broadcasting: axes are aligned at the end; an axis of extent one is stretched, not related. */
+    /** NumPy broadcasting: axes are aligned at the end. An axis of extent one is stretched, so it is not unified. */
     private static void broadcast(RuleContext c) {
         for (int i = 0; i < c.op().inputs().size(); i++) {
             align(c, c.in(i), c.out(0));
@@ -117,7 +117,7 @@ final class ElementwiseRules {
     private static void softmax(RuleContext c) {
         Dim[] out = c.out(0);
         c.unifyAll(c.in(0), out);
-        // Before opset 13 the default axis was 1, and everything from it on was normalised together.
+        // Before opset 13 the default axis was 1, and all axes from it on were normalised together.
         boolean flattens = c.op().node().domain().isEmpty() && c.opset() < 13;
         int axis = RuleContext.axis(c.node().intAttribute("axis", flattens ? 1 : -1), out.length);
         List<Dim> batch = new ArrayList<>();
@@ -139,7 +139,7 @@ final class ElementwiseRules {
         long[] axis = c.constants(1);
         for (int i = 0; i < out.length; i++) {
             if (axis == null || i == RuleContext.axis(axis[0], out.length)) {
-                c.pin(out[i], "accumulated along");
+                c.pin(out[i], "accumulated along this axis");
             }
         }
     }

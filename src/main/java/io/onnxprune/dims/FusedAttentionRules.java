@@ -10,8 +10,9 @@ import java.util.ArrayList;
 import java.util.List;
 
 /**
- * Fused attention and rotary embedding, of ONNX Runtime's contrib operators and of opset 23. Head counts can change;
- * the head size is fixed by the kernels (and by the default scale), so it is pinned unless the layout leaves it free.
+ * Rules of fused attention and rotary embedding, for ONNX Runtime's contrib operators and opset 23. Head counts can
+ * change. The head size is fixed by the kernels and the default scale, so it is pinned unless the operator allows
+ * another one.
  */
 final class FusedAttentionRules {
     private static final String HEAD_SIZE = "the head size of a fused attention is fixed";
@@ -28,8 +29,8 @@ final class FusedAttentionRules {
     }
 
     /**
-     * The head size of an attention node, from the declared width of its query; 0 if it is none or cannot be told.
-     * Exports leave that axis of the cache symbolic.
+     * The head size of a fused attention node, computed from the declared width of its query; 0 when it is not such a
+     * node or the width is unknown. Exporters leave that axis of the cache symbolic.
      */
     static long headSize(Op op) {
         Node node = op.node();
@@ -44,7 +45,7 @@ final class FusedAttentionRules {
         return heads == 0 ? 0 : width / (packed ? heads + 2 * keyHeads : heads);
     }
 
-    /** The declared last extent of a value, or the one that the weight behind it gives; 0 if unknown. */
+    /** The last extent of a value, from its declaration or from the weight that produces it; 0 when unknown. */
     private static long width(Value value) {
         ValueInfo info = value.info();
         if (info != null && info.shape() != null && !info.shape().isEmpty()) {
@@ -72,7 +73,7 @@ final class FusedAttentionRules {
         return producer.input(0) == null ? 0 : width(producer.input(0));
     }
 
-    /** Query heads, key and value heads, and head size of one attention. */
+    /** Query heads, key and value heads, and head size of one attention operator. */
     private record Heads(Dim query, Dim keyValue, Dim size) {}
 
     private static Heads heads(RuleContext c, long query, long keyValue, long size) {
@@ -123,7 +124,9 @@ final class FusedAttentionRules {
         c.distribution(List.of(heads.query), Dim.ONE);
     }
 
-    /** Rotary tables, masks, attention sinks, cache scales and head norms (inputs 5 and on of GroupQueryAttention). */
+    /**
+     * Inputs 5 and later of GroupQueryAttention: rotary tables, masks, attention sinks, cache scales and head norms.
+     */
     private static void sideOperand(RuleContext c, int input, Heads heads) {
         Dim[] dims = c.in(input);
         if (dims == null) {
@@ -136,7 +139,7 @@ final class FusedAttentionRules {
         } else if ((input == 12 || input == 13) && dims.length > 0 && !dims[dims.length - 1].isOne()) {
             c.unify(dims[dims.length - 1], by(heads.keyValue, heads.size));
         } else {
-            c.pin(dims, "read by a fused attention");
+            c.pin(dims, "used by a fused attention operator");
         }
     }
 
@@ -144,7 +147,7 @@ final class FusedAttentionRules {
         long count = c.node().intAttribute("num_heads", 0);
         Dim[] q = c.in(0);
         if (q.length != 3 || c.in(1) == null || c.in(2) == null) {
-            OperatorRules.pinEverything(c, "packed multi-head attention is not followed");
+            OperatorRules.pinEverything(c, "packed multi-head attention is not analysed");
             return;
         }
         Heads heads = heads(c, count, count, q[2].size(0) / count);
@@ -184,7 +187,7 @@ final class FusedAttentionRules {
         c.unifyBroadcast(dims[3], heads.size);
     }
 
-    /** com.microsoft.Attention: one weight [D, q ⊕ k ⊕ v] inside the node. */
+    /** com.microsoft.Attention: one weight [D, q ⊕ k ⊕ v] as an input of the node. */
     private static void mergedAttention(RuleContext c) {
         long count = c.node().intAttribute("num_heads", 0);
         Dim[] x = c.in(0);
@@ -226,7 +229,7 @@ final class FusedAttentionRules {
         c.distribution(List.of(heads.query), Dim.ONE);
     }
 
-    /** Attention of opset 23: 4-D operands carry heads as an axis, 3-D ones as attributes. */
+    /** Attention of opset 23. Operands of rank 4 have a head axis; for rank 3 attributes give the head counts. */
     private static void attention(RuleContext c) {
         Dim[] q = c.in(0);
         Dim[] k = c.in(1);
@@ -298,7 +301,7 @@ final class FusedAttentionRules {
         }
     }
 
-    /** RotaryEmbedding of opset 23: rotated pairs are halves of the head, or neighbours when interleaved. */
+    /** RotaryEmbedding of opset 23. Rotated pairs are the two halves of a head, or neighbours when interleaved. */
     private static void rotary(RuleContext c) {
         Dim[] x = c.in(0);
         c.unifyAll(x, c.out(0));
@@ -319,8 +322,8 @@ final class FusedAttentionRules {
         Dim[] sin = c.in(2);
         Dim pairs = cos[cos.length - 1];
         c.unifyAll(cos, sin);
-        boolean whole = c.node().intAttribute("rotary_embedding_dim", 0) == 0 && pairs.size(0) * 2 == size.size(0);
-        if (!whole) {
+        boolean complete = c.node().intAttribute("rotary_embedding_dim", 0) == 0 && pairs.size(0) * 2 == size.size(0);
+        if (!complete) {
             c.pin(size, "partly rotated");
             c.pin(pairs, "partly rotated");
         } else if (c.node().intAttribute("interleaved", 0) != 0) {

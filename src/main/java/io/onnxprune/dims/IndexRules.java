@@ -4,7 +4,7 @@ package io.onnxprune.dims;
 import java.util.ArrayList;
 import java.util.List;
 
-/** Operators that select by index: slices, gathers, scatters, top-k. */
+/** Rules of operators that select by index: slices, gathers, scatters and top-k. */
 final class IndexRules {
     private static final String LOOKED_UP = "looked up by index (a vocabulary or position table)";
 
@@ -12,12 +12,12 @@ final class IndexRules {
 
     private IndexRules() {}
 
-    /** Whether the pin says that indices select along this dimension: a vocabulary or a position table. */
+    /** Whether the pin is that of a look-up: indices select along this dimension, a vocabulary or a position table. */
     static boolean isLookedUp(Dim.Atom atom) {
         return atom.pin() != null && atom.pin().startsWith(LOOKED_UP);
     }
 
-    /** Whether the pin says that top-k chooses among its indices: experts of a mixture. */
+    /** Whether the pin is that of top-k, which selects among experts of a mixture. */
     static boolean isRanked(Dim.Atom atom) {
         return atom.pin() != null && atom.pin().startsWith(RANKED);
     }
@@ -53,8 +53,8 @@ final class IndexRules {
             if (!sliced[axis] && in[axis].sameSize(out[axis])) {
                 c.unifyBroadcast(in[axis], out[axis]);
             } else if (!sliced[axis]) {
-                c.pin(in[axis], "sliced in a way that could not be followed");
-                c.pin(out[axis], "sliced in a way that could not be followed");
+                c.pin(in[axis], "sliced in a way that could not be analysed");
+                c.pin(out[axis], "sliced in a way that could not be analysed");
             }
         }
     }
@@ -112,7 +112,7 @@ final class IndexRules {
         }
     }
 
-    /** x[from::step] takes one index of each run of {@code step}: the outer factor of (n/step) × step. */
+    /** x[from::step] selects one index of each run of {@code step}: the outer factor of (n/step) × step. */
     private static void strided(RuleContext c, Dim in, Dim out, long from, long step) {
         if (in.size(0) % step != 0 || from >= step || out.size(0) != in.size(0) / step) {
             c.pin(in, "sliced with a step that does not divide it");
@@ -137,7 +137,8 @@ final class IndexRules {
             c.unifyBroadcast(data[i], out[i]);
         }
         for (int i = 0; i < indices.length; i++) {
-            // A constant index vector is not tied to the result: its length is the result's extent, handled below.
+            // A constant index vector is not unified with the result; its length is the result's extent and is handled
+            // below.
             if (!c.isConstant(1)) {
                 c.unifyBroadcast(indices[i], out[axis + i]);
             }

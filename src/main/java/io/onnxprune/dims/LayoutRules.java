@@ -6,9 +6,9 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.stream.IntStream;
 
-/** Operators that move elements without computing: reshapes, transposes, concatenation, splitting, repetition. */
+/** Rules of operators that move elements without computing: reshape, transpose, concatenation, split, repetition. */
 final class LayoutRules {
-    /** Stands for an extent of zero when sizes are multiplied: larger than any other, and prime. */
+    /** Replaces an extent of zero when sizes are multiplied: larger than any real extent, and prime. */
     private static final long EMPTY = 1_000_003;
 
     private LayoutRules() {}
@@ -23,10 +23,10 @@ final class LayoutRules {
         table.onnx(LayoutRules::split, "Split");
         table.onnx(LayoutRules::pad, "Pad");
         table.onnx(LayoutRules::constantOfShape, "ConstantOfShape");
-        table.onnx(c -> c.pin(c.out(0), "made by a range"), "Range");
+        table.onnx(c -> c.pin(c.out(0), "produced by a Range"), "Range");
         table.onnx(c -> {}, "Shape", "Size");
         table.onnx(LayoutRules::branch, "If");
-        table.onnx(c -> OperatorRules.pinEverything(c, "read by a loop"), "Loop", "Scan");
+        table.onnx(c -> OperatorRules.pinEverything(c, "used by a loop"), "Loop", "Scan");
     }
 
     private static void branch(RuleContext c) {
@@ -35,8 +35,8 @@ final class LayoutRules {
                 if (yield != null && c.out(i) != null && yield.length == c.out(i).length) {
                     c.unifyAll(yield, c.out(i));
                 } else {
-                    c.pin(yield, "the sides of a branch differ in rank");
-                    c.pin(c.out(i), "the sides of a branch differ in rank");
+                    c.pin(yield, "the branches of an If differ in rank");
+                    c.pin(c.out(i), "the branches of an If differ in rank");
                 }
             }
         }
@@ -50,7 +50,7 @@ final class LayoutRules {
         Dim[] out = c.out(0);
         Element[] target = c.elements(1);
         if (target == null || target.length != out.length) {
-            c.pin(out, "reshaped to a shape that could not be followed");
+            c.pin(out, "reshaped to a shape that could not be analysed");
             return;
         }
         for (int axis = 0; axis < target.length; axis++) {
@@ -60,7 +60,10 @@ final class LayoutRules {
         }
     }
 
-    /** Relates two shapes of the same elements: runs of axes with equal products are equal products of dimensions. */
+    /**
+     * Relates two shapes of the same elements: runs of axes with equal numbers of elements are equal products of
+     * dimensions.
+     */
     static void regroup(RuleContext c, Dim[] in, Dim[] out) {
         List<Dim> left = withoutOnes(in);
         List<Dim> right = withoutOnes(out);
@@ -72,14 +75,14 @@ final class LayoutRules {
             long[] a = extents(left.get(i++));
             long[] b = extents(right.get(j++));
             while (!Arrays.equals(a, b)) {
-                boolean growLeft = a[0] != b[0] ? a[0] < b[0] : a[1] < b[1];
-                if (growLeft && i < left.size()) {
+                boolean extendLeft = a[0] != b[0] ? a[0] < b[0] : a[1] < b[1];
+                if (extendLeft && i < left.size()) {
                     multiply(a, extents(left.get(i++)));
-                } else if (!growLeft && j < right.size()) {
+                } else if (!extendLeft && j < right.size()) {
                     multiply(b, extents(right.get(j++)));
                 } else {
-                    c.pin(in, "reshaped in a way that was not understood");
-                    c.pin(out, "reshaped in a way that was not understood");
+                    c.pin(in, "reshaped in a way that could not be analysed");
+                    c.pin(out, "reshaped in a way that could not be analysed");
                     return;
                 }
             }
@@ -116,7 +119,7 @@ final class LayoutRules {
         Dim[] out = c.out(0);
         Element[] target = c.elements(1);
         if (target == null) {
-            c.pin(out, "expanded to a shape that could not be followed");
+            c.pin(out, "expanded to a shape that could not be analysed");
             return;
         }
         for (int i = 0; i < target.length; i++) {
@@ -127,7 +130,7 @@ final class LayoutRules {
         }
     }
 
-    /** Tile repeats whole axes: the number of copies is the outer factor. */
+    /** Tile repeats complete axes, so the number of copies is the outer factor. */
     private static void tile(RuleContext c) {
         Dim[] in = c.in(0);
         Dim[] out = c.out(0);
@@ -165,7 +168,7 @@ final class LayoutRules {
                     c.unifyBroadcast(in[other], out[other]);
                 }
             }
-            // An axis of extent one is a part like any other, but it has no variable.
+            // An axis of extent one is a part too, but it has no atom, so it gets a pinned one.
             parts.add(in[axis].isOne() ? c.pinned(1, "single index of a concatenation") : in[axis]);
             dynamic |= in[axis].isDynamic();
         }
@@ -231,7 +234,7 @@ final class LayoutRules {
         Element[] shape = c.elements(0);
         for (int axis = 0; axis < out.length; axis++) {
             if (shape == null) {
-                c.pin(out[axis], "made with a shape that could not be followed");
+                c.pin(out[axis], "produced with a shape that could not be analysed");
             } else if (!out[axis].isOne()) {
                 c.require(0, axis, 1, out[axis]);
             }

@@ -4,7 +4,7 @@ package io.onnxprune.dims;
 import java.util.ArrayList;
 import java.util.List;
 
-/** Layer normalisations: they keep shapes and take a mean over the trailing axes. */
+/** Rules of layer normalisations, which keep the shape and take a mean over the trailing axes. */
 final class NormalizationRules {
     private NormalizationRules() {}
 
@@ -36,7 +36,7 @@ final class NormalizationRules {
         c.pin(x[RuleContext.axis(c.node().intAttribute("axis", -1), x.length)], "divided by its length");
     }
 
-    /** input + skip (+ bias), normalised; output 3 is the sum itself. */
+    /** Normalises input + skip (+ bias). Output 3 is the sum. */
     private static void skipNormalize(RuleContext c) {
         Dim[] x = c.in(0);
         ElementwiseRules.align(c, c.in(1), x);
@@ -51,7 +51,10 @@ final class NormalizationRules {
         c.mean(0, from(x.length - 1, x.length));
     }
 
-    /** The optional mean and inverse deviation: the input's shape with extent one on normalised axes. */
+    /**
+     * The optional outputs mean and inverse standard deviation. Their shape is the input's with extent one on
+     * normalised axes.
+     */
     private static void statistics(RuleContext c, Dim[] x, int axis, int... outputs) {
         for (int output : outputs) {
             Dim[] out = c.out(output);

@@ -5,12 +5,12 @@ import java.util.HashMap;
 import java.util.Map;
 
 /**
- * The table of operator rules. To support a new operator, write its rule in the class of its family (or a new one) and
- * register it there; nothing else needs to change. A rule unifies the dimensions of operands and results, pins what
- * cannot change, and notes which integers and attributes encode sizes.
+ * The table of operator rules. To support a new operator, write its rule in the class of its family (or in a new one)
+ * and register it there. A rule unifies the dimensions of operands and results, pins dimensions that cannot change,
+ * and records which integers and attributes encode sizes.
  */
 final class OperatorRules {
-    /** What one operator does to dimensions. */
+    /** The effect of one operator on dimensions. */
     interface Rule {
         void apply(RuleContext context);
     }
@@ -52,7 +52,7 @@ final class OperatorRules {
 
     private OperatorRules() {}
 
-    /** Applies the operator's rule; without one, everything that the operator touches is pinned. */
+    /** Applies the operator's rule. Without a rule, all dimensions of its operands and results are pinned. */
     static void apply(RuleContext context) {
         Rule rule = TABLE.find(context.node().domain(), context.node().op());
         boolean traced = context.op().outputs().stream()

@@ -5,7 +5,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.stream.IntStream;
 
-/** Quantised weights: a matrix may lose whole rows, and along its quantisation blocks whole blocks. */
+/** Rules of quantised weights. A matrix can be pruned by rows, and along its quantisation axis by blocks. */
 final class QuantizationRules {
     private QuantizationRules() {}
 
@@ -16,7 +16,7 @@ final class QuantizationRules {
         table.onnx(QuantizationRules::dynamicQuantize, "DynamicQuantizeLinear");
     }
 
-    /** A[.., K] · dequantised B[N, blocks, bytes]; scales and zero points by row and block. */
+    /** A[.., K] · dequantised B[N, blocks, bytes], with scales and zero points by row and block. */
     private static void matMulNBits(RuleContext c) {
         long columns = c.node().intAttribute("K", 0);
         long block = c.node().intAttribute("block_size", 32);
@@ -37,7 +37,7 @@ final class QuantizationRules {
         perBlock(c, c.in(2), rows, b[1]);
         if (c.in(3) != null) {
             if (c.in(3).length == 1 || !c.in(3)[c.in(3).length - 1].sameSize(b[1])) {
-                // Several zero points share a byte: whole rows can go, single blocks cannot.
+                // Several zero points share a byte: rows can be pruned, single blocks cannot.
                 c.pin(b[1], "zero points of several blocks packed into one byte");
                 Dim packed = c.fresh(c.in(3).length == 1 ? c.in(3)[0].size(0) / rows.size(0) : c.in(3)[1].size(0));
                 c.pin(packed, "packed zero points");
@@ -53,19 +53,19 @@ final class QuantizationRules {
         ElementwiseRules.align(c, c.in(5), out);
     }
 
-    /** K as blocks × block size, plus a shorter last block where it does not divide. */
+    /** K as blocks × block size, plus a shorter last block when K is not a multiple. */
     private static Dim blocks(RuleContext c, Dim count, long columns, long block) {
-        long whole = columns / block;
-        long rest = columns % block;
-        Dim.Atom size = c.pinned(block, "a quantisation block stays whole");
-        if (rest == 0) {
+        long fullBlocks = columns / block;
+        long remainder = columns % block;
+        Dim.Atom size = c.pinned(block, "a quantisation block is pruned as one unit");
+        if (remainder == 0) {
             return Dim.product(List.of(count, size));
         }
-        Dim.Atom last = c.pinned(rest, "the last, shorter quantisation block");
-        if (whole == 0) {
+        Dim.Atom last = c.pinned(remainder, "the last, shorter quantisation block");
+        if (fullBlocks == 0) {
             return last;
         }
-        List<Dim> parts = c.cutInto(count, List.of(whole, 1L));
+        List<Dim> parts = c.cutInto(count, List.of(fullBlocks, 1L));
         c.pin(parts.get(1), "the last, shorter quantisation block");
         return Dim.sum(List.of(Dim.product(List.of(parts.get(0), size)), last));
     }
@@ -94,7 +94,7 @@ final class QuantizationRules {
                 c.unifyBroadcast(dims[0], x[Math.min(axis, x.length - 1)]);
             } else {
                 List<Dim> factors = new ArrayList<>(List.of(dims[axis]));
-                factors.add(c.pinned(block, "a quantisation block stays whole"));
+                factors.add(c.pinned(block, "a quantisation block is pruned as one unit"));
                 c.unify(x[axis], Dim.product(factors));
                 for (int other = 0; other < dims.length; other++) {
                     if (other != axis) {
@@ -107,7 +107,7 @@ final class QuantizationRules {
 
     private static void dynamicQuantize(RuleContext c) {
         c.unifyAll(c.in(0), c.out(0));
-        // The range is a statistic over all elements, like a mean: what is removed no longer widens it.
+        // The quantisation range is a statistic over all elements, like a mean: removed elements no longer widen it.
         c.mean(0, IntStream.range(0, c.in(0).length).boxed().toList());
     }
 }

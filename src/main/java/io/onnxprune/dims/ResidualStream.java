@@ -15,22 +15,22 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * The residual stream of a decoder: the values joined by additions {@code x + f(x)}, the width that they share, and the
+ * The residual stream of a decoder: the values joined by additions {@code x + f(x)}, their common width, and the
  * blocks {@code f} between them, grouped into layers.
  */
 public final class ResidualStream {
     /**
-     * One residual branch.
+     * One residual block.
      *
      * @param add the addition, plain or inside a fused skip normalisation
-     * @param base the operand that carries the stream
+     * @param base the operand that is the residual stream
      * @param branch the operand that the block computes
-     * @param ops the applications inside the block
-     * @param attention whether the block mixes positions
+     * @param ops the operator applications of the block
+     * @param attention whether the block contains attention, which mixes positions
      * @param layer index of its layer
      */
     public record Block(Op add, Value base, Value branch, Set<Op> ops, boolean attention, int layer) {
-        /** Why this block cannot be taken out, or null. */
+        /** The reason why this block cannot be removed; null when it can. */
         public String pin() {
             return add.branch().isEmpty()
                     ? null
@@ -54,16 +54,20 @@ public final class ResidualStream {
         return new ResidualStream(analysis);
     }
 
-    /** The variables of the hidden dimension, one unless the width is made of blocks; empty without residual additions. */
+    /**
+     * The atoms of the hidden dimension: one, unless the width consists of quantisation blocks; none without residual
+     * additions.
+     */
     public List<Dim.Atom> width() {
         return width;
     }
 
-    /** All blocks in program order; a model with branches has those of each branch. */
+    /** All blocks in program order. A model with If nodes has the blocks of each branch. */
     public List<Block> blocks() {
         return blocks;
     }
 
+    /** Number of layers. */
     public int layers() {
         return blocks.stream().mapToInt(block -> block.layer + 1).max().orElse(0);
     }
@@ -72,7 +76,7 @@ public final class ResidualStream {
         return op.node().is("Add") && op.node().domain().isEmpty() || isSkipNormalization(op);
     }
 
-    /** Whether the application adds its first two operands and normalises the sum. */
+    /** Whether the operator adds its first two operands and normalises the sum. */
     public static boolean isSkipNormalization(Op op) {
         return op.node().is("SkipLayerNormalization") || op.node().is("SkipSimplifiedLayerNormalization");
     }
@@ -87,7 +91,7 @@ public final class ResidualStream {
                 && lastAxis(op.input(0)).equals(lastAxis(op.input(1)));
     }
 
-    /** The variables of the last axis; empty if it is dynamic. */
+    /** The atoms of the last axis; empty when it is dynamic. */
     private List<Dim.Atom> lastAxis(Value value) {
         Dim[] dims = analysis.dims(value);
         boolean fixed = dims != null && dims.length >= 2 && !dims[dims.length - 1].isDynamic();
@@ -107,7 +111,7 @@ public final class ResidualStream {
                 .orElse(List.of());
     }
 
-    /** Whether {@code to} is computed from {@code from}, by more than its shape. */
+    /** Whether {@code to} is computed from the data of {@code start}, not only from its shape. */
     private boolean reaches(Value start, Value to) {
         Value from = start.origin();
         int first = from.producer() == null ? -1 : from.producer().index();
@@ -115,7 +119,7 @@ public final class ResidualStream {
         Deque<Value> open = new ArrayDeque<>(List.of(to));
         while (!open.isEmpty()) {
             Value value = open.pop();
-            // A fused skip normalisation yields the sum beside what is computed from it.
+            // A fused skip normalisation has the sum as an output beside the normalised one.
             boolean sibling = value.producer() != null
                     && value.producer().equals(from.producer())
                     && isSkipNormalization(value.producer());
@@ -134,7 +138,7 @@ public final class ResidualStream {
 
     private void findBlocks() {
         Set<Op> attention = new HashSet<>();
-        analysis.notes().distributions().stream()
+        analysis.facts().distributions().stream()
                 .filter(AnalysisFacts.Distribution::overPositions)
                 .forEach(distribution -> attention.add(distribution.op()));
         Set<Value> stream = new HashSet<>();
@@ -169,14 +173,14 @@ public final class ResidualStream {
         }
     }
 
-    /** Marks what an application computes from the stream; a shape read off it is not a part of it. */
+    /** Marks the outputs of an operator as computed from the stream. Shapes derived from the stream do not count. */
     private void taint(Op op, Set<Value> fromStream) {
         op.outputs().stream()
                 .filter(value -> value != null && analysis.trace().dtype(value).isFloat())
                 .forEach(fromStream::add);
     }
 
-    /** The output that holds the sum itself; for a last skip normalisation that does not yield it, the result. */
+    /** The output that is the sum. For a last skip normalisation without that output, its normalised output. */
     public static Value sum(Op op) {
         return isSkipNormalization(op) && op.output(3) != null ? op.output(3) : op.output(0);
     }
@@ -191,7 +195,7 @@ public final class ResidualStream {
         return -1;
     }
 
-    /** Marks everything before {@code op} that is computed from a value of {@code fromStream}. */
+    /** Marks all values before {@code op} that are computed from a value of {@code fromStream}. */
     private void taintUpTo(Op op, Set<Value> fromStream) {
         for (Op earlier : analysis.program().ops().subList(0, op.index() + 1)) {
             if (earlier.inputs().stream().anyMatch(fromStream::contains)) {
@@ -218,35 +222,40 @@ public final class ResidualStream {
         return inside;
     }
 
-    /** Whether an attention block also holds a feed-forward part: linear layers beside the attention, not around it. */
+    /**
+     * Whether an attention block also has a feed-forward part: linear layers beside the attention, neither before nor
+     * after it.
+     */
     private boolean containsForward(Set<Op> inside) {
         Set<Op> around = beforeAttention(inside);
         for (Op op : attention(inside)) {
             closure(op, inside, around, false);
         }
-        return analysis.notes().contractions().stream()
+        return analysis.facts().contractions().stream()
                 .anyMatch(contraction -> inside.contains(contraction.op())
                         && contraction.withConstant()
                         && !around.contains(contraction.op()));
     }
 
-    /** The applications of a block that distribute over positions, and those that mix values by the distributions. */
+    /**
+     * The operators of a block that compute attention distributions, and those that mix values by the distributions.
+     */
     private Set<Op> attention(Set<Op> inside) {
         Set<Op> found = new HashSet<>();
         Set<Op> after = new HashSet<>();
-        for (AnalysisFacts.Distribution distribution : analysis.notes().distributions()) {
+        for (AnalysisFacts.Distribution distribution : analysis.facts().distributions()) {
             if (inside.contains(distribution.op()) && distribution.overPositions()) {
                 found.add(distribution.op());
                 closure(distribution.op(), inside, after, false);
             }
         }
-        analysis.notes().contractions().stream()
+        analysis.facts().contractions().stream()
                 .filter(contraction -> !contraction.withConstant() && after.contains(contraction.op()))
                 .forEach(contraction -> found.add(contraction.op()));
         return found;
     }
 
-    /** The applications among {@code inside}, those of one block, that its attention is computed from. */
+    /** The operators among those of one block ({@code inside}) that its attention is computed from. */
     Set<Op> beforeAttention(Set<Op> inside) {
         Set<Op> before = new HashSet<>();
         for (Op op : attention(inside)) {
@@ -255,7 +264,10 @@ public final class ResidualStream {
         return before;
     }
 
-    /** Adds what an application is computed from (or what is computed from it) within a block. */
+    /**
+     * Adds to {@code found} all operators of a block that {@code start} is computed from (backward) or that are
+     * computed from it.
+     */
     private static void closure(Op start, Set<Op> inside, Set<Op> found, boolean backward) {
         Deque<Op> open = new ArrayDeque<>(List.of(start));
         Set<Op> seen = new HashSet<>();
@@ -277,7 +289,7 @@ public final class ResidualStream {
         }
     }
 
-    /** A layer holds at most one attention and one feed-forward block, in either order. */
+    /** Counts layers: a layer has at most one attention and one feed-forward block, in either order. */
     private static final class LayerCounter {
         private int layer;
         private boolean attention;

@@ -3,29 +3,29 @@ package io.onnxprune.dims;
 
 import java.util.Locale;
 
-/** What a dimension is in a transformer, derived from where it occurs. */
+/** The role of a dimension in a transformer, derived from where it occurs. */
 public enum Role {
-    /** Attention heads that each have their own keys and values (or all share one set). */
+    /** Attention heads that each have their own keys and values, or that all share one set. */
     HEADS("attention heads"),
-    /** Key and value heads of grouped-query attention, each with its group of query heads. */
+    /** KV groups: key and value heads of grouped-query attention, each with its group of query heads. */
     KV_HEADS("KV groups"),
-    /** Query heads inside every KV group, the same ones in each. */
+    /** Query heads within every KV group. Pruning one removes the query head of that index from each group. */
     QUERY_HEADS("query heads of every KV group"),
-    /** Channels between the two projections of a feed-forward block (or of one expert). */
+    /** FFN channels: the inner width of a feed-forward block or of one expert. */
     FFN("FFN channels"),
     /** The width of the residual stream. */
     HIDDEN("hidden channels"),
-    /** Components of a query and key head (pairs of them where rotary embedding turns them). */
+    /** Components of a query and key head, or pairs of components that a rotary embedding rotates. */
     QK_HEAD_DIM("query and key head size"),
     /** Components of a value head. */
     V_HEAD_DIM("value head size"),
-    /** Width between the two factors of a low-rank projection of queries, keys or values. */
+    /** Inner width of a low-rank projection of queries, keys or values. */
     LATENT("latent width of attention"),
     /** Experts of a mixture. */
     EXPERTS("experts"),
-    /** Rows of the embedding and columns of the head. */
+    /** Rows of the embedding and columns of the output head. */
     VOCABULARY("vocabulary"),
-    /** Anything else that carries weights. */
+    /** Any other dimension of weights. */
     OTHER("other");
 
     private final String title;
@@ -34,12 +34,12 @@ public enum Role {
         this.title = title;
     }
 
-    /** For people. */
+    /** The name for text output. */
     public String title() {
         return title;
     }
 
-    /** For files and options: {@code kv_heads}. */
+    /** The name for files and options, such as {@code kv_heads}. */
     public String key() {
         return name().toLowerCase(Locale.ROOT);
     }

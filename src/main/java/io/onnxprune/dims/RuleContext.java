@@ -9,8 +9,8 @@ import java.util.List;
 import java.util.Set;
 
 /**
- * What an operator rule sees and may do: the dimensions of its operands, unification, pins, and notes for the stages
- * that follow (which numbers encode sizes, what is reduced over, where attention is).
+ * The interface of an operator rule to the analysis: the dimensions of its operands, unification, pins, and facts for
+ * later stages (which numbers encode sizes, which axes are reduced, where attention is).
  */
 final class RuleContext {
     private static final Set<String> WEIGHT_PRESERVING = Set.of(
@@ -40,12 +40,14 @@ final class RuleContext {
         return op.node();
     }
 
-    /** The dimensions of operand {@code index} at this use, or null where it is omitted or was not traced. */
+    /** The dimensions of operand {@code index} at this use; null when it is omitted or was not traced. */
     Dim[] in(int index) {
         return analysis.operand(op, index);
     }
 
-    /** The dimensions of result {@code index}: fresh variables with the traced extents, or null. */
+    /**
+     * The dimensions of result {@code index}, fresh with the traced extents; null when it is omitted or was not traced.
+     */
     Dim[] out(int index) {
         Value value = op.output(index);
         return value == null ? null : analysis.dims(value);
@@ -61,7 +63,7 @@ final class RuleContext {
         return value != null && value.constant() != null;
     }
 
-    /** Whether an operand is a weight: a constant, or one that was only moved, cast or selected from. */
+    /** Whether an operand is a weight: a constant, or a constant that was only moved, cast or selected from. */
     boolean isWeight(int index) {
         Value value = op.input(index);
         while (value != null && value.constant() == null && value.producer() != null) {
@@ -73,12 +75,12 @@ final class RuleContext {
         return value != null && value.constant() != null;
     }
 
-    /** The elements of a small integer operand, or null. */
+    /** The elements of a small integer operand; null for any other operand. */
     Element[] elements(int index) {
         return analysis.elements().of(op.input(index));
     }
 
-    /** The contents of a small integer operand when both runs agree on them, else null. */
+    /** The contents of a small integer operand that are equal in both traced runs; null otherwise. */
     long[] constants(int index) {
         Value value = op.input(index);
         if (value == null) {
@@ -88,24 +90,25 @@ final class RuleContext {
         return first != null && Arrays.equals(first, analysis.trace().contents(value, 1)) ? first : null;
     }
 
-    /** The contents of a small integer operand in one run, or null. */
+    /** The contents of a small integer operand in one traced run; null for any other operand. */
     long[] contents(int index, int run) {
         Value value = op.input(index);
         return value == null ? null : analysis.trace().contents(value, run);
     }
 
+    /** A fresh atom of the given extent. */
     Dim.Atom fresh(long size) {
         return analysis.unifier().atom(size, size);
     }
 
-    /** A variable of the given extent that may not be pruned. */
+    /** A fresh atom of the given extent that is pinned. */
     Dim.Atom pinned(long size, String reason) {
         Dim.Atom atom = fresh(size);
         atom.pin(reason + " at node " + node().label());
         return atom;
     }
 
-    /** Makes two dimensions equal; where that is impossible both are pinned with this node as the reason. */
+    /** Makes two dimensions equal. If that is impossible, both are pinned with this node as the reason. */
     void unify(Dim left, Dim right) {
         try {
             analysis.unifier().unify(left, right, node().label());
@@ -116,21 +119,24 @@ final class RuleContext {
         }
     }
 
-    /** Unifies axis by axis; both must have one rank. Axes of extent one on either side are left alone. */
+    /** Unifies two lists of equal length axis by axis. Axes of extent one on either side are skipped. */
     void unifyAll(Dim[] left, Dim[] right) {
         for (int i = 0; i < left.length; i++) {
             unifyBroadcast(left[i], right[i]);
         }
     }
 
-    /** Unifies two axes of an elementwise operation: an axis of extent one is stretched and not related. */
+    /** Unifies two axes of an element-wise operation, unless one has extent one and is broadcast. */
     void unifyBroadcast(Dim left, Dim right) {
         if (!left.isOne() && !right.isOne()) {
             unify(left, right);
         }
     }
 
-    /** Cuts a dimension into consecutive parts; pins it and returns null where that is impossible. */
+    /**
+     * Cuts a dimension into consecutive parts of the given extents. If that is impossible, the dimension is pinned and
+     * null is returned.
+     */
     List<Dim> cutInto(Dim dim, List<Long> extents) {
         try {
             return analysis.unifier().cutInto(dim, extents);
@@ -154,49 +160,53 @@ final class RuleContext {
         }
     }
 
-    /** Notes that element {@code element} of integer operand {@code input} must equal {@code sign} times a size. */
+    /** Records that element {@code element} of integer operand {@code input} must equal {@code sign} times a size. */
     void require(int input, int element, int sign, Dim size) {
-        analysis.notes().sizes().add(new AnalysisFacts.SizeOperand(op, input, element, sign, size));
+        analysis.facts().sizes().add(new AnalysisFacts.SizeOperand(op, input, element, sign, size));
     }
 
-    /** Notes that an INT attribute (element -1) or an element of an INTS attribute must equal a size. */
+    /** Records that an INT attribute (element -1) or an element of an INTS attribute must equal a size. */
     void requireAttribute(String attribute, int element, Dim size) {
-        analysis.notes().attributes().add(new AnalysisFacts.SizeAttribute(op, attribute, element, size));
+        analysis.facts().attributes().add(new AnalysisFacts.SizeAttribute(op, attribute, element, size));
     }
 
-    /** Notes that a Split without explicit sizes yields these parts. */
+    /** Records that a Split without explicit sizes has these parts. */
     void equalSplit(List<Dim> parts) {
-        analysis.notes().equalSplits().add(new AnalysisFacts.EqualSplit(op, parts));
+        analysis.facts().equalSplits().add(new AnalysisFacts.EqualSplit(op, parts));
     }
 
-    /** The dimensions of result {@code index} of an If on both of its sides. */
+    /** The dimensions of result {@code index} of an If in its two branches. */
     List<Dim[]> branchOutputs(int index) {
         return analysis.program().branchOutputs(node()).stream()
                 .map(yields -> analysis.dims(yields.get(index)))
                 .toList();
     }
 
-    /** Whether the first result is a small integer vector: shape arithmetic, which has no dimensions of its own. */
+    /** Whether the first output is a small integer vector: shape arithmetic, which has no dimensions of its own. */
     boolean isShapeArithmetic() {
         return analysis.trace().contents(op.output(0), 0) != null;
     }
 
-    /** Notes that the operator takes a mean over {@code axes} of operand {@code input}. */
+    /** Records that the operator takes a mean over {@code axes} of operand {@code input}. */
     void mean(int input, List<Integer> axes) {
-        analysis.notes().means().add(new AnalysisFacts.Mean(op, input, List.copyOf(axes)));
+        analysis.facts().means().add(new AnalysisFacts.Mean(op, input, List.copyOf(axes)));
     }
 
-    /** Notes attention: one distribution for each index of {@code batch} over {@code axis}. */
+    /** Records a distribution over {@code axis} for each index of {@code batch}. */
     void distribution(List<Dim> batch, Dim axis) {
-        analysis.notes().distributions().add(new AnalysisFacts.Distribution(op, batch, axis));
+        analysis.facts().distributions().add(new AnalysisFacts.Distribution(op, batch, axis));
     }
 
-    /** Notes a contraction over {@code dim} between two operands. */
+    /**
+     * Records a contraction over {@code dim}.
+     *
+     * @param withConstant whether one operand is a weight
+     */
     void contraction(Dim dim, boolean withConstant) {
-        analysis.notes().contractions().add(new AnalysisFacts.Contraction(op, dim, withConstant));
+        analysis.facts().contractions().add(new AnalysisFacts.Contraction(op, dim, withConstant));
     }
 
-    /** An axis number of an operand of the given rank, negative ones counted from the end. */
+    /** The index of an axis of an operand of the given rank; negative numbers count from the end. */
     static int axis(long axis, int rank) {
         return (int) (axis < 0 ? axis + rank : axis);
     }

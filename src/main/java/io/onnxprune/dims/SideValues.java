@@ -10,21 +10,21 @@ import java.util.List;
 import java.util.Set;
 
 /**
- * Finds where blocks read values that are computed beside the residual stream and shared between layers: position
- * slopes, rotary tables, masks repeated by head. Read like that they would tie the heads of all layers together, though
- * every layer can take its own slice of them.
+ * Finds the uses of side values: values that are computed beside the residual stream and shared between layers, such
+ * as position slopes, rotary tables and masks repeated by head. With one set of dimensions they would tie the heads of
+ * all layers together, although every layer can slice them individually.
  */
 final class SideValues {
     private SideValues() {}
 
-    /** The uses of side values, by applications that also read something computed from the stream. */
+    /** The uses of side values by operators that also consume a value computed from the stream. */
     static Set<Use> uses(DimensionAnalysis analysis) {
         List<Dim.Atom> width = ResidualStream.of(analysis).width();
         Set<Use> uses = new HashSet<>();
         if (width.isEmpty()) {
             return uses;
         }
-        // What is computed from constants alone is a weight that was moved or cast, not a value beside the stream.
+        // A value computed only from constants is a weight that was moved or cast, not a side value.
         Set<Value> varying = new HashSet<>(analysis.program().inputs());
         Set<Value> fromStream = new HashSet<>();
         analysis.program().inputs().stream()
@@ -34,8 +34,8 @@ final class SideValues {
             if (op.inputs().stream().anyMatch(varying::contains)) {
                 varying.addAll(op.outputs());
             }
-            boolean reads = op.inputs().stream().anyMatch(fromStream::contains);
-            if (reads && !op.node().is("Shape")) {
+            boolean usesStream = op.inputs().stream().anyMatch(fromStream::contains);
+            if (usesStream && !op.node().is("Shape")) {
                 for (int i = 0; i < op.inputs().size(); i++) {
                     if (varying.contains(op.input(i)) && isShared(analysis, op.input(i), fromStream)) {
                         uses.add(new Use(op, i));
@@ -43,7 +43,7 @@ final class SideValues {
                 }
             }
             for (Value output : op.outputs()) {
-                if (output != null && !op.node().is("Shape") && (reads || carries(analysis, output, width))) {
+                if (output != null && !op.node().is("Shape") && (usesStream || hasWidth(analysis, output, width))) {
                     fromStream.add(output);
                 }
             }
@@ -51,8 +51,8 @@ final class SideValues {
         return uses;
     }
 
-    /** Whether the last axis is the hidden dimension: the stream itself, or what will be added to it. */
-    private static boolean carries(DimensionAnalysis analysis, Value value, List<Dim.Atom> width) {
+    /** Whether the last axis is the hidden dimension: the value is the stream or will be added to it. */
+    private static boolean hasWidth(DimensionAnalysis analysis, Value value, List<Dim.Atom> width) {
         Dim[] dims = value.constant() == null ? analysis.dims(value) : null;
         return dims != null
                 && dims.length > 0

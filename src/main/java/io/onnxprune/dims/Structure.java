@@ -16,12 +16,12 @@ import java.util.Set;
 import java.util.stream.Collectors;
 
 /**
- * Names what dimension inference found: the role and the layer of every dimension that weights carry. Roles follow from
- * where a dimension occurs: heads index the distributions of attention, the hidden dimension runs through the residual
- * additions, FFN channels are summed over by one linear layer and made by another.
+ * The structure that dimension inference found: the role and the layer of every dimension of weights. Roles follow
+ * from where a dimension occurs. Heads index the distributions of attention. The hidden dimension is that of the
+ * residual additions. FFN channels are the outputs of one linear layer and the inputs of another.
  */
 public final class Structure {
-    /** How many steps (transposes, look-ups) a weight may take before the block that it belongs to. */
+    /** Maximal number of operators (transposes, look-ups) between a weight and its block. */
     private static final int MOVES = 4;
 
     private final DimensionAnalysis analysis;
@@ -52,17 +52,20 @@ public final class Structure {
         return stream;
     }
 
-    /** Dimensions that weights carry, by role and layer. Those of extent one are left out. */
+    /** The dimensions of weights, by role and layer, without those of extent one. */
     public List<Dimension> dimensions() {
         return dimensions;
     }
 
-    /** The role of any atom; {@link Role#OTHER} if nothing is known. */
+    /** The role of an atom; {@link Role#OTHER} when nothing is known. */
     public Role role(Dim.Atom atom) {
         return roles.getOrDefault(atom, Role.OTHER);
     }
 
-    /** A dimension in terms of the named ones: {@code heads.0 × v_head_dim.0}; sizes stand for what has no name. */
+    /**
+     * A dimension in terms of named ones, such as {@code heads.0 × v_head_dim.0}. A part without a name is given by
+     * its size.
+     */
     public String describe(Dim dim) {
         Dim resolved = dim.resolve();
         if (resolved instanceof Dim.Product product) {
@@ -81,7 +84,7 @@ public final class Structure {
     }
 
     private void assignRoles() {
-        for (AnalysisFacts.Distribution distribution : analysis.notes().distributions()) {
+        for (AnalysisFacts.Distribution distribution : analysis.facts().distributions()) {
             if (!distribution.overPositions()) {
                 distribution.axis().atoms().forEach(atom -> roles.putIfAbsent(atom, Role.EXPERTS));
                 continue;
@@ -93,8 +96,8 @@ public final class Structure {
                             .filter(atom -> !atom.isDynamic() && atom.size(0) > 1)
                             .forEach(heads::add));
             for (int i = 0; i < heads.size(); i++) {
-                boolean alone = heads.size() == 1;
-                roles.putIfAbsent(heads.get(i), alone ? Role.HEADS : i == 0 ? Role.KV_HEADS : Role.QUERY_HEADS);
+                boolean isSingle = heads.size() == 1;
+                roles.putIfAbsent(heads.get(i), isSingle ? Role.HEADS : i == 0 ? Role.KV_HEADS : Role.QUERY_HEADS);
             }
         }
         stream.width().forEach(atom -> roles.put(atom, Role.HIDDEN));
@@ -104,7 +107,7 @@ public final class Structure {
         stream.blocks().forEach(block -> beforeAttention.addAll(stream.beforeAttention(block.ops())));
         Set<Dim.Atom> contracted = new HashSet<>();
         Set<Dim.Atom> elsewhere = new HashSet<>();
-        for (AnalysisFacts.Contraction contraction : analysis.notes().contractions()) {
+        for (AnalysisFacts.Contraction contraction : analysis.facts().contractions()) {
             if (contraction.withConstant()) {
                 contracted.addAll(contraction.dim().atoms());
                 if (!beforeAttention.contains(contraction.op())) {
@@ -115,9 +118,9 @@ public final class Structure {
         members.forEach((atom, places) -> {
             long matrices =
                     places.stream().filter(place -> place.tensor().rank() >= 2).count();
-            boolean whole = atom.pin() == null
+            boolean spansAxis = atom.pin() == null
                     || places.stream().anyMatch(place -> place.dim().resolve() == atom);
-            if (contracted.contains(atom) && matrices >= 2 && whole && !atom.isDynamic()) {
+            if (contracted.contains(atom) && matrices >= 2 && spansAxis && !atom.isDynamic()) {
                 roles.putIfAbsent(atom, elsewhere.contains(atom) ? Role.FFN : Role.LATENT);
             }
         });
@@ -125,7 +128,7 @@ public final class Structure {
 
     private void assignHeadSizes() {
         Set<Dim.Atom> scores = new HashSet<>();
-        analysis.notes().contractions().stream()
+        analysis.facts().contractions().stream()
                 .filter(contraction -> !contraction.withConstant())
                 .forEach(contraction -> scores.addAll(contraction.dim().atoms()));
         Set<Dim.Atom> perHead = new LinkedHashSet<>();
@@ -138,7 +141,7 @@ public final class Structure {
         scores.stream().filter(atom -> !atom.isDynamic()).forEach(atom -> roles.putIfAbsent(atom, Role.QK_HEAD_DIM));
     }
 
-    /** Factors beside a head count in one axis are components of a head. */
+    /** Collects factors beside a head count in one axis: they are components of a head. */
     private void collectInsideHeads(Dim dim, Set<Dim.Atom> found) {
         if (dim instanceof Dim.Sum sum) {
             sum.parts().forEach(part -> collectInsideHeads(part.resolve(), found));
@@ -158,7 +161,7 @@ public final class Structure {
         return role == Role.HEADS || role == Role.KV_HEADS || role == Role.QUERY_HEADS;
     }
 
-    /** Vocabulary: the looked-up axis of the largest table of hidden vectors, and the last axis of the logits. */
+    /** Assigns the vocabulary: the looked-up axis of the largest embedding table, and the last axis of the logits. */
     private void assignTables() {
         Dim.Atom vocabulary = null;
         for (Map.Entry<Dim.Atom, List<Member>> entry : members.entrySet()) {
@@ -201,7 +204,7 @@ public final class Structure {
         return dims.length == 2 && stream.width().containsAll(dims[1 - place.axis()].atoms());
     }
 
-    /** Axes of graph inputs and outputs are a promise to the caller, except those of the attention cache. */
+    /** Pins axes of graph inputs and outputs, on which callers rely, except those of the attention cache. */
     private void pinInterface() {
         for (Value output : analysis.program().outputs()) {
             pinInterface(output, "graph output");
@@ -253,7 +256,7 @@ public final class Structure {
         Map<String, Integer> used = new HashMap<>();
         for (Dimension d : found) {
             String base = baseName(d);
-            // Another separator than before a layer: ffn-1 is the first of several, ffn.1 the one of layer 1.
+            // The separator differs from that of a layer: ffn-1 is the first of several, ffn.1 is that of layer 1.
             String name = counts.get(base) == 1 ? base : base + "-" + used.merge(base, 1, Integer::sum);
             dimensions.add(new Dimension(name, d.role(), d.layer(), d.atom(), d.size(), d.members(), d.pin()));
         }
@@ -269,7 +272,7 @@ public final class Structure {
         return dimension.role().key() + (dimension.layer() < 0 ? "" : "." + dimension.layer());
     }
 
-    /** The layer of the blocks that use the dimension, or -1 if there are several or none. */
+    /** The layer of the blocks that use the dimension; -1 when there are several or none. */
     private int layer(Dim.Atom atom, List<Member> places, Map<Op, Integer> layers) {
         boolean table = IndexRules.isLookedUp(atom) && places.stream().anyMatch(this::isBesideWidth);
         if (stream.width().contains(atom) || role(atom) == Role.VOCABULARY || table) {
@@ -280,7 +283,9 @@ public final class Structure {
         return found.size() == 1 ? found.iterator().next() : -1;
     }
 
-    /** The layer of an application; of one that only prepares a weight, those of the applications that use it. */
+    /**
+     * Adds the layer of an operator, or, for one that only prepares a weight, the layers of the operators that use it.
+     */
     private static void collectLayers(Op op, Map<Op, Integer> layers, int depth, Set<Integer> found) {
         Integer layer = layers.get(op);
         if (layer != null) {

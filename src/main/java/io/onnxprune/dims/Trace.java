@@ -18,8 +18,8 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Concrete shapes of every value, and the contents of small integer ones, from two runs of the graph with different
- * batch, sequence and past lengths. What differs between the runs is dynamic.
+ * Concrete shapes of all values, and the contents of small integer ones, from two runs of the graph with different
+ * batch, sequence and past lengths. Values that differ between the runs are dynamic.
  */
 public final class Trace {
     private static final int MAX_ELEMENTS = 256;
@@ -28,8 +28,9 @@ public final class Trace {
     private record Size(int batch, int sequence, int past) {}
 
     /**
-     * Sizes to try: with a past, without one (some kernels refuse several tokens after a past), one token after a past,
-     * and batch 1 (some exports fix it). Numbers are pairwise different, so that sums and products of them are too.
+     * Sizes to try: with a past; without one, because some kernels reject several tokens after a past; one token after
+     * a past; and batch 1, because some exports fix it. The numbers are pairwise different, so that their sums and
+     * products are too.
      */
     private static final List<List<Size>> ATTEMPTS = List.of(
             List.of(new Size(2, 3, 4), new Size(3, 5, 8)),
@@ -46,9 +47,9 @@ public final class Trace {
     private Trace() {}
 
     /**
-     * Traces {@code program}. Weights are not read: large constants are replaced by cheap stand-ins of the same shape.
+     * Traces {@code program}. Weights are not read: large constants are replaced by computed ones of the same shape.
      *
-     * @throws UserException if ONNX Runtime cannot run the model at any of the sizes tried
+     * @throws UserException when ONNX Runtime cannot run the model at any of the sizes
      */
     public static Trace of(Program program, OnnxRuntime runtime, Log log) {
         Trace trace = new Trace();
@@ -96,8 +97,8 @@ public final class Trace {
         for (DecoderInterface.Cache cache : decoder.caches()) {
             int headSize = hints.getOrDefault(cache.input().name(), 0L).intValue();
             if (headSize == 0 && DecoderInterface.hasUnknownExtent(cache)) {
-                throw new UserException("cannot tell the head size of the cache input \""
-                        + cache.input().name() + "\"; export it with a number there");
+                throw new UserException("the head size of the cache input \""
+                        + cache.input().name() + "\" is unknown; export it with a fixed extent there");
             }
             feeds.put(cache.input().name(), DecoderInterface.cache(cache, size.batch, past, headSize));
         }
@@ -128,7 +129,7 @@ public final class Trace {
         });
     }
 
-    /** The shape in the given run, or null if the value was not reached (or is no tensor). */
+    /** The shape in the given run (0 or 1); null when the value was not computed or is not a tensor. */
     public long[] shape(Value value, int run) {
         Tensor stored = TraceGraph.stored(value);
         if (stored != null) {
@@ -138,11 +139,12 @@ public final class Trace {
         return pair == null ? null : pair[run];
     }
 
+    /** Whether the shape is known in both runs, with equal rank. */
     public boolean isKnown(Value value) {
         return shape(value, 0) != null && shape(value, 1) != null && shape(value, 0).length == shape(value, 1).length;
     }
 
-    /** The elements of a small integer or boolean value in the given run, or null. */
+    /** The elements of a small integer or boolean value in the given run (0 or 1); null for any other value. */
     public long[] contents(Value value, int run) {
         if (value.constant() != null) {
             boolean integers =
@@ -157,7 +159,7 @@ public final class Trace {
         return pair == null ? null : pair[run];
     }
 
-    /** The element type, half types widened; {@link DType#UNDEFINED} if unknown. */
+    /** The element type, with half-precision types of computed values widened; {@link DType#UNDEFINED} when unknown. */
     public DType dtype(Value value) {
         if (value.constant() != null) {
             return value.constant().dtype();

@@ -19,9 +19,9 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * A copy of a program that costs almost nothing to run and has the same shapes everywhere: half precision widened,
- * branches of If inlined on one side, every value an output, and no weights. Products with large constant matrices
- * become outer products of the same shape; other large constants are made at run time by ConstantOfShape.
+ * A cheap copy of a program with the same shapes everywhere. Half precision is widened, one branch of each If is
+ * inlined, every value is an output, and there are no weights. Products with large constant matrices become outer
+ * products of the same shape. Other large constants are generated at run time by ConstantOfShape.
  */
 final class TraceGraph {
     private static final int LARGE = 1024;
@@ -47,7 +47,7 @@ final class TraceGraph {
         }
     }
 
-    /** One graph, or two (every If taken, every If not taken) where the program has branches. */
+    /** One graph, or two for a program with If nodes: one with every then-branch, one with every else-branch. */
     static List<TraceGraph> variants(Program program) {
         boolean branches = program.ops().stream().anyMatch(op -> op.node().is("If"));
         return branches
@@ -55,7 +55,7 @@ final class TraceGraph {
                 : List.of(new TraceGraph(program, true));
     }
 
-    /** The values that a run yields, by output name. */
+    /** The traced values by output name. */
     Map<String, Value> valueNames() {
         return traced;
     }
@@ -72,8 +72,8 @@ final class TraceGraph {
     }
 
     /**
-     * Extents of graph input axes that are declared with a symbol but fixed by the operator that reads them: the head
-     * size of a fused attention's cache.
+     * Extents of graph input axes that are declared symbolic but fixed by their consumer: the head size of a fused
+     * attention's cache.
      */
     Map<String, Long> extentHints() {
         Map<String, Long> hints = new HashMap<>();
@@ -96,7 +96,7 @@ final class TraceGraph {
         if (node.is("If")) {
             List<Value> yields = program.branchOutputs(node).get(thenBranch ? 0 : 1);
             for (int i = 0; i < yields.size(); i++) {
-                emit("Identity", List.of(read(yields.get(i))), output(op.output(i)), Map.of());
+                emit("Identity", List.of(operand(yields.get(i))), output(op.output(i)), Map.of());
             }
             return;
         }
@@ -117,7 +117,7 @@ final class TraceGraph {
             lookUp(op, Widening.widen(table.dtype()), table.dim(1));
         } else {
             List<String> inputs = op.inputs().subList(0, node.inputs().size()).stream()
-                    .map(value -> value == null ? "" : read(value))
+                    .map(value -> value == null ? "" : operand(value))
                     .toList();
             List<String> outputs = op.outputs().stream()
                     .map(value -> value == null ? "" : output(value))
@@ -130,7 +130,10 @@ final class TraceGraph {
         return tensor != null && tensor.elements() >= LARGE;
     }
 
-    /** The constant that a value is, or is the float32 form of; else null. Such a value is not computed in a trace. */
+    /**
+     * The constant of a value that is a constant or its cast to float32; null for any other value. Such a value is not
+     * computed in a trace.
+     */
     static Tensor stored(Value value) {
         if (value == null || value.constant() != null) {
             return value == null ? null : value.constant();
@@ -145,19 +148,19 @@ final class TraceGraph {
         return widened ? source.constant() : null;
     }
 
-    /** x[.., K] · W[K, N], shape only: (x · c[K, 1]) ⊗ c[N]. */
+    /** Replaces x[.., K] · W[K, N] by a value of the same shape: (x · c[K, 1]) ⊗ c[N]. */
     private void outerProduct(Op op, DType dtype, long rows, long columns) {
         String column = name();
         DType wide = Widening.widen(dtype);
-        emit("MatMul", List.of(read(op.input(0)), filled(wide, rows, 1)), column, Map.of());
+        emit("MatMul", List.of(operand(op.input(0)), filled(wide, rows, 1)), column, Map.of());
         emit("Mul", List.of(column, filled(wide, columns)), output(op.output(0)), Map.of());
     }
 
-    /** W[V, D] gathered at indices, shape only. */
+    /** Replaces a look-up in W[V, D] by a value of the same shape. */
     private void lookUp(Op op, DType dtype, long columns) {
         String cast = name();
         String column = name();
-        emit("Cast", List.of(read(op.input(1))), cast, Map.of("to", new Attribute.Int(dtype.code())));
+        emit("Cast", List.of(operand(op.input(1))), cast, Map.of("to", new Attribute.Int(dtype.code())));
         if (program.model().opset() >= 13) {
             emit("Unsqueeze", List.of(cast, indices(-1)), column, Map.of());
         } else {
@@ -166,7 +169,7 @@ final class TraceGraph {
         emit("Mul", List.of(column, filled(dtype, columns)), output(op.output(0)), Map.of());
     }
 
-    private String read(Value value) {
+    private String operand(Value value) {
         Tensor tensor = stored(value);
         if (tensor == null) {
             return names.get(value);
@@ -182,7 +185,7 @@ final class TraceGraph {
         });
     }
 
-    /** A constant made when it is needed. Half, so that logarithms and quotients stay finite. */
+    /** A constant that is generated at run time. Its value is 0.5, so that logarithms and quotients stay finite. */
     private String filled(DType dtype, long... shape) {
         Tensor value = dtype.isFloat()
                 ? Tensor.ofFloats(dtype, new long[] {1}, 0.5f)

@@ -7,9 +7,9 @@ import java.util.Deque;
 import java.util.List;
 
 /**
- * Unification of dimensions, as in type inference: two dimensions that an operator rule says are equal are made equal,
- * and atoms are split into products and sums where the other side has structure. Sizes are compared in both traced runs
- * and only inside a rule, so two dimensions that happen to have one size are never confused.
+ * Unification of dimensions, as in type inference. Two dimensions that an operator rule declares equal are made equal.
+ * Atoms are split into products and sums when the other side has structure. Sizes are compared in both traced runs and
+ * only inside a rule, so dimensions that happen to have equal sizes are never confused.
  */
 final class Unifier {
     /** Two dimensions cannot be made equal. */
@@ -25,15 +25,16 @@ final class Unifier {
 
     private int atoms;
 
-    /** A fresh variable with the given extents in the two runs. */
+    /** A fresh atom with the given extents in the two traced runs. */
     Dim.Atom atom(long first, long second) {
         return new Dim.Atom(atoms++, first, second);
     }
 
     /**
-     * Makes two dimensions equal. After a failure part of their structure may be related; the caller pins both.
+     * Makes two dimensions equal. After a failure they may be partly unified; the caller pins both.
      *
-     * @param where the node whose rule asks for it, for explanations
+     * @param where label of the node whose rule requires this, for explanations
+     * @throws MismatchException when they cannot be equal
      */
     void unify(Dim left, Dim right, String where) throws MismatchException {
         Dim a = left.resolve();
@@ -125,7 +126,10 @@ final class Unifier {
         }
     }
 
-    /** (Hq·D ⊕ Hkv·D) met by n × X: every part is a multiple of X, and n is (Hq ⊕ Hkv). */
+    /**
+     * Unifies a sum with a product, such as (Hq·D ⊕ Hkv·D) with n × X: every part is a multiple of X, and n is (Hq ⊕
+     * Hkv).
+     */
     private void unifySumWithProduct(Dim.Sum sum, Dim.Product product, String where) throws MismatchException {
         List<Dim> factors = product.factors();
         Pair pair = split(sum, factors.get(0));
@@ -140,7 +144,7 @@ final class Unifier {
                 && large.size(1) % small.size(1) == 0;
     }
 
-    /** Splits {@code dim} into an outer factor of the size of {@code outer} and what is left inside. */
+    /** Splits {@code dim} into an outer factor of the size of {@code outer} and the inner factor that remains. */
     private Pair split(Dim dim, Dim outer) throws MismatchException {
         return split(dim.resolve(), outer.size(0), outer.size(1));
     }
@@ -155,10 +159,10 @@ final class Unifier {
         if (first == 0 || second == 0 || dim.size(0) % first != 0 || dim.size(1) % second != 0) {
             throw new MismatchException(dim, atom(first, second));
         }
-        if (dim instanceof Dim.Atom whole) {
-            Dim.Atom outer = part(whole, first, second);
-            Dim.Atom inner = part(whole, dim.size(0) / first, dim.size(1) / second);
-            whole.bind(Dim.product(List.of(outer, inner)));
+        if (dim instanceof Dim.Atom atom) {
+            Dim.Atom outer = part(atom, first, second);
+            Dim.Atom inner = part(atom, dim.size(0) / first, dim.size(1) / second);
+            atom.bind(Dim.product(List.of(outer, inner)));
             return new Pair(outer, inner);
         }
         return dim instanceof Dim.Product product
@@ -169,22 +173,22 @@ final class Unifier {
     private Pair splitProduct(Dim.Product product, long first, long second) throws MismatchException {
         List<Dim> outer = new ArrayList<>();
         List<Dim> inner = new ArrayList<>(product.factors());
-        long wantedFirst = first;
-        long wantedSecond = second;
-        while (wantedFirst != 1 || wantedSecond != 1) {
+        long remainingFirst = first;
+        long remainingSecond = second;
+        while (remainingFirst != 1 || remainingSecond != 1) {
             Dim factor = inner.remove(0);
             long a = factor.size(0);
             long b = factor.size(1);
-            if (wantedFirst % a == 0 && wantedSecond % b == 0) {
+            if (remainingFirst % a == 0 && remainingSecond % b == 0) {
                 outer.add(factor);
-                wantedFirst /= a;
-                wantedSecond /= b;
+                remainingFirst /= a;
+                remainingSecond /= b;
             } else {
-                Pair pair = split(factor.resolve(), wantedFirst, wantedSecond);
+                Pair pair = split(factor.resolve(), remainingFirst, remainingSecond);
                 outer.add(pair.outer);
                 inner.add(0, pair.inner);
-                wantedFirst = 1;
-                wantedSecond = 1;
+                remainingFirst = 1;
+                remainingSecond = 1;
             }
         }
         return new Pair(Dim.product(outer), Dim.product(inner));
@@ -211,31 +215,31 @@ final class Unifier {
         return new Pair(Dim.sum(outers), inner);
     }
 
-    /** Cuts {@code dim} after {@code count} indices, the same in both runs. */
+    /** Cuts {@code dim} after {@code count} indices, equal in both traced runs. */
     private Pair cut(Dim dim, long count) throws MismatchException {
         if (dim.isDynamic() || count <= 0 || count >= dim.size(0)) {
             throw new MismatchException(dim, atom(count, count));
         }
-        if (dim instanceof Dim.Atom whole) {
-            Dim.Atom head = part(whole, count, count);
-            Dim.Atom tail = part(whole, whole.size(0) - count, whole.size(1) - count);
-            whole.bind(Dim.sum(List.of(head, tail)));
+        if (dim instanceof Dim.Atom atom) {
+            Dim.Atom head = part(atom, count, count);
+            Dim.Atom tail = part(atom, atom.size(0) - count, atom.size(1) - count);
+            atom.bind(Dim.sum(List.of(head, tail)));
             return new Pair(head, tail);
         }
         if (dim instanceof Dim.Sum sum) {
             List<Dim> tail = new ArrayList<>(sum.parts());
             List<Dim> head = new ArrayList<>();
-            long left = count;
-            while (left > 0) {
+            long missing = count;
+            while (missing > 0) {
                 Dim part = tail.remove(0).resolve();
-                if (part.size(0) <= left) {
+                if (part.size(0) <= missing) {
                     head.add(part);
-                    left -= part.size(0);
+                    missing -= part.size(0);
                 } else {
-                    Pair pair = cut(part, left);
+                    Pair pair = cut(part, missing);
                     head.add(pair.outer);
                     tail.add(0, pair.inner);
-                    left = 0;
+                    missing = 0;
                 }
             }
             return new Pair(Dim.sum(head), Dim.sum(tail));
@@ -249,30 +253,30 @@ final class Unifier {
         return new Pair(Dim.product(List.of(outer.outer, inner)), Dim.product(List.of(outer.inner, inner)));
     }
 
-    /** Cuts a static dimension into consecutive parts of the given extents, which add up to its own. */
+    /** Cuts a dimension that is not dynamic into consecutive parts. The extents must add up to its size. */
     List<Dim> cutInto(Dim dim, List<Long> extents) throws MismatchException {
         List<Dim> parts = new ArrayList<>();
-        Dim rest = dim.resolve();
+        Dim remaining = dim.resolve();
         for (int i = 0; i < extents.size() - 1; i++) {
             long extent = extents.get(i);
             if (extent == 0) {
                 continue;
             }
-            Pair pair = cut(rest, extent);
+            Pair pair = cut(remaining, extent);
             parts.add(pair.outer);
-            rest = pair.inner.resolve();
+            remaining = pair.inner.resolve();
         }
-        parts.add(rest);
+        parts.add(remaining);
         return parts;
     }
 
-    /** An atom for a part of {@code whole}, with its pin and evidence. */
-    private Dim.Atom part(Dim.Atom whole, long first, long second) {
+    /** An atom for a part of another atom, with its pin and evidence. */
+    private Dim.Atom part(Dim.Atom source, long first, long second) {
         Dim.Atom part = atom(first, second);
-        if (whole.pin() != null) {
-            part.pin(whole.pin());
+        if (source.pin() != null) {
+            part.pin(source.pin());
         }
-        part.addEvidence(whole.evidence());
+        part.addEvidence(source.evidence());
         return part;
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Dimension inference: which axes of which tensors must change together, found from operator rules alone.
+ * Dimension inference: finds which axes of which tensors must be pruned together, from operator rules only.
  *
- * <p>{@link io.onnxprune.dims.Trace} learns concrete sizes by running the graph, {@link io.onnxprune.dims.Dim} and
- * {@link io.onnxprune.dims.Unifier} are the algebra, the {@code ...Rules} classes say what each operator does to it
- * ({@link io.onnxprune.dims.OperatorRules} is the table to extend), {@link io.onnxprune.dims.DimensionAnalysis} runs
- * them over a model, and {@link io.onnxprune.dims.Structure} names what was found: heads, FFN channels, layers.
+ * <p>{@link io.onnxprune.dims.Trace} runs the graph for concrete sizes. {@link io.onnxprune.dims.Dim} and
+ * {@link io.onnxprune.dims.Unifier} are the algebra. The {@code ...Rules} classes define the effect of each operator;
+ * {@link io.onnxprune.dims.OperatorRules} is the table to extend. {@link io.onnxprune.dims.DimensionAnalysis} applies
+ * them to a model, and {@link io.onnxprune.dims.Structure} names the result: heads, FFN channels, layers.
  */
 package io.onnxprune.dims;

@@ -19,19 +19,19 @@ import java.util.Optional;
 import java.util.Set;
 
 /**
- * Writes a pruned model: the ONNX file with a note of what was removed, and in a folder also everything that is needed to
- * serve it, with the configurations patched. A failure leaves nothing behind.
+ * Writes a pruned model: the ONNX file with metadata about the pruning and, in a folder, also all files that are
+ * needed to serve it, with patched configurations. When it fails, no file is left behind.
  */
 public final class Emitter {
-    /** Larger neighbours of a model are data, not configuration. */
-    private static final long LARGEST_COMPANION = 64L << 20;
+    /** Larger files beside a model are taken for data and are not copied. */
+    private static final long MAX_COMPANION_BYTES = 64L << 20;
 
     /**
-     * What was written.
+     * The written files.
      *
-     * @param files the model file first
-     * @param bytes of all of them together
-     * @param modelBytes of the model file and its external data
+     * @param files all files, the model file first
+     * @param bytes total size of all files
+     * @param modelBytes size of the model file and its external data
      */
     public record Emission(List<Path> files, long bytes, long modelBytes) {
         public Emission {
@@ -62,7 +62,12 @@ public final class Emitter {
      * @param externalData whether weights are kept outside the model file even where the input did not and they would fit
      */
     public record Request(
-            Model pruned, Structure structure, Plan plan, ModelFolder input, OutputTarget target, boolean externalData) {}
+            Model pruned,
+            Structure structure,
+            Plan plan,
+            ModelFolder input,
+            OutputTarget target,
+            boolean externalData) {}
 
     /** Files that are complete but do not have their names yet. Closing removes them, unless they were committed. */
     public static final class Staged implements AutoCloseable {
@@ -112,7 +117,7 @@ public final class Emitter {
      */
     public static Staged stage(Request request, Map<String, Path> beside, Log log) {
         Sizes sizes = Sizes.of(request.structure, request.plan);
-        Model model = Provenance.note(request.pruned, request.structure, request.plan, sizes);
+        Model model = Provenance.annotate(request.pruned, request.structure, request.plan, sizes);
         Set<Path> weights = ModelFolder.weightFiles(
                 request.structure.analysis().program().model().graph());
         return new Emitter(sizes, request.input, request.target, log)
@@ -125,9 +130,9 @@ public final class Emitter {
             throw new UserException("the weights would be written to " + data
                     + ", which holds weights of the input; choose another output name");
         }
-        List<Path> companions = target.isWholeFolder() ? companions(inputWeights) : List.of();
+        List<Path> companions = target.isFolder() ? companions(inputWeights) : List.of();
         long weights = ModelWriter.bytes(model.graph());
-        // Weights that go into the model file pass through a file of their own first.
+        // Weights inside the model file are first written to a file of their own.
         long needed = (external ? weights : 2 * weights) + total(companions);
         checkSpace(needed, usable(target.folder()), target.folder());
 
@@ -170,8 +175,8 @@ public final class Emitter {
             if (inputWeights.stream().anyMatch(weights -> isSame(companion, weights))) {
                 continue;
             }
-            if (ModelFolder.size(companion) > LARGEST_COMPANION) {
-                log.warn(companion + " is over " + gigabytes(LARGEST_COMPANION)
+            if (ModelFolder.size(companion) > MAX_COMPANION_BYTES) {
+                log.warn(companion + " is over " + gigabytes(MAX_COMPANION_BYTES)
                         + " and was not copied; copy it yourself if the model needs it");
             } else {
                 found.add(companion);
@@ -180,7 +185,7 @@ public final class Emitter {
         return found;
     }
 
-    /** The new content of a configuration; empty for what is copied as it is. */
+    /** The new content of a configuration; empty when the file is copied unchanged. */
     private Optional<byte[]> patched(Path companion) {
         String name = companion.getFileName().toString();
         boolean config = name.equals(ModelFolder.CONFIG);
@@ -202,7 +207,11 @@ public final class Emitter {
         return file.root().equals(before) ? Optional.empty() : Optional.of(file.toBytes());
     }
 
-    /** Package-private for its test: nobody can be asked to fill a disk. */
+    /**
+     * Checks that there is enough free space. Package-private for its test.
+     *
+     * @throws UserException when there is too little
+     */
     static void checkSpace(long needed, long usable, Path folder) {
         if (needed > usable) {
             throw new UserException("writing to " + folder + " takes " + gigabytes(needed) + " but only "
@@ -216,7 +225,7 @@ public final class Emitter {
                 : String.format(Locale.ROOT, "%.1f MB", bytes / 1e6);
     }
 
-    /** Tells a file from the one that replaces it; empty if there is none. */
+    /** Total size of the files in bytes. */
     private static long total(List<Path> files) {
         return files.stream().mapToLong(ModelFolder::size).sum();
     }

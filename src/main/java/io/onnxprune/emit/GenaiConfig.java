@@ -12,11 +12,11 @@ import java.util.Map;
 import java.util.TreeSet;
 
 /**
- * Patches {@code genai_config.json}, which onnxruntime-genai serves a model by. Its layers are those that have a cache,
- * and it has one head count for all of them.
+ * Patches {@code genai_config.json}, the configuration of onnxruntime-genai. It counts the layers that have a cache,
+ * and has one head count for all layers.
  */
 final class GenaiConfig {
-    /** Where it names the ONNX file. */
+    /** The entry with the name of the ONNX file. */
     static final JsonPointer FILENAME = JsonPointer.compile("/model/decoder/filename");
 
     private static final String LAYERS = "num_hidden_layers";
@@ -31,9 +31,9 @@ final class GenaiConfig {
     }
 
     /**
-     * Changes {@code config} in place to what the structure has become, and warns about what it cannot say.
+     * Patches {@code config} in place to the pruned sizes. Warns about sizes that it cannot express.
      *
-     * @param fileName the name of the model file that is written
+     * @param fileName name of the written model file
      */
     static void patch(ObjectNode config, Sizes sizes, String fileName, Log log) {
         if (config.path("model").path("decoder") instanceof ObjectNode decoder) {
@@ -80,21 +80,20 @@ final class GenaiConfig {
             ((ObjectNode) decoder.get("sliding_window")).set("layers", ModelConfig.renumbered(numbers, layers));
         }
         if (decoder.get("layer_types") instanceof ArrayNode types && types.size() == before) {
-            ArrayNode cut = decoder.putArray("layer_types");
-            layers.forEach(layer -> cut.add(types.get(layer)));
+            ArrayNode kept = decoder.putArray("layer_types");
+            layers.forEach(layer -> kept.add(types.get(layer)));
         }
     }
 
     private void warn(Log log) {
         if (!uneven.isEmpty()) {
             log.warn("genai_config.json has one number for all layers in " + String.join(" and ", uneven)
-                    + ", where they now differ, so onnxruntime-genai may refuse the model; prune with --layout uniform to serve"
+                    + ", but they now differ between layers, so onnxruntime-genai may reject the model; prune with --layout uniform to serve"
                     + " it there");
         }
         if (sizes.changesHeadSize()) {
-            log.warn(
-                    "genai_config.json keeps its head_size, but the size of heads changed, so onnxruntime-genai may refuse"
-                            + " the model; do not prune the head size to serve it there");
+            log.warn("genai_config.json keeps its head_size, but the head size changed, so onnxruntime-genai may reject"
+                    + " the model; do not prune the head size to serve it there");
         }
     }
 }

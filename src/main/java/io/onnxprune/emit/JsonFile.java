@@ -25,14 +25,14 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * A configuration file that is read, changed and written again in the way it was written: the order of keys, the
- * indentation, the digits of numbers.
+ * A configuration file that is read, changed and written in its original style: order of keys, indentation, digits of
+ * numbers.
  *
- * @param root to be changed in place
- * @param text as it was read
+ * @param root the content, to be changed in place
+ * @param text the original text
  */
 record JsonFile(ObjectNode root, String text) {
-    /** Python's json module writes NaN and Infinity, and rounds nothing. */
+    /** Accepts what Python's json module writes (NaN and Infinity), and does not round numbers. */
     private static final JsonMapper JSON = JsonMapper.builder()
             .enable(JsonReadFeature.ALLOW_NON_NUMERIC_NUMBERS)
             .disable(JsonWriteFeature.WRITE_NAN_AS_STRINGS)
@@ -42,7 +42,11 @@ record JsonFile(ObjectNode root, String text) {
 
     private static final Pattern FIRST_INDENT = Pattern.compile("\\{\\r?\\n([ \\t]+)");
 
-    /** The file, or nothing if it does not hold a JSON object. */
+    /**
+     * The file; empty when it does not contain a JSON object.
+     *
+     * @throws UserException when the file cannot be read
+     */
     static Optional<JsonFile> read(Path file) {
         try {
             String text = Files.readString(file);
@@ -59,7 +63,7 @@ record JsonFile(ObjectNode root, String text) {
         return JSON.createObjectNode();
     }
 
-    /** The changed file. */
+    /** The text of the changed file in UTF-8. */
     byte[] toBytes() {
         Matcher indent = FIRST_INDENT.matcher(text);
         DefaultIndenter indenter = new DefaultIndenter(indent.lookingAt() ? indent.group(1) : "  ", "\n");

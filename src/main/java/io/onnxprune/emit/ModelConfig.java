@@ -14,8 +14,9 @@ import java.util.TreeMap;
 import java.util.TreeSet;
 
 /**
- * Patches {@code config.json}, from which other programs rebuild the model. Families name the same number differently;
- * a key is only touched when its value is the number that the structure had. ONNX Runtime reads none of it.
+ * Patches {@code config.json}, from which other programs build the model. Model families use different keys for the
+ * same number. A key is only changed when its value is the number that the structure had. ONNX Runtime does not use
+ * this file.
  */
 final class ModelConfig {
     private static final Map<Kind, List<String>> KEYS = Map.of(
@@ -27,20 +28,20 @@ final class ModelConfig {
     private static final List<String> LAYER_COUNTS = List.of("num_hidden_layers", "n_layer", "num_layers");
     private static final List<String> LAYER_LISTS = List.of(
             "layer_types", "no_rope_layers", "layers_block_type", "mlp_layer_types", "attention_layers", "block_types");
-    /** Lists of layer numbers. */
+    /** Keys of lists of layer numbers. */
     private static final List<String> LAYER_SETS = List.of("mlp_only_layers", "full_attn_idxs");
-    /** The first layer of a kind; those before it are of another. */
+    /** Keys of the first layer of a kind; the layers before it are of another kind. */
     private static final List<String> LAYER_LIMITS = List.of("max_window_layers", "first_k_dense_replace");
 
     private static final List<String> HEAD_SIZES = List.of("head_dim", "kv_channels", "d_kv", "qk_head_dim");
     private static final String PER_LAYER = "per_layer_config";
     private static final String CANNOT_REBUILD =
-            ", so a loader that reads one number per model cannot rebuild it from config.json; ONNX Runtime needs none of it";
+            ", so a loader that expects one number per model cannot build it from config.json; ONNX Runtime does not need that file";
 
     private final ObjectNode config;
     private final Sizes sizes;
     private final Set<Kind> stated = EnumSet.noneOf(Kind.class);
-    private final Set<Kind> uneven = EnumSet.noneOf(Kind.class);
+    private final Set<Kind> differing = EnumSet.noneOf(Kind.class);
     private final Map<Integer, ObjectNode> oldOverrides = new TreeMap<>();
     private final Map<Integer, ObjectNode> overrides = new TreeMap<>();
     private boolean statesLayers;
@@ -50,16 +51,16 @@ final class ModelConfig {
         this.sizes = sizes;
     }
 
-    /** Changes {@code config} in place to what the structure has become, and warns about what it cannot say. */
+    /** Patches {@code config} in place to the pruned sizes. Warns about sizes that it cannot express. */
     static void patch(ObjectNode config, Sizes sizes, Log log) {
         ModelConfig root = new ModelConfig(config, sizes);
         root.patch();
-        // Models of several modalities keep the decoder's numbers in a section.
+        // Multimodal models have the decoder's numbers in a section.
         if (config.get("text_config") instanceof ObjectNode section) {
             ModelConfig inner = new ModelConfig(section, sizes);
             inner.patch();
             root.stated.addAll(inner.stated);
-            root.uneven.addAll(inner.uneven);
+            root.differing.addAll(inner.differing);
             root.statesLayers |= inner.statesLayers;
         }
         root.warn(log);
@@ -69,7 +70,7 @@ final class ModelConfig {
         readOverrides();
         int width = value(Kind.HIDDEN);
         int heads = value(Kind.HEADS);
-        // FFN first: where it is not stated it follows from the old width.
+        // FFN comes first: a missing FFN width follows from the old hidden width.
         for (Kind kind : List.of(Kind.FFN, Kind.HEADS, Kind.KV_HEADS, Kind.EXPERTS, Kind.HIDDEN)) {
             KEYS.get(kind).forEach(key -> patchCount(kind, key));
         }
@@ -95,7 +96,7 @@ final class ModelConfig {
         }
         stated.add(kind);
         int largest = after.values().stream().max(Integer::compare).orElseThrow();
-        // Left implied as long as that still gives the right number.
+        // A null is kept as long as it still implies the right number.
         if (largest != old || implied && sizes.changes(Kind.HIDDEN)) {
             config.put(key, largest);
         }
@@ -105,20 +106,20 @@ final class ModelConfig {
                 overrides
                         .computeIfAbsent(position, unused -> JsonFile.newObject())
                         .put(key, size);
-                uneven.add(kind);
+                differing.add(kind);
             } else if (overrides.containsKey(position)) {
                 overrides.get(position).remove(key);
             }
         });
     }
 
-    /** What a null means where it is allowed: four times the width. */
+    /** The number that a null implies: four times the hidden width; -1 when that is unknown. */
     private int impliedForward() {
         int width = value(Kind.HIDDEN);
         return width > 0 ? 4 * width : -1;
     }
 
-    /** The first key of {@code kind} that is set, or -1. */
+    /** The number at the first key of {@code kind} that is set; -1 when there is none. */
     private int value(Kind kind) {
         return KEYS.get(kind).stream()
                 .map(config::get)
@@ -128,12 +129,15 @@ final class ModelConfig {
                 .orElse(-1);
     }
 
-    /** Whether a key says a number of {@code kind} that changed. */
+    /** Whether a key states a number of {@code kind} that changed. */
     private boolean states(Kind kind) {
         return stated.contains(kind) && sizes.changes(kind);
     }
 
-    /** Where the size of heads is not stated, a loader divides the width by the number of heads. */
+    /**
+     * Writes the head size when it is not stated, because a loader would divide the new width by the new number of
+     * heads.
+     */
     private void writeHeadSize(int oldWidth, int oldHeads) {
         boolean known = HEAD_SIZES.stream().anyMatch(config::hasNonNull);
         if (!known && oldWidth > 0 && oldHeads > 0 && oldWidth % oldHeads == 0) {
@@ -151,8 +155,8 @@ final class ModelConfig {
         }
         for (String key : LAYER_LISTS) {
             if (config.get(key) instanceof ArrayNode list && list.size() == before) {
-                ArrayNode cut = config.putArray(key);
-                sizes.layers().forEach(layer -> cut.add(list.get(layer)));
+                ArrayNode kept = config.putArray(key);
+                sizes.layers().forEach(layer -> kept.add(list.get(layer)));
             }
         }
         for (String key : LAYER_SETS) {
@@ -170,16 +174,16 @@ final class ModelConfig {
         }
     }
 
-    /** Layer numbers after those that are not in {@code layers} are gone. */
+    /** The new numbers of the listed layers; layers that are not in {@code layers} are dropped. */
     static ArrayNode renumbered(ArrayNode numbers, List<Integer> layers) {
-        ArrayNode cut = numbers.arrayNode();
+        ArrayNode renumbered = numbers.arrayNode();
         for (JsonNode number : numbers) {
             int position = layers.indexOf(number.asInt(-1));
             if (position >= 0) {
-                cut.add(position);
+                renumbered.add(position);
             }
         }
-        return cut;
+        return renumbered;
     }
 
     private int override(int layer, String key, int otherwise) {
@@ -187,7 +191,7 @@ final class ModelConfig {
         return own != null && own.path(key).isInt() ? own.get(key).intValue() : otherwise;
     }
 
-    /** What an earlier pruning wrote, under old numbers and, for the layers that are left, under the new ones. */
+    /** Reads the per-layer entries of an earlier pruning, by old layer number and, for kept layers, by new number. */
     private void readOverrides() {
         if (config.get(PER_LAYER) instanceof ObjectNode section) {
             for (int layer = 0; layer < sizes.layersBefore(); layer++) {
@@ -218,7 +222,7 @@ final class ModelConfig {
         Set<String> missing = new TreeSet<>();
         for (Kind kind : Kind.values()) {
             boolean same = kind == Kind.KV_HEADS && sizes.sharesNoKeys();
-            if (uneven.contains(kind) || stated.contains(kind) && sizes.differsInside(kind)) {
+            if (differing.contains(kind) || stated.contains(kind) && sizes.differsInside(kind)) {
                 differ.add(kind.title());
             } else if (sizes.changes(kind) && !stated.contains(kind) && !same) {
                 missing.add(kind.title());
@@ -228,7 +232,7 @@ final class ModelConfig {
             missing.add("layers");
         }
         if (sizes.changesHeadSize()) {
-            missing.add("components of a head");
+            missing.add("channels of a head");
         }
         if (!differ.isEmpty()) {
             log.warn("layers keep different numbers of " + String.join(", ", differ)

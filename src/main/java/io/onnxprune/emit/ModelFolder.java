@@ -21,8 +21,8 @@ import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
 /**
- * The model that the user named, and the files beside it that serve it: configurations, tokenizer, chat templates.
- * Weight files and other models are no companions.
+ * The model that the user named, and the files beside it that are needed to serve it: configurations, tokenizer, chat
+ * templates. Weight files and other models are not included.
  */
 public final class ModelFolder {
     static final String CONFIG = "config.json";
@@ -30,22 +30,22 @@ public final class ModelFolder {
 
     private static final Set<String> COMPANION_TYPES =
             Set.of("json", "txt", "model", "jinja", "tiktoken", "spm", "bpe", "vocab");
-    /** Tables of where weights lie, in formats that are not copied. */
+    /** Suffix of index files of weights in formats that are not copied. */
     private static final String WEIGHT_INDEX = ".index.json";
 
     private final Path model;
-    private final boolean wholeFolder;
+    private final boolean isFolder;
 
-    private ModelFolder(Path model, boolean wholeFolder) {
+    private ModelFolder(Path model, boolean isFolder) {
         this.model = model;
-        this.wholeFolder = wholeFolder;
+        this.isFolder = isFolder;
     }
 
     /**
      * Finds the model: {@code argument} itself if it is a file; in a folder the file that its genai_config.json names,
      * else model.onnx, else the only ONNX file.
      *
-     * @throws UserException if there is none, or no way to tell which
+     * @throws UserException when there is no model, or several and none is named
      */
     public static ModelFolder of(Path argument) {
         if (Files.isRegularFile(argument)) {
@@ -81,12 +81,12 @@ public final class ModelFolder {
         return model;
     }
 
-    /** The folder that holds it. */
+    /** The folder of the ONNX file. */
     public Path folder() {
         return model.toAbsolutePath().getParent();
     }
 
-    /** The files outside the model file that hold weights of {@code graph}. */
+    /** The external data files of {@code graph}. */
     static Set<Path> weightFiles(Graph graph) {
         Set<Path> files = new TreeSet<>();
         graph.initializers().values().forEach(tensor -> addFile(tensor, files));
@@ -116,20 +116,20 @@ public final class ModelFolder {
         }
     }
 
-    /** The file of this name beside the model. */
+    /** The file with this name beside the model; empty when there is none. */
     public Optional<Path> companion(String name) {
         return Optional.of(folder().resolve(name)).filter(Files::isRegularFile);
     }
 
     /**
-     * Every file that is needed to serve the model, by name. Of a model that was named as a file in a folder without
-     * configuration or tokenizer there are none: its neighbours are not known to belong to it.
+     * All files that are needed to serve the model. If the user named a model file in a folder without configuration
+     * or tokenizer, there are none, because other files there may not belong to the model.
      */
     public List<Path> companions() {
         List<Path> found =
                 files(folder()).stream().filter(ModelFolder::isCompanion).toList();
         boolean serves = found.stream().map(ModelFolder::name).anyMatch(ModelFolder::belongsToModel);
-        return wholeFolder || serves ? found : List.of();
+        return isFolder || serves ? found : List.of();
     }
 
     private static boolean belongsToModel(String name) {
@@ -147,7 +147,7 @@ public final class ModelFolder {
             return Optional.empty();
         }
         try {
-            // A folder that cannot say which model it means is treated like one that does not say it.
+            // An unreadable name is treated like a missing one.
             return JsonFile.read(config)
                     .map(json -> json.root().at(GenaiConfig.FILENAME).asText(""))
                     .filter(name -> !name.isEmpty())

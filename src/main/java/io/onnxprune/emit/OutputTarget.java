@@ -8,26 +8,26 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Locale;
 
-/** Where the result goes: a model file, or a folder that gets a complete model to serve. */
+/** The output: a model file, or a folder with a complete model to serve. */
 public final class OutputTarget {
     private final Path model;
-    private final boolean wholeFolder;
+    private final boolean isFolder;
 
-    private OutputTarget(Path model, boolean wholeFolder) {
+    private OutputTarget(Path model, boolean isFolder) {
         this.model = model;
-        this.wholeFolder = wholeFolder;
+        this.isFolder = isFolder;
     }
 
     /**
-     * The target that {@code out} names: a file if it ends in {@code .onnx}, else a folder, in which the model keeps its
-     * name. Nothing is created.
+     * The target that {@code out} names: a file if the name ends in {@code .onnx}, else a folder, in which the model
+     * keeps its name. Nothing is created.
      *
-     * @throws UserException if the result could not be written there or would overwrite the input
+     * @throws UserException when the output cannot be written there or would overwrite the input
      */
     public static OutputTarget of(ModelFolder input, Path out) {
         boolean file = out.toString().toLowerCase(Locale.ROOT).endsWith(".onnx");
         if (file && Files.isDirectory(out)) {
-            throw new UserException("output " + out + " is a folder, but its name says model file; give another name");
+            throw new UserException("output " + out + " is a folder, but its name ends in .onnx; give another name");
         }
         if (!file && Files.exists(out) && !Files.isDirectory(out)) {
             throw new UserException("output " + out
@@ -55,12 +55,12 @@ public final class OutputTarget {
         return model.getParent();
     }
 
-    /** Whether a folder was asked for, with everything that is needed to serve the model. */
-    public boolean isWholeFolder() {
-        return wholeFolder;
+    /** Whether the output is a folder with all files that are needed to serve the model. */
+    public boolean isFolder() {
+        return isFolder;
     }
 
-    /** The nearest folder on the way up that exists. */
+    /** The nearest existing ancestor of {@code folder}, or {@code folder} itself. */
     static Path existing(Path folder) {
         Path found = folder.toAbsolutePath();
         while (found.getParent() != null && !Files.exists(found)) {
@@ -69,7 +69,7 @@ public final class OutputTarget {
         return found;
     }
 
-    /** Tries it: permission bits do not tell everything (read-only mounts, quotas, root). */
+    /** Checks by creating a file, because permission bits do not show read-only mounts, quotas or root. */
     private static void checkWritable(Path folder, Path out) {
         if (!Files.isDirectory(folder)) {
             throw new UserException("output " + out + " cannot be written: " + folder + " is not a folder");

@@ -14,7 +14,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** Notes in the model's metadata what was pruned: for people, and with the kept indices for programs. */
+/** Records in the model's metadata what was pruned: a text for people, and the kept indices for programs. */
 final class Provenance {
     private static final String VERSION = "onnx_prune.version";
     private static final String DIMENSIONS = "onnx_prune.dimensions";
@@ -22,15 +22,15 @@ final class Provenance {
 
     private Provenance() {}
 
-    /** The model with its notes; itself where nothing was removed. */
-    static Model note(Model pruned, Structure structure, Plan plan, Sizes sizes) {
+    /** The model with the metadata; {@code pruned} itself when nothing was pruned. */
+    static Model annotate(Model pruned, Structure structure, Plan plan, Sizes sizes) {
         List<String> changes = new ArrayList<>();
         ObjectNode kept = JsonFile.newObject();
         ObjectNode dimensions = kept.putObject("dimensions");
         for (Dimension dimension : structure.dimensions()) {
             Change change = sizes.change(dimension);
-            boolean gone = dimension.layer() >= 0 && !sizes.layers().contains(dimension.layer());
-            if (change.isChange() && !gone) {
+            boolean isRemoved = dimension.layer() >= 0 && !sizes.layers().contains(dimension.layer());
+            if (change.isChange() && !isRemoved) {
                 changes.add(dimension.name() + ": " + arrow(change.before(), change.after()));
                 indices(dimensions.putArray(dimension.name()), plan.keep().get(dimension.name()));
             }
@@ -39,7 +39,7 @@ final class Provenance {
             changes.add("layers: " + arrow(sizes.layersBefore(), sizes.layers().size()));
         }
         if (sizes.splitsLayers()) {
-            changes.add("blocks: " + arrow(structure.stream().blocks().size(), blocksLeft(structure, plan)));
+            changes.add("blocks: " + arrow(structure.stream().blocks().size(), keptBlocks(structure, plan)));
         }
         if (changes.isEmpty()) {
             return pruned;
@@ -65,17 +65,17 @@ final class Provenance {
         Arrays.stream(values).forEach(list::add);
     }
 
-    private static int blocksLeft(Structure structure, Plan plan) {
-        int left = 0;
+    private static int keptBlocks(Structure structure, Plan plan) {
+        int count = 0;
         for (int i = 0; i < structure.stream().blocks().size(); i++) {
             if (!plan.removesBlock(i, structure.stream().blocks().get(i).layer())) {
-                left++;
+                count++;
             }
         }
-        return left;
+        return count;
     }
 
-    /** Of the jar; classes that are run from a build folder have none. */
+    /** The version of the jar; classes in a build folder have none. */
     private static String version() {
         String version = Provenance.class.getPackage().getImplementationVersion();
         return version == null ? "unreleased" : version;

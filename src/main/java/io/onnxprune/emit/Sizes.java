@@ -17,11 +17,11 @@ import java.util.function.IntUnaryOperator;
 import java.util.stream.IntStream;
 
 /**
- * The numbers that configuration files state about a decoder, before and after pruning, layer by layer. A number in a
- * file is matched with them by its old value, so that one that means something else is left alone.
+ * The numbers that configuration files state about a decoder, before and after pruning, by layer. A number in a file
+ * is matched by its old value, so that an unrelated number is not changed.
  */
 final class Sizes {
-    /** What is counted. */
+    /** A kind of number. */
     enum Kind {
         HEADS("attention heads"),
         KV_HEADS("key and value heads"),
@@ -40,7 +40,7 @@ final class Sizes {
         }
     }
 
-    /** One number before and after. */
+    /** One number before and after pruning. */
     record Change(int before, int after) {
         boolean isChange() {
             return before != after;
@@ -69,17 +69,17 @@ final class Sizes {
         return sizes;
     }
 
-    /** Number of layers before. */
+    /** Number of layers before pruning. */
     int layersBefore() {
         return structure.stream().layers();
     }
 
-    /** Layers of which a block is left, by their old numbers. */
+    /** Old numbers of the layers of which at least one block is kept. */
     List<Integer> layers() {
         return layers;
     }
 
-    /** Layers whose attention is left, by their old numbers: those that have a cache. */
+    /** Old numbers of the layers whose attention is kept; these have a cache. */
     List<Integer> attentionLayers() {
         return attentionLayers;
     }
@@ -93,17 +93,17 @@ final class Sizes {
         return split;
     }
 
-    /** Whether any layer that is left has another number of {@code kind} than before. */
+    /** Whether the number of {@code kind} changed in any kept layer. */
     boolean changes(Kind kind) {
         return changes.get(kind).values().stream().flatMap(List::stream).anyMatch(Change::isChange);
     }
 
-    /** Whether every attention head has keys and values of its own, so that one number says both. */
+    /** Whether every attention head has its own keys and values, so that one number states both. */
     boolean sharesNoKeys() {
         return changes.get(Kind.KV_HEADS).equals(changes.get(Kind.HEADS));
     }
 
-    /** Whether the size of heads changed, which no key of a configuration can say in general. */
+    /** Whether the head size changed, which configurations cannot express in general. */
     boolean changesHeadSize() {
         return structure.dimensions().stream()
                 .filter(dimension -> dimension.role() == Role.QK_HEAD_DIM || dimension.role() == Role.V_HEAD_DIM)
@@ -111,8 +111,8 @@ final class Sizes {
     }
 
     /**
-     * The new numbers of {@code kind} by old layer, for the layers whose old number is the one that
-     * {@code before} gives. Where units of one layer differ (experts), the largest.
+     * The new numbers of {@code kind} by old layer number, for layers whose old number equals that of {@code before}.
+     * If units of one layer differ (experts), the largest number.
      */
     Map<Integer, Integer> after(Kind kind, IntUnaryOperator before) {
         Map<Integer, Integer> found = new TreeMap<>();
@@ -125,14 +125,14 @@ final class Sizes {
         return found;
     }
 
-    /** Whether units of one layer that had the same size no longer do. */
+    /** Whether units of one layer had equal sizes before and different ones after. */
     boolean differsInside(Kind kind) {
         return changes.get(kind).values().stream()
                 .anyMatch(all -> all.stream().distinct().count()
                         > all.stream().mapToInt(Change::before).distinct().count());
     }
 
-    /** What became of a dimension. */
+    /** The size of a dimension before and after pruning. */
     Change change(Dimension dimension) {
         int[] kept = plan.keep().get(dimension.name());
         int after = kept == null ? dimension.size() : Math.min(kept.length, dimension.size());
@@ -140,25 +140,25 @@ final class Sizes {
     }
 
     private void findLayers() {
-        TreeSet<Integer> left = new TreeSet<>();
+        TreeSet<Integer> keptLayers = new TreeSet<>();
         TreeSet<Integer> attention = new TreeSet<>();
-        TreeSet<Integer> touched = new TreeSet<>();
+        TreeSet<Integer> cutLayers = new TreeSet<>();
         List<Block> blocks = structure.stream().blocks();
         for (int i = 0; i < blocks.size(); i++) {
             Block block = blocks.get(i);
             if (plan.removesBlock(i, block.layer())) {
-                touched.add(block.layer());
+                cutLayers.add(block.layer());
             } else {
-                left.add(block.layer());
+                keptLayers.add(block.layer());
                 if (block.attention()) {
                     attention.add(block.layer());
                 }
             }
         }
-        layers.addAll(left);
+        layers.addAll(keptLayers);
         attentionLayers.addAll(attention);
-        touched.retainAll(left);
-        split = !touched.isEmpty();
+        cutLayers.retainAll(keptLayers);
+        split = !cutLayers.isEmpty();
     }
 
     private void count(int layer) {
@@ -189,7 +189,7 @@ final class Sizes {
         }
     }
 
-    /** The dimensions of a role in a layer, else those that run through all of them. */
+    /** The dimensions of a role in a layer; if there are none, those that span several layers. */
     private List<Change> at(int layer, Role role) {
         List<Dimension> found = structure.dimensions().stream()
                 .filter(dimension -> dimension.role() == role)
@@ -201,7 +201,9 @@ final class Sizes {
                 .toList());
     }
 
-    /** A layer whose only block is attention holds its feed-forward part in it. */
+    /**
+     * Whether a layer keeps its feed-forward part. If its only block is attention, the feed-forward part is inside it.
+     */
     private boolean keepsForward(int layer) {
         List<Block> blocks = structure.stream().blocks();
         boolean separate = false;

@@ -16,19 +16,19 @@ import java.util.List;
 import java.util.stream.Stream;
 
 /**
- * Files that appear in a folder together or not at all. Until {@link #commit} they lie in a hidden folder inside it, under
- * their own names, so that a model there can be opened and checked; closing without it removes them, and the folder
- * itself where it was made for them. So does the end of the virtual machine by a signal; what a killed process left is
- * removed by the next one that writes there.
+ * Files that appear in a folder all together or not at all. Until {@link #commit} they are in a hidden folder inside
+ * it under their own names, so that a model there can be opened and checked. Closing without a commit removes them,
+ * and also the folder if it was created for them. So does the end of the virtual machine by a signal. The hidden
+ * folder of a killed process is removed by the next process that writes there.
  */
 final class Staging implements AutoCloseable {
     private static final String PREFIX = ".onnx-prune-";
 
-    /** A file of the hidden folder that is locked as long as the process lives. */
+    /** A file of the hidden folder that is locked while the process lives. */
     private static final String LOCK = ".lock";
 
-    /** How often removal is tried when the virtual machine ends while files are still being written. */
-    private static final int TRIES = 20;
+    /** Maximal number of removals when the virtual machine ends while files are still being written. */
+    private static final int MAX_REMOVALS = 20;
 
     private final Path folder;
     private final Path created;
@@ -37,9 +37,9 @@ final class Staging implements AutoCloseable {
     private FileChannel lock;
 
     /**
-     * Opens {@code folder}, and creates it if there is none.
+     * Opens {@code folder} and creates it if it does not exist.
      *
-     * @throws UserException if it cannot be created
+     * @throws UserException when it cannot be created
      */
     Staging(Path folder) {
         this.folder = folder;
@@ -56,7 +56,11 @@ final class Staging implements AutoCloseable {
         }
     }
 
-    /** Where the file that will be {@code target} lies until then. */
+    /**
+     * The staged path of {@code target}.
+     *
+     * @throws UserException when {@code target} is a folder
+     */
     Path path(Path target) {
         if (Files.isDirectory(target)) {
             throw new UserException("cannot write " + target + ": it is a folder; nothing was written");
@@ -64,7 +68,7 @@ final class Staging implements AutoCloseable {
         return work.resolve(target.getFileName());
     }
 
-    /** Writes {@code content} for {@code target}. */
+    /** Stages a file with the given content. */
     void write(Path target, byte[] content) {
         try {
             Files.write(path(target), content);
@@ -73,7 +77,7 @@ final class Staging implements AutoCloseable {
         }
     }
 
-    /** Copies {@code source} for {@code target}. */
+    /** Stages a copy of {@code source}. */
     void copy(Path source, Path target) {
         try {
             Files.copy(source, path(target), StandardCopyOption.REPLACE_EXISTING);
@@ -82,7 +86,7 @@ final class Staging implements AutoCloseable {
         }
     }
 
-    /** Moves all files to where they belong. */
+    /** Moves all staged files to their targets. */
     synchronized void commit() {
         try {
             unlock();
@@ -101,7 +105,7 @@ final class Staging implements AutoCloseable {
         try {
             Runtime.getRuntime().removeShutdownHook(atExit);
         } catch (IllegalStateException e) {
-            // The virtual machine is on its way out: the hook removes the folder.
+            // The virtual machine is shutting down; the hook removes the folder.
             return;
         }
         try {
@@ -116,19 +120,22 @@ final class Staging implements AutoCloseable {
         }
     }
 
-    /** The thread that writes goes on until the very end, so files may appear while others are removed. */
+    /** Removes the folder repeatedly, because the writing thread runs until the end and may create more files. */
     private synchronized void removeAtExit() {
         Path root = created != null ? created : work;
-        for (int i = 0; i < TRIES && work != null && Files.exists(root); i++) {
+        for (int i = 0; i < MAX_REMOVALS && work != null && Files.exists(root); i++) {
             deleteTree(root);
         }
     }
 
-    /** Tells others that the hidden folder is in use; where files cannot be locked, nobody will remove it for us. */
+    /**
+     * Locks the hidden folder against removal by other processes. On a file system without locks it is never removed
+     * by others.
+     */
     private void hold() {
-        Path held = work.resolve(LOCK);
+        Path lockFile = work.resolve(LOCK);
         try {
-            lock = FileChannel.open(held, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+            lock = FileChannel.open(lockFile, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
             if (!tryLock(lock)) {
                 unlock();
             }
@@ -136,7 +143,7 @@ final class Staging implements AutoCloseable {
             try {
                 unlock();
             } catch (IOException stillFailing) {
-                // A lock only serves those who come after a killed process.
+                // The lock only matters after a killed process.
                 return;
             }
         }
@@ -150,23 +157,25 @@ final class Staging implements AutoCloseable {
         }
     }
 
-    /** Removes the hidden folders of processes that are no more. */
+    /** Removes the hidden folders of ended processes. */
     private static void removeLeftovers(Path folder) {
         try {
-            for (Path left : children(folder)) {
-                Path held = left.resolve(LOCK);
-                if (left.getFileName().toString().startsWith(PREFIX) && Files.isRegularFile(held) && isFree(held)) {
-                    deleteTree(left);
+            for (Path child : children(folder)) {
+                Path lockFile = child.resolve(LOCK);
+                if (child.getFileName().toString().startsWith(PREFIX)
+                        && Files.isRegularFile(lockFile)
+                        && isFree(lockFile)) {
+                    deleteTree(child);
                 }
             }
         } catch (IOException e) {
-            // A folder that cannot be listed may still be written to.
+            // A folder that cannot be listed may still be writable.
             return;
         }
     }
 
-    private static boolean isFree(Path held) {
-        try (FileChannel channel = FileChannel.open(held, StandardOpenOption.WRITE)) {
+    private static boolean isFree(Path lockFile) {
+        try (FileChannel channel = FileChannel.open(lockFile, StandardOpenOption.WRITE)) {
             return tryLock(channel);
         } catch (IOException e) {
             return false;
@@ -211,7 +220,7 @@ final class Staging implements AutoCloseable {
         return new UserException("cannot write " + target + ": " + FileFailure.reason(e) + "; nothing was written", e);
     }
 
-    /** The topmost folder that has to be made for {@code folder}, or null. */
+    /** The topmost ancestor of {@code folder} that does not exist; null when {@code folder} exists. */
     private static Path firstMissing(Path folder) {
         Path missing = null;
         for (Path at = folder.toAbsolutePath(); at != null && !Files.exists(at); at = at.getParent()) {

@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: Apache-2.0
-/** What is written in the end: the model file and, in a folder, everything that is needed to serve it. */
+/** Output: the pruned model file and, in a folder, all files that are needed to serve it. */
 package io.onnxprune.emit;

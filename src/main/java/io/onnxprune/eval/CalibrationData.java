@@ -13,21 +13,22 @@ import java.util.stream.Collectors;
 /**
  * The data of a run.
  *
- * @param rows token ids to calibrate on, all rows of one length; empty if the run has data to measure on only
- * @param heldOut token ids to measure perplexity on, in rows of at least two
+ * @param rows token ids to calibrate on, all rows of one length; empty when there is only data to measure perplexity
+ *     on
+ * @param heldOut token ids to measure perplexity on, rows of at least two tokens
  * @param sources where the rows came from
  * @param calibrates whether the method uses {@code rows}
  */
 public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Source> sources, boolean calibrates) {
-    /** The name of the source of text that the model wrote itself. */
+    /** Name of the source of text that the model generated itself. */
     public static final String SELF = "self";
 
     /**
-     * A file, or the model itself.
+     * A source of data: a file, or the model itself.
      *
-     * @param name the file as it was named, or {@value #SELF}
-     * @param rows how many rows to calibrate on came from it
-     * @param heldOut how many held-out rows came from it
+     * @param name the file as the user named it, or {@value #SELF}
+     * @param rows number of calibration rows from it
+     * @param heldOut number of held-out rows from it
      */
     public record Source(String name, int rows, int heldOut) {
         private String shortName() {
@@ -44,18 +45,18 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
     }
 
     /**
-     * Reads or writes what a run asks for, and tries on one row whether the model takes it.
+     * Reads or generates the requested data, and runs the model on one row to check that it can.
      *
      * @param model the model to prune
-     * @param file its file, beside which configuration and tokenizer are looked for
-     * @param workDir folder in which text that the model writes is kept
+     * @param file the model's file; its configuration and tokenizer are looked for in the same folder
+     * @param workDir folder in which generated text is stored
      * @throws io.onnxprune.diag.UserException when data cannot be read, is too short, or does not fit the model
      */
     public static CalibrationData resolve(CausalLm model, Path file, DataRequest request, Path workDir, Log log) {
         ModelSettings settings = ModelSettings.beside(file, log);
         Optional<Path> tokenizer = request.tokenizer().or(() -> Evaluator.tokenizerBeside(file));
         CalibrationData data = new FileWindows(request, tokenizer, settings, log).read(model.vocabulary());
-        // Before anything that takes long: does the model give logits for every position of such a row?
+        // Checks first that the model gives logits for every position of such a row, because the rest takes long.
         model.logits(new long[][] {data.rows.stream().findFirst().orElse(new long[2])});
         if (!request.self()) {
             return data;
@@ -70,23 +71,24 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
         return new CalibrationData(written.subList(0, samples), heldOut, sources, request.calibrates());
     }
 
-    /** Tokens of each row to calibrate on; 0 without any. */
+    /** Number of tokens in each calibration row; 0 when there are none. */
     public int length() {
         return rows.isEmpty() ? 0 : rows.get(0).length;
     }
 
-    /** Tokens to calibrate on. */
+    /** Number of calibration tokens. */
     public long tokens() {
         return (long) rows.size() * length();
     }
 
-    /** Predictions that perplexity is the mean of: all held-out tokens but the first of each row. */
+    /** Number of predictions that perplexity averages over: all held-out tokens except the first of each row. */
     public long predictions() {
         return heldOut.stream().mapToLong(row -> row.length - 1).sum();
     }
 
     /**
-     * What the run was calibrated and measured on, in a line of its report; empty where it was neither.
+     * A line for the report that says which data was used for calibration and for perplexity; empty when neither was
+     * done.
      *
      * @param measured whether perplexity was measured
      */
@@ -102,12 +104,12 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
                     tokens()));
         }
         if (measured) {
-            boolean left = sources.stream().anyMatch(source -> source.rows > 0 && source.heldOut > 0);
+            boolean fromCalibration = sources.stream().anyMatch(source -> source.rows > 0 && source.heldOut > 0);
             parts.add(String.format(
                     Locale.ROOT,
                     "perplexity on %s%s (%,d predictions)",
-                    count(heldOut.size(), left ? "held-out window" : "row"),
-                    calibrates && left ? "" : " from " + names(Source::heldOut),
+                    count(heldOut.size(), fromCalibration ? "held-out window" : "row"),
+                    calibrates && fromCalibration ? "" : " from " + names(Source::heldOut),
                     predictions()));
         }
         return String.join("; ", parts);
@@ -117,7 +119,7 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
         return String.format(Locale.ROOT, "%,d %s%s", number, noun, number == 1 ? "" : "s");
     }
 
-    /** The sources that some rows came from, with how many where there are several. */
+    /** The names of the sources with any rows, with the number of rows when there are several. */
     private String names(ToIntFunction<Source> rowsOf) {
         List<Source> some =
                 sources.stream().filter(source -> rowsOf.applyAsInt(source) > 0).toList();

@@ -26,16 +26,16 @@ import java.util.function.Supplier;
 import java.util.stream.IntStream;
 
 /**
- * Drives an exported decoder, whichever exporter wrote it: with or without a cache, masks and positions of either integer
- * width, or a switch between a branch with and one without cache.
+ * Runs an exported decoder of any exporter: with or without a cache, with masks and positions of either integer width,
+ * or with a switch between a branch with and one without cache.
  */
 public final class CausalLm implements AutoCloseable {
-    /** Extents tried first where the graph leaves the size of a head open; all up to the last one follow. */
+    /** Head sizes to try first when the graph leaves the size open; all others up to the maximum follow. */
     private static final int[] USUAL_HEAD_SIZES = {64, 128, 96, 80, 256, 16, 32, 8, 48, 112, 160, 192, 576};
 
-    private static final int LARGEST_HEAD_SIZE = 1024;
+    private static final int MAX_HEAD_SIZE = 1024;
 
-    /** What the runtime's failures say where no memory is left. */
+    /** A part of the runtime's messages when memory is exhausted. */
     private static final String OUT_OF_MEMORY = "out of memory";
 
     private final Session session;
@@ -46,7 +46,7 @@ public final class CausalLm implements AutoCloseable {
     private int headSize;
     private boolean oneRowAtATime;
 
-    /** The state after some tokens: their logits, and the cache from which {@link CausalLm#decode} goes on. */
+    /** The state after some tokens: their logits, and the cache that {@link CausalLm#decode} continues from. */
     public final class Step implements AutoCloseable {
         private final Outputs outputs;
         private final int length;
@@ -57,12 +57,15 @@ public final class CausalLm implements AutoCloseable {
             this.length = length;
         }
 
-        /** Logits of the tokens of this step alone, {@code [batch, tokens, vocabulary]}, read from the runtime anew each time. */
+        /**
+         * Logits of the tokens of this step only, {@code [batch, tokens, vocabulary]}; copied from the runtime on each
+         * call.
+         */
         public HostTensor logits() {
             return outputs.tensor(graph.logits().name());
         }
 
-        /** How many tokens of each row the model has seen. */
+        /** Number of tokens of each row that were processed so far. */
         public int length() {
             return length;
         }
@@ -86,20 +89,22 @@ public final class CausalLm implements AutoCloseable {
     }
 
     /**
-     * Opens a model file, optimised by the runtime. Where it does not load like that (a defect of a fusion, a provider
-     * without kernels for half precision), it is opened as it is, or else in float32.
+     * Opens a model file, optimised by the runtime. If that fails (because of a defect of a fusion, or on a provider
+     * without half-precision kernels), it is opened without optimisation, or else in float32.
      *
-     * @param log warned where the model is not run as it would be served
-     * @throws UserException when it cannot be loaded or is no decoder that can be driven
+     * @param log receives a warning when the model is not run as it would be served
+     * @throws UserException when the model cannot be loaded or is not a decoder with standard inputs
      */
     public static CausalLm open(OnnxRuntime runtime, Path model, Log log) {
         return open(runtime, model, Optional.empty(), log);
     }
 
     /**
-     * The same with an adapter.
+     * Opens a model file as {@link #open(OnnxRuntime, Path, Log)}, with an adapter that supplies its optional inputs.
      *
-     * @param adapter an adapter file of ONNX Runtime for optional inputs of the model
+     * @param adapter an adapter file of ONNX Runtime (.onnx_adapter); empty for none
+     * @param log receives a warning when the model is not run as it would be served
+     * @throws UserException when a file cannot be loaded or the model is not a decoder with standard inputs
      */
     public static CausalLm open(OnnxRuntime runtime, Path model, Optional<Path> adapter, Log log) {
         Session session = openSession(runtime, model, adapter, log);
@@ -111,7 +116,7 @@ public final class CausalLm implements AutoCloseable {
         }
     }
 
-    /** The same without a word about how it is run. */
+    /** Opens a model file as {@link #open(OnnxRuntime, Path, Log)}, without warnings. */
     public static CausalLm open(OnnxRuntime runtime, Path model) {
         return open(runtime, model, Log.NONE);
     }
@@ -132,39 +137,39 @@ public final class CausalLm implements AutoCloseable {
             }
             try {
                 Session session = other.getValue().get();
-                log.warn("this runtime loads %s only %s, which takes longer to run: %s"
+                log.warn("this runtime loads %s only %s, which runs slower: %s"
                         .formatted(model, other.getKey(), failure.getMessage()));
                 return session;
             } catch (UserException stillFailing) {
-                // The first failure is the one that tells what is wrong.
+                // The first failure is the one to report.
             }
         }
         throw failure;
     }
 
     /**
-     * Drives a session that stays the caller's to close.
+     * Wraps a session that the caller closes.
      *
-     * @throws UserException when it is no decoder that can be driven
+     * @throws UserException when the model is not a decoder with standard inputs
      */
     public static CausalLm of(Session session) {
         return new CausalLm(session, false, row -> "");
     }
 
     /**
-     * The end of a sentence that says that logits are not finite on a row: where that begins, and what to do; empty for a
-     * model that was not opened from a file.
+     * The end of a sentence about non-finite logits on a row: where they begin, and a remedy. Empty for a model that
+     * was not opened from a file.
      */
     String whereNotFinite(long[] row) {
         return nonFinite.apply(row);
     }
 
-    /** Whether the model can go on from a cache. */
+    /** Whether the model has a cache. */
     public boolean hasCache() {
         return !graph.caches().isEmpty();
     }
 
-    /** How many tokens the model gives logits for; asks the model itself where the graph does not say. */
+    /** Size of the vocabulary. Runs the model once when the graph does not declare it. */
     public long vocabulary() {
         if (vocabulary < 0) {
             try (Outputs outputs = run(new long[][] {{0, 0}}, false)) {
@@ -175,7 +180,7 @@ public final class CausalLm implements AutoCloseable {
     }
 
     /**
-     * The logits of whole rows. A model that can only take one row at a time gets them one by one.
+     * The logits of complete rows. A model that takes only one row at a time is run row by row.
      *
      * @param tokens {@code [batch][tokens]}, rows of equal length
      * @return {@code [batch, tokens, vocabulary]} in the model's own element type
@@ -204,27 +209,27 @@ public final class CausalLm implements AutoCloseable {
         }
     }
 
-    /** Says so where a row failed because it is longer than what the model can run on. */
+    /** Adds to a failure that the row is longer than the model supports, if that is the reason. */
     private UserException explained(UserException failure, long[] row) {
         if (row.length < 2 || failure.getMessage().contains(OUT_OF_MEMORY)) {
             return failure;
         }
-        int longest = longestRow(row[0], row.length);
-        if (longest == 0 || longest == row.length) {
+        int supported = longestRow(row[0], row.length);
+        if (supported == 0 || supported == row.length) {
             return failure;
         }
         return new UserException(
                 "the model runs on rows of up to %d tokens, not of %d; give --seq-len %d or less (%s)"
-                        .formatted(longest, row.length, longest, failure.getMessage()),
+                        .formatted(supported, row.length, supported, failure.getMessage()),
                 failure);
     }
 
     /**
-     * How many tokens the model runs on, found by trying: positions may be limited by a table in the graph.
+     * The longest row that the model runs on, found by bisection. A table of positions in the graph may limit it.
      *
-     * @param token any token that the model knows
-     * @param length the most that is of interest
-     * @return at most {@code length}; 0 where the model does not run at all
+     * @param token any token of the vocabulary
+     * @param length the largest length of interest
+     * @return at most {@code length}; 0 when the model does not run at all
      */
     int longestRow(long token, int length) {
         long[] row = new long[length];
@@ -245,7 +250,7 @@ public final class CausalLm implements AutoCloseable {
         return good;
     }
 
-    /** Whether several rows can be run together, with the cache where there is one; finds out by running two. */
+    /** Whether several rows can be run together, also with the cache if there is one; found by running two. */
     boolean takesBatches() {
         if (!oneRowAtATime) {
             try (Step step = prefill(new long[][] {{0}, {0}})) {
@@ -259,7 +264,7 @@ public final class CausalLm implements AutoCloseable {
         return !oneRowAtATime;
     }
 
-    /** Bytes that each token of a row takes in the caches; 0 without any. */
+    /** Size in bytes of the cache entries of one token; 0 without caches. */
     long cacheBytesPerToken() {
         long sum = 0;
         for (DecoderInterface.Cache cache : graph.caches()) {
@@ -292,14 +297,14 @@ public final class CausalLm implements AutoCloseable {
         HostTensor result = outputs.tensor(graph.logits().name());
         if (result.shape()[1] != tokens[0].length) {
             throw new UserException(
-                    "the model gives logits for %d of %d positions, so that it has neither a loss nor a perplexity; export it with logits for all of them"
+                    "the model gives logits for %d of %d positions, so its loss and perplexity cannot be computed; export it with logits for all of them"
                             .formatted(result.shape()[1], tokens[0].length));
         }
         return result;
     }
 
     /**
-     * Begins with these tokens and keeps the cache.
+     * Processes the first tokens and keeps the cache.
      *
      * @param tokens {@code [batch][tokens]}, rows of equal length
      * @throws UserException when the model cannot run on these tokens
@@ -309,7 +314,7 @@ public final class CausalLm implements AutoCloseable {
     }
 
     /**
-     * Goes on from a step with the next tokens. The earlier step is closed by this, since its cache is used up.
+     * Processes the next tokens after a step. The earlier step is closed, because its cache is consumed.
      *
      * @param previous a step of a model that {@link #hasCache}
      * @param next {@code [batch][tokens]}, rows of equal length, as many as before
@@ -349,8 +354,8 @@ public final class CausalLm implements AutoCloseable {
     }
 
     /**
-     * Finds the extent that the graph leaves open by running one token with each candidate: a kernel refuses an empty
-     * cache of the wrong extent before it computes anything with it, so that a wrong guess is cheap.
+     * Finds the extent that the graph leaves open by running one token with each candidate. A wrong guess is cheap,
+     * because a kernel rejects an empty cache of the wrong extent before it computes anything.
      */
     private int findHeadSize(long[][] tokens) {
         DecoderInterface.Cache open = graph.caches().stream()
@@ -369,12 +374,12 @@ public final class CausalLm implements AutoCloseable {
         }
         throw new UserException(
                 "the cache input %s leaves an extent open, and none up to %d runs; the first failure was: %s"
-                        .formatted(open.input().name(), LARGEST_HEAD_SIZE, failure.getMessage()),
+                        .formatted(open.input().name(), MAX_HEAD_SIZE, failure.getMessage()),
                 failure);
     }
 
     private static int[] headSizes() {
-        return IntStream.concat(IntStream.of(USUAL_HEAD_SIZES), IntStream.rangeClosed(1, LARGEST_HEAD_SIZE))
+        return IntStream.concat(IntStream.of(USUAL_HEAD_SIZES), IntStream.rangeClosed(1, MAX_HEAD_SIZE))
                 .distinct()
                 .toArray();
     }

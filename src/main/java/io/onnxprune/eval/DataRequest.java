@@ -8,19 +8,19 @@ import java.util.OptionalInt;
 import java.util.OptionalLong;
 
 /**
- * Which data a run is to calibrate and to be evaluated on.
+ * A request for the data to calibrate and to evaluate on.
  *
- * @param calibration files of calibration data; empty for none, or where the model writes its own
- * @param self the model writes its calibration text itself
- * @param evaluation data to measure perplexity on; by default windows that calibration leaves over
+ * @param calibration files of calibration data; empty when there are none or the model generates its own
+ * @param self whether the model generates its own calibration text
+ * @param evaluation data to measure perplexity on; by default windows that calibration does not use
  * @param tokenizer the tokenizer for text; by default tokenizer.json beside the model
- * @param samples how many windows to calibrate on; {@value #DEFAULT_SAMPLES} by default
- * @param sequenceLength tokens of a window; by default rows of ids stay as they are, unless they are longer than
- *     {@code usualLength}, which is what text gets
- * @param usualLength tokens of a window where nothing else says how long it is
- * @param bos the token that text begins with, for text that the model writes; by default that of its configuration
- * @param calibrates whether the method needs calibration data; otherwise data only serves to measure
- * @param seed of every random choice
+ * @param samples number of calibration windows; {@value #DEFAULT_SAMPLES} by default
+ * @param sequenceLength tokens of a window. By default rows of ids are not cut unless they are longer than
+ *     {@code usualLength}, and text is cut to {@code usualLength}
+ * @param usualLength default length of a window in tokens
+ * @param bos the token at the beginning of generated text (BOS); by default that of the model's configuration
+ * @param calibrates whether the method needs calibration data; if not, data only serves to measure perplexity
+ * @param seed seed of all random choices
  */
 public record DataRequest(
         List<WeightedFile> calibration,
@@ -33,10 +33,10 @@ public record DataRequest(
         OptionalLong bos,
         boolean calibrates,
         long seed) {
-    /** Windows to calibrate on unless asked otherwise. */
+    /** Default number of calibration windows. */
     public static final int DEFAULT_SAMPLES = 128;
 
-    /** Tokens of a window where neither the command line, nor the method, nor rows of ids say how long it is. */
+    /** Length of a window in tokens when neither the command line, the method nor rows of ids determine it. */
     public static final int USUAL_LENGTH = TokenData.TEXT_WINDOW;
 
     /**
@@ -50,7 +50,7 @@ public record DataRequest(
         calibration = List.copyOf(calibration);
     }
 
-    /** This with so many windows of so many tokens where nothing was said about them. */
+    /** A copy of this request with defaults for the number of windows and their length in tokens. */
     public DataRequest withDefaults(int windows, int tokens) {
         return new DataRequest(
                 calibration,
@@ -65,12 +65,12 @@ public record DataRequest(
                 seed);
     }
 
-    /** Whether nothing is to be calibrated or measured. */
+    /** Whether no data is requested. */
     public boolean isEmpty() {
         return calibration.isEmpty() && !self && evaluation.isEmpty();
     }
 
-    /** How many windows to calibrate on. */
+    /** Number of calibration windows. */
     int sampleCount() {
         return samples.orElse(DEFAULT_SAMPLES);
     }

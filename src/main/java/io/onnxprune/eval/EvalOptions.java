@@ -6,13 +6,13 @@ import java.util.Optional;
 import java.util.OptionalInt;
 
 /**
- * What to evaluate a model on.
+ * Options of the evaluation of a model.
  *
  * @param data the data file, as {@link TokenData#read} takes it
  * @param tokenizer the tokenizer for text; by default tokenizer.json beside the model
- * @param sequenceLength tokens of a window; by default rows stay as they are
  * @param adapter an adapter file of ONNX Runtime (.onnx_adapter), for a model with inputs for one
- * @param promptLength tokens of the prompt that speed is measured with; empty to leave speed out
+ * @param sequenceLength tokens of a window; by default rows are not cut
+ * @param promptLength length in tokens of the prompt for speed; empty to skip measuring speed
  */
 public record EvalOptions(
         Path data,
@@ -20,16 +20,16 @@ public record EvalOptions(
         Optional<Path> adapter,
         OptionalInt sequenceLength,
         OptionalInt promptLength) {
-    /** Tokens of the prompt that speed is measured with unless asked otherwise. */
+    /** Default length in tokens of the prompt for measuring speed. */
     public static final int DEFAULT_PROMPT = 128;
 
-    /** Everything by default. */
+    /** Options with all defaults. */
     public static EvalOptions of(Path data) {
         return new EvalOptions(
                 data, Optional.empty(), Optional.empty(), OptionalInt.empty(), OptionalInt.of(DEFAULT_PROMPT));
     }
 
-    /** The same without measuring speed. */
+    /** A copy of these options without measuring speed. */
     public EvalOptions withoutLatency() {
         return new EvalOptions(data, tokenizer, adapter, sequenceLength, OptionalInt.empty());
     }

@@ -4,16 +4,16 @@ package io.onnxprune.eval;
 import java.util.OptionalDouble;
 
 /**
- * What came out of an evaluation.
+ * The result of an evaluation.
  *
  * @param perplexity exp of {@code nll}
  * @param nll mean negative log-likelihood of the next token, in nats
- * @param tokens how many tokens were predicted
- * @param rows how many rows they came from
- * @param vocabulary how many tokens the model knows
- * @param prefillTokensPerSecond tokens of a prompt taken in each second; empty where it was not measured
- * @param decodeTokensPerSecond tokens written each second; empty where it was not measured, or without a cache
- * @param seconds how long the perplexity took
+ * @param tokens number of predicted tokens
+ * @param rows number of rows of data
+ * @param vocabulary size of the vocabulary
+ * @param prefillTokensPerSecond prompt tokens processed in each second; empty when it was not measured
+ * @param decodeTokensPerSecond tokens decoded in each second; empty when it was not measured or the model has no cache
+ * @param seconds duration of the perplexity measurement
  */
 public record Evaluation(
         double perplexity,

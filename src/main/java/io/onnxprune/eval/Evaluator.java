@@ -11,15 +11,15 @@ import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
 
-/** Evaluates a model file: the one entry of this package for a command. */
+/** Evaluates models: perplexity and speed. The entry point of this package for commands. */
 public final class Evaluator {
     private Evaluator() {}
 
     /**
-     * Measures perplexity and, if asked, speed.
+     * Measures perplexity and, if requested, speed of a model file.
      *
      * @param model the model.onnx
-     * @throws UserException when the data or the model cannot be read, do not fit one another, or the model does not run
+     * @throws UserException when the data or the model cannot be read, do not match, or the model does not run
      */
     public static Evaluation evaluate(OnnxRuntime runtime, Path model, EvalOptions options, Log log) {
         TokenData data = TokenData.read(
@@ -31,10 +31,10 @@ public final class Evaluator {
     }
 
     /**
-     * Measures an open model.
+     * Measures perplexity and, if requested, speed of an open model.
      *
-     * @param rows token ids that the model knows, each row of at least two
-     * @param promptLength tokens of the prompt that speed is measured with; empty to leave speed out
+     * @param rows token ids of the model's vocabulary, rows of at least two
+     * @param promptLength length in tokens of the prompt for speed; empty to skip measuring speed
      * @throws UserException when the model does not run on the rows
      */
     public static Evaluation evaluate(CausalLm model, List<long[]> rows, OptionalInt promptLength, Log log) {
@@ -59,7 +59,7 @@ public final class Evaluator {
         return Optional.of(model.resolveSibling("tokenizer.json")).filter(Files::isRegularFile);
     }
 
-    /** Speed is an extra: a model too short for the prompt is still evaluated. */
+    /** Measures speed. A model that cannot take a prompt of this length is still evaluated, with a warning. */
     private static Optional<Latency> latency(CausalLm model, OptionalInt promptLength, Log log) {
         if (promptLength.isEmpty()) {
             return Optional.empty();
@@ -68,7 +68,7 @@ public final class Evaluator {
         try {
             return Optional.of(Latency.measure(model, length, log));
         } catch (UserException e) {
-            log.warn("speed was not measured, since the model does not run on a prompt of %d tokens: %s"
+            log.warn("speed was not measured, because the model does not run on a prompt of %d tokens: %s"
                     .formatted(length, e.getMessage()));
             return Optional.empty();
         }

@@ -2,14 +2,18 @@
 package io.onnxprune.eval;
 
 /**
- * A row of tokens, all or the last of which are to be predicted.
+ * A row of tokens, of which all or the last ones are to be predicted.
  *
  * @param tokens ids, two or more
- * @param first the first token whose prediction counts: 1, or where an answer begins behind its prompt
+ * @param first index of the first token whose prediction counts: 1, or where an answer begins after its prompt
  */
 @SuppressWarnings("ArrayRecordComponent") // token ids are arrays everywhere; nothing compares them
 public record Example(long[] tokens, int first) {
-    /** Checks that something is left to predict. */
+    /**
+     * Checks that at least one token is to be predicted.
+     *
+     * @throws IllegalArgumentException when there is none
+     */
     public Example {
         if (first < 1 || first >= tokens.length) {
             throw new IllegalArgumentException(
@@ -17,12 +21,12 @@ public record Example(long[] tokens, int first) {
         }
     }
 
-    /** A row of which every token but the first is to be predicted. */
+    /** A row of which every token except the first is to be predicted. */
     public static Example whole(long[] tokens) {
         return new Example(tokens, 1);
     }
 
-    /** How many predictions count. */
+    /** Number of predictions that count. */
     public int predictions() {
         return tokens.length - first;
     }

@@ -17,11 +17,11 @@ import java.util.SplittableRandom;
 import java.util.stream.IntStream;
 
 /**
- * Chooses windows of data files: each file's share to calibrate on, and others to measure on. What is chosen depends on
- * the files and the seed alone.
+ * Chooses windows of data files: each file's share to calibrate on, and others to measure perplexity on. The choice
+ * depends only on the files and the seed.
  */
 final class FileWindows {
-    /** Windows to measure on unless a file for it is given. */
+    /** Number of held-out windows unless an evaluation file is given. */
     private static final int HELD_OUT = 64;
 
     private final DataRequest request;
@@ -42,8 +42,8 @@ final class FileWindows {
     /**
      * Reads the files of the request.
      *
-     * @param vocabulary how many tokens the model knows
-     * @throws UserException when a file cannot be read, does not fit the model, or has too little in it
+     * @param vocabulary size of the model's vocabulary
+     * @throws UserException when a file cannot be read, does not fit the model, or has too little data
      */
     CalibrationData read(long vocabulary) {
         List<TokenData.Rows> contents = request.calibration().stream()
@@ -66,7 +66,9 @@ final class FileWindows {
         return request.calibration().get(i).file();
     }
 
-    /** Tokens of a window: what was asked for, else the length that all rows of ids have, else the usual one. */
+    /**
+     * Length of a window in tokens: the requested one, else the common length of all rows of ids, else the usual one.
+     */
     private int length(List<TokenData.Rows> contents) {
         if (request.sequenceLength().isPresent()) {
             int length = request.sequenceLength().getAsInt();
@@ -120,7 +122,7 @@ final class FileWindows {
         }
         long shorter = content.fixed.stream().filter(row -> row.length < length).count();
         if (shorter > 0) {
-            log.warn("%d of %d rows of %s are left out, since they have fewer than %d tokens"
+            log.warn("%d of %d rows of %s are left out, because they have fewer than %d tokens"
                     .formatted(shorter, lengths.getCount(), file, length));
         }
         return windows;
@@ -137,22 +139,22 @@ final class FileWindows {
                 log.warn("%s has %d windows of %d tokens, fewer than the %d that are its share; all of them are used"
                         .formatted(file(i), found.size(), length, samples[i]));
             }
-            int left = 0;
+            int held = 0;
             if (request.evaluation().isEmpty()) {
-                left = Math.min(found.size() - chosen, Math.max(1, measured[i]));
+                held = Math.min(found.size() - chosen, Math.max(1, measured[i]));
                 int least = found.size() < 2 ? 0 : (chosen + 9) / 10;
-                if (left < least) {
-                    left = least;
-                    chosen = Math.min(chosen, found.size() - left);
+                if (held < least) {
+                    held = least;
+                    chosen = Math.min(chosen, found.size() - held);
                     log.info(
                             "%d of the %d windows of %s are held out to measure perplexity on; --eval FILE gives other data for that"
-                                    .formatted(left, found.size(), file(i)));
+                                    .formatted(held, found.size(), file(i)));
                 }
             }
             int[] order = shuffled(found.size(), random.split());
             pick(found, order, 0, chosen, rows);
-            pick(found, order, chosen, chosen + left, heldOut);
-            sources.add(new Source(file(i).toString(), chosen, left));
+            pick(found, order, chosen, chosen + held, heldOut);
+            sources.add(new Source(file(i).toString(), chosen, held));
         }
         requireEnough(length);
     }
@@ -160,12 +162,15 @@ final class FileWindows {
     private void requireEnough(int length) {
         if (!rows.isEmpty() && request.evaluation().isEmpty() && heldOut.isEmpty()) {
             throw new UserException(
-                    "%s has 1 window of %d tokens, so that none is left to measure perplexity on; give more data, --seq-len N for shorter windows, or --eval FILE"
+                    "%s has only 1 window of %d tokens, so none can be held out to measure perplexity on; give more data, --seq-len N for shorter windows, or --eval FILE"
                             .formatted(file(0), length));
         }
     }
 
-    /** Distributes {@code total} by the weights of the files, the remainder to the largest fractions. */
+    /**
+     * Distributes {@code total} in proportion to the weights of the files. Units lost by rounding go to the largest
+     * fractions.
+     */
     private int[] shares(int total) {
         double sum =
                 request.calibration().stream().mapToDouble(WeightedFile::weight).sum();
@@ -173,11 +178,11 @@ final class FileWindows {
                 .mapToDouble(file -> total * (file.weight() / sum))
                 .toArray();
         int[] shares = Arrays.stream(exact).mapToInt(share -> (int) share).toArray();
-        int rest = total - Arrays.stream(shares).sum();
+        int remainder = total - Arrays.stream(shares).sum();
         IntStream.range(0, exact.length)
                 .boxed()
                 .sorted(Comparator.comparingDouble(i -> shares[i] - exact[i]))
-                .limit(rest)
+                .limit(remainder)
                 .forEach(i -> shares[i]++);
         return shares;
     }
@@ -193,7 +198,7 @@ final class FileWindows {
         return order;
     }
 
-    /** Adds the windows that a range of {@code order} names, in the order of the file. */
+    /** Adds the windows at the indices in a range of {@code order}, in the order of the file. */
     private static void pick(List<long[]> windows, int[] order, int from, int to, List<long[]> into) {
         Arrays.stream(order, from, to).sorted().mapToObj(windows::get).forEach(into::add);
     }

@@ -6,9 +6,9 @@ import java.util.Arrays;
 import java.util.Optional;
 
 /**
- * Lines of data that ask for something and have the answer: the fields instruction, input (may be missing) and output, which are put
- * into the words of Stanford Alpaca (github.com/tatsu-lab/stanford_alpaca) as in LLM-Pruner's recovery; or prompt and completion,
- * which stay as they are.
+ * Reads instruction data from JSON lines. The fields instruction, input (optional) and output are put into the prompt
+ * template of Stanford Alpaca (github.com/tatsu-lab/stanford_alpaca), as in LLM-Pruner's recovery. The fields prompt
+ * and completion are used without a template.
  */
 final class Instructions {
     private static final String BEGINNING = "Below is an instruction that describes a task";
@@ -23,12 +23,12 @@ final class Instructions {
     /**
      * A prompt and its answer.
      *
-     * @param answer what is to be learned
+     * @param answer the text to be learned
      */
     record Exchange(String prompt, String answer) {
         /**
-         * The tokens of both together, and from where on they differ from those of the prompt alone: a tokenizer may join the
-         * end of the one with the beginning of the other.
+         * Encodes prompt and answer together. The prompt ends where the tokens first differ from those of the prompt
+         * alone, because a tokenizer may merge its end with the beginning of the answer.
          */
         TokenData.Piece encode(TextTokenizer tokenizer) {
             long[] prompted = tokenizer.encode(prompt);
@@ -38,7 +38,7 @@ final class Instructions {
         }
     }
 
-    /** What a line asks and answers; empty if it does neither. */
+    /** The prompt and answer of a line; empty when it has neither pair of fields. */
     static Optional<Exchange> of(JsonNode line) {
         if (line.path("instruction").isTextual() && line.path("output").isTextual()) {
             String instruction = line.path("instruction").asText();

@@ -8,10 +8,10 @@ import java.util.List;
 import java.util.OptionalDouble;
 
 /**
- * How fast a model runs, one row at a time.
+ * The speed of a model at batch size 1.
  *
- * @param prefillTokensPerSecond tokens of a prompt taken in each second
- * @param decodeTokensPerSecond tokens written each second after the prompt; empty for a model without a cache
+ * @param prefillTokensPerSecond prompt tokens processed in each second
+ * @param decodeTokensPerSecond tokens decoded in each second after the prompt; empty for a model without a cache
  */
 public record Latency(double prefillTokensPerSecond, OptionalDouble decodeTokensPerSecond) {
     private static final int WARM_UP = 2;
@@ -19,14 +19,14 @@ public record Latency(double prefillTokensPerSecond, OptionalDouble decodeTokens
     private static final int MAX_REPEATS = 15;
     private static final int DECODED_TOKENS = 32;
 
-    /** Repeats stop here once there are enough of them: large models need no 15 to be measured well. */
+    /** Measuring stops after this many seconds once there are {@link #MIN_REPEATS}; large models need fewer repeats. */
     private static final double ENOUGH_SECONDS = 3;
 
     /**
-     * Measures a model: medians over repeats, after warm-up.
+     * Measures the medians over several repeats, after a warm-up.
      *
      * @param length tokens of the prompt
-     * @throws io.onnxprune.diag.UserException when the model cannot take so many tokens
+     * @throws io.onnxprune.diag.UserException when the model cannot process so many tokens
      */
     public static Latency measure(CausalLm model, int length, Log log) {
         long[] prompt = prompt(length, model.vocabulary());
@@ -49,7 +49,7 @@ public record Latency(double prefillTokensPerSecond, OptionalDouble decodeTokens
                 decode.isEmpty() ? OptionalDouble.empty() : OptionalDouble.of(1 / median(decode)));
     }
 
-    /** Takes in the prompt once and writes some tokens, adding the seconds of each run to the lists. */
+    /** Processes the prompt once and decodes some tokens; appends the seconds of each run to the lists. */
     private static void repeat(CausalLm model, long[] prompt, List<Double> prefill, List<Double> decode) {
         long start = System.nanoTime();
         CausalLm.Step step = model.prefill(new long[][] {prompt});
@@ -70,7 +70,7 @@ public record Latency(double prefillTokensPerSecond, OptionalDouble decodeTokens
         return (System.nanoTime() - start) * 1e-9;
     }
 
-    /** Tokens all over the vocabulary: what they are makes no difference to the time. */
+    /** A prompt of arbitrary tokens, spread over the vocabulary. Their choice does not affect the time. */
     private static long[] prompt(int length, long vocabulary) {
         long[] tokens = new long[length];
         Arrays.setAll(tokens, i -> (i * 7919L + 1) % vocabulary);

@@ -16,12 +16,12 @@ import java.util.OptionalLong;
 import java.util.Set;
 
 /**
- * What the files beside a model tell about its text.
+ * Settings of a model from the configuration files beside it.
  *
- * @param bos the token that text begins with
- * @param eos tokens that end it
- * @param context how many tokens a row may have
- * @param contextSource the entry that says so, for messages; empty if none does
+ * @param bos the token that text begins with (BOS)
+ * @param eos the tokens that end text (EOS)
+ * @param context maximal number of tokens in a row
+ * @param contextSource the entry and file that {@code context} comes from, for messages; empty when there is none
  */
 record ModelSettings(OptionalLong bos, Set<Long> eos, OptionalInt context, String contextSource) {
     private static final String CONFIG = "config.json";
@@ -29,7 +29,7 @@ record ModelSettings(OptionalLong bos, Set<Long> eos, OptionalInt context, Strin
     private static final List<String> TOKEN_FILES = List.of("generation_config.json", CONFIG, GENAI);
     private static final List<String> CONTEXT_FILES = List.of(GENAI, CONFIG);
 
-    /** Parts of a configuration that hold the entries of the language model. */
+    /** JSON pointers to the parts of a configuration that hold entries of the language model. */
     private static final List<String> PARTS = List.of("", "/model", "/text_config");
 
     private static final List<String> CONTEXT_KEYS =
@@ -37,7 +37,7 @@ record ModelSettings(OptionalLong bos, Set<Long> eos, OptionalInt context, Strin
 
     private static final ObjectMapper JSON = new ObjectMapper();
 
-    /** Reads what is there; a file that is no JSON is left out with a warning. */
+    /** Reads the files that exist. A file that cannot be parsed is ignored with a warning. */
     static ModelSettings beside(Path model, Log log) {
         OptionalLong bos = OptionalLong.empty();
         Set<Long> eos = new LinkedHashSet<>();
@@ -68,7 +68,7 @@ record ModelSettings(OptionalLong bos, Set<Long> eos, OptionalInt context, Strin
         try {
             return JSON.readTree(file.toFile());
         } catch (IOException e) {
-            log.warn("%s is left out of account, since it cannot be read: %s"
+            log.warn("%s is ignored, because it cannot be read: %s"
                     .formatted(file, FileFailure.reason(e).lines().findFirst().orElse("")));
             return JSON.missingNode();
         }
@@ -84,7 +84,7 @@ record ModelSettings(OptionalLong bos, Set<Long> eos, OptionalInt context, Strin
         return JSON.missingNode();
     }
 
-    /** The ids under a key, which holds one or a list. */
+    /** The ids under a key, which holds one id or a list. */
     private static List<Long> tokens(JsonNode root, String key) {
         JsonNode value = entry(root, key);
         Set<Long> ids = new LinkedHashSet<>();
@@ -97,10 +97,10 @@ record ModelSettings(OptionalLong bos, Set<Long> eos, OptionalInt context, Strin
     }
 
     /**
-     * Checks that the model takes rows so long.
+     * Checks that rows of this length fit into the model's context.
      *
-     * @param what the rows, as a sentence begins with them
-     * @throws UserException if it is known not to
+     * @param what the rows, as the beginning of a sentence
+     * @throws UserException when they do not
      */
     void requireLength(int length, String what) {
         if (context.isPresent() && length > context.getAsInt()) {
@@ -110,7 +110,7 @@ record ModelSettings(OptionalLong bos, Set<Long> eos, OptionalInt context, Strin
         }
     }
 
-    /** The longest row up to {@code length} that the model takes. */
+    /** The smaller of {@code length} and the model's context. */
     int fit(int length) {
         return Math.min(length, context.orElse(length));
     }

@@ -29,11 +29,11 @@ import java.util.Set;
 import java.util.stream.Collectors;
 
 /**
- * Where the numbers of a model stop being finite. Meant for a failure that is certain already: it runs the model anew with
- * every value as an output, on as few tokens as show it.
+ * Finds the node at which a model's values stop being finite. It is used after a failure was detected: it runs the
+ * model again with every value as an output, on the shortest prefix that shows the failure.
  */
 public final class NonFinite {
-    /** Tokens by which a message tells a row from others. */
+    /** Number of tokens by which a message identifies a row. */
     private static final int SHOWN = 6;
 
     private final Program program;
@@ -44,7 +44,7 @@ public final class NonFinite {
         this.program = program;
     }
 
-    /** What a row begins with, to find it in a file: {@code beginning 1, 403, 407}. */
+    /** The beginning of a row for a message, to find the row in a file: {@code beginning 1, 403, 407}. */
     public static String beginning(long[] row) {
         return Arrays.stream(row)
                 .limit(SHOWN)
@@ -53,9 +53,9 @@ public final class NonFinite {
     }
 
     /**
-     * The end of a sentence that says that logits or loss are not finite: at which node it begins, and what to do.
+     * The end of a sentence about non-finite logits or loss: the node at which they begin, and a remedy.
      *
-     * @param row the tokens on which it is so
+     * @param row the tokens on which they occur
      */
     public static String origin(Model model, OnnxRuntime runtime, long[] row) {
         try {
@@ -63,7 +63,7 @@ public final class NonFinite {
             Op op = found.run(runtime, row);
             return op == null ? advice() : found.describe(op);
         } catch (UserException e) {
-            // The model may not run like this; that it is not finite is what there is to say.
+            // The model may not run with these outputs. The failure itself is still reported.
             return advice();
         }
     }
@@ -88,7 +88,7 @@ public final class NonFinite {
             for (int length = 1; ; length = Math.min(2 * length, row.length)) {
                 Map<String, HostTensor> feeds = decoder.wholeRows(new long[][] {Arrays.copyOf(row, length)});
                 try (Outputs outputs = session.run(feeds, wanted)) {
-                    note(values, wanted, outputs);
+                    recordBad(values, wanted, outputs);
                 }
                 if (bad.contains(logits)) {
                     return firstBefore(logits);
@@ -101,7 +101,7 @@ public final class NonFinite {
         }
     }
 
-    /** What nodes of the main graph compute, by name, in order of execution. */
+    /** Values that nodes of the main graph produce, by name, in order of execution. */
     private Map<String, Value> values() {
         Map<String, Value> values = new LinkedHashMap<>();
         for (Op op : program.ops()) {
@@ -122,12 +122,12 @@ public final class NonFinite {
         return graph.withInterface(graph.inputs(), outputs);
     }
 
-    /** Notes what is not as it should be, in order of execution. */
-    private void note(Map<String, Value> values, Set<String> wanted, Outputs outputs) {
+    /** Records which values contain bad elements, in order of execution. */
+    private void recordBad(Map<String, Value> values, Set<String> wanted, Outputs outputs) {
         for (Value value : values.values()) {
             if (wanted.contains(value.name())) {
-                boolean computed = isProduct(value.producer())
-                        || badInput(value.producer()).isPresent();
+                boolean computed =
+                        isLinear(value.producer()) || badInput(value.producer()).isPresent();
                 FloatBuffer floats = outputs.tensor(value.name()).asFloats();
                 while (floats.hasRemaining() && !bad.contains(value)) {
                     if (isBad(floats.get(), computed)) {
@@ -138,16 +138,16 @@ public final class NonFinite {
         }
     }
 
-    private static boolean isProduct(Op op) {
+    private static boolean isLinear(Op op) {
         return op.node().is("MatMul") || op.node().is("Gemm");
     }
 
-    /** Masks hold -Infinity by intent; products, and what is computed from bad numbers, do not. */
+    /** Masks contain -Infinity on purpose. Outputs of linear layers, and values computed from bad ones, should not. */
     private static boolean isBad(float number, boolean computed) {
         return Float.isNaN(number) || number == Float.POSITIVE_INFINITY || computed && Float.isInfinite(number);
     }
 
-    /** The application that makes a number that is not finite from numbers that are. */
+    /** The operator application that first produces bad values from good inputs. */
     private Op firstBefore(Value value) {
         Op op = value.producer();
         for (Optional<Value> earlier = badInput(op); earlier.isPresent(); earlier = badInput(op)) {
@@ -165,7 +165,7 @@ public final class NonFinite {
     private String describe(Op op) {
         String node = ", from node " + op.node().label() + " on";
         for (Value input : op.inputs()) {
-            if (input != null && input.constant() != null && isBroken(input.constant())) {
+            if (input != null && input.constant() != null && hasNonFinite(input.constant())) {
                 return node + ", whose weight \"" + input.name()
                         + "\" holds NaN or an infinite number; repair that weight, or export the model again";
             }
@@ -180,16 +180,16 @@ public final class NonFinite {
         return dtype == DType.FLOAT16 || dtype == DType.BFLOAT16;
     }
 
-    private static boolean isBroken(Tensor tensor) {
+    private static boolean hasNonFinite(Tensor tensor) {
         if (!tensor.dtype().isFloat() || tensor.bytes() == null || tensor.elements() < 2) {
             return false;
         }
-        boolean[] broken = new boolean[1];
+        boolean[] nonFinite = new boolean[1];
         Floats.forEachBlock(tensor, (first, values, count) -> {
-            for (int i = 0; i < count && !broken[0]; i++) {
-                broken[0] = !Float.isFinite(values[i]);
+            for (int i = 0; i < count && !nonFinite[0]; i++) {
+                nonFinite[0] = !Float.isFinite(values[i]);
             }
         });
-        return broken[0];
+        return nonFinite[0];
     }
 }

@@ -12,7 +12,7 @@ import java.nio.file.Path;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** Reads NumPy's .npy files of token ids: little-endian int32 or int64, one or two axes, C order. */
+/** Reads token ids from NumPy .npy files: little-endian int32 or int64, one or two axes, C order. */
 final class NumpyReader {
     private static final Pattern TYPE = Pattern.compile("'descr'\\s*:\\s*'([^']*)'");
     private static final Pattern FORTRAN = Pattern.compile("'fortran_order'\\s*:\\s*(\\w+)");
@@ -27,13 +27,13 @@ final class NumpyReader {
                     .order(ByteOrder.LITTLE_ENDIAN);
         }
         if (bytes.remaining() < 12 || (bytes.get(0) & 0xff) != 0x93 || bytes.get(1) != 'N') {
-            throw unreadable(file, "it does not begin as one");
+            throw unreadable(file, "it has no NumPy header");
         }
         boolean first = bytes.get(6) == 1;
         int start = first ? 10 : 12;
         int length = first ? bytes.getShort(8) & 0xffff : bytes.getInt(8);
         if (length < 0 || length > bytes.remaining() - start) {
-            throw unreadable(file, "its header is cut off");
+            throw unreadable(file, "its header is truncated");
         }
         byte[] header = new byte[length];
         bytes.get(start, header);
@@ -58,7 +58,7 @@ final class NumpyReader {
         long rows = flat ? 1 : Long.parseLong(shape.group(1));
         long columns = Long.parseLong(shape.group(flat ? 1 : 2));
         if (rows * columns * width > bytes.remaining()) {
-            throw unreadable(file, "it is cut off");
+            throw unreadable(file, "it is truncated");
         }
         TokenData.Rows result = new TokenData.Rows();
         for (long row = 0; row < rows; row++) {
@@ -77,7 +77,7 @@ final class NumpyReader {
 
     private static UserException unreadable(Path file, String why) {
         return new UserException(
-                "the data file %s is no NumPy array of tokens that can be read: %s; save int64 rows with numpy.save"
+                "the data file %s is not a readable NumPy array of token ids: %s; save int64 rows with numpy.save"
                         .formatted(file, why));
     }
 }

@@ -13,31 +13,37 @@ import java.util.TreeMap;
 import java.util.stream.IntStream;
 
 /**
- * How surprised a model is by data.
+ * The perplexity of a model on data.
  *
  * @param perplexity exp of {@code nll}
  * @param nll mean negative log-likelihood of the next token, in nats
- * @param tokens how many tokens were predicted: all but the first of each row
+ * @param tokens number of predicted tokens: all except the first of each row
  */
 public record Perplexity(double perplexity, double nll, long tokens) {
-    /** Bytes of logits that a batch may have. */
+    /** Maximal size of a batch's logits in bytes. */
     private static final long LOGITS_BYTES = 64L << 20;
 
-    /** Tokens of a batch beyond which batching gains nothing and attention only takes more memory. */
+    /** Maximal number of tokens in a batch. Larger batches are not faster, and attention takes more memory. */
     private static final long BATCH_TOKENS = 1024;
 
     /**
-     * Measures a model.
+     * Measures the perplexity on complete rows.
      *
-     * @param rows token ids, each row of at least two; rows of equal length are run together
-     * @param log told about every row
-     * @throws UserException when the model cannot run on the rows, or gives no finite numbers
+     * @param rows token ids, rows of at least two; rows of equal length are run together
+     * @param log receives the progress
+     * @throws UserException when the model cannot run on the rows or its logits are not finite
      */
     public static Perplexity measure(CausalLm model, List<long[]> rows, Log log) {
         return ofExamples(model, rows.stream().map(Example::whole).toList(), log);
     }
 
-    /** The same for rows of which not all tokens count. */
+    /**
+     * Measures the perplexity on the predictions that count.
+     *
+     * @param rows examples; rows of equal length are run together
+     * @param log receives the progress
+     * @throws UserException when the model cannot run on the rows or its logits are not finite
+     */
     public static Perplexity ofExamples(CausalLm model, List<Example> rows, Log log) {
         Map<Integer, List<Example>> byLength = new TreeMap<>();
         for (Example row : rows) {
@@ -95,7 +101,8 @@ public record Perplexity(double perplexity, double nll, long tokens) {
         int length = batch.get(0).tokens().length;
         int predictions = length - 1;
         double[] nll = new double[batch.size() * predictions];
-        // Each position on its own, then summed in order: the same on any number of cores.
+        // Positions are computed independently and summed in order, so the result does not depend on the number of
+        // cores.
         IntStream.range(0, nll.length).parallel().forEach(i -> {
             Example row = batch.get(i / predictions);
             int position = i % predictions;

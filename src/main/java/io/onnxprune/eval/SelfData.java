@@ -27,18 +27,24 @@ import java.util.Set;
 import java.util.TreeSet;
 import java.util.stream.Collectors;
 
-/** Calibration data that the model writes itself, kept in the work folder: the same request gets the same text. */
+/**
+ * Calibration data that the model generates itself. It is stored in the work folder, so an equal request gets the same
+ * text.
+ */
 final class SelfData {
-    /** Of the form of the kept files and the way in which they are written. */
+    /** Version of the file format and of the sampling procedure. */
     private static final String VERSION = "1";
 
-    /** Rows to measure on: a tenth as many as to calibrate on, but not fewer than these. */
-    private static final int LEAST_HELD_OUT = 8;
+    /** Minimal number of held-out rows. Their usual number is a tenth of that of calibration rows. */
+    private static final int MIN_HELD_OUT = 8;
 
-    /** Caches of more than this, or than the model's weights, take longer to copy than the weights take to read. */
-    private static final long LEAST_MEMORY = 64L << 20;
+    /**
+     * Minimal memory in bytes for caches and logits. Beyond this and the size of the weights, copying caches takes
+     * longer than reading the weights.
+     */
+    private static final long MIN_MEMORY = 64L << 20;
 
-    /** Bytes for caches and logits that a run has to spare; large models get a quarter of their weights. */
+    /** Usual limit in bytes for caches and logits; large models get a quarter of the size of their weights. */
     private static final long USUAL_MEMORY = 1L << 30;
 
     private final CausalLm model;
@@ -47,7 +53,11 @@ final class SelfData {
     private final ModelSettings settings;
     private final Log log;
 
-    /** @param file the model's own file */
+    /**
+     * Creates a reader and generator of the model's own text.
+     *
+     * @param file the model's file
+     */
     SelfData(CausalLm model, Path file, DataRequest request, ModelSettings settings, Log log) {
         this.model = model;
         this.file = file;
@@ -57,11 +67,12 @@ final class SelfData {
     }
 
     /**
-     * Finds or writes the rows.
+     * Reads the stored rows or generates them.
      *
-     * @param tokenizer asked for the token that text begins with, where no configuration names it
-     * @return the rows to calibrate on, then those to measure on
-     * @throws UserException when the model does not run, or the text cannot be kept
+     * @param workDir folder in which the text is stored
+     * @param tokenizer source of the BOS token when no configuration names it
+     * @return the calibration rows, then the held-out rows
+     * @throws UserException when the model does not run or the text cannot be stored
      */
     List<long[]> rows(Path workDir, Optional<Path> tokenizer) {
         int length = length();
@@ -73,22 +84,22 @@ final class SelfData {
         Digest digest = new Digest();
         long weights = digest.model(file);
         String key = digest.key(List.of(VERSION, request.seed(), count, length, bos, eos));
-        Path kept = workDir.resolve("self-text").resolve(key + ".jsonl");
-        Optional<List<long[]>> found = read(kept, count, length);
+        Path stored = workDir.resolve("self-text").resolve(key + ".jsonl");
+        Optional<List<long[]>> found = read(stored, count, length);
         if (found.isPresent()) {
-            log.info("text that the model wrote in an earlier run is used again: " + kept);
+            log.info("text that the model wrote in an earlier run is used again: " + stored);
             return found.get();
         }
-        createFolder(kept.getParent());
+        createFolder(stored.getParent());
         announce(count, length, bos);
         List<long[]> rows = new SelfText(model, bos, eos).write(count, length, request.seed(), memory(weights), log);
-        write(kept, rows);
+        write(stored, rows);
         return rows;
     }
 
-    /** How many of the rows are to measure on. */
+    /** Number of held-out rows. */
     int heldOut() {
-        return request.evaluation().isPresent() ? 0 : Math.max(LEAST_HELD_OUT, (request.sampleCount() + 9) / 10);
+        return request.evaluation().isPresent() ? 0 : Math.max(MIN_HELD_OUT, (request.sampleCount() + 9) / 10);
     }
 
     private int length() {
@@ -110,7 +121,7 @@ final class SelfData {
     }
 
     private static long memory(long weights) {
-        return Math.max(LEAST_MEMORY, Math.min(weights, Math.max(USUAL_MEMORY, weights / 4)));
+        return Math.max(MIN_MEMORY, Math.min(weights, Math.max(USUAL_MEMORY, weights / 4)));
     }
 
     private OptionalLong bos(Optional<Path> tokenizer) {
@@ -129,13 +140,13 @@ final class SelfData {
             }
         }
         if (bos.isPresent() && bos.getAsLong() >= vocabulary) {
-            log.warn("the token %d that text begins with is outside the model's vocabulary of %d, so it is left out"
+            log.warn("the BOS token %d is outside the model's vocabulary of %d, so it is not used"
                     .formatted(bos.getAsLong(), vocabulary));
             bos = OptionalLong.empty();
         }
         if (bos.isEmpty()) {
-            log.warn("no file beside the model names the token that text begins with, so what the model writes begins"
-                    + " with random tokens; --bos N names it");
+            log.warn("no file beside the model names the BOS token, so the text that the model writes begins"
+                    + " with random tokens; --bos N sets it");
         }
         return bos;
     }
@@ -144,22 +155,23 @@ final class SelfData {
         log.info("the model writes %d rows of %d tokens to calibrate on%s"
                 .formatted(count, length, bos.isPresent() ? ", each from token " + bos.getAsLong() : ""));
         if (!model.hasCache()) {
-            log.warn("the model has no cache, so that each token of its text takes a run over all those before it;"
+            log.warn("the model has no cache, so each token of its text needs a run over all tokens before it;"
                     + " --calibration FILE is faster");
         }
     }
 
-    private Optional<List<long[]>> read(Path kept, int count, int length) {
-        if (!Files.isRegularFile(kept)) {
+    private Optional<List<long[]>> read(Path stored, int count, int length) {
+        if (!Files.isRegularFile(stored)) {
             return Optional.empty();
         }
         try {
-            TokenData data = TokenData.read(kept, Optional.empty(), OptionalInt.empty());
+            TokenData data = TokenData.read(stored, Optional.empty(), OptionalInt.empty());
             data.requireVocabulary(model.vocabulary());
-            boolean whole = data.rows().size() == count && data.rows().stream().allMatch(row -> row.length == length);
-            return whole ? Optional.of(data.rows()) : Optional.empty();
+            boolean complete =
+                    data.rows().size() == count && data.rows().stream().allMatch(row -> row.length == length);
+            return complete ? Optional.of(data.rows()) : Optional.empty();
         } catch (UserException e) {
-            log.debug("kept text is written anew: " + e.getMessage());
+            log.debug("stored text is generated again: " + e.getMessage());
             return Optional.empty();
         }
     }
@@ -168,21 +180,21 @@ final class SelfData {
         try {
             Files.createDirectories(folder);
         } catch (IOException e) {
-            throw notKept(folder, e);
+            throw notStored(folder, e);
         }
     }
 
-    private static void write(Path kept, List<long[]> rows) {
+    private static void write(Path target, List<long[]> rows) {
         try {
-            Path temporary = Files.createTempFile(kept.getParent(), "writing", ".jsonl");
+            Path temporary = Files.createTempFile(target.getParent(), "writing", ".jsonl");
             try {
                 Files.write(temporary, rows.stream().map(SelfData::line).toList());
-                Files.move(temporary, kept, StandardCopyOption.REPLACE_EXISTING);
+                Files.move(temporary, target, StandardCopyOption.REPLACE_EXISTING);
             } finally {
                 Files.deleteIfExists(temporary);
             }
         } catch (IOException e) {
-            throw notKept(kept, e);
+            throw notStored(target, e);
         }
     }
 
@@ -190,14 +202,14 @@ final class SelfData {
         return "{\"input_ids\":" + Arrays.toString(row).replace(" ", "") + "}";
     }
 
-    private static UserException notKept(Path path, IOException failure) {
+    private static UserException notStored(Path path, IOException failure) {
         return new UserException(
                 "the text that the model writes cannot be kept in %s: %s; name another folder with --work-dir DIR"
                         .formatted(path, FileFailure.reason(failure)),
                 failure);
     }
 
-    /** A fingerprint of a model with its weights, and of what else the text depends on. */
+    /** A fingerprint of a model with its weights and of the other settings that the text depends on. */
     private static final class Digest {
         private static final int BLOCK = 1 << 20;
 
@@ -211,7 +223,7 @@ final class SelfData {
             }
         }
 
-        /** Takes in a model file and the weights that lie outside it; returns the bytes of all of that. */
+        /** Adds a model file and its external weights to the fingerprint; returns their size in bytes. */
         long model(Path file) {
             long size = 0;
             try (FileChannel channel = FileChannel.open(file)) {
@@ -238,7 +250,7 @@ final class SelfData {
             }
         }
 
-        /** 32 hexadecimal digits. */
+        /** The fingerprint with these settings, as 32 hexadecimal digits. */
         String key(List<?> parts) {
             digest.update(parts.toString().getBytes(UTF_8));
             return HexFormat.of().formatHex(digest.digest()).substring(0, 32);

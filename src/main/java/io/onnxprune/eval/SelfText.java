@@ -14,14 +14,16 @@ import java.util.SplittableRandom;
 import java.util.stream.IntStream;
 
 /**
- * Text that a model writes itself: tokens drawn at temperature 1, one after the other, many rows at a time. A row that
- * comes to its end begins anew, as packed text does.
+ * Text that a model generates: tokens sampled at temperature 1, many rows at a time. After an EOS token a row
+ * continues with the BOS token, as in packed text.
  */
 final class SelfText {
-    /** Rows that are written together at most: beyond, a run of many rows takes as long for each as a run of one. */
+    /** Maximal number of rows in a batch. Larger batches do not reduce the time of each row. */
     private static final int MAX_BATCH = 256;
 
-    /** Bytes of logits of a run, where a model without a cache gives them for all positions. */
+    /**
+     * Maximal size in bytes of the logits of a run, for a model without a cache, which gives them for all positions.
+     */
     private static final long LOGITS_BYTES = 64L << 20;
 
     private final CausalLm model;
@@ -30,8 +32,10 @@ final class SelfText {
     private final int vocabulary;
 
     /**
-     * @param bos the token that rows begin with; random tokens where there is none
-     * @param eos tokens after which a row begins anew
+     * Creates a generator.
+     *
+     * @param bos the token that rows begin with; if empty, rows begin with random tokens
+     * @param eos tokens after which a row continues with {@code bos}
      */
     SelfText(CausalLm model, OptionalLong bos, Set<Long> eos) {
         this.model = model;
@@ -41,12 +45,12 @@ final class SelfText {
     }
 
     /**
-     * Writes rows. Each has a random stream of its own, so that what it says depends on the seed and its number only.
+     * Generates rows. Each row has its own random stream, so its text depends only on the seed and its index.
      *
-     * @param count how many rows
-     * @param length tokens of each
-     * @param memory bytes that caches and logits may take
-     * @throws UserException when the model does not run on so many tokens, or gives no finite logits
+     * @param count number of rows
+     * @param length tokens of each row
+     * @param memory maximal size in bytes of caches and logits
+     * @throws UserException when the model does not run on so many tokens or its logits are not finite
      */
     List<long[]> write(int count, int length, long seed, long memory, Log log) {
         long[][] rows = new long[count][length];
@@ -77,7 +81,7 @@ final class SelfText {
         if (!model.takesBatches()) {
             return 1;
         }
-        // A step holds the cache before and after it, and its logits in the runtime and here.
+        // A step holds the caches before and after it, and its logits in the runtime and here.
         long row = model.hasCache()
                 ? 2L * length * model.cacheBytesPerToken() + 2L * Float.BYTES * vocabulary
                 : (long) length * vocabulary * Float.BYTES;
@@ -111,12 +115,13 @@ final class SelfText {
         return Arrays.stream(rows).map(row -> Arrays.copyOfRange(row, from, to)).toArray(long[][]::new);
     }
 
-    /** Draws the token at {@code position} of every row from the last logits of each. */
+    /** Samples the token at {@code position} of every row from the row's last logits. */
     private void draw(HostTensor logits, long[][] rows, int position, SplittableRandom[] random) {
         IntStream.range(0, rows.length).parallel().forEach(row -> {
             double uniform = random[row].nextDouble();
-            boolean anew = bos.isPresent() && eos.contains(rows[row][position - 1]) && !eos.contains(bos.getAsLong());
-            rows[row][position] = anew ? bos.getAsLong() : TokenSampler.draw(last(logits, row), uniform);
+            boolean restarts =
+                    bos.isPresent() && eos.contains(rows[row][position - 1]) && !eos.contains(bos.getAsLong());
+            rows[row][position] = restarts ? bos.getAsLong() : TokenSampler.draw(last(logits, row), uniform);
         });
         for (long[] row : rows) {
             if (row[position] < 0) {

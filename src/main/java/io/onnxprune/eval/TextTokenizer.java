@@ -13,10 +13,10 @@ import java.util.Arrays;
 import java.util.Map;
 import java.util.OptionalLong;
 
-/** Turns text into token ids with a {@code tokenizer.json}, without any network access. */
+/** Encodes text into token ids with a {@code tokenizer.json}, without network access. */
 final class TextTokenizer implements AutoCloseable {
     static {
-        // Offline, the library takes its native half from the jar, even beside a GPU, and calls nobody.
+        // In offline mode the library loads its native part from the jar, also beside a GPU, and connects to no server.
         setDefault("ai.djl.offline", "true");
         setDefault("OPT_OUT_TRACKING", "true");
         setDefault("DJL_CACHE_DIR", CacheFolder.path().resolve("tokenizers").toString());
@@ -33,14 +33,14 @@ final class TextTokenizer implements AutoCloseable {
     /**
      * Loads a tokenizer.
      *
-     * @throws UserException when the file is missing or is no tokenizer
+     * @throws UserException when the file does not exist or is not a tokenizer
      */
     TextTokenizer(Path file) {
         if (!Files.isRegularFile(file)) {
             throw new UserException("the tokenizer " + file + " does not exist; give the tokenizer.json that the model"
                     + " was exported with");
         }
-        // Data is cut into windows later, so the tokenizer must neither cut nor fill up.
+        // Data is cut into windows later, so the tokenizer must neither truncate nor pad.
         Map<String, String> options =
                 Map.of("truncation", "do_not_truncate", "padding", "do_not_pad", "addSpecialTokens", "true");
         try (InputStream in = Files.newInputStream(file)) {
@@ -60,7 +60,10 @@ final class TextTokenizer implements AutoCloseable {
                 .orElse(failure.getClass().getSimpleName());
     }
 
-    /** The ids of a text, with the token that the tokenizer itself puts first (BOS) and without any that it appends. */
+    /**
+     * The ids of a text, with the special tokens that the tokenizer puts in front (BOS) and without those that it
+     * appends.
+     */
     long[] encode(String text) {
         Encoding encoding = tokenizer.encode(text, true, false);
         long[] ids = encoding.getIds();
@@ -72,7 +75,7 @@ final class TextTokenizer implements AutoCloseable {
         return Arrays.copyOf(ids, end);
     }
 
-    /** The token that the tokenizer itself puts first (BOS), if it does. */
+    /** The special token that the tokenizer puts in front (BOS); empty when there is none. */
     OptionalLong beginning() {
         Encoding encoding = tokenizer.encode("a", true, false);
         return encoding.getIds().length > 1 && encoding.getSpecialTokenMask()[0] != 0

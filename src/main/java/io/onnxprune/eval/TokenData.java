@@ -27,25 +27,27 @@ import java.util.OptionalInt;
  * @param rows the ids of each row
  */
 public record TokenData(Path source, List<long[]> rows) {
-    /** Tokens of a window where running text is cut and no length is asked for. */
+    /** Default length in tokens of a window of running text. */
     static final int TEXT_WINDOW = 256;
 
-    /** Plain text is tokenized as a whole. */
+    /** Maximal size of a plain text file, which is tokenized in one piece. */
     private static final long MAX_TEXT_BYTES = 1L << 30;
 
     private static final ObjectMapper JSON = new ObjectMapper();
 
     /**
-     * Reads a data file. The kinds are JSON lines (each an object with either {@code input_ids}, a list of ids, or
-     * {@code text}, or with a prompt and its answer, which count as text), plain text, and NumPy arrays of int32 or int64 with one or two axes. Rows that have ids stay as they
-     * are, or are cut into windows of {@code sequenceLength} when they are longer; text and one-axis arrays are joined
-     * and always cut. What is left after the last whole window is dropped, and nothing is padded.
+     * Reads a data file and cuts it into windows. The file holds JSON lines, plain text, or a NumPy array of int32 or
+     * int64 with one or two axes. A JSON line is an object with {@code input_ids} (a list of ids), with {@code text},
+     * or with a prompt and its answer, which count as text.
+     *
+     * <p>Rows of ids are cut into windows of {@code sequenceLength} only when they are longer. Text and one-axis
+     * arrays are joined and always cut. Tokens after the last complete window are dropped; nothing is padded.
      *
      * @param file .jsonl, .json, .npy, .txt or .text
      * @param tokenizer the tokenizer.json for text
      * @param sequenceLength tokens of a window, at least 2
-     * @throws UserException when the file is missing, empty, broken, of another kind, or has no row of two tokens; or when
-     *     it has text and there is no tokenizer
+     * @throws UserException when the file is missing, empty, damaged, of an unknown type or has no row of two tokens,
+     *     or when it has text and there is no tokenizer
      */
     public static TokenData read(Path file, Optional<Path> tokenizer, OptionalInt sequenceLength) {
         if (sequenceLength.isPresent() && sequenceLength.getAsInt() < 2) {
@@ -56,9 +58,10 @@ public record TokenData(Path source, List<long[]> rows) {
     }
 
     /**
-     * Reads a data file without cutting it.
+     * Reads a data file without cutting it into windows.
      *
-     * @throws UserException as {@link #read}
+     * @throws UserException when the file is missing, empty, damaged or of an unknown type, or when it has text and
+     *     there is no tokenizer
      */
     static Rows load(Path file, Optional<Path> tokenizer) {
         if (!Files.isRegularFile(file)) {
@@ -96,7 +99,7 @@ public record TokenData(Path source, List<long[]> rows) {
             }
             default ->
                 throw new UserException(
-                        "the data file %s is of no known kind; use .jsonl, .txt or .npy".formatted(file));
+                        "the data file %s is of an unknown type; use .jsonl, .txt or .npy".formatted(file));
         };
     }
 
@@ -148,9 +151,9 @@ public record TokenData(Path source, List<long[]> rows) {
     }
 
     /**
-     * Checks that a model knows all ids.
+     * Checks that all ids are in a model's vocabulary.
      *
-     * @param vocabulary how many tokens the model knows
+     * @param vocabulary size of the vocabulary
      * @throws UserException when an id is negative or not below {@code vocabulary}
      */
     public void requireVocabulary(long vocabulary) {
@@ -168,7 +171,7 @@ public record TokenData(Path source, List<long[]> rows) {
     /**
      * A piece of running text.
      *
-     * @param prompt how many of the tokens are a prompt; 0 for text that is none
+     * @param prompt number of tokens at its beginning that are a prompt; 0 for text without one
      */
     @SuppressWarnings("ArrayRecordComponent") // token ids, never compared
     record Piece(long[] tokens, int prompt) {
@@ -177,9 +180,9 @@ public record TokenData(Path source, List<long[]> rows) {
         }
     }
 
-    /** What a file holds before it is cut. */
+    /** The content of a file before it is cut into windows. */
     static final class Rows {
-        /** Rows with borders of their own. */
+        /** Rows of ids, which are not joined. */
         final List<long[]> fixed = new ArrayList<>();
 
         /** Pieces of running text, to be joined. */
@@ -203,17 +206,20 @@ public record TokenData(Path source, List<long[]> rows) {
                     .toArray();
         }
 
-        /** How many tokens of running text there are. */
+        /** Number of tokens of running text. */
         int runningTokens() {
             return running.stream().mapToInt(piece -> piece.tokens.length).sum();
         }
 
-        /** Prompts with their answers. */
+        /** The pieces that are a prompt with its answer. */
         List<Piece> answers() {
             return running.stream().filter(piece -> piece.prompt > 0).toList();
         }
 
-        /** Windows of ids and of text without prompts; rows of ids may be shorter than {@code length}. */
+        /**
+         * Windows of at most {@code length} tokens from rows of ids, and of exactly {@code length} tokens from text
+         * without prompts.
+         */
         List<long[]> rows(int length) {
             List<long[]> result = new ArrayList<>();
             List<long[]> text = new ArrayList<>();
@@ -224,7 +230,7 @@ public record TokenData(Path source, List<long[]> rows) {
             return result;
         }
 
-        /** All windows of exactly {@code length} tokens; rows and ends of text that are shorter are left out. */
+        /** All windows of exactly {@code length} tokens. Shorter rows and ends of text are left out. */
         List<long[]> exact(int length) {
             List<long[]> result = new ArrayList<>();
             fixed.forEach(row -> windows(row, length, result));
@@ -246,7 +252,7 @@ public record TokenData(Path source, List<long[]> rows) {
         }
     }
 
-    /** Loads the tokenizer when the first text comes, since data with ids needs none. */
+    /** Loads the tokenizer on first use, because data with ids needs none. */
     private static final class LazyTokenizer implements AutoCloseable {
         private final Path data;
         private final Optional<Path> file;

@@ -2,15 +2,15 @@
 package io.onnxprune.eval;
 
 /**
- * Draws tokens at temperature 1, with one exponential for each logit and no memory of the size of the vocabulary but a
- * sum for each block of it.
+ * Samples tokens at temperature 1. It computes one exponential for each logit and stores only one sum for each block
+ * of the vocabulary.
  */
 final class TokenSampler {
     private static final int BLOCK = 1024;
     private static final float LOG2_E = 1.442695f;
 
-    /** Powers of two below this are taken as zero. */
-    private static final float LEAST_EXPONENT = -126;
+    /** Exponents below this give zero. */
+    private static final float MIN_EXPONENT = -126;
 
     private TokenSampler() {}
 
@@ -18,8 +18,8 @@ final class TokenSampler {
      * The token at quantile {@code uniform} of softmax(logits).
      *
      * @param logits one for each token of the vocabulary
-     * @param uniform from 0 to 1, without 1
-     * @return a token, or -1 where the logits are no distribution (NaN or +Infinity among them, or all -Infinity)
+     * @param uniform uniform random number in [0, 1)
+     * @return a token; -1 when the logits are not a distribution (any NaN or +Infinity, or only -Infinity)
      */
     static int draw(float[] logits, double uniform) {
         float max = Float.NEGATIVE_INFINITY;
@@ -40,16 +40,19 @@ final class TokenSampler {
         if (!(total > 0) || Double.isInfinite(total)) {
             return -1;
         }
-        double left = uniform * total;
+        double remaining = uniform * total;
         int block = 0;
-        while (block < sums.length - 1 && left >= sums[block]) {
-            left -= sums[block++];
+        while (block < sums.length - 1 && remaining >= sums[block]) {
+            remaining -= sums[block++];
         }
-        return within(logits, max, block, left);
+        return within(logits, max, block, remaining);
     }
 
-    /** The token of a block at which the sum of the block exceeds {@code left}; rounding may leave that to the last one. */
-    private static int within(float[] logits, float max, int block, double left) {
+    /**
+     * The token at which the running sum of a block exceeds {@code threshold}; because of rounding, possibly the
+     * block's last token.
+     */
+    private static int within(float[] logits, float max, int block, double threshold) {
         int end = Math.min(logits.length, (block + 1) * BLOCK);
         int last = -1;
         float sum = 0;
@@ -58,24 +61,24 @@ final class TokenSampler {
             sum += weight;
             if (weight > 0) {
                 last = i;
-                if (sum > left) {
+                if (sum > threshold) {
                     return i;
                 }
             }
         }
-        // The last block may hold nothing but zeros: then rounding has led past the last token that can be drawn.
+        // The block may hold only zeros. Then rounding went past the last token of positive probability.
         return last >= 0 || block == 0 ? last : within(logits, max, block - 1, Double.MAX_VALUE);
     }
 
-    /** e^x for x of at most 0, to the precision of a float: a power of two times a polynomial. NaN stays NaN. */
+    /** e^x for x ≤ 0 to float32 precision, as a power of two times a polynomial. NaN stays NaN. */
     static float exp(float x) {
         float y = x * LOG2_E;
-        if (y < LEAST_EXPONENT) {
+        if (y < MIN_EXPONENT) {
             return 0;
         }
-        int whole = (int) (y - 0.5f);
-        float z = (y - whole) * 0.6931472f;
+        int exponent = (int) (y - 0.5f);
+        float z = (y - exponent) * 0.6931472f;
         float series = 1 + z * (1 + z * (1f / 2 + z * (1f / 6 + z * (1f / 24 + z * (1f / 120 + z * (1f / 720))))));
-        return Float.intBitsToFloat((whole + 127) << 23) * series;
+        return Float.intBitsToFloat((exponent + 127) << 23) * series;
     }
 }

@@ -11,21 +11,22 @@ import java.util.Locale;
 import java.util.Optional;
 import java.util.OptionalLong;
 
-/** Reads rows to train on. */
+/** Reads training data. */
 public final class TrainingData {
     private TrainingData() {}
 
     /**
-     * Reads a data file as {@link TokenData} does, with two differences: shorter rows of ids stay, and of a prompt with an answer
-     * the answer alone counts, to which the token is added that ends text. What is longer than {@code length} is cut: ids and
-     * running text into several rows, answers at their end.
+     * Reads a data file of a type that {@link TokenData#read} takes. Of a prompt with an answer, only the answer
+     * counts, and the EOS token is appended to it. Rows of ids and running text that are longer than {@code length}
+     * are cut into several rows; answers are truncated. Shorter rows of ids are kept.
      *
      * @param file .jsonl, .json, .npy, .txt or .text
+     * @param model the model's file, for its settings
      * @param tokenizer the tokenizer.json for text; by default the one beside the model
-     * @param length tokens of the longest row
-     * @param vocabulary how many tokens the model knows
-     * @throws UserException when the file cannot be read, has ids that the model does not know, rows longer than its context, or
-     *     nothing to learn from
+     * @param length maximal number of tokens in a row
+     * @param vocabulary size of the model's vocabulary
+     * @throws UserException when the file cannot be read, has ids outside the vocabulary, rows longer than the model's
+     *     context, or no training targets
      */
     public static List<Example> read(
             Path file, Path model, Optional<Path> tokenizer, int length, long vocabulary, Log log) {
@@ -34,11 +35,11 @@ public final class TrainingData {
         content.rows(length).forEach(row -> rows.add(Example.whole(row)));
         ModelSettings settings = ModelSettings.beside(model, log);
         OptionalLong end = settings.eos().stream().mapToLong(Long::longValue).findFirst();
-        int cut = 0;
+        int skipped = 0;
         for (TokenData.Piece piece : content.answers()) {
-            long[] tokens = ended(piece.tokens(), end);
+            long[] tokens = withEnd(piece.tokens(), end);
             if (piece.prompt() >= Math.min(tokens.length, length)) {
-                cut++;
+                skipped++;
             } else {
                 int kept = Math.min(tokens.length, length);
                 rows.add(new Example(Arrays.copyOf(tokens, kept), Math.max(1, piece.prompt())));
@@ -47,17 +48,17 @@ public final class TrainingData {
         if (rows.isEmpty()) {
             throw new UserException(String.format(
                     Locale.ROOT,
-                    "%s has nothing to learn from in rows of %,d tokens%s; give more data, or another --seq-len",
+                    "%s has no training targets in rows of %,d tokens%s; give more data, or another --seq-len",
                     file,
                     length,
-                    cut > 0 ? ", since no answer begins in that many" : ""));
+                    skipped > 0 ? ", because no answer begins in that many" : ""));
         }
-        if (cut > 0) {
+        if (skipped > 0) {
             log.warn(String.format(
                     Locale.ROOT,
-                    "%,d prompts of %s are left out, since no answer begins in their first %,d tokens; a greater --seq-len"
+                    "%,d prompts of %s are left out, because no answer begins in their first %,d tokens; a greater --seq-len"
                             + " keeps them",
-                    cut,
+                    skipped,
                     file,
                     length));
         }
@@ -66,12 +67,12 @@ public final class TrainingData {
         return List.copyOf(rows);
     }
 
-    private static long[] ended(long[] tokens, OptionalLong end) {
+    private static long[] withEnd(long[] tokens, OptionalLong end) {
         if (end.isEmpty()) {
             return tokens;
         }
-        long[] longer = Arrays.copyOf(tokens, tokens.length + 1);
-        longer[tokens.length] = end.getAsLong();
-        return longer;
+        long[] extended = Arrays.copyOf(tokens, tokens.length + 1);
+        extended[tokens.length] = end.getAsLong();
+        return extended;
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Data and what a model makes of it: windows of files or of text that the model writes itself
- * ({@link io.onnxprune.eval.CalibrationData#resolve}), a driver for exported decoders, perplexity and speed
- * ({@link io.onnxprune.eval.Evaluator}).
+ * Data and evaluation. {@link io.onnxprune.eval.CalibrationData#resolve} takes windows of files or of text that the
+ * model generates. {@link io.onnxprune.eval.CausalLm} runs exported decoders. {@link io.onnxprune.eval.Evaluator}
+ * measures perplexity and speed.
  */
 package io.onnxprune.eval;

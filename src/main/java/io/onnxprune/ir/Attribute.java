@@ -3,31 +3,33 @@ package io.onnxprune.ir;
 
 import java.util.List;
 
-/** The value of a node attribute. Kinds that no rule of the tool looks at are carried as {@link Opaque}. */
+/**
+ * The value of a node attribute (AttributeProto). Kinds that no operator rule interprets are kept as {@link Opaque}.
+ */
 public sealed interface Attribute {
-    /** INT. */
+    /** An INT. */
     record Int(long value) implements Attribute {}
 
-    /** INTS. */
+    /** An INTS: a list of integers. */
     record Ints(List<Long> values) implements Attribute {
         public Ints {
             values = List.copyOf(values);
         }
     }
 
-    /** FLOAT. */
+    /** A FLOAT. */
     record Real(float value) implements Attribute {}
 
-    /** STRING, as UTF-8 text. */
+    /** A STRING, as UTF-8 text. */
     record Text(String value) implements Attribute {}
 
-    /** TENSOR. */
+    /** A TENSOR. */
     record Constant(Tensor tensor) implements Attribute {}
 
-    /** GRAPH: the body of If, Loop or Scan. */
+    /** A GRAPH: the body of an If, Loop or Scan. */
     record Body(Graph graph) implements Attribute {}
 
-    /** Any other kind, serialized. */
+    /** Any other kind, as a serialized AttributeProto. */
     @SuppressWarnings("ArrayRecordComponent") // carried through, never compared
     record Opaque(byte[] serialized) implements Attribute {}
 }

@@ -10,8 +10,8 @@ import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 
 /**
- * The little-endian bytes of a tensor, wherever they are: on the heap, in a mapped model file, in an external data file,
- * or computed from another tensor. Reading is by ranges, so that no caller needs a whole weight in memory.
+ * The little-endian bytes of a tensor. They can be on the heap, in a mapped model file, in an external data file, or
+ * computed from another tensor. Callers read ranges, so none needs all of a weight in memory.
  */
 public interface Bytes {
     /** Number of bytes. */
@@ -21,8 +21,11 @@ public interface Bytes {
     void read(long offset, ByteBuffer target);
 
     /**
-     * A direct little-endian view of all bytes for zero-copy use by a native library, at most 2 GiB. Files are memory
-     * mapped; anything else is copied.
+     * A direct little-endian view of all bytes, for zero-copy use by a native library. Files are memory-mapped;
+     * anything else is copied.
+     *
+     * @throws ArithmeticException when there are more than 2 GiB
+     * @throws UserException when the file cannot be read
      */
     default ByteBuffer direct() {
         ByteBuffer copy = ByteBuffer.allocateDirect(Math.toIntExact(size())).order(ByteOrder.LITTLE_ENDIAN);
@@ -30,24 +33,24 @@ public interface Bytes {
         return copy.flip();
     }
 
-    /** All bytes in an array; for small tensors. */
+    /** All bytes in a new array, for small tensors. */
     default byte[] toArray() {
         byte[] array = new byte[Math.toIntExact(size())];
         read(0, ByteBuffer.wrap(array));
         return array;
     }
 
-    /** Bytes that are in memory already, on the heap or in a mapped file; the buffer is not copied. */
+    /** Bytes that are in memory, on the heap or in a mapped file. The buffer is not copied. */
     static Bytes of(ByteBuffer buffer) {
         return new InMemory(buffer.slice().order(ByteOrder.LITTLE_ENDIAN));
     }
 
-    /** A range of a file, opened only while it is read. */
+    /** A range of a file. The file is opened for each read. */
     static Bytes of(Path file, long offset, long size) {
         return new FileRange(file, offset, size);
     }
 
-    /** See {@link #of(ByteBuffer)}. */
+    /** The bytes of a buffer; see {@link #of(ByteBuffer)}. */
     record InMemory(ByteBuffer buffer) implements Bytes {
         @Override
         public long size() {
@@ -65,7 +68,7 @@ public interface Bytes {
         }
     }
 
-    /** See {@link #of(Path, long, long)}. */
+    /** The bytes in a range of a file; see {@link #of(Path, long, long)}. */
     record FileRange(Path file, long offset, long size) implements Bytes {
         @Override
         public void read(long from, ByteBuffer target) {

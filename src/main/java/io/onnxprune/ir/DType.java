@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.ir;
 
-/** An ONNX tensor element type, with the code of {@code TensorProto.DataType} and its width. */
+/** An ONNX tensor element type, with its code in {@code TensorProto.DataType} and its width in bits. */
 public enum DType {
     UNDEFINED(0, 0),
     FLOAT(1, 32),
@@ -36,17 +36,17 @@ public enum DType {
         this.bits = bits;
     }
 
-    /** The number of this type in {@code TensorProto.DataType}. */
+    /** The code of this type in {@code TensorProto.DataType}. */
     public int code() {
         return code;
     }
 
-    /** Bits of one element; 0 where elements have no fixed width (strings). */
+    /** Bits of one element; 0 for types without a fixed width (strings). */
     public int bits() {
         return bits;
     }
 
-    /** Bytes that {@code elements} densely packed elements take; sub-byte types are rounded up to a byte. */
+    /** Size in bytes of {@code elements} densely packed elements, rounded up to a full byte. */
     public long bytes(long elements) {
         return (elements * bits + 7) / 8;
     }
@@ -56,12 +56,15 @@ public enum DType {
         return this == FLOAT || this == FLOAT16 || this == BFLOAT16 || this == DOUBLE;
     }
 
-    /** Whether this is a signed or unsigned integer of 32 or 64 bits: the types that carry sizes and indices. */
+    /** Whether this is int32 or int64, the types of sizes and indices. */
     public boolean isIndex() {
         return this == INT32 || this == INT64;
     }
 
-    /** The type with this {@code TensorProto.DataType} code; {@link #UNDEFINED} for a code of a newer ONNX. */
+    /**
+     * The type with this {@code TensorProto.DataType} code; {@link #UNDEFINED} for an unknown code of a newer ONNX
+     * version.
+     */
     public static DType of(int code) {
         for (DType type : values()) {
             if (type.code == code) {

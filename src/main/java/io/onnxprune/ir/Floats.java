@@ -4,7 +4,7 @@ package io.onnxprune.ir;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 
-/** Conversion between the element types that weights have in ONNX and Java floats, in bulk and by blocks. */
+/** Conversion between the element types of ONNX weights and Java floats, in bulk and by blocks. */
 public final class Floats {
     private static final int BLOCK_BYTES = 1 << 20;
     private static final float[] HALF = new float[1 << 16];
@@ -17,12 +17,18 @@ public final class Floats {
 
     private Floats() {}
 
-    /** Receives consecutive blocks of a tensor's values: {@code values[0..count)} start at element {@code first}. */
+    /**
+     * Receives consecutive blocks of a tensor's values. {@code values[0..count)} are the elements from {@code first}
+     * on.
+     */
     public interface BlockReader {
         void read(long first, float[] values, int count);
     }
 
-    /** Streams the elements of {@code tensor} in order, in blocks of whole rows (last axis) where rows are short. */
+    /**
+     * Reads the elements of {@code tensor} in order and passes them on in blocks. A block holds complete rows (of the
+     * last axis) if a row fits.
+     */
     public static void forEachBlock(Tensor tensor, BlockReader reader) {
         long total = tensor.elements();
         int width = tensor.dtype().bits() / 8;
@@ -42,7 +48,11 @@ public final class Floats {
         }
     }
 
-    /** Decodes {@code count} little-endian elements of {@code source}: floating-point numbers or integers of 8 bits. */
+    /**
+     * Decodes {@code count} little-endian elements of {@code source}, floating-point or 8-bit integers.
+     *
+     * @throws IllegalArgumentException for any other element type
+     */
     public static void decode(DType dtype, ByteBuffer source, float[] target, int count) {
         switch (dtype) {
             case FLOAT -> source.asFloatBuffer().get(target, 0, count);
@@ -71,11 +81,16 @@ public final class Floats {
                     target[i] = Byte.toUnsignedInt(source.get(source.position() + i));
                 }
             }
-            default -> throw new IllegalArgumentException("neither a floating-point type nor 8 bits: " + dtype);
+            default ->
+                throw new IllegalArgumentException("neither a floating-point type nor an 8-bit integer: " + dtype);
         }
     }
 
-    /** Encodes {@code count} values into {@code target}, advancing it; half types round to nearest even. */
+    /**
+     * Encodes {@code count} values into {@code target} and advances it. Half types round to nearest even.
+     *
+     * @throws IllegalArgumentException when {@code dtype} is not a floating-point type
+     */
     public static void encode(DType dtype, float[] source, int count, ByteBuffer target) {
         for (int i = 0; i < count; i++) {
             switch (dtype) {

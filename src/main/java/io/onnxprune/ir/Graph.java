@@ -10,10 +10,10 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * A graph in SSA form, nodes in topological order. Immutable; weights are shared between versions of a graph.
+ * An ONNX graph in SSA form with nodes in topological order. Immutable; versions of a graph share their weights.
  *
- * @param values declared types of inner values (ONNX value_info)
- * @param rest serialized fields that are only carried through
+ * @param values declared types of inner values (value_info)
+ * @param rest other GraphProto fields, serialized; they are kept without being interpreted
  */
 @SuppressWarnings("ArrayRecordComponent") // carried through, never compared
 public record Graph(
@@ -32,14 +32,17 @@ public record Graph(
         nodes = List.copyOf(nodes);
     }
 
-    /** The inputs that a caller gives: before IR version 4 initializers are listed as inputs too. */
+    /**
+     * The inputs that a caller supplies. Before IR version 4, initializers are listed as inputs too; these are left
+     * out.
+     */
     public List<ValueInfo> givenInputs() {
         return inputs.stream()
                 .filter(input -> !initializers.containsKey(input.name()))
                 .toList();
     }
 
-    /** All names that nodes and graph outputs read, in subgraphs too. */
+    /** Names of all values that nodes and graph outputs consume, also in subgraphs. */
     public Set<String> reads() {
         Set<String> names = new HashSet<>();
         nodes.forEach(node -> names.addAll(node.reads()));
@@ -47,7 +50,7 @@ public record Graph(
         return names;
     }
 
-    /** The names of these values and of all that they are computed from; nodes may stand in any order. */
+    /** Names of the given values and of all values that they are computed from. Nodes may be in any order. */
     public Set<String> needed(Collection<String> values) {
         Set<String> needed = new HashSet<>(values);
         boolean changed = true;
@@ -55,17 +58,17 @@ public record Graph(
             changed = false;
             for (int i = nodes.size() - 1; i >= 0; i--) {
                 if (nodes.get(i).outputs().stream().anyMatch(needed::contains)) {
-                    Set<String> reads = nodes.get(i).reads();
-                    // The name of an omitted operand is also that of an omitted result.
-                    reads.remove("");
-                    changed |= needed.addAll(reads);
+                    Set<String> operands = nodes.get(i).reads();
+                    // An omitted operand and an omitted result have the same, empty name.
+                    operands.remove("");
+                    changed |= needed.addAll(operands);
                 }
             }
         }
         return needed;
     }
 
-    /** The names of the outputs and of all that they are computed from. */
+    /** Names of the graph outputs and of all values that they are computed from. */
     public Set<String> needed() {
         return needed(outputs.stream().map(ValueInfo::name).toList());
     }

@@ -9,7 +9,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
-/** Collects nodes and constants that the tool writes itself, under names that nothing else in the graph has. */
+/** Builds nodes and constants to be added to a graph, under names that the graph does not use. */
 public final class GraphBuilder {
     private final String prefix;
     private final Set<String> taken;
@@ -19,9 +19,9 @@ public final class GraphBuilder {
     private int count;
 
     /**
-     * A builder of additions to a graph.
+     * Creates a builder.
      *
-     * @param prefix what all new names start with
+     * @param prefix prefix of all new names
      * @param taken names that are in use
      */
     public GraphBuilder(String prefix, Set<String> taken) {
@@ -29,7 +29,7 @@ public final class GraphBuilder {
         this.taken = new HashSet<>(taken);
     }
 
-    /** All names that a graph defines: inputs, initializers and outputs of nodes, not those inside bodies. */
+    /** All names that a graph defines: inputs, initializers and node outputs, without those inside bodies. */
     public static Set<String> names(Graph graph) {
         Set<String> names = new HashSet<>(graph.initializers().keySet());
         graph.inputs().forEach(input -> names.add(input.name()));
@@ -37,7 +37,7 @@ public final class GraphBuilder {
         return names;
     }
 
-    /** A name that nothing has. */
+    /** A name that is not used yet. */
     public String freshName() {
         String name = prefix + count++;
         while (!taken.add(name)) {
@@ -46,17 +46,17 @@ public final class GraphBuilder {
         return name;
     }
 
-    /** Appends an application of a standard operator with one result, and returns the name of the result. */
+    /** Appends a node of a standard operator with one output, and returns the output's name. */
     public String add(String op, List<String> inputs, Map<String, Attribute> attributes) {
         return add(op, inputs, attributes, 1).get(0);
     }
 
-    /** Appends an application without attributes. */
+    /** Appends a node of a standard operator with one output and no attributes, and returns the output's name. */
     public String add(String op, String... inputs) {
         return add(op, List.of(inputs), Map.of());
     }
 
-    /** Appends an application of a standard operator with {@code results} results, and returns their names. */
+    /** Appends a node of a standard operator with {@code results} outputs, and returns their names. */
     public List<String> add(String op, List<String> inputs, Map<String, Attribute> attributes, int results) {
         List<String> outputs = new ArrayList<>();
         for (int i = 0; i < results; i++) {
@@ -66,42 +66,42 @@ public final class GraphBuilder {
         return outputs;
     }
 
-    /** Appends a node as it is. */
+    /** Appends a node unchanged. */
     public void add(Node node) {
         taken.addAll(node.outputs());
         nodes.add(node);
     }
 
-    /** A vector of int64; equal vectors share one initializer. */
+    /** The name of an int64 vector. Equal vectors share one initializer. */
     public String ints(long... values) {
         List<Long> key = java.util.Arrays.stream(values).boxed().toList();
         return constants.computeIfAbsent(
                 key, unused -> constant(Tensor.ofIndices(DType.INT64, new long[] {values.length}, values)));
     }
 
-    /** A scalar of int64; equal scalars share one initializer. */
+    /** The name of an int64 scalar. Equal scalars share one initializer. */
     public String index(long value) {
         return constants.computeIfAbsent(value, key -> constant(Tensor.ofIndices(DType.INT64, new long[0], value)));
     }
 
-    /** A float32 scalar; equal scalars share one initializer. */
+    /** The name of a float32 scalar. Equal scalars share one initializer. */
     public String scalar(float value) {
         return constants.computeIfAbsent(value, key -> constant(Tensor.ofFloats(DType.FLOAT, new long[0], value)));
     }
 
-    /** A new initializer. */
+    /** Adds an initializer and returns its name. */
     public String constant(Tensor tensor) {
         String name = freshName();
         initializers.put(name, tensor);
         return name;
     }
 
-    /** What was appended, in order. */
+    /** The appended nodes, in order. */
     public List<Node> nodes() {
         return nodes;
     }
 
-    /** The constants that the nodes read. */
+    /** The initializers of the appended nodes, by name. */
     public Map<String, Tensor> initializers() {
         return initializers;
     }

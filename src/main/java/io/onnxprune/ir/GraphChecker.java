@@ -5,14 +5,18 @@ import java.util.HashSet;
 import java.util.Map;
 import java.util.Set;
 
-/** Checks that a model is well formed: SSA, everything read is defined, graph outputs exist, constants have their bytes. */
+/**
+ * Checks that a model is well formed: every name is defined once and before its use, graph outputs exist, and
+ * initializers have as many bytes as their shape requires.
+ */
 public final class GraphChecker {
     private GraphChecker() {}
 
     /**
-     * Checks {@code model} after {@code pass}.
+     * Checks {@code model} after the pass with the given name.
      *
-     * @throws IllegalStateException if it is not well formed, naming the pass and the place: a defect of that pass
+     * @throws IllegalStateException when the model is not well formed; the message names the pass and the place. This
+     *     is a defect of the pass
      */
     public static void check(Model model, String pass) {
         try {

@@ -7,13 +7,13 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 
 /**
- * An imported model.
+ * An imported ONNX model.
  *
  * @param opsets version of each operator domain; the default domain is the empty string
  * @param metadata the model's metadata_props
  * @param externalData whether any initializer was stored outside the model file
- * @param source the file it was read from
- * @param rest serialized fields that are only carried through (producer, functions, ...)
+ * @param source the file that the model was read from
+ * @param rest other ModelProto fields (producer, functions, ...), serialized; they are kept without being interpreted
  */
 @SuppressWarnings("ArrayRecordComponent") // carried through, never compared
 public record Model(
@@ -41,7 +41,7 @@ public record Model(
         return new Model(irVersion, opsets, graph, changed, externalData, source, rest);
     }
 
-    /** The version of the default operator set. */
+    /** The version of the default operator set; 1 when the model does not declare it. */
     public long opset() {
         return opsets.getOrDefault("", 1L);
     }

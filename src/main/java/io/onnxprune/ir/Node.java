@@ -9,8 +9,8 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * One operator application. Inputs and outputs are value names; an empty name is an omitted optional one. Immutable,
- * compared by identity; {@code with...} methods return a changed copy.
+ * A node: one operator application. Inputs and outputs are value names; the empty name stands for an omitted optional
+ * one. Immutable and compared by identity. The {@code with...} methods return a changed copy.
  */
 public final class Node {
     private final String name;
@@ -21,7 +21,12 @@ public final class Node {
     private final Map<String, Attribute> attributes;
     private final byte[] rest;
 
-    /** {@code rest} holds the serialized fields that the tool does not interpret (documentation, metadata). */
+    /**
+     * Creates a node.
+     *
+     * @param rest other NodeProto fields (documentation, metadata), serialized; they are kept without being
+     *     interpreted
+     */
     public Node(
             String name,
             String domain,
@@ -39,7 +44,7 @@ public final class Node {
         this.rest = rest;
     }
 
-    /** A node of the default domain made by the tool. */
+    /** A new node of the default domain. */
     public static Node of(
             String name, String op, List<String> inputs, List<String> outputs, Map<String, Attribute> attributes) {
         return new Node(name, "", op, inputs, outputs, attributes, new byte[0]);
@@ -70,17 +75,19 @@ public final class Node {
         return attributes;
     }
 
-    /** Serialized fields that are only carried through. */
+    /** Other NodeProto fields, serialized; they are kept without being interpreted. */
     public byte[] rest() {
         return rest;
     }
 
-    /** The name of input {@code index}, or "" where it is omitted. */
+    /** The name of input {@code index}, or "" when it is omitted. */
     public String input(int index) {
         return index < inputs.size() ? inputs.get(index) : "";
     }
 
-    /** The names that this node reads, in its bodies too; the empty name of omitted inputs may be among them. */
+    /**
+     * Names of the values that this node and its bodies consume. The empty name of omitted inputs may be among them.
+     */
     public Set<String> reads() {
         Set<String> names = new LinkedHashSet<>(inputs);
         for (Attribute attribute : attributes.values()) {
@@ -91,7 +98,7 @@ public final class Node {
         return names;
     }
 
-    /** The name of output {@code index}, or "" where it is omitted. */
+    /** The name of output {@code index}, or "" when it is omitted. */
     public String output(int index) {
         return index < outputs.size() ? outputs.get(index) : "";
     }
@@ -112,7 +119,7 @@ public final class Node {
         return attributes.get(key) instanceof Attribute.Text value ? value.value() : defaultValue;
     }
 
-    /** The values of an INTS attribute, or null when it is absent. */
+    /** The values of an INTS attribute; null when it is absent. */
     public List<Long> intsAttribute(String key) {
         return attributes.get(key) instanceof Attribute.Ints value ? value.values() : null;
     }
@@ -144,7 +151,7 @@ public final class Node {
         return new Node(name, domain, op, inputs, outputs, changed, rest);
     }
 
-    /** How messages refer to this node: {@code "/layers.0/Add" (Add)}. */
+    /** The label of this node in messages: {@code "/layers.0/Add" (Add)}. */
     public String label() {
         return '"' + (name.isEmpty() ? output(0) : name) + "\" (" + (domain.isEmpty() ? "" : domain + ".") + op + ")";
     }

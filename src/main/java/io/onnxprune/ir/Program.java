@@ -12,14 +12,11 @@ import java.util.Set;
 import java.util.TreeSet;
 
 /**
- * The use-def view of a model: every operator application with its resolved input and output values, branches of
- * {@code If} flattened in front of the node that owns them. Values are objects, so equal names in sibling branches do
- * not clash.
+ * The use-def view of a model: every operator application with its input and output values. Branches of an {@code If}
+ * are flattened in front of the If node. Values are objects, so equal names in sibling branches do not clash.
  */
 public final class Program {
-    /**
-     * An SSA value. Constants (initializers and outputs of Constant nodes) carry their tensor.
-     */
+    /** An SSA value. Constants (initializers and outputs of Constant nodes) carry their tensor. */
     public static final class Value {
         private final String name;
         private final Tensor constant;
@@ -36,12 +33,12 @@ public final class Program {
             return name;
         }
 
-        /** The tensor of a constant, else null. */
+        /** The tensor of a constant; null for any other value. */
         public Tensor constant() {
             return constant;
         }
 
-        /** The application that computes this value; null for graph inputs and initializers. */
+        /** The operator application that produces this value; null for graph inputs and initializers. */
         public Op producer() {
             return producer;
         }
@@ -50,7 +47,10 @@ public final class Program {
             return uses;
         }
 
-        /** The value that this one is a cast or a copy of; itself if it is none. */
+        /**
+         * The value that this one is a cast or a copy of, through any number of them; this value itself if it is
+         * neither.
+         */
         public Value origin() {
             Value current = this;
             while (current.producer != null && current.producer.isCopy()) {
@@ -59,7 +59,7 @@ public final class Program {
             return current;
         }
 
-        /** The declared type from graph inputs, outputs or value_info; may be null. */
+        /** The declared type from graph inputs, outputs or value_info; null when nothing is declared. */
         public ValueInfo info() {
             return info;
         }
@@ -70,24 +70,25 @@ public final class Program {
         }
     }
 
-    /** A place where a value is read. */
+    /** A use of a value: the consumer and the index of its input. */
     public record Use(Op op, int input) {}
 
     /**
      * One operator application.
      *
-     * @param inputs resolved operands, null where omitted; for a node with an opaque body (Loop, Scan, ...) followed by
-     *     the values that the body captures
-     * @param outputs results, null where omitted
-     * @param branch which branches of which If nodes this application is in, outermost first; empty at the top
+     * @param inputs operands, null when omitted. For a node with an opaque body (Loop, Scan, ...) the values that the
+     *     body captures follow
+     * @param outputs results, null when omitted
+     * @param branch the branches of If nodes that contain this application, outermost first; empty at the top level
+     * @param index position in {@link Program#ops}
      */
     public record Op(Node node, List<Value> inputs, List<Value> outputs, List<Branch> branch, int index) {
-        /** The operand, or null where it is omitted. */
+        /** The operand at {@code position}; null when it is omitted. */
         public Value input(int position) {
             return position < inputs.size() ? inputs.get(position) : null;
         }
 
-        /** The result, or null where it is omitted. */
+        /** The result at {@code position}; null when it is omitted. */
         public Value output(int position) {
             return position < outputs.size() ? outputs.get(position) : null;
         }
@@ -112,7 +113,11 @@ public final class Program {
         }
     }
 
-    /** One side of an If. */
+    /**
+     * One branch of an If.
+     *
+     * @param taken true for the then-branch, false for the else-branch
+     */
     public record Branch(Node owner, boolean taken) {}
 
     private final Model model;
@@ -127,9 +132,9 @@ public final class Program {
     }
 
     /**
-     * Indexes {@code model}.
+     * Builds the use-def view of {@code model}.
      *
-     * @throws UserException if a node reads a value that nothing defines
+     * @throws UserException when a node reads a value that is not defined, or an If lacks a branch
      */
     public static Program of(Model model) {
         Program program = new Program(model);
@@ -159,7 +164,7 @@ public final class Program {
         return model;
     }
 
-    /** All applications in an order of execution. */
+    /** All operator applications, in an order of execution. */
     public List<Op> ops() {
         return ops;
     }
@@ -173,12 +178,20 @@ public final class Program {
         return outputs;
     }
 
-    /** The graph input of this name. */
+    /**
+     * The graph input with this name.
+     *
+     * @throws java.util.NoSuchElementException when there is none
+     */
     public Value input(String name) {
         return named(inputs, name);
     }
 
-    /** The graph output of this name. */
+    /**
+     * The graph output with this name.
+     *
+     * @throws java.util.NoSuchElementException when there is none
+     */
     public Value output(String name) {
         return named(outputs, name);
     }
@@ -190,7 +203,7 @@ public final class Program {
                 .orElseThrow();
     }
 
-    /** All constants that applications read, by name: initializers and results of Constant nodes. */
+    /** All constants that operator applications consume, by name: initializers and outputs of Constant nodes. */
     public Map<String, Value> constants() {
         Map<String, Value> constants = new LinkedHashMap<>();
         for (Op op : ops()) {
@@ -203,12 +216,12 @@ public final class Program {
         return constants;
     }
 
-    /** The initializers of the top graph by name. */
+    /** The initializers of the top-level graph, by name. */
     public Map<String, Value> initializers() {
         return initializers;
     }
 
-    /** The values that the then-branch and the else-branch of an If yield, in this order. */
+    /** The output values of the then-branch and of the else-branch of an If, in this order. */
     public List<List<Value>> branchOutputs(Node owner) {
         return branchOutputs.get(owner);
     }
@@ -258,15 +271,18 @@ public final class Program {
         }
     }
 
-    /** The nodes in an order of execution: as they stand, unless the file has one before a node that it reads. */
+    /**
+     * The nodes in an order of execution. The order of the file is kept unless a node stands before the producer of
+     * its input.
+     */
     private static List<Node> sorted(Graph graph, Map<String, Value> outer) {
         List<Node> sorted = new ArrayList<>();
         Set<String> defined = new HashSet<>(outer.keySet());
         defined.add("");
-        List<Node> waiting = graph.nodes();
-        while (!waiting.isEmpty()) {
+        List<Node> pending = graph.nodes();
+        while (!pending.isEmpty()) {
             List<Node> later = new ArrayList<>();
-            for (Node node : waiting) {
+            for (Node node : pending) {
                 if (defined.containsAll(node.inputs()) && defined.containsAll(captures(node))) {
                     sorted.add(node);
                     defined.addAll(node.outputs());
@@ -274,12 +290,12 @@ public final class Program {
                     later.add(node);
                 }
             }
-            if (later.size() == waiting.size()) {
-                // Nothing can run: resolving the first of them reports what is missing.
+            if (later.size() == pending.size()) {
+                // No node can be placed. Resolving the first of them reports the undefined name.
                 sorted.addAll(later);
                 break;
             }
-            waiting = later;
+            pending = later;
         }
         return sorted;
     }
@@ -313,7 +329,7 @@ public final class Program {
         return value;
     }
 
-    /** Names that the bodies of a node read from outside, in a stable order. */
+    /** Names of outer values that the bodies of a node capture, in a stable order. */
     private static TreeSet<String> captures(Node node) {
         TreeSet<String> names = new TreeSet<>();
         for (Attribute attribute : node.attributes().values()) {
@@ -331,7 +347,7 @@ public final class Program {
         return names;
     }
 
-    /** The tensor that a Constant node yields, or null for any other node or a kind that is not a tensor of numbers. */
+    /** The numeric tensor of a Constant node; null for any other node or attribute. */
     private static Tensor constantOf(Node node) {
         if (!node.is("Constant") || !node.domain().isEmpty()) {
             return null;

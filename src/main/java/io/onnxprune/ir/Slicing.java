@@ -4,7 +4,7 @@ package io.onnxprune.ir;
 import java.nio.ByteBuffer;
 
 /**
- * Takes indices of several axes of a tensor at once, lazily: the bytes of the result are gathered from blocks of the
+ * Selects indices on several axes of a tensor at once. The result is lazy: its bytes are gathered from blocks of the
  * source when they are read.
  */
 public final class Slicing {
@@ -13,26 +13,30 @@ public final class Slicing {
     private Slicing() {}
 
     /**
-     * The slice of {@code tensor} at {@code kept[axis]} (ascending indices, or null for the whole axis).
+     * The slice of {@code tensor} at {@code kept}.
      *
-     * @throws IllegalArgumentException if elements are smaller than a byte
+     * @param kept for each axis the kept indices, ascending, or null for all of them
+     * @return the slice; {@code tensor} itself when all indices are kept
+     * @throws IllegalArgumentException when elements are smaller than a byte
      */
     public static Tensor slice(Tensor tensor, int[][] kept) {
         if (tensor.dtype().bits() % 8 != 0) {
             throw new IllegalArgumentException("cannot slice packed elements of " + tensor);
         }
         long[] shape = tensor.shape();
-        boolean whole = true;
+        boolean unchanged = true;
         for (int axis = 0; axis < shape.length; axis++) {
             if (kept[axis] != null && kept[axis].length != shape[axis]) {
                 shape[axis] = kept[axis].length;
-                whole = false;
+                unchanged = false;
             }
         }
-        return whole ? tensor : Tensor.of(tensor.dtype(), shape, new SlicedBytes(tensor, kept, shape), tensor.rest());
+        return unchanged
+                ? tensor
+                : Tensor.of(tensor.dtype(), shape, new SlicedBytes(tensor, kept, shape), tensor.rest());
     }
 
-    /** Maximal runs of consecutive indices as (start, length) pairs. */
+    /** Maximal runs of consecutive indices, as (start, length) pairs. */
     private static int[] runs(int[] kept, long extent) {
         if (kept == null) {
             return new int[] {0, Math.toIntExact(extent)};
@@ -51,15 +55,18 @@ public final class Slicing {
     }
 
     /**
-     * Reads slabs (everything below the first axis) of the source in large blocks and copies what stays. Vectors are
-     * one slab.
+     * The bytes of a slice. A slab is all data at one index of the first axis; a vector is one slab. Slabs are read
+     * from the source in large blocks, and the kept bytes are copied.
      */
     private static final class SlicedBytes implements Bytes {
         private final Bytes source;
         private final int[] slabs;
         private final long sourceSlab;
         private final long targetSlab;
-        /** Runs of the inner axes, outermost first, and bytes of one index of each of them in the source. */
+        /**
+         * Runs of kept indices of the inner axes, outermost first, and the size in bytes of one index of each axis in
+         * the source.
+         */
         private final int[][] runs;
 
         private final int[] strides;
@@ -124,11 +131,11 @@ public final class Slicing {
             }
         }
 
-        /** How many slabs from {@code index} on fit one block, and are wanted. */
-        private int slabsToLoad(int index, int wantedBytes) {
+        /** Number of requested slabs from {@code index} on that fit into one block. */
+        private int slabsToLoad(int index, int requestedBytes) {
             int count = 1;
             while (index + count < slabs.length
-                    && (count - 1) * targetSlab < wantedBytes
+                    && (count - 1) * targetSlab < requestedBytes
                     && (slabs[index + count] - slabs[index] + 1) * sourceSlab <= BLOCK_BYTES) {
                 count++;
             }

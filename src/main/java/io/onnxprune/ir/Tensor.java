@@ -6,8 +6,8 @@ import java.nio.ByteOrder;
 import java.util.Arrays;
 
 /**
- * A constant tensor: element type, shape and lazily read bytes. {@code opaque} is the serialized form of a tensor that
- * the tool does not interpret (strings, for example), or null; such a tensor has no bytes.
+ * A constant tensor: element type, shape and lazily read bytes. A tensor that is not interpreted, such as one of
+ * strings, has no bytes but its serialized form in {@code opaque}.
  */
 public final class Tensor {
     private final DType dtype;
@@ -27,16 +27,18 @@ public final class Tensor {
     /**
      * A tensor over the given bytes.
      *
-     * @throws IllegalArgumentException if the bytes do not hold exactly the elements of the shape
+     * @throws IllegalArgumentException when the number of bytes does not match the shape
      */
     public static Tensor of(DType dtype, long[] shape, Bytes bytes) {
         return of(dtype, shape, bytes, new byte[0]);
     }
 
     /**
-     * As above.
+     * A tensor over the given bytes, with further TensorProto fields.
      *
-     * @param rest serialized fields that are only carried through (documentation, metadata)
+     * @param rest other TensorProto fields (documentation, metadata), serialized; they are kept without being
+     *     interpreted
+     * @throws IllegalArgumentException when the number of bytes does not match the shape
      */
     public static Tensor of(DType dtype, long[] shape, Bytes bytes, byte[] rest) {
         Tensor tensor = new Tensor(dtype, shape, bytes, null, rest);
@@ -47,12 +49,20 @@ public final class Tensor {
         return tensor;
     }
 
-    /** A tensor that is only carried through. */
+    /**
+     * A tensor that is kept without being interpreted.
+     *
+     * @param serialized the TensorProto
+     */
     public static Tensor opaque(DType dtype, long[] shape, byte[] serialized) {
         return new Tensor(dtype, shape, null, serialized, new byte[0]);
     }
 
-    /** An int64 or int32 tensor with the given values. */
+    /**
+     * An int64 or int32 tensor with the given values.
+     *
+     * @throws ArithmeticException when a value does not fit into int32
+     */
     public static Tensor ofIndices(DType dtype, long[] shape, long... values) {
         ByteBuffer buffer =
                 ByteBuffer.allocate(Math.toIntExact(dtype.bytes(values.length))).order(ByteOrder.LITTLE_ENDIAN);
@@ -90,17 +100,17 @@ public final class Tensor {
         return shape[axis];
     }
 
-    /** The bytes; null for an opaque tensor. */
+    /** The bytes of the elements; null for an opaque tensor. */
     public Bytes bytes() {
         return bytes;
     }
 
-    /** Serialized fields that are only carried through. */
+    /** Other TensorProto fields, serialized; they are kept without being interpreted. */
     public byte[] rest() {
         return rest;
     }
 
-    /** The serialized form of a tensor that is only carried through, else null. */
+    /** The serialized TensorProto of an opaque tensor; null for any other tensor. */
     public byte[] opaque() {
         return opaque;
     }
@@ -109,7 +119,11 @@ public final class Tensor {
         return elements(shape);
     }
 
-    /** The product of the extents. */
+    /**
+     * The number of elements of a shape: the product of its extents.
+     *
+     * @throws ArithmeticException when it overflows
+     */
     public static long elements(long[] shape) {
         long count = 1;
         for (long extent : shape) {
@@ -118,7 +132,11 @@ public final class Tensor {
         return count;
     }
 
-    /** The values of an integer or boolean tensor as longs; for the small tensors that carry sizes. */
+    /**
+     * The values of an integer or boolean tensor as longs, for small tensors.
+     *
+     * @throws IllegalStateException for any other element type
+     */
     public long[] toLongs() {
         ByteBuffer buffer = ByteBuffer.wrap(bytes.toArray()).order(ByteOrder.LITTLE_ENDIAN);
         long[] values = new long[Math.toIntExact(elements())];
@@ -137,7 +155,7 @@ public final class Tensor {
         return values;
     }
 
-    /** The values of a floating-point tensor, narrowed to float; for small tensors. */
+    /** The values of a floating-point or 8-bit integer tensor as float32, for small tensors. */
     public float[] toFloats() {
         float[] values = new float[Math.toIntExact(elements())];
         Floats.decode(dtype, ByteBuffer.wrap(bytes.toArray()).order(ByteOrder.LITTLE_ENDIAN), values, values.length);

@@ -26,12 +26,12 @@ import java.util.Set;
 import java.util.zip.CRC32;
 
 /**
- * Tensors by name in one file, in the layout of safetensors: the length of the header in 8 bytes, the header in JSON, then the
- * little-endian elements of one tensor after the other. Forms are known from the beginning, so tensors are written one at a
- * time, in any order, and read back as memory maps: no more than a block is ever held.
+ * Named tensors in one file in the safetensors layout: the length of the header in 8 bytes, the header in JSON, then
+ * the little-endian elements of one tensor after another. Shapes are declared at the start. Tensors are then written
+ * one at a time, in any order, and are read back as memory maps, so at most one block is in memory.
  *
- * <p>The header is written last and has a sum of itself and of each tensor, so that a file which was not written to its end, or was
- * damaged later, is known to be.
+ * <p>The header is written last. It holds CRC-32 checksums of itself and of each tensor, so that an incomplete or
+ * damaged file is detected.
  */
 public final class TensorFile implements AutoCloseable {
     private static final ObjectMapper JSON = new ObjectMapper();
@@ -40,7 +40,7 @@ public final class TensorFile implements AutoCloseable {
     private static final int SUM_DIGITS = 8;
     private static final int ALIGNMENT = 8;
     private static final int BLOCK = 1 << 20;
-    private static final int LONGEST_HEADER = 100_000_000;
+    private static final int MAX_HEADER_BYTES = 100_000_000;
     private static final Map<DType, String> TYPES = Map.ofEntries(
             Map.entry(DType.FLOAT, "F32"),
             Map.entry(DType.FLOAT16, "F16"),
@@ -59,7 +59,7 @@ public final class TensorFile implements AutoCloseable {
     /** The element type and extents of a tensor. */
     @SuppressWarnings("ArrayRecordComponent") // plain data, never compared
     public record Form(DType dtype, long[] shape) {
-        /** The form of a tensor that is there. */
+        /** The element type and extents of an existing tensor. */
         public static Form of(Tensor tensor) {
             return new Form(tensor.dtype(), tensor.shape());
         }
@@ -69,7 +69,7 @@ public final class TensorFile implements AutoCloseable {
         }
     }
 
-    /** The content of a file is not what was written. */
+    /** The content of a file is damaged or incomplete. */
     public static final class DamagedException extends IOException {
         private static final long serialVersionUID = 1;
 
@@ -81,7 +81,7 @@ public final class TensorFile implements AutoCloseable {
     private record Slot(Form form, long offset, long size) {}
 
     private final FileChannel channel;
-    /** What the file is called before it is complete and after; null where it has no name. */
+    /** The file's name before and after it is complete; null for an unnamed file. */
     private final Path part;
 
     private final Path target;
@@ -106,7 +106,12 @@ public final class TensorFile implements AutoCloseable {
         this.dataStart = dataStart;
     }
 
-    /** A file without a name in {@code folder}: it goes when it is closed and nothing of it is mapped any more. */
+    /**
+     * Creates an unnamed temporary file in {@code folder}. It is deleted when it is closed and none of it is mapped
+     * any more.
+     *
+     * @param forms element type and shape of each tensor, by name
+     */
     public static TensorFile unnamed(Path folder, Map<String, Form> forms) throws IOException {
         Files.createDirectories(folder);
         Path path = Files.createTempFile(folder, "tensors", ".bin");
@@ -116,9 +121,10 @@ public final class TensorFile implements AutoCloseable {
     }
 
     /**
-     * A file that has its name, and takes the place of an older one, when it is {@link #complete}.
+     * Creates a file that gets its name, and replaces an older file, when {@link #complete} is called.
      *
-     * @param metadata anything, for the header
+     * @param forms element type and shape of each tensor, by name
+     * @param metadata text entries for the header
      */
     public static TensorFile named(Path file, Map<String, Form> forms, Map<String, String> metadata)
             throws IOException {
@@ -136,7 +142,7 @@ public final class TensorFile implements AutoCloseable {
             FileChannel channel, Path part, Path target, Map<String, Form> forms, Map<String, String> metadata) {
         Map<String, Slot> slots = new LinkedHashMap<>();
         List<String> names = new ArrayList<>(forms.keySet());
-        // The widest elements first, so that each is at a multiple of its size.
+        // The widest elements come first, so that each is aligned to its size.
         names.sort(Comparator.comparingInt(name -> -forms.get(name).dtype.bits()));
         long end = 0;
         for (String name : names) {
@@ -148,11 +154,16 @@ public final class TensorFile implements AutoCloseable {
         return new TensorFile(channel, part, target, metadata, slots, dataStart);
     }
 
-    /** Writes one of the tensors. */
+    /**
+     * Writes one of the declared tensors.
+     *
+     * @throws IllegalArgumentException when the name was not declared or was already written, or the size is wrong
+     */
     public void write(String name, Bytes bytes) throws IOException {
         Slot slot = slots.get(name);
         if (slot == null || bytes.size() != slot.size || sums.containsKey(name)) {
-            throw new IllegalArgumentException("\"" + name + "\" is not expected here with " + bytes.size() + " bytes");
+            throw new IllegalArgumentException(
+                    "tensor \"" + name + "\" with " + bytes.size() + " bytes was not declared or was already written");
         }
         CRC32 sum = new CRC32();
         ByteBuffer block = ByteBuffer.allocateDirect((int) Math.min(BLOCK, Math.max(1, slot.size)));
@@ -168,15 +179,19 @@ public final class TensorFile implements AutoCloseable {
         sums.put(name, digits(sum));
     }
 
-    /** Ends writing: the file gets its header, and its name. */
+    /**
+     * Completes the file: writes its header and gives it its name.
+     *
+     * @throws IllegalStateException when a declared tensor was not written
+     */
     public void complete() throws IOException {
         if (!sums.keySet().containsAll(slots.keySet())) {
             throw new IllegalStateException("not all tensors were written");
         }
         StringBuilder all = new StringBuilder();
         slots.keySet().forEach(name -> all.append(sums.get(name)));
-        byte[] blank = header(metadata, slots, zeros(slots.size()));
-        byte[] header = header(metadata, slots, digits(blank) + all);
+        byte[] headerWithoutSums = header(metadata, slots, zeros(slots.size()));
+        byte[] header = header(metadata, slots, digits(headerWithoutSums) + all);
         ByteBuffer bytes = ByteBuffer.allocate(Long.BYTES + header.length).order(ByteOrder.LITTLE_ENDIAN);
         bytes.putLong(header.length).put(header).flip();
         while (bytes.hasRemaining()) {
@@ -188,11 +203,7 @@ public final class TensorFile implements AutoCloseable {
         complete = true;
     }
 
-    /**
-     * Opens a file to read.
-     *
-     * @throws DamagedException if it has not this layout, or was cut off
-     */
+    /** Opens a file for reading; throws {@link DamagedException} when it does not have this layout or is truncated. */
     public static TensorFile open(Path file) throws IOException {
         FileChannel channel = FileChannel.open(file, StandardOpenOption.READ);
         try {
@@ -206,7 +217,7 @@ public final class TensorFile implements AutoCloseable {
     private static TensorFile opened(FileChannel channel) throws IOException {
         ByteBuffer length = read(channel, 0, Long.BYTES);
         long size = length.getLong();
-        if (size < 2 || size > LONGEST_HEADER || size > channel.size() - Long.BYTES) {
+        if (size < 2 || size > MAX_HEADER_BYTES || size > channel.size() - Long.BYTES) {
             throw new DamagedException("it has no header");
         }
         byte[] header = read(channel, Long.BYTES, (int) size).array();
@@ -217,7 +228,7 @@ public final class TensorFile implements AutoCloseable {
             throw new DamagedException("its header is not JSON");
         }
         if (!root.isObject()) {
-            throw new DamagedException("its header is no JSON object");
+            throw new DamagedException("its header is not a JSON object");
         }
         Map<String, String> metadata = new LinkedHashMap<>();
         for (Map.Entry<String, JsonNode> entry : root.path(METADATA).properties()) {
@@ -234,7 +245,7 @@ public final class TensorFile implements AutoCloseable {
             }
         }
         if (end != data) {
-            throw new DamagedException("its length is not what its header says");
+            throw new DamagedException("its length does not match its header");
         }
         TensorFile file = new TensorFile(channel, null, null, metadata, slots, Long.BYTES + size);
         file.readSums(header);
@@ -246,13 +257,13 @@ public final class TensorFile implements AutoCloseable {
         DType dtype = TYPES.keySet().stream()
                 .filter(type -> TYPES.get(type).equals(entry.path("dtype").asText()))
                 .findFirst()
-                .orElseThrow(() -> new DamagedException("\"" + name + "\" has no element type that is known"));
+                .orElseThrow(() -> new DamagedException("\"" + name + "\" has an unknown element type"));
         JsonNode extents = entry.path("shape");
         long[] shape = new long[extents.size()];
         long elements = 1;
         for (int axis = 0; axis < shape.length; axis++) {
             shape[axis] = extents.get(axis).asLong(-1);
-            // No product can overflow that is checked against the length of the file at each step.
+            // The product cannot overflow, because it is compared with the length of the file at each step.
             elements = shape[axis] < 0 || shape[axis] > data || elements > data ? -1 : elements * shape[axis];
             if (elements < 0) {
                 throw new DamagedException("\"" + name + "\" has a shape that does not fit the file");
@@ -261,7 +272,7 @@ public final class TensorFile implements AutoCloseable {
         long from = entry.path("data_offsets").path(0).asLong(-1);
         long to = entry.path("data_offsets").path(1).asLong(-1);
         if (from < 0 || to > data || to - from != dtype.bytes(elements) || to - from > Integer.MAX_VALUE) {
-            throw new DamagedException("\"" + name + "\" is not where the header says");
+            throw new DamagedException("\"" + name + "\" has offsets that do not match its shape or the file");
         }
         return new Slot(new Form(dtype, shape), from, to - from);
     }
@@ -271,9 +282,10 @@ public final class TensorFile implements AutoCloseable {
         if (all == null) {
             return;
         }
-        String blank = new String(header, UTF_8).replace(all, zeros(slots.size()));
-        if (all.length() != SUM_DIGITS * (slots.size() + 1) || !all.startsWith(digits(blank.getBytes(UTF_8)))) {
-            throw new DamagedException("its header is not what was written");
+        String headerWithoutSums = new String(header, UTF_8).replace(all, zeros(slots.size()));
+        if (all.length() != SUM_DIGITS * (slots.size() + 1)
+                || !all.startsWith(digits(headerWithoutSums.getBytes(UTF_8)))) {
+            throw new DamagedException("the checksum of its header does not match");
         }
         int start = SUM_DIGITS;
         for (String name : slots.keySet()) {
@@ -282,11 +294,7 @@ public final class TensorFile implements AutoCloseable {
         }
     }
 
-    /**
-     * Reads all of an opened file once.
-     *
-     * @throws DamagedException if anything is not what this class wrote
-     */
+    /** Reads the complete file and verifies all checksums; throws {@link DamagedException} when one does not match. */
     public void requireWhole() throws IOException {
         for (Map.Entry<String, Slot> entry : slots.entrySet()) {
             CRC32 sum = new CRC32();
@@ -297,22 +305,26 @@ public final class TensorFile implements AutoCloseable {
                 done += count;
             }
             if (!digits(sum).equals(sums.get(entry.getKey()))) {
-                throw new DamagedException("\"" + entry.getKey() + "\" is not what was written");
+                throw new DamagedException("the checksum of \"" + entry.getKey() + "\" does not match");
             }
         }
     }
 
-    /** What the header says beside the tensors. */
+    /** The text entries of the header. */
     public Map<String, String> metadata() {
         return metadata;
     }
 
-    /** The tensors that the file has. */
+    /** The names of the tensors. */
     public Set<String> names() {
         return slots.keySet();
     }
 
-    /** A tensor of a file that is complete, its bytes a memory map that outlives this object. */
+    /**
+     * A tensor of a complete file. Its bytes are a memory map that stays valid after this object is closed.
+     *
+     * @throws IllegalStateException when the file is not complete or has no such tensor
+     */
     public Tensor tensor(String name) throws IOException {
         Slot slot = slots.get(name);
         if (!complete || slot == null) {
@@ -322,7 +334,7 @@ public final class TensorFile implements AutoCloseable {
         return Tensor.of(slot.form.dtype, slot.form.shape, Bytes.of(bytes));
     }
 
-    /** Ends everything but what is mapped. A file that was not completed is removed. */
+    /** Closes the file; memory maps stay valid. A file that was not completed is deleted. */
     @Override
     public void close() throws IOException {
         channel.close();
@@ -340,7 +352,7 @@ public final class TensorFile implements AutoCloseable {
             ObjectNode entry = root.putObject(name);
             String type = TYPES.get(slot.form.dtype);
             if (type == null) {
-                throw new IllegalArgumentException("a file of tensors cannot hold " + slot.form.dtype);
+                throw new IllegalArgumentException("a tensor file cannot hold " + slot.form.dtype);
             }
             entry.put("dtype", type);
             ArrayNode shape = entry.putArray("shape");
@@ -376,7 +388,7 @@ public final class TensorFile implements AutoCloseable {
         ByteBuffer bytes = ByteBuffer.allocate(count).order(ByteOrder.LITTLE_ENDIAN);
         while (bytes.hasRemaining()) {
             if (channel.read(bytes, position + bytes.position()) < 0) {
-                throw new DamagedException("it ends too early");
+                throw new DamagedException("it is truncated");
             }
         }
         return bytes.flip();

@@ -4,14 +4,19 @@ package io.onnxprune.ir;
 import java.util.List;
 
 /**
- * The declared type of a graph input, output or inner value.
+ * The declared type of a graph input, output or inner value (ValueInfoProto).
  *
- * @param shape one entry an axis, or null when no shape (or no tensor type) is declared
- * @param serialized the declaration as imported, for what the tool does not interpret; may be empty
+ * @param shape one extent for each axis; null when no shape or no tensor type is declared
+ * @param serialized the imported ValueInfoProto, for the fields that are not interpreted; may be empty
  */
 @SuppressWarnings("ArrayRecordComponent") // carried through, never compared
 public record ValueInfo(String name, DType dtype, List<Extent> shape, byte[] serialized) {
-    /** The declared extent of an axis: a number, or -1 with a symbol that may be empty. */
+    /**
+     * The declared extent of an axis.
+     *
+     * @param size the extent; -1 when it is not a number
+     * @param symbol name of a symbolic extent; may be empty
+     */
     public record Extent(long size, String symbol) {
         public static Extent of(long size) {
             return new Extent(size, "");

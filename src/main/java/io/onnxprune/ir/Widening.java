@@ -11,18 +11,18 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Rewrites nodes so that a graph computes in float32 where it declared a half precision: kernels for float16 and
- * bfloat16 are missing on some execution providers, and a comparison of two models should not drown in rounding.
+ * Rewrites a half-precision graph so that it computes in float32. Some execution providers lack kernels for float16
+ * and bfloat16, and rounding errors would hide differences when two models are compared.
  */
 public final class Widening {
-    /** Attributes that hold a TensorProto element type code. */
+    /** Names of attributes that hold a TensorProto element type code. */
     private static final List<String> TYPE_ATTRIBUTES = List.of("to", "dtype", "output_dtype");
 
     private Widening() {}
 
     /**
-     * The model with every half precision computation in float32. Half initializers stay as they are and are cast where
-     * they are read, so that only the weights in use are held in float32.
+     * The model with all half-precision computation in float32. Half-precision initializers are kept and cast at their
+     * use, so that only the weights in use are held in float32.
      */
     public static Model widen(Model model) {
         return hasHalf(model.graph()) ? model.withGraph(widen(model.graph(), new HashSet<>())) : model;
@@ -34,7 +34,7 @@ public final class Widening {
                 || graph.nodes().stream().anyMatch(Widening::hasHalf);
     }
 
-    /** Whether a node makes half values itself: a cast to them, a constant, or something in its bodies. */
+    /** Whether a node produces half-precision values itself: by a cast, a constant or in its bodies. */
     private static boolean hasHalf(Node node) {
         return node.attributes().entrySet().stream().anyMatch(entry -> {
             Attribute attribute = entry.getValue();
@@ -92,11 +92,12 @@ public final class Widening {
                                 .toList());
     }
 
+    /** Float32 for half-precision types; any other type unchanged. */
     public static DType widen(DType dtype) {
         return dtype == DType.FLOAT16 || dtype == DType.BFLOAT16 ? DType.FLOAT : dtype;
     }
 
-    /** The tensor in float32 if it has a half type; computed when it is read. */
+    /** The tensor in float32 if it has a half-precision type, computed when it is read; else the tensor itself. */
     public static Tensor widen(Tensor tensor) {
         return widen(tensor.dtype()) == tensor.dtype()
                 ? tensor
@@ -104,9 +105,9 @@ public final class Widening {
     }
 
     /**
-     * The model with half initializers in float32 where they are cast before they are read: who computes with the result
-     * several times, or in several sessions, has it in a file instead of making it in memory each time. Bodies of
-     * control flow stay as they are.
+     * The model with half-precision initializers converted to float32 where they are cast before their use. Several
+     * sessions can then share the converted weights in a file instead of casting them in each. Bodies of control flow
+     * are not changed.
      */
     public static Model widenInitializers(Model model) {
         Graph graph = model.graph();
@@ -125,7 +126,7 @@ public final class Widening {
         return model.withGraph(graph.withNodes(nodes).withInitializers(initializers));
     }
 
-    /** Half-precision numbers as float32. */
+    /** Half-precision elements as float32. */
     private record WideBytes(DType dtype, Bytes half) implements Bytes {
         @Override
         public long size() {
@@ -144,7 +145,7 @@ public final class Widening {
         }
     }
 
-    /** The node with constants and type attributes in float32. */
+    /** The node with half-precision constants and type attributes changed to float32. */
     public static Node widen(Node node) {
         Map<String, Attribute> changed = new LinkedHashMap<>(node.attributes());
         changed.replaceAll((key, attribute) -> {

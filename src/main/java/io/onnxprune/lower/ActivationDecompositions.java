@@ -6,7 +6,10 @@ import io.onnxprune.ir.Program.Op;
 import java.util.List;
 import java.util.Map;
 
-/** ONNX Runtime's activations, some fused with the addition of a bias, and guards that calibration does not need. */
+/**
+ * Decompositions of ONNX Runtime's activations, some of them fused with a bias, and of guards that calibration does
+ * not need.
+ */
 final class ActivationDecompositions {
     private ActivationDecompositions() {}
 
@@ -17,35 +20,36 @@ final class ActivationDecompositions {
         table.onnx(ActivationDecompositions::guarded, "Where");
     }
 
-    /** com.microsoft.FastGelu: the tanh approximation of Gelu, of x or x + bias. */
-    private static boolean fastGelu(RewriteContext s) {
+    /** com.microsoft.FastGelu: the tanh approximation of Gelu, applied to x or x + bias. */
+    private static boolean fastGelu(RewriteContext c) {
         Map<String, Attribute> tanh = Map.of("approximate", new Attribute.Text("tanh"));
-        s.result(0, s.add("Gelu", List.of(s.plus(s.in(0), s.in(1))), tanh));
+        c.result(0, c.add("Gelu", List.of(c.plus(c.in(0), c.in(1))), tanh));
         return true;
     }
 
-    /** com.microsoft.Gelu and BiasGelu: x · Φ(x), of x or x + bias. */
-    private static boolean gelu(RewriteContext s) {
-        s.result(0, s.add("Gelu", s.plus(s.in(0), s.in(1))));
+    /** com.microsoft.Gelu and BiasGelu: x · Φ(x), applied to x or x + bias. */
+    private static boolean gelu(RewriteContext c) {
+        c.result(0, c.add("Gelu", c.plus(c.in(0), c.in(1))));
         return true;
     }
 
-    /** com.microsoft.QuickGelu: x · σ(alpha · x), alpha 1.702 unless given. */
-    private static boolean quickGelu(RewriteContext s) {
-        float alpha = s.node().floatAttribute("alpha", 1.702f);
-        s.result(0, s.add("Mul", s.in(0), s.add("Sigmoid", s.scaled(s.in(0), alpha))));
+    /** com.microsoft.QuickGelu: x · σ(alpha · x), with alpha 1.702 by default. */
+    private static boolean quickGelu(RewriteContext c) {
+        float alpha = c.node().floatAttribute("alpha", 1.702f);
+        c.result(0, c.add("Mul", c.in(0), c.add("Sigmoid", c.scaled(c.in(0), alpha))));
         return true;
     }
 
     /**
-     * Where(IsNaN(x), c, x), with which exporters guard a softmax over nothing but masked positions: x, since calibration
-     * masks none but the later ones. A NaN that comes from elsewhere still shows in the loss.
+     * Where(IsNaN(x), c, x), by which exporters guard a softmax over masked positions only. It is replaced by x,
+     * because every position of a calibration row attends at least to itself. A NaN from another cause still shows in
+     * the loss.
      */
-    private static boolean guarded(RewriteContext s) {
-        Op test = s.operand(0).producer();
-        boolean guard = test != null && test.node().is("IsNaN") && test.input(0) == s.operand(2);
+    private static boolean guarded(RewriteContext c) {
+        Op test = c.operand(0).producer();
+        boolean guard = test != null && test.node().is("IsNaN") && test.input(0) == c.operand(2);
         if (guard) {
-            s.result(0, s.in(2));
+            c.result(0, c.in(2));
         }
         return guard;
     }

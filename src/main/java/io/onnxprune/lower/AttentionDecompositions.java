@@ -6,8 +6,7 @@ import io.onnxprune.ir.Node;
 import java.util.List;
 
 /**
- * Fused attention with grouped key and value heads, for whole rows: what an operator is given as a past is taken to be
- * empty.
+ * Decompositions of fused attention with grouped key and value heads, for complete rows: the past is taken to be empty.
  */
 final class AttentionDecompositions {
     private AttentionDecompositions() {}
@@ -17,114 +16,114 @@ final class AttentionDecompositions {
         table.onnx(AttentionDecompositions::onnx, "Attention");
     }
 
-    /** The factor of the scores: as given, or by default one over the root of the head size. */
-    static double scale(RewriteContext s, long size) {
-        float given = s.node().floatAttribute("scale", 0);
+    /** The factor of the scores: the attribute, or by default one over the square root of the head size. */
+    static double scale(RewriteContext c, long size) {
+        float given = c.node().floatAttribute("scale", 0);
         return given == 0 ? 1 / Math.sqrt((double) size) : given;
     }
 
     /**
      * com.microsoft.GroupQueryAttention (query, key, value, past key, past value, seqlens_k, total length, cos, sin,
      * position ids, attention bias, head sink, k scale, v scale, q norm, k norm): causal attention with fewer key than
-     * query heads, after an optional norm and rotary embedding of every head. Query holds keys and values too where these
-     * are omitted. The lengths only tell padding at the end of rows apart, which no earlier token sees.
+     * query heads, after an optional norm and rotary embedding of every head. If key and value are omitted, query
+     * holds all three. The lengths only mark padding at the end of rows, which no earlier token attends to.
      */
-    private static boolean groupQuery(RewriteContext s) {
-        Node node = s.node();
+    private static boolean groupQuery(RewriteContext c) {
+        Node node = c.node();
         long count = node.intAttribute("num_heads", 0);
         long keyCount = node.intAttribute("kv_num_heads", 0);
-        boolean packed = !s.has(1);
-        long size = s.extent(0, 2) / (packed ? count + 2 * keyCount : count);
+        boolean packed = !c.has(1);
+        long size = c.extent(0, 2) / (packed ? count + 2 * keyCount : count);
         List<String> parts = packed
-                ? s.split(s.in(0), -1, count * size, keyCount * size, keyCount * size)
-                : List.of(s.in(0), s.in(1), s.in(2));
-        Heads q = Heads.of(s, parts.get(0), count, size);
-        Heads k = Heads.of(s, parts.get(1), keyCount, size);
-        String v = Heads.of(s, parts.get(2), keyCount, size).headFirst(s);
-        if (s.has(14) && s.has(15)) {
+                ? c.split(c.in(0), -1, count * size, keyCount * size, keyCount * size)
+                : List.of(c.in(0), c.in(1), c.in(2));
+        Heads q = Heads.of(c, parts.get(0), count, size);
+        Heads k = Heads.of(c, parts.get(1), keyCount, size);
+        String v = Heads.of(c, parts.get(2), keyCount, size).headFirst(c);
+        if (c.has(14) && c.has(15)) {
             float epsilon = node.floatAttribute("qk_norm_epsilon", 1e-6f);
-            q = q.with(NormDecompositions.rootMeanSquare(s, q.value(), s.in(14), epsilon));
-            k = k.with(NormDecompositions.rootMeanSquare(s, k.value(), s.in(15), epsilon));
+            q = q.with(NormDecompositions.rootMeanSquare(c, q.value(), c.in(14), epsilon));
+            k = k.with(NormDecompositions.rootMeanSquare(c, k.value(), c.in(15), epsilon));
         }
-        String length = Ranges.scalar(s, s.in(6));
+        String length = Ranges.scalar(c, c.in(6));
         if (node.intAttribute("do_rotary", 0) != 0) {
-            Rotary.Tables tables = groupQueryTables(s, length);
-            q = q.with(Rotary.rotate(s, q.value(), size, tables));
-            k = k.with(Rotary.rotate(s, k.value(), size, tables));
+            Rotary.Tables tables = groupQueryTables(c, length);
+            q = q.with(Rotary.rotate(c, q.value(), size, tables));
+            k = k.with(Rotary.rotate(c, k.value(), size, tables));
         }
-        ScaledDotProduct attention = new ScaledDotProduct(s, count, keyCount)
-                .scale(scale(s, size))
+        ScaledDotProduct attention = new ScaledDotProduct(c, count, keyCount)
+                .scale(scale(c, size))
                 .softcap(node.floatAttribute("softcap", 0));
         if (node.intAttribute("causal", 1) != 0) {
-            attention.bias(Ranges.causal(s, length, length, node.intAttribute("local_window_size", -1)));
+            attention.bias(Ranges.causal(c, length, length, node.intAttribute("local_window_size", -1)));
         }
-        attention.bias(s.in(10));
-        if (s.has(11)) {
-            attention.sink(s.reshape(s.in(11), count, 1, 1));
+        attention.bias(c.in(10));
+        if (c.has(11)) {
+            attention.sink(c.reshape(c.in(11), count, 1, 1));
         } else if (node.intAttribute("smooth_softmax", 0) > 0) {
-            attention.sink(s.scalar(0));
+            attention.sink(c.scalar(0));
         }
-        s.result(0, Heads.merge(s, attention.append(q.headFirst(s), k.transposed(s), v), count * size));
-        s.result(2, v);
-        if (s.wants(1)) {
-            s.result(1, k.headFirst(s));
+        c.result(0, Heads.merge(c, attention.append(q.headFirst(c), k.transposed(c), v), count * size));
+        c.result(2, v);
+        if (c.wants(1)) {
+            c.result(1, k.headFirst(c));
         }
-        s.result(3, node.intAttribute("qk_output", 0) == 2 ? attention.weights() : attention.biased());
+        c.result(3, node.intAttribute("qk_output", 0) == 2 ? attention.weights() : attention.biased());
         return true;
     }
 
-    private static Rotary.Tables groupQueryTables(RewriteContext s, String length) {
-        boolean interleaved = s.node().intAttribute("rotary_interleaved", 0) != 0;
-        String positions = s.has(9) ? Rotary.from(s, s.in(9), length) : Ranges.upTo(s, length);
-        List<String> sources = List.of(s.in(7), s.in(8), positions);
-        return Rotary.tables(s, sources, Rotary.Layout.BSNH, 2 * s.extent(7, -1), interleaved);
+    private static Rotary.Tables groupQueryTables(RewriteContext c, String length) {
+        boolean interleaved = c.node().intAttribute("rotary_interleaved", 0) != 0;
+        String positions = c.has(9) ? Rotary.from(c, c.in(9), length) : Ranges.upTo(c, length);
+        List<String> sources = List.of(c.in(7), c.in(8), positions);
+        return Rotary.tables(c, sources, Rotary.Layout.BSNH, 2 * c.extent(7, -1), interleaved);
     }
 
     /**
-     * Attention of opsets 23 and 24 (Q, K, V, mask, past key, past value, lengths): operands are {@code [B, S, N·d]} with
-     * heads counted by attributes, or {@code [B, N, S, d]}. A boolean mask is true where a key is seen; a float mask is
-     * added to the scores after the bound. Result 3 are the scores after the step that {@code qk_matmul_output_mode}
-     * names.
+     * Attention of opsets 23 and 24 (Q, K, V, mask, past key, past value, lengths). Operands are {@code [B, S, N·d]}
+     * with head counts as attributes, or {@code [B, N, S, d]}. A boolean mask is true where a key is visible; a float
+     * mask is added to the scores after the softcap. Output 3 is the scores after the step that
+     * {@code qk_matmul_output_mode} selects.
      */
-    private static boolean onnx(RewriteContext s) {
-        Node node = s.node();
-        boolean flat = s.rank(0) == 3;
-        long count = flat ? node.intAttribute("q_num_heads", 0) : s.extent(0, 1);
-        long keyCount = flat ? node.intAttribute("kv_num_heads", 0) : s.extent(1, 1);
-        long size = flat ? s.extent(0, 2) / count : s.extent(0, 3);
-        long valueSize = flat ? s.extent(2, 2) / keyCount : s.extent(2, 3);
-        Heads q = flat ? Heads.of(s, s.in(0), count, size) : new Heads(s.in(0), true);
-        Heads k = flat ? Heads.of(s, s.in(1), keyCount, size) : new Heads(s.in(1), true);
-        Heads v = flat ? Heads.of(s, s.in(2), keyCount, valueSize) : new Heads(s.in(2), true);
-        ScaledDotProduct attention = new ScaledDotProduct(s, count, keyCount)
-                .scale(scale(s, size))
+    private static boolean onnx(RewriteContext c) {
+        Node node = c.node();
+        boolean flat = c.rank(0) == 3;
+        long count = flat ? node.intAttribute("q_num_heads", 0) : c.extent(0, 1);
+        long keyCount = flat ? node.intAttribute("kv_num_heads", 0) : c.extent(1, 1);
+        long size = flat ? c.extent(0, 2) / count : c.extent(0, 3);
+        long valueSize = flat ? c.extent(2, 2) / keyCount : c.extent(2, 3);
+        Heads q = flat ? Heads.of(c, c.in(0), count, size) : new Heads(c.in(0), true);
+        Heads k = flat ? Heads.of(c, c.in(1), keyCount, size) : new Heads(c.in(1), true);
+        Heads v = flat ? Heads.of(c, c.in(2), keyCount, valueSize) : new Heads(c.in(2), true);
+        ScaledDotProduct attention = new ScaledDotProduct(c, count, keyCount)
+                .scale(scale(c, size))
                 .softcap(node.floatAttribute("softcap", 0));
         int sequence = flat ? 1 : 2;
-        String keys = Ranges.extent(s, s.in(1), sequence);
+        String keys = Ranges.extent(c, c.in(1), sequence);
         if (node.intAttribute("is_causal", 0) != 0) {
-            attention.bias(Ranges.causal(s, Ranges.extent(s, s.in(0), sequence), keys, -1));
+            attention.bias(Ranges.causal(c, Ranges.extent(c, c.in(0), sequence), keys, -1));
         }
-        if (s.has(3)) {
+        if (c.has(3)) {
             attention.bias(
-                    s.dtype(3) == DType.BOOL
-                            ? s.shared("mask " + s.in(3), () -> Ranges.additive(s, s.in(3), Ranges.LOWEST))
-                            : s.in(3));
+                    c.dtype(3) == DType.BOOL
+                            ? c.shared("mask " + c.in(3), () -> Ranges.additive(c, c.in(3), Ranges.LOWEST))
+                            : c.in(3));
         }
-        if (s.has(6)) {
-            String seen = s.add("Less", Ranges.upTo(s, keys), s.reshape(s.cast(s.in(6), DType.INT64), -1, 1, 1, 1));
-            attention.bias(Ranges.additive(s, seen, Ranges.LOWEST));
+        if (c.has(6)) {
+            String visible = c.add("Less", Ranges.upTo(c, keys), c.reshape(c.cast(c.in(6), DType.INT64), -1, 1, 1, 1));
+            attention.bias(Ranges.additive(c, visible, Ranges.LOWEST));
         }
-        if (s.wants(3)) {
+        if (c.wants(3)) {
             attention.keepSteps();
         }
-        String values = v.headFirst(s);
-        String out = attention.append(q.headFirst(s), k.transposed(s), values);
-        s.result(0, flat ? Heads.merge(s, out, count * valueSize) : out);
-        s.result(2, values);
-        if (s.wants(1)) {
-            s.result(1, k.headFirst(s));
+        String values = v.headFirst(c);
+        String out = attention.append(q.headFirst(c), k.transposed(c), values);
+        c.result(0, flat ? Heads.merge(c, out, count * valueSize) : out);
+        c.result(2, values);
+        if (c.wants(1)) {
+            c.result(1, k.headFirst(c));
         }
-        s.result(3, step(attention, node.intAttribute("qk_matmul_output_mode", 0)));
+        c.result(3, step(attention, node.intAttribute("qk_matmul_output_mode", 0)));
         return true;
     }
 

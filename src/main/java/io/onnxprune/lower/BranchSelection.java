@@ -28,8 +28,9 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Replaces every {@code If} by the branch that a run over whole rows without a past takes. The condition is found by
- * running what computes it, so it may depend on shapes, positions and masks, but not on which tokens the rows hold.
+ * Replaces every {@code If} by the branch that a run over complete rows without a past takes. The condition is found
+ * by running the part of the graph that computes it. So it may depend on shapes, positions and masks, but not on the
+ * token ids.
  *
  * <pre>
  *     c = f(sizes)                         c = f(sizes)
@@ -59,10 +60,10 @@ final class BranchSelection {
     }
 
     /**
-     * The model without {@code If} nodes, nodes in an order of execution; itself if it has none.
+     * The model without {@code If} nodes, with nodes in an order of execution; {@code model} itself when it has none.
      *
-     * @param length tokens of the rows that conditions are evaluated for
-     * @throws UserException if a condition depends on the tokens, or cannot be evaluated
+     * @param length number of tokens in the rows that conditions are evaluated for
+     * @throws UserException when a condition depends on the tokens or cannot be evaluated
      */
     static Model select(Model model, OnnxRuntime runtime, int length) {
         Program program = Program.of(model);
@@ -110,7 +111,7 @@ final class BranchSelection {
         return program.branchOutputs(owner).get(side ? 0 : 1);
     }
 
-    /** The name that a value has in the flat graph: its own, unless it comes from a branch and the name is taken. */
+    /** The name of a value in the flat graph: its own, unless it comes from a branch and the name is in use. */
     private String name(Value value) {
         return names.computeIfAbsent(value, key -> {
             boolean top = value.producer() == null
@@ -135,7 +136,7 @@ final class BranchSelection {
         Op op = owners.get(owner);
         boolean side = evaluate(op);
         decisions.put(owner, side);
-        // What the branch yields takes the name of the If's output where it can, so that no copy is needed.
+        // The branch's output gets the name of the If's output if possible, so that no copy is needed.
         List<Value> yields = yields(owner, side);
         for (int i = 0; i < yields.size(); i++) {
             Value value = yields.get(i);
@@ -161,7 +162,7 @@ final class BranchSelection {
             return run(slice, decoder);
         } catch (UserException e) {
             throw new UserException(
-                    "cannot tell which branch of node %s a run without a past takes: %s"
+                    "the branch that node %s takes in a run without a past cannot be determined: %s"
                             .formatted(owner.node().label(), e.getMessage()),
                     e);
         }
@@ -170,7 +171,7 @@ final class BranchSelection {
     private boolean run(Model slice, DecoderInterface decoder) {
         Map<String, HostTensor> feeds = decoder.feeds(new long[1][length], 0);
         for (DecoderInterface.Cache cache : decoder.caches()) {
-            // An extent that the graph leaves open is one of a tensor without elements here.
+            // Extents that the graph leaves open do not matter here, because these tensors have no elements.
             feeds.put(cache.input().name(), DecoderInterface.cache(cache, 1, 0, 1));
         }
         Set<String> declared = new HashSet<>();
@@ -183,7 +184,7 @@ final class BranchSelection {
         }
     }
 
-    /** The part of a graph that computes one value. */
+    /** Extracts the part of a graph that computes one value. */
     private static final class Slice {
         private static final String RESULT = "onnx_prune_condition";
 
@@ -194,16 +195,20 @@ final class BranchSelection {
             List<Node> kept = new ArrayList<>(nodes);
             kept.removeIf(node -> node.outputs().stream().noneMatch(needed::contains));
             kept.add(Node.of(RESULT, "Identity", List.of(value), List.of(RESULT), Map.of()));
-            Map<String, Tensor> read = new LinkedHashMap<>(initializers);
-            read.keySet().retainAll(needed);
+            Map<String, Tensor> used = new LinkedHashMap<>(initializers);
+            used.keySet().retainAll(needed);
             List<ValueInfo> inputs = graph.givenInputs().stream()
                     .filter(input -> needed.contains(input.name()))
                     .toList();
             ValueInfo output = new ValueInfo(RESULT, DType.BOOL, null, new byte[0]);
-            return new Graph("condition", inputs, List.of(output), List.of(), read, kept, new byte[0]);
+            return new Graph("condition", inputs, List.of(output), List.of(), used, kept, new byte[0]);
         }
 
-        /** Refuses a value that depends on more of the tokens than how many there are. */
+        /**
+         * Checks that a value depends only on the number of tokens, not on their ids.
+         *
+         * @throws UserException when it depends on the ids
+         */
         static void requireNoContents(Graph slice, String tokens) {
             Set<String> contents = new HashSet<>(Set.of(RESULT));
             for (int i = slice.nodes().size() - 1; i >= 0; i--) {

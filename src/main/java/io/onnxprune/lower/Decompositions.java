@@ -5,32 +5,32 @@ import java.util.HashMap;
 import java.util.Map;
 
 /**
- * The table of decompositions. To lower a new operator, write its decomposition in the class of its family (or a new one)
- * and register it there. Operators without one stay as they are.
+ * The table of decompositions. To lower a new operator, write its decomposition in the class of its family (or in a
+ * new one) and register it there. Operators without a decomposition are kept.
  */
 final class Decompositions {
-    /** What takes the place of one application. */
+    /** Replaces one operator application by nodes of standard operators. */
     interface Decomposition {
         /**
-         * Appends the nodes and gives the results.
+         * Appends the nodes and sets the results.
          *
-         * @return whether it did; if not, nothing was appended and the application stays as it is
+         * @return whether it did; if not, nothing was appended and the operator is kept
          */
-        boolean apply(RewriteContext site);
+        boolean apply(RewriteContext context);
     }
 
     /** Registers decompositions by domain and operator type. */
     static final class Table {
         private final Map<String, Decomposition> entries = new HashMap<>();
 
-        /** Registers for operators of the default ONNX domain. */
+        /** Registers a decomposition for operators of the default ONNX domain. */
         void onnx(Decomposition decomposition, String... operators) {
             for (String operator : operators) {
                 entries.put(operator, decomposition);
             }
         }
 
-        /** Registers for operators of ONNX Runtime's contrib domain. */
+        /** Registers a decomposition for operators of ONNX Runtime's contrib domain. */
         void contrib(Decomposition decomposition, String... operators) {
             for (String operator : operators) {
                 entries.put("com.microsoft." + operator, decomposition);
@@ -53,11 +53,11 @@ final class Decompositions {
 
     private Decompositions() {}
 
-    /** Replaces an application; false if its operator has no decomposition, or none for this use of it. */
-    static boolean apply(RewriteContext site) {
-        String domain = site.node().domain();
-        String operator = site.node().op();
+    /** Replaces one operator application; returns false when its operator has no decomposition for this use. */
+    static boolean apply(RewriteContext context) {
+        String domain = context.node().domain();
+        String operator = context.node().op();
         Decomposition decomposition = TABLE.entries.get(domain.isEmpty() ? operator : domain + "." + operator);
-        return decomposition != null && decomposition.apply(site);
+        return decomposition != null && decomposition.apply(context);
     }
 }

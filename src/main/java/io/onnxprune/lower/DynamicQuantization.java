@@ -10,8 +10,9 @@ import java.util.List;
 import java.util.Set;
 
 /**
- * Linear layers with weights of 8 bits whose activations are rounded to 8 bits at run time. Rounding has no gradient, so
- * activations stay as they are: a scale of 1 and a zero of 0 for them, and the weights dequantised up to their scale.
+ * Decompositions of linear layers with 8-bit weights whose activations are quantised to 8 bits at run time. The
+ * rounding has no gradient, so activations are kept, with scale 1 and zero point 0, and the weights are dequantised
+ * except for their scale.
  *
  * <pre>
  *     q, s, z = DynamicQuantizeLinear(x)              s = 1
@@ -24,29 +25,29 @@ final class DynamicQuantization {
 
     static void register(Decompositions.Table table) {
         table.onnx(DynamicQuantization::quantize, "DynamicQuantizeLinear");
-        table.onnx(DynamicQuantization::product, "MatMulInteger");
+        table.onnx(DynamicQuantization::linearLayer, "MatMulInteger");
     }
 
-    private static boolean quantize(RewriteContext s) {
-        if (!feedsProductsOnly(s.op())) {
+    private static boolean quantize(RewriteContext c) {
+        if (!feedsLinearLayersOnly(c.op())) {
             return false;
         }
-        s.result(0, s.in(0));
-        s.result(1, s.scalar(1));
-        s.result(2, s.scalar(0));
+        c.result(0, c.in(0));
+        c.result(1, c.scalar(1));
+        c.result(2, c.scalar(0));
         return true;
     }
 
-    private static boolean product(RewriteContext s) {
-        Op quantize = s.operand(0).producer();
-        if (quantize == null || !isQuantize(quantize) || !feedsProductsOnly(quantize)) {
+    private static boolean linearLayer(RewriteContext c) {
+        Op quantize = c.operand(0).producer();
+        if (quantize == null || !isQuantize(quantize) || !feedsLinearLayersOnly(quantize)) {
             return false;
         }
-        String weight = s.cast(s.in(1), DType.FLOAT);
-        if (s.has(3)) {
-            weight = s.add("Sub", weight, s.cast(s.in(3), DType.FLOAT));
+        String weight = c.cast(c.in(1), DType.FLOAT);
+        if (c.has(3)) {
+            weight = c.add("Sub", weight, c.cast(c.in(3), DType.FLOAT));
         }
-        s.result(0, s.add("MatMul", s.in(0), weight));
+        c.result(0, c.add("MatMul", c.in(0), weight));
         return true;
     }
 
@@ -54,21 +55,24 @@ final class DynamicQuantization {
         return op.node().domain().isEmpty() && op.node().is("DynamicQuantizeLinear");
     }
 
-    /** Whether the integers go into products alone, with their own zero, and those are made floats again at once. */
-    private static boolean feedsProductsOnly(Op quantize) {
-        Set<Op> products = new HashSet<>();
+    /**
+     * Whether the quantised activations are consumed only by MatMulInteger nodes with the same zero point, whose
+     * outputs are cast to floating point.
+     */
+    private static boolean feedsLinearLayersOnly(Op quantize) {
+        Set<Op> linearLayers = new HashSet<>();
         for (Use use : quantize.output(0).uses()) {
             if (!use.op().node().is("MatMulInteger") || use.input() != 0) {
                 return false;
             }
-            products.add(use.op());
+            linearLayers.add(use.op());
         }
         Value zero = quantize.output(2);
         List<Use> zeroUses = zero == null ? List.of() : zero.uses();
-        return zeroUses.stream().allMatch(use -> use.input() == 2 && products.contains(use.op()))
-                && products.stream()
-                        .allMatch(product -> product.input(2) == zero
-                                && product.output(0).uses().stream()
+        return zeroUses.stream().allMatch(use -> use.input() == 2 && linearLayers.contains(use.op()))
+                && linearLayers.stream()
+                        .allMatch(linearLayer -> linearLayer.input(2) == zero
+                                && linearLayer.output(0).uses().stream()
                                         .allMatch(use -> use.op().node().is("Cast")));
     }
 }

@@ -28,22 +28,21 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Brings a model into the form that calibration and differentiation run:
- *
+ * Lowers a model to the form that calibration and differentiation run:
  * <ul>
- *   <li>no model-local functions and no {@code If}: the branch that a run without a past takes, inlined
- *   <li>constants as initializers under the names of their values
- *   <li>float32 where the model has a half precision; half weights are cast where they are read. Float64 stays, but for
- *       the logits
- *   <li>operators in the form of opset {@value OpsetForms#TARGET} or newer
- *   <li>fused and contrib operators as standard ones, for a past of length 0
- *   <li>no caches that nothing reads
+ * <li>no model-local functions and no {@code If}; the branch of a run without a past is inlined
+ * <li>constants as initializers with the names of their values
+ * <li>float32 instead of half precision; half-precision weights are cast at their use. Float64 is kept, except for the
+ *     logits
+ * <li>operators in the form of opset {@value OpsetForms#TARGET} or newer
+ * <li>fused and contrib operators decomposed into standard ones, for a past of length 0
+ * <li>no unused caches
  * </ul>
  *
- * Inputs, outputs, initializers and the values between operators keep their names, and weights are not copied.
+ * <p>Inputs, outputs, initializers and the values between operators keep their names, and weights are not copied.
  */
 public final class Lowering {
-    /** Constants of more elements stay in their half type and are cast where they are read. */
+    /** Constants with more elements keep their half-precision type and are cast at their use. */
     private static final long SMALL = 4096;
 
     private static final String PREFIX = "onnx_prune_lowered_";
@@ -62,10 +61,11 @@ public final class Lowering {
     }
 
     /**
-     * The model as calibration runs it: rows of {@code length} tokens without a past.
+     * The lowered form of a model, for rows of {@code length} tokens without a past.
      *
-     * @throws UserException if the branch that an {@code If} takes depends on the tokens, the operator set is too old, or
-     *     ONNX Runtime cannot run the model
+     * @param log receives a note when the quantisation of activations is left out
+     * @throws UserException when the branch that an {@code If} takes depends on the tokens, the operator set is too
+     *     old, or ONNX Runtime cannot run the model
      */
     public static Model lower(Model model, OnnxRuntime runtime, int length, Log log) {
         if (model.opset() < OpsetForms.OLDEST) {
@@ -77,12 +77,15 @@ public final class Lowering {
         Program program = Program.of(flat);
         Model lowered = new Lowering(program, Trace.of(program, runtime, log)).lowered();
         if (rounds(flat) && !rounds(lowered)) {
-            log.info("the model rounds its activations to 8 bits as it runs; calibration leaves that rounding out");
+            log.info("the model quantises its activations to 8 bits at run time; calibration leaves this rounding out");
         }
         return lowered;
     }
 
-    /** Whether lowering made up this name of a value or node: the same name may be another's in another form of the model. */
+    /**
+     * Whether lowering created this name of a value or node. The same name may denote another value in another lowered
+     * model.
+     */
     public static boolean isNew(String name) {
         return name.startsWith(PREFIX);
     }
@@ -91,7 +94,7 @@ public final class Lowering {
         return model.graph().nodes().stream().anyMatch(node -> node.is("DynamicQuantizeLinear"));
     }
 
-    /** Constant nodes as initializers; half constants of a few elements in float32. */
+    /** Replaces Constant nodes by initializers, and small half-precision constants by float32. */
     private static Model withConstantsLifted(Model model) {
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         List<Node> nodes = new ArrayList<>();
@@ -126,22 +129,22 @@ public final class Lowering {
         return new Model(
                 Math.max(model.irVersion(), OpsetForms.IR_VERSION),
                 opsets,
-                withoutDeadCode(withoutUnreadCaches(lowered)),
+                withoutDeadCode(withoutUnusedCaches(lowered)),
                 model.metadata(),
                 model.externalData(),
                 model.source(),
                 model.rest());
     }
 
-    /** The outputs; logits of float64 are rounded to float32, which the loss takes. */
+    /** The graph outputs; float64 logits are rounded to float32, the type of the loss. */
     private List<ValueInfo> withLogitsInFloat() {
         List<ValueInfo> outputs = program.model().graph().outputs();
         String logits = DecoderInterface.of(program.model().graph()).logits().name();
         List<ValueInfo> changed = new ArrayList<>();
         for (ValueInfo output : outputs) {
-            boolean wide = output.name().equals(logits) && output.dtype() == DType.DOUBLE;
-            changed.add(wide ? output.withDType(DType.FLOAT) : output);
-            if (wide) {
+            boolean isDouble = output.name().equals(logits) && output.dtype() == DType.DOUBLE;
+            changed.add(isDouble ? output.withDType(DType.FLOAT) : output);
+            if (isDouble) {
                 Map<String, String> renamed = Map.of(logits, graph.freshName());
                 graph.nodes().replaceAll(node -> Renaming.all(node, renamed));
                 Attribute to = new Attribute.Int(DType.FLOAT.code());
@@ -151,7 +154,10 @@ public final class Lowering {
         return changed;
     }
 
-    /** A graph input with the extents that only the operator reading it told, which may be gone in the lowered form. */
+    /**
+     * A graph input, with an extent that is only known from the operator that consumes it and that may be missing in
+     * the lowered form.
+     */
     private ValueInfo declared(Value input) {
         ValueInfo info = input.info();
         long[] first = trace.shape(input, 0);
@@ -164,7 +170,7 @@ public final class Lowering {
             return info;
         }
         List<ValueInfo.Extent> extents = new ArrayList<>(info.shape());
-        // Past and batch come before the last axis; a single past of 0 tokens in both runs is no extent.
+        // Past and batch come before the last axis. A past of 0 or 1 tokens in both runs does not give an extent.
         int last = extents.size() - 1;
         if (last > 0 && !extents.get(last).isKnown() && first[last] == second[last] && first[last] > 1) {
             extents.set(last, ValueInfo.Extent.of(first[last]));
@@ -174,26 +180,26 @@ public final class Lowering {
 
     private void lower(Op op, long opset) {
         int start = graph.nodes().size();
-        RewriteContext site = new RewriteContext(op, readResults(op), trace, graph, shared);
-        if (!OpsetForms.apply(site, opset) && !Decompositions.apply(site)) {
+        RewriteContext context = new RewriteContext(op, usedResults(op), trace, graph, shared);
+        if (!OpsetForms.apply(context, opset) && !Decompositions.apply(context)) {
             graph.add(op.node());
         }
         label(op, start);
     }
 
-    /** The positions of the results that somebody reads. */
-    private Set<Integer> readResults(Op op) {
-        Set<Integer> read = new HashSet<>();
+    /** The positions of the results that have a consumer or are graph outputs. */
+    private Set<Integer> usedResults(Op op) {
+        Set<Integer> used = new HashSet<>();
         for (int i = 0; i < op.outputs().size(); i++) {
             Value value = op.output(i);
             if (value != null && (!value.uses().isEmpty() || program.outputs().contains(value))) {
-                read.add(i);
+                used.add(i);
             }
         }
-        return read;
+        return used;
     }
 
-    /** Names new nodes after the one that they replace, so that messages lead back to it. */
+    /** Names new nodes after the node that they replace, so that messages refer to it. */
     private void label(Op replaced, int start) {
         String name = replaced.node().name();
         for (int i = start; i < graph.nodes().size(); i++) {
@@ -207,13 +213,13 @@ public final class Lowering {
         }
     }
 
-    /** Drops caches that nothing reads any more, together with the outputs that continue them. */
-    private static Graph withoutUnreadCaches(Graph graph) {
-        Set<String> read = new HashSet<>();
-        graph.nodes().forEach(node -> read.addAll(node.reads()));
+    /** Drops cache inputs without a consumer, together with their outputs. */
+    private static Graph withoutUnusedCaches(Graph graph) {
+        Set<String> used = new HashSet<>();
+        graph.nodes().forEach(node -> used.addAll(node.reads()));
         Set<String> dropped = new HashSet<>();
         for (DecoderInterface.Cache cache : DecoderInterface.of(graph).caches()) {
-            if (!read.contains(cache.input().name())) {
+            if (!used.contains(cache.input().name())) {
                 dropped.add(cache.input().name());
                 dropped.add(cache.output());
             }
@@ -225,7 +231,7 @@ public final class Lowering {
         return values.stream().filter(value -> !dropped.contains(value.name())).toList();
     }
 
-    /** The graph without nodes that reach no output, and without initializers that only those read. */
+    /** The graph without nodes and initializers that no output depends on. */
     private static Graph withoutDeadCode(Graph graph) {
         Set<String> live = graph.needed();
         List<Node> nodes = graph.nodes().stream()

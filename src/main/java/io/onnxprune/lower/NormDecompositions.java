@@ -7,7 +7,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 
-/** Normalisations by the root mean square, and normalisations fused with the residual addition or the embedding. */
+/** Decompositions of RMS normalisations, and of normalisations fused with the residual addition or the embedding. */
 final class NormDecompositions {
     private NormDecompositions() {}
 
@@ -21,102 +21,105 @@ final class NormDecompositions {
 
     /**
      * RMSNormalization of opset 23 and ONNX Runtime's SimplifiedLayerNormalization: x · r · w over the axes from
-     * {@code axis} on, with r = 1 / √(mean(x²) + epsilon), which is the second result.
+     * {@code axis} on, with r = 1 / √(mean(x²) + epsilon), which is the second output.
      */
-    private static boolean rootMeanSquare(RewriteContext s) {
-        int rank = s.rank(0);
-        int axis = Math.floorMod((int) s.node().intAttribute("axis", -1), rank);
+    private static boolean rootMeanSquare(RewriteContext c) {
+        int rank = c.rank(0);
+        int axis = Math.floorMod((int) c.node().intAttribute("axis", -1), rank);
         long[] axes = axis == rank - 1 ? new long[] {-1} : RewriteContext.axes(axis, rank);
-        String inverse = inverse(s, s.in(0), s.node().floatAttribute("epsilon", 1e-5f), axes);
-        s.result(0, weighted(s, s.in(0), inverse, s.in(1)));
-        s.result(1, inverse);
+        String inverse = inverse(c, c.in(0), c.node().floatAttribute("epsilon", 1e-5f), axes);
+        c.result(0, weighted(c, c.in(0), inverse, c.in(1)));
+        c.result(1, inverse);
         return true;
     }
 
     /** x · r · w over the last axis, with r = 1 / √(mean(x²) + epsilon). */
-    static String rootMeanSquare(RewriteContext s, String x, String weight, float epsilon) {
-        return weighted(s, x, inverse(s, x, epsilon, -1), weight);
+    static String rootMeanSquare(RewriteContext c, String x, String weight, float epsilon) {
+        return weighted(c, x, inverse(c, x, epsilon, -1), weight);
     }
 
-    private static String inverse(RewriteContext s, String x, float epsilon, long... axes) {
-        // Multiplying by a small reciprocal is cheaper to differentiate than dividing the whole tensor.
-        String mean = s.reduce("ReduceMean", s.add("Mul", x, x), axes);
-        return s.add("Reciprocal", s.add("Sqrt", s.add("Add", mean, s.scalar(epsilon))));
+    private static String inverse(RewriteContext c, String x, float epsilon, long... axes) {
+        // The gradient of a product with a small reciprocal is cheaper than that of a quotient of full size.
+        String mean = c.reduce("ReduceMean", c.add("Mul", x, x), axes);
+        return c.add("Reciprocal", c.add("Sqrt", c.add("Add", mean, c.scalar(epsilon))));
     }
 
-    private static String weighted(RewriteContext s, String x, String inverse, String weight) {
-        String normalized = s.add("Mul", x, inverse);
-        return weight.isEmpty() ? normalized : s.add("Mul", normalized, weight);
+    private static String weighted(RewriteContext c, String x, String inverse, String weight) {
+        String normalized = c.add("Mul", x, inverse);
+        return weight.isEmpty() ? normalized : c.add("Mul", normalized, weight);
     }
 
     /**
-     * com.microsoft.SkipSimplifiedLayerNormalization (input, skip, gamma, bias): the root mean square norm of
-     * input + skip + bias. Result 2 is 1 / √(mean + epsilon), result 3 the sum.
+     * com.microsoft.SkipSimplifiedLayerNormalization (input, skip, gamma, bias): the RMS norm of input + skip + bias.
+     * Output 2 is 1 / √(mean + epsilon), output 3 the sum.
      */
-    private static boolean skipRootMeanSquare(RewriteContext s) {
-        if (s.wants(1)) {
-            return false; // A mean that this norm does not have.
+    private static boolean skipRootMeanSquare(RewriteContext c) {
+        if (c.wants(1)) {
+            return false; // An RMS norm has no mean.
         }
-        String sum = s.plus(s.add("Add", s.in(0), s.in(1)), s.in(3));
-        String inverse = inverse(s, sum, s.node().floatAttribute("epsilon", 1e-12f), -1);
-        String normalized = weighted(s, sum, inverse, s.in(2));
-        s.result(0, normalized);
-        s.result(2, inverse);
-        s.result(3, sum);
+        String sum = c.plus(c.add("Add", c.in(0), c.in(1)), c.in(3));
+        String inverse = inverse(c, sum, c.node().floatAttribute("epsilon", 1e-12f), -1);
+        String normalized = weighted(c, sum, inverse, c.in(2));
+        c.result(0, normalized);
+        c.result(2, inverse);
+        c.result(3, sum);
         return true;
     }
 
     /**
      * com.microsoft.SkipLayerNormalization (input, skip, gamma, beta, bias): the layer norm of input + skip + bias.
-     * Results 1 and 2 are mean and 1 / √(variance + epsilon), result 3 is the sum.
+     * Outputs 1 and 2 are mean and 1 / √(variance + epsilon), output 3 is the sum.
      */
-    private static boolean skipLayer(RewriteContext s) {
-        String sum = s.plus(s.add("Add", s.in(0), s.in(1)), s.in(4));
-        layerNorm(s, sum, s.in(2), s.in(3), 1e-12f);
-        s.result(3, sum);
+    private static boolean skipLayer(RewriteContext c) {
+        String sum = c.plus(c.add("Add", c.in(0), c.in(1)), c.in(4));
+        layerNorm(c, sum, c.in(2), c.in(3), 1e-12f);
+        c.result(3, sum);
         return true;
     }
 
-    /** LayerNormalization of {@code x} over the last axis; yields its results as those of the site that are wanted. */
-    private static void layerNorm(RewriteContext s, String x, String gamma, String beta, float defaultEpsilon) {
+    /**
+     * Appends a LayerNormalization of {@code x} over the last axis. Its outputs become those results of the operator
+     * that are used.
+     */
+    private static void layerNorm(RewriteContext c, String x, String gamma, String beta, float defaultEpsilon) {
         List<String> inputs = new ArrayList<>(List.of(x, gamma));
         if (!beta.isEmpty()) {
             inputs.add(beta);
         }
-        boolean statistics = s.node().is("SkipLayerNormalization") && (s.wants(1) || s.wants(2));
-        float epsilon = s.node().floatAttribute("epsilon", defaultEpsilon);
-        List<String> results = s.graph()
+        boolean statistics = c.node().is("SkipLayerNormalization") && (c.wants(1) || c.wants(2));
+        float epsilon = c.node().floatAttribute("epsilon", defaultEpsilon);
+        List<String> results = c.graph()
                 .add(
                         "LayerNormalization",
                         inputs,
                         Map.of("axis", new Attribute.Int(-1), "epsilon", new Attribute.Real(epsilon)),
                         statistics ? 3 : 1);
         for (int i = 0; i < results.size(); i++) {
-            s.result(i, results.get(i));
+            c.result(i, results.get(i));
         }
     }
 
     /**
      * com.microsoft.EmbedLayerNormalization (ids, segment ids, word, position and segment tables, gamma, beta, mask,
-     * position ids): the layer norm of the sum of the embeddings. Result 1 counts the mask of every row, result 2 is the
-     * sum of the embeddings.
+     * position ids): the layer norm of the sum of the embeddings. Output 1 is the number of unmasked tokens of every
+     * row, output 2 the sum of the embeddings.
      */
-    private static boolean embedding(RewriteContext s) {
-        String ids = s.in(0);
-        String positions = s.has(8) ? s.in(8) : Ranges.upTo(s, Ranges.extent(s, ids, 1));
-        String sum = s.add("Add", s.gather(s.in(2), ids, 0), s.gather(s.in(3), positions, 0));
-        if (s.has(1) && s.has(4)) {
-            sum = s.add("Add", sum, s.gather(s.in(4), s.in(1), 0));
+    private static boolean embedding(RewriteContext c) {
+        String ids = c.in(0);
+        String positions = c.has(8) ? c.in(8) : Ranges.upTo(c, Ranges.extent(c, ids, 1));
+        String sum = c.add("Add", c.gather(c.in(2), ids, 0), c.gather(c.in(3), positions, 0));
+        if (c.has(1) && c.has(4)) {
+            sum = c.add("Add", sum, c.gather(c.in(4), c.in(1), 0));
         }
-        layerNorm(s, sum, s.in(5), s.in(6), 1e-12f);
-        s.result(2, sum);
-        if (s.wants(1)) {
-            String counted = s.has(7) ? s.in(7) : s.add("Sub", ids, ids);
-            String lengths = s.add(
+        layerNorm(c, sum, c.in(5), c.in(6), 1e-12f);
+        c.result(2, sum);
+        if (c.wants(1)) {
+            String counted = c.has(7) ? c.in(7) : c.add("Sub", ids, ids);
+            String lengths = c.add(
                     "ReduceSum",
-                    List.of(s.cast(counted, DType.INT32), s.graph().ints(1)),
+                    List.of(c.cast(counted, DType.INT32), c.graph().ints(1)),
                     Map.of("keepdims", new Attribute.Int(0)));
-            s.result(1, lengths);
+            c.result(1, lengths);
         }
         return true;
     }

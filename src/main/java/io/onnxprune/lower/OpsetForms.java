@@ -12,20 +12,20 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Brings applications of operators of older sets into the form of {@link #TARGET}: what was an attribute becomes an input,
- * and what had another meaning is written out. Operators that are not listed mean the same since {@link #OLDEST}.
+ * Rewrites operators of older sets to the form of {@link #TARGET}: attributes that became inputs are moved, and
+ * changed semantics are spelled out. Operators that are not listed have not changed since {@link #OLDEST}.
  */
 final class OpsetForms {
-    /** The operator set that models are raised to; newer models keep theirs. */
+    /** The operator set that models are upgraded to; newer models keep theirs. */
     static final long TARGET = 20;
 
-    /** The IR version that goes with it. */
+    /** The IR version that belongs to {@link #TARGET}. */
     static final long IR_VERSION = 9;
 
-    /** The oldest operator set that is understood: the first with today's broadcasting. */
+    /** The oldest supported operator set: the first with today's broadcasting. */
     static final long OLDEST = 7;
 
-    /** An attribute that became an input at a position. */
+    /** An attribute that became an input, and the position of that input. */
     private record Moved(String attribute, int position) {}
 
     private static final Map<String, List<Moved>> MOVED = new HashMap<>();
@@ -60,24 +60,24 @@ final class OpsetForms {
     private OpsetForms() {}
 
     /**
-     * Appends the application in its new form.
+     * Appends the operator in its new form.
      *
-     * @param opset the version that it was written for
-     * @return whether it had to change
+     * @param opset the opset version of the model
+     * @return whether it had to be changed; if not, nothing was appended
      */
-    static boolean apply(RewriteContext s, long opset) {
-        Node node = s.node();
+    static boolean apply(RewriteContext c, long opset) {
+        Node node = c.node();
         if (!node.domain().isEmpty()) {
             return false;
         }
         if (node.is("Dropout")) {
-            return dropout(s);
+            return dropout(c);
         }
         if (MOVED.containsKey(node.op())) {
-            return moved(s, MOVED.get(node.op()));
+            return moved(c, MOVED.get(node.op()));
         }
         if (node.is("Scatter")) {
-            s.graph()
+            c.graph()
                     .add(new Node(
                             node.name(),
                             "",
@@ -91,13 +91,13 @@ final class OpsetForms {
         boolean old = node.is("Split") ? opset < 18 : opset < 13;
         return old
                 && REWRITTEN.containsKey(node.op())
-                && REWRITTEN.get(node.op()).apply(s);
+                && REWRITTEN.get(node.op()).apply(c);
     }
 
-    /** Attributes as inputs. A node that has none of them is in its new form already. */
-    private static boolean moved(RewriteContext s, List<Moved> moves) {
-        Map<String, Attribute> attributes = new LinkedHashMap<>(s.node().attributes());
-        List<String> inputs = new ArrayList<>(s.node().inputs());
+    /** Turns attributes into inputs. A node without these attributes already has the new form. */
+    private static boolean moved(RewriteContext c, List<Moved> moves) {
+        Map<String, Attribute> attributes = new LinkedHashMap<>(c.node().attributes());
+        List<String> inputs = new ArrayList<>(c.node().inputs());
         boolean changed = false;
         for (Moved move : moves) {
             Attribute value = attributes.remove(move.attribute);
@@ -105,72 +105,78 @@ final class OpsetForms {
                 while (inputs.size() <= move.position) {
                     inputs.add("");
                 }
-                inputs.set(move.position, operand(s, value));
+                inputs.set(move.position, operand(c, value));
                 changed = true;
             }
         }
         if (!changed) {
             return false;
         }
-        Node node = s.node();
-        s.graph().add(new Node(node.name(), "", node.op(), inputs, node.outputs(), attributes, node.rest()));
+        Node node = c.node();
+        c.graph().add(new Node(node.name(), "", node.op(), inputs, node.outputs(), attributes, node.rest()));
         return true;
     }
 
-    private static String operand(RewriteContext s, Attribute value) {
+    private static String operand(RewriteContext c, Attribute value) {
         if (value instanceof Attribute.Ints list) {
-            return s.graph()
+            return c.graph()
                     .ints(list.values().stream().mapToLong(Long::longValue).toArray());
         }
         if (value instanceof Attribute.Int number) {
-            return s.graph().ints(number.value());
+            return c.graph().ints(number.value());
         }
-        return s.scalar(((Attribute.Real) value).value());
+        return c.scalar(((Attribute.Real) value).value());
     }
 
-    /** Softmax and its like before opset 13 worked on the matrix of all axes before and all from {@code axis} on. */
-    private static boolean flattened(RewriteContext s) {
-        int rank = s.rank(0);
-        int axis = Math.floorMod((int) s.node().intAttribute("axis", 1), rank);
+    /**
+     * Before opset 13, Softmax, LogSoftmax and Hardmax normalised over all axes from {@code axis} on, as one matrix
+     * row.
+     */
+    private static boolean flattened(RewriteContext c) {
+        int rank = c.rank(0);
+        int axis = Math.floorMod((int) c.node().intAttribute("axis", 1), rank);
         Map<String, Attribute> last = Map.of("axis", new Attribute.Int(-1));
         if (axis == rank - 1) {
-            s.result(0, s.add(s.node().op(), List.of(s.in(0)), last));
+            c.result(0, c.add(c.node().op(), List.of(c.in(0)), last));
             return true;
         }
-        String matrix = s.add("Flatten", List.of(s.in(0)), Map.of("axis", new Attribute.Int(axis)));
-        s.result(0, s.add("Reshape", s.add(s.node().op(), List.of(matrix), last), s.add("Shape", s.in(0))));
+        String matrix = c.add("Flatten", List.of(c.in(0)), Map.of("axis", new Attribute.Int(axis)));
+        c.result(0, c.add("Reshape", c.add(c.node().op(), List.of(matrix), last), c.add("Shape", c.in(0))));
         return true;
     }
 
-    /** Split before opset 13 had its sizes in an attribute, and before 18 counted its results where it had none. */
-    private static boolean split(RewriteContext s) {
-        Node node = s.node();
+    /**
+     * Before opset 13, Split had its sizes in an attribute. Before opset 18 it had no attribute for the number of
+     * outputs.
+     */
+    private static boolean split(RewriteContext c) {
+        Node node = c.node();
         List<Long> sizes = node.intsAttribute("split");
         Map<String, Attribute> attributes = new LinkedHashMap<>(node.attributes());
         List<String> inputs = new ArrayList<>(node.inputs());
         if (sizes != null) {
             attributes.remove("split");
-            inputs.add(s.graph().ints(sizes.stream().mapToLong(Long::longValue).toArray()));
-        } else if (!s.has(1)) {
+            inputs.add(c.graph().ints(sizes.stream().mapToLong(Long::longValue).toArray()));
+        } else if (!c.has(1)) {
             attributes.put("num_outputs", new Attribute.Int(node.outputs().size()));
         } else {
             return false;
         }
-        s.graph().add(new Node(node.name(), "", node.op(), inputs, node.outputs(), attributes, node.rest()));
+        c.graph().add(new Node(node.name(), "", node.op(), inputs, node.outputs(), attributes, node.rest()));
         return true;
     }
 
-    /** Dropout passes everything outside of training. */
-    private static boolean dropout(RewriteContext s) {
-        if (s.has(2)
-                && (s.operand(2).constant() == null || s.operand(2).constant().toLongs()[0] != 0)) {
+    /** Outside of training, Dropout is the identity. */
+    private static boolean dropout(RewriteContext c) {
+        if (c.has(2)
+                && (c.operand(2).constant() == null || c.operand(2).constant().toLongs()[0] != 0)) {
             return false;
         }
-        s.result(0, s.in(0));
-        if (s.wants(1)) {
-            String kept = s.constant(Tensor.of(
+        c.result(0, c.in(0));
+        if (c.wants(1)) {
+            String kept = c.constant(Tensor.of(
                     DType.BOOL, new long[0], io.onnxprune.ir.Bytes.of(java.nio.ByteBuffer.wrap(new byte[] {1}))));
-            s.result(1, s.add("Expand", kept, s.add("Shape", s.in(0))));
+            c.result(1, c.add("Expand", kept, c.add("Shape", c.in(0))));
         }
         return true;
     }

@@ -7,7 +7,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** Matrix products fused with transpositions, scaling or an activation. */
+/** Decompositions of matrix products that are fused with transpositions, scaling or an activation. */
 final class ProductDecompositions {
     private ProductDecompositions() {}
 
@@ -17,25 +17,27 @@ final class ProductDecompositions {
     }
 
     /**
-     * com.microsoft.FusedMatMul: alpha · A'B' where A' is A with its last two axes swapped (transA), after its first axis was
-     * moved behind its batch axes (transBatchA); B' likewise.
+     * com.microsoft.FusedMatMul: alpha · A'B'. A' is A with its last two axes swapped (transA), after its first axis
+     * was moved behind its batch axes (transBatchA). B' is defined likewise.
      */
-    private static boolean fusedMatMul(RewriteContext s) {
-        String a = operand(s, 0, "transA", "transBatchA");
-        String b = operand(s, 1, "transB", "transBatchB");
-        float alpha = s.node().floatAttribute("alpha", 1);
-        // The smaller operand bears the factor, not the product; a weight keeps its gradient simple.
-        boolean weightFirst = s.operand(0).constant() != null;
-        s.result(0, weightFirst ? s.add("MatMul", a, s.scaled(b, alpha)) : s.add("MatMul", s.scaled(a, alpha), b));
+    private static boolean fusedMatMul(RewriteContext c) {
+        String a = operand(c, 0, "transA", "transBatchA");
+        String b = operand(c, 1, "transB", "transBatchB");
+        float alpha = c.node().floatAttribute("alpha", 1);
+        // The factor is applied to the smaller operand, not to the product. A weight is not scaled, to keep its
+        // gradient
+        // simple.
+        boolean weightFirst = c.operand(0).constant() != null;
+        c.result(0, weightFirst ? c.add("MatMul", a, c.scaled(b, alpha)) : c.add("MatMul", c.scaled(a, alpha), b));
         return true;
     }
 
-    private static String operand(RewriteContext s, int position, String swap, String batch) {
-        int rank = s.rank(position);
-        boolean swapped = s.node().intAttribute(swap, 0) != 0 && rank > 1;
-        boolean moved = s.node().intAttribute(batch, 0) != 0 && rank > 2;
+    private static String operand(RewriteContext c, int position, String swap, String batch) {
+        int rank = c.rank(position);
+        boolean swapped = c.node().intAttribute(swap, 0) != 0 && rank > 1;
+        boolean moved = c.node().intAttribute(batch, 0) != 0 && rank > 2;
         if (!swapped && !moved) {
-            return s.in(position);
+            return c.in(position);
         }
         List<Long> order = new ArrayList<>();
         for (long axis = 0; axis < rank; axis++) {
@@ -47,26 +49,26 @@ final class ProductDecompositions {
         if (swapped) {
             order.add(order.remove(rank - 2));
         }
-        return s.transpose(
-                s.in(position), order.stream().mapToLong(Long::longValue).toArray());
+        return c.transpose(
+                c.in(position), order.stream().mapToLong(Long::longValue).toArray());
     }
 
-    /** com.microsoft.FusedGemm: a Gemm whose result goes through the activation that the attributes name. */
-    private static boolean fusedGemm(RewriteContext s) {
-        Map<String, Attribute> gemm = new LinkedHashMap<>(s.node().attributes());
+    /** com.microsoft.FusedGemm: a Gemm followed by the activation that its attributes name. */
+    private static boolean fusedGemm(RewriteContext c) {
+        Map<String, Attribute> gemm = new LinkedHashMap<>(c.node().attributes());
         gemm.keySet().removeIf(key -> key.startsWith("activation"));
         Map<String, Attribute> activation = new LinkedHashMap<>();
-        s.node().attributes().forEach((key, value) -> {
+        c.node().attributes().forEach((key, value) -> {
             if (key.startsWith("activation_")) {
                 activation.put(key.substring("activation_".length()), value);
             }
         });
-        String operator = s.node().textAttribute("activation", "");
+        String operator = c.node().textAttribute("activation", "");
         if (operator.isEmpty()) {
             return false;
         }
-        List<String> inputs = s.node().inputs();
-        s.result(0, s.add(operator, List.of(s.add("Gemm", inputs, gemm)), activation));
+        List<String> inputs = c.node().inputs();
+        c.result(0, c.add(operator, List.of(c.add("Gemm", inputs, gemm)), activation));
         return true;
     }
 }

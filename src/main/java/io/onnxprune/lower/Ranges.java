@@ -5,56 +5,62 @@ import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
 import java.util.Map;
 
-/** Index vectors and causal masks, made once for all sites that ask for the same. */
+/** Index vectors and causal masks; equal ones are shared by all operators of a model. */
 final class Ranges {
-    /** What is added to the score of a key that must not be seen. */
+    /** The value that is added to the score of a masked key. */
     static final float LOWEST = -Float.MAX_VALUE;
 
     private Ranges() {}
 
     /** One extent of a value as an int64 scalar. */
-    static String extent(RewriteContext s, String value, int axis) {
-        return s.shared("extent " + value + " " + axis, () -> {
-            String shape = s.add(
+    static String extent(RewriteContext c, String value, int axis) {
+        return c.shared("extent " + value + " " + axis, () -> {
+            String shape = c.add(
                     "Shape",
                     java.util.List.of(value),
                     Map.of("start", new Attribute.Int(axis), "end", new Attribute.Int(axis + 1L)));
-            return s.add("Squeeze", shape);
+            return c.add("Squeeze", shape);
         });
     }
 
-    /** An integer tensor of one element as an int64 scalar. */
-    static String scalar(RewriteContext s, String value) {
-        return s.shared("scalar " + value, () -> s.add("Squeeze", s.cast(value, DType.INT64)));
-    }
-
-    /** {@code 0, 1, .. count - 1} for an int64 scalar. */
-    static String upTo(RewriteContext s, String count) {
-        return s.shared(
-                "range " + count,
-                () -> s.add("Range", s.graph().index(0), count, s.graph().index(1)));
+    /** An integer tensor of one element, as an int64 scalar. */
+    static String scalar(RewriteContext c, String value) {
+        return c.shared("scalar " + value, () -> c.add("Squeeze", c.cast(value, DType.INT64)));
     }
 
     /**
-     * What a causal mask adds to scores, {@code [queries, keys]}: 0 where the key is no later than the query.
+     * The int64 vector {@code 0, 1, .. count - 1}.
      *
-     * @param window how many keys a query sees, its own among them; -1 for all
+     * @param count name of an int64 scalar
      */
-    static String causal(RewriteContext s, String queries, String keys, long window) {
-        return s.shared("causal " + queries + " " + keys + " " + window, () -> {
-            String column = upTo(s, keys);
-            String row = s.unsqueeze(upTo(s, queries), 1);
-            String seen = s.add("LessOrEqual", column, row);
+    static String upTo(RewriteContext c, String count) {
+        return c.shared(
+                "range " + count,
+                () -> c.add("Range", c.graph().index(0), count, c.graph().index(1)));
+    }
+
+    /**
+     * An additive causal mask {@code [queries, keys]}: 0 where the key is not later than the query.
+     *
+     * @param queries name of an int64 scalar, the number of queries
+     * @param keys name of an int64 scalar, the number of keys
+     * @param window number of keys that a query attends to, including its own; -1 for all
+     */
+    static String causal(RewriteContext c, String queries, String keys, long window) {
+        return c.shared("causal " + queries + " " + keys + " " + window, () -> {
+            String column = upTo(c, keys);
+            String row = c.unsqueeze(upTo(c, queries), 1);
+            String visible = c.add("LessOrEqual", column, row);
             if (window >= 0) {
-                String before = s.add("Sub", row, s.graph().index(window));
-                seen = s.add("And", seen, s.add("Greater", column, before));
+                String before = c.add("Sub", row, c.graph().index(window));
+                visible = c.add("And", visible, c.add("Greater", column, before));
             }
-            return additive(s, seen, LOWEST);
+            return additive(c, visible, LOWEST);
         });
     }
 
-    /** What a boolean mask adds to scores: 0 where it is true, {@code hidden} elsewhere. */
-    static String additive(RewriteContext s, String seen, float hidden) {
-        return s.add("Where", seen, s.scalar(0), s.scalar(hidden));
+    /** The additive form of a boolean mask: 0 where it is true, {@code masked} elsewhere. */
+    static String additive(RewriteContext c, String visible, float masked) {
+        return c.add("Where", visible, c.scalar(0), c.scalar(masked));
     }
 }

@@ -9,12 +9,12 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/** Renames values where they are read, in the bodies of nodes too. */
+/** Renames values at their uses, also in the bodies of nodes. */
 public final class Renaming {
     private Renaming() {}
 
-    /** The node with its inputs, and what its bodies read from outside, under new names. */
-    static Node reads(Node node, Map<String, String> renamed) {
+    /** The node with its inputs and the values that its bodies capture renamed. */
+    static Node operands(Node node, Map<String, String> renamed) {
         Node changed = captures(node, renamed);
         return changed.inputs().stream().anyMatch(renamed::containsKey)
                 ? changed.withInputs(changed.inputs().stream()
@@ -23,9 +23,9 @@ public final class Renaming {
                 : changed;
     }
 
-    /** The node with its inputs, its outputs, and what its bodies read from outside, under new names. */
+    /** The node with its inputs, its outputs and the values that its bodies capture renamed. */
     public static Node all(Node node, Map<String, String> renamed) {
-        Node changed = reads(node, renamed);
+        Node changed = operands(node, renamed);
         return changed.outputs().stream().anyMatch(renamed::containsKey)
                 ? changed.withOutputs(changed.outputs().stream()
                         .map(name -> renamed.getOrDefault(name, name))
@@ -33,7 +33,7 @@ public final class Renaming {
                 : changed;
     }
 
-    /** The node with what its bodies read from outside under new names. */
+    /** The node with the values that its bodies capture renamed. */
     static Node captures(Node node, Map<String, String> renamed) {
         Node changed = node;
         if (!renamed.isEmpty()) {
@@ -55,8 +55,9 @@ public final class Renaming {
         List<ValueInfo> outputs = body.outputs().stream()
                 .map(output -> output.withName(renamed.getOrDefault(output.name(), output.name())))
                 .toList();
-        return body.withNodes(
-                        body.nodes().stream().map(node -> reads(node, renamed)).toList())
+        return body.withNodes(body.nodes().stream()
+                        .map(node -> operands(node, renamed))
+                        .toList())
                 .withInterface(body.inputs(), outputs);
     }
 }

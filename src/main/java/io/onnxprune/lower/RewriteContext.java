@@ -19,8 +19,8 @@ import java.util.function.Supplier;
 import java.util.stream.LongStream;
 
 /**
- * One application that a decomposition replaces: its operands by position, what is known about their shapes, and the
- * nodes that take its place. A decomposition appends nodes and then says with {@link #result} which value each result is.
+ * One operator application that a decomposition replaces: its operands, their known shapes, and the nodes that replace
+ * it. A decomposition appends nodes and then calls {@link #result} for each result.
  */
 final class RewriteContext {
     private final Op op;
@@ -33,10 +33,10 @@ final class RewriteContext {
     private final int start;
 
     /**
-     * A site at the end of {@code graph}.
+     * Creates a context that appends to {@code graph}.
      *
-     * @param wanted which results somebody reads
-     * @param shared values by key that all sites of a model share
+     * @param wanted positions of the results that are used
+     * @param shared names of values by key, shared by all operators of a model
      */
     RewriteContext(Op op, Set<Integer> wanted, Trace trace, GraphBuilder graph, Map<String, String> shared) {
         this.op = op;
@@ -52,7 +52,7 @@ final class RewriteContext {
         return node;
     }
 
-    /** The application in the traced program. */
+    /** The operator application in the traced program. */
     Op op() {
         return op;
     }
@@ -62,35 +62,35 @@ final class RewriteContext {
         return !in(position).isEmpty();
     }
 
-    /** The name of operand {@code position}, empty where it is omitted. */
+    /** The name of operand {@code position}; empty when it is omitted. */
     String in(int position) {
         return node.input(position);
     }
 
-    /** The value that operand {@code position} is in the traced program, null where it is omitted. */
+    /** The value of operand {@code position} in the traced program; null when it is omitted. */
     Value operand(int position) {
         return op.input(position);
     }
 
-    /** Whether somebody reads result {@code position}. */
+    /** Whether result {@code position} is used. */
     boolean wants(int position) {
         return wanted.contains(position);
     }
 
     /**
-     * How many axes operand {@code position} has.
+     * Number of axes of operand {@code position}.
      *
-     * @throws UserException if the trace did not reach it
+     * @throws UserException when its shape was not traced
      */
     int rank(int position) {
         return shape(position, 0).length;
     }
 
     /**
-     * The extent of an axis of an operand that is the same in all runs.
+     * The extent of an axis of an operand, which must be equal in all runs.
      *
-     * @param axis may be negative, counting from the last
-     * @throws UserException if it differs from run to run
+     * @param axis index of the axis; negative values count from the last
+     * @throws UserException when the extent varies or was not traced
      */
     long extent(int position, int axis) {
         long[] shape = shape(position, 0);
@@ -103,7 +103,11 @@ final class RewriteContext {
         return shape[index];
     }
 
-    /** The shape of an operand in one of the two runs of the trace. */
+    /**
+     * The shape of an operand in one traced run (0 or 1).
+     *
+     * @throws UserException when it was not traced
+     */
     long[] shape(int position, int run) {
         Value value = op.input(position);
         long[] shape = value == null ? null : trace.shape(value, run);
@@ -114,7 +118,7 @@ final class RewriteContext {
         return shape;
     }
 
-    /** The element type of an operand, half types widened; UNDEFINED if unknown. */
+    /** The element type of an operand, with half precision widened; UNDEFINED when unknown. */
     DType dtype(int position) {
         return op.input(position) == null ? DType.UNDEFINED : trace.dtype(op.input(position));
     }
@@ -123,7 +127,7 @@ final class RewriteContext {
         return graph;
     }
 
-    /** A value that every site which asks for the same key shares. */
+    /** A value that all operators of a model with the same key share. It is created on first use. */
     String shared(String key, Supplier<String> value) {
         String known = shared.get(key);
         if (known == null) {
@@ -147,12 +151,12 @@ final class RewriteContext {
         return graph.scalar((float) value);
     }
 
-    /** {@code x · factor}; {@code x} itself for 1. */
+    /** {@code x · factor}; {@code x} itself when the factor is 1. */
     String scaled(String x, double factor) {
         return factor == 1 ? x : add("Mul", x, scalar(factor));
     }
 
-    /** {@code x} under another shape; 0 keeps the extent at its place, -1 takes the rest. */
+    /** {@code x} reshaped; 0 copies the extent at its place, -1 is inferred. */
     String reshape(String x, long... shape) {
         return add("Reshape", x, graph.ints(shape));
     }
@@ -165,7 +169,7 @@ final class RewriteContext {
         return add("Unsqueeze", x, graph.ints(axes));
     }
 
-    /** Parts of {@code x} of the given sizes along {@code axis}. */
+    /** Splits {@code x} into parts of the given sizes along {@code axis}. */
     List<String> split(String x, long axis, long... sizes) {
         return graph.add("Split", List.of(x, graph.ints(sizes)), Map.of("axis", new Attribute.Int(axis)), sizes.length);
     }
@@ -193,7 +197,7 @@ final class RewriteContext {
         return add(operator, x, graph.ints(axes));
     }
 
-    /** {@code x + y}; {@code x} where {@code y} is omitted. */
+    /** {@code x + y}; {@code x} when {@code y} is omitted. */
     String plus(String x, String y) {
         return y.isEmpty() ? x : add("Add", x, y);
     }
@@ -202,19 +206,19 @@ final class RewriteContext {
         return new Attribute.Ints(Arrays.stream(values).boxed().toList());
     }
 
-    /** {@code 0, 1, .. n-1} for a rank. */
+    /** The axes from {@code from} to {@code to}, exclusive. */
     static long[] axes(int from, int to) {
         return LongStream.range(from, to).toArray();
     }
 
-    /** A new initializer. */
+    /** Adds an initializer and returns its name. */
     String constant(Tensor tensor) {
         return graph.constant(tensor);
     }
 
     // ---------------------------------------------------------------------------------------------- the results
 
-    /** Says that result {@code position} of the replaced application is {@code value}, which then has its name. */
+    /** Sets result {@code position} of the replaced operator to {@code value}, which is renamed or copied to it. */
     void result(int position, String value) {
         String result = node.output(position);
         if (!wants(position)) {

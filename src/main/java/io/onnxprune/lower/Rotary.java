@@ -5,28 +5,29 @@ import io.onnxprune.ir.DType;
 import java.util.List;
 
 /**
- * Rotary position embedding: pairs of channels of every head turn by an angle that grows with the position. Channels i and
- * i + r/2 form a pair, or neighbours when interleaved:
+ * Decompositions of rotary position embeddings. Pairs of channels of every head are rotated by an angle that is
+ * proportional to the position. Channels i and i + r/2 form a pair, or neighbours when interleaved:
  *
  * <pre>
  *     (a, b) ─▶ (a·cos − b·sin, b·cos + a·sin)  =  (a, b)·(cos, cos) + (b, a)·(−sin, sin)
  * </pre>
  */
 final class Rotary {
-    /** Where the axis of heads is. */
+    /** The position of the head axis. */
     enum Layout {
-        /** batch, sequence, heads, size. */
+        /** Axes are batch, sequence, heads, size. */
         BSNH,
-        /** batch, heads, sequence, size. */
+        /** Axes are batch, heads, sequence, size. */
         BNSH
     }
 
     /**
-     * The factors of one embedding, ready to broadcast over heads.
+     * The factors of one embedding, broadcastable over heads.
      *
-     * @param same what a channel is multiplied by
-     * @param other what the other channel of its pair is multiplied by
-     * @param size how many channels of a head turn
+     * @param same factor of a channel
+     * @param other factor of the other channel of its pair
+     * @param size number of rotated channels of a head
+     * @param interleaved whether pairs are neighbours
      */
     record Tables(String same, String other, long size, boolean interleaved) {}
 
@@ -38,96 +39,104 @@ final class Rotary {
     }
 
     /**
-     * RotaryEmbedding of opset 23 (X, cos, sin, position ids): tables are {@code [positions, r/2]}, or
-     * {@code [batch, sequence, r/2]} where no position ids are given.
+     * RotaryEmbedding of opset 23 (X, cos, sin, position ids). The tables are {@code [positions, r/2]}, or
+     * {@code [batch, sequence, r/2]} when no position ids are given.
      */
-    private static boolean onnx(RewriteContext s) {
-        long heads = s.node().intAttribute("num_heads", 0);
-        long size = s.rank(0) == 4 ? s.extent(0, 3) : s.extent(0, 2) / heads;
-        embed(s, size, List.of(s.in(1), s.in(2), s.in(3)), 2 * s.extent(1, -1));
+    private static boolean onnx(RewriteContext c) {
+        long heads = c.node().intAttribute("num_heads", 0);
+        long size = c.rank(0) == 4 ? c.extent(0, 3) : c.extent(0, 2) / heads;
+        embed(c, size, List.of(c.in(1), c.in(2), c.in(3)), 2 * c.extent(1, -1));
         return true;
     }
 
     /**
-     * com.microsoft.RotaryEmbedding (input, position ids, cos, sin): position ids are {@code [batch, sequence]}, or the
-     * position of the first token of every row.
+     * com.microsoft.RotaryEmbedding (input, position ids, cos, sin). Position ids are {@code [batch, sequence]}, or
+     * the position of the first token of every row.
      */
-    private static boolean contrib(RewriteContext s) {
-        if (s.node().intAttribute("is_packed_batching", 0) != 0) {
+    private static boolean contrib(RewriteContext c) {
+        if (c.node().intAttribute("is_packed_batching", 0) != 0) {
             return false;
         }
-        long heads = s.node().intAttribute("num_heads", 0);
-        long rotated = 2 * s.extent(2, -1);
-        long size = s.rank(0) == 4 ? s.extent(0, 3) : heads > 0 ? s.extent(0, 2) / heads : rotated;
-        String positions = s.in(1);
-        if (s.rank(1) == 1) {
-            int sequence = s.rank(0) == 4 ? 2 : 1;
-            positions = from(s, positions, Ranges.extent(s, s.in(0), sequence));
+        long heads = c.node().intAttribute("num_heads", 0);
+        long rotated = 2 * c.extent(2, -1);
+        long size = c.rank(0) == 4 ? c.extent(0, 3) : heads > 0 ? c.extent(0, 2) / heads : rotated;
+        String positions = c.in(1);
+        if (c.rank(1) == 1) {
+            int sequence = c.rank(0) == 4 ? 2 : 1;
+            positions = from(c, positions, Ranges.extent(c, c.in(0), sequence));
         }
-        embed(s, size, List.of(s.in(2), s.in(3), positions), rotated);
+        embed(c, size, List.of(c.in(2), c.in(3), positions), rotated);
         return true;
     }
 
-    /** {@code length} positions from the first element of {@code offset} on, {@code [1, length]}. */
-    static String from(RewriteContext s, String offset, String length) {
-        return s.shared("positions " + offset + " " + length, () -> {
-            String first = s.slice(s.reshape(s.cast(offset, DType.INT64), -1), 0, 0, 1);
-            return s.unsqueeze(s.add("Add", Ranges.upTo(s, length), first), 0);
+    /** {@code length} consecutive positions from the first element of {@code offset} on, {@code [1, length]}. */
+    static String from(RewriteContext c, String offset, String length) {
+        return c.shared("positions " + offset + " " + length, () -> {
+            String first = c.slice(c.reshape(c.cast(offset, DType.INT64), -1), 0, 0, 1);
+            return c.unsqueeze(c.add("Add", Ranges.upTo(c, length), first), 0);
         });
-    }
-
-    /** Turns operand 0 of the site, of three or four axes; {@code sources} are cos, sin and positions (or empty). */
-    private static void embed(RewriteContext s, long size, List<String> sources, long rotated) {
-        boolean interleaved = s.node().intAttribute("interleaved", 0) != 0;
-        if (s.rank(0) == 4) {
-            Tables tables = tables(s, sources, Layout.BNSH, rotated, interleaved);
-            s.result(0, rotate(s, s.in(0), size, tables));
-            return;
-        }
-        long width = s.extent(0, 2);
-        Tables tables = tables(s, sources, Layout.BSNH, rotated, interleaved);
-        String turned = rotate(s, s.reshape(s.in(0), 0, 0, width / size, size), size, tables);
-        s.result(0, s.reshape(turned, 0, 0, width));
     }
 
     /**
-     * The factors for given positions, shared by all sites that use the same.
+     * Rotates operand 0 of the operator, which has three or four axes.
      *
-     * @param sources cos and sin, {@code [positions, r/2]}, and position ids {@code [batch or 1, sequence]} or
-     *     {@code [sequence]}; where these are empty, cos and sin are {@code [batch, sequence, r/2]} themselves
-     * @param rotated how many channels of a head turn, r
+     * @param sources names of cos, sin and position ids (empty if none)
+     * @param rotated number of rotated channels of a head
      */
-    static Tables tables(RewriteContext s, List<String> sources, Layout layout, long rotated, boolean interleaved) {
+    private static void embed(RewriteContext c, long size, List<String> sources, long rotated) {
+        boolean interleaved = c.node().intAttribute("interleaved", 0) != 0;
+        if (c.rank(0) == 4) {
+            Tables tables = tables(c, sources, Layout.BNSH, rotated, interleaved);
+            c.result(0, rotate(c, c.in(0), size, tables));
+            return;
+        }
+        long width = c.extent(0, 2);
+        Tables tables = tables(c, sources, Layout.BSNH, rotated, interleaved);
+        String rotatedHeads = rotate(c, c.reshape(c.in(0), 0, 0, width / size, size), size, tables);
+        c.result(0, c.reshape(rotatedHeads, 0, 0, width));
+    }
+
+    /**
+     * The factors for given positions, shared by all operators with equal sources.
+     *
+     * @param sources names of cos and sin {@code [positions, r/2]}, and of position ids {@code [batch or 1, sequence]}
+     *     or {@code [sequence]}. Without position ids, cos and sin are {@code [batch, sequence, r/2]}
+     * @param rotated number of rotated channels of a head, r
+     */
+    static Tables tables(RewriteContext c, List<String> sources, Layout layout, long rotated, boolean interleaved) {
         String key = "rotary " + String.join(" ", sources) + " " + layout + " " + interleaved;
-        String same = s.shared(key + " same", () -> {
-            String cos = perHead(s, sources.get(0), sources.get(2), layout);
-            return interleaved ? s.unsqueeze(cos, -1) : s.concat(-1, cos, cos);
+        String same = c.shared(key + " same", () -> {
+            String cos = perHead(c, sources.get(0), sources.get(2), layout);
+            return interleaved ? c.unsqueeze(cos, -1) : c.concat(-1, cos, cos);
         });
-        String other = s.shared(key + " other", () -> {
-            String sin = perHead(s, sources.get(1), sources.get(2), layout);
-            sin = interleaved ? s.unsqueeze(sin, -1) : sin;
-            return s.concat(-1, s.add("Neg", sin), sin);
+        String other = c.shared(key + " other", () -> {
+            String sin = perHead(c, sources.get(1), sources.get(2), layout);
+            sin = interleaved ? c.unsqueeze(sin, -1) : sin;
+            return c.concat(-1, c.add("Neg", sin), sin);
         });
         return new Tables(same, other, rotated, interleaved);
     }
 
-    private static String perHead(RewriteContext s, String table, String positions, Layout layout) {
-        String rows = positions.isEmpty() ? table : s.gather(table, positions, 0);
-        // The heads' axis, counted from the back, since rows of one range have no batch axis.
-        return s.unsqueeze(rows, layout == Layout.BSNH ? -2 : -3);
+    private static String perHead(RewriteContext c, String table, String positions, Layout layout) {
+        String rows = positions.isEmpty() ? table : c.gather(table, positions, 0);
+        // The head axis is counted from the end, because rows of a shared range have no batch axis.
+        return c.unsqueeze(rows, layout == Layout.BSNH ? -2 : -3);
     }
 
-    /** Turns the first channels of every head of {@code x}, which has four axes and {@code size} channels a head. */
-    static String rotate(RewriteContext s, String x, long size, Tables tables) {
+    /**
+     * Rotates the first channels of every head of {@code x}, which has four axes and {@code size} channels in each
+     * head.
+     */
+    static String rotate(RewriteContext c, String x, long size, Tables tables) {
         if (tables.size < size) {
-            List<String> parts = s.split(x, -1, tables.size, size - tables.size);
-            return s.concat(-1, rotate(s, parts.get(0), tables.size, tables), parts.get(1));
+            List<String> parts = c.split(x, -1, tables.size, size - tables.size);
+            return c.concat(-1, rotate(c, parts.get(0), tables.size, tables), parts.get(1));
         }
-        String pairs = tables.interleaved ? s.reshape(x, 0, 0, 0, size / 2, 2) : x;
+        String pairs = tables.interleaved ? c.reshape(x, 0, 0, 0, size / 2, 2) : x;
         long part = tables.interleaved ? 1 : size / 2;
-        List<String> halves = s.split(pairs, -1, part, part);
-        String swapped = s.concat(-1, halves.get(1), halves.get(0));
-        String turned = s.add("Add", s.add("Mul", pairs, tables.same), s.add("Mul", swapped, tables.other));
-        return tables.interleaved ? s.reshape(turned, 0, 0, 0, size) : turned;
+        List<String> halves = c.split(pairs, -1, part, part);
+        String swapped = c.concat(-1, halves.get(1), halves.get(0));
+        String rotatedHeads = c.add("Add", c.add("Mul", pairs, tables.same), c.add("Mul", swapped, tables.other));
+        return tables.interleaved ? c.reshape(rotatedHeads, 0, 0, 0, size) : rotatedHeads;
     }
 }

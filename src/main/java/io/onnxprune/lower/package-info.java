@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * The lowered form of a model, in which calibration and differentiation run it: one flat graph of standard operators of a
- * recent operator set, for whole rows of tokens without a past.
+ * Lowering: turns a model into the form that calibration and differentiation run, a flat graph of standard operators
+ * of a recent operator set, for complete rows of tokens without a past.
  */
 package io.onnxprune.lower;

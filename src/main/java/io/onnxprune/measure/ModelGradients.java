@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.measure;
 
-
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.GradientSink;

@@ -95,7 +95,11 @@ public final class StatisticsProvider implements AutoCloseable {
         if (given != null && !rows.isEmpty() && rows.get(0).length != given.length()) {
             throw new UserException(
                     "the statistics %s are of rows of %d tokens, but this run calibrates on rows of %d; add --seq-len %d"
-                            .formatted(setup.files.in().orElseThrow(), given.length(), rows.get(0).length, given.length()));
+                            .formatted(
+                                    setup.files.in().orElseThrow(),
+                                    given.length(),
+                                    rows.get(0).length,
+                                    given.length()));
         }
     }
 
@@ -187,8 +191,7 @@ public final class StatisticsProvider implements AutoCloseable {
      * @param use tells what is made of the gradients from other uses, since a stopped run goes on with it
      */
     public Taylor.Gradients gradients(PrunedState pruned, List<?> use) {
-        String key = Fingerprint.of(
-                List.of(pruned.plan().model(), pruned.plan().describe(), use), List.of());
+        String key = Fingerprint.of(List.of(pruned.plan().model(), pruned.plan().describe(), use), List.of());
         return new SlicedGradients(
                 new ModelGradients(pruned.model(), rows(), runtime, setup.calibration, key, log), pruned);
     }

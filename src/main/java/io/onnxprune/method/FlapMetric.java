@@ -10,7 +10,9 @@ import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.Scores;
 
 /** Weights times the fluctuation of inputs (FLAP, arXiv 2312.11983). */
-@Named(value = "flap", summary = "weights times the fluctuation of the inputs of the linear layers that sum over a unit")
+@Named(
+        value = "flap",
+        summary = "weights times the fluctuation of the inputs of the linear layers that sum over a unit")
 public record FlapMetric() implements ImportanceMetric {
     @Override
     public boolean needsRows() {

@@ -18,17 +18,21 @@ import java.util.Map;
 /** Updates in Kronecker-factored curvature (The LLM Surgeon, arXiv 2312.17244, section 4.3). */
 @Named(
         value = "kronecker",
-        summary = "least squares by XᵀX for consumers of what is pruned and by DᵀD for its producers, measured once and not block by"
-                + " block")
+        summary =
+                "least squares by XᵀX for consumers of what is pruned and by DᵀD for its producers, measured once and not block by"
+                        + " block")
 public record KroneckerWeightUpdate(
-        @Option("The consumers of what is pruned change (inputs), its producers (outputs), or both.") Sides sides,
+        @Option("The consumers of what is pruned change (inputs), its producers (outputs), or both.")
+        Sides sides,
 
-        @Option(
-                        "Pruned units are compensated for together (correlated updates), not each as if it alone were pruned.")
-                boolean together,
+        @Option("Pruned units are compensated for together (correlated updates), not each as if it alone were pruned.")
+        boolean together,
 
-        @Option("What is added to the diagonal of XᵀX, as a share of its mean.") double damping,
-        @Option("What is added to the diagonal of DᵀD, as a share of its mean.") double gradientDamping)
+        @Option("What is added to the diagonal of XᵀX, as a share of its mean.")
+        double damping,
+
+        @Option("What is added to the diagonal of DᵀD, as a share of its mean.")
+        double gradientDamping)
         implements WeightUpdate {
     /** Correlated updates of the consumers. */
     public KroneckerWeightUpdate() {

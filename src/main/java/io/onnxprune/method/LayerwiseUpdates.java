@@ -22,8 +22,7 @@ public final class LayerwiseUpdates {
         PrunedState before = state.beforeChoice();
         LayerwisePruning pruning = new LayerwisePruning(
                 before, state.dense().layers(), state.plan(), method, context.workFolder(), context.log());
-        context.statistics()
-                .sweep(before, method.update().map(Update::dense).orElse(false), pruning);
+        context.statistics().sweep(before, method.update().map(Update::dense).orElse(false), pruning);
         return pruning;
     }
 }

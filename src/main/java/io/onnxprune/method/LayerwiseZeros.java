@@ -10,10 +10,13 @@ import java.util.OptionalDouble;
 
 /** Zeros by {@link Sparsification}, layer by layer: the options that its methods share. */
 public record LayerwiseZeros(
-        @Option(value = "Zeros are anywhere, or n of every m neighbouring inputs of one output.", values = ZeroPattern.VALUES)
-                ZeroPattern pattern,
+        @Option(
+                value = "Zeros are anywhere, or n of every m neighbouring inputs of one output.",
+                values = ZeroPattern.VALUES)
+        ZeroPattern pattern,
 
-        @Option(value = "Share of zeros in each matrix; 0.5 without it.", below = 1) OptionalDouble ratio) {
+        @Option(value = "Share of zeros in each matrix; 0.5 without it.", below = 1)
+        OptionalDouble ratio) {
     private static final double USUAL = 0.5;
 
     /** Half of the weights of each matrix, anywhere. */
@@ -31,12 +34,12 @@ public record LayerwiseZeros(
         }
     }
 
-    Sparsifier.Result run(
-            Sparsification.Method method, double damping, PruningState state, PassContext context) {
+    Sparsifier.Result run(Sparsification.Method method, double damping, PruningState state, PassContext context) {
         Sparsification editor = new Sparsification(
                 state.pruned(),
                 state.dense().layers(),
-                new Sparsification.Request(method, pattern.withShare(context.position().current().part(ratio.orElse(USUAL))), damping),
+                new Sparsification.Request(
+                        method, pattern.withShare(context.position().current().part(ratio.orElse(USUAL))), damping),
                 context.workFolder(),
                 context.log());
         context.statistics().sweep(state.pruned(), false, editor);

@@ -18,12 +18,13 @@ import java.util.Optional;
         value = "least-squares",
         summary = "the linear layers that sum over what is pruned come as near to their results as they can")
 public record LeastSquaresUpdate(
-        @Option("What is added to the diagonal of XᵀX, as a share of its mean.") double damping,
+        @Option("What is added to the diagonal of XᵀX, as a share of its mean.")
+        double damping,
 
         @Option(
-                        "The results of the layers as the blocks before have become, or what the residual stream of the dense model"
-                                + " needs.")
-                Target target)
+                "The results of the layers as the blocks before have become, or what the residual stream of the dense model"
+                        + " needs.")
+        Target target)
         implements WeightUpdate {
     /** Which results are approached. */
     public enum Target {

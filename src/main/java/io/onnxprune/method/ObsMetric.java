@@ -21,14 +21,14 @@ import io.onnxprune.plan.Scores;
 @Named(value = "obs", summary = "the loss when the kept weights compensate")
 public record ObsMetric(
         @Option("Whether an error of a linear layer counts as it is, or by what it does to the loss.")
-                Curvature curvature,
+        Curvature curvature,
 
         ObsSelection selection,
 
         @Option(
-                        "For curvature loss: the linear layers that sum over a unit, or also those that produce it, whose costs are"
-                                + " added.")
-                Members members)
+                "For curvature loss: the linear layers that sum over a unit, or also those that produce it, whose costs are"
+                        + " added.")
+        Members members)
         implements ImportanceMetric {
     /** Errors as they are, of the consumers. */
     public ObsMetric() {
@@ -37,7 +37,8 @@ public record ObsMetric(
 
     public ObsMetric {
         if (members == Members.ALL && curvature != Curvature.LOSS) {
-            throw new UsageException("members all needs curvature loss: the costs of producers are measured by gradients");
+            throw new UsageException(
+                    "members all needs curvature loss: the costs of producers are measured by gradients");
         }
     }
 
@@ -63,14 +64,13 @@ public record ObsMetric(
     @Override
     public Budget restrict(Budget budget, DenseModel dense, PassContext context) {
         return dense.layers()
-                .restrict(budget, dense.structure(), ofLoss(), context.settings().method(), context.log());
+                .restrict(
+                        budget, dense.structure(), ofLoss(), context.settings().method(), context.log());
     }
 
     @Override
     public Cost cost(CostModel model) {
-        Cost measured = ofLoss()
-                ? model.activationGradients().then(model.gradientMoments())
-                : model.forward();
+        Cost measured = ofLoss() ? model.activationGradients().then(model.gradientMoments()) : model.forward();
         return measured.then(model.inputMoments()).then(model.removal());
     }
 

@@ -11,8 +11,8 @@ import java.util.OptionalLong;
 
 /** Chance: the baseline that any metric has to beat. */
 @Named(value = "random", summary = "chance")
-public record RandomMetric(@Option("The seed; without it that of the run.") OptionalLong seed)
-        implements ImportanceMetric {
+public record RandomMetric(
+        @Option("The seed; without it that of the run.") OptionalLong seed) implements ImportanceMetric {
     /** The seed of the run. */
     public RandomMetric() {
         this(OptionalLong.empty());

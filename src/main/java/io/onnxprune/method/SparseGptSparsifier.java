@@ -13,8 +13,9 @@ import io.onnxprune.pass.PruningState;
         summary = "block by block on what the blocks before have become, and the other weights compensate")
 public record SparseGptSparsifier(
         LayerwiseZeros zeros,
-        @Option("What is added to the diagonal of XᵀX, as a share of its mean.") double damping)
-        implements Sparsifier {
+
+        @Option("What is added to the diagonal of XᵀX, as a share of its mean.")
+        double damping) implements Sparsifier {
     /** Half of the weights of each matrix. */
     public SparseGptSparsifier() {
         this(new LayerwiseZeros(), 0.01);

@@ -19,23 +19,28 @@ import java.util.OptionalDouble;
         summary = "what costs the loss least of all matrices, by gradients, and the other weights compensate")
 public record SurgeonSparsifier(
         @Option(
-                        value = "Zeros are anywhere, n of every m neighbouring inputs of one output, or whole inputs and outputs of a"
+                value =
+                        "Zeros are anywhere, n of every m neighbouring inputs of one output, or whole inputs and outputs of a"
                                 + " matrix.",
-                        values = ZeroPattern.VALUES)
-                ZeroPattern pattern,
+                values = ZeroPattern.VALUES)
+        ZeroPattern pattern,
 
         @Option(
-                        value = "Share of zeros in all matrices together; 0.5 without it. With n:m all groups have their zeros unless a"
+                value =
+                        "Share of zeros in all matrices together; 0.5 without it. With n:m all groups have their zeros unless a"
                                 + " ratio says that only the cheapest do.",
-                        below = 1)
-                OptionalDouble ratio,
+                below = 1)
+        OptionalDouble ratio,
 
-        @Option("What is added to the diagonal of XᵀX, as a share of its mean.") double damping,
-        @Option("What is added to the diagonal of DᵀD, as a share of its mean.") double gradientDamping,
+        @Option("What is added to the diagonal of XᵀX, as a share of its mean.")
+        double damping,
+
+        @Option("What is added to the diagonal of DᵀD, as a share of its mean.")
+        double gradientDamping,
 
         @Option(
-                        "Unless structured: how many zeros of a matrix are compensated for together, output by output; 0 for all.")
-                int correlate)
+                "Unless structured: how many zeros of a matrix are compensated for together, output by output; 0 for all.")
+        int correlate)
         implements Sparsifier {
     private static final double USUAL = 0.5;
 

@@ -17,9 +17,9 @@ import java.util.List;
 @Named(value = "taylor", summary = "the change of the loss, by gradients")
 public record TaylorMetric(
         @Option(
-                        "w is a weight, g its gradient and h the mean of its squares over rows: abs(Σ w·g), Σ abs(w·g), Σ w²·h, or"
-                                + " Σ abs(w·g - w²·h/2).")
-                Taylor.Kind importance,
+                "w is a weight, g its gradient and h the mean of its squares over rows: abs(Σ w·g), Σ abs(w·g), Σ w²·h, or"
+                        + " Σ abs(w·g - w²·h/2).")
+        Taylor.Kind importance,
 
         @Option(REDUCTION) Reduction reduction)
         implements ImportanceMetric {

@@ -8,18 +8,19 @@ import io.onnxprune.diag.UserException;
 import java.util.function.DoubleFunction;
 
 /**
- * How second moments are made invertible: λ is added to the diagonal, and ten times as much where that is not enough.
- * Channels that never carried anything (no positive diagonal) are taken for independent of all others.
+ * Damping of a second moment (Hessian): λ is added to its diagonal so that it can be inverted. When that is not
+ * enough, λ is raised tenfold, up to three times. A dead channel, one that carried zero at every position, has no
+ * positive diagonal element. It is treated as independent of all other channels.
  *
- * @param share λ as a share of the mean of the positive diagonal elements
- * @param tokens positions that the second moments were summed over, for messages
- * @param label what the layer or dimension is called in messages
- * @param log where is said that more damping was needed
+ * @param share λ as a share of the mean of the positive diagonal elements, not negative
+ * @param tokens number of positions that the second moment was summed over, for messages
+ * @param label name of the layer or dimension, for messages
+ * @param log receives a warning when the damping had to be raised
  */
 public record Damping(double share, long tokens, String label, Log log) {
-    private static final int ATTEMPTS = 4;
-    /** What a share of zero is raised to. */
-    private static final double LEAST = 1e-4;
+    private static final int MAX_ATTEMPTS = 4;
+    /** The first share that is tried after a share of zero failed. */
+    private static final double SMALLEST_RAISED = 1e-4;
 
     public Damping {
         if (!(share >= 0) || Double.isInfinite(share)) {
@@ -41,7 +42,10 @@ public record Damping(double share, long tokens, String label, Log log) {
         return count == 0 ? 0 : sum / count;
     }
 
-    /** Adds λ to the diagonal of {@code a} and separates dead channels, in the upper triangle. */
+    /**
+     * Adds λ to the diagonal of {@code a} and makes dead channels independent of all others. Only the upper triangle
+     * is written.
+     */
     static void apply(Matrix a, double lambda) {
         int n = a.rows();
         for (int i = 0; i < n; i++) {
@@ -57,36 +61,43 @@ public record Damping(double share, long tokens, String label, Log log) {
     }
 
     /**
-     * Calls {@code attempt} with growing shares until it has a result.
+     * Calls {@code attempt} with growing shares until it succeeds.
      *
      * @param channels size of the second moment, for messages
-     * @param attempt what throws {@link SingularException} when the matrix is not positive definite with this share
-     * @throws UserException when it never was
+     * @param attempt takes a share and throws {@link SingularException} when the matrix is not positive definite with
+     *     it
+     * @return the result of the first attempt that succeeded
+     * @throws UserException when all attempts failed
      */
     <T> T raise(int channels, DoubleFunction<T> attempt) {
-        double tried = share;
-        for (int i = 0; i < ATTEMPTS; i++) {
+        double current = share;
+        for (int i = 0; i < MAX_ATTEMPTS; i++) {
             try {
-                T result = attempt.apply(tried);
+                T result = attempt.apply(current);
                 if (i > 0) {
                     log.warn(
                             "%s: the second moment of %d channels over %d tokens is singular; damping raised from %s to %s"
-                                    .formatted(label, channels, tokens, share, tried));
+                                    .formatted(label, channels, tokens, share, current));
                 }
                 return result;
             } catch (SingularException e) {
-                tried = tried == 0 ? LEAST : tried * 10;
+                current = current == 0 ? SMALLEST_RAISED : current * 10;
             }
         }
         String remedy = tokens < channels
                 ? "calibrate with at least " + channels + " tokens"
-                : "the inputs depend on each other, so raise the damping";
+                : "the inputs are linearly dependent, so raise the damping";
         throw new UserException(
                 "%s: the second moment of its %d channels over %d tokens cannot be inverted, even with damping %s; %s"
-                        .formatted(label, channels, tokens, tried / 10, remedy));
+                        .formatted(label, channels, tokens, current / 10, remedy));
     }
 
-    /** @throws UserException when a number is infinite or none */
+    /**
+     * Checks that all elements are finite; null passes.
+     *
+     * @param what name of the matrix, for the message
+     * @throws UserException when an element is infinite or NaN
+     */
     void checkFinite(Matrix matrix, String what) {
         if (matrix != null && !matrix.isFinite()) {
             throw new UserException("%s: the %s has numbers that are not finite".formatted(label, what));
@@ -94,9 +105,9 @@ public record Damping(double share, long tokens, String label, Log log) {
     }
 
     /**
-     * Makes of {@code a} the factor of {@code a + λI}.
+     * Replaces {@code a} by the Cholesky factor of {@code a + λI} and returns it.
      *
-     * @throws SingularException when that is not positive definite; {@code a} is closed then
+     * @throws SingularException when {@code a + λI} is not positive definite; {@code a} is closed then
      */
     static Matrix factored(Matrix a, double lambda) {
         apply(a, lambda);

@@ -8,30 +8,33 @@ import java.util.Arrays;
 import java.util.stream.IntStream;
 
 /**
- * One layer while its units are removed: the inverse {@code p = (a+λI)⁻¹} and the products {@code s = w g wᵀ} of the
- * channels that are left, where {@code w} are the best remaining weights.
+ * The state of one linear layer while its input units are removed: the inverse {@code p = (a+λI)⁻¹} and the matrix
+ * {@code s = w g wᵀ}, both over the remaining channels. {@code w} are the optimal weights of the remaining channels.
  *
- * <p>Removing unit B, with {@code p_BB = uᵀu}, makes of them
+ * <p>Removing unit B changes both. With {@code p_BB = uᵀu}:
  *
  * <pre>
  *   p - lᵀl            l = u⁻ᵀ p_B:
  *   s - lᵀz - zᵀl      z = u⁻ᵀ s_B: - ½ k l      k = u⁻ᵀ s_BB u⁻¹
  * </pre>
  *
- * and costs ½ tr k. That is the Schur complement, and what the change {@code -lᵀu⁻ᵀw_B} of the weights does to {@code s};
- * the weights themselves are not needed. As in LAPACK's pivoted Cholesky factorisation (dpstrf), {@code l} and {@code z}
- * of several units are gathered in a <em>panel</em>: until it is full, only what the next pivot needs is brought up to
- * date, and then all of {@code p} and {@code s} by large products. Channels change places so that those left are the last
- * ones. Only upper triangles count.
+ * <p>The removal costs ½ tr k. The first line is the Schur complement. The second is the effect of the weight update
+ * {@code -lᵀu⁻ᵀw_B} on {@code s}, so the weights themselves are not needed.
+ *
+ * <p>The work is blocked as in LAPACK's pivoted Cholesky factorisation (dpstrf). Rows of {@code l} and {@code z} are
+ * gathered in a <em>panel</em>. Until the panel is full, only the rows of the next pivot are updated. Then all of
+ * {@code p} and {@code s} are updated by large matrix products. Channels are permuted so that the remaining ones come
+ * last. Only upper triangles are used.
  */
 final class Downdate implements AutoCloseable {
-    /** Channels of a panel: more make the large products faster and the pivots slower. */
+    /** Number of channels in a panel. More of them make the matrix products faster and each pivot slower. */
     private static final int PANEL = 96;
-    /** After so many removed channels the numbers are compared with what they should be. */
+    /** Number of removed channels after which {@code p} and {@code s} are checked against their definitions. */
     private static final int PERIOD = 1024;
     /**
-     * Relative error from which on they are computed anew. With the usual damping, 1 % of the mean diagonal, it stays below
-     * 1e-10 when half of 11008 channels go; a second moment that is singular but for rounding errors exceeds it.
+     * Relative residual from which on {@code p} and {@code s} are recomputed. With the usual damping of 1 % of the
+     * mean diagonal, the residual stays below 1e-10 when half of 11008 channels are removed. It exceeds this tolerance
+     * when the second moment is singular up to rounding errors.
      */
     private static final double TOLERANCE = 1e-6;
 
@@ -42,22 +45,22 @@ final class Downdate implements AutoCloseable {
     private final int n;
     private final Matrix p;
     private final Matrix s;
-    /** Rows of l and z, by position; p and s lack what the first {@link #filled} of them say. */
+    /** Rows of l and z, by position. The first {@link #filled} rows are not yet applied to p and s. */
     private final Matrix panelOfL;
 
     private final Matrix panelOfZ;
     private int filled;
-    /** The first position that is left. */
+    /** The first remaining position; channels at earlier positions are removed. */
     private int first;
 
     private int checked;
-    private double worst;
+    private double worstResidual;
     private final int[] channelAt;
     private final int[] positionOf;
     private final SmallUnits small;
 
     /**
-     * The layer with all its units.
+     * Creates the state before any unit is removed.
      *
      * @throws SingularException when {@code a + λI} is not positive definite
      */
@@ -65,7 +68,14 @@ final class Downdate implements AutoCloseable {
         this(layer, lambda, PANEL, PERIOD, TOLERANCE);
     }
 
-    /** As above, with other settings than the constants of this class. */
+    /**
+     * Creates the state before any unit is removed, with chosen settings for tests.
+     *
+     * @param panel number of channels in a panel
+     * @param period number of removed channels between two checks
+     * @param tolerance relative residual from which on the state is recomputed
+     * @throws SingularException when {@code a + λI} is not positive definite
+     */
     Downdate(LayerProblem layer, double lambda, int panel, int period, double tolerance) {
         this.layer = layer;
         this.lambda = lambda;
@@ -90,15 +100,17 @@ final class Downdate implements AutoCloseable {
         }
     }
 
-    /** The largest relative error that was found so far. */
-    double worstDrift() {
-        return worst;
+    /** The largest relative residual of all checks so far. */
+    double worstResidual() {
+        return worstResidual;
     }
 
     /**
-     * Adds what removing each unit that is left would cost now.
+     * Adds to {@code costs} the cost of removing each remaining unit next.
      *
-     * @param grouped SlimGPT's approximation for units of several channels: ½ Σ s_jj/d_j, d the squared diagonal of u
+     * @param costs one element for each unit
+     * @param grouped whether units of several channels are scored by SlimGPT's approximation ½ Σ s_jj/d_j, with d the
+     *     squared diagonal of u, instead of exactly
      */
     void addCosts(double[] costs, boolean grouped) {
         for (int unit = 0; unit < costs.length; unit++) {
@@ -112,8 +124,8 @@ final class Downdate implements AutoCloseable {
     /**
      * Removes a unit.
      *
-     * @return what that costs
-     * @throws SingularException when its part of the inverse is not positive definite, not even when computed anew
+     * @return the cost of the removal, not negative
+     * @throws SingularException when p_BB is not positive definite, even after p and s were recomputed
      */
     double remove(int unit) {
         int[] channels = layer.units().get(unit);
@@ -136,74 +148,74 @@ final class Downdate implements AutoCloseable {
             }
         }
         Matrix z = currentRowsOfS(size);
-        int rest = n - first - size;
+        int remaining = n - first - size;
         Matrix u = l.block(0, 0, size, size);
         Matrix k = z.block(0, 0, size, size);
-        Matrix lRest = l.block(0, size, size, rest);
-        Matrix zRest = z.block(0, size, size, rest);
+        Matrix lRemaining = l.block(0, size, size, remaining);
+        Matrix zRemaining = z.block(0, size, size, remaining);
         Blas.mirror(k);
         Blas.solveTriangle(u, true, z);
         Blas.solveTriangleFromRight(1, u, k);
-        Blas.solveTriangle(u, true, lRest);
-        Blas.multiply(-0.5, k, false, lRest, false, 1, zRest);
+        Blas.solveTriangle(u, true, lRemaining);
+        Blas.multiply(-0.5, k, false, lRemaining, false, 1, zRemaining);
         double cost = 0.5 * trace(k);
         if (!Double.isFinite(cost)) {
             throw new SingularException();
         }
         filled += size;
         first += size;
-        updateSmall(lRest, zRest);
+        updateSmall(lRemaining, zRemaining);
         return Math.max(0, cost);
     }
 
-    /** Brings p and s up to date. */
+    /** Applies the panel to p and s, and checks them when a check is due. */
     private void flush() {
         if (filled > 0) {
             Matrix l = panelOfL.block(0, first, filled, n - first);
-            Blas.rankUpdate(-1, l, true, 1, left(p));
-            Blas.subtractTwice(l, panelOfZ.block(0, first, filled, n - first), left(s));
+            Blas.rankUpdate(-1, l, true, 1, active(p));
+            Blas.subtractTwice(l, panelOfZ.block(0, first, filled, n - first), active(s));
             filled = 0;
         }
         if (first - checked >= period && first < n) {
             checked = first;
-            double drift = drift();
-            worst = Math.max(worst, drift);
-            // Written so that what is no number counts as too large.
-            if (!(drift < tolerance)) {
+            double residual = residual();
+            worstResidual = Math.max(worstResidual, residual);
+            // NaN must count as too large.
+            if (!(residual < tolerance)) {
                 compute();
             }
         }
     }
 
-    /** How far p and s are from what they should be. */
-    double drift() {
+    /** The relative residual of p and s against their definitions. */
+    double residual() {
         flush();
-        return ResidualCheck.of(layer, lambda, Arrays.copyOfRange(channelAt, first, n), left(p), left(s));
+        return ResidualCheck.of(layer, lambda, Arrays.copyOfRange(channelAt, first, n), active(p), active(s));
     }
 
-    /** p and s of what is left, from the second moment and the weights as they were at first. */
+    /** Computes p and s of the remaining channels anew from the second moment and the original weights. */
     private void compute() {
-        int[] left = Arrays.copyOfRange(channelAt, first, n);
-        int[] gone = Arrays.copyOfRange(channelAt, 0, first);
-        Matrix inverse = left(p);
-        layer.a().select(left, left, inverse);
+        int[] remaining = Arrays.copyOfRange(channelAt, first, n);
+        int[] removed = Arrays.copyOfRange(channelAt, 0, first);
+        Matrix inverse = active(p);
+        layer.a().select(remaining, remaining, inverse);
         Damping.apply(inverse, lambda);
         if (!Cholesky.factor(inverse)) {
             throw new SingularException();
         }
-        try (Matrix w = LeastSquares.remaining(layer.a(), layer.w(), left, gone, inverse)) {
+        try (Matrix w = LeastSquares.optimalWeights(layer.a(), layer.w(), remaining, removed, inverse)) {
             double[] zeros = new double[w.columns()];
-            for (int i = 0; i < left.length; i++) {
-                if (layer.a().get(left[i], left[i]) <= 0) {
+            for (int i = 0; i < remaining.length; i++) {
+                if (layer.a().get(remaining[i], remaining[i]) <= 0) {
                     w.setRow(i, zeros);
                 }
             }
             Cholesky.invert(inverse);
             if (layer.g() == null) {
-                Blas.rankUpdate(1, w, false, 0, left(s));
+                Blas.rankUpdate(1, w, false, 0, active(s));
             } else {
-                try (Matrix curved = Blas.product(w, layer.g())) {
-                    Blas.symmetricProduct(curved, w, left(s));
+                try (Matrix wg = Blas.product(w, layer.g())) {
+                    Blas.symmetricProduct(wg, w, active(s));
                 }
             }
         }
@@ -211,18 +223,18 @@ final class Downdate implements AutoCloseable {
         small.read(p, s, positionOf, first);
     }
 
-    /** The cost of a unit that is not small. */
+    /** The cost of removing a unit that is too large for {@link SmallUnits}; 0 when p_BB is not positive definite. */
     private double largeCost(int[] channels, boolean grouped) {
         int size = channels.length;
-        int[] places = new int[size];
+        int[] positions = new int[size];
         for (int i = 0; i < size; i++) {
-            places[i] = positionOf[channels[i]];
+            positions[i] = positionOf[channels[i]];
         }
         int[] rows = IntStream.range(0, filled).toArray();
-        try (Matrix u = gather(p, places);
-                Matrix k = gather(s, places);
-                Matrix l = panelOfL.select(rows, places);
-                Matrix z = panelOfZ.select(rows, places)) {
+        try (Matrix u = gather(p, positions);
+                Matrix k = gather(s, positions);
+                Matrix l = panelOfL.select(rows, positions);
+                Matrix z = panelOfZ.select(rows, positions)) {
             Blas.rankUpdate(-1, l, true, 1, u);
             Blas.subtractTwice(l, z, k);
             if (!Cholesky.factor(u)) {
@@ -242,14 +254,14 @@ final class Downdate implements AutoCloseable {
         }
     }
 
-    /** The first rows of p that are left, up to date, in the next rows of the panel. */
+    /** Copies the first remaining rows of p to the next rows of the panel and applies the panel to them. */
     private Matrix currentRowsOfP(int size) {
         Matrix rows = copyRows(p, panelOfL, size);
         subtract(panelOfL, panelOfL, rows);
         return rows;
     }
 
-    /** The first rows of s that are left, up to date, in the next rows of the panel. */
+    /** Copies the first remaining rows of s to the next rows of the panel and applies the panel to them. */
     private Matrix currentRowsOfS(int size) {
         Matrix rows = copyRows(s, panelOfZ, size);
         subtract(panelOfL, panelOfZ, rows);
@@ -267,7 +279,7 @@ final class Downdate implements AutoCloseable {
         return rows;
     }
 
-    /** Subtracts the first rows that are left of {@code xᵀy}, the panels as far as they are filled. */
+    /** Subtracts from {@code rows} the first remaining rows of {@code xᵀy}, over the filled rows of both panels. */
     private void subtract(Matrix x, Matrix y, Matrix rows) {
         Matrix pivots = x.block(0, first, filled, rows.rows());
         Blas.multiply(-1, pivots, true, y.block(0, first, filled, n - first), false, 1, rows);
@@ -283,13 +295,13 @@ final class Downdate implements AutoCloseable {
         }
     }
 
-    /** Lets the channels of two positions change places. */
+    /** Exchanges the channels at two positions. */
     private void exchange(int i, int j) {
         if (i == j) {
             return;
         }
-        Blas.exchange(left(p), i - first, j - first);
-        Blas.exchange(left(s), i - first, j - first);
+        Blas.exchange(active(p), i - first, j - first);
+        Blas.exchange(active(s), i - first, j - first);
         Blas.exchangeColumns(panelOfL.block(0, 0, filled, n), i, j);
         Blas.exchangeColumns(panelOfZ.block(0, 0, filled, n), i, j);
         int channel = channelAt[i];
@@ -299,17 +311,18 @@ final class Downdate implements AutoCloseable {
         positionOf[channelAt[j]] = j;
     }
 
-    /** The part of p or s that is left. */
-    private Matrix left(Matrix matrix) {
+    /** The block of p or s that belongs to the remaining channels. */
+    private Matrix active(Matrix matrix) {
         return matrix.block(first, first, n - first, n - first);
     }
 
-    /** Rows and columns of a symmetric matrix. */
-    private static Matrix gather(Matrix matrix, int[] places) {
-        Matrix result = Matrix.zeros(places.length, places.length);
-        for (int i = 0; i < places.length; i++) {
-            for (int j = i; j < places.length; j++) {
-                result.set(i, j, matrix.get(Math.min(places[i], places[j]), Math.max(places[i], places[j])));
+    /** A copy of the given rows and columns of a symmetric matrix, upper triangle only. */
+    private static Matrix gather(Matrix matrix, int[] positions) {
+        Matrix result = Matrix.zeros(positions.length, positions.length);
+        for (int i = 0; i < positions.length; i++) {
+            for (int j = i; j < positions.length; j++) {
+                result.set(
+                        i, j, matrix.get(Math.min(positions[i], positions[j]), Math.max(positions[i], positions[j])));
             }
         }
         return result;

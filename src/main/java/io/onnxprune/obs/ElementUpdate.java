@@ -10,17 +10,18 @@ import java.util.BitSet;
 import java.util.stream.IntStream;
 
 /**
- * What the other elements of a layer's weights become when some are zero: the least ½ tr(Δwᵀ a Δw g), for elements all
- * together or in groups one after the other (LLM Surgeon, arXiv 2312.17244). Weights are {@code [out, n]} here, since elements
- * are taken output by output.
+ * Updates the kept elements of a linear layer's weights when single elements are pruned to zero, so that ½ tr(Δwᵀ a Δw
+ * g) is least. This is the LLM Surgeon's update for unstructured sparsity (arXiv 2312.17244). Weights are
+ * {@code [out, n]} here, because elements are taken output by output.
  */
 public final class ElementUpdate {
-    /** Conjugate directions that are taken at most; each costs four products of matrices, and ten to twenty are usual. */
-    private static final int DIRECTIONS = 100;
+    /** Maximal number of conjugate-gradient iterations. Each costs four matrix products; ten to twenty are usual. */
+    private static final int MAX_ITERATIONS = 100;
 
     /**
-     * How far the squared gradient, in the metric of the preconditioner, is to fall: half of it bounds how far the loss is above
-     * its minimum, since the inverse of a part of a form is never more than that part of its inverse.
+     * Relative decrease of the preconditioned squared gradient at which the iteration stops. Half of that squared
+     * gradient bounds the distance of the loss from its minimum, because the inverse of a principal block of a
+     * positive definite form is never larger than that block of its inverse.
      */
     private static final double PRECISION = 1e-5;
 
@@ -39,28 +40,41 @@ public final class ElementUpdate {
     }
 
     /**
-     * All elements together, by conjugate gradients on the elements that stay. The inverse of the whole quadratic form, at the
-     * elements that stay, serves as preconditioner, so the work is a few products of matrices for each direction.
+     * Solves for all kept elements jointly by conjugate gradients. The preconditioner is the inverse of the full
+     * quadratic form, restricted to the kept elements, so each iteration takes a few matrix products.
      *
-     * @param w weights {@code [out, n]}, replaced by the new ones
-     * @param zeros for each output the inputs that become zero
+     * @param inputs second moment of the inputs, size n
+     * @param outputs second moment of the gradients of the outputs, size out
+     * @param w weights {@code [out, n]}; replaced by the updated ones
+     * @param zeros for each output the inputs whose elements are pruned
      */
     public static void together(KroneckerFactor inputs, KroneckerFactor outputs, Matrix w, BitSet[] zeros) {
-        new ElementUpdate(inputs, outputs, w, zeros).descend();
+        new ElementUpdate(inputs, outputs, w, zeros).minimise();
     }
 
     /**
-     * In groups of whole outputs with at most {@code limit} zeros, or of one output with more, each solved exactly by itself, on
-     * the weights that those before left. What a group does to zeros of groups before is undone at the end, so the result
-     * is not the least of all.
+     * Solves for groups of pruned elements one after another. A group holds whole outputs with at most {@code limit}
+     * pruned elements together, or one output with more. Each group is solved exactly, starting from the weights that
+     * the groups before it left. At the end, elements that earlier groups pruned are set back to zero, so the result
+     * is not the joint minimum.
      *
-     * @param limit elements that are solved for together
+     * @param inputs second moment of the inputs, size n
+     * @param outputs second moment of the gradients of the outputs, size out
+     * @param w weights {@code [out, n]}; replaced by the updated ones
+     * @param zeros for each output the inputs whose elements are pruned
+     * @param limit largest number of pruned elements in a group of several outputs
+     * @throws UserException when the system of a group is not positive definite
      */
     public static void inGroups(KroneckerFactor inputs, KroneckerFactor outputs, Matrix w, BitSet[] zeros, int limit) {
-        new ElementUpdate(inputs, outputs, w, zeros).groups(limit);
+        new ElementUpdate(inputs, outputs, w, zeros).updateInGroups(limit);
     }
 
-    /** Only zeros; all other elements stay as they are. */
+    /**
+     * Sets the pruned elements to zero and leaves all others unchanged.
+     *
+     * @param w weights {@code [out, n]}
+     * @param zeros for each output the inputs whose elements are pruned
+     */
     public static void clear(Matrix w, BitSet[] zeros) {
         double[] row = new double[w.columns()];
         for (int j = 0; j < zeros.length; j++) {
@@ -70,7 +84,7 @@ public final class ElementUpdate {
         }
     }
 
-    private void groups(int limit) {
+    private void updateInGroups(int limit) {
         for (int begin = 0; begin < zeros.length; ) {
             int end = begin;
             long count = 0;
@@ -78,17 +92,17 @@ public final class ElementUpdate {
                 count += zeros[end++].cardinality();
             }
             if (end == begin + 1) {
-                single(begin);
+                updateOutput(begin);
             } else if (count > 0) {
-                group(begin, end, (int) count);
+                updateOutputs(begin, end, (int) count);
             }
             begin = end;
         }
         clear(w, zeros);
     }
 
-    /** The zeros of several outputs: {@code (g⁻¹⊗a⁻¹)_QQ u = w_Q, Δw = -g⁻¹ u a⁻¹}. */
-    private void group(int begin, int end, int count) {
+    /** Solves for the pruned elements Q of several outputs: {@code (g⁻¹⊗a⁻¹)_QQ u = w_Q, Δw = -g⁻¹ u a⁻¹}. */
+    private void updateOutputs(int begin, int end, int count) {
         int[] output = new int[count];
         int[] input = new int[count];
         int found = 0;
@@ -131,66 +145,71 @@ public final class ElementUpdate {
         }
     }
 
-    /** The zeros of one output, where {@code g⁻¹} is one number: by the smaller of the systems of what goes and of what stays. */
-    private void single(int j) {
-        int[] gone = zeros[j].stream().toArray();
-        if (gone.length == 0) {
+    /**
+     * Solves for the pruned elements of one output, where {@code g⁻¹} is one number. Uses the smaller of two systems:
+     * that of the pruned elements or that of the kept ones.
+     */
+    private void updateOutput(int j) {
+        int[] pruned = zeros[j].stream().toArray();
+        if (pruned.length == 0) {
             return;
         }
         try (Matrix direction = Matrix.zeros(n, 1);
-                Matrix right = Matrix.zeros(gone.length, 1)) {
-            for (int k = 0; k < gone.length; k++) {
-                right.set(k, 0, w.get(j, gone[k]));
+                Matrix right = Matrix.zeros(pruned.length, 1)) {
+            for (int k = 0; k < pruned.length; k++) {
+                right.set(k, 0, w.get(j, pruned[k]));
             }
-            if (2 * gone.length <= n) {
-                byGone(gone, right, direction);
+            if (2 * pruned.length <= n) {
+                solvePruned(pruned, right, direction);
             } else {
-                byKept(j, gone, right, direction);
+                solveKept(j, pruned, right, direction);
             }
             Matrix spread = outputs.inverse().block(0, j, zeros.length, 1);
             Blas.multiply(-1 / outputs.inverse().get(j, j), spread, false, direction, true, 1, w);
         }
     }
 
-    private void byGone(int[] gone, Matrix right, Matrix direction) {
-        try (Matrix system = inputs.inverse().select(gone, gone)) {
+    private void solvePruned(int[] pruned, Matrix right, Matrix direction) {
+        try (Matrix system = inputs.inverse().select(pruned, pruned)) {
             factor(system);
             Cholesky.solve(system, right);
         }
         try (Matrix scattered = Matrix.zeros(n, 1)) {
-            for (int k = 0; k < gone.length; k++) {
-                scattered.set(gone[k], 0, right.get(k, 0));
+            for (int k = 0; k < pruned.length; k++) {
+                scattered.set(pruned[k], 0, right.get(k, 0));
             }
             Blas.multiply(1, inputs.inverse(), false, scattered, false, 0, direction);
         }
     }
 
-    private void byKept(int j, int[] gone, Matrix right, Matrix direction) {
+    private void solveKept(int j, int[] pruned, Matrix right, Matrix direction) {
         int[] kept = IntStream.range(0, n).filter(i -> !zeros[j].get(i)).toArray();
-        try (Matrix across = inputs.damped().select(kept, gone);
-                Matrix answer = Blas.product(across, right);
+        try (Matrix across = inputs.damped().select(kept, pruned);
+                Matrix solution = Blas.product(across, right);
                 Matrix system = inputs.damped().select(kept, kept)) {
             factor(system);
-            Cholesky.solve(system, answer);
+            Cholesky.solve(system, solution);
             for (int k = 0; k < kept.length; k++) {
-                direction.set(kept[k], 0, -answer.get(k, 0));
+                direction.set(kept[k], 0, -solution.get(k, 0));
             }
         }
-        for (int k = 0; k < gone.length; k++) {
-            direction.set(gone[k], 0, right.get(k, 0));
+        for (int k = 0; k < pruned.length; k++) {
+            direction.set(pruned[k], 0, right.get(k, 0));
         }
     }
 
     private static void factor(Matrix system) {
         if (!Cholesky.factor(system)) {
-            throw new UserException(
-                    "the elements of a layer that become zero depend on each other too much to be solved"
-                            + " for; raise the damping");
+            throw new UserException("the linear system for the pruned elements of a layer is not positive definite;"
+                    + " raise the damping");
         }
     }
 
-    /** Conjugate gradients from the weights that only have their zeros; these stay zero in each direction. */
-    private void descend() {
+    /**
+     * Preconditioned conjugate gradients, starting from the weights with the pruned elements set to zero. Pruned
+     * elements stay zero in every direction.
+     */
+    private void minimise() {
         int out = zeros.length;
         try (Matrix residual = Matrix.zeros(out, n);
                 Matrix direction = Matrix.zeros(out, n);
@@ -200,8 +219,8 @@ public final class ElementUpdate {
             apply(outputs.damped(), direction, inputs.damped(), between, residual);
             apply(outputs.inverse(), residual, inputs.inverse(), between, direction);
             double size = dot(residual, direction);
-            double enough = PRECISION * size;
-            for (int step = 0; step < DIRECTIONS && size > enough; step++) {
+            double target = PRECISION * size;
+            for (int step = 0; step < MAX_ITERATIONS && size > target; step++) {
                 apply(outputs.damped(), direction, inputs.damped(), between, image);
                 double length = size / dot(direction, image);
                 combine(length, direction, 1, w);
@@ -214,7 +233,7 @@ public final class ElementUpdate {
         }
     }
 
-    /** Clears the zeros, and sets {@code lost} to the elements that they had. */
+    /** Sets the pruned elements to zero and copies their former values to {@code lost}. */
     private void start(Matrix lost) {
         double[] row = new double[n];
         double[] cleared = new double[n];
@@ -230,7 +249,7 @@ public final class ElementUpdate {
         }
     }
 
-    /** {@code result = left x right} at the elements that stay. */
+    /** {@code result = left x right} at the kept elements, zero elsewhere. */
     private void apply(Matrix left, Matrix x, Matrix right, Matrix between, Matrix result) {
         Blas.multiply(1, left, false, x, false, 0, between);
         Blas.multiply(1, between, false, right, false, 0, result);

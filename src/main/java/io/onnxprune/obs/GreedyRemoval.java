@@ -10,41 +10,53 @@ import java.util.function.ToDoubleFunction;
 import java.util.stream.IntStream;
 
 /**
- * Removes units one after another and says in which order and at what cost: Optimal Brain Surgeon on the inputs of layers
- * (Hassibi et al., NeurIPS 1993; on structures: ZipLM, arXiv 2302.04089), the remaining weights being the best ones at any
- * time.
+ * Chooses the input units of linear layers to prune, one after another, with the cost of each. This is Optimal Brain
+ * Surgeon on layer inputs (Hassibi and Stork, NeurIPS 1992; for
+ * structures: ZipLM, arXiv 2302.04089). After each removal the remaining weights are the optimal ones.
  */
 public final class GreedyRemoval {
-    /** How the next unit is chosen; what is reported as cost is exact, but for the rules that look at each unit by itself. */
+    /** The rule that chooses the next unit. Reported costs are exact, except for the rules of independent removal. */
     public enum Rule {
-        /** The unit whose removal costs least now. */
+        /** The unit whose removal costs least, given the removals before it. */
         EXACT,
         /**
-         * SlimGPT's choice of heads ("grouped Cholesky", arXiv 2412.18110): the channels of a unit are scored as if those before
-         * them in the unit were gone but the weights had not been updated. The same as exact for units of one channel.
+         * SlimGPT's choice of heads ("grouped Cholesky", arXiv 2412.18110). Each channel of a unit is scored as if the
+         * channels before it in the unit were removed but the weights were not updated. Equal to {@link #EXACT} for
+         * units of one channel.
          */
         GROUPED_CHOLESKY,
         /**
-         * SlimGPT's choice of FFN channels ("dynamic group size", the same paper): exact costs, but computed once for a group of
-         * units that go together; groups shrink as the end comes nearer.
+         * SlimGPT's choice of FFN channels ("dynamic group size", arXiv 2412.18110). Costs are exact but computed once
+         * for a group of units that are removed together. Groups become smaller towards the end.
          */
         DYNAMIC_GROUPS,
-        /** All units at once by what each costs if it alone goes and the others make up for it (LLM Surgeon, arXiv 2312.17244). */
-        ALONE,
-        /** All at once by what each costs if it alone goes and nothing makes up for it (K-OBD where {@code g} is given). */
+        /**
+         * All units at once, each by the cost of removing only it while the others are updated to compensate (LLM
+         * Surgeon, arXiv 2312.17244).
+         */
+        INDEPENDENT,
+        /**
+         * All units at once, each by the cost of removing only it without compensation (K-OBD when {@code g} is given).
+         */
         OBD,
-        /** The same by the diagonal of {@code a} alone (L-OBD where {@code g} is not given). */
+        /**
+         * All units at once, each by the cost of removing only it without compensation, using only the diagonal of
+         * {@code a} (L-OBD when {@code g} is not given).
+         */
         OBD_DIAGONAL;
 
-        /** Whether each unit is looked at by itself, so that costs of several layers can be computed one after the other. */
-        public boolean isSeparate() {
-            return this == ALONE || this == OBD || this == OBD_DIAGONAL;
+        /**
+         * Whether each unit is scored independently of the others, so that costs of several layers can be computed one
+         * layer at a time.
+         */
+        public boolean isIndependent() {
+            return this == INDEPENDENT || this == OBD || this == OBD_DIAGONAL;
         }
     }
 
     private final List<Downdate> layers = new ArrayList<>();
     private final Rule rule;
-    private final boolean[] gone;
+    private final boolean[] removed;
     private final int[] order;
     private final double[] costs;
     private final Deque<Integer> next = new ArrayDeque<>();
@@ -52,20 +64,24 @@ public final class GreedyRemoval {
 
     private GreedyRemoval(int units, int count, Rule rule) {
         this.rule = rule;
-        gone = new boolean[units];
+        removed = new boolean[units];
         order = new int[count];
         costs = new double[count];
         groupSize = (count - 512) / 2;
     }
 
     /**
-     * Removes {@code count} units.
+     * Chooses {@code count} units to remove from linear layers that share them.
      *
-     * <p>Memory is two matrices of float64 of the size of {@code a} for each consumer, and a copy of its weights for a while;
-     * time is that of about {@code 2 n³ + n² out} operations for half of n single channels.
+     * <p>Memory: two float64 matrices of the size of {@code a} for each consumer, and for a while a copy of its
+     * weights. Time: about {@code 2 n³ + n² out} operations to remove half of n units of one channel.
      *
-     * @param consumers the layers that read the dimension, with the same number of units; their costs add up
-     * @throws io.onnxprune.diag.UserException when a number is not finite or a second moment cannot be inverted
+     * @param consumers the linear layers that consume the pruned dimension, with the same number of units; their costs
+     *     are added
+     * @param count number of units to remove
+     * @throws IllegalArgumentException when the consumers have different numbers of units or {@code count} is out of
+     *     range
+     * @throws io.onnxprune.diag.UserException when a value is not finite or a second moment cannot be inverted
      */
     public static RemovalOrder of(List<LayerProblem> consumers, int count, Rule rule, Damping damping) {
         int units = consumers.get(0).units().size();
@@ -83,7 +99,7 @@ public final class GreedyRemoval {
         int channels = consumers.stream().mapToInt(c -> c.a().rows()).max().orElseThrow();
         return damping.raise(
                 channels,
-                share -> rule.isSeparate()
+                share -> rule.isIndependent()
                         ? IndependentRemoval.run(consumers, count, rule, share)
                         : new GreedyRemoval(units, count, rule).run(consumers, share, damping));
     }
@@ -97,26 +113,25 @@ public final class GreedyRemoval {
             long inverted = System.nanoTime();
             for (int i = 0; i < order.length; i++) {
                 if (next.isEmpty()) {
-                    choose(order.length - i);
+                    enqueueNext(order.length - i);
                 }
                 int unit = next.remove();
-                gone[unit] = true;
+                removed[unit] = true;
                 order[i] = unit;
                 costs[i] = sum(layer -> layer.remove(unit));
             }
             damping.log()
-                    .debug(
-                            "%s: inverse in %.2f s, %d of %d units removed in %.2f s, largest relative error noticed %.1e"
-                                    .formatted(
-                                            damping.label(),
-                                            (inverted - start) / 1e9,
-                                            order.length,
-                                            gone.length,
-                                            (System.nanoTime() - inverted) / 1e9,
-                                            layers.stream()
-                                                    .mapToDouble(Downdate::worstDrift)
-                                                    .max()
-                                                    .orElse(0)));
+                    .debug("%s: inverse in %.2f s, %d of %d units removed in %.2f s, largest relative residual %.1e"
+                            .formatted(
+                                    damping.label(),
+                                    (inverted - start) / 1e9,
+                                    order.length,
+                                    removed.length,
+                                    (System.nanoTime() - inverted) / 1e9,
+                                    layers.stream()
+                                            .mapToDouble(Downdate::worstResidual)
+                                            .max()
+                                            .orElse(0)));
             return new RemovalOrder(order, costs, share);
         } finally {
             layers.forEach(Downdate::close);
@@ -127,9 +142,9 @@ public final class GreedyRemoval {
         return layers.stream().mapToDouble(cost).sum();
     }
 
-    /** Fills the queue with what goes next, at most {@code remaining} units. */
-    private void choose(int remaining) {
-        double[] scores = new double[gone.length];
+    /** Fills the queue with the units to remove next, at most {@code remaining} of them. */
+    private void enqueueNext(int remaining) {
+        double[] scores = new double[removed.length];
         layers.forEach(layer -> layer.addCosts(scores, rule == Rule.GROUPED_CHOLESKY));
         int size = 1;
         if (rule == Rule.DYNAMIC_GROUPS) {
@@ -137,8 +152,8 @@ public final class GreedyRemoval {
             groupSize = (groupSize - 512) / 2;
         }
         if (size > 1) {
-            IntStream.range(0, gone.length)
-                    .filter(unit -> !gone[unit])
+            IntStream.range(0, removed.length)
+                    .filter(unit -> !removed[unit])
                     .boxed()
                     .sorted(Comparator.comparingDouble(unit -> scores[unit]))
                     .limit(size)
@@ -146,8 +161,8 @@ public final class GreedyRemoval {
             return;
         }
         int best = -1;
-        for (int unit = 0; unit < gone.length; unit++) {
-            if (!gone[unit] && (best < 0 || scores[unit] < scores[best])) {
+        for (int unit = 0; unit < removed.length; unit++) {
+            if (!removed[unit] && (best < 0 || scores[unit] < scores[best])) {
                 best = unit;
             }
         }

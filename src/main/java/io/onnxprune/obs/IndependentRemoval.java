@@ -5,14 +5,15 @@ import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Matrix;
 import java.util.List;
 
-/** Removes units by what each of them costs when it is the only one. */
+/** Independent removal: each unit is scored by the cost of removing only it. */
 final class IndependentRemoval {
     private IndependentRemoval() {}
 
     /**
-     * The cheapest {@code count} units, and what each costs by itself, summed over the consumers.
+     * The cheapest {@code count} units with their independent costs, summed over the consumers.
      *
      * @param share λ as a share of the mean diagonal of each {@code a}
+     * @throws SingularException when a damped second moment is not positive definite
      */
     static RemovalOrder run(List<LayerProblem> consumers, int count, GreedyRemoval.Rule rule, double share) {
         double[] costs = new double[consumers.get(0).units().size()];
@@ -21,7 +22,7 @@ final class IndependentRemoval {
     }
 
     private static void addCosts(LayerProblem consumer, GreedyRemoval.Rule rule, double share, double[] costs) {
-        if (rule == GreedyRemoval.Rule.ALONE) {
+        if (rule == GreedyRemoval.Rule.INDEPENDENT) {
             try (Downdate layer = new Downdate(consumer, share * Damping.meanDiagonal(consumer.a()))) {
                 layer.addCosts(costs, false);
             }
@@ -30,7 +31,11 @@ final class IndependentRemoval {
         }
     }
 
-    /** Adds ½ Σ_ij a_ij s_ij over the channels of each unit, or over i = j alone, with s = w g wᵀ. */
+    /**
+     * Adds ½ Σ_ij a_ij s_ij over the channels i and j of each unit, with s = w g wᵀ.
+     *
+     * @param diagonal whether only i = j counts
+     */
     private static void addCosts(LayerProblem layer, boolean diagonal, double[] costs) {
         try (Matrix weighted = layer.g() == null ? layer.w().copy() : Blas.product(layer.w(), layer.g())) {
             double[] left = new double[weighted.columns()];

@@ -6,9 +6,9 @@ import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
 
 /**
- * One side of the quadratic model ½ tr(Δwᵀ a Δw g) of a layer: the second moment of its inputs, or of the gradients of its
- * outputs, damped, and its inverse. Channels that never carried anything are independent of all others, and what is removed of
- * them costs nothing.
+ * One Kronecker factor of a linear layer's Hessian or Fisher matrix, for the quadratic model ½ tr(Δwᵀ a Δw g): the
+ * damped second moment of the layer's inputs (a) or of the gradients of its outputs (g), and its inverse. Dead
+ * channels, which carried zero at every position, are independent of all others and cost nothing to remove.
  */
 public final class KroneckerFactor implements AutoCloseable {
     private final Matrix damped;
@@ -22,11 +22,11 @@ public final class KroneckerFactor implements AutoCloseable {
     }
 
     /**
-     * Damps and inverts.
+     * Damps and inverts a second moment.
      *
-     * @param moment {@code [n, n]}, symmetric; changed, and closed with the result
-     * @param damping also says what messages call it
-     * @throws io.onnxprune.diag.UserException when a number is not finite or the second moment cannot be inverted
+     * @param moment {@code [n, n]}, symmetric; overwritten, and closed together with the result
+     * @param damping share of the mean diagonal to add, and the name for messages
+     * @throws io.onnxprune.diag.UserException when a value is not finite or the second moment cannot be inverted
      */
     public static KroneckerFactor of(Matrix moment, Damping damping) {
         try {
@@ -74,8 +74,11 @@ public final class KroneckerFactor implements AutoCloseable {
     }
 
     /**
-     * What each channel contributes to the cost of an element: one over the diagonal of the inverse; 0 for a channel that
-     * never carried anything. An element alone costs half its square times those of its input and its output.
+     * The factor that each channel contributes to the cost of pruning one element: one over the diagonal of the
+     * inverse, or 0 for a dead channel. The cost of pruning only one element is half its square times the factors of
+     * its input and its output.
+     *
+     * @return {@code [n]}
      */
     public double[] weights() {
         double[] weights = new double[diagonal.length];
@@ -86,10 +89,11 @@ public final class KroneckerFactor implements AutoCloseable {
     }
 
     /**
-     * ½ times wᵀ m w of every column, with the second moment m as it was before damping: over the other side's
-     * {@code inverse}'s diagonal it is what all of that channel costs, when it alone is removed.
+     * ½ wᵀ m w of every column of {@code w}, with the second moment m before damping. Times {@link #weights} of the
+     * other factor this is the cost of removing only that column's channel.
      *
-     * @param w {@code [n, channels of the other side]}
+     * @param w {@code [n, channels of the other factor]}
+     * @return one element for each column, not negative
      */
     public double[] halfForms(Matrix w) {
         double[] sums = new double[w.columns()];

@@ -6,12 +6,14 @@ import java.util.BitSet;
 import java.util.List;
 
 /**
- * What one linear layer {@code y = x w} loses in the quadratic model ½ tr(Δwᵀ a Δw g) when units of its inputs are removed.
+ * The problem of removing input units of one linear layer {@code y = x w} under the quadratic loss model ½ tr(Δwᵀ a Δw
+ * g).
  *
- * @param a second moment of the inputs, Σ xᵀx over all positions, {@code [n, n]}, symmetric
- * @param w weights {@code [n, out]}: a row for each input channel
+ * @param a second moment of the inputs, Σ xᵀx over all positions, {@code [n, n]}, symmetric: the Hessian of the
+ *     layer's squared output error up to a factor
+ * @param w weights {@code [n, out]}, one row for each input channel
  * @param g second moment of the gradients of the outputs, {@code [out, out]}, symmetric; null for the identity
- * @param units the channels of each unit, disjoint; a unit may have none, and channels of no unit always stay
+ * @param units channels of each unit, disjoint; a unit may be empty, and channels of no unit are never removed
  */
 @SuppressWarnings("ArrayRecordComponent") // a holder, never compared
 public record LayerProblem(Matrix a, Matrix w, Matrix g, List<int[]> units) {

@@ -6,9 +6,12 @@ import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
 import java.util.Arrays;
 
-/** Zeros within the weights of a layer, whose shape stays: SparseGPT (arXiv 2301.00774) and Wanda (arXiv 2306.11695). */
+/**
+ * Unstructured and N:M sparsity within one linear layer's weights, whose shape does not change: SparseGPT (arXiv
+ * 2301.00774) and Wanda (arXiv 2306.11695).
+ */
 public final class LayerSparsifier {
-    /** Inputs that are scored together. */
+    /** Number of inputs that are scored together. */
     private static final int BLOCK = 128;
 
     private final Matrix a;
@@ -26,33 +29,41 @@ public final class LayerSparsifier {
     }
 
     /**
-     * SparseGPT: input after input, elements of low score become zero, and the weights of later inputs make up for them. The
-     * score is {@code w²/d} with d the input's diagonal element of the inverse over itself and the inputs after it. Without
-     * groups, each block of 128 inputs has the same share of zeros, however they lie among its inputs and outputs.
+     * SparseGPT (arXiv 2301.00774). Inputs are processed in order. Elements of low score become zero, and the weights
+     * of later inputs compensate. The score is {@code w²/d}, with d the input's diagonal element of the inverse second
+     * moment of itself and all later inputs. Without groups, each block of 128 inputs gets the same sparsity, wherever
+     * in the block the zeros lie.
      *
      * @param a second moment of the inputs {@code [n, n]}, symmetric
      * @param w weights {@code [n, out]}
-     * @return {@code [n, out]}; the caller closes it
-     * @throws io.onnxprune.diag.UserException when a number is not finite, the second moment cannot be inverted or {@code n} is no multiple of
-     *     the pattern's groups
+     * @param pattern unstructured or grouped
+     * @return the sparse weights {@code [n, out]}; the caller closes them
+     * @throws io.onnxprune.diag.UserException when a value is not finite, the second moment cannot be inverted or
+     *     {@code n} is not a multiple of the pattern's group size
+     * @throws IllegalArgumentException when the pattern is structured
      */
     public static Matrix sparseGpt(Matrix a, Matrix w, Pattern pattern, Damping damping) {
         check(a, w, pattern, damping);
         double mean = Damping.meanDiagonal(a);
         try (Matrix u = damping.raise(a.rows(), share -> factorOfInverse(a, share * mean))) {
             Matrix result = w.copy();
-            new LayerSparsifier(a, result, pattern).run(u);
+            new LayerSparsifier(a, result, pattern).sparsify(u);
             return result;
         }
     }
 
     /**
-     * Wanda: for each output by itself, elements of low {@code |w| ‖x‖} become zero; the others stay as they are.
+     * Wanda (arXiv 2306.11695). Within each output, elements of low {@code |w| ‖x‖} become zero; the others are not
+     * changed.
      *
-     * @param a second moment of the inputs {@code [n, n]}, of which the diagonal counts
+     * @param a second moment of the inputs {@code [n, n]}; only the diagonal is used
      * @param w weights {@code [n, out]}
-     * @return {@code [n, out]}; the caller closes it
-     * @throws io.onnxprune.diag.UserException when a number is not finite or {@code n} is no multiple of the pattern's groups
+     * @param pattern unstructured or grouped
+     * @param damping names the layer in messages
+     * @return the sparse weights {@code [n, out]}; the caller closes them
+     * @throws io.onnxprune.diag.UserException when a value is not finite or {@code n} is not a multiple of the
+     *     pattern's group size
+     * @throws IllegalArgumentException when the pattern is structured
      */
     public static Matrix wanda(Matrix a, Matrix w, Pattern pattern, Damping damping) {
         check(a, w, pattern, damping);
@@ -82,7 +93,7 @@ public final class LayerSparsifier {
         if (pattern instanceof Pattern.Grouped grouped) {
             grouped.check(damping.label(), w.rows());
         } else if (pattern instanceof Pattern.Structured) {
-            throw new IllegalArgumentException("a sweep goes element by element");
+            throw new IllegalArgumentException("SparseGPT and Wanda prune single elements, not rows and columns");
         }
     }
 
@@ -97,7 +108,10 @@ public final class LayerSparsifier {
         }
     }
 
-    /** Upper u with {@code (a+λI)⁻¹ = uᵀu}: row i is what eliminating input i does to itself and the inputs after it. */
+    /**
+     * Upper triangular u with {@code (a+λI)⁻¹ = uᵀu}. Row i is the effect of eliminating input i on itself and later
+     * inputs.
+     */
     private static Matrix factorOfInverse(Matrix a, double lambda) {
         Matrix u = Damping.factored(a.copy(), lambda);
         Cholesky.invert(u);
@@ -108,21 +122,26 @@ public final class LayerSparsifier {
         return u;
     }
 
-    private void run(Matrix u) {
+    private void sparsify(Matrix u) {
         int group = pattern instanceof Pattern.Grouped grouped ? grouped.of() : 1;
         int size = Math.max(BLOCK / group, 1) * group;
         for (int begin = 0; begin < n; begin += size) {
             int end = Math.min(n, begin + size);
             try (Matrix errors = Matrix.zeros(end - begin, out)) {
-                sweep(begin, end, u, errors);
+                sparsifyBlock(begin, end, u, errors);
                 Matrix later = w.block(end, 0, n - end, out);
                 Blas.multiply(-1, u.block(begin, end, end - begin, n - end), true, errors, false, 1, later);
             }
         }
     }
 
-    /** Zeros in a block of inputs; the errors by which later inputs have to change are kept for all of them together. */
-    private void sweep(int begin, int end, Matrix u, Matrix errors) {
+    /**
+     * Prunes elements in one block of inputs and updates the later inputs of the block.
+     *
+     * @param errors {@code [end - begin, out]}; receives the scaled errors by which inputs after the block have to
+     *     change
+     */
+    private void sparsifyBlock(int begin, int end, Matrix u, Matrix errors) {
         boolean[] zero = new boolean[(end - begin) * out];
         if (pattern instanceof Pattern.Unstructured unstructured) {
             long count = zeros(unstructured, (long) end * out) - zeros(unstructured, (long) begin * out);
@@ -143,20 +162,20 @@ public final class LayerSparsifier {
             }
             w.setRow(i, row);
             errors.setRow(i - begin, error);
-            Matrix rest = w.block(i + 1, 0, end - i - 1, out);
-            Matrix here = errors.block(i - begin, 0, 1, out);
-            Blas.multiply(-1, u.block(i, i + 1, 1, end - i - 1), true, here, false, 1, rest);
+            Matrix later = w.block(i + 1, 0, end - i - 1, out);
+            Matrix current = errors.block(i - begin, 0, 1, out);
+            Blas.multiply(-1, u.block(i, i + 1, 1, end - i - 1), true, current, false, 1, later);
         }
     }
 
-    /** Marks elements of the group of inputs that begins at {@code i}, by the weights as they are now. */
+    /** Marks the elements to prune in the group of inputs that begins at {@code i}, by the current weights. */
     private void markGroups(int i, int begin, Matrix u, Pattern.Grouped grouped, boolean[] zero) {
-        double[] whole = scores(i, i + grouped.of(), u);
+        double[] groupScores = scores(i, i + grouped.of(), u);
         double[] scores = new double[grouped.of()];
         boolean[] chosen = new boolean[grouped.of()];
         for (int j = 0; j < out; j++) {
             for (int t = 0; t < scores.length; t++) {
-                scores[t] = whole[t * out + j];
+                scores[t] = groupScores[t * out + j];
             }
             markLowest(scores, 0, scores.length, grouped.zeros(), chosen);
             for (int t = 0; t < scores.length; t++) {
@@ -165,7 +184,7 @@ public final class LayerSparsifier {
         }
     }
 
-    /** w²/d of all elements of some inputs, input by input; 0 for inputs that never carried anything. */
+    /** Scores w²/d of all elements of inputs {@code begin} to {@code end}, input by input; 0 for dead inputs. */
     private double[] scores(int begin, int end, Matrix u) {
         double[] scores = new double[(end - begin) * out];
         double[] row = new double[out];
@@ -179,12 +198,15 @@ public final class LayerSparsifier {
         return scores;
     }
 
-    /** How many of the first {@code elements} become zero. */
+    /** Number of zeros among the first {@code elements} elements. */
     private static long zeros(Pattern.Unstructured pattern, long elements) {
         return Math.round(pattern.share() * elements);
     }
 
-    /** Sets {@code marks} from {@code begin} to {@code end}: the lowest {@code count} scores, of equal ones the first. */
+    /**
+     * Sets {@code marks} from {@code begin} to {@code end}: true for the lowest {@code count} scores. Of equal scores
+     * the first are marked.
+     */
     private static void markLowest(double[] scores, int begin, int end, int count, boolean[] marks) {
         Arrays.fill(marks, begin, end, false);
         if (count == 0) {

@@ -8,20 +8,23 @@ import java.util.BitSet;
 import java.util.List;
 import java.util.stream.IntStream;
 
-/** The weights that remain when inputs of a layer are removed, as solutions of least-squares problems. */
+/**
+ * Weight updates of a linear layer as solutions of least-squares problems: compensation for pruned inputs, and
+ * correction of an output error.
+ */
 public final class LeastSquares {
     /**
-     * Sums over the same positions as a second moment, for a fit with a bias.
+     * Sums over the same positions as a second moment, needed to fit a bias.
      *
      * @param inputs Σ x, {@code [n]}
      * @param errors Σ e, {@code [out]}
-     * @param positions how many positions were summed over
+     * @param positions number of positions
      */
     @SuppressWarnings("ArrayRecordComponent") // a holder, never compared
     public record Sums(double[] inputs, double[] errors, long positions) {}
 
     /**
-     * What is to be added to a layer.
+     * A change to be added to a linear layer's weights and bias.
      *
      * @param weights {@code [n, out]}, zero outside the kept rows
      * @param bias {@code [out]}; null for a fit without one
@@ -37,59 +40,70 @@ public final class LeastSquares {
     private LeastSquares() {}
 
     /**
-     * The weights on the kept inputs that come nearest to the whole layer, by ½ tr(Δwᵀ (a+λI) Δw): what {@link GreedyRemoval}
-     * leaves behind, whatever the order was and whatever {@code g} was.
+     * The weights on the kept inputs whose outputs are nearest to those of the dense layer: the minimum of ½ tr(Δwᵀ
+     * (a+λI) Δw). {@link GreedyRemoval} has the same solution, for any order of removal and any {@code g}.
      *
      * @param a second moment of the inputs {@code [n, n]}, symmetric
-     * @param w weights {@code [n, out]}
-     * @param kept the channels that stay, ascending
-     * @param damping λ as a share of the mean diagonal of {@code a}: {@link RemovalOrder#damping()} for the same solution
+     * @param w weights of the dense layer {@code [n, out]}
+     * @param kept the kept input channels, ascending
+     * @param damping λ as a share of the mean diagonal of {@code a}; {@link RemovalOrder#damping()} gives the same
+     *     solution
      * @return {@code [n, out]}, zero outside the kept rows; the caller closes it
-     * @throws io.onnxprune.diag.UserException when a number is not finite or the second moment cannot be inverted
+     * @throws io.onnxprune.diag.UserException when a value is not finite or the second moment cannot be inverted
      */
     public static Matrix keep(Matrix a, Matrix w, int[] kept, Damping damping) {
         damping.checkFinite(a, "second moment of the inputs");
         damping.checkFinite(w, "weight");
-        BitSet stays = new BitSet(a.rows());
-        IntStream.of(kept).forEach(stays::set);
-        int[] gone = IntStream.range(0, a.rows()).filter(i -> !stays.get(i)).toArray();
+        BitSet isKept = new BitSet(a.rows());
+        IntStream.of(kept).forEach(isKept::set);
+        int[] pruned = IntStream.range(0, a.rows()).filter(i -> !isKept.get(i)).toArray();
         double mean = Damping.meanDiagonal(a);
         Matrix result = Matrix.zeros(a.rows(), w.columns());
         try (Matrix factor = damping.raise(kept.length, share -> Damping.factored(a.select(kept, kept), share * mean));
-                Matrix remaining = remaining(a, w, kept, gone, factor)) {
-            scatter(remaining, kept, result);
+                Matrix updated = optimalWeights(a, w, kept, pruned, factor)) {
+            scatter(updated, kept, result);
         }
         return result;
     }
 
     /**
-     * The same for inputs and outputs together: the weights on the kept inputs and outputs that come nearest to the whole
-     * layer by ½ tr(Δwᵀ (a+λI) Δw (g+γI)), which is {@code (a+λ)_KK⁻¹ (a+λ)_K: w (g+γ)_:L (g+γ)_LL⁻¹} (for the LLM Surgeon,
-     * arXiv 2312.17244, whose code adds the updates for rows and columns instead): first the inputs are removed and then the outputs of what that left.
+     * The weights on the kept inputs and outputs that are nearest to the dense layer: the minimum of ½ tr(Δwᵀ (a+λI)
+     * Δw (g+γI)), which is {@code (a+λ)_KK⁻¹ (a+λ)_K: w (g+γ)_:L (g+γ)_LL⁻¹}. It is computed by removing the inputs
+     * first and then the outputs. This is the joint form of the LLM Surgeon's update (arXiv 2312.17244); its released
+     * code adds the updates of rows and of columns instead.
      *
+     * @param a second moment of the inputs {@code [n, n]}, symmetric
      * @param g second moment of the gradients of the outputs {@code [out, out]}, symmetric
-     * @param keptOutputs the outputs that stay, ascending
+     * @param w weights of the dense layer {@code [n, out]}
+     * @param kept the kept input channels, ascending
+     * @param keptOutputs the kept output channels, ascending
+     * @param damping λ as a share of the mean diagonal of {@code a}
      * @param outputDamping γ as a share of the mean diagonal of {@code g}
      * @return {@code [n, out]}, zero outside the kept rows and columns; the caller closes it
+     * @throws io.onnxprune.diag.UserException when a value is not finite or a second moment cannot be inverted
      */
     public static Matrix keep(
             Matrix a, Matrix g, Matrix w, int[] kept, int[] keptOutputs, Damping damping, Damping outputDamping) {
         try (Matrix withoutInputs = keep(a, w, kept, damping);
-                Matrix turned = withoutInputs.transposed();
-                Matrix withoutOutputs = keep(g, turned, keptOutputs, outputDamping)) {
+                Matrix transposed = withoutInputs.transposed();
+                Matrix withoutOutputs = keep(g, transposed, keptOutputs, outputDamping)) {
             return withoutOutputs.transposed();
         }
     }
 
     /**
-     * The sum of the changes that would be best for each unit if it alone went, {@code -p_:B p_BB⁻¹ w_B} with
-     * {@code p = (a+λI)⁻¹}: what the LLM Surgeon (section 4.3 of its paper) calls independent updates.
+     * The weights after independent updates (LLM Surgeon, arXiv 2312.17244, section 4.3): for each removed unit the
+     * change {@code -p_:B p_BB⁻¹ w_B}, with {@code p = (a+λI)⁻¹}, which is optimal when only that unit is removed. The
+     * changes are added.
      *
-     * @param gone the channels of each unit that goes
-     * @return {@code [n, out]}, zero in rows of units that go; the caller closes it
-     * @throws io.onnxprune.diag.UserException when a number is not finite or the second moment cannot be inverted
+     * @param a second moment of the inputs {@code [n, n]}, symmetric
+     * @param w weights of the dense layer {@code [n, out]}
+     * @param removed channels of each removed unit
+     * @param damping λ as a share of the mean diagonal of {@code a}
+     * @return {@code [n, out]}, zero in the rows of removed units; the caller closes it
+     * @throws io.onnxprune.diag.UserException when a value is not finite or the second moment cannot be inverted
      */
-    public static Matrix separately(Matrix a, Matrix w, List<int[]> gone, Damping damping) {
+    public static Matrix independentUpdates(Matrix a, Matrix w, List<int[]> removed, Damping damping) {
         damping.checkFinite(a, "second moment of the inputs");
         damping.checkFinite(w, "weight");
         double mean = Damping.meanDiagonal(a);
@@ -98,37 +112,38 @@ public final class LeastSquares {
         try (Matrix p = damping.raise(a.rows(), share -> Damping.factored(a.copy(), share * mean))) {
             Cholesky.invert(p);
             Blas.mirror(p);
-            for (int[] unit : gone) {
+            for (int[] unit : removed) {
                 try (Matrix factor = p.select(unit, unit);
-                        Matrix lost = w.selectRows(unit);
+                        Matrix unitWeights = w.selectRows(unit);
                         Matrix across = p.select(all, unit)) {
                     if (!Cholesky.factor(factor)) {
-                        throw new IllegalStateException("a part of a positive definite matrix is not");
+                        throw new IllegalStateException(
+                                "a principal block of a positive definite matrix is not positive definite");
                     }
-                    Cholesky.solve(factor, lost);
-                    Blas.multiply(-1, across, false, lost, false, 1, result);
+                    Cholesky.solve(factor, unitWeights);
+                    Blas.multiply(-1, across, false, unitWeights, false, 1, result);
                 }
             }
         }
         double[] zeros = new double[w.columns()];
-        gone.forEach(unit -> IntStream.of(unit).forEach(channel -> result.setRow(channel, zeros)));
+        removed.forEach(unit -> IntStream.of(unit).forEach(channel -> result.setRow(channel, zeros)));
         return result;
     }
 
     /**
-     * The best weights {@code [kept, out]} without those that are gone, as
-     * {@code (a+λ)_KK⁻¹ (a+λ)_K: w = w_K + (a+λ)_KK⁻¹ a_KR w_R}.
+     * The optimal weights {@code [kept, out]} after pruning, as
+     * {@code (a+λ)_KK⁻¹ (a+λ)_K: w = w_K + (a+λ)_KK⁻¹ a_KR w_R}, with K the kept and R the pruned channels.
      *
-     * @param factor of {@code (a+λ)_KK}
+     * @param factor Cholesky factor of {@code (a+λ)_KK}
      */
-    static Matrix remaining(Matrix a, Matrix w, int[] kept, int[] gone, Matrix factor) {
-        if (gone.length == 0) {
+    static Matrix optimalWeights(Matrix a, Matrix w, int[] kept, int[] pruned, Matrix factor) {
+        if (pruned.length == 0) {
             return w.selectRows(kept);
         }
-        int[] lost = IntStream.of(gone).filter(i -> a.get(i, i) > 0).toArray();
-        try (Matrix across = a.select(kept, lost);
-                Matrix lostWeights = w.selectRows(lost)) {
-            Matrix result = Blas.product(across, lostWeights);
+        int[] live = IntStream.of(pruned).filter(i -> a.get(i, i) > 0).toArray();
+        try (Matrix across = a.select(kept, live);
+                Matrix prunedWeights = w.selectRows(live)) {
+            Matrix result = Blas.product(across, prunedWeights);
             clearDead(a, kept, result);
             Cholesky.solve(factor, result);
             addRows(w, kept, result);
@@ -137,16 +152,16 @@ public final class LeastSquares {
     }
 
     /**
-     * What is to be added to the weights of the kept inputs so that the layer makes up for an error {@code e}: the ridge
-     * regression of {@code e} on {@code x}.
+     * The change of the weights on the kept inputs that corrects an output error {@code e}: the ridge regression of
+     * {@code e} on the inputs {@code x}.
      *
-     * @param a second moment of the inputs as they are now, Σ xᵀx, {@code [n, n]}, symmetric
+     * @param a second moment of the current inputs, Σ xᵀx, {@code [n, n]}, symmetric
      * @param c Σ xᵀe, {@code [n, out]}
-     * @param kept the channels that may change, ascending
-     * @param sums for a bias too; null for none
-     * @param ridge its share is of the mean diagonal over the kept channels
-     * @return the caller closes it
-     * @throws io.onnxprune.diag.UserException when a number is not finite or the second moment cannot be inverted
+     * @param kept the channels whose weights may change, ascending
+     * @param sums sums to fit a bias too; null for none
+     * @param ridge the ridge as a share of the mean diagonal over the kept channels
+     * @return the change; the caller closes it
+     * @throws io.onnxprune.diag.UserException when a value is not finite or the second moment cannot be inverted
      */
     public static Correction correction(Matrix a, Matrix c, int[] kept, Sums sums, Damping ridge) {
         ridge.checkFinite(a, "second moment of the inputs");
@@ -168,7 +183,7 @@ public final class LeastSquares {
         }
     }
 
-    /** Second moments about the means: {@code a - N μμᵀ} and {@code c - N μēᵀ}. */
+    /** Replaces the second moments by those about the means: {@code a - N μμᵀ} and {@code c - N μēᵀ}. */
     private static void center(Matrix a, Matrix c, int[] kept, Sums sums, double[] means) {
         double[] row = new double[Math.max(a.columns(), c.columns())];
         for (int i = 0; i < kept.length; i++) {
@@ -189,7 +204,7 @@ public final class LeastSquares {
         }
     }
 
-    /** What is left of the mean error after the change: ē - μᵀ change. */
+    /** The mean error that the change leaves: ē - μᵀ change. */
     private static double[] bias(Matrix change, double[] means, Sums sums) {
         double[] result = new double[change.columns()];
         double[] row = new double[change.columns()];
@@ -205,7 +220,7 @@ public final class LeastSquares {
         return result;
     }
 
-    /** A channel that never carried anything has nothing to make up for others with. */
+    /** Clears the rows of dead channels, which cannot compensate for anything. */
     private static void clearDead(Matrix a, int[] kept, Matrix right) {
         double[] zeros = new double[right.columns()];
         for (int i = 0; i < kept.length; i++) {
@@ -228,11 +243,11 @@ public final class LeastSquares {
         }
     }
 
-    private static void scatter(Matrix rows, int[] places, Matrix target) {
+    private static void scatter(Matrix rows, int[] positions, Matrix target) {
         double[] row = new double[rows.columns()];
-        for (int i = 0; i < places.length; i++) {
+        for (int i = 0; i < positions.length; i++) {
             rows.getRow(i, row);
-            target.setRow(places[i], row);
+            target.setRow(positions[i], row);
         }
     }
 }

@@ -4,19 +4,19 @@ package io.onnxprune.obs;
 import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
 
-/** The step to the minimum of a loss of a linear layer, in the quadratic model ½ tr(Δwᵀ a Δw g) - tr(Δwᵀ c). */
+/** The damped Newton step of one linear layer in the quadratic model ½ tr(Δwᵀ a Δw g) - tr(Δwᵀ c). */
 public final class Newton {
     private Newton() {}
 
     /**
-     * Solves {@code (a + λI) Δw (g + μI) = c}, where λ and μ are the same share of the mean diagonals of {@code a} and
+     * Solves {@code (a + λI) Δw (g + μI) = c}. λ and μ are the same share of the mean diagonals of {@code a} and
      * {@code g}.
      *
      * @param a second moment of the inputs {@code [n, n]}, symmetric
-     * @param c {@code [n, out]}; left as it is
+     * @param c negative gradient of the loss by the weights {@code [n, out]}; not changed
      * @param g second moment of the gradients of the outputs {@code [out, out]}, symmetric
-     * @return Δw {@code [n, out]}; nothing changes at channels that never carried anything. The caller closes it
-     * @throws io.onnxprune.diag.UserException when a number is not finite or a second moment cannot be inverted
+     * @return Δw {@code [n, out]}, zero at dead channels; the caller closes it
+     * @throws io.onnxprune.diag.UserException when a value is not finite or a second moment cannot be inverted
      */
     public static Matrix step(Matrix a, Matrix c, Matrix g, Damping damping) {
         damping.checkFinite(a, "second moment of the inputs");

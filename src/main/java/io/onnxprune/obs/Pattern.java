@@ -7,12 +7,12 @@ import java.util.BitSet;
 import java.util.Comparator;
 import java.util.stream.IntStream;
 
-/** Which elements of a layer's weights may become zeros together. */
+/** A sparsity pattern: which elements of a linear layer's weights may become zero. */
 public sealed interface Pattern {
     /**
-     * Any, up to a share of all elements.
+     * Unstructured sparsity: any elements, up to a share of all.
      *
-     * @param share 0 to 1
+     * @param share sparsity, 0 to 1
      */
     record Unstructured(double share) implements Pattern {
         public Unstructured {
@@ -21,10 +21,11 @@ public sealed interface Pattern {
     }
 
     /**
-     * So many of each group of neighbouring inputs of one output; 2 of 4 is what sparse tensor cores take.
+     * N:M sparsity: a fixed number of zeros in each group of neighbouring inputs of one output. Sparse tensor cores
+     * take 2 of 4.
      *
-     * @param zeros elements of a group that become zero
-     * @param of size of a group, a divisor of the number of inputs
+     * @param zeros number of zeros in a group
+     * @param of size of a group; must divide the number of inputs
      */
     record Grouped(int zeros, int of) implements Pattern {
         public Grouped {
@@ -39,9 +40,11 @@ public sealed interface Pattern {
         }
 
         /**
-         * Refuses a layer whose inputs are no multiple of a group.
+         * Checks that the group size divides the number of inputs.
          *
-         * @param label how messages name the layer
+         * @param label name of the layer, for the message
+         * @param inputs number of inputs of the layer
+         * @throws UserException when it does not
          */
         public void check(String label, int inputs) {
             if (inputs % of != 0) {
@@ -51,7 +54,7 @@ public sealed interface Pattern {
             }
         }
 
-        /** What the zeros of the group that begins at {@code begin} cost: the sum of its lowest costs. */
+        /** The cost of the zeros in the group that begins at {@code begin}: the sum of its lowest costs. */
         public double cost(double[] costs, int begin) {
             double[] sorted = Arrays.copyOfRange(costs, begin, begin + of);
             Arrays.sort(sorted);
@@ -62,7 +65,10 @@ public sealed interface Pattern {
             return sum;
         }
 
-        /** Marks the elements of the group that begins at {@code begin} with the lowest costs; of equal ones the first. */
+        /**
+         * Marks the elements with the lowest costs in the group that begins at {@code begin}. Of equal costs the first
+         * are marked.
+         */
         public void mark(double[] costs, int begin, BitSet marks) {
             IntStream.range(begin, begin + of)
                     .boxed()
@@ -73,9 +79,9 @@ public sealed interface Pattern {
     }
 
     /**
-     * All elements of an input or of an output, up to a share of all elements.
+     * Structured sparsity: whole inputs (rows) and outputs (columns), up to a share of all elements.
      *
-     * @param share 0 to 1
+     * @param share sparsity, 0 to 1
      */
     record Structured(double share) implements Pattern {
         public Structured {
@@ -83,12 +89,12 @@ public sealed interface Pattern {
         }
     }
 
-    /** The largest share of zeros. */
+    /** The sparsity: the largest share of elements that become zero, 0 to 1. */
     double share();
 
     private static void checkShare(double share) {
         if (!(share >= 0 && share <= 1)) {
-            throw new IllegalArgumentException("share " + share);
+            throw new IllegalArgumentException("sparsity " + share);
         }
     }
 }

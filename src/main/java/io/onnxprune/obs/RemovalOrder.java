@@ -5,16 +5,23 @@ import java.util.Comparator;
 import java.util.stream.IntStream;
 
 /**
- * Units in the order in which they go.
+ * The units to remove, in order, with the cost of each.
  *
- * @param order indices of units, the cheapest first
- * @param costs what each removal adds to ½ tr(Δwᵀ (a+λI) Δw g), summed over the consumers, when the units before it are
- *     gone and the remaining weights are the best ones; so the first k add up to the cost of removing k units together
- * @param damping λ as a share of the mean diagonal of {@code a}, which is more than was asked for where that did not do
+ * @param order unit indices, in order of removal
+ * @param costs the increase of ½ tr(Δwᵀ (a+λI) Δw g) by each removal, summed over the consumers, given the removals
+ *     before it and optimal remaining weights; the first k costs add up to the cost of removing k units together. For
+ *     independent removal, the cost of removing only that unit
+ * @param damping λ as a share of the mean diagonal of {@code a}; larger than requested when the damping had to be
+ *     raised
  */
 @SuppressWarnings("ArrayRecordComponent") // a result, never compared
 public record RemovalOrder(int[] order, double[] costs, double damping) {
-    /** The {@code count} units that cost least, each taken by itself. */
+    /**
+     * The {@code count} units of lowest independent cost, cheapest first.
+     *
+     * @param costs independent cost of each unit
+     * @param damping λ as a share of the mean diagonal that the costs were computed with
+     */
     public static RemovalOrder cheapest(double[] costs, int count, double damping) {
         int[] order = IntStream.range(0, costs.length)
                 .boxed()

@@ -5,30 +5,31 @@ import io.onnxprune.algebra.Matrix;
 import java.util.List;
 
 /**
- * The blocks of {@code p} and {@code s} (see {@link Downdate}) that belong to units of few channels, always up to date. There
- * are as many as thousands, each too small for a call of the native library, so this is plain arithmetic in the heap.
+ * The diagonal blocks of {@code p} and {@code s} (see {@link Downdate}) of units with few channels, always up to date.
+ * There can be thousands of them, each too small for a call of the native library, so this is plain arithmetic on the
+ * heap.
  */
 final class SmallUnits {
-    /** Channels that a small unit has at most. */
-    static final int LARGEST = 16;
+    /** Largest number of channels of a small unit. */
+    static final int MAX_CHANNELS = 16;
 
-    /** Per unit, where its channels begin, and one more; a unit that is not small has none here. */
+    /** Per unit, the offset of its channels, and the end; a unit that is not small has none here. */
     private final int[] begin;
-    /** Per unit, where its blocks begin. */
+    /** Per unit, the offset of its blocks, and the end. */
     private final int[] block;
 
     private final int[] channels;
     private final double[] p;
     private final double[] s;
-    private final double[] u = new double[LARGEST * LARGEST];
-    private final double[] k = new double[LARGEST * LARGEST];
+    private final double[] u = new double[MAX_CHANNELS * MAX_CHANNELS];
+    private final double[] k = new double[MAX_CHANNELS * MAX_CHANNELS];
 
     SmallUnits(List<int[]> units) {
         begin = new int[units.size() + 1];
         block = new int[units.size() + 1];
         for (int unit = 0; unit < units.size(); unit++) {
             int length = units.get(unit).length;
-            int size = length <= LARGEST ? length : 0;
+            int size = length <= MAX_CHANNELS ? length : 0;
             begin[unit + 1] = begin[unit] + size;
             block[unit + 1] = block[unit] + size * size;
         }
@@ -50,8 +51,8 @@ final class SmallUnits {
         return begin[unit + 1] - begin[unit];
     }
 
-    /** Takes the blocks of all units that are left, positions from {@code first} on, from upper triangles. */
-    void read(Matrix wholeP, Matrix wholeS, int[] positionOf, int first) {
+    /** Reads the blocks of all remaining units, those at positions from {@code first} on, from upper triangles. */
+    void read(Matrix fullP, Matrix fullS, int[] positionOf, int first) {
         for (int unit = 0; unit < count(); unit++) {
             int size = size(unit);
             if (size == 0 || positionOf[channels[begin[unit]]] < first) {
@@ -61,14 +62,17 @@ final class SmallUnits {
                 for (int j = i; j < size; j++) {
                     int a = positionOf[channels[begin[unit] + i]];
                     int b = positionOf[channels[begin[unit] + j]];
-                    p[block[unit] + i * size + j] = wholeP.get(Math.min(a, b), Math.max(a, b));
-                    s[block[unit] + i * size + j] = wholeS.get(Math.min(a, b), Math.max(a, b));
+                    p[block[unit] + i * size + j] = fullP.get(Math.min(a, b), Math.max(a, b));
+                    s[block[unit] + i * size + j] = fullS.get(Math.min(a, b), Math.max(a, b));
                 }
             }
         }
     }
 
-    /** {@code p -= lᵀl} and {@code s -= lᵀz + zᵀl} for one row of each, given for positions from {@code first} on. */
+    /**
+     * Subtracts {@code lᵀl} from p and {@code lᵀz + zᵀl} from s for one row of l and of z, given for positions from
+     * {@code first} on.
+     */
     void subtract(double[] l, double[] z, int[] positionOf, int first) {
         for (int unit = 0; unit < count(); unit++) {
             int size = size(unit);
@@ -88,8 +92,11 @@ final class SmallUnits {
     }
 
     /**
-     * ½ tr(p_BB⁻¹ s_BB) of a small unit, or ½ Σ s_jj/d_j with d the squared diagonal of the factor of p_BB; 0 when that has
-     * no factor, so that the unit is chosen at once and the failure is noticed.
+     * The cost of removing a small unit: ½ tr(p_BB⁻¹ s_BB), or ½ Σ s_jj/d_j with d the squared diagonal of the
+     * Cholesky factor of p_BB. It is 0 when p_BB has no such factor; the unit is then chosen next, and its removal
+     * reports the failure.
+     *
+     * @param grouped whether the second form is used
      */
     double cost(int unit, boolean grouped) {
         int n = size(unit);
@@ -107,7 +114,7 @@ final class SmallUnits {
             }
             return Math.max(0, 0.5 * sum);
         }
-        // k = u⁻ᵀ s, then of k u⁻¹ as much as its diagonal needs.
+        // First k = u⁻ᵀ s, then the part of k u⁻¹ that its diagonal needs.
         for (int i = 0; i < n; i++) {
             for (int j = 0; j < n; j++) {
                 double value = s[at + Math.min(i, j) * n + Math.max(i, j)];
@@ -138,7 +145,7 @@ final class SmallUnits {
                     value -= u[t * n + i] * u[t * n + j];
                 }
                 if (i == j) {
-                    // Written so that what is no number fails too.
+                    // NaN must fail too.
                     if (!(value > 0)) {
                         return false;
                     }

@@ -5,11 +5,12 @@ import java.util.function.Consumer;
 import java.util.function.DoubleConsumer;
 
 /**
- * The lowest costs of a great many, none of which are held: they are counted by the leading bits of their numbers, twice, which
- * tells them apart to one part in a million. Of costs as high as the highest that are taken, the first are.
+ * A threshold that separates the lowest of very many costs without storing them. Costs are counted by their leading
+ * bits in two passes, which distinguishes them to one part in a million. Of costs equal to the threshold, the first
+ * ones are taken.
  */
 public final class Threshold {
-    /** Bits of a number that are looked at in each of two passes; the sign is not, since costs are never negative. */
+    /** Bits of a float64 that the two passes use. The sign is not used, because costs are never negative. */
     private static final int LEADING = 16;
 
     private static final int FOLLOWING = 15;
@@ -22,15 +23,15 @@ public final class Threshold {
         this.equal = equal;
     }
 
-    /** All costs. */
+    /** The threshold that takes all costs. */
     public static Threshold all() {
         return new Threshold(Integer.MAX_VALUE, 0);
     }
 
     /**
-     * The {@code count} lowest.
+     * The threshold that takes the {@code count} lowest costs.
      *
-     * @param costs hands all of them over, none negative, in the same order whenever it is asked
+     * @param costs passes all costs to the given consumer, none negative, in the same order on every call
      */
     public static Threshold lowest(long count, Consumer<DoubleConsumer> costs) {
         long[] coarse = new long[1 << LEADING];
@@ -58,7 +59,7 @@ public final class Threshold {
         return new Threshold(chosen << FOLLOWING | place, count - before);
     }
 
-    /** Whether a cost is among the lowest; to be asked about all of them once, in the order that they were handed over in. */
+    /** Whether a cost is among the lowest. Must be called once for each cost, in the order of {@link #lowest}. */
     public boolean takes(double cost) {
         int key = key(cost);
         return key < last || key == last && equal-- > 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * What it costs to remove inputs of linear layers in the quadratic model of the loss, in which order they go, and what the
- * remaining weights become (Optimal Brain Surgeon). Pure mathematics on matrices: no model is known here.
+ * Optimal Brain Surgeon and related methods on single linear layers: the cost of removing input units under a
+ * quadratic loss model, the order of removal, and the updated remaining weights. Pure mathematics on matrices, without
+ * knowledge of models.
  */
 package io.onnxprune.obs;

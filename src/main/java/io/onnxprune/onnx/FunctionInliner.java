@@ -19,8 +19,8 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Replaces calls of model-local functions by their bodies, so that operator rules see standard operators. Functions whose
- * operator set versions differ from the model's are left as they are.
+ * Replaces calls of model-local functions by their bodies, so that operator rules see standard operators. Functions
+ * whose operator set versions differ from the model's are not inlined.
  */
 public final class FunctionInliner {
     private final Map<String, FunctionProto> functions = new HashMap<>();
@@ -40,7 +40,7 @@ public final class FunctionInliner {
         collectNames(model.graph());
     }
 
-    /** The model without calls; itself where it has no functions. */
+    /** The model with all compatible calls inlined; {@code model} itself when it has no functions. */
     public static Model inline(Model model) {
         try {
             ModelProto rest = ModelProto.parseFrom(model.rest());
@@ -49,7 +49,7 @@ public final class FunctionInliner {
             }
             return new FunctionInliner(model, rest.getFunctionsList()).run();
         } catch (InvalidProtocolBufferException e) {
-            throw new IllegalStateException("carried fields of " + model.source() + " cannot be read back", e);
+            throw new IllegalStateException("uninterpreted fields of " + model.source() + " cannot be read back", e);
         }
     }
 
@@ -145,7 +145,10 @@ public final class FunctionInliner {
         return names.add(base) ? base : freshName(base + "_" + calls);
     }
 
-    /** Attributes of a body node with references replaced by what the call gives, or the function's default. */
+    /**
+     * The attributes of a body node. References are replaced by the attributes of the call, or by the function's
+     * defaults.
+     */
     private Map<String, Attribute> bound(Node inner, Node call, FunctionProto function)
             throws InvalidProtocolBufferException {
         Map<String, Attribute> bound = new LinkedHashMap<>();

@@ -37,8 +37,8 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Imports an ONNX file. The file is memory mapped and parsed in place: inline weights are slices of the mapping and
- * external ones are ranges of their file, so nothing the size of the model comes onto the heap.
+ * Imports an ONNX file. The file is memory-mapped and parsed in place. Inline weights are slices of the mapping and
+ * external ones are ranges of their file, so weights are not copied to the heap.
  */
 public final class ModelReader {
     private final Path file;
@@ -52,8 +52,8 @@ public final class ModelReader {
     /**
      * Reads {@code file}.
      *
-     * @throws UserException if it is no ONNX model, is cut off, or its external data is missing, short or outside the
-     *     model's folder
+     * @throws UserException when the file is not an ONNX model or is damaged, or when its external data is missing,
+     *     too short or outside the model's folder
      */
     public static Model read(Path file) {
         return new ModelReader(file).read();
@@ -95,7 +95,7 @@ public final class ModelReader {
             }
             if (channel.size() > Integer.MAX_VALUE) {
                 throw new UserException(
-                        file + " is over 2 GiB, which no ONNX file can be; export it with external data");
+                        file + " is larger than 2 GiB, the limit of an ONNX file; export it with external data");
             }
             MappedByteBuffer mapped = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size());
             CodedInputStream input = UnsafeByteOperations.unsafeWrap(mapped).newCodedInput();
@@ -229,7 +229,7 @@ public final class ModelReader {
         return Tensor.of(dtype, shape, Bytes.of(raw.asReadOnlyByteBuffer()), rest(proto));
     }
 
-    /** What is left of a tensor without its type, shape and values. */
+    /** The serialized fields of a tensor other than its type, shape and values. */
     private static byte[] rest(TensorProto proto) {
         return proto.toBuilder()
                 .clearDataType()
@@ -256,7 +256,7 @@ public final class ModelReader {
         Path data = inside(folder, location);
         if (data == null) {
             throw new UserException(where + " of " + file + " keeps its data in \"" + location
-                    + "\", which is not inside the model's folder; refused, move the data beside the model");
+                    + "\", which is not inside the model's folder; move the data beside the model");
         }
         long fileSize = externalSizes.computeIfAbsent(data, path -> {
             try {
@@ -279,7 +279,7 @@ public final class ModelReader {
                     + " shape needs " + expected + "; the model is damaged");
         }
         if (offset < 0) {
-            throw new UserException(where + " of " + file + " has an external data offset below zero: " + offset
+            throw new UserException(where + " of " + file + " has a negative external data offset: " + offset
                     + "; the model is damaged");
         }
         if (offset > fileSize - length) {
@@ -289,7 +289,7 @@ public final class ModelReader {
         return Bytes.of(data, offset, length);
     }
 
-    /** The file of {@code folder} or below that {@code location} names, or null if it names none there. */
+    /** The file that {@code location} names in {@code folder} or below; null when there is no such path. */
     private static Path inside(Path folder, String location) {
         try {
             Path data = folder.resolve(location).normalize();
@@ -309,7 +309,7 @@ public final class ModelReader {
             return Long.parseLong(text);
         } catch (NumberFormatException e) {
             throw new UserException(
-                    where + " of " + file + " has an external data " + key + " that is no number: " + text, e);
+                    where + " of " + file + " has an external data " + key + " that is not a number: " + text, e);
         }
     }
 }

@@ -36,16 +36,19 @@ import java.util.function.Predicate;
 import java.util.stream.Collectors;
 
 /**
- * Writes a model as an ONNX file: weights inside it while everything fits in the 2 GiB of a protobuf message, else (or
- * on request) in one external data file. Weights are streamed; files appear under their names only when complete.
+ * Writes a model as an ONNX file. Weights are inside the file while they fit into the 2 GiB of a protobuf message;
+ * else, or on request, they go to one external data file. Weights are streamed, and files get their names only when
+ * complete.
  */
 public final class ModelWriter {
-    /** Tensors below this size stay in the model file, so that shape inference sees the constants it needs. */
+    /**
+     * Size in bytes below which tensors always stay in the model file, so that shape inference sees small constants.
+     */
     private static final long EXTERNAL_THRESHOLD = 1024;
 
     private static final long INLINE_LIMIT = 1_900_000_000L;
 
-    /** Where each tensor of the model goes while it is turned into protobuf. */
+    /** Stores the bytes of a tensor while the model is turned into protobuf. */
     private interface WeightStore {
         void store(Tensor tensor, TensorProto.Builder proto) throws IOException;
     }
@@ -53,10 +56,10 @@ public final class ModelWriter {
     private ModelWriter() {}
 
     /**
-     * Writes {@code model} to {@code file}, and its weights to {@code file} + {@code .data} where needed.
+     * Writes {@code model} to {@code file}, and its weights to {@code file} + {@code .data} when needed.
      *
-     * @param externalData keep weights outside the model file even where they would fit
-     * @throws UserException if the place is not writable or full; nothing is left behind then
+     * @param externalData whether weights are written outside the model file even if they fit
+     * @throws UserException when the folder is not writable or the disk is full; no file is left behind then
      */
     public static void write(Model model, Path file, boolean externalData) {
         Path data = file.resolveSibling(file.getFileName() + ".data");
@@ -64,11 +67,11 @@ public final class ModelWriter {
     }
 
     /**
-     * Writes models that have weights in common: all weights go to one external data file, those that several models hold
+     * Writes models that share weights. All weights go to one external data file; a weight of several models is stored
      * once.
      *
-     * @param models by file, all in the folder of {@code data}
-     * @throws UserException if the place is not writable or full; nothing is left behind then
+     * @param models models by file, all in the folder of {@code data}
+     * @throws UserException when the folder is not writable or the disk is full; no file is left behind then
      */
     public static void writeTogether(Map<Path, Model> models, Path data) {
         write(models, data, true);
@@ -115,8 +118,8 @@ public final class ModelWriter {
     }
 
     /**
-     * Serializes the graph alone for a runtime session: initializers of the top graph that {@code supplied} accepts are
-     * only declared, and handed to the session separately.
+     * Serializes the graph for a runtime session. Initializers of the top-level graph that {@code supplied} accepts
+     * are only declared; the caller passes them to the session separately.
      */
     public static byte[] skeleton(Model model, Predicate<Tensor> supplied) {
         WeightStore store = (tensor, proto) -> {
@@ -134,7 +137,7 @@ public final class ModelWriter {
         }
     }
 
-    /** Bytes of all weights of a graph and its subgraphs. */
+    /** Size in bytes of all weights of a graph and its subgraphs. */
     public static long bytes(Graph graph) {
         long total = 0;
         for (Tensor tensor : graph.initializers().values()) {
@@ -159,7 +162,7 @@ public final class ModelWriter {
         try {
             Files.deleteIfExists(path);
         } catch (IOException e) {
-            // Best effort: the failure that led here is the one to report.
+            // Best effort: the earlier failure is the one to report.
         }
     }
 
@@ -167,7 +170,7 @@ public final class ModelWriter {
         return StringStringEntryProto.newBuilder().setKey(key).setValue(value).build();
     }
 
-    /** Builds protobuf messages from the IR, merging back the fields that were only carried through. */
+    /** Builds protobuf messages from the IR and merges the uninterpreted fields into them. */
     private record Serializer(WeightStore weights) {
         ModelProto model(Model model) throws IOException {
             ModelProto.Builder proto = parse(ModelProto.newBuilder(), model.rest());

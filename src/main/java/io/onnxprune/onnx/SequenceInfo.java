@@ -6,11 +6,11 @@ import ai.onnx.proto.OnnxMl.ValueInfoProto;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.ValueInfo;
 
-/** Declarations of values that are no tensors. */
+/** Declarations of sequence values. */
 public final class SequenceInfo {
     private SequenceInfo() {}
 
-    /** A sequence of float32 tensors. */
+    /** Declares a sequence of float32 tensors. */
     public static ValueInfo ofFloats(String name) {
         TypeProto.Builder element = TypeProto.newBuilder();
         element.getTensorTypeBuilder().setElemType(DType.FLOAT.code());

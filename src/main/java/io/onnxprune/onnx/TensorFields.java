@@ -13,7 +13,10 @@ import java.nio.ByteOrder;
 final class TensorFields {
     private TensorFields() {}
 
-    /** See the field comments of TensorProto in onnx.proto for which type is kept in which field. */
+    /**
+     * The values as raw_data. The comments of TensorProto in onnx.proto say which field holds which element type. The
+     * result is shorter than the shape requires when the field has too few values.
+     */
     static ByteString toRawData(TensorProto proto, DType dtype, long[] shape) {
         ByteBuffer raw = ByteBuffer.allocate(Math.toIntExact(dtype.bytes(Tensor.elements(shape))))
                 .order(ByteOrder.LITTLE_ENDIAN);

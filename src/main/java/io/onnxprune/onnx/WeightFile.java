@@ -13,18 +13,18 @@ import java.nio.file.StandardOpenOption;
 import java.util.IdentityHashMap;
 
 /**
- * The file that weights are streamed to while a model is serialized: the external data file itself, or a spool from
- * which computed inline weights are mapped back, so that they never come onto the heap together.
+ * The file that weights are streamed to while a model is serialized. It is the external data file itself, or a spool
+ * file from which computed inline weights are mapped back, so that they are never on the heap together.
  */
 final class WeightFile implements AutoCloseable {
     private static final int BLOCK = 4 << 20;
-    /** Page size: the runtime memory maps weights that start on a page. */
+    /** The page size. ONNX Runtime memory-maps weights that start on a page. */
     private static final long ALIGNMENT = 4096;
 
     private static final long SPOOL_THRESHOLD = 1 << 20;
 
     private final Path path;
-    /** Where bytes are that were stored, by identity. */
+    /** Offsets of the stored bytes, by identity. */
     private final IdentityHashMap<Bytes, Long> offsets = new IdentityHashMap<>();
 
     private FileChannel channel;
@@ -34,7 +34,10 @@ final class WeightFile implements AutoCloseable {
         this.path = path;
     }
 
-    /** Points {@code proto} at the tensor's bytes under the name {@code location}; appends them unless they are there. */
+    /**
+     * Makes {@code proto} refer to the tensor's bytes in the file {@code location}. Appends the bytes if they are not
+     * stored yet.
+     */
     void storeExternal(Tensor tensor, TensorProto.Builder proto, String location) throws IOException {
         Long known = offsets.get(tensor.bytes());
         long offset =
@@ -47,7 +50,7 @@ final class WeightFile implements AutoCloseable {
                 ModelWriter.entry("length", Long.toString(tensor.bytes().size())));
     }
 
-    /** Sets the tensor's bytes as raw_data without holding them on the heap. */
+    /** Sets the tensor's bytes as raw_data without copying large ones to the heap. */
     void storeInline(Tensor tensor, TensorProto.Builder proto) throws IOException {
         Bytes bytes = tensor.bytes();
         if (bytes instanceof Bytes.InMemory memory) {

@@ -67,16 +67,19 @@ public final class Extensions {
     private <T extends Part> Map<String, Class<?>> load(Class<T> kind) {
         Map<String, Class<?>> parts = new LinkedHashMap<>();
         try {
-            ServiceLoader.load(kind, loader).stream().map(ServiceLoader.Provider::type).forEach(type -> {
-                if (!type.isRecord() || type.getAnnotation(Named.class) == null) {
-                    throw new UserException(type.getName() + " is no record with @Named, so no recipe can name it");
-                }
-                Class<?> other = parts.put(Part.nameOf(type), type);
-                if (other != null) {
-                    throw new UserException(type.getName() + " and " + other.getName() + " are both named \""
-                            + Part.nameOf(type) + '"');
-                }
-            });
+            ServiceLoader.load(kind, loader).stream()
+                    .map(ServiceLoader.Provider::type)
+                    .forEach(type -> {
+                        if (!type.isRecord() || type.getAnnotation(Named.class) == null) {
+                            throw new UserException(
+                                    type.getName() + " is no record with @Named, so no recipe can name it");
+                        }
+                        Class<?> other = parts.put(Part.nameOf(type), type);
+                        if (other != null) {
+                            throw new UserException(type.getName() + " and " + other.getName() + " are both named \""
+                                    + Part.nameOf(type) + '"');
+                        }
+                    });
         } catch (ServiceConfigurationError e) {
             throw new UserException("an extension cannot be loaded: " + e.getMessage(), e);
         }

@@ -103,9 +103,7 @@ public record OptionSpec(String key, Form form, String fallback, String summary,
         for (String word : words.list ? elements(text) : List.of(text)) {
             if (!words.allowed.isEmpty() && !words.allowed.contains(word)) {
                 throw problem(
-                        word,
-                        "one of " + String.join(", ", words.allowed),
-                        Nearest.suggestion(word, words.allowed));
+                        word, "one of " + String.join(", ", words.allowed), Nearest.suggestion(word, words.allowed));
             }
         }
     }

@@ -142,8 +142,9 @@ final class CheckpointStore {
         about.put("done", Integer.toString(saved.done));
         about.put("weights", Integer.toString(generation));
         about.put("plan", PlanFile.text(state.pruned().plan(), state.dense().structure()));
-        state.choice().ifPresent(choice -> about.put(
-                "choice", PlanFile.text(choice.plan(), state.dense().structure())));
+        state.choice()
+                .ifPresent(choice -> about.put(
+                        "choice", PlanFile.text(choice.plan(), state.dense().structure())));
         about.put("report", text(List.copyOf(state.report().values())));
         return about;
     }
@@ -219,7 +220,8 @@ final class CheckpointStore {
                 .load(Content::tensors)
                 .orElseThrow(() -> new IllegalArgumentException("its weights are missing"))
                 .forEach((constant, tensor) -> updates.put(constants.get(constant), tensor));
-        PrunedState pruned = PrunedState.of(dense.structure(), plan(small.values().get("plan"), dense), updates);
+        PrunedState pruned =
+                PrunedState.of(dense.structure(), plan(small.values().get("plan"), dense), updates);
         savedWeights = pruned.updates();
         PruningState state = new PruningState(
                 dense,

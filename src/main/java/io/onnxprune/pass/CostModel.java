@@ -46,18 +46,14 @@ public record CostModel(List<LinearLayer> layers, List<LinearLayer> consumers, l
 
     /** XᵀX of the consumers: 2n²T. */
     public Cost inputMoments() {
-        return new Cost(
-                2 * tokens * sum(consumers, layer -> n(layer) * n(layer)),
-                0,
-                (long) (Float.BYTES * sum(consumers, layer -> n(layer) * n(layer))));
+        return new Cost(2 * tokens * sum(consumers, layer -> n(layer) * n(layer)), 0, (long)
+                (Float.BYTES * sum(consumers, layer -> n(layer) * n(layer))));
     }
 
     /** DᵀD of the consumers: 2m²T. */
     public Cost gradientMoments() {
-        return new Cost(
-                2 * tokens * sum(consumers, layer -> m(layer) * m(layer)),
-                0,
-                (long) (Float.BYTES * sum(consumers, layer -> m(layer) * m(layer))));
+        return new Cost(2 * tokens * sum(consumers, layer -> m(layer) * m(layer)), 0, (long)
+                (Float.BYTES * sum(consumers, layer -> m(layer) * m(layer))));
     }
 
     /** XᵀE of the consumers: 2nmT. */

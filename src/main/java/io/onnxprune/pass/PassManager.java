@@ -11,7 +11,6 @@ import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.ir.GraphChecker;
 import io.onnxprune.ir.GraphPrinter;
 import io.onnxprune.ir.Model;
-
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -156,7 +155,8 @@ public final class PassManager {
 
     private PruningState step(PruningState state, Scheduled scheduled, PassContext here) {
         Pass pass = scheduled.pass();
-        boolean usesChoice = pass.requires().contains(Fact.CHOICE) || pass.provides().contains(Fact.CHOICE);
+        boolean usesChoice =
+                pass.requires().contains(Fact.CHOICE) || pass.provides().contains(Fact.CHOICE);
         PruningState before = usesChoice ? state : state.settled();
         long begin = System.nanoTime();
         PruningState after = instruments.clock().timed(pass.partName(), () -> {
@@ -170,9 +170,9 @@ public final class PassManager {
     }
 
     private static Model model(PruningState state) {
-        return state.output().model().orElseGet(() -> state.choice()
-                .orElse(state.pruned())
-                .model());
+        return state.output()
+                .model()
+                .orElseGet(() -> state.choice().orElse(state.pruned()).model());
     }
 
     /** The graph of a pruned state is checked when it is made; that of a rewritten model here. */

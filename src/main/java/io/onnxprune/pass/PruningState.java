@@ -74,8 +74,8 @@ public record PruningState(
 
     /** This state after its choice was accepted as it is, without weights that compensate. */
     public PruningState settled() {
-        return choice.map(chosen -> new PruningState(
-                        dense, chosen, Optional.empty(), Optional.empty(), report, Output.NONE))
+        return choice.map(chosen ->
+                        new PruningState(dense, chosen, Optional.empty(), Optional.empty(), report, Output.NONE))
                 .orElse(this);
     }
 
@@ -152,7 +152,8 @@ public record PruningState(
      * @param sentence makes the sentence of the number of layers
      */
     public PruningState withLayers(String key, Collection<Value> changed, IntFunction<String> sentence) {
-        List<String> past = Optional.ofNullable(report.get(key)).map(ReportEntry::items).orElse(List.of());
+        List<String> past =
+                Optional.ofNullable(report.get(key)).map(ReportEntry::items).orElse(List.of());
         List<String> all = List.copyOf(new TreeSet<>(Stream.concat(
                         past.stream(), dense.layers().weights(changed).stream().map(Value::name))
                 .toList()));

@@ -20,7 +20,8 @@ import java.util.Set;
 /** Gives a bias of zeros to linear layers whose biases later passes change. */
 @Named(
         value = "add-biases",
-        summary = "Gives a bias of zeros to the linear layers whose biases later passes change; these count against the target.")
+        summary =
+                "Gives a bias of zeros to the linear layers whose biases later passes change; these count against the target.")
 public record AddBiasesPass() implements Pass {
     @Override
     public Set<Fact> provides() {

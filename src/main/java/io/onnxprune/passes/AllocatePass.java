@@ -37,13 +37,18 @@ public record AllocatePass(
         Budget.Protection protection,
 
         @Option("Rescales normalisation weights when the hidden width shrinks, whose mean square changes with it.")
-                boolean normCorrection)
+        boolean normCorrection)
         implements DecidingPass {
     /** The target as a recipe writes it. */
     public record Target(
-            @Option(value = "Share of the dense model's parameters to prune.", below = 1) double ratio,
-            @Option("Parameters to keep, such as 1.1B or 700M, in place of a ratio.") Optional<String> params,
-            @Option("Bytes to keep, such as 900MB, in place of a ratio.") Optional<String> size) {
+            @Option(value = "Share of the dense model's parameters to prune.", below = 1)
+            double ratio,
+
+            @Option("Parameters to keep, such as 1.1B or 700M, in place of a ratio.")
+            Optional<String> params,
+
+            @Option("Bytes to keep, such as 900MB, in place of a ratio.")
+            Optional<String> size) {
         /** A fifth of the parameters. */
         public Target() {
             this(0.2, Optional.empty(), Optional.empty());
@@ -97,7 +102,8 @@ public record AllocatePass(
 
     /** The budget for a dense model to which biases may have been added, without the dimensions that another pass cannot handle. */
     private Budget budget(DenseModel dense, PassContext context) {
-        Budget budget = budget().rebased(dense.given(), ParameterCount.of(dense.structure()).whole());
+        Budget budget = budget().rebased(
+                        dense.given(), ParameterCount.of(dense.structure()).whole());
         for (Pass pass : context.position().all()) {
             budget = pass.restrict(budget, dense, context);
         }

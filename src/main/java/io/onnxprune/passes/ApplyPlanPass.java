@@ -24,7 +24,7 @@ public record ApplyPlanPass(
         @Option("The plan.") String file,
 
         @Option("Rescales normalisation weights when the hidden width shrinks, whose mean square changes with it.")
-                boolean normCorrection)
+        boolean normCorrection)
         implements DecidingPass {
     /** The file plan.json. */
     public ApplyPlanPass() {

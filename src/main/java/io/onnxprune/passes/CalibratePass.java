@@ -26,9 +26,9 @@ public record CalibratePass(
         @Option(value = "Tokens in each row.", min = 2) int seqLen,
 
         @Option(
-                        "Gradients are those of the data's next tokens (0: empirical Fisher), or of so many that the model draws"
-                                + " at each position (true Fisher).")
-                int draws)
+                "Gradients are those of the data's next tokens (0: empirical Fisher), or of so many that the model draws"
+                        + " at each position (true Fisher).")
+        int draws)
         implements Pass {
     /** 32 rows of 128 tokens. */
     public CalibratePass() {

@@ -23,8 +23,9 @@ import java.util.Set;
 /** Changes the kept weights so that they compensate for what the plan prunes. */
 @Named(
         value = "compensate",
-        summary = "Changes the kept weights so that they compensate for what is pruned, block by block on what the blocks before have"
-                + " become.")
+        summary =
+                "Changes the kept weights so that they compensate for what is pruned, block by block on what the blocks before have"
+                        + " become.")
 public record CompensatePass(@Option("How weights change.") WeightUpdate update) implements Pass {
     /** The key of the report. */
     static final String KEY = "compensated";

@@ -23,18 +23,20 @@ import java.util.Set;
 /** Brings the predictions of the pruned model near to those of the dense one, by gradients. */
 @Named(
         value = "correct",
-        summary = "Changes weights by gradients so that the predictions of the pruned model come as near to those of the dense one as"
-                + " they can.")
+        summary =
+                "Changes weights by gradients so that the predictions of the pruned model come as near to those of the dense one as"
+                        + " they can.")
 public record CorrectPass(
-        @Option(value = "Number of corrections; gradients are measured anew for each.", min = 1) int steps,
+        @Option(value = "Number of corrections; gradients are measured anew for each.", min = 1)
+        int steps,
 
         @Option(
-                        "What is added to the diagonals of XᵀX and of DᵀD, D the gradients of the linear layers, as a share of their"
-                                + " means.")
-                double damping,
+                "What is added to the diagonals of XᵀX and of DᵀD, D the gradients of the linear layers, as a share of their"
+                        + " means.")
+        double damping,
 
         @Option("The linear layers that sum over heads and FFN channels change, or all in residual blocks.")
-                Layers layers)
+        Layers layers)
         implements Pass {
     /** Which linear layers change. */
     public enum Layers {
@@ -81,8 +83,7 @@ public record CorrectPass(
         try {
             return KfacCorrection.run(
                     MeasuredStates.of(state.pruned(), state, context),
-                    new KfacCorrection.Reference(
-                            statistics.calibratorOfDense(state.pruned()), statistics.rows()),
+                    new KfacCorrection.Reference(statistics.calibratorOfDense(state.pruned()), statistics.rows()),
                     new KfacCorrection.Settings(steps, damping, layers == Layers.ALL),
                     context.position().checkpoint());
         } catch (NoDerivativeException e) {

@@ -18,8 +18,9 @@ import java.util.Set;
 /** Writes the pruned model under a temporary name; it gets its own name when all passes are done. */
 @Named(
         value = "emit",
-        summary = "Writes the pruned model, in a folder with everything that serves it. The files get their names when all passes are"
-                + " done.")
+        summary =
+                "Writes the pruned model, in a folder with everything that serves it. The files get their names when all passes are"
+                        + " done.")
 public record EmitPass() implements Pass {
     @Override
     public Set<Fact> requires() {

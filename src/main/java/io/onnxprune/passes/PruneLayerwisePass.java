@@ -29,12 +29,12 @@ import java.util.Set;
 /** Chooses units layer by layer and compensates for them before the next layer is measured (SlimGPT, arXiv 2412.18110). */
 @Named(
         value = "prune-layerwise",
-        summary = "Chooses units block by block, on what the blocks before have become, and compensates for them at once. The plan says"
-                + " only how many units of each dimension to prune.")
+        summary =
+                "Chooses units block by block, on what the blocks before have become, and compensates for them at once. The plan says"
+                        + " only how many units of each dimension to prune.")
 public record PruneLayerwisePass(
         @Option("How units are chosen.") Selection select,
-        @Option("How weights change.") WeightUpdate update)
-        implements Pass {
+        @Option("How weights change.") WeightUpdate update) implements Pass {
     /** Optimal brain surgeon. */
     public PruneLayerwisePass() {
         this(new ObsSelection(), new LeastSquaresUpdate());
@@ -66,9 +66,9 @@ public record PruneLayerwisePass(
     @Override
     public Budget restrict(Budget budget, DenseModel dense, PassContext context) {
         if (budget.scope() == Budget.Scope.GLOBAL) {
-            throw new UsageException(
-                    "recipe " + context.settings().method() + " prunes block by block, so every layer must know its share"
-                            + " before: scope global has no effect; ask for scope local");
+            throw new UsageException("recipe " + context.settings().method()
+                    + " prunes block by block, so every layer must know its share"
+                    + " before: scope global has no effect; ask for scope local");
         }
         return dense.layers()
                 .restrict(budget, dense.structure(), false, context.settings().method(), context.log());

@@ -24,16 +24,20 @@ import java.util.Set;
 /** Trains the pruned model. */
 @Named(
         value = "recover",
-        summary = "Trains the pruned model through ONNX Runtime's training API: by default to make the predictions of the dense one, on"
-                + " the calibration rows.")
+        summary =
+                "Trains the pruned model through ONNX Runtime's training API: by default to make the predictions of the dense one, on"
+                        + " the calibration rows.")
 public record RecoverPass(Rows rows, Teacher teacher, Trained trained, Optimizer optimizer, Loop loop) implements Pass {
     /** The word for calibration rows. */
     public static final String CALIBRATION_ROWS = "calibration";
 
     /** The rows to train on. */
     public record Rows(
-            @Option("The rows to train on: calibration, or a file.") String data,
-            @Option(value = "For a file: tokens of a row at most.", min = 2) int seqLen) {
+            @Option("The rows to train on: calibration, or a file.")
+            String data,
+
+            @Option(value = "For a file: tokens of a row at most.", min = 2)
+            int seqLen) {
         /** The calibration rows. */
         public Rows() {
             this(CALIBRATION_ROWS, 256);
@@ -43,11 +47,12 @@ public record RecoverPass(Rows rows, Teacher teacher, Trained trained, Optimizer
     /** What is learned from the dense model. */
     public record Teacher(
             @Option(
-                            "Weight of the KL divergence from the predictions of the dense model, at most 1; the cross-entropy of the"
-                                    + " rows has the rest.")
-                    double distillWeight,
+                    "Weight of the KL divergence from the predictions of the dense model, at most 1; the cross-entropy of the"
+                            + " rows has the rest.")
+            double distillWeight,
 
-            @Option("Logits are divided by this where they are compared with the dense model's.") double temperature) {
+            @Option("Logits are divided by this where they are compared with the dense model's.")
+            double temperature) {
         /** Nothing else. */
         public Teacher() {
             this(1, 1);
@@ -57,16 +62,20 @@ public record RecoverPass(Rows rows, Teacher teacher, Trained trained, Optimizer
     /** What is trained. */
     public record Trained(
             @Option("All weights of the blocks, low-rank adapters that are merged, the scales of norms, or biases.")
-                    TrainingOptions.Mode train,
+            TrainingOptions.Mode train,
 
             @Option(value = "For lora.", min = 1) int rank,
-            @Option("For lora: the change is multiplied by alpha / rank.") double alpha,
-            @Option("For lora: share of adapters' inputs that are zero in a step, less than 1.") double dropout,
+
+            @Option("For lora: the change is multiplied by alpha / rank.")
+            double alpha,
+
+            @Option("For lora: share of adapters' inputs that are zero in a step, less than 1.")
+            double dropout,
 
             @Option(
-                            "The linear layers that are trained: attention, ffn, all for both, or patterns of names of weights, nodes or"
-                                    + " layers.")
-                    List<String> targets) {
+                    "The linear layers that are trained: attention, ffn, all for both, or patterns of names of weights, nodes or"
+                            + " layers.")
+            List<String> targets) {
         /** All weights. */
         public Trained() {
             this(TrainingOptions.Mode.FULL, 8, 16, 0, List.of("attention", "ffn"));
@@ -77,9 +86,14 @@ public record RecoverPass(Rows rows, Teacher teacher, Trained trained, Optimizer
     public record Optimizer(
             @Option("Highest learning rate, less than 1.") double lr,
             @Option("How the learning rate falls.") TrainingOptions.Schedule schedule,
-            @Option("Steps in which the learning rate rises; without, a tenth of all, at most 100.") OptionalInt warmup,
+
+            @Option("Steps in which the learning rate rises; without, a tenth of all, at most 100.")
+            OptionalInt warmup,
+
             @Option("Of AdamW, less than 1.") double weightDecay,
-            @Option("Largest norm of the gradients; 0 for any.") double clip) {
+
+            @Option("Largest norm of the gradients; 0 for any.")
+            double clip) {
         /** Full training of small models. */
         public Optimizer() {
             this(2e-3, TrainingOptions.Schedule.COSINE, OptionalInt.empty(), 0, 1);
@@ -89,11 +103,21 @@ public record RecoverPass(Rows rows, Teacher teacher, Trained trained, Optimizer
     /** How long training goes on. */
     public record Loop(
             @Option(value = "Rows of a step.", min = 1) int batch,
-            @Option(value = "Rows that are run at a time.", min = 1) int microBatch,
-            @Option(value = "How often the rows are gone through.", min = 1) int epochs,
-            @Option(value = "Number of steps, whatever the epochs.", min = 1) OptionalInt steps,
-            @Option(value = "Steps between evaluations of the loss.", min = 1) int evalEvery,
-            @Option("Evaluations without a new best after which training ends; 0 for never.") int patience) {
+
+            @Option(value = "Rows that are run at a time.", min = 1)
+            int microBatch,
+
+            @Option(value = "How often the rows are gone through.", min = 1)
+            int epochs,
+
+            @Option(value = "Number of steps, whatever the epochs.", min = 1)
+            OptionalInt steps,
+
+            @Option(value = "Steps between evaluations of the loss.", min = 1)
+            int evalEvery,
+
+            @Option("Evaluations without a new best after which training ends; 0 for never.")
+            int patience) {
         /** Five epochs. */
         public Loop() {
             this(16, 16, 5, OptionalInt.empty(), 10, 0);

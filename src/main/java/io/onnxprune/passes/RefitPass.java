@@ -21,11 +21,15 @@ import java.util.Set;
 /** Brings the residual stream of the pruned model near to that of the dense one. */
 @Named(
         value = "refit",
-        summary = "Changes the linear layers that end residual blocks so that the residual stream of the pruned model comes as near to"
-                + " that of the dense one as it can.")
+        summary =
+                "Changes the linear layers that end residual blocks so that the residual stream of the pruned model comes as near to"
+                        + " that of the dense one as it can.")
 public record RefitPass(
-        @Option("What is added to the diagonal of XᵀX, as a share of its mean.") double ridge,
-        @Option("Biases change too; a pass add-biases must come before.") boolean bias)
+        @Option("What is added to the diagonal of XᵀX, as a share of its mean.")
+        double ridge,
+
+        @Option("Biases change too; a pass add-biases must come before.")
+        boolean bias)
         implements Pass {
     /** Weights alone. */
     public RefitPass() {

@@ -34,7 +34,6 @@ public record RewritePass() implements Pass {
     private static Model sliced(PrunedState pruned) {
         Structure structure = pruned.structure();
         Plan plan = pruned.plan();
-        return BlockRemover.remove(
-                structure, plan, Slicer.slice(structure, plan.keep(structure), pruned.updates()));
+        return BlockRemover.remove(structure, plan, Slicer.slice(structure, plan.keep(structure), pruned.updates()));
     }
 }

@@ -22,8 +22,9 @@ import java.util.Set;
 /** Makes weights zero in place. */
 @Named(
         value = "sparsify",
-        summary = "Makes weights of the linear layers in residual blocks zero. Shapes stay, and with them the size of the file and the"
-                + " speed of a runtime that does not look for zeros.")
+        summary =
+                "Makes weights of the linear layers in residual blocks zero. Shapes stay, and with them the size of the file and the"
+                        + " speed of a runtime that does not look for zeros.")
 public record SparsifyPass(@Option("How zeros are chosen.") Sparsifier by) implements Pass {
     /** SparseGPT. */
     public SparsifyPass() {
@@ -59,8 +60,7 @@ public record SparsifyPass(@Option("How zeros are chosen.") Sparsifier by) imple
     public PruningState run(PruningState state, PassContext context) {
         Scheduled here = context.position().current();
         if (here.steps() > 1) {
-            context.log()
-                    .info(String.format(Locale.ROOT, "making up to %.1f %% of the zeros", 100 * here.part(1)));
+            context.log().info(String.format(Locale.ROOT, "making up to %.1f %% of the zeros", 100 * here.part(1)));
         }
         Sparsifier.Result result = by.sparsify(state, context);
         return state.withWeights(result.updates()).with(entry(result.zeros()));

@@ -23,8 +23,9 @@ import java.util.Set;
 @Named(
         value = "verify",
         summary = "Compares the emitted file with the dense model in which everything that was pruned is zero.")
-public record VerifyPass(@Option("Largest difference, relative to the scale of the logits.") double tolerance)
-        implements Pass {
+public record VerifyPass(
+        @Option("Largest difference, relative to the scale of the logits.")
+        double tolerance) implements Pass {
     /** Ten times the rounding of float32. */
     public VerifyPass() {
         this(1e-4);
@@ -68,7 +69,8 @@ public record VerifyPass(@Option("Largest difference, relative to the scale of t
     private static void open(Path file, PassContext context) {
         Optional<UserException> failure = failureToOpen(file, context.runtime());
         if (failure.isPresent()) {
-            if (failureToOpen(context.settings().input().model(), context.runtime()).isEmpty()) {
+            if (failureToOpen(context.settings().input().model(), context.runtime())
+                    .isEmpty()) {
                 throw failure.get();
             }
             context.log()

@@ -5,7 +5,6 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
-import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.LayerInputs.Channels;
 import java.util.Arrays;
 import java.util.BitSet;

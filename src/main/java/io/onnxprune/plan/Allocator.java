@@ -94,7 +94,7 @@ final class Allocator {
             case FFN, HIDDEN -> {
                 // A unit is several channels where quantisation blocks stay whole. What is summed over tells: weights
                 // may carry the channels twice (fused projections) or by blocks.
-                long channels = structure.analysis().notes().contractions().stream()
+                long channels = structure.analysis().facts().contractions().stream()
                         .filter(contraction -> contraction.withConstant()
                                 && contraction.dim().atoms().contains(dimension.atom()))
                         .mapToLong(contraction -> contraction.dim().size(0) / dimension.size())

@@ -14,8 +14,7 @@ import java.util.List;
  * @param rounding the multiples that sizes are cut to
  * @param protection what keeps all of its units
  */
-public record Budget(
-        PruneSet prune, Target target, Competition competition, Rounding rounding, Protection protection) {
+public record Budget(PruneSet prune, Target target, Competition competition, Rounding rounding, Protection protection) {
     /** The measure of a target. */
     public enum Goal {
         RATIO,
@@ -65,10 +64,15 @@ public record Budget(
 
     /** How units of different dimensions compete. */
     public record Competition(
-            @Option("local: every dimension loses its share; global: one ranking of all units.") Scope scope,
+            @Option("local: every dimension loses its share; global: one ranking of all units.")
+            Scope scope,
 
-            @Option("For scope global: what units of different dimensions are compared by.") Rank rank,
-            @Option("uniform: all layers keep the same number of heads and channels.") Layout layout,
+            @Option("For scope global: what units of different dimensions are compared by.")
+            Rank rank,
+
+            @Option("uniform: all layers keep the same number of heads and channels.")
+            Layout layout,
+
             Schedule schedule) {
         /** Every layer loses the same share. */
         public Competition() {
@@ -86,8 +90,11 @@ public record Budget(
 
     /** The multiples that sizes are cut to. */
     public record Rounding(
-            @Option(value = "FFN and hidden widths are cut to multiples of this.", key = "round-to", min = 1) int widths,
-            @Option(value = "Head counts are cut to multiples of this.", key = "round-heads", min = 1) int heads) {
+            @Option(value = "FFN and hidden widths are cut to multiples of this.", key = "round-to", min = 1)
+            int widths,
+
+            @Option(value = "Head counts are cut to multiples of this.", key = "round-heads", min = 1)
+            int heads) {
         /** No rounding. */
         public Rounding() {
             this(1, 1);
@@ -95,8 +102,8 @@ public record Budget(
 
         public Rounding {
             if (widths < 1 || heads < 1) {
-                throw new UsageException("sizes can only be rounded to multiples of 1 or more, not of "
-                        + Math.min(widths, heads));
+                throw new UsageException(
+                        "sizes can only be rounded to multiples of 1 or more, not of " + Math.min(widths, heads));
             }
         }
     }
@@ -104,14 +111,15 @@ public record Budget(
     /** What keeps all of its units. */
     public record Protection(
             @Option("Patterns (* and ?) of dimension names, layers.N and blocks.N to leave whole: ffn.0, heads.*.")
-                    List<String> protect,
+            List<String> protect,
 
             @Option(
-                            value = "How many first layers to leave whole: 2, or 12.5%, rounded half up.",
-                            values = LayerCount.VALUES)
-                    LayerCount skipFirst,
+                    value = "How many first layers to leave whole: 2, or 12.5%, rounded half up.",
+                    values = LayerCount.VALUES)
+            LayerCount skipFirst,
 
-            @Option(value = "How many last layers to leave whole.", values = LayerCount.VALUES) LayerCount skipLast) {
+            @Option(value = "How many last layers to leave whole.", values = LayerCount.VALUES)
+            LayerCount skipLast) {
         /** Nothing is protected. */
         public Protection() {
             this(List.of(), LayerCount.of(0), LayerCount.of(0));
@@ -124,8 +132,7 @@ public record Budget(
 
     /** Prunes a share of the model's parameters, every layer by itself, without rounding or protection. */
     public static Budget ofRatio(PruneSet prune, double ratio) {
-        return new Budget(
-                prune, new Target(Goal.RATIO, ratio), new Competition(), new Rounding(), new Protection());
+        return new Budget(prune, new Target(Goal.RATIO, ratio), new Competition(), new Rounding(), new Protection());
     }
 
     public Goal goal() {

@@ -3,7 +3,6 @@ package io.onnxprune.plan;
 
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.LinearLayer;
 import java.util.Collection;
 import java.util.Map;
 

@@ -50,7 +50,7 @@ public final class LinearLayers {
         this.analysis = structure.analysis();
         Map<Value, List<Op>> readers = new LinkedHashMap<>();
         Map<Op, Source> sources = new LinkedHashMap<>();
-        for (Contraction contraction : analysis.notes().contractions()) {
+        for (Contraction contraction : analysis.facts().contractions()) {
             if (contraction.withConstant() && !sources.containsKey(contraction.op())) {
                 Source source = source(contraction.op());
                 sources.put(contraction.op(), source);
@@ -212,7 +212,7 @@ public final class LinearLayers {
     }
 
     private List<Op> applications(Dimension dimension) {
-        return analysis.notes().contractions().stream()
+        return analysis.facts().contractions().stream()
                 .filter(contraction ->
                         contraction.withConstant() && contraction.dim().atoms().contains(dimension.atom()))
                 .map(Contraction::op)

@@ -237,7 +237,7 @@ public final class ParameterCount {
                         .anyMatch(atom -> structure.role(atom) != Role.OTHER);
         boolean matrix =
                 Arrays.stream(tensor.shape()).filter(extent -> extent > 1).count() > 1;
-        boolean multiplies = structure.analysis().notes().contractions().stream()
+        boolean multiplies = structure.analysis().facts().contractions().stream()
                 .anyMatch(contraction -> contraction.op().equals(use.op()));
         return !ofNetwork && !(matrix && multiplies);
     }

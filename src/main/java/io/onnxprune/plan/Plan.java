@@ -48,7 +48,9 @@ public record Plan(String model, Map<String, int[]> keep, int[] layers, int[] bl
     public String describe() {
         StringBuilder text = new StringBuilder();
         keep.forEach((name, kept) -> text.append(name).append(Arrays.toString(kept)));
-        return text.append(Arrays.toString(layers)).append(Arrays.toString(blocks)).toString();
+        return text.append(Arrays.toString(layers))
+                .append(Arrays.toString(blocks))
+                .toString();
     }
 
     /** Whether everything stays: the model itself is the result then. */

@@ -16,18 +16,18 @@ import java.util.OptionalDouble;
  */
 public record Schedule(
         @Option(
-                        value =
-                                "For scope local: the same share in every layer, or a share that changes from the first layer"
-                                        + " that may lose something to the last, by the logarithm of its number or evenly; the target is met all the same.",
-                        key = "schedule")
-                Shape shape,
+                value =
+                        "For scope local: the same share in every layer, or a share that changes from the first layer"
+                                + " that may lose something to the last, by the logarithm of its number or evenly; the target is met all the same.",
+                key = "schedule")
+        Shape shape,
 
         @Option(
-                        value =
-                                "For schedule log and linear: the share that the first layer loses; one above the target makes the"
-                                        + " shares fall. Without it 0.3125 of the share that a uniform schedule takes.",
-                        key = "first-ratio")
-                OptionalDouble first) {
+                value =
+                        "For schedule log and linear: the share that the first layer loses; one above the target makes the"
+                                + " shares fall. Without it 0.3125 of the share that a uniform schedule takes.",
+                key = "first-ratio")
+        OptionalDouble first) {
     /** The paper's only example starts with 6.25 % where 20 % go; at other targets the curve keeps its form. */
     private static final double USUAL_START = 0.0625 / 0.2;
 

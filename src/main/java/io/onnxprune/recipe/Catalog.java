@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.recipe;
 
+import io.onnxprune.compensate.Selection;
 import io.onnxprune.method.ImportanceMetric;
 import io.onnxprune.method.Sparsifier;
 import io.onnxprune.method.WeightUpdate;
-import io.onnxprune.compensate.Selection;
 import io.onnxprune.option.Extensions;
 import io.onnxprune.option.Named;
 import io.onnxprune.option.OptionSet;
@@ -79,7 +79,10 @@ public final class Catalog {
         }
         text.append("| key | values | default | |\n|---|---|---|---|\n");
         for (OptionSpec option : options) {
-            text.append("| `").append(option.key()).append("` | ").append(option.form().title());
+            text.append("| `")
+                    .append(option.key())
+                    .append("` | ")
+                    .append(option.form().title());
             text.append(" | ").append(option.fallback().isEmpty() ? "none" : "`" + option.fallback() + "`");
             text.append(" | ").append(option.summary()).append(" |\n");
         }

@@ -215,10 +215,8 @@ public record Recipe(String name, String description, List<Step> steps, Extensio
     private Recipe mapped(Function<PassStep, Optional<PassStep>> change) {
         List<Step> changed = new ArrayList<>();
         for (Step step : steps) {
-            List<PassStep> passes = step.passes().stream()
-                    .map(change)
-                    .flatMap(Optional::stream)
-                    .toList();
+            List<PassStep> passes =
+                    step.passes().stream().map(change).flatMap(Optional::stream).toList();
             if (step instanceof RepeatStep repeat && !passes.isEmpty()) {
                 changed.add(repeat.withPasses(passes));
             } else {
@@ -279,10 +277,13 @@ public record Recipe(String name, String description, List<Step> steps, Extensio
     public Recipe withPlan(Path file) {
         List<Step> changed = new ArrayList<>();
         Map<String, String> values = new LinkedHashMap<>(Map.of("file", file.toString()));
-        first("allocate").map(PassStep::values).map(given -> given.get("norm-correction"))
+        first("allocate")
+                .map(PassStep::values)
+                .map(given -> given.get("norm-correction"))
                 .ifPresent(given -> values.put("norm-correction", given));
         boolean planned = false;
-        for (PassStep pass : steps.stream().flatMap(step -> step.passes().stream()).toList()) {
+        for (PassStep pass :
+                steps.stream().flatMap(step -> step.passes().stream()).toList()) {
             switch (pass.name()) {
                 case "score" -> {}
                 case "allocate" -> {

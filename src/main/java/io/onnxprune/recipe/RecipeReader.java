@@ -118,7 +118,8 @@ final class RecipeReader {
         OptionalInt steps = OptionalInt.empty();
         OptionalDouble ratio = OptionalDouble.empty();
         if (entries.containsKey("steps")) {
-            steps = OptionalInt.of((int) number(entries.get("steps").value, "steps", new OptionSpec.Numbers(true, 1, Double.POSITIVE_INFINITY)));
+            steps = OptionalInt.of((int) number(
+                    entries.get("steps").value, "steps", new OptionSpec.Numbers(true, 1, Double.POSITIVE_INFINITY)));
         } else {
             ratio = OptionalDouble.of(number(
                     entries.get("step-ratio").value,
@@ -173,7 +174,8 @@ final class RecipeReader {
         try {
             step.pass();
         } catch (UsageException e) {
-            throw new UsageException(e.getMessage().startsWith(file) ? e.getMessage() : position(item) + ": " + e.getMessage());
+            throw new UsageException(
+                    e.getMessage().startsWith(file) ? e.getMessage() : position(item) + ": " + e.getMessage());
         }
         return step;
     }

@@ -4,24 +4,26 @@ package io.onnxprune.recover;
 import java.util.Locale;
 
 /**
- * A look at the losses in the course of training.
+ * An evaluation during training.
  *
- * @param step how many steps were taken
- * @param loss the mean over the steps since the last look; not a number before the first step
- * @param heldOut the mean next-token cross-entropy of held-out rows; without any, what is trained for on some of the rows
- *     themselves
- * @param learningRate of the last step
- * @param tokensPerSecond trained on since the last look
+ * @param step number of steps taken
+ * @param loss mean training loss since the last evaluation; NaN before the first step
+ * @param heldOut mean next-token cross-entropy of held-out rows; without held-out rows, the training objective on some
+ *     training rows
+ * @param learningRate learning rate of the last step
+ * @param tokensPerSecond trained tokens per second since the last evaluation
  */
 public record EvalPoint(int step, double loss, double heldOut, double learningRate, double tokensPerSecond) {
+    /** A copy with another held-out loss. */
     EvalPoint with(double found) {
         return new EvalPoint(step, loss, found, learningRate, tokensPerSecond);
     }
 
     /**
-     * A line about it.
+     * A line for the log.
      *
-     * @param kind of the rows that are looked at
+     * @param total number of all steps
+     * @param kind kind of the evaluated rows
      */
     String describe(int total, String kind) {
         return String.format(

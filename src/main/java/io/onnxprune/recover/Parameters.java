@@ -11,15 +11,16 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Set;
 
-/** Which initializers of a lowered model are trained where there are no adapters. */
+/** Selects the initializers of a lowered model that are trained without adapters. */
 final class Parameters {
     private Parameters() {}
 
     /**
-     * The matrices of products and all vectors, or only vectors that are multiplied with, or only those that are added.
+     * The names of the trained initializers. Mode FULL: the weights of linear layers and all scales and biases. NORMS:
+     * vectors that are multiplied. BIAS: vectors that are added.
      *
-     * @param linears the products that count
-     * @throws UserException if the model has none
+     * @param linears the linear layers to train
+     * @throws UserException when the model has none of these
      */
     static Set<String> of(Model lowered, List<LoweredLinear> linears, TrainingOptions.Mode mode) {
         Set<String> names = new LinkedHashSet<>();
@@ -32,11 +33,11 @@ final class Parameters {
             for (int i = 0; i < node.inputs().size(); i++) {
                 boolean scale = normalizes ? i == 1 : node.is("Mul");
                 boolean added = normalizes ? i == 2 : node.is("Add") || node.is("Gemm") && i == 2;
-                boolean wanted = full
+                boolean selected = full
                         ? scale || added
                         : mode == TrainingOptions.Mode.NORMS ? scale : mode == TrainingOptions.Mode.BIAS && added;
                 Tensor tensor = lowered.graph().initializers().get(node.input(i));
-                if (wanted
+                if (selected
                         && tensor != null
                         && tensor.dtype().isFloat()
                         && tensor.rank() == 1
@@ -46,8 +47,8 @@ final class Parameters {
             }
         }
         if (names.isEmpty()) {
-            throw new UserException("this model has nothing that --train "
-                    + mode.name().toLowerCase(Locale.ROOT) + " could train; take lora");
+            throw new UserException("this model has no parameters for --train "
+                    + mode.name().toLowerCase(Locale.ROOT) + "; use --train lora");
         }
         return names;
     }

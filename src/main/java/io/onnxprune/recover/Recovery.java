@@ -18,8 +18,8 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.lower.Lowering;
 import io.onnxprune.plan.LinearLayer;
-import io.onnxprune.recover.Products.Product;
 import io.onnxprune.recover.Trainable.Adapter;
+import io.onnxprune.recover.TrainableLayers.TrainableLayer;
 import io.onnxprune.rewrite.AdapterInputs.Place;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.io.IOException;
@@ -33,8 +33,8 @@ import java.util.Optional;
 import java.util.stream.Stream;
 
 /**
- * Trains a model so that it makes up for what pruning took (LLM-Pruner, arXiv 2305.11627, section 3.3), and puts what was learned
- * into its weights: operators and shapes stay as they are.
+ * Recovery training after pruning (LLM-Pruner, arXiv 2305.11627, section 3.3). Adapters are merged into the weights,
+ * so operators and shapes do not change.
  */
 public final class Recovery {
     private final Structure structure;
@@ -46,42 +46,42 @@ public final class Recovery {
     private final Log log;
 
     /**
-     * What was learned for a product: to x·W it adds (x·down)·up.
+     * A trained adapter of a linear layer: it adds (x·down)·up to x·W.
      *
-     * @param place where it is
-     * @param consumer with W, where that may be changed; always there if that was asked for
+     * @param place operators of the layer
+     * @param consumer the layer with its weight W, if that may be changed; always present when adapters are merged
      * @param down [n, r], float32
      * @param up [r, outputs], float32
      */
     public record Learned(Place place, Optional<LinearLayer> consumer, Tensor down, Tensor up) {}
 
     /**
-     * What came of training.
+     * The result of training.
      *
-     * @param adapters beside products; none where weights were trained themselves
-     * @param weights new contents of constants of the model that were trained themselves
-     * @param trained how many parameters were trained
+     * @param adapters trained adapters; empty when weights were trained
+     * @param weights trained weights: new contents of constants of the model
+     * @param trained number of trained parameters
      * @param curve the losses
-     * @param best the held-out loss of what was kept
+     * @param best held-out loss of the result
      */
     public record Result(
             List<Learned> adapters, Map<Value, Tensor> weights, long trained, List<EvalPoint> curve, double best) {
         /**
-         * New contents of all constants of the model that training changes, those of products with what adapters add.
+         * New contents of all changed constants of the model, with adapters merged into the weights.
          *
-         * @param folder for weights that do not fit the heap; they live as long as their files in it
+         * @param folder folder for weights that do not fit the heap; they are valid as long as their files
          */
         public Map<Value, Tensor> merged(Path folder) {
             WeightStore store = new WeightStore(folder);
             Map<Value, Tensor> updates = new HashMap<>(weights);
             for (Learned adapter : adapters) {
-                LinearLayer product = adapter.consumer.orElseThrow();
-                Tensor weight = product.weight().constant();
-                try (Matrix w = WeightStore.read(weight, product.axis());
+                LinearLayer linearLayer = adapter.consumer.orElseThrow();
+                Tensor weight = linearLayer.weight().constant();
+                try (Matrix w = WeightStore.read(weight, linearLayer.axis());
                         Matrix down = WeightStore.read(adapter.down, 0);
                         Matrix up = WeightStore.read(adapter.up, 0)) {
                     Blas.multiply(1, down, false, up, false, 1, w);
-                    updates.put(product.weight(), store.write(w, weight, product.axis(), product.node()));
+                    updates.put(linearLayer.weight(), store.write(w, weight, linearLayer.axis(), linearLayer.node()));
                 }
             }
             return updates;
@@ -130,7 +130,7 @@ public final class Recovery {
         return new Recovery(structure, options, merges, folder, resume, runtime, log).run(rows, heldOut, teacher);
     }
 
-    /** The files that a training session in this folder was made of, complete in themselves. */
+    /** The existing files that the training session in this folder was created from. */
     public static List<Path> artifacts(Path folder) {
         return Trainer.files(folder).all().stream().filter(Files::exists).toList();
     }
@@ -147,8 +147,10 @@ public final class Recovery {
         Model model = structure.analysis().program().model();
         CalibrationOptions calibration = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
         Calibrator calibrator = Calibrator.of(model, runtime, calibration, length, log);
-        List<Product> products = new Products(structure, merges).wanted(calibrator.linears(), options.targets(), log);
-        List<LoweredLinear> linears = products.stream().map(Product::linear).toList();
+        List<TrainableLayer> layers =
+                new TrainableLayers(structure, merges).select(calibrator.linears(), options.targets(), log);
+        List<LoweredLinear> linears =
+                layers.stream().map(TrainableLayer::linear).toList();
         boolean adapts = options.mode() == TrainingOptions.Mode.LORA;
         Model lowered = adapts ? Widening.widenInitializers(calibrator.lowered()) : calibrator.lowered();
         Trainable evaluated = adapts
@@ -158,18 +160,18 @@ public final class Recovery {
         long count = evaluated.parameters().values().stream()
                 .mapToLong(Tensor::elements)
                 .sum();
-        log.info(String.format("training %,d parameters of %d products", count, linears.size()));
+        log.info(String.format("training %,d parameters of %d linear layers", count, linears.size()));
         Optional<Teacher> teacher = original.map(other -> new Teacher(
                 Widening.widenInitializers(Lowering.lower(other, runtime, length, log)),
                 options.temperature(),
                 options.distillation()));
         Trainer.Result result;
-        try (Trainer trainer = new Trainer(
-                trained, evaluated, length, rows, heldOut, teacher, options, folder, resume, runtime, log)) {
+        Trainer.Setup setup = new Trainer.Setup(trained, evaluated, length, rows, heldOut, teacher);
+        try (Trainer trainer = new Trainer(setup, options, folder, resume, runtime, log)) {
             result = trainer.run();
         }
         return new Result(
-                learned(products, evaluated.adapters(), result.parameters()),
+                learned(layers, evaluated.adapters(), result.parameters()),
                 adapts ? Map.of() : weights(result.parameters()),
                 count,
                 result.curve(),
@@ -180,9 +182,9 @@ public final class Recovery {
         return Trainable.adapters(lowered, linears, options.rank(), options.alpha(), dropout, options.seed());
     }
 
-    private List<Learned> learned(List<Product> products, List<Adapter> adapters, Map<String, Tensor> parameters) {
-        Map<LoweredLinear, Product> byLinear = new HashMap<>();
-        products.forEach(product -> byLinear.put(product.linear(), product));
+    private List<Learned> learned(List<TrainableLayer> layers, List<Adapter> adapters, Map<String, Tensor> parameters) {
+        Map<LoweredLinear, TrainableLayer> byLinear = new HashMap<>();
+        layers.forEach(layer -> byLinear.put(layer.linear(), layer));
         List<Learned> learned = new ArrayList<>();
         for (Adapter adapter : adapters) {
             Tensor up = parameters.get(adapter.up());
@@ -190,10 +192,10 @@ public final class Recovery {
             for (int i = 0; i < scaled.length; i++) {
                 scaled[i] *= (float) (options.alpha() / options.rank());
             }
-            Product product = byLinear.get(adapter.linear());
+            TrainableLayer layer = byLinear.get(adapter.linear());
             learned.add(new Learned(
-                    product.place(),
-                    product.consumer(),
+                    layer.place(),
+                    layer.consumer(),
                     parameters.get(adapter.down()),
                     Tensor.ofFloats(up.dtype(), up.shape(), scaled)));
         }
@@ -209,7 +211,7 @@ public final class Recovery {
         return weights;
     }
 
-    /** What was learned in the element type of the constant that it replaces; matrices off the heap. */
+    /** The trained values in the element type of the constant that they replace; matrices are stored off the heap. */
     private static Tensor like(Value original, Tensor learned, WeightStore store) {
         Tensor constant = original.constant();
         if (constant.rank() != 2) {
@@ -221,9 +223,9 @@ public final class Recovery {
     }
 
     /**
-     * Removes what a training left in its folder, and the folder.
+     * Removes a training folder with its files.
      *
-     * @throws UserException if that cannot be removed
+     * @throws UserException when it cannot be removed
      */
     public static void discard(Path folder) {
         try (Stream<Path> files = Files.list(folder)) {

@@ -8,14 +8,15 @@ import java.util.Collection;
 import java.util.List;
 
 /**
- * Which products are trained.
+ * The selection of linear layers to train.
  *
- * @param attention those of attention
- * @param ffn those of FFNs and experts
- * @param patterns names of others, by weight, node or layer ({@code layers.3}), with {@code *} and {@code ?}
+ * @param attention whether those of attention are trained
+ * @param ffn whether those of FFNs and experts are trained
+ * @param patterns names of others, by weight, node or transformer layer ({@code layers.3}), with {@code *} and
+ *     {@code ?}
  */
 public record Targets(boolean attention, boolean ffn, List<String> patterns) {
-    /** Everything in residual blocks. */
+    /** All linear layers of residual blocks. */
     public static final Targets ALL = new Targets(true, true, List.of());
 
     public Targets {
@@ -23,9 +24,9 @@ public record Targets(boolean attention, boolean ffn, List<String> patterns) {
     }
 
     /**
-     * What words stand for: {@code attention}, {@code ffn}, {@code all} for both, and patterns.
+     * The targets for a list of words: {@code attention}, {@code ffn}, {@code all} for both, and patterns.
      *
-     * @throws UsageException if there are none
+     * @throws UsageException when the list is empty
      */
     public static Targets of(List<String> words) {
         if (words.isEmpty()) {
@@ -37,8 +38,8 @@ public record Targets(boolean attention, boolean ffn, List<String> patterns) {
         return new Targets(all || words.contains("attention"), all || words.contains("ffn"), patterns);
     }
 
-    /** Whether a pattern stands for one of the names of a product. */
-    boolean name(Collection<String> names) {
+    /** Whether a pattern matches one of the names of a linear layer. */
+    boolean selects(Collection<String> names) {
         return patterns.stream().anyMatch(pattern -> matches(pattern, names));
     }
 

@@ -12,38 +12,45 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/** Another model, whose predictions a model is trained to make too. It runs within the training graph. */
+/**
+ * The teacher of distillation: another model whose predictions a model is trained towards. It runs within the training
+ * graph.
+ */
 final class Teacher {
     private static final String PREFIX = "onnx_prune_teacher_";
 
     private final Model lowered;
     private final DecoderInterface decoder;
     private final double temperature;
-    private final double share;
+    private final double weight;
 
     /**
-     * A teacher.
+     * Creates a teacher.
      *
-     * @param lowered for rows of the same length and of the same vocabulary
-     * @param temperature what both models' logits are divided by
-     * @param share what its divergence counts, against the cross-entropy of the data
+     * @param lowered lowered model for rows of the same length, with the same vocabulary
+     * @param temperature divisor of both models' logits
+     * @param weight weight of the KL divergence, from 0 to 1; the cross-entropy of the data has the remaining weight
      */
-    Teacher(Model lowered, double temperature, double share) {
+    Teacher(Model lowered, double temperature, double weight) {
         this.lowered = lowered;
         this.decoder = DecoderInterface.of(lowered.graph());
         this.temperature = temperature;
-        this.share = share;
+        this.weight = weight;
     }
 
     double temperature() {
         return temperature;
     }
 
-    double share() {
-        return share;
+    double weight() {
+        return weight;
     }
 
-    /** Appends the teacher under names of its own, and returns that of its logits. */
+    /**
+     * Appends the teacher's nodes under names of their own, and returns the name of its logits.
+     *
+     * @param inputs receives the teacher's graph inputs
+     */
     String append(GraphBuilder into, List<ValueInfo> inputs) {
         Map<String, String> renamed = new HashMap<>();
         lowered.graph().initializers().forEach((name, tensor) -> renamed.put(name, into.constant(tensor)));
@@ -56,13 +63,13 @@ final class Teacher {
         }
         for (Node node : lowered.graph().nodes()) {
             Node own = Renaming.all(node, renamed);
-            // Names are optional, but no two nodes may share one.
+            // Node names are optional, but must be unique.
             into.add(node.name().isEmpty() ? own : own.withName(PREFIX + node.name()));
         }
         return renamed.get(decoder.logits().name());
     }
 
-    /** What it reads for a batch. */
+    /** The teacher's inputs for a batch. */
     Map<String, HostTensor> feeds(long[][] rows) {
         Map<String, HostTensor> feeds = new HashMap<>();
         decoder.wholeRows(rows).forEach((name, tensor) -> feeds.put(PREFIX + name, tensor));

@@ -18,39 +18,46 @@ import java.util.Map;
 import java.util.Random;
 
 /**
- * A lowered model with the parameters that are trained: low-rank adapters beside its products, or initializers of its own.
+ * A lowered model with trainable parameters: low-rank adapters beside its linear layers, or initializers of its own.
  *
- * @param adapters those of the products; none where the model's own weights are trained
- * @param parameters what is trained, by name, float32, as it is at first: initializers of {@code model}
+ * @param adapters adapters of the linear layers; empty when the model's own weights are trained
+ * @param parameters initial values of the trainable parameters by name, float32: initializers of {@code model}
  */
 record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parameters) {
     static final String PREFIX = "onnx_prune_adapter_";
-    /** Tells one training step's dropout from another's. */
+    /** Name of the scalar that varies the dropout from step to step. */
     static final String DROPOUT_SEED = PREFIX + "dropout_seed";
 
     private static final float SPREAD = 4096;
 
     /**
-     * What is trained of a product.
+     * The adapter of a linear layer.
      *
-     * @param down the name of A, [n, r]
-     * @param up the name of B, [r, out]
+     * @param down name of A, [n, r]
+     * @param up name of B, [r, out]
      */
     record Adapter(LoweredLinear linear, String down, String up) {}
 
     /**
-     * Adds low-rank adapters (LoRA, Hu et al., arXiv 2106.09685): a product y = x·W becomes y + (α/r)·(x·A)·B, and W is frozen. A
-     * starts as in the code of the paper, uniform in ±1/√n, and B at zero, so that nothing changes at first.
+     * Adds low-rank adapters (LoRA, Hu et al., arXiv 2106.09685): a linear layer y = x·W becomes y + (α/r)·(x·A)·B,
+     * with W frozen. A is initialised as in the paper's code, uniformly in ±1/√n, and B with zeros, so that the output
+     * does not change at first.
      *
      * @param lowered the model
-     * @param linears what gets one
-     * @param dropout share of the inputs of adapters that are zero in a training step, less than 1; 0 for the evaluation
+     * @param linears linear layers that get an adapter
+     * @param rank r
+     * @param alpha α
+     * @param dropout share of the adapters' inputs that are zeroed in a training step, less than 1; 0 for the
+     *     evaluation
+     * @param seed seed of the initial values
      */
-    static Trainable adapters(Model lowered, List<LoweredLinear> linears, int rank, double alpha, double dropout, long seed) {
+    static Trainable adapters(
+            Model lowered, List<LoweredLinear> linears, int rank, double alpha, double dropout, long seed) {
         GraphBuilder builder = new GraphBuilder(PREFIX, GraphBuilder.names(lowered.graph()));
         Map<String, Tensor> parameters = new LinkedHashMap<>();
         Map<String, Adapter> byOutput = new LinkedHashMap<>();
         Random random = new Random(seed);
+        Scaling scaling = new Scaling(alpha / rank, dropout);
         for (LoweredLinear linear : linears) {
             String name = PREFIX + linear.weight();
             Adapter adapter = new Adapter(linear, name + ".A", name + ".B");
@@ -70,9 +77,9 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
             nodes.add(node.withOutputs(List.of(frozen)));
             int start = builder.nodes().size();
             Tensor weight = lowered.graph().initializers().get(adapter.linear.weight());
-            // A matrix that is computed, from quantised numbers for one, is float32 in a lowered model.
+            // A computed weight, such as a dequantised one, is float32 in a lowered model.
             DType dtype = weight != null && weight.dtype() == DType.DOUBLE ? DType.DOUBLE : DType.FLOAT;
-            adapt(node.input(0), frozen, adapter, alpha / rank, dropout, dtype, builder);
+            adapt(node.input(0), frozen, adapter, scaling, dtype, builder);
             nodes.addAll(builder.nodes().subList(start, builder.nodes().size()));
         }
         Map<String, Tensor> initializers = new LinkedHashMap<>(lowered.graph().initializers());
@@ -85,7 +92,7 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
         return new Trainable(lowered.withGraph(graph), List.copyOf(byOutput.values()), parameters);
     }
 
-    /** Trains initializers of the model itself, in float32. */
+    /** Makes initializers of the model itself trainable, in float32. */
     static Trainable weights(Model lowered, Collection<String> names) {
         Map<String, Tensor> parameters = new LinkedHashMap<>();
         names.forEach(name -> parameters.put(
@@ -95,28 +102,32 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
         return new Trainable(lowered.withGraph(lowered.graph().withInitializers(initializers)), List.of(), parameters);
     }
 
-    /** The same with other contents of the parameters. */
+    /** A copy with other values of the parameters. */
     Trainable with(Map<String, Tensor> contents) {
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         initializers.putAll(contents);
         return new Trainable(model.withGraph(model.graph().withInitializers(initializers)), adapters, contents);
     }
 
-    boolean drops() {
+    /** Whether the model has dropout. */
+    boolean hasDropout() {
         return model.graph().initializers().containsKey(DROPOUT_SEED);
     }
 
+    /** The factor of an adapter's output, α/r, and the share of its inputs that is dropped. */
+    private record Scaling(double factor, double dropout) {}
+
     private static void adapt(
-            String x, String frozen, Adapter adapter, double scale, double dropout, DType dtype, GraphBuilder builder) {
-        String dropped = dropout > 0 ? dropped(x, adapter, dropout, dtype, builder) : x;
+            String x, String frozen, Adapter adapter, Scaling scaling, DType dtype, GraphBuilder builder) {
+        String dropped = scaling.dropout > 0 ? withDropout(x, adapter, scaling.dropout, dtype, builder) : x;
         String inner = builder.add("MatMul", dropped, cast(builder, adapter.down, dtype));
-        String scaled = builder.add("Mul", inner, cast(builder, builder.scalar((float) scale), dtype));
+        String scaled = builder.add("Mul", inner, cast(builder, builder.scalar((float) scaling.factor), dtype));
         String change = builder.add("MatMul", scaled, cast(builder, adapter.up, dtype));
         String output = adapter.linear.output().value();
         builder.add(Node.of(builder.freshName(), "Add", List.of(frozen, change), List.of(output), Map.of()));
     }
 
-    /** A float32 value as it is, or in double precision beside values of that. */
+    /** A float32 value unchanged, or cast to float64 beside float64 values. */
     private static String cast(GraphBuilder builder, String value, DType dtype) {
         return dtype == DType.FLOAT
                 ? value
@@ -124,10 +135,10 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
     }
 
     /**
-     * x with zeros that follow from the step, the position and the channel alone, so that a run that goes on after a stop drops
-     * the same ones.
+     * x with dropout. The zeros depend only on the step, the position and the channel, so that a resumed training
+     * drops the same elements.
      */
-    private static String dropped(String x, Adapter adapter, double share, DType dtype, GraphBuilder builder) {
+    private static String withDropout(String x, Adapter adapter, double share, DType dtype, GraphBuilder builder) {
         Random random = new Random(adapter.down.hashCode());
         int n = adapter.linear.input().width();
         float[] channels = new float[n];
@@ -137,22 +148,27 @@ record Trainable(Model model, List<Adapter> adapters, Map<String, Tensor> parame
         Attribute last = new Attribute.Int(-1);
         String leading = builder.add("Shape", List.of(x), Map.of("end", last));
         String count = builder.add("ReduceProd", List.of(leading), Map.of("keepdims", new Attribute.Int(0)));
-        String line = builder.add("Range", builder.index(0), count, builder.index(1));
-        String places = builder.add(
+        String flatPositions = builder.add("Range", builder.index(0), count, builder.index(1));
+        String positionGrid = builder.add(
                 "Reshape",
-                line,
+                flatPositions,
                 builder.add("Concat", List.of(leading, builder.ints(1)), Map.of("axis", new Attribute.Int(0))));
-        String wide = builder.add("Cast", List.of(places), Map.of("to", new Attribute.Int(DType.DOUBLE.code())));
+        String positions =
+                builder.add("Cast", List.of(positionGrid), Map.of("to", new Attribute.Int(DType.DOUBLE.code())));
         String step = builder.add("Cast", List.of(DROPOUT_SEED), Map.of("to", new Attribute.Int(DType.DOUBLE.code())));
         String mixed = builder.add(
                 "Add",
-                builder.add("Mul", wide, real(builder, 12.9898)),
+                builder.add("Mul", positions, real(builder, 12.9898)),
                 builder.add("Mul", step, real(builder, 78.233)));
         String position = fraction(builder, builder.add("Mul", builder.add("Sin", mixed), real(builder, 43758.5453)));
-        String near = builder.add("Cast", List.of(position), Map.of("to", new Attribute.Int(DType.FLOAT.code())));
+        String positionNoise =
+                builder.add("Cast", List.of(position), Map.of("to", new Attribute.Int(DType.FLOAT.code())));
         String noise = fraction(
                 builder,
-                builder.add("Mul", near, builder.constant(Tensor.ofFloats(DType.FLOAT, new long[] {n}, channels))));
+                builder.add(
+                        "Mul",
+                        positionNoise,
+                        builder.constant(Tensor.ofFloats(DType.FLOAT, new long[] {n}, channels))));
         String kept = builder.add("GreaterOrEqual", noise, builder.scalar((float) share));
         String factor = builder.add("Where", kept, builder.scalar((float) (1 / (1 - share))), builder.scalar(0));
         return builder.add("Mul", x, cast(builder, factor, dtype));

@@ -22,25 +22,44 @@ import java.util.Optional;
 import java.util.Random;
 import java.util.stream.IntStream;
 
-/** Trains the parameters of a model on rows of tokens, with ONNX Runtime's training API. */
+/** Trains the parameters of a model on rows of tokens with ONNX Runtime's training API. */
 final class Trainer implements AutoCloseable {
-    /** A held-out loss so many times that of the start is no bad luck any more. */
-    private static final double DIVERGED = 1.5;
+    /** Ratio of the held-out loss to the initial one above which training has diverged. */
+    private static final double DIVERGENCE_RATIO = 1.5;
 
-    /** How much lower the learning rate is in the next try. */
-    private static final double LOWER = 0.25;
+    /** Factor of the learning rate for each retry. */
+    private static final double RETRY_FACTOR = 0.25;
 
-    /** Where no rows are held out, so many of those that are trained on tell how training goes. */
-    private static final int OWN_ROWS = 32;
+    /** Number of training rows that are evaluated when no rows are held out. */
+    private static final int EVALUATED_ROWS = 32;
 
     /**
-     * What came of it.
+     * The result of training.
      *
-     * @param parameters the best ones that were seen
-     * @param best the held-out loss with them
-     * @param curve a point for each look, the first before any step
+     * @param parameters the best parameters that were evaluated
+     * @param best held-out loss with them
+     * @param curve one point for each evaluation, the first before any step
      */
     record Result(Map<String, Tensor> parameters, double best, List<EvalPoint> curve) {}
+
+    /**
+     * The models and the data of a training.
+     *
+     * @param training the model to train, with dropout if requested
+     * @param evaluation the same model without dropout
+     * @param length number of tokens in a row; shorter rows are padded
+     * @param rows training rows, at least one
+     * @param heldOut rows whose next-token loss selects the best parameters; if empty, the training objective on some
+     *     training rows does
+     * @param teacher teacher whose predictions are learned in addition to or instead of the data
+     */
+    record Setup(
+            Trainable training,
+            Trainable evaluation,
+            int length,
+            List<Example> rows,
+            List<Example> heldOut,
+            Optional<Teacher> teacher) {}
 
     private final Optional<Teacher> teacher;
     private final TrainingOptions options;
@@ -49,69 +68,53 @@ final class Trainer implements AutoCloseable {
     private final TrainingSession.Files files;
     private TrainingSession session;
     private final DecoderInterface decoder;
-    private final boolean drops;
+    private final boolean hasDropout;
     private final int length;
     private final List<Example> rows;
     private final List<Example> heldOut;
     private final String kind;
-    private final Optional<Teacher> examiner;
-    private final TrainingCheckpoint notes;
+    private final Optional<Teacher> evaluationTeacher;
+    private final TrainingCheckpoint checkpoint;
     private Optional<TrainingProgress> start;
     private boolean diverged;
-    private double rate = 1;
+    private double rateFactor = 1;
 
     /**
      * Prepares training.
      *
-     * @param training with dropout where that is asked for
-     * @param evaluation the same without
-     * @param length tokens of a row; shorter rows are filled up
-     * @param rows to train on, at least one
-     * @param heldOut rows whose next tokens say which parameters are best; without any, what is trained for does on some of
-     *     the rows themselves
-     * @param teacher whose predictions count beside or instead of the data
-     * @param folder takes the graphs and checkpoints
-     * @param resume whether to go on where an earlier training in this folder was stopped
-     * @throws io.onnxprune.diag.UserException if an operator on the way to a parameter has no derivative, or the runtime cannot train
+     * @param folder folder for the graphs and checkpoints
+     * @param resume whether to resume an earlier training that was stopped in this folder
+     * @throws io.onnxprune.diag.UserException when an operator that a gradient passes has no derivative, or the
+     *     runtime cannot train
      */
-    Trainer(
-            Trainable training,
-            Trainable evaluation,
-            int length,
-            List<Example> rows,
-            List<Example> heldOut,
-            Optional<Teacher> teacher,
-            TrainingOptions options,
-            Path folder,
-            boolean resume,
-            OnnxRuntime runtime,
-            Log log) {
-        this.length = length;
-        this.rows = rows;
-        this.heldOut = heldOut.isEmpty() ? rows.subList(0, Math.min(rows.size(), OWN_ROWS)) : heldOut;
-        this.teacher = teacher;
-        this.kind = heldOut.isEmpty() ? "own" : "held-out";
-        this.examiner = heldOut.isEmpty() ? teacher : Optional.empty();
+    Trainer(Setup setup, TrainingOptions options, Path folder, boolean resume, OnnxRuntime runtime, Log log) {
+        boolean holdsOut = !setup.heldOut.isEmpty();
+        this.length = setup.length;
+        this.rows = setup.rows;
+        this.heldOut = holdsOut ? setup.heldOut : rows.subList(0, Math.min(rows.size(), EVALUATED_ROWS));
+        this.teacher = setup.teacher;
+        this.kind = holdsOut ? "held-out" : "training-set";
+        this.evaluationTeacher = holdsOut ? Optional.empty() : teacher;
         this.options = options;
         this.log = log;
-        Model train = TrainingGraph.training(training, teacher, runtime, log);
-        this.decoder = DecoderInterface.of(training.model().graph());
-        this.drops = training.drops();
+        Model train = TrainingGraph.training(setup.training, teacher, runtime, log);
+        this.decoder = DecoderInterface.of(setup.training.model().graph());
+        this.hasDropout = setup.training.hasDropout();
         this.runtime = runtime;
         this.files = files(folder);
         Map<Path, Model> graphs = new LinkedHashMap<>();
         graphs.put(files.training(), train);
-        graphs.put(files.evaluation(), TrainingGraph.evaluation(evaluation, examiner));
+        graphs.put(files.evaluation(), TrainingGraph.evaluation(setup.evaluation, evaluationTeacher));
         ModelWriter.writeTogether(graphs, files.weights());
         ModelWriter.write(
                 TrainingGraph.optimizer(train, options.weightDecay(), options.clip()), files.optimizer(), false);
-        this.notes = new TrainingCheckpoint(folder);
-        this.start = resume ? notes.load() : Optional.empty();
+        this.checkpoint = new TrainingCheckpoint(folder);
+        this.start = resume ? checkpoint.load() : Optional.empty();
         if (start.isEmpty()) {
-            ParameterFile.write(files.checkpoint(), training.parameters());
+            ParameterFile.write(files.checkpoint(), setup.training.parameters());
         }
         TrainingSession.Files resumed =
-                start.map(course -> files.at(notes.checkpoint(course))).orElse(files);
+                start.map(progress -> files.at(checkpoint.parameters(progress))).orElse(files);
         this.session = runtime.train(resumed);
     }
 
@@ -125,68 +128,72 @@ final class Trainer implements AutoCloseable {
     }
 
     /**
-     * Takes all steps, or fewer if the held-out loss does not fall any more. How large a learning rate may be depends on the model
-     * and on how near it is to its teacher; one that is too large shows soon, and a lower one is tried as often as is asked for.
+     * Takes all steps, or fewer when the held-out loss no longer falls. The largest usable learning rate depends on
+     * the model and on its distance from the teacher. A rate that is too large shows early; training then restarts
+     * with a lower one, up to the number of retries.
      */
     Result run() {
-        TrainingProgress course = attempt();
-        for (int i = 0; i < options.retries() && (diverged || course.isAtItsBeginning()); i++) {
-            rate *= LOWER;
-            log.info(String.format(Locale.ROOT, "again with a learning rate of %.2e", rate * options.learningRate()));
+        TrainingProgress reached = attempt();
+        for (int i = 0; i < options.retries() && (diverged || !reached.hasImproved()); i++) {
+            rateFactor *= RETRY_FACTOR;
+            log.info(String.format(
+                    Locale.ROOT,
+                    "training restarts with a learning rate of %.2e",
+                    rateFactor * options.learningRate()));
             session.close();
             session = runtime.train(files);
             start = Optional.empty();
             diverged = false;
-            course = attempt();
+            reached = attempt();
         }
-        return new Result(ParameterFile.read(notes.best()), course.lowest(), course.curve());
+        return new Result(ParameterFile.read(checkpoint.best()), reached.lowest(), reached.curve());
     }
 
     private TrainingProgress attempt() {
         int total = options.totalSteps(rows.size());
         long tokens = (long) options.batch() * length;
-        TrainingProgress course = start.orElseGet(this::begin);
+        TrainingProgress reached = start.orElseGet(this::initialProgress);
         log.info(String.format(
                 Locale.ROOT,
-                "training: %d steps of %d rows, %s loss %.4f so far%s",
+                "training: %d steps of %d rows, lowest %s loss %.4f%s",
                 total,
                 options.batch(),
                 kind,
-                course.lowest(),
-                start.isPresent() ? ", goes on after step " + course.step() : ""));
-        try (Log.Progress progress = log.progress("training", (total - course.step()) * tokens)) {
-            while (course.step() < total) {
-                EvalPoint look = walk(course.step(), total, progress);
-                if (look == null) {
+                reached.lowest(),
+                start.isPresent() ? ", resumes after step " + reached.step() : ""));
+        try (Log.Progress progress = log.progress("training", (total - reached.step()) * tokens)) {
+            while (reached.step() < total) {
+                EvalPoint point = trainUntilEvaluation(reached.step(), total, progress);
+                if (point == null) {
                     break;
                 }
-                look = look.with(evaluate(heldOut));
-                log.info(look.describe(total, kind));
-                boolean isBest = look.heldOut() < course.lowest();
+                point = point.with(evaluate(heldOut));
+                log.info(point.describe(total, kind));
+                boolean isBest = point.heldOut() < reached.lowest();
                 if (isBest) {
-                    session.save(notes.best(), false);
+                    session.save(checkpoint.best(), false);
                 }
-                course = course.after(look);
-                if (!goesOn(course, look)) {
+                reached = reached.after(point);
+                if (!shouldContinue(reached, point)) {
                     break;
                 }
-                notes.save(course, session);
+                checkpoint.save(reached, session);
             }
         }
-        return course;
+        return reached;
     }
 
-    private TrainingProgress begin() {
+    private TrainingProgress initialProgress() {
         double first = evaluate(heldOut);
-        session.save(notes.best(), false);
+        session.save(checkpoint.best(), false);
         return new TrainingProgress(first, 0, List.of(new EvalPoint(0, Double.NaN, first, 0, 0)));
     }
 
-    /** Takes the steps until the next look; null if the loss is no number any more. */
-    private EvalPoint walk(int from, int total, Log.Progress progress) {
+    /** Takes the steps until the next evaluation; null when the loss is not finite. */
+    private EvalPoint trainUntilEvaluation(int from, int total, Log.Progress progress) {
         int to = Math.min(total, (from / options.evaluateEvery() + 1) * options.evaluateEvery());
         long tokens = (long) options.batch() * length;
-        long begin = System.nanoTime();
+        long started = System.nanoTime();
         double sum = 0;
         for (int step = from; step < to; step++) {
             double loss = accumulate(batch(step), step);
@@ -203,18 +210,18 @@ final class Trainer implements AutoCloseable {
             sum += loss;
             progress.step(tokens);
         }
-        double seconds = (System.nanoTime() - begin) / 1e9;
+        double seconds = (System.nanoTime() - started) / 1e9;
         return new EvalPoint(
                 to, sum / (to - from), Double.NaN, learningRate(to - 1, total), (to - from) * tokens / seconds);
     }
 
     private double learningRate(int step, int total) {
-        return rate * options.learningRate(step, total);
+        return rateFactor * options.learningRate(step, total);
     }
 
-    private boolean goesOn(TrainingProgress course, EvalPoint last) {
-        double first = course.curve().get(0).heldOut();
-        if (!(last.heldOut() < DIVERGED * first)) {
+    private boolean shouldContinue(TrainingProgress reached, EvalPoint last) {
+        double first = reached.curve().get(0).heldOut();
+        if (!(last.heldOut() < DIVERGENCE_RATIO * first)) {
             log.warn(String.format(
                     Locale.ROOT,
                     "training stopped at step %d: the %s loss rose from %.4f to %.4f; the best parameters so far are"
@@ -226,14 +233,14 @@ final class Trainer implements AutoCloseable {
             diverged = true;
             return false;
         }
-        if (course.misses() > 0 && course.misses() == options.patience()) {
-            log.info("the " + kind + " loss does not fall any more, so training ends here");
+        if (reached.sinceBest() > 0 && reached.sinceBest() == options.patience()) {
+            log.info("the " + kind + " loss no longer falls, so training stops");
             return false;
         }
         return true;
     }
 
-    /** The rows of a step: every epoch has an order of its own, which follows from the seed. */
+    /** The rows of a step. Every epoch has its own order, which depends on the seed. */
     private List<Example> batch(int step) {
         List<Example> batch = new ArrayList<>();
         for (long at = (long) step * options.batch(); batch.size() < options.batch(); at++) {
@@ -262,20 +269,20 @@ final class Trainer implements AutoCloseable {
         for (int first = 0; first < batch.size(); first += options.microBatch()) {
             List<Example> part = part(batch, first);
             Map<String, HostTensor> feeds = feeds(part, predictions, step + first / (float) batch.size());
-            teacher.ifPresent(other -> feeds.putAll(other.feeds(filled(part))));
+            teacher.ifPresent(other -> feeds.putAll(other.feeds(padded(part))));
             loss += session.accumulate(feeds);
         }
         return loss;
     }
 
-    /** The mean loss of the predictions that count. */
+    /** The mean loss over the predictions that count. */
     private double evaluate(List<Example> rows) {
         double loss = 0;
         int predictions = predictions(rows);
         for (int first = 0; first < rows.size(); first += options.microBatch()) {
             List<Example> part = part(rows, first);
             Map<String, HostTensor> feeds = feeds(part, predictions, 0);
-            examiner.ifPresent(other -> feeds.putAll(other.feeds(filled(part))));
+            evaluationTeacher.ifPresent(other -> feeds.putAll(other.feeds(padded(part))));
             loss += session.evaluate(feeds);
         }
         return loss;
@@ -289,21 +296,21 @@ final class Trainer implements AutoCloseable {
         return rows.subList(first, Math.min(rows.size(), first + options.microBatch()));
     }
 
-    /** Rows of one length: what stands behind a shorter one is seen by none of its tokens. */
-    private long[][] filled(List<Example> rows) {
+    /** Rows padded to one length. The padding comes after a row, so none of its tokens attends to it. */
+    private long[][] padded(List<Example> rows) {
         return rows.stream().map(row -> Arrays.copyOf(row.tokens(), length)).toArray(long[][]::new);
     }
 
     private Map<String, HostTensor> feeds(List<Example> rows, int predictions, float seed) {
-        Map<String, HostTensor> feeds = decoder.wholeRows(filled(rows));
+        Map<String, HostTensor> feeds = decoder.wholeRows(padded(rows));
         float[] weights = new float[rows.size() * length];
         for (int i = 0; i < rows.size(); i++) {
             Example row = rows.get(i);
-            // The logits of a token are for the next one.
+            // The logits of a position predict the next token.
             Arrays.fill(weights, i * length + row.first() - 1, i * length + row.tokens().length - 1, 1f / predictions);
         }
         feeds.put(TrainingGraph.WEIGHTS, HostTensor.ofFloat32(new long[] {rows.size(), length}, weights));
-        if (drops) {
+        if (hasDropout) {
             feeds.put(Trainable.DROPOUT_SEED, HostTensor.ofFloat32(new long[0], seed));
         }
         return feeds;

@@ -15,66 +15,70 @@ import java.util.Optional;
 
 /**
  * What a training leaves in its folder so that it can go on when it was stopped: after each look a checkpoint with the moments of
- * the optimizer, and then a note that names it. A stop at any time leaves the last pair or the one before.
+ * the optimizer, and then a stateFile that names it. A stop at any time leaves the last pair or the one before.
  */
 final class TrainingCheckpoint {
-    /** A look at the losses is a row of numbers. */
+    /** A point of the loss curve is a row of numbers. */
     private static final ObjectMapper JSON = JsonMapper.builder()
             .withConfigOverride(
                     EvalPoint.class, form -> form.setFormat(JsonFormat.Value.forShape(JsonFormat.Shape.ARRAY)))
             .build();
 
     private final Path folder;
-    private final Path note;
+    private final Path stateFile;
 
     TrainingCheckpoint(Path folder) {
         this.folder = folder;
-        this.note = folder.resolve("training.json");
+        this.stateFile = folder.resolve("training.json");
     }
 
-    /** The best parameters so far. */
+    /** The file of the best parameters so far. */
     Path best() {
         return folder.resolve("best");
     }
 
-    /** Parameters and moments at a point. */
-    Path checkpoint(TrainingProgress course) {
-        return folder.resolve("step-" + course.step());
+    /** The file of the parameters and moments at a point of training. */
+    Path parameters(TrainingProgress progress) {
+        return folder.resolve("step-" + progress.step());
     }
 
-    /** Notes where a training is. */
-    void save(TrainingProgress course, TrainingSession session) {
-        Path before = load().map(this::checkpoint).orElse(null);
-        session.save(checkpoint(course), true);
+    /**
+     * Saves the state of a training, and removes the checkpoint before it.
+     *
+     * @throws UserException when it cannot be written
+     */
+    void save(TrainingProgress progress, TrainingSession session) {
+        Path before = load().map(this::parameters).orElse(null);
+        session.save(parameters(progress), true);
         try {
             Path part = folder.resolve("training.json.part");
-            Files.write(part, JSON.writeValueAsBytes(course));
-            Files.move(part, note, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
-            if (before != null && !before.equals(checkpoint(course))) {
+            Files.write(part, JSON.writeValueAsBytes(progress));
+            Files.move(part, stateFile, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
+            if (before != null && !before.equals(parameters(progress))) {
                 Files.deleteIfExists(before);
             }
         } catch (IOException e) {
-            throw new UserException("cannot write " + note + ": " + FileFailure.reason(e), e);
+            throw new UserException("cannot write " + stateFile + ": " + FileFailure.reason(e), e);
         }
     }
 
     /**
-     * Where the training was; empty if there is no note.
+     * The saved progress; empty when there is none.
      *
-     * @throws UserException if the note cannot be read
+     * @throws UserException when the state file cannot be read
      */
     Optional<TrainingProgress> load() {
-        if (!Files.exists(note)) {
+        if (!Files.exists(stateFile)) {
             return Optional.empty();
         }
         try {
-            TrainingProgress course = JSON.readValue(note.toFile(), TrainingProgress.class);
-            if (course == null || course.curve().isEmpty()) {
-                throw new UserException(note + " is damaged; remove it to begin anew");
+            TrainingProgress progress = JSON.readValue(stateFile.toFile(), TrainingProgress.class);
+            if (progress == null || progress.curve().isEmpty()) {
+                throw new UserException(stateFile + " is damaged; remove it to start again");
             }
-            return Optional.of(course);
+            return Optional.of(progress);
         } catch (IOException e) {
-            throw new UserException(note + " is damaged; remove it to begin anew", e);
+            throw new UserException(stateFile + " is damaged; remove it to start again", e);
         }
     }
 }

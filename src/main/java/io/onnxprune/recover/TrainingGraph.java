@@ -27,9 +27,12 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
-/** The graphs that ONNX Runtime's training API takes: one that adds up gradients, one of the loss alone, one of the optimizer. */
+/**
+ * The graphs for ONNX Runtime's training API: one that accumulates gradients, one of the loss only, and one of the
+ * optimizer.
+ */
 final class TrainingGraph {
-    /** What each position counts, [batch, length]. */
+    /** Name of the input with the weight of each position in the loss, [batch, length]. */
     static final String WEIGHTS = "onnx_prune_training_weights";
 
     private static final String PREFIX = "onnx_prune_training_";
@@ -48,9 +51,9 @@ final class TrainingGraph {
     }
 
     /**
-     * The loss, and gradients that are added to buffers.
+     * The training graph: the loss, and gradients that are added to buffers.
      *
-     * @throws io.onnxprune.diag.UserException if an operator on the way to a parameter has no derivative
+     * @throws io.onnxprune.diag.UserException when an operator that a gradient passes has no derivative
      */
     static Model training(Trainable trainable, Optional<Teacher> teacher, OnnxRuntime runtime, Log log) {
         Map<String, Tensor> parameters = trainable.parameters();
@@ -82,7 +85,7 @@ final class TrainingGraph {
         return graph.assembled(inputs, buffers, outputs);
     }
 
-    /** The loss alone. */
+    /** The evaluation graph: the loss only. */
     static Model evaluation(Trainable trainable, Optional<Teacher> teacher) {
         TrainingGraph graph = new TrainingGraph(trainable);
         List<ValueInfo> inputs = new ArrayList<>();
@@ -91,10 +94,10 @@ final class TrainingGraph {
     }
 
     /**
-     * What is made small.
+     * The training objective.
      *
-     * @param total its value
-     * @param gradient the name of its gradient by the logits
+     * @param total declaration of its value, a scalar
+     * @param gradient name of its gradient by the logits
      */
     private record Loss(ValueInfo total, String gradient) {}
 
@@ -104,24 +107,25 @@ final class TrainingGraph {
         if (teacher.isEmpty()) {
             return new Loss(total(data.rows()), data.gradient());
         }
-        DivergenceLoss taught = DivergenceLoss.weighted(
+        DivergenceLoss distillation = DivergenceLoss.weighted(
                 logits,
                 teacher.get().append(builder, inputs),
                 WEIGHTS,
                 teacher.get().temperature(),
                 builder);
-        double share = teacher.get().share();
+        double weight = teacher.get().weight();
         return new Loss(
-                total(mixed(data.rows(), taught.rows(), share)), mixed(data.gradient(), taught.gradient(), share));
+                total(mixed(data.rows(), distillation.rows(), weight)),
+                mixed(data.gradient(), distillation.gradient(), weight));
     }
 
-    private String mixed(String first, String second, double share) {
-        return share == 1
+    private String mixed(String first, String second, double weight) {
+        return weight == 1
                 ? second
                 : builder.add(
                         "Add",
-                        builder.add("Mul", first, builder.scalar((float) (1 - share))),
-                        builder.add("Mul", second, builder.scalar((float) share)));
+                        builder.add("Mul", first, builder.scalar((float) (1 - weight))),
+                        builder.add("Mul", second, builder.scalar((float) weight)));
     }
 
     private ValueInfo total(String rows) {
@@ -138,16 +142,16 @@ final class TrainingGraph {
     }
 
     /**
-     * The whole graph.
+     * Assembles the graph.
      *
-     * @param given inputs of the user beside the model's own
-     * @param buffers what the runtime gives after the parameters
+     * @param given inputs in addition to the model's own
+     * @param buffers inputs that the runtime supplies after the parameters
      */
     private Model assembled(List<ValueInfo> given, List<ValueInfo> buffers, List<ValueInfo> outputs) {
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         initializers.putAll(builder.initializers());
         initializers.keySet().removeAll(parameters.keySet());
-        boolean drops = initializers.remove(Trainable.DROPOUT_SEED) != null;
+        boolean hasDropout = initializers.remove(Trainable.DROPOUT_SEED) != null;
         List<Node> nodes = new ArrayList<>(model.graph().nodes());
         nodes.addAll(builder.nodes());
         List<ValueInfo> user = new ArrayList<>(model.graph().givenInputs());
@@ -156,15 +160,15 @@ final class TrainingGraph {
                 DType.FLOAT,
                 List.of(new ValueInfo.Extent(-1, "batch"), new ValueInfo.Extent(-1, "length")),
                 new byte[0]));
-        if (drops) {
+        if (hasDropout) {
             user.add(new ValueInfo(Trainable.DROPOUT_SEED, DType.FLOAT, List.of(), new byte[0]));
         }
         user.addAll(given);
         List<ValueInfo> inputs = new ArrayList<>(user);
         parameters.forEach((name, tensor) -> inputs.add(declared(name, tensor)));
         inputs.addAll(buffers);
-        Graph whole = new Graph("training", inputs, outputs, List.of(), initializers, nodes, new byte[0]);
-        Set<String> needed = whole.needed();
+        Graph complete = new Graph("training", inputs, outputs, List.of(), initializers, nodes, new byte[0]);
+        Set<String> needed = complete.needed();
         nodes.removeIf(node -> node.outputs().stream().noneMatch(needed::contains));
         initializers.keySet().retainAll(needed);
         inputs.removeIf(input -> !needed.contains(input.name()));
@@ -175,9 +179,10 @@ final class TrainingGraph {
     }
 
     /**
-     * AdamW (Loshchilov and Hutter, arXiv 1711.05101), after the gradients were scaled down to a norm.
+     * The optimizer graph: AdamW (Loshchilov and Hutter, arXiv 1711.05101) after clipping of the gradient norm.
      *
-     * @param clip the largest norm of all gradients together; 0 for any
+     * @param like a model with the opset and IR version to use
+     * @param clip maximal norm of all gradients together; 0 for no clipping
      */
     static Model optimizer(Model like, double weightDecay, double clip) {
         List<Node> nodes = new ArrayList<>();

@@ -5,28 +5,29 @@ import io.onnxprune.diag.UsageException;
 import java.util.OptionalInt;
 
 /**
- * How a model is trained; the defaults are those of LLM-Pruner (arXiv 2305.11627).
+ * The options of recovery training; the defaults are those of LLM-Pruner (arXiv 2305.11627).
  *
- * @param mode what is trained
- * @param rank of adapters
- * @param alpha the change that adapters make is multiplied by alpha / rank
- * @param dropout share of the inputs of adapters that are zero in a step
- * @param targets which products are trained
- * @param learningRate the highest
- * @param schedule how it falls to zero after the warm-up
- * @param warmup steps in which it rises; a tenth of all, at most 100, by default
- * @param weightDecay of AdamW
- * @param clip largest norm of the gradients; 0 for any
- * @param batch rows of a step
- * @param microBatch rows that are run at a time
- * @param epochs how often the data are gone through, where {@code steps} does not say when to stop
- * @param evaluateEvery steps between two looks at the held-out loss
- * @param patience after how many looks without a new best the training stops; 0 for never
- * @param distillation what the divergence from a teacher counts, from 0 to 1, where there is one; the rest is the cross-entropy
- *     of the data
- * @param temperature what logits are divided by for that
- * @param retries how often training begins again with a quarter of the learning rate where the loss rises or never falls
- * @param seed of the order of rows, the adapters' start and the dropout
+ * @param mode which parameters are trained
+ * @param rank rank of adapters
+ * @param alpha the output of adapters is multiplied by alpha / rank
+ * @param dropout share of the adapters' inputs that are zeroed in a step
+ * @param targets the linear layers to train
+ * @param learningRate peak learning rate
+ * @param schedule decay of the learning rate after the warm-up
+ * @param warmup number of steps with rising learning rate; by default a tenth of all, at most 100
+ * @param weightDecay weight decay of AdamW
+ * @param clip maximal norm of the gradients; 0 for no clipping
+ * @param batch number of rows in a step
+ * @param microBatch number of rows that are run at a time
+ * @param epochs number of passes over the data, unless {@code steps} is given
+ * @param steps number of steps
+ * @param evaluateEvery number of steps between two evaluations
+ * @param patience number of evaluations without improvement after which training stops; 0 for no early stop
+ * @param distillation weight of the KL divergence from a teacher, from 0 to 1; the cross-entropy of the data has the
+ *     remaining weight
+ * @param temperature divisor of the logits in the KL divergence
+ * @param retries number of restarts with a quarter of the learning rate when the loss diverges or never falls
+ * @param seed seed of the order of rows, the adapters' initial values and the dropout
  */
 public record TrainingOptions(
         Mode mode,
@@ -49,28 +50,32 @@ public record TrainingOptions(
         double temperature,
         int retries,
         long seed) {
-    /** What is trained. */
+    /** Which parameters are trained. */
     public enum Mode {
-        /** Low-rank adapters, which are merged into the weights. */
+        /** Low-rank adapters, which can be merged into the weights. */
         LORA,
-        /** All weights of residual blocks. */
+        /** All weights of the targeted linear layers, and all scales and biases. */
         FULL,
         /** The scales of normalisations. */
         NORMS,
-        /** What is added to products and in normalisations. */
+        /** The biases of linear layers and normalisations. */
         BIAS
     }
 
-    /** The learning rate after the warm-up. */
+    /** The decay of the learning rate after the warm-up. */
     public enum Schedule {
         CONSTANT,
         LINEAR,
         COSINE
     }
 
-    private static final int MOST_WARMUP = 100;
+    private static final int MAX_WARMUP = 100;
 
-    /** Checks the ranges. */
+    /**
+     * Checks the ranges of all options.
+     *
+     * @throws UsageException when one is out of range
+     */
     public TrainingOptions {
         require(rank >= 1, "--rank takes 1 or more, not " + rank);
         require(alpha > 0, "--alpha takes a number above 0, not " + alpha);
@@ -99,12 +104,12 @@ public record TrainingOptions(
         }
     }
 
-    /** The same with batches of at most so many rows. */
+    /** A copy of these options with batches of at most {@code rows} rows. */
     public TrainingOptions withBatchOf(int rows) {
         return with(Math.min(batch, rows), retries);
     }
 
-    /** The same with so many retries. */
+    /** A copy of these options with another number of retries. */
     public TrainingOptions withRetries(int changed) {
         return with(batch, changed);
     }
@@ -133,14 +138,19 @@ public record TrainingOptions(
                 seed);
     }
 
-    /** How many steps are taken on so many rows. */
+    /** Total number of steps on {@code rows} training rows. */
     int totalSteps(int rows) {
         return steps.orElse(Math.max(1, epochs * (rows / batch)));
     }
 
-    /** The learning rate of a step, counted from 0. */
+    /**
+     * The learning rate of a step.
+     *
+     * @param step index of the step, from 0
+     * @param total total number of steps
+     */
     double learningRate(int step, int total) {
-        int rising = warmup.orElse(Math.min(MOST_WARMUP, total / 10));
+        int rising = warmup.orElse(Math.min(MAX_WARMUP, total / 10));
         if (step < rising) {
             return learningRate * (step + 1) / rising;
         }

@@ -5,32 +5,33 @@ import java.util.ArrayList;
 import java.util.List;
 
 /**
- * How far a training is.
+ * The progress of a training.
  *
- * @param lowest the best held-out loss so far
- * @param misses looks since then
- * @param curve all looks so far, the first before any step
+ * @param lowest lowest held-out loss so far
+ * @param sinceBest number of evaluations since then
+ * @param curve all evaluations so far, the first before any step
  */
-record TrainingProgress(double lowest, int misses, List<EvalPoint> curve) {
+record TrainingProgress(double lowest, int sinceBest, List<EvalPoint> curve) {
     TrainingProgress {
         curve = List.copyOf(curve);
     }
 
-    /** Steps that are done. */
+    /** Number of steps taken. */
     int step() {
         return curve.get(curve.size() - 1).step();
     }
 
-    /** Whether nothing since was better than what there was at first. */
-    boolean isAtItsBeginning() {
-        return lowest == curve.get(0).heldOut();
+    /** Whether any evaluation was better than the first. */
+    boolean hasImproved() {
+        return lowest != curve.get(0).heldOut();
     }
 
-    TrainingProgress after(EvalPoint look) {
+    /** The progress after another evaluation. */
+    TrainingProgress after(EvalPoint point) {
         List<EvalPoint> longer = new ArrayList<>(curve);
-        longer.add(look);
-        return look.heldOut() < lowest
-                ? new TrainingProgress(look.heldOut(), 0, longer)
-                : new TrainingProgress(lowest, misses + 1, longer);
+        longer.add(point);
+        return point.heldOut() < lowest
+                ? new TrainingProgress(point.heldOut(), 0, longer)
+                : new TrainingProgress(lowest, sinceBest + 1, longer);
     }
 }

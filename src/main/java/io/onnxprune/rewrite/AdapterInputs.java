@@ -21,35 +21,38 @@ import java.util.Map;
 import java.util.Objects;
 
 /**
- * Room for low-rank adapters in a model: beside a product x·W the model computes (x·A)·B too, where A and B are inputs that may be
- * left out. Their defaults have rank 0, with which the model is what it was, at its speed.
+ * Adds optional inputs for low-rank adapters (LoRA) to a model: beside a linear layer x·W the model also computes
+ * (x·A)·B, where A and B are optional inputs. Their defaults have rank 0, with which the model's results and speed do
+ * not change.
  *
- * @param model with the inputs
- * @param inputs the inputs of each product
+ * @param model the model with the inputs
+ * @param inputs names of the inputs of each linear layer
  */
 public record AdapterInputs(Model model, Map<Place, Names> inputs) {
-    /** Initializers that are inputs too can be left out from this version of the format on (ONNX IR specification). */
+    /** IR version from which on inputs with an initializer are optional (ONNX IR specification). */
     private static final long OPTIONAL_INPUTS = 4;
 
     private static final String RANK = "lora_rank";
 
     /**
-     * The inputs of a product, in float32 and cast where the model computes in half precision: ONNX Runtime before 1.30 crashes on
-     * half initializers that can be left out (its pull request 32143). Beside float64 in that.
+     * The adapter inputs of a linear layer. They are float32, and are cast when the model computes in half precision,
+     * because ONNX Runtime before 1.30 crashes on optional half-precision initializers (its pull request 32143).
+     * Beside a float64 layer they are float64.
      *
-     * @param down A, [n, any rank]
-     * @param up B, [that rank, outputs]
+     * @param down name of A, [n, any rank]
+     * @param up name of B, [that rank, outputs]
+     * @param dtype element type of both
      */
     public record Names(String down, String up, DType dtype) {}
 
     /**
-     * A product.
+     * A linear layer.
      *
-     * @param name what the names of its inputs begin with
-     * @param ops the applications that compute it, with x as their first input: one, but for a product that several branches of an
-     *     If have
-     * @param inputs channels of x
-     * @param outputs channels of the result
+     * @param name prefix of the names of its inputs
+     * @param ops the operator applications that compute it, with x as first input: one, or one for each branch of an
+     *     If that has it
+     * @param inputs number of input channels, the width of x
+     * @param outputs number of output channels
      */
     public record Place(String name, List<Op> ops, int inputs, int outputs) {
         public Place {
@@ -57,27 +60,27 @@ public record AdapterInputs(Model model, Map<Place, Names> inputs) {
         }
     }
 
-    /** Adds them to the model of {@code structure}. */
-    public static AdapterInputs of(Structure structure, Collection<Place> products) {
+    /** Adds adapter inputs beside the given linear layers of the model of {@code structure}. */
+    public static AdapterInputs of(Structure structure, Collection<Place> layers) {
         Model model = structure.analysis().program().model();
         GraphEditor editor = new GraphEditor(model);
         Map<Place, Names> inputs = new LinkedHashMap<>();
-        for (Place product : products) {
-            DType computed = elementType(product.ops.get(0));
+        for (Place layer : layers) {
+            DType computed = elementType(layer.ops.get(0));
             DType dtype = Widening.widen(computed);
-            String down = input(editor, product.name + ".lora_A", dtype, product.inputs, -1);
-            String up = input(editor, product.name + ".lora_B", dtype, -1, product.outputs);
-            inputs.put(product, new Names(down, up, dtype));
-            product.ops.forEach(op -> add(op.node(), down, up, dtype == computed ? null : computed, editor));
+            String down = input(editor, layer.name + ".lora_A", dtype, layer.inputs, -1);
+            String up = input(editor, layer.name + ".lora_B", dtype, -1, layer.outputs);
+            inputs.put(layer, new Names(down, up, dtype));
+            layer.ops.forEach(op -> add(op.node(), down, up, dtype == computed ? null : computed, editor));
         }
         Model edited = editor.apply(Map.of());
         return new AdapterInputs(edited.withIrVersion(Math.max(edited.irVersion(), OPTIONAL_INPUTS)), inputs);
     }
 
-    /** The element type that a product computes in: that of its matrix, or of the scales of one that is quantised. */
-    static DType elementType(Op product) {
-        for (int i = 1; i < product.inputs().size(); i++) {
-            DType found = product.input(i) == null ? null : realType(product.input(i));
+    /** The element type that a linear layer computes in: that of its weight, or of the scales of a quantised weight. */
+    static DType elementType(Op linear) {
+        for (int i = 1; i < linear.inputs().size(); i++) {
+            DType found = linear.input(i) == null ? null : realType(linear.input(i));
             if (found != null) {
                 return found;
             }
@@ -115,35 +118,39 @@ public record AdapterInputs(Model model, Map<Place, Names> inputs) {
         return size < 0 ? new Extent(-1, RANK) : Extent.of(size);
     }
 
-    /** @param cast what A and B are cast to; null for nothing */
-    private static void add(Node product, String down, String up, DType cast, GraphEditor editor) {
-        String x = editor.current(product).input(0);
+    /**
+     * Adds (x·A)·B to the output of a linear layer.
+     *
+     * @param cast element type that A and B are cast to; null for no cast
+     */
+    private static void add(Node linear, String down, String up, DType cast, GraphEditor editor) {
+        String x = editor.current(linear).input(0);
         String inner = editor.freshName(down + "_product");
         String change = editor.freshName(up + "_product");
-        String result = editor.renameOutput(product, "_frozen");
-        editor.insertAfter(product, product(x, cast(down, cast, product, editor), inner));
-        editor.insertAfter(product, product(inner, cast(up, cast, product, editor), change));
+        String result = editor.renameOutput(linear, "_frozen");
+        editor.insertAfter(linear, matMul(x, cast(down, cast, linear, editor), inner));
+        editor.insertAfter(linear, matMul(inner, cast(up, cast, linear, editor), change));
         editor.insertAfter(
-                product,
+                linear,
                 Node.of(
                         editor.freshName(result + "_adapted"),
                         "Add",
-                        List.of(editor.current(product).output(0), change),
+                        List.of(editor.current(linear).output(0), change),
                         List.of(result),
                         Map.of()));
     }
 
-    private static String cast(String input, DType dtype, Node product, GraphEditor editor) {
+    private static String cast(String input, DType dtype, Node linear, GraphEditor editor) {
         if (dtype == null) {
             return input;
         }
         String result = editor.freshName(input + "_cast");
         Map<String, Attribute> to = Map.of("to", new Attribute.Int(dtype.code()));
-        editor.insertAfter(product, Node.of(result, "Cast", List.of(input), List.of(result), to));
+        editor.insertAfter(linear, Node.of(result, "Cast", List.of(input), List.of(result), to));
         return result;
     }
 
-    private static Node product(String x, String matrix, String result) {
+    private static Node matMul(String x, String matrix, String result) {
         return Node.of(result, "MatMul", List.of(x, matrix), List.of(result), Map.of());
     }
 }

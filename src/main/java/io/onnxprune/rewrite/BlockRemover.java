@@ -24,8 +24,8 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * Removes residual blocks: what read the sum reads its base instead, caches of the block leave the interface, those of
- * later layers are renumbered, and what nothing reads any more is dropped.
+ * Removes residual blocks. Consumers of a block's sum use its base instead. The block's caches are removed from the
+ * interface, those of later layers are renumbered, and unused nodes are dropped.
  */
 public final class BlockRemover {
     private static final Pattern NUMBERED = Pattern.compile("(\\D*)(\\d+)(.*)");
@@ -35,7 +35,7 @@ public final class BlockRemover {
     private final List<Block> removed = new ArrayList<>();
     private final Map<String, String> renamed = new HashMap<>();
     private final Map<String, Node> replaced = new HashMap<>();
-    private final Set<String> gone = new HashSet<>();
+    private final Set<String> removedSums = new HashSet<>();
 
     private BlockRemover(Structure structure, Plan plan, Model model) {
         this.structure = structure;
@@ -49,10 +49,11 @@ public final class BlockRemover {
     }
 
     /**
-     * Removes the blocks that {@code plan} does not keep from {@code model}, a sliced form of the model that
-     * {@code structure} describes.
+     * Removes the blocks that {@code plan} does not keep.
      *
-     * @throws UserException if a block cannot be taken out
+     * @param structure structure of the original model
+     * @param model a sliced form of that model
+     * @throws UserException when a block cannot be removed
      */
     public static Model remove(Structure structure, Plan plan, Model model) {
         BlockRemover remover = new BlockRemover(structure, plan, model);
@@ -68,24 +69,24 @@ public final class BlockRemover {
             bypass(block);
         }
         Set<String> inside = insideOutputs();
-        Set<String> lost = new HashSet<>();
+        Set<String> removedValues = new HashSet<>();
         for (Value output : structure.analysis().program().outputs()) {
             if (inside.contains(output.origin().name())) {
-                lost.add(output.name());
+                removedValues.add(output.name());
             }
         }
         Graph graph = model.graph();
         List<ValueInfo> outputs = graph.outputs().stream()
-                .filter(output -> !lost.contains(output.name()))
+                .filter(output -> !removedValues.contains(output.name()))
                 .toList();
         List<Node> nodes = rewired(graph, outputs);
         Graph cleaned = DeadCode.remove(graph, graph.withNodes(nodes).withInterface(graph.inputs(), outputs));
-        checkGone(cleaned.nodes(), inside);
+        checkRemoved(cleaned.nodes(), inside);
         checkCaches(cleaned);
         return model.withGraph(renumbered(cleaned));
     }
 
-    /** With no cache left to write, one that is still read for its length would never have any. */
+    /** Checks that a model without cache outputs does not take the past length from a cache input. */
     private static void checkCaches(Graph graph) {
         if (graph.outputs().size() > 1) {
             return;
@@ -95,8 +96,10 @@ public final class BlockRemover {
                     && input.shape() != null
                     && input.shape().size() >= 3;
             if (cache) {
-                throw new UserException("all blocks with an attention cache would go, but the model reads the number of"
-                        + " past tokens from its cache input \"" + input.name() + "\"; keep one of these blocks");
+                throw new UserException(
+                        "all blocks with an attention cache would be removed, but the model reads the number of"
+                                + " past tokens from its cache input \"" + input.name()
+                                + "\"; keep one of these blocks");
             }
         }
     }
@@ -112,7 +115,7 @@ public final class BlockRemover {
                     node.output(0),
                     SkipNormalization.normalization(node, block.base().name()));
         } else {
-            gone.add(node.output(0));
+            removedSums.add(node.output(0));
         }
     }
 
@@ -140,7 +143,7 @@ public final class BlockRemover {
         Map<String, String> sideShapes = sideShapes();
         List<Node> nodes = new ArrayList<>();
         for (Node node : graph.nodes()) {
-            if (gone.contains(node.output(0))) {
+            if (removedSums.contains(node.output(0))) {
                 if (wanted.contains(node.output(0))) {
                     nodes.add(Node.of(
                             node.name(), "Identity", List.of(resolve(node.output(0))), node.outputs(), Map.of()));
@@ -159,44 +162,47 @@ public final class BlockRemover {
     }
 
     /**
-     * Lengths are often read from the first layer's cache. Where that layer goes, the same extents are read from a
-     * cache of a layer that stays: from removed cache inputs to kept ones of the same shape.
+     * Replacements for shapes of removed cache inputs. Models often take lengths from the first layer's cache. If that
+     * layer is removed, the same extents are taken from a kept cache input of the same shape.
+     *
+     * @return from removed to kept cache inputs
      */
     private Map<String, String> sideShapes() {
         Set<Op> inside = new HashSet<>();
         removed.forEach(block -> inside.addAll(block.ops()));
-        Set<Value> lost = new HashSet<>();
+        Set<Value> removedValues = new HashSet<>();
         for (Op op : inside) {
             op.inputs().stream()
                     .filter(value -> value != null)
                     .map(Value::origin)
-                    .forEach(lost::add);
+                    .forEach(removedValues::add);
         }
         List<Value> keptInputs = structure.analysis().program().inputs().stream()
-                .filter(input -> !lost.contains(input))
+                .filter(input -> !removedValues.contains(input))
                 .toList();
         Map<String, String> result = new HashMap<>();
         for (Op op : structure.analysis().program().ops()) {
             if (op.node().is("Shape") && !inside.contains(op)) {
-                Value read = op.input(0);
-                boolean cache = lost.contains(read.origin()) && read.origin().producer() == null;
+                Value source = op.input(0);
+                boolean cache = removedValues.contains(source.origin())
+                        && source.origin().producer() == null;
                 keptInputs.stream()
-                        .filter(kept -> cache && sameLengths(read, kept))
+                        .filter(kept -> cache && sameLengths(source, kept))
                         .findFirst()
-                        .ifPresent(kept -> result.put(read.name(), kept.name()));
+                        .ifPresent(kept -> result.put(source.name(), kept.name()));
             }
         }
         return result;
     }
 
-    /** Whether two cache inputs agree on every axis whose extent varies. */
-    private boolean sameLengths(Value lost, Value kept) {
-        long[] first = structure.analysis().trace().shape(lost, 0);
+    /** Whether two cache inputs are equal on every axis whose extent varies. */
+    private boolean sameLengths(Value dropped, Value kept) {
+        long[] first = structure.analysis().trace().shape(dropped, 0);
         long[] second = structure.analysis().trace().shape(kept, 0);
         if (first == null || second == null || first.length < 3 || first.length != second.length) {
             return false;
         }
-        long[] firstAgain = structure.analysis().trace().shape(lost, 1);
+        long[] firstAgain = structure.analysis().trace().shape(dropped, 1);
         for (int axis = 0; axis < first.length; axis++) {
             if (first[axis] != firstAgain[axis] && first[axis] != second[axis]) {
                 return false;
@@ -205,11 +211,11 @@ public final class BlockRemover {
         return true;
     }
 
-    private static void checkGone(List<Node> nodes, Set<String> inside) {
+    private static void checkRemoved(List<Node> nodes, Set<String> inside) {
         for (Node node : nodes) {
-            boolean product =
+            boolean isLayer =
                     node.is("MatMul") || node.is("Gemm") || node.domain().equals("com.microsoft");
-            if (product && inside.contains(node.output(0))) {
+            if (isLayer && inside.contains(node.output(0))) {
                 throw new UserException(
                         "node " + node.label()
                                 + " of a removed layer is still needed outside it; keep that layer (--protect) or remove others");
@@ -217,7 +223,7 @@ public final class BlockRemover {
         }
     }
 
-    /** Numbers in the names of cache inputs and outputs become consecutive again where some are gone. */
+    /** Makes the numbers in the names of cache inputs and outputs consecutive again. */
     private Graph renumbered(Graph graph) {
         Map<String, String> names = new HashMap<>();
         renumber(model.graph().givenInputs(), graph.givenInputs(), names);

@@ -11,13 +11,13 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
-/** Drops what an edit left without a reader; what nothing read before stays as the exporter left it. */
+/** Removes nodes and values that an edit left without a consumer. What had no consumer before is kept. */
 final class DeadCode {
     private DeadCode() {}
 
     /**
-     * {@code after} without nodes that reach no output any more, and without inputs, initializers and declarations that
-     * only those read.
+     * {@code after} without nodes that no output depends on any more, and without inputs, initializers and
+     * declarations that only those used.
      *
      * @param before the graph before the edit
      */
@@ -28,14 +28,14 @@ final class DeadCode {
                 .filter(node -> node.outputs().stream().anyMatch(live::contains)
                         || node.outputs().stream().noneMatch(liveBefore::contains))
                 .toList();
-        Set<String> readBefore = before.reads();
-        Set<String> read = after.withNodes(nodes).reads();
+        Set<String> usedBefore = before.reads();
+        Set<String> used = after.withNodes(nodes).reads();
         Map<String, Tensor> initializers = new LinkedHashMap<>(after.initializers());
-        initializers.keySet().removeIf(name -> readBefore.contains(name) && !read.contains(name));
+        initializers.keySet().removeIf(name -> usedBefore.contains(name) && !used.contains(name));
         List<ValueInfo> inputs = after.inputs().stream()
-                .filter(input -> !readBefore.contains(input.name()) || read.contains(input.name()))
+                .filter(input -> !usedBefore.contains(input.name()) || used.contains(input.name()))
                 .toList();
-        Set<String> defined = new HashSet<>(read);
+        Set<String> defined = new HashSet<>(used);
         nodes.forEach(node -> defined.addAll(node.outputs()));
         List<ValueInfo> values = after.values().stream()
                 .filter(value -> defined.contains(value.name()))

@@ -16,8 +16,8 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Collects edits of a model's graphs, subgraphs included, and applies them at once: replaced nodes, nodes inserted
- * before others, and new initializers of the top graph (which subgraphs can read).
+ * Collects edits of a model's graphs, including subgraphs, and applies them together: replaced nodes, inserted nodes,
+ * and new inputs and initializers of the top-level graph, which subgraphs can use.
  */
 final class GraphEditor {
     private final Model model;
@@ -47,7 +47,7 @@ final class GraphEditor {
         }
     }
 
-    /** A name that nothing in the model has: {@code base}, or {@code base} with a number. */
+    /** A name that is not used in the model: {@code base}, or {@code base} with a number. */
     String freshName(String base) {
         String name = base;
         for (int i = 1; !names.add(name); i++) {
@@ -56,7 +56,7 @@ final class GraphEditor {
         return name;
     }
 
-    /** The node as edited so far. */
+    /** The node with the edits so far. */
     Node current(Node original) {
         return replaced.getOrDefault(original, original);
     }
@@ -70,8 +70,8 @@ final class GraphEditor {
     }
 
     /**
-     * Gives the first output of a node another name, and returns the one that it had: what is inserted after takes that, so
-     * that whatever reads it, in bodies too, needs no change.
+     * Renames the first output of a node and returns its former name. A node that is inserted after it takes that
+     * name, so that consumers, also in bodies, need no change.
      */
     String renameOutput(Node original, String suffix) {
         Node node = current(original);
@@ -89,19 +89,23 @@ final class GraphEditor {
         after.computeIfAbsent(original, key -> new ArrayList<>()).add(inserted);
     }
 
-    /** Adds an initializer to the top graph and returns its name. */
+    /** Adds an initializer to the top-level graph and returns its name. */
     String addInitializer(String base, Tensor tensor) {
         String name = freshName(base);
         added.put(name, tensor);
         return name;
     }
 
-    /** Adds an input to the top graph. */
+    /** Adds an input to the top-level graph. */
     void addInput(ValueInfo input) {
         inputs.add(input);
     }
 
-    /** The model with all edits; {@code initializers} replaces tensors of the top graph by name. */
+    /**
+     * The model with all edits.
+     *
+     * @param initializers replacements for tensors of the top-level graph, by name
+     */
     Model apply(Map<String, Tensor> initializers) {
         Map<String, Tensor> all = new LinkedHashMap<>(model.graph().initializers());
         all.replaceAll((name, tensor) -> initializers.getOrDefault(name, tensor));

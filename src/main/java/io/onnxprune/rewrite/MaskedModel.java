@@ -22,9 +22,9 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * The full-size model in which everything that a plan removes is zero: the oracle for slicing. Weights are multiplied
- * by masks where they are read, removed residual branches by zero, and means run over the kept indices only, as they do
- * after slicing. It shares no code with {@link Slicer} beyond the dimensions themselves.
+ * The full-size model in which all units that a plan prunes are zero: the reference for slicing. Weights are
+ * multiplied by masks at their use, removed residual branches by zero, and means are taken over the kept indices only,
+ * as after slicing. It shares no code with {@link Slicer} except the dimensions.
  */
 public final class MaskedModel {
     private final DimensionAnalysis analysis;
@@ -51,10 +51,10 @@ public final class MaskedModel {
         List<ResidualStream.Block> blocks = structure.stream().blocks();
         for (int i = 0; i < blocks.size(); i++) {
             if (plan.removesBlock(i, blocks.get(i).layer())) {
-                masked.silence(blocks.get(i));
+                masked.maskBranch(blocks.get(i));
             }
         }
-        // Last, since it takes fused normalisations apart, whose operands the steps before have edited.
+        // This comes last, because it decomposes fused normalisations whose operands the steps before edit.
         masked.maskMeans();
         Model result = masked.editor.apply(Map.of());
         return result.withGraph(result.graph().withValues(List.of()));
@@ -78,7 +78,7 @@ public final class MaskedModel {
                 quantised.add(use.op());
             }
         });
-        // An integer weight has no zero of its own: what it produces is masked instead.
+        // An integer weight cannot be masked by zeros, so the output is masked instead.
         quantised.forEach(op -> maskOutput(op, 0));
     }
 
@@ -97,7 +97,7 @@ public final class MaskedModel {
         return axes;
     }
 
-    /** An initializer of ones and zeros along one axis, of extent one on the others. */
+    /** An initializer of ones and zeros along one axis, with extent one on the others. */
     private String mask(Dim[] dims, int axis, DType dtype) {
         int extent = Math.toIntExact(dims[axis].size(0));
         int[] kept = dims[axis].kept(keep);
@@ -154,7 +154,7 @@ public final class MaskedModel {
         }
     }
 
-    /** Gives an output another name, so that a node after it can produce the old one. */
+    /** Renames an output, so that a node after it can produce the old name. */
     private String rename(Op op, int index) {
         String inner = editor.freshName("onnx_prune_oracle_" + fresh++);
         List<String> outputs = new ArrayList<>(editor.current(op.node()).outputs());
@@ -164,7 +164,7 @@ public final class MaskedModel {
     }
 
     private void maskMeans() {
-        for (Mean mean : analysis.notes().means()) {
+        for (Mean mean : analysis.facts().means()) {
             Dim[] dims = analysis.operand(mean.op(), mean.input());
             List<Integer> pruned = prunedAxes(dims);
             pruned.retainAll(mean.axes());
@@ -189,7 +189,7 @@ public final class MaskedModel {
         return ratio;
     }
 
-    /** Σ over kept / number kept = mean over all of the masked operand × all / kept. */
+    /** Σ over kept / number of kept = mean over all of the masked operand × number of all / number of kept. */
     private void maskReduceMean(Op op, Dim[] dims, List<Integer> pruned) {
         DType dtype = analysis.trace().dtype(op.input(0));
         maskInput(op, dims, pruned);
@@ -218,7 +218,7 @@ public final class MaskedModel {
         return editor.addInitializer("onnx_prune_scalar", Tensor.ofFloats(dtype, new long[0], (float) value));
     }
 
-    /** A fused layer normalisation taken apart, with statistics over the kept indices. */
+    /** A fused layer normalisation, decomposed with statistics over the kept indices. */
     private final class MaskedNormalization {
         private final Op op;
         private final Node node;
@@ -238,7 +238,7 @@ public final class MaskedModel {
             boolean skip = ResidualStream.isSkipNormalization(op);
             boolean centred = node.is("LayerNormalization") || node.is("SkipLayerNormalization");
             if (!axes.equals(List.of(dims.length - 1)) || op.output(1) != null || op.output(2) != null) {
-                throw new UserException("verification cannot follow the statistics of node " + node.label()
+                throw new UserException("verification does not support the statistics outputs of node " + node.label()
                         + "; protect its width or run with --no-verify");
             }
             Node current = editor.current(node);
@@ -266,7 +266,7 @@ public final class MaskedModel {
             if (centred && !current.input(bias).isEmpty()) {
                 value = emit(node, "Add", value, current.input(bias));
             }
-            // The node itself becomes the last step, so that every other edit of it keeps its place.
+            // The node itself becomes the last step, so that other edits of it stay valid.
             List<String> outputs = new ArrayList<>(List.of(node.output(0)));
             editor.replace(node, Node.of(node.name(), "Identity", List.of(value), outputs, Map.of()));
             if (op.output(3) != null) {
@@ -292,14 +292,14 @@ public final class MaskedModel {
         }
     }
 
-    private void silence(ResidualStream.Block block) {
+    private void maskBranch(ResidualStream.Block block) {
         int operand = block.add().input(0) == block.base() ? 1 : 0;
         Node node = block.add().node();
         String zero = scalar(analysis.trace().dtype(block.branch()), 0);
         editor.setInput(node, operand, multiplied(node, editor.current(node).input(operand), zero));
         int bias = node.is("SkipLayerNormalization") ? 4 : 3;
         if (ResidualStream.isSkipNormalization(block.add()) && !node.input(bias).isEmpty()) {
-            // A fused skip normalisation adds the bias of the block's last projection itself.
+            // A fused skip normalisation adds the bias of the block's last linear layer itself.
             editor.setInput(node, bias, multiplied(node, editor.current(node).input(bias), zero));
         }
     }

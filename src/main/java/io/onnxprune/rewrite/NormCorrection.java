@@ -19,19 +19,19 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * When the residual stream gets narrower, its normalisations average over fewer channels. If the channels that stay
- * carry more (or less) than their share of the signal, every normalised value becomes too small (or too large): the
- * norms' weights are scaled by √(mean energy of the kept channels / mean energy of all), the energy of a channel taken
- * from the weights that write it.
+ * Corrects norm weights when the hidden width is pruned. The normalisations of the residual stream then average over
+ * fewer channels. If the kept channels have more (or less) than their share of the signal's energy, normalised values
+ * become too small (or too large). The norm weights are therefore scaled by √(mean energy of the kept channels / mean
+ * energy of all). The energy of a channel is taken from the weights that produce it.
  */
 public final class NormCorrection {
-    private static final int REACH = 10;
-    private static final Set<String> BETWEEN =
+    private static final int MAX_STEPS = 10;
+    private static final Set<String> STATISTIC_OPERATORS =
             Set.of("Add", "Sqrt", "Div", "Reciprocal", "Mul", "Pow", "Cast", "Identity", "Sub");
 
     private NormCorrection() {}
 
-    /** Full-size norm weights to use with a plan that narrows the hidden dimension; empty for any other. */
+    /** Full-size norm weights for a plan that prunes the hidden dimension; empty for any other plan. */
     public static Map<Value, Tensor> of(Structure structure, Dim.Keep keep) {
         Map<Value, Tensor> updates = new HashMap<>();
         for (Dimension hidden : structure.dimensions()) {
@@ -39,7 +39,7 @@ public final class NormCorrection {
             boolean single = structure.stream().width().size() == 1;
             if (hidden.role() == Role.HIDDEN && kept != null && single) {
                 float factor = factor(energies(structure, hidden), kept);
-                for (Mean mean : structure.analysis().notes().means()) {
+                for (Mean mean : structure.analysis().facts().means()) {
                     Value weight = weightOf(structure.analysis(), mean, hidden.atom());
                     if (weight != null && weight.constant().dtype().isFloat()) {
                         updates.computeIfAbsent(weight, value -> scaled(value.constant(), factor));
@@ -52,24 +52,27 @@ public final class NormCorrection {
 
     private static float factor(double[] energies, int[] kept) {
         double all = Arrays.stream(energies).average().orElse(0);
-        double stays = Arrays.stream(kept)
+        double keptMean = Arrays.stream(kept)
                 .mapToDouble(index -> energies[index])
                 .average()
                 .orElse(0);
-        return all > 0 && stays > 0 ? (float) Math.sqrt(stays / all) : 1;
+        return all > 0 && keptMean > 0 ? (float) Math.sqrt(keptMean / all) : 1;
     }
 
-    /** Sum of squares, by hidden channel, of the matrices that yield hidden vectors (the channel is their last axis). */
+    /**
+     * Sums of squares by hidden channel of the weight matrices that produce hidden vectors, with the channel as last
+     * axis of the output.
+     */
     private static double[] energies(Structure structure, Dimension hidden) {
         double[] energies = new double[hidden.size()];
         for (Member member : hidden.members()) {
             Tensor tensor = member.tensor();
-            boolean writes = tensor.rank() == 2
+            boolean producesHidden = tensor.rank() == 2
                     && tensor.dtype().isFloat()
                     && member.dim().atoms().size() == 1
                     && member.dim().size(0) == hidden.size()
                     && yieldsHidden(structure.analysis(), member.use(), hidden.atom());
-            if (writes) {
+            if (producesHidden) {
                 boolean last = member.axis() == 1;
                 long columns = tensor.dim(1);
                 Floats.forEachBlock(tensor, (first, values, count) -> {
@@ -90,7 +93,10 @@ public final class NormCorrection {
         return dims != null && dims.length > 0 && dims[dims.length - 1].atoms().contains(hidden);
     }
 
-    /** The scale of a normalisation over {@code hidden}: its operand, or the next vector that its statistic meets. */
+    /**
+     * The scale of a normalisation over {@code hidden}: its operand, or the next vector that its statistic is combined
+     * with; null when there is none.
+     */
     private static Value weightOf(DimensionAnalysis analysis, Mean mean, Dim.Atom hidden) {
         Dim[] dims = analysis.operand(mean.op(), mean.input());
         boolean over = mean.axes().stream().anyMatch(axis -> dims[axis].atoms().contains(hidden));
@@ -101,7 +107,7 @@ public final class NormCorrection {
             return vectorOperand(analysis, mean.op(), hidden);
         }
         Op op = mean.op();
-        for (int step = 0; step < REACH && op != null; step++) {
+        for (int step = 0; step < MAX_STEPS && op != null; step++) {
             Value weight = op.node().is("Mul") ? vectorOperand(analysis, op, hidden) : null;
             if (weight != null) {
                 return weight;
@@ -111,7 +117,8 @@ public final class NormCorrection {
                     ? null
                     : output.uses().stream()
                             .map(Use::op)
-                            .filter(next -> BETWEEN.contains(next.node().op()))
+                            .filter(next ->
+                                    STATISTIC_OPERATORS.contains(next.node().op()))
                             .findFirst()
                             .orElse(null);
         }

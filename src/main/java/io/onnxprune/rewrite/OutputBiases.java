@@ -10,8 +10,8 @@ import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LinearLayers;
 import java.util.Collection;
 import java.util.HashSet;
 import java.util.LinkedHashSet;
@@ -20,66 +20,65 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * The vectors that are added to products X·W: the third operand of a Gemm, a constant of an addition that follows, or
- * the bias that a fused skip normalisation adds. A product without one can be given a vector of zeros, which changes no
- * result; with that the model is an ordinary one, and what compensates by a bias changes contents only.
+ * The biases of linear layers X·W: the third operand of a Gemm, a constant of an addition that follows, or the bias
+ * that a fused skip normalisation adds. A layer without a bias can be given one of zeros, which changes no result.
+ * Compensation by a bias then only changes the contents of a constant.
  */
 public final class OutputBiases {
     private final Structure structure;
     private final LinearLayers consumers;
 
-    /** Finds the biases of the products of a model. */
+    /** Prepares the search for biases in a model. */
     public OutputBiases(Structure structure) {
         this.structure = structure;
         this.consumers = LinearLayers.of(structure);
     }
 
     /**
-     * The model of {@code structure} in which each of {@code products} has a bias of its own: zeros where there is none,
-     * a copy where other places read the same constant. The model itself if all have one already.
+     * The model of {@code structure} in which each of the given linear layers has its own bias: zeros when there is
+     * none, a copy when the constant has other uses. The model itself when all have one.
      */
-    public static Model complete(Structure structure, Collection<LinearLayer> products) {
+    public static Model complete(Structure structure, Collection<LinearLayer> layers) {
         OutputBiases biases = new OutputBiases(structure);
-        List<LinearLayer> missing = products.stream()
-                .filter(product -> biases.of(product).isEmpty())
-                .toList();
+        List<LinearLayer> missing =
+                layers.stream().filter(layer -> biases.of(layer).isEmpty()).toList();
         Model model = structure.analysis().program().model();
         if (missing.isEmpty()) {
             return model;
         }
         GraphEditor editor = new GraphEditor(model);
-        missing.forEach(product -> biases.give(product, editor));
+        missing.forEach(layer -> biases.addBias(layer, editor));
         return editor.apply(Map.of());
     }
 
     /**
-     * The bias of a product, which nothing else reads.
+     * The bias of a linear layer, when the constant has no other use.
      *
-     * @return the constants that hold it: one, but for a product that several branches of an If have, each with its own;
-     *     none if there is none in at least one place
+     * @return the constants that hold it: one, or one for each branch of an If that has the layer; empty when any of
+     *     these has none
      */
     public List<Value> of(LinearLayer consumer) {
-        Set<Use> places = new HashSet<>();
+        Set<Use> uses = new HashSet<>();
         Set<Value> found = new LinkedHashSet<>();
-        for (Op product : consumers.applications(consumer)) {
-            Use place = place(product, consumer.outputs());
-            if (place == null) {
+        for (Op linear : consumers.applications(consumer)) {
+            Use use = biasUse(linear, consumer.outputs());
+            if (use == null) {
                 return List.of();
             }
-            places.add(place);
-            found.add(place.op().input(place.input()));
+            uses.add(use);
+            found.add(use.op().input(use.input()));
         }
-        boolean alone = found.stream().allMatch(value -> places.containsAll(value.uses()));
-        return alone ? List.copyOf(found) : List.of();
+        boolean isExclusive = found.stream().allMatch(value -> uses.containsAll(value.uses()));
+        return isExclusive ? List.copyOf(found) : List.of();
     }
 
-    /** Where the bias of a product of {@code width} outputs is read; null if nothing is added to it. */
-    private Use place(Op product, int width) {
-        if (product.node().is("Gemm") && product.input(2) != null) {
-            boolean plain = product.node().floatAttribute("beta", 1) == 1 && isVector(product.input(2), width);
-            return plain ? new Use(product, 2) : null;
+    /** The use of the bias of a linear layer with {@code width} outputs; null when nothing is added to the output. */
+    private Use biasUse(Op linear, int width) {
+        if (linear.node().is("Gemm") && linear.input(2) != null) {
+            boolean plain = linear.node().floatAttribute("beta", 1) == 1 && isVector(linear.input(2), width);
+            return plain ? new Use(linear, 2) : null;
         }
-        Value value = product.output(0);
+        Value value = linear.output(0);
         while (value.uses().size() == 1
                 && !structure.analysis().program().outputs().contains(value)) {
             Op next = value.uses().get(0).op();
@@ -99,7 +98,7 @@ public final class OutputBiases {
         return null;
     }
 
-    /** Whether an application hands the vectors of {@code width} numbers on, as they are or in another precision. */
+    /** Whether an operator passes vectors of {@code width} elements on, possibly in another precision. */
     private boolean passes(Op op, int operand, int width) {
         if (op.node().is("Identity") || op.node().is("Cast")) {
             return structure.analysis().trace().dtype(op.output(0)).isFloat();
@@ -123,37 +122,37 @@ public final class OutputBiases {
                 && tensor.dim(tensor.rank() - 1) == width;
     }
 
-    private void give(LinearLayer consumer, GraphEditor editor) {
+    private void addBias(LinearLayer consumer, GraphEditor editor) {
         String zeros = null;
-        for (Op product : consumers.applications(consumer)) {
-            Use place = place(product, consumer.outputs());
-            if (place != null) {
-                Value shared = place.op().input(place.input());
+        for (Op linear : consumers.applications(consumer)) {
+            Use use = biasUse(linear, consumer.outputs());
+            if (use != null) {
+                Value shared = use.op().input(use.input());
                 String copy = editor.addInitializer(shared.name() + "_own", shared.constant());
-                editor.setInput(place.op().node(), place.input(), copy);
+                editor.setInput(use.op().node(), use.input(), copy);
                 continue;
             }
             if (zeros == null) {
-                zeros = editor.addInitializer(consumer.weight().name() + "_bias", zeros(product, consumer.outputs()));
+                zeros = editor.addInitializer(consumer.weight().name() + "_bias", zeros(linear, consumer.outputs()));
             }
-            add(product, zeros, editor);
+            add(linear, zeros, editor);
         }
     }
 
-    private static Tensor zeros(Op product, int width) {
-        return Tensor.ofFloats(AdapterInputs.elementType(product), new long[] {width}, new float[width]);
+    private static Tensor zeros(Op linear, int width) {
+        return Tensor.ofFloats(AdapterInputs.elementType(linear), new long[] {width}, new float[width]);
     }
 
-    private static void add(Op product, String bias, GraphEditor editor) {
-        Node node = editor.current(product.node());
+    private static void add(Op linear, String bias, GraphEditor editor) {
+        Node node = editor.current(linear.node());
         if (node.is("Gemm") && node.input(2).isEmpty()) {
-            editor.setInput(product.node(), 2, bias);
+            editor.setInput(linear.node(), 2, bias);
             return;
         }
-        String result = editor.renameOutput(product.node(), "_product");
-        String inner = editor.current(product.node()).output(0);
+        String result = editor.renameOutput(linear.node(), "_product");
+        String inner = editor.current(linear.node()).output(0);
         editor.insertAfter(
-                product.node(),
+                linear.node(),
                 Node.of(editor.freshName(result + "_add"), "Add", List.of(inner, bias), List.of(result), Map.of()));
     }
 }

@@ -32,7 +32,10 @@ public final class PrunedState {
     /** The dense model, of which {@code plan} keeps everything. */
     public static PrunedState whole(Structure structure, Plan plan) {
         return new PrunedState(
-                structure, plan, Map.of(), new Sliced(structure.analysis().program().model(), Map.of()));
+                structure,
+                plan,
+                Map.of(),
+                new Sliced(structure.analysis().program().model(), Map.of()));
     }
 
     /**

@@ -23,8 +23,8 @@ import java.util.TreeMap;
 
 /**
  * Gives each consumer of a shape the numbers that it needs after pruning. Elements that come from Shape adapt by
- * themselves; where a number in the model is stale, this one consumer gets its own copy of the constant, and of the
- * concatenation that it is part of: exporters share both between layers and between meanings.
+ * themselves. When a stored number is stale, only this consumer gets its own copy of the constant and of the
+ * concatenation around it, because exporters share both between layers and between meanings.
  */
 final class ShapePatcher {
     /** Operators that pass the elements of their first operand on in order. */
@@ -33,7 +33,7 @@ final class ShapePatcher {
     private final DimensionAnalysis analysis;
     private final Dim.Keep keep;
     private final GraphEditor editor;
-    private final Map<String, String> made = new HashMap<>();
+    private final Map<String, String> copies = new HashMap<>();
 
     ShapePatcher(DimensionAnalysis analysis, Dim.Keep keep, GraphEditor editor) {
         this.analysis = analysis;
@@ -41,10 +41,10 @@ final class ShapePatcher {
         this.editor = editor;
     }
 
-    /** Patches every noted integer operand. */
+    /** Patches every integer operand that encodes a size. */
     void patch() {
         Map<Use, List<SizeOperand>> byOperand = new LinkedHashMap<>();
-        for (SizeOperand size : analysis.notes().sizes()) {
+        for (SizeOperand size : analysis.facts().sizes()) {
             byOperand
                     .computeIfAbsent(new Use(size.op(), size.input()), key -> new ArrayList<>())
                     .add(size);
@@ -54,8 +54,8 @@ final class ShapePatcher {
 
     private void patchOperand(Use use, List<SizeOperand> sizes) {
         Value value = use.op().input(use.input());
-        long[] first = analysis.automatic(value, 0, keep);
-        long[] second = analysis.automatic(value, 1, keep);
+        long[] first = analysis.unpatchedElements(value, 0, keep);
+        long[] second = analysis.unpatchedElements(value, 1, keep);
         Map<Integer, Patch> stale = new TreeMap<>();
         for (SizeOperand size : sizes) {
             Patch patch = new Patch(
@@ -73,10 +73,10 @@ final class ShapePatcher {
         }
     }
 
-    /** What an element must be in each of the two traced runs, and what it would be unpatched. */
-    private record Patch(long needed, long neededSecond, long automatic, long automaticSecond) {
+    /** The value of an element in each of the two traced runs: the one that is needed, and the one without a patch. */
+    private record Patch(long needed, long neededSecond, long unpatched, long unpatchedSecond) {
         boolean isNeeded() {
-            return needed != automatic || neededSecond != automaticSecond;
+            return needed != unpatched || neededSecond != unpatchedSecond;
         }
 
         boolean isNumber() {
@@ -84,7 +84,9 @@ final class ShapePatcher {
         }
     }
 
-    /** The name of a copy of {@code value} with the given elements, for use by {@code consumer}; null if there is none. */
+    /**
+     * The name of a copy of {@code value} with the given elements, for {@code consumer}; null when none can be made.
+     */
     private String patched(Op consumer, Value value, Map<Integer, Patch> stale) {
         if (value.constant() != null) {
             return stale.values().stream().allMatch(Patch::isNumber) ? patchedConstant(value, stale) : null;
@@ -106,12 +108,12 @@ final class ShapePatcher {
                 : null;
     }
 
-    /** x × 2 or x / 4 with another number, where x itself follows the shapes. */
+    /** A copy of x × 2 or x / 4 with another number, where x itself adapts to the shapes. */
     private String patchedFactor(Op consumer, Op producer, Patch patch) {
         boolean divides = producer.node().is("Div");
         for (int operand = divides ? 1 : 0; operand < 2; operand++) {
-            long[] first = analysis.automatic(producer.input(1 - operand), 0, keep);
-            long[] second = analysis.automatic(producer.input(1 - operand), 1, keep);
+            long[] first = analysis.unpatchedElements(producer.input(1 - operand), 0, keep);
+            long[] second = analysis.unpatchedElements(producer.input(1 - operand), 1, keep);
             if (first == null || first.length != 1 || patch.needed == 0 || first[0] == 0) {
                 continue;
             }
@@ -134,7 +136,7 @@ final class ShapePatcher {
         long[] numbers = value.constant().toLongs();
         stale.forEach((element, patch) -> numbers[element] = patch.needed);
         String key = "constant " + System.identityHashCode(value) + Arrays.toString(numbers);
-        return made.computeIfAbsent(
+        return copies.computeIfAbsent(
                 key,
                 unused -> editor.addInitializer(
                         value.name() + "_pruned",
@@ -142,7 +144,7 @@ final class ShapePatcher {
                                 value.constant().dtype(), value.constant().shape(), numbers)));
     }
 
-    /** Patches the parts that hold stale elements; null if one of them cannot be. */
+    /** Patches the parts with stale elements; null when one of them cannot be patched. */
     private String patchedConcat(Op consumer, Op concat, Map<Integer, Patch> stale) {
         Node node = concat.node();
         int offset = 0;
@@ -171,10 +173,10 @@ final class ShapePatcher {
         return copy(consumer, node);
     }
 
-    /** Inserts a copy of a node with changed inputs before the consumer; equal copies at one place are shared. */
+    /** Inserts a copy of a node with changed inputs before the consumer; equal copies for one consumer are shared. */
     private String copy(Op consumer, Node changed) {
         String key = consumer.index() + changed.op() + changed.inputs();
-        return made.computeIfAbsent(key, unused -> {
+        return copies.computeIfAbsent(key, unused -> {
             String name = editor.freshName(changed.output(0) + "_pruned");
             editor.insertBefore(
                     consumer.node(),
@@ -184,7 +186,7 @@ final class ShapePatcher {
         });
     }
 
-    /** value × needed / automatic, element by element: for sizes that are computed in a way that is not a constant. */
+    /** value × needed / unpatched, element-wise, for sizes that are computed and not stored. */
     private String scaled(Op consumer, Value value, Map<Integer, Patch> stale) {
         long[] contents = analysis.trace().contents(value, 0);
         long[] numerators = new long[contents.length];
@@ -193,12 +195,12 @@ final class ShapePatcher {
         Arrays.fill(denominators, 1);
         stale.forEach((element, patch) -> {
             numerators[element] = patch.needed;
-            denominators[element] = patch.automatic;
-            boolean proportional = patch.neededSecond * patch.automatic == patch.needed * patch.automaticSecond;
-            if (patch.automatic == 0 || !proportional) {
-                throw new UserException("cannot patch the size " + patch.automatic + " to " + patch.needed
+            denominators[element] = patch.unpatched;
+            boolean proportional = patch.neededSecond * patch.unpatched == patch.needed * patch.unpatchedSecond;
+            if (patch.unpatched == 0 || !proportional) {
+                throw new UserException("cannot patch the size " + patch.unpatched + " to " + patch.needed
                         + " in operand \"" + value.name() + "\" of node "
-                        + consumer.node().label() + "; protect the dimensions that reach it");
+                        + consumer.node().label() + "; protect the dimensions that it depends on");
             }
         });
         DType dtype = analysis.trace().dtype(value);
@@ -223,7 +225,7 @@ final class ShapePatcher {
 
     /** Patches attributes that hold sizes, and equal splits whose parts are no longer equal. */
     void patchAttributes() {
-        analysis.notes().attributes().forEach(size -> {
+        analysis.facts().attributes().forEach(size -> {
             Node node = editor.current(size.op().node());
             long needed = size.dim().size(0, keep);
             if (size.element() < 0) {
@@ -236,7 +238,7 @@ final class ShapePatcher {
                 editor.replace(size.op().node(), node.withAttribute(size.attribute(), new Attribute.Ints(values)));
             }
         });
-        analysis.notes().equalSplits().forEach(split -> {
+        analysis.facts().equalSplits().forEach(split -> {
             long[] sizes =
                     split.parts().stream().mapToLong(part -> part.size(0, keep)).toArray();
             long[] before =

@@ -8,7 +8,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** A fused skip normalisation (x, y, scale, shift where it is centred, bias) in parts: the sum, and what normalises it. */
+/** Splits a fused skip normalisation (x, y, scale, shift if centred, bias) into the sum and its normalisation. */
 public final class SkipNormalization {
     private SkipNormalization() {}
 
@@ -16,7 +16,7 @@ public final class SkipNormalization {
         return node.is("SkipLayerNormalization");
     }
 
-    /** The normalisation of {@code input} alone, with the first result of {@code node}. */
+    /** The normalisation of {@code input}, without the sum, with the first output of {@code node}. */
     static Node normalization(Node node, String input) {
         List<String> inputs = new ArrayList<>(List.of(input, node.input(2)));
         if (isCentred(node) && !node.input(3).isEmpty()) {
@@ -34,14 +34,18 @@ public final class SkipNormalization {
                 attributes);
     }
 
-    /** The same as {@code node}, which yields its first result only, with x + y + bias as the value {@code sum}. */
+    /**
+     * Nodes that are equivalent to {@code node} when only its first output is used.
+     *
+     * @param sum name of the value x + y + bias
+     */
     public static List<Node> separate(Node node, String sum) {
         String bias = node.input(isCentred(node) ? 4 : 3);
-        String before = bias.isEmpty() ? sum : sum + "_unbiased";
+        String unbiased = bias.isEmpty() ? sum : sum + "_unbiased";
         List<Node> nodes = new ArrayList<>();
-        nodes.add(Node.of(before, "Add", List.of(node.input(0), node.input(1)), List.of(before), Map.of()));
+        nodes.add(Node.of(unbiased, "Add", List.of(node.input(0), node.input(1)), List.of(unbiased), Map.of()));
         if (!bias.isEmpty()) {
-            nodes.add(Node.of(sum, "Add", List.of(before, bias), List.of(sum), Map.of()));
+            nodes.add(Node.of(sum, "Add", List.of(unbiased, bias), List.of(sum), Map.of()));
         }
         nodes.add(normalization(node, sum));
         return nodes;

@@ -23,8 +23,8 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Makes the smaller model: every constant is sliced at each place where it is read, every stale number is patched, and
- * declared shapes follow.
+ * Builds the pruned model: every constant is sliced at each of its uses, every stale number is patched, and declared
+ * shapes are updated.
  */
 public final class Slicer {
     private final DimensionAnalysis analysis;
@@ -36,18 +36,18 @@ public final class Slicer {
     private final Map<String, Slice> slices = new LinkedHashMap<>();
 
     /**
-     * Where a constant of the smaller model comes from.
+     * The origin of a constant of the pruned model.
      *
      * @param source name of the constant in the model that was sliced
-     * @param kept indices that it keeps of each axis, ascending; null for all of them
+     * @param kept kept indices of each axis, ascending; null for all
      */
     @SuppressWarnings("ArrayRecordComponent") // never compared
     public record Slice(String source, int[][] kept) {}
 
     /**
-     * A smaller model.
+     * A pruned model.
      *
-     * @param slices by name, the constants that are not what the original has under their names
+     * @param slices by name, the origin of those constants that differ from the original's
      */
     public record Sliced(Model model, Map<String, Slice> slices) {}
 
@@ -59,16 +59,21 @@ public final class Slicer {
     }
 
     /**
-     * The model with only the kept indices of each variable. Where nothing changes, the model itself.
+     * The model with only the kept indices of each dimension; the model itself when nothing changes.
      *
-     * @param updates new full-size contents of constants that compensate for what goes
-     * @throws io.onnxprune.diag.UserException if a size is computed in a way that cannot be patched
+     * @param updates new full-size contents of constants, which compensate for the pruned units
+     * @throws io.onnxprune.diag.UserException when a size is computed in a way that cannot be patched
      */
     public static Model slice(Structure structure, Dim.Keep keep, Map<Value, Tensor> updates) {
         return trace(structure, keep, updates).model();
     }
 
-    /** As {@link #slice}, also telling where each constant comes from. */
+    /**
+     * The model with only the kept indices of each dimension, and the origin of each changed constant.
+     *
+     * @param updates new full-size contents of constants, which compensate for the pruned units
+     * @throws io.onnxprune.diag.UserException when a size is computed in a way that cannot be patched
+     */
     public static Sliced trace(Structure structure, Dim.Keep keep, Map<Value, Tensor> updates) {
         DimensionAnalysis analysis = structure.analysis();
         boolean slices = structure.dimensions().stream().anyMatch(dimension -> keep.kept(dimension.atom()) != null);
@@ -109,12 +114,12 @@ public final class Slicer {
             kept.put(key, indices);
             bySlice.computeIfAbsent(key, unused -> new ArrayList<>()).add(use);
         }
-        String whole = Arrays.deepToString(new int[value.constant().rank()][]);
+        String unsliced = Arrays.deepToString(new int[value.constant().rank()][]);
         boolean everywhere = uses.size() == value.uses().size();
-        // The name stays with the whole tensor where somebody still reads that, else with the first slice.
-        boolean nameTaken = bySlice.containsKey(whole) && !updates.containsKey(value) || !everywhere;
+        // The unsliced tensor keeps the name if it is still used; else the first slice gets it.
+        boolean nameTaken = bySlice.containsKey(unsliced) && !updates.containsKey(value) || !everywhere;
         for (Map.Entry<String, List<Use>> entry : bySlice.entrySet()) {
-            if (entry.getKey().equals(whole) && !updates.containsKey(value)) {
+            if (entry.getKey().equals(unsliced) && !updates.containsKey(value)) {
                 continue;
             }
             Tensor full = updates.getOrDefault(value, value.constant());
@@ -147,7 +152,7 @@ public final class Slicer {
         return false;
     }
 
-    /** A block that keeps fewer indices than a value beside the stream has takes them with a Gather of its own. */
+    /** Slices a side value for one block by a Gather, when the block keeps fewer indices. */
     private void sliceSideValue(Use use, Dim[] dims) {
         String value = editor.current(use.op().node()).input(use.input());
         for (int axis = 0; axis < dims.length; axis++) {
@@ -178,7 +183,7 @@ public final class Slicer {
         }
     }
 
-    /** Kept indices of each axis, null where an axis stays whole. */
+    /** Kept indices of each axis; null for an unpruned axis. */
     private int[][] kept(Dim[] dims, Tensor tensor) {
         int[][] kept = new int[dims.length][];
         for (int axis = 0; axis < dims.length; axis++) {
@@ -189,7 +194,10 @@ public final class Slicer {
         return kept;
     }
 
-    /** Declared shapes of inputs and outputs follow; those of inner values too, or go where they are not known. */
+    /**
+     * Updates the declared shapes of inputs, outputs and inner values; declarations of unknown inner values are
+     * dropped.
+     */
     private Graph declareShapes(Graph graph) {
         Map<String, Value> known = new HashMap<>();
         for (Program.Op op : analysis.program().ops()) {
@@ -219,7 +227,7 @@ public final class Slicer {
 
     private ValueInfo declared(ValueInfo info, Value value) {
         if (value != null && value.constant() != null && info.shape() != null) {
-            // An initializer that is listed as a graph input too (before IR version 4).
+            // An initializer that is also listed as a graph input (before IR version 4).
             Tensor tensor = replaced.getOrDefault(value.name(), value.constant());
             return info.withShape(
                     Arrays.stream(tensor.shape()).mapToObj(ValueInfo.Extent::of).toList());
@@ -234,14 +242,14 @@ public final class Slicer {
             if (shape.get(axis).isKnown() && size != dims[axis].size(0)) {
                 shape.set(axis, ValueInfo.Extent.of(size));
             } else if (size != dims[axis].size(0) && dims[axis].isDynamic()) {
-                // A symbol for a product like batch × heads no longer says the truth about the heads.
+                // A symbol for a product such as batch × heads is no longer valid.
                 shape.set(axis, new ValueInfo.Extent(-1, ""));
             }
         }
         return info.withShape(shape);
     }
 
-    /** Bodies of If and Loop lose their declared inner shapes, which the runtime infers again. */
+    /** Removes the declared inner shapes in bodies of If and Loop; the runtime infers them again. */
     private static Graph withoutInnerShapes(Graph graph) {
         List<Node> nodes = new ArrayList<>();
         for (Node node : graph.nodes()) {

@@ -17,11 +17,11 @@ import java.util.Map;
 import java.util.Optional;
 
 /**
- * Which graph input and output of a decoder is what, found from types, ranks and axis names; the names of the standard
- * interface (input_ids, attention_mask, position_ids ...) only tell integer inputs of one shape apart.
+ * The roles of a decoder's graph inputs and outputs, found from types, ranks and axis names. The names of the standard
+ * interface (input_ids, attention_mask, position_ids, ...) are used only to distinguish integer inputs of equal shape.
  */
 public final class DecoderInterface {
-    /** The part that an input plays. */
+    /** The role of a graph input other than a cache. */
     private enum Role {
         TOKENS,
         MASK,
@@ -33,12 +33,12 @@ public final class DecoderInterface {
     }
 
     /**
-     * A key or value cache: an input that takes what an output gave.
+     * A key or value cache: a graph input together with the output that updates it.
      *
      * @param input the graph input
-     * @param output the name of the graph output that continues it
-     * @param batchAxis the axis of the batch, or -1 when it is fixed
-     * @param pastAxis the axis that grows with every token
+     * @param output name of the graph output to be fed as the next step's input
+     * @param batchAxis axis of the batch; -1 when its extent is fixed
+     * @param pastAxis axis that grows with every token
      */
     public record Cache(Io input, String output, int batchAxis, int pastAxis) {}
 
@@ -48,9 +48,9 @@ public final class DecoderInterface {
     private final Io logits;
 
     /**
-     * Reads an interface.
+     * Finds the roles of all inputs and outputs.
      *
-     * @throws UserException when there is no token input, no logits, or an input that cannot be filled
+     * @throws UserException when there is no token input or no logits output, or an input has no known role
      */
     public DecoderInterface(List<Io> inputs, List<Io> outputs) {
         logits = findLogits(outputs);
@@ -69,9 +69,10 @@ public final class DecoderInterface {
     }
 
     /**
-     * Reads the interface that a graph declares, half precisions widened as {@link io.onnxprune.ir.Widening} does.
+     * Finds the roles of the inputs and outputs that a graph declares. Half-precision types are widened as by
+     * {@link io.onnxprune.ir.Widening}.
      *
-     * @throws UserException as the constructor
+     * @throws UserException when there is no token input or no logits output, or an input has no known role
      */
     public static DecoderInterface of(Graph graph) {
         return new DecoderInterface(declared(graph.givenInputs()), declared(graph.outputs()));
@@ -113,9 +114,8 @@ public final class DecoderInterface {
                 .filter(output -> lower(output).contains("logits"))
                 .findFirst();
         if (named.isEmpty() && candidates.size() != 1) {
-            throw new UserException(
-                    "the model has no output that can be told to be the logits (a float tensor of batch,"
-                            + " sequence and vocabulary); export it as a causal language model");
+            throw new UserException("no output of the model can be identified as the logits (a float tensor of batch,"
+                    + " sequence and vocabulary); export it as a causal language model");
         }
         return named.orElseGet(() -> candidates.get(0));
     }
@@ -130,9 +130,8 @@ public final class DecoderInterface {
                 .filter(input -> lower(input).endsWith("input_ids"))
                 .findFirst();
         if (named.isEmpty() && candidates.size() != 1) {
-            throw new UserException(
-                    "the model has no input that can be told to be the tokens (int64 or int32 of batch and"
-                            + " sequence); export it as a causal language model");
+            throw new UserException("no input of the model can be identified as the tokens (int64 or int32 of batch and"
+                    + " sequence); export it as a causal language model");
         }
         return named.orElseGet(() -> candidates.get(0));
     }
@@ -167,14 +166,17 @@ public final class DecoderInterface {
             return Role.TOTAL_LENGTH;
         }
         if (integer && (lower(input).contains("token_type") || lower(input).contains("logits_to_keep"))) {
-            return Role.ZEROS; // One segment; and no limit on the positions that get logits.
+            return Role.ZEROS; // One segment; no limit on the positions that get logits.
         }
         throw new UserException(
-                "the model's input %s (%s%s) is none that a decoder is driven by; export the model with the standard inputs"
+                "the model's input %s (%s%s) is not a standard input of a decoder; export the model with the standard inputs"
                         .formatted(input.name(), input.dtype(), Arrays.toString(input.shape())));
     }
 
-    /** Pairs state inputs with outputs by what is left of their names without "past" and "present", else by order. */
+    /**
+     * Pairs cache inputs with outputs by their names without "past" and "present"; by order when the names do not
+     * match.
+     */
     private void pairCaches(List<Io> states, List<Io> outputs) {
         List<Io> candidates = outputs.stream()
                 .filter(output -> !output.equals(logits) && output.dtype().isFloat() && output.rank() >= 3)
@@ -226,9 +228,10 @@ public final class DecoderInterface {
     }
 
     /**
-     * All inputs for whole rows without a past.
+     * All inputs for a run over complete rows with empty caches.
      *
-     * @param rows {@code [batch][tokens]}
+     * @param rows token ids {@code [batch][tokens]}, rows of equal length
+     * @return one tensor for each graph input, by name
      */
     public Map<String, HostTensor> wholeRows(long[][] rows) {
         Map<String, HostTensor> all = feeds(rows, 0);
@@ -237,9 +240,11 @@ public final class DecoderInterface {
     }
 
     /**
-     * The inputs other than caches for a step over {@code step} tokens of each row after {@code past} earlier ones.
+     * The inputs other than caches for a step that processes {@code step} after {@code past} earlier tokens of each
+     * row.
      *
-     * @param step {@code [batch][tokens]}
+     * @param step token ids {@code [batch][tokens]}, rows of equal length
+     * @return one tensor for each graph input that is not a cache, by name
      */
     public Map<String, HostTensor> feeds(long[][] step, int past) {
         int batch = step.length;
@@ -282,7 +287,10 @@ public final class DecoderInterface {
         return integers(dtype, shape, ones);
     }
 
-    /** Counting from {@code past}, the same for every leading axis: [s], [b, s], or [3, b, s] where axes are rotated apart. */
+    /**
+     * Positions counted from {@code past}, equal for all leading axes: [s], [b, s], or [3, b, s] for multimodal rotary
+     * positions.
+     */
     private static HostTensor positions(Io input, int batch, int length, int past) {
         long[] shape = switch (input.rank()) {
             case 1 -> new long[] {length};
@@ -305,11 +313,11 @@ public final class DecoderInterface {
     }
 
     /**
-     * A cache of zeros.
+     * A cache filled with zeros.
      *
-     * @param past how many positions it holds
-     * @param unknown the extent of axes that the graph leaves open and that are neither batch nor past (a symbolic head
-     *     size)
+     * @param past number of positions that it holds
+     * @param unknown extent of axes that the graph leaves open and that are neither batch nor past, such as a symbolic
+     *     head size
      */
     public static HostTensor cache(Cache cache, int batch, int past, int unknown) {
         long[] shape = cache.input().shape().clone();
@@ -325,12 +333,12 @@ public final class DecoderInterface {
         return HostTensor.zeros(cache.input().dtype(), shape);
     }
 
-    /** Whether a cache has an axis whose extent the graph does not tell. */
+    /** Whether any cache has an axis of unknown extent that is neither batch nor past. */
     public boolean hasUnknownExtent() {
         return caches.stream().anyMatch(DecoderInterface::hasUnknownExtent);
     }
 
-    /** Whether this cache has an axis whose extent the graph does not tell. */
+    /** Whether this cache has an axis of unknown extent that is neither batch nor past. */
     public static boolean hasUnknownExtent(Cache cache) {
         for (int axis = 0; axis < cache.input().rank(); axis++) {
             if (cache.input().shape()[axis] < 0 && axis != cache.batchAxis() && axis != cache.pastAxis()) {

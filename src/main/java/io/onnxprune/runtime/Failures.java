@@ -6,32 +6,36 @@ import java.nio.file.Path;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** What ONNX Runtime reports, as one sentence that says what can be done. */
+/** Turns failures of ONNX Runtime into messages of one sentence that name a remedy. */
 final class Failures {
-    private static final int LONGEST = 400;
+    private static final int MAX_LENGTH = 400;
 
-    /** How the allocators of the CPU, of CUDA and of its libraries say that there is no more. */
+    /** Messages of the allocators of the CPU, of CUDA and of its libraries when memory is exhausted. */
     private static final Pattern OUT_OF_MEMORY = Pattern.compile("bad_alloc|bad allocation|Failed to allocate memory"
             + "|BFCArena|[Oo]ut of memory|ALLOC_FAILED|is smaller than requested bytes");
 
     private static final Pattern REQUESTED = Pattern.compile("requested (?:buffer of size|bytes of) (\\d+)");
-    /** What the runtime says of an operator that neither it nor the model defines. */
+    /** The runtime's message about an operator that neither it nor the model defines. */
     private static final Pattern NO_OPERATOR =
             Pattern.compile("(?:Fatal error: )?([\\w.-]+):(\\w+)\\(-?\\d+\\) is not a registered function/op");
 
     private static final Pattern RUNNING = Pattern.compile("while running (\\w+) node\\. Name:'([^']*)'");
 
-    /** The dynamic loader's sentence about a library that another one needs. */
+    /** The dynamic loader's message about a missing dependency of a library. */
     private static final Pattern MISSING_LIBRARY = Pattern.compile("([^\\s/:]+): cannot open shared object file");
 
     private static final Pattern CUDA_FAILURE = Pattern.compile("CUDA failure (\\d+): ([^;]*[^;\\s])");
 
-    /** {@code cudaErrorInsufficientDriver}, which CUDA also returns where there is no driver at all. */
+    /** {@code cudaErrorInsufficientDriver}, which CUDA also returns when there is no driver at all. */
     private static final String NO_DRIVER = "35";
 
     private Failures() {}
 
-    /** One sentence that keeps the runtime's own reason. */
+    /**
+     * A message of one sentence that includes the runtime's own reason.
+     *
+     * @param what the failed action, as the beginning of the sentence
+     */
     static UserException of(String what, Exception cause) {
         String message = String.valueOf(cause.getMessage());
         Matcher unknown = NO_OPERATOR.matcher(message);
@@ -50,14 +54,15 @@ final class Failures {
         Matcher node = RUNNING.matcher(message);
         Matcher bytes = REQUESTED.matcher(message);
         String where = node.find() ? ", at node \"%s\" (%s)".formatted(node.group(2), node.group(1)) : "";
-        String size = bytes.find() ? ", which asks for %s bytes".formatted(bytes.group(1)) : "";
+        String size = bytes.find() ? ", which requests %s bytes".formatted(bytes.group(1)) : "";
         return "out of memory: %s%s%s; lower --memory, --seq-len, --samples or --threads".formatted(what, where, size);
     }
 
     /**
-     * Why CUDA cannot be used.
+     * A message that says why CUDA cannot be used.
      *
-     * @param folder where the provider's library lies, for a way to list all that it needs
+     * @param device number of the requested device
+     * @param folder folder of the provider's library, for a command that lists its dependencies
      */
     static UserException cuda(int device, Path folder, Exception cause) {
         String message = String.valueOf(cause.getMessage());
@@ -87,13 +92,16 @@ final class Failures {
         return new UserException(sentence, cause);
     }
 
-    /** The runtime's message on one line, without error codes, C++ signatures and source positions. */
+    /**
+     * The runtime's message on one line, without error codes, C++ signatures and source positions, at most 400
+     * characters.
+     */
     static String shorten(String message) {
         String text = message.replaceFirst("^Error code - \\w+ - message: ", "")
                 .replaceAll("\\S*/onnxruntime/\\S+\\.(cc|h|cpp|cu):\\d+\\s", "")
                 .replaceAll("\\b[\\w:&<>*, ]+\\([^()]*(const|\\*|&)[^()]*\\)( const)?\\s?", "")
                 .replaceAll("\\s+", " ")
                 .strip();
-        return text.length() > LONGEST ? text.substring(0, LONGEST - 3) + "..." : text;
+        return text.length() > MAX_LENGTH ? text.substring(0, MAX_LENGTH - 3) + "..." : text;
     }
 }

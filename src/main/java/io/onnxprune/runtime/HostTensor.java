@@ -10,21 +10,21 @@ import java.util.Arrays;
 import java.util.Objects;
 
 /**
- * A dense tensor in this process's memory, row major, little-endian.
+ * A dense tensor in this process's memory, row-major and little-endian.
  *
- * <p>The bytes are shared, not copied: a direct buffer (a memory-mapped file, say) reaches ONNX Runtime without a copy.
- * Heap buffers work too and are copied when they are fed.
+ * <p>The bytes are shared, not copied. ONNX Runtime uses a direct buffer, such as a memory-mapped file, without a
+ * copy. A heap buffer is copied when it is fed.
  *
- * @param dtype element type; of at least 8 bits and of fixed width
+ * @param dtype element type, of fixed width and at least 8 bits
  * @param shape extent of each axis, outermost first; empty for a scalar
- * @param bytes exactly the elements, from position 0 to the limit
+ * @param bytes the elements, from the buffer's position to its limit
  */
 @SuppressWarnings("ArrayRecordComponent") // Shapes are arrays everywhere in this package; nothing compares tensors.
 public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
     /**
-     * Checks that the bytes are as many as the shape says.
+     * Checks that the number of bytes matches the shape.
      *
-     * @throws IllegalArgumentException when they are not, or when the type has no elements of whole bytes
+     * @throws IllegalArgumentException when it does not, or when an element is smaller than a byte
      */
     public HostTensor {
         Objects.requireNonNull(dtype, "dtype");
@@ -40,21 +40,21 @@ public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
         }
     }
 
-    /** An int64 tensor of {@code shape} with these values in row-major order. */
+    /** An int64 tensor with the given values in row-major order. */
     public static HostTensor ofInt64(long[] shape, long... values) {
         HostTensor tensor = zeros(DType.INT64, shape);
         tensor.bytes.duplicate().order(ByteOrder.LITTLE_ENDIAN).asLongBuffer().put(values);
         return tensor;
     }
 
-    /** A float32 tensor of {@code shape} with these values in row-major order. */
+    /** A float32 tensor with the given values in row-major order. */
     public static HostTensor ofFloat32(long[] shape, float... values) {
         HostTensor tensor = zeros(DType.FLOAT, shape);
         tensor.bytes.duplicate().order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().put(values);
         return tensor;
     }
 
-    /** A bool tensor of {@code shape} with these values in row-major order. */
+    /** A bool tensor with the given values in row-major order. */
     public static HostTensor ofBool(long[] shape, boolean... values) {
         HostTensor tensor = zeros(DType.BOOL, shape);
         for (int i = 0; i < values.length; i++) {
@@ -64,10 +64,10 @@ public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
     }
 
     /**
-     * Integers stored in {@code dtype} (INT64, INT32 or BOOL), in row-major order: what a graph input that may be of
-     * either width is fed with.
+     * A tensor of INT64, INT32 or BOOL with the given integers in row-major order, for graph inputs of either width.
      *
      * @throws IllegalArgumentException when {@code dtype} is another type
+     * @throws ArithmeticException when a value does not fit into int32
      */
     public static HostTensor ofIntegers(DType dtype, long[] shape, long... values) {
         HostTensor tensor = zeros(dtype, shape);
@@ -102,13 +102,13 @@ public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
         return shape.clone();
     }
 
-    /** A view of the bytes with its own position, little-endian. */
+    /** A little-endian view of the bytes with its own position and limit. */
     @Override
     public ByteBuffer bytes() {
         return bytes.duplicate().order(ByteOrder.LITTLE_ENDIAN);
     }
 
-    /** This tensor in a direct buffer, from which the runtime reads without a copy. */
+    /** This tensor in a direct buffer, which the runtime uses without a copy; itself when its buffer is direct. */
     public HostTensor direct() {
         if (bytes.isDirect()) {
             return this;
@@ -118,12 +118,12 @@ public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
         return copy;
     }
 
-    /** How many elements the tensor has; 1 for a scalar. */
+    /** Number of elements; 1 for a scalar. */
     public long elements() {
         return elements(shape);
     }
 
-    /** How many elements a tensor of this shape has. */
+    /** Number of elements of a tensor of this shape. */
     static long elements(long[] shape) {
         long product = 1;
         for (long extent : shape) {
@@ -133,7 +133,7 @@ public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
     }
 
     /**
-     * A copy of the elements of an integer or bool tensor; unsigned types are widened without a sign.
+     * A copy of the elements of an integer or bool tensor. Unsigned types are zero-extended.
      *
      * @throws IllegalArgumentException when the elements are not integers
      */
@@ -155,8 +155,8 @@ public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
     }
 
     /**
-     * A copy of the elements of a floating-point tensor as float32: float16 and bfloat16 are widened exactly, float64 is
-     * rounded.
+     * A copy of the elements of a floating-point tensor as float32. Float16 and bfloat16 are widened exactly, float64
+     * is rounded.
      *
      * @throws IllegalArgumentException when the elements are not floating-point numbers
      */
@@ -178,8 +178,8 @@ public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
     }
 
     /**
-     * The elements of a floating-point tensor as float32, as {@link #toFloats} gives them, but without a copy where they
-     * are float32 already.
+     * The elements of a floating-point tensor as float32, with the values of {@link #toFloats} but without a copy when
+     * they are float32 already.
      *
      * @throws IllegalArgumentException when the elements are not floating-point numbers
      */

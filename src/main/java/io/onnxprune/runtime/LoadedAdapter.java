@@ -8,7 +8,7 @@ import io.onnxprune.diag.UserException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/** Contents for optional inputs of a model, which every run of a session takes. */
+/** A loaded adapter: values for optional inputs of a model, used by every run of a session. */
 final class LoadedAdapter implements AutoCloseable {
     private final OrtLoraAdapter adapter;
     private final RunOptions options;
@@ -19,9 +19,9 @@ final class LoadedAdapter implements AutoCloseable {
     }
 
     /**
-     * Loads an adapter file of ONNX Runtime.
+     * Loads an adapter file of ONNX Runtime (.onnx_adapter).
      *
-     * @throws UserException if there is none, or the runtime refuses it
+     * @throws UserException when the file does not exist or the runtime rejects it
      */
     static LoadedAdapter load(Path file) {
         if (!Files.isRegularFile(file)) {

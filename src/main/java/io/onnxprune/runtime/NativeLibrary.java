@@ -21,15 +21,15 @@ import java.util.Optional;
 import java.util.zip.CRC32;
 
 /**
- * Chooses the native ONNX Runtime of this process and lays it out in a folder of its own.
+ * Selects the native ONNX Runtime of this process and places it in a folder of its own.
  *
- * <p>Microsoft's jar has a native library without training and, on most platforms, without CUDA; the JavaCPP presets'
- * jars have one with both. Java's loader takes either one folder with every library or nothing, so the core, the JNI
- * half (always Microsoft's: it belongs to the Java classes) and the providers are put side by side in a cache folder
- * whose name changes with their content.
+ * <p>Microsoft's jar has a native library without training and, on most platforms, without CUDA. The jars of the
+ * JavaCPP presets have one with both. Java's loader takes a folder that has all libraries, or none. So the core, the
+ * JNI library (always Microsoft's, because it belongs to the Java classes) and the providers are copied side by side
+ * into a cache folder whose name depends on their content.
  */
 final class NativeLibrary {
-    /** The loader's own setting: a folder with all native libraries. */
+    /** The loader's system property: a folder with all native libraries. */
     private static final String FOLDER_PROPERTY = "onnxruntime.native.path";
 
     private static final String PRESETS = "org/bytedeco/onnxruntime/linux-x86_64";
@@ -37,21 +37,21 @@ final class NativeLibrary {
     private static final String CORE = "libonnxruntime.so";
     private static final String JNI = "libonnxruntime4j_jni.so";
     private static final String SHARED = "libonnxruntime_providers_shared.so";
-    /** The CUDA provider; the core looks for it beside itself. */
+    /** The CUDA provider; the core expects it in its own folder. */
     static final String CUDA = "libonnxruntime_providers_cuda.so";
 
     private static Choice chosen;
 
     private NativeLibrary() {}
 
-    /** What was loaded; a process cannot load a second one. */
+    /** The selected library. A process cannot load a second one. */
     private record Choice(Optional<Path> library, boolean cuda) {}
 
     /**
-     * Makes the library that {@code options} ask for the one that ONNX Runtime's Java classes will load. Must run before
-     * any of them is initialised.
+     * Selects the library that {@code options} request. Must run before any of ONNX Runtime's Java classes is
+     * initialised.
      *
-     * @throws UserException when the library is missing, cannot be unpacked, or another one is loaded already
+     * @throws UserException when the library is missing or cannot be unpacked, or another one is already loaded
      */
     static synchronized void prepare(RuntimeOptions options) {
         boolean wantsCuda = options.provider() == RuntimeOptions.Provider.CUDA;
@@ -73,7 +73,7 @@ final class NativeLibrary {
         chosen = new Choice(options.library(), cuda);
     }
 
-    /** The folder of the libraries that are used; the current one where Java's loader found them by itself. */
+    /** The folder of the selected libraries; the current folder when Java's loader finds them itself. */
     static Path folder() {
         return Path.of(System.getProperty(FOLDER_PROPERTY, "."));
     }
@@ -85,15 +85,15 @@ final class NativeLibrary {
     }
 
     /**
-     * Unpacks the presets' library, if the class path has one.
+     * Unpacks the presets' library if the class path has one.
      *
-     * @return whether what will be loaded can have the CUDA provider
+     * @return whether the library to be loaded can have the CUDA provider
      */
     private static boolean unpack(boolean wantsCuda) {
         boolean gpuPresets = resource(PRESETS + "-gpu/" + CUDA) != null;
         if (wantsCuda && !gpuPresets) {
             if (resource(OWN + CUDA) != null) {
-                return true; // Microsoft's GPU jar: its own loader knows what to do.
+                return true; // Microsoft's GPU jar: its loader finds the provider.
             }
             throw new UserException("this onnx-prune is built without CUDA; build it with mvn -Pcuda package"
                     + " (for scripts/onnx-prune: ONNX_PRUNE_CUDA=1), or use --provider cpu");
@@ -119,7 +119,7 @@ final class NativeLibrary {
         return NativeLibrary.class.getClassLoader().getResource(name);
     }
 
-    /** Copies the files into the cache folder that belongs to exactly these contents, unless they are there. */
+    /** Copies the files into the cache folder for exactly these contents, unless they are there. */
     private static Path copy(Map<String, URL> files) {
         Path folder = CacheFolder.path();
         try {
@@ -151,7 +151,7 @@ final class NativeLibrary {
         }
     }
 
-    /** Written under another name and moved, so that two processes that start together never load half a library. */
+    /** Copies to a temporary name and moves the result, so that no other process loads an incomplete library. */
     private static void copy(URL source, Path target) throws IOException {
         Path temporary =
                 Files.createTempFile(target.getParent(), target.getFileName().toString(), ".part");
@@ -163,7 +163,10 @@ final class NativeLibrary {
         }
     }
 
-    /** A folder of links to the user's library and the providers beside it, with the JNI half of the class path. */
+    /**
+     * A folder with links to the user's library and the providers beside it, and with the JNI library of the class
+     * path.
+     */
     private static Path link(Path library) {
         if (!Files.isRegularFile(library)) {
             throw new UserException(

@@ -25,11 +25,11 @@ import java.util.Map;
 import java.util.Optional;
 
 /**
- * The ONNX Runtime of this process. Opens models as {@link Session}s that all run the same way: on the same provider,
- * deterministic, and silent (what the runtime has to say comes as an exception, never on the terminal).
+ * The ONNX Runtime of this process. It opens models as {@link Session}s that all run on the same provider,
+ * deterministically and without terminal output. The runtime's messages are reported as exceptions.
  */
 public final class OnnxRuntime implements AutoCloseable {
-    /** Bytes of the largest tensor that Java can hand over: its buffers have int sizes. */
+    /** Largest tensor in bytes that can be passed from Java, because buffers have int sizes. */
     private static final long MAX_TENSOR_BYTES = Integer.MAX_VALUE - 64L;
 
     private final OrtEnvironment environment;
@@ -41,9 +41,9 @@ public final class OnnxRuntime implements AutoCloseable {
     }
 
     /**
-     * Loads ONNX Runtime, unpacking its native library on the first use on a machine.
+     * Loads ONNX Runtime. Its native library is unpacked on the first use on a machine.
      *
-     * @throws UserException when the library cannot be loaded; or the provider cannot be used, and why
+     * @throws UserException when the library cannot be loaded or the provider cannot be used
      */
     public static OnnxRuntime open(RuntimeOptions options) {
         NativeLibrary.prepare(options);
@@ -60,7 +60,10 @@ public final class OnnxRuntime implements AutoCloseable {
         return runtime;
     }
 
-    /** Says what CUDA lacks before anything else is done: the libraries and devices are looked for when it is first asked for. */
+    /**
+     * Checks that CUDA is usable before any other work. CUDA looks for libraries and devices when it is first
+     * requested.
+     */
     private void checkCuda() {
         if (!OrtEnvironment.getAvailableProviders().contains(OrtProvider.CUDA)) {
             throw new UserException(
@@ -82,22 +85,25 @@ public final class OnnxRuntime implements AutoCloseable {
         return Failures.shorten(String.valueOf(cause.getMessage()));
     }
 
-    /** The version of the native library, such as {@code 1.24.1}. */
+    /** The version of the native library, for example {@code 1.24.1}. */
     public String version() {
         return environment.getVersion();
     }
 
-    /** Whether the native library can train, which recovery needs. */
+    /** Whether the native library can train; recovery training needs this. */
     public boolean trainingEnabled() {
         return environment.isTrainingEnabled();
     }
 
-    /** How models are run. */
+    /** The options that models are run with. */
     public RuntimeOptions options() {
         return options;
     }
 
-    /** Whether tensors of this type can be fed, or supplied as initializers; the others must stay in the model. */
+    /**
+     * Whether tensors of this type can be fed or supplied as initializers. Initializers of other types must stay in
+     * the model.
+     */
     public static boolean accepts(DType dtype) {
         return switch (dtype) {
             case FLOAT, DOUBLE, FLOAT16, BFLOAT16, INT8, UINT8, INT16, INT32, INT64, BOOL -> true;
@@ -106,20 +112,22 @@ public final class OnnxRuntime implements AutoCloseable {
     }
 
     /**
-     * Opens a model file; external data is found beside it.
+     * Opens a model file. External data is read from its folder.
      *
-     * @param optimize whether the runtime may fuse and fold; without, what runs is the graph as written
-     * @throws UserException when the file is missing or ONNX Runtime refuses the model
+     * @param optimize whether the runtime may fuse operators and fold constants; if not, it runs the graph as written
+     * @throws UserException when the file does not exist or ONNX Runtime rejects the model
      */
     public Session open(Path model, boolean optimize) {
         return open(model, Optional.empty(), optimize);
     }
 
     /**
-     * The same with contents for inputs that may be left out.
+     * Opens a model file, with an adapter that supplies its optional inputs.
      *
-     * @param adapter an adapter file of ONNX Runtime (.onnx_adapter), which every run takes
-     * @throws UserException also when that is missing or refused
+     * @param model the model file; external data is read from its folder
+     * @param adapter an adapter file of ONNX Runtime (.onnx_adapter) for all runs; empty for none
+     * @param optimize whether the runtime may fuse operators and fold constants; if not, it runs the graph as written
+     * @throws UserException when a file does not exist or ONNX Runtime rejects it
      */
     public Session open(Path model, Optional<Path> adapter, boolean optimize) {
         if (!Files.isRegularFile(model)) {
@@ -130,31 +138,37 @@ public final class OnnxRuntime implements AutoCloseable {
     }
 
     /**
-     * Opens a serialised model whose weights are given apart.
+     * Opens a serialised model whose weights are supplied separately.
      *
      * @param model a {@code ModelProto} of less than 2 GiB
-     * @param initializers by name, for initializers of the main graph whose {@code data_location} is EXTERNAL in the
-     *     model; the file that they name is not looked at and need not exist. Direct buffers (memory-mapped
-     *     files too) are used in place on the CPU, so the caller must not change them while the session lives; buffers
-     *     that are not aligned to their element size are copied.
-     * @param optimize whether the runtime may fuse and fold; without, what runs is the graph as written
-     * @throws UserException when ONNX Runtime refuses the model or a tensor
+     * @param initializers values by name for initializers of the main graph whose {@code data_location} is EXTERNAL;
+     *     the file that the model names is not read and need not exist. Direct buffers, also memory-mapped files, are
+     *     used in place on the CPU, so the caller must not change them while the session is open. Buffers that are not
+     *     aligned to their element size are copied
+     * @param optimize whether the runtime may fuse operators and fold constants; if not, it runs the graph as written
+     * @throws UserException when ONNX Runtime rejects the model or a tensor
      */
     public Session open(byte[] model, Map<String, HostTensor> initializers, boolean optimize) {
         return create("in memory", initializers, Optional.empty(), optimize, o -> environment.createSession(model, o));
     }
 
     /**
-     * Opens a model in memory. Its weights are used where they are, from the file that they are mapped to.
+     * Opens a model in memory. Its weights are used in place, in the file that they are mapped from.
      *
-     * @param optimize whether the runtime may fuse and fold; without, what runs is the graph as written
-     * @throws UserException when ONNX Runtime refuses the model
+     * @param optimize whether the runtime may fuse operators and fold constants; if not, it runs the graph as written
+     * @throws UserException when ONNX Runtime rejects the model
      */
     public Session open(Model model, boolean optimize) {
         return open(model, Optional.empty(), optimize);
     }
 
-    /** The same with an adapter, as {@link #open(Path, Optional, boolean)}. */
+    /**
+     * Opens a model in memory, with an adapter that supplies its optional inputs.
+     *
+     * @param adapter an adapter file of ONNX Runtime (.onnx_adapter) for all runs; empty for none
+     * @param optimize whether the runtime may fuse operators and fold constants; if not, it runs the graph as written
+     * @throws UserException when the adapter does not exist or ONNX Runtime rejects it or the model
+     */
     public Session open(Model model, Optional<Path> adapter, boolean optimize) {
         SuppliedModel supplied = SuppliedModel.of(model);
         return create(
@@ -165,15 +179,20 @@ public final class OnnxRuntime implements AutoCloseable {
                 o -> environment.createSession(supplied.graph(), o));
     }
 
-    /** The same as {@link #open(byte[], Map, boolean)} for a direct buffer, from its position to its limit. */
+    /**
+     * Opens a serialised model in a direct buffer, from its position to its limit. The weights are supplied as in
+     * {@link #open(byte[], Map, boolean)}.
+     *
+     * @throws UserException when ONNX Runtime rejects the model or a tensor
+     */
     public Session open(ByteBuffer model, Map<String, HostTensor> initializers, boolean optimize) {
         return create("in memory", initializers, Optional.empty(), optimize, o -> environment.createSession(model, o));
     }
 
     /**
-     * Checks that the native library can train, before any other work.
+     * Checks that the native library can train. To be called before other work.
      *
-     * @throws UserException if it cannot, with what to add
+     * @throws UserException when it cannot; the message says how to get a library that can
      */
     public void requireTraining() {
         if (!trainingEnabled()) {
@@ -184,10 +203,10 @@ public final class OnnxRuntime implements AutoCloseable {
     }
 
     /**
-     * Opens a model for training. Frozen weights are used where they are, from the file that they are mapped to, by the
-     * training and the evaluation graph alike: the kernels' own packed copies of them are switched off.
+     * Opens a model for training. The training and the evaluation graph use frozen weights in place, in the file that
+     * they are mapped from; the kernels' prepacked copies are switched off.
      *
-     * @throws UserException when the native library cannot train, or refuses a file
+     * @throws UserException when the native library cannot train or rejects a file
      */
     public TrainingSession train(TrainingSession.Files files) {
         requireTraining();
@@ -239,11 +258,11 @@ public final class OnnxRuntime implements AutoCloseable {
     }
 
     /**
-     * Gives the weights to a session twice, since each of the two ways does half of the work: as external initializers
-     * shape inference and constant folding can read them, but alone these are copied when the session is made; as shared
-     * initializers the kernels use them in place, but alone folding looks for the file. Where nothing is folded, the
-     * second way alone does. The kernels' own packed copies of weights are switched off for the same reason: a model that
-     * only just fits would not fit twice.
+     * Passes the weights to a session in both of the runtime's ways, because each has a limitation. External
+     * initializers are visible to shape inference and constant folding, but are copied when the session is created.
+     * Shared initializers are used in place by the kernels, but folding then looks for the file. Without optimisation
+     * nothing is folded, so shared initializers suffice. The kernels' prepacked copies are switched off to save
+     * memory.
      */
     private static void supply(SessionOptions target, Map<String, OnnxTensorLike> weights, boolean optimize)
             throws OrtException {
@@ -259,14 +278,14 @@ public final class OnnxRuntime implements AutoCloseable {
         target.addConfigEntry("session.disable_prepacking", "1");
     }
 
-    /** Options that every session of this process runs with; training sessions take them too. */
+    /** Options of every session of this process, also of training sessions. */
     SessionOptions sessionOptions(boolean optimize) throws OrtException {
         SessionOptions result = new SessionOptions();
         result.setOptimizationLevel(optimize ? SessionOptions.OptLevel.ALL_OPT : SessionOptions.OptLevel.NO_OPT);
-        // Shapes change from run to run here; a pattern per shape would only hold memory.
+        // Shapes change between runs, so memory patterns for each shape would only take memory.
         result.setMemoryPatternOptimization(false);
         if (!optimize) {
-            // Sessions that are compared, not timed: the arena grows by powers of two and keeps what it has.
+            // These sessions are compared, not timed. The arena grows by powers of two and keeps its memory.
             result.setCPUArenaAllocator(false);
         }
         result.setDeterministicCompute(true);
@@ -282,9 +301,9 @@ public final class OnnxRuntime implements AutoCloseable {
 
     private void addCuda(SessionOptions target, boolean optimize) throws OrtException {
         try (OrtCUDAProviderOptions cuda = new OrtCUDAProviderOptions(options.device())) {
-            // TF32 keeps 10 bits of mantissa: too few to compare a pruned model with its original.
+            // TF32 keeps 10 bits of mantissa, too few to compare a pruned model with its original.
             cuda.add("use_tf32", options.tf32() && optimize ? "1" : "0");
-            // Growing by powers of two would take up to twice the memory that is used.
+            // Growing by powers of two could take twice the needed memory.
             cuda.add("arena_extend_strategy", "kSameAsRequested");
             target.addCUDA(cuda);
         } catch (OrtException e) {
@@ -296,7 +315,12 @@ public final class OnnxRuntime implements AutoCloseable {
         return environment;
     }
 
-    /** A view of {@code tensor} for the runtime; must be closed, and the tensor must stay reachable until then. */
+    /**
+     * A view of {@code tensor} for the runtime. It must be closed, and the tensor must stay reachable until then.
+     *
+     * @param name name of the tensor, for messages
+     * @throws UserException when the type or the size is not supported
+     */
     OnnxTensor toOnnx(String name, HostTensor tensor) {
         if (!accepts(tensor.dtype())) {
             throw new UserException("ONNX Runtime's Java API cannot take the tensor %s of type %s; keep it in the model"
@@ -309,7 +333,7 @@ public final class OnnxRuntime implements AutoCloseable {
                     + " model's external data");
         }
         if (!bytes.isDirect() || bytes.alignmentOffset(0, tensor.dtype().bits() / 8) != 0) {
-            // Vectorised kernels take for granted that elements are aligned, and crash where they are not.
+            // Vectorised kernels require aligned elements and crash without.
             bytes = ByteBuffer.allocateDirect(bytes.remaining()).put(bytes).flip();
         }
         try {
@@ -323,12 +347,12 @@ public final class OnnxRuntime implements AutoCloseable {
         }
     }
 
-    /** One sentence that keeps the runtime's own reason, or says what to lower where memory is short. */
+    /** A message of one sentence that includes the runtime's own reason, or says how to use less memory. */
     static UserException failure(String what, Exception cause) {
         return Failures.of(what, cause);
     }
 
-    /** Sessions are closed by those who opened them; the runtime itself stays for the life of the process. */
+    /** Does nothing: callers close their sessions, and the runtime lives as long as the process. */
     @Override
     public void close() {}
 }

@@ -8,7 +8,7 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import java.nio.ByteBuffer;
 
-/** What a run computed, still in the runtime's memory until it is closed. */
+/** The outputs of a run, in the runtime's memory until this is closed. */
 public final class Outputs implements AutoCloseable {
     private static final String TYPE_PREFIX = "ONNX_TENSOR_ELEMENT_DATA_TYPE_";
 
@@ -22,7 +22,7 @@ public final class Outputs implements AutoCloseable {
         return DType.valueOf(info.onnxType.name().substring(TYPE_PREFIX.length()));
     }
 
-    /** Whether this output was computed and is a tensor. */
+    /** Whether the output was computed and is a tensor. */
     public boolean has(String name) {
         return result.get(name).filter(OnnxTensor.class::isInstance).isPresent();
     }
@@ -46,9 +46,9 @@ public final class Outputs implements AutoCloseable {
     }
 
     /**
-     * A copy of an output, in its own element type: the raw bits of float16 and bfloat16 too.
+     * A copy of an output in its own element type.
      *
-     * @throws UserException when it was not computed, is not a tensor of numbers, or has 2 GiB or more
+     * @throws UserException when it was not computed, is not a numeric tensor, or has 2 GiB or more
      */
     public HostTensor tensor(String name) {
         OnnxTensor tensor = onnx(name);

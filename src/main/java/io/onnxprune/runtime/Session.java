@@ -20,7 +20,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/** A model that is loaded and ready to run. Close it to give its memory back. */
+/** A loaded model that is ready to run. Closing it frees its memory. */
 public final class Session implements AutoCloseable {
     private final OnnxRuntime runtime;
     private final OrtSession session;
@@ -34,12 +34,12 @@ public final class Session implements AutoCloseable {
      *
      * @param name its name in the graph
      * @param dtype element type; UNDEFINED when it is not a tensor
-     * @param shape extent of each axis, -1 where it is not fixed; empty for a scalar or an unknown rank
-     * @param dimNames the name of each dynamic axis, empty where it has none or is fixed
+     * @param shape extent of each axis, -1 when it is not fixed; empty for a scalar or an unknown rank
+     * @param dimNames symbolic name of each axis; empty when it has none or is fixed
      */
     @SuppressWarnings("ArrayRecordComponent") // Plain data about the interface; nothing compares it.
     public record Io(String name, DType dtype, long[] shape, String[] dimNames) {
-        /** How many axes there are. */
+        /** Number of axes. */
         public int rank() {
             return shape.length;
         }
@@ -49,7 +49,7 @@ public final class Session implements AutoCloseable {
             throws OrtException {
         this.runtime = runtime;
         this.session = session;
-        // The runtime reads the weights in place: these references keep their memory alive.
+        // The runtime uses the weights in place. These references keep their memory alive.
         this.initializers = List.copyOf(initializers);
         this.adapter = adapter;
         this.inputs = describe(session.getInputInfo());
@@ -82,23 +82,23 @@ public final class Session implements AutoCloseable {
     /**
      * Runs the model once.
      *
-     * @param feeds by input name
+     * @param feeds tensors by input name
      * @param wanted names of the outputs to compute
-     * @throws UserException when an input is missing or has the wrong type or shape, or the run fails
+     * @throws UserException when an input is missing or has a wrong type or shape, or the run fails
      */
     public Outputs run(Map<String, HostTensor> feeds, Collection<String> wanted) {
         return run(feeds, null, Map.of(), wanted);
     }
 
     /**
-     * Runs the model once, with outputs of an earlier run as inputs, which are not copied: how a decoder's cache goes
-     * from step to step.
+     * Runs the model once with outputs of an earlier run as inputs, without copying them. This passes a decoder's
+     * cache from step to step.
      *
-     * @param feeds by input name
-     * @param earlier the earlier run, still open; null when {@code carried} is empty
-     * @param carried from input name to the name of the output of {@code earlier} that it takes
+     * @param feeds tensors by input name
+     * @param earlier the earlier run, not closed; null when {@code carried} is empty
+     * @param carried from input name to the name of the output of {@code earlier} that it receives
      * @param wanted names of the outputs to compute
-     * @throws UserException when an input is missing or has the wrong type or shape, or the run fails
+     * @throws UserException when an input is missing or has a wrong type or shape, or the run fails
      */
     public Outputs run(
             Map<String, HostTensor> feeds, Outputs earlier, Map<String, String> carried, Collection<String> wanted) {
@@ -108,14 +108,14 @@ public final class Session implements AutoCloseable {
     }
 
     /**
-     * Runs the model once and has it write outputs where the caller says, without a copy on the CPU. An output may be
-     * written over an input that is read element by element only at the place that is written (an accumulator).
+     * Runs the model once and writes outputs to given tensors, without a copy on the CPU. An output may overwrite an
+     * input that is read element by element at the position being written (an accumulator).
      *
-     * @param feeds by input name
+     * @param feeds tensors by input name
      * @param into direct tensors of the outputs' types and shapes, by output name
      * @param wanted names of further outputs to compute
      * @return the further outputs
-     * @throws UserException when an input is missing or has the wrong type or shape, or the run fails
+     * @throws UserException when an input is missing or has a wrong type or shape, or the run fails
      */
     public Outputs runInto(Map<String, HostTensor> feeds, Map<String, HostTensor> into, Collection<String> wanted) {
         return execute(feeds, new HashMap<>(), into, wanted);

@@ -14,21 +14,21 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * A model in memory in the two parts that a session takes: the graph, serialised, and the weights, where they are.
+ * A model in memory, split for a session into the serialised graph and the weights, which are used in place.
  *
  * @param graph a {@code ModelProto} with the small constants
- * @param weights the others, by name
+ * @param weights all other initializers, by name
  */
 @SuppressWarnings("ArrayRecordComponent") // handed to the runtime, never compared
 record SuppliedModel(byte[] graph, Map<String, HostTensor> weights) {
     private static final long SUPPLIED_BYTES = 4096;
 
     static SuppliedModel of(Model full) {
-        // The runtime drops initializers that nothing reads, and then refuses to be given them.
-        Map<String, Tensor> read = new LinkedHashMap<>(full.graph().initializers());
-        read.keySet().retainAll(full.graph().reads());
+        // The runtime drops unused initializers and then rejects values for them.
+        Map<String, Tensor> used = new LinkedHashMap<>(full.graph().initializers());
+        used.keySet().retainAll(full.graph().reads());
         Graph graph = full.graph()
-                .withInitializers(read)
+                .withInitializers(used)
                 .withInterface(full.graph().givenInputs(), full.graph().outputs());
         Model model = full.withGraph(graph.withNodes(weightsFirst(graph)));
         Map<String, HostTensor> weights = new LinkedHashMap<>();
@@ -44,9 +44,9 @@ record SuppliedModel(byte[] graph, Map<String, HostTensor> weights) {
     }
 
     /**
-     * The nodes with everything that is computed from weights alone at the front. The runtime orders nodes by a search
-     * from the outputs that follows the input of highest position first: with weights at the back it would widen and mask
-     * all of them before the first layer runs, and hold them together.
+     * The nodes, with those that are computed from weights only at the front. The runtime orders nodes by a search
+     * from the outputs that follows the input of highest index first. With these nodes at the back it would widen and
+     * mask all weights before the first layer runs, and hold all results at once.
      */
     private static List<Node> weightsFirst(Graph graph) {
         Set<String> ready = new HashSet<>(graph.initializers().keySet());

@@ -12,7 +12,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
-/** A model that ONNX Runtime's training API trains. Opened by {@link OnnxRuntime#train}. */
+/** A model that is trained by ONNX Runtime's training API. Opened by {@link OnnxRuntime#train}. */
 public final class TrainingSession implements AutoCloseable {
     private final OnnxRuntime runtime;
     private final OrtTrainingSession session;
@@ -23,9 +23,9 @@ public final class TrainingSession implements AutoCloseable {
     }
 
     /**
-     * Runs forwards and backwards and adds the gradients to those that are there.
+     * Runs the model forwards and backwards and adds to the accumulated gradients.
      *
-     * @param feeds by input name; more may be given than are read
+     * @param feeds tensors by input name; superfluous ones are ignored
      * @return the loss
      * @throws UserException when an input is missing or the run fails
      */
@@ -34,10 +34,11 @@ public final class TrainingSession implements AutoCloseable {
     }
 
     /**
-     * Runs forwards only.
+     * Runs the model forwards only.
      *
+     * @param feeds tensors by input name; superfluous ones are ignored
      * @return the loss
-     * @throws UserException when the run fails
+     * @throws UserException when an input is missing or the run fails
      */
     public float evaluate(Map<String, HostTensor> feeds) {
         return run("evaluate", session.getEvalInputNames(), feeds, session::evalStep);
@@ -48,7 +49,7 @@ public final class TrainingSession implements AutoCloseable {
     }
 
     private float run(String what, Set<String> names, Map<String, HostTensor> feeds, Step step) {
-        // The runtime goes by the order of its own inputs, not by names.
+        // The runtime assigns feeds to its inputs by order, not by name.
         Map<String, OnnxTensor> own = new LinkedHashMap<>();
         try {
             for (String name : names) {
@@ -67,7 +68,12 @@ public final class TrainingSession implements AutoCloseable {
         }
     }
 
-    /** Changes the parameters by the gradients that were added up, which are gone then. */
+    /**
+     * Updates the parameters by the accumulated gradients and resets these.
+     *
+     * @param learningRate the learning rate of this step
+     * @throws UserException when the step fails
+     */
     public void step(double learningRate) {
         try {
             session.setLearningRate((float) learningRate);
@@ -78,7 +84,12 @@ public final class TrainingSession implements AutoCloseable {
         }
     }
 
-    /** Writes the parameters, and the moments of the optimizer if they are to be used again. */
+    /**
+     * Writes a checkpoint of the parameters.
+     *
+     * @param optimizer whether the optimizer's moments are written too, so that training can resume
+     * @throws UserException when the checkpoint cannot be written
+     */
     public void save(Path checkpoint, boolean optimizer) {
         try {
             session.saveCheckpoint(checkpoint, optimizer);
@@ -95,16 +106,19 @@ public final class TrainingSession implements AutoCloseable {
     /**
      * The files of a training session.
      *
-     * @param checkpoint the parameters, and perhaps the moments of the optimizer
-     * @param weights external data of the graphs: frozen weights, which training and evaluation share
+     * @param checkpoint the parameters, and possibly the optimizer's moments
+     * @param training the training graph
+     * @param evaluation the evaluation graph
+     * @param optimizer the optimizer graph
+     * @param weights external data of the graphs: frozen weights that training and evaluation share
      */
     public record Files(Path checkpoint, Path training, Path evaluation, Path optimizer, Path weights) {
-        /** All of them. */
+        /** All five files. */
         public List<Path> all() {
             return List.of(checkpoint, training, evaluation, optimizer, weights);
         }
 
-        /** The same with another checkpoint. */
+        /** A copy of these files with another checkpoint. */
         public Files at(Path other) {
             return new Files(other, training, evaluation, optimizer, weights);
         }

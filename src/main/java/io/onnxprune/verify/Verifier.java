@@ -19,9 +19,9 @@ import java.util.OptionalDouble;
 import java.util.Random;
 
 /**
- * Compares the emitted file with the full-size model in which the removed units are zero, on ONNX Runtime with graph
- * optimisations off: logits of a prefill, and of one cached decode step. Both run in float32 where the model has a half
- * precision, so that rounding does not hide mistakes.
+ * Verifies a pruned model: compares the emitted file with the full-size model whose pruned units are zero, on ONNX
+ * Runtime without graph optimisations. It compares the logits of a prefill and of one cached decode step.
+ * Half-precision models run in float32, so that rounding does not hide errors.
  */
 public final class Verifier {
     private static final int BATCH = 2;
@@ -29,15 +29,15 @@ public final class Verifier {
     private static final int RETRIES = 3;
 
     /**
-     * What was compared.
+     * The result of a comparison.
      *
-     * @param maxAbsDiff largest difference of a prefill logit
-     * @param decodeMaxAbsDiff largest difference of a logit of the decode step; empty without a cache
+     * @param maxAbsDiff largest absolute difference of a prefill logit
+     * @param decodeMaxAbsDiff largest absolute difference of a logit of the decode step; empty without a cache
      * @param scale largest magnitude of a logit
-     * @param tokens positions compared
+     * @param tokens number of compared positions
      */
     public record Verification(double maxAbsDiff, OptionalDouble decodeMaxAbsDiff, double scale, long tokens) {
-        /** The larger difference, relative to the logits' scale. */
+        /** The larger of the two differences, relative to the logits' scale. */
         public double relative() {
             return Math.max(maxAbsDiff, decodeMaxAbsDiff.orElse(0)) / Math.max(scale, Double.MIN_NORMAL);
         }
@@ -64,19 +64,17 @@ public final class Verifier {
      *     two steps may fall to either side
      * @throws UserException if either does not run
      */
-    public static Verification compare(
-            Masked masked, Path emitted, OnnxRuntime runtime, double tolerance, long seed) {
+    public static Verification compare(Masked masked, Path emitted, OnnxRuntime runtime, double tolerance, long seed) {
         Verification found = compareOnce(masked, emitted, runtime, seed);
-        boolean rounds = masked.structure.analysis().program().ops().stream()
+        boolean quantises = masked.structure.analysis().program().ops().stream()
                 .anyMatch(op -> op.node().is("DynamicQuantizeLinear"));
-        for (int again = 1; rounds && again <= RETRIES && !(found.relative() <= tolerance); again++) {
+        for (int again = 1; quantises && again <= RETRIES && !(found.relative() <= tolerance); again++) {
             found = compareOnce(masked, emitted, runtime, seed + again);
         }
         return found;
     }
 
-    private static Verification compareOnce(
-            Masked masked, Path emitted, OnnxRuntime runtime, long seed) {
+    private static Verification compareOnce(Masked masked, Path emitted, OnnxRuntime runtime, long seed) {
         Logits expected = run(MaskedModel.of(masked.structure, masked.plan, masked.updates), runtime, seed);
         // Weights of the first model are mapped until collected: without this, both would count at once.
         System.gc();
@@ -93,13 +91,13 @@ public final class Verifier {
 
     private static double difference(float[] expected, float[] found) {
         if (expected.length != found.length) {
-            throw new UserException("verification failed: the pruned model yields " + found.length
-                    + " logits where the original yields " + expected.length);
+            throw new UserException("verification failed: the pruned model gives " + found.length
+                    + " logits, the original gives " + expected.length);
         }
         double largest = 0;
         for (int i = 0; i < expected.length; i++) {
             double difference = Math.abs((double) expected[i] - found[i]);
-            // NaN on both sides is agreement; on one side it is not.
+            // NaN in both models is agreement; NaN in one is not.
             if (Double.isNaN(difference) && Float.isNaN(expected[i]) != Float.isNaN(found[i])) {
                 return Double.POSITIVE_INFINITY;
             }

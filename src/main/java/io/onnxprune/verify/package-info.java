@@ -1,3 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Runs the pruned model beside the masked full-size one: the proof that slicing changed nothing but size. */
+/**
+ * Verification: compares the pruned model with the masked full-size model. This shows that slicing removed only zeros.
+ */
 package io.onnxprune.verify;

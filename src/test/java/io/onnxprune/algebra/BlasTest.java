@@ -50,7 +50,7 @@ class BlasTest {
     }
 
     @Test
-    void sizesThatDoNotFitAreRefused() {
+    void mismatchedSizesAreRejected() {
         try (Matrix a = Matrix.zeros(2, 3)) {
             assertThatThrownBy(() -> Blas.product(a, a)).isInstanceOf(IllegalArgumentException.class);
             assertThatThrownBy(() -> a.get(0, 3)).isInstanceOf(IndexOutOfBoundsException.class);
@@ -59,7 +59,7 @@ class BlasTest {
     }
 
     @Test
-    void closedElementsAreNotTouched() {
+    void closedMatricesCannotBeUsed() {
         Matrix a = Matrix.zeros(2, 2);
         Matrix view = a.block(0, 0, 1, 1);
         view.close();
@@ -72,16 +72,16 @@ class BlasTest {
     }
 
     @Test
-    void numbersComeAndGoAsFloat32() {
+    void valuesAreReadAndWrittenAsFloat32() {
         FloatBuffer numbers =
                 FloatBuffer.wrap(new float[] {7, 1, 2, 3, 4, 5, 6}).position(1);
         FloatBuffer back = FloatBuffer.allocate(6);
         try (Matrix a = Matrix.of(numbers, 2, 3);
-                Matrix turned = a.transposed();
+                Matrix transposed = a.transposed();
                 Matrix part = a.select(new int[] {1}, new int[] {2, 0})) {
             a.copyTo(back);
             assertThat(back.array()).containsExactly(1, 2, 3, 4, 5, 6);
-            assertRows(turned, new double[][] {{1, 4}, {2, 5}, {3, 6}});
+            assertRows(transposed, new double[][] {{1, 4}, {2, 5}, {3, 6}});
             assertRows(part, new double[][] {{6, 4}});
             assertThat(a.isFinite()).isTrue();
             a.set(1, 2, Double.POSITIVE_INFINITY);

@@ -10,7 +10,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 class CholeskyTest {
-    /** Sizes on both sides of those where the work is divided. */
+    /** Sizes below, at and above those where matrices are halved. */
     @ParameterizedTest
     @ValueSource(ints = {0, 1, 2, 63, 64, 65, 128, 129, 200})
     void factorSolvesAndInverts(int n) {
@@ -42,7 +42,7 @@ class CholeskyTest {
 
     @ParameterizedTest
     @ValueSource(ints = {2, 100, 190})
-    void whatIsNotPositiveDefiniteHasNoFactor(int n) {
+    void matricesThatAreNotPositiveDefiniteHaveNoFactor(int n) {
         double[][] values = positiveDefinite(n);
         for (double bad : new double[] {-1, 0, Double.NaN, Double.POSITIVE_INFINITY}) {
             values[n - 1][n - 1] = bad;

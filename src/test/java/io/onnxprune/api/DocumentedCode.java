@@ -39,7 +39,8 @@ final class DocumentedCode {
         JavaCompiler compiler = ToolProvider.getSystemJavaCompiler();
         try (StandardJavaFileManager manager = compiler.getStandardFileManager(null, null, null)) {
             List<String> options = List.of("-proc:none", "-cp", product.toString(), "-d", classes.toString());
-            assertThat(compiler.getTask(null, manager, null, options, null, manager.getJavaFileObjectsFromPaths(sources))
+            assertThat(compiler.getTask(
+                                    null, manager, null, options, null, manager.getJavaFileObjectsFromPaths(sources))
                             .call())
                     .isTrue();
         }

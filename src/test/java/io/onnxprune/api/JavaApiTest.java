@@ -25,7 +25,8 @@ class JavaApiTest {
     @Test
     void theExampleRuns() throws Exception {
         Path source = Files.writeString(
-                folder.resolve("Example.java"), DocumentedCode.files("java-api.md").get("Example.java"));
+                folder.resolve("Example.java"),
+                DocumentedCode.files("java-api.md").get("Example.java"));
         DocumentedCode.compile(List.of(source), folder);
         // Opened before: a process can load one ONNX Runtime only.
         TestModels.runtime();

@@ -71,8 +71,7 @@ class ResumeRunTest {
 
     private PruneReport run(String model, String passes, int samples, String out, boolean resume, Log log)
             throws IOException {
-        Path recipe = Files.writeString(
-                folder.resolve("recipe.yaml"), "version: 2\nname: mine\npasses:\n" + passes);
+        Path recipe = Files.writeString(folder.resolve("recipe.yaml"), "version: 2\nname: mine\npasses:\n" + passes);
         return Pruner.builder(TestModels.file(model))
                 .output(folder.resolve(out).resolve("model.onnx"))
                 .recipe(settings -> settings.recipe(recipe))

@@ -33,7 +33,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-/** What is differentiated and what is not; values at kinks. */
+/** Which values are differentiated, and derivatives at kinks. */
 @Tag("ort")
 class BackwardTest {
     private static final Tensor TABLE = Tensor.ofFloats(DType.FLOAT, new long[] {3, 2}, 1, -2, 0, 4, 5, 6);
@@ -66,7 +66,7 @@ class BackwardTest {
 
     @Test
     void anOperatorWithoutDerivativeBesideThePathDoesNotMatter() {
-        // The determinant is computed from the table, but its gradient leads nowhere that was asked for.
+        // The determinant is computed from the table, but no requested gradient depends on it.
         Program program = program(
                 Map.of("axes", Graphs.longs(1, 2)),
                 List.of(
@@ -87,7 +87,7 @@ class BackwardTest {
     }
 
     @Test
-    void whatNoPathReachesIsAbsent() {
+    void unreachedValuesAreAbsent() {
         Program program = program(
                 Map.of(),
                 List.of(
@@ -116,7 +116,7 @@ class BackwardTest {
     }
 
     @Test
-    void rowsThatArePickedTwiceAddUp() {
+    void gradientsOfRepeatedRowsAreAdded() {
         Program program = program(
                 Map.of(),
                 List.of(Graphs.node("Gather", "x", "table", "tokens"), Graphs.node("Mul", "logits", "x", "scale")));
@@ -147,7 +147,7 @@ class BackwardTest {
     }
 
     @Test
-    void integersThatAreCastCountAsRealWhenTheyAreAskedFor() {
+    void requestedIntegersThatAreCastCountAsReal() {
         Map<String, Attribute> toFloat = Map.of("to", new Attribute.Int(DType.FLOAT.code()));
         Tensor numbers = Tensor.of(DType.INT8, new long[] {2, 2}, Bytes.of(ByteBuffer.wrap(new byte[] {1, -2, 3, 4})));
         Program program = program(
@@ -168,15 +168,17 @@ class BackwardTest {
     void derivativesAtKinksAreThoseOfPyTorch(String operator, float at, float expected) {
         Tensor start = Tensor.ofFloats(DType.FLOAT, new long[] {1}, at);
         Tensor zero = Tensor.ofFloats(DType.FLOAT, new long[0], operator.equals("Pow") ? 2 : 0);
-        boolean alone = List.of("Relu", "Abs", "LeakyRelu").contains(operator);
+        boolean notBroadcast = List.of("Relu", "Abs", "LeakyRelu").contains(operator);
         Program program = program(
                 Map.of("start", start, "zero", zero),
                 List.of(
                         Graphs.node("Gather", "x", "table", "tokens"),
-                        alone ? Graphs.node(operator, "y", "start") : Graphs.node(operator, "y", "start", "zero"),
+                        notBroadcast
+                                ? Graphs.node(operator, "y", "start")
+                                : Graphs.node(operator, "y", "start", "zero"),
                         Graphs.node("Add", "logits", "x", "y")));
 
-        // Two elements were broadcast from it.
+        // It was broadcast to two elements.
         assertThat(run(program, program.ops(), List.of("start"), 0).get("start"))
                 .containsExactly(2 * expected);
     }

@@ -27,7 +27,7 @@ class CausalLmLossTest {
 
     @ParameterizedTest
     @EnumSource(names = {"INT64", "INT32"})
-    void lossAndGradientAreThoseOfTheDefinition(DType dtype) {
+    void lossAndGradientMatchTheDefinition(DType dtype) {
         try (Session session = session(dtype)) {
             for (int[] size : new int[][] {{1, 2}, {3, 5}, {2, 17}}) {
                 for (float scale : new float[] {1, 30, 3000}) {

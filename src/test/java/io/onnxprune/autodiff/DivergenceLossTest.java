@@ -62,7 +62,7 @@ class DivergenceLossTest {
     }
 
     @Test
-    void lossAndGradientAreThoseOfTheDefinition() {
+    void lossAndGradientMatchTheDefinition() {
         Random random = new Random(4);
         for (int[] size : new int[][] {{1, 1}, {3, 5}, {2, 17}}) {
             for (float scale : new float[] {1, 30, 3000}) {
@@ -91,7 +91,7 @@ class DivergenceLossTest {
     }
 
     @Test
-    void theGradientForetellsTheLoss() {
+    void theGradientPredictsTheLoss() {
         Random random = new Random(6);
         float[] logits = random(random, 2 * 4 * VOCABULARY, 2);
         float[] reference = random(random, logits.length, 2);
@@ -99,29 +99,29 @@ class DivergenceLossTest {
         float[] way = random(random, logits.length, 1);
         float[] ahead = logits.clone();
         float[] behind = logits.clone();
-        double foretold = 0;
+        double predicted = 0;
         for (int i = 0; i < logits.length; i++) {
             ahead[i] += 0.01f * way[i];
             behind[i] -= 0.01f * way[i];
-            foretold += (double) gradient[i] * (ahead[i] - behind[i]);
+            predicted += (double) gradient[i] * (ahead[i] - behind[i]);
         }
         double change = sum(run("rows", 2, ahead, reference)) - sum(run("rows", 2, behind, reference));
 
         assertThat(Math.abs(change)).isGreaterThan(1e-3);
-        assertThat(foretold).isCloseTo(change, within(1e-3 * Math.abs(change)));
+        assertThat(predicted).isCloseTo(change, within(1e-3 * Math.abs(change)));
     }
 
     @Test
-    void nothingDivergesFromItself() {
+    void divergenceFromItselfIsZero() {
         float[] logits = random(new Random(8), 3 * 5 * VOCABULARY, 20);
 
         assertThat(run("rows", 3, logits, logits)).containsOnly(0);
         assertThat(run("gradient", 3, logits, logits)).containsOnly(0);
     }
 
-    /** Some exports give minus infinity to tokens that are never written. */
+    /** Some exports give logits of minus infinity to tokens that are never generated. */
     @Test
-    void tokensThatTheReferenceRulesOutDoNotCount() {
+    void tokensOfReferenceProbabilityZeroDoNotCount() {
         float[] logits = random(new Random(9), 2 * VOCABULARY, 1);
         float[] reference = random(new Random(10), logits.length, 1);
         float[] both = logits.clone();

@@ -54,7 +54,7 @@ class DrawnTokensTest {
     }
 
     @Test
-    void tokensAreAsFrequentAsTheModelSays() {
+    void tokensFollowTheModelsDistribution() {
         double sum = 0;
         for (float logit : LOGITS) {
             sum += Math.exp(logit);
@@ -79,7 +79,7 @@ class DrawnTokensTest {
     }
 
     @Test
-    void aTokenIsDrawnByThePredictionBeforeIt() {
+    void aTokenIsSampledFromThePredictionBeforeIt() {
         try (Session session = session()) {
             long[] drawn = draw(session, new float[] {50, 0, 0, 0}, new float[] {0, 0, 50, 0});
             assertThat(drawn[0]).isEqualTo(3);

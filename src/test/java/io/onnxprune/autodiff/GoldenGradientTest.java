@@ -24,7 +24,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Loss and gradients of a trained model against those of an independent float64 implementation. */
+/** Loss and gradients of a trained model, compared with those of an independent float64 implementation. */
 @Tag("ort")
 class GoldenGradientTest {
     private static final Path GOLDEN = Path.of("..", "shared", "golden", "golden_stories260k.npz");
@@ -35,7 +35,7 @@ class GoldenGradientTest {
 
     @ParameterizedTest
     @ValueSource(strings = {"stories260k-a", "stories260k-c", "stories260k-d"})
-    void everyGradientIsTheGoldenOne(String name) throws IOException {
+    void everyGradientMatchesTheGoldenOne(String name) throws IOException {
         assumeTrue(Files.exists(GOLDEN), () -> GOLDEN + " is not there");
         Map<String, NumpyArchive.Array> golden = NumpyArchive.read(GOLDEN, "grad/");
         double[] rowLosses = NumpyArchive.read(GOLDEN, "loss_rows").get("").values();
@@ -70,8 +70,8 @@ class GoldenGradientTest {
     }
 
     /**
-     * The gradients of the mean loss, matrices also transposed: exports hold weights either way round. A weight that an
-     * export holds twice, once each way round, has the sum of both gradients.
+     * The gradients of the mean loss. Matrices are also transposed, because exports store weights in either
+     * orientation. A weight that an export stores twice, once in each orientation, has the sum of both gradients.
      */
     private static List<double[]> candidates(Map<String, HostTensor> gradients) {
         List<double[]> candidates = new ArrayList<>();
@@ -118,7 +118,7 @@ class GoldenGradientTest {
         return sum;
     }
 
-    /** The smallest relative L2 distance to a gradient of that size; gradients of different weights are far apart. */
+    /** The smallest relative L2 distance to a gradient of that size. Gradients of different weights are far apart. */
     private static double nearest(double[] expected, List<double[]> candidates) {
         double nearest = Double.POSITIVE_INFINITY;
         for (double[] candidate : candidates) {

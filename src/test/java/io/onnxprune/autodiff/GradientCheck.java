@@ -35,23 +35,25 @@ import java.util.Random;
 import java.util.Set;
 
 /**
- * A small graph whose gradients are compared with central differences along random directions. It is a decoder as far
- * as the trace can tell; what it computes starts at weights and at rows of weights picked by token, so that extents
- * follow batch and length.
+ * A small graph whose gradients are compared with central differences along random directions. The trace sees it as a
+ * decoder. Its values are computed from weights and from rows of weights selected by token, so that extents depend on
+ * batch and length.
  */
 final class GradientCheck {
     private static final int VOCABULARY = 11;
-    /** Batch and length at run time: none is what the trace used, and ones are among them. */
+    /** Batch and length at run time: different from those of the trace, and including ones. */
     private static final int[][] SIZES = {{4, 7}, {1, 6}, {5, 1}};
 
     private final DType dtype;
     private final Random random;
     private final GraphBuilder builder = new GraphBuilder("v", Set.of("tokens", "logits"));
     private final Map<String, Tensor> weights = new LinkedHashMap<>();
-    private final Set<String> frozen = new LinkedHashSet<>();
+    private final Set<String> constantNames = new LinkedHashSet<>();
     private Map<String, Attribute> attributes = Map.of();
 
-    /** A graph in {@code dtype}: float64 wherever ONNX Runtime has the kernels, since differences lose digits. */
+    /**
+     * Creates a graph in {@code dtype}: float64 where ONNX Runtime has the kernels, because differences lose digits.
+     */
     GradientCheck(DType dtype, long seed) {
         this.dtype = dtype;
         this.random = new Random(seed);
@@ -68,7 +70,9 @@ final class GradientCheck {
         return builder;
     }
 
-    /** A weight with elements between 0.3 and 1.3 or their negatives: away from kinks at 0 and at integers above 1.5. */
+    /**
+     * A weight with elements between 0.3 and 1.3 or their negatives, away from kinks at 0 and at integers above 1.5.
+     */
     String weight(long... shape) {
         double[] values = new double[(int) Tensor.elements(shape)];
         for (int i = 0; i < values.length; i++) {
@@ -77,7 +81,7 @@ final class GradientCheck {
         return weight(shape, values);
     }
 
-    /** As above, all positive. */
+    /** A weight with elements between 0.3 and 1.3. */
     String positive(long... shape) {
         double[] values = new double[(int) Tensor.elements(shape)];
         for (int i = 0; i < values.length; i++) {
@@ -92,20 +96,20 @@ final class GradientCheck {
         return name;
     }
 
-    /** A constant that nobody asks the gradient of. */
+    /** A constant whose gradient is not requested. */
     String constant(double... values) {
         String name =
                 builder.constant(tensor(dtype, values.length == 1 ? new long[0] : new long[] {values.length}, values));
-        frozen.add(name);
+        constantNames.add(name);
         return name;
     }
 
-    /** [batch, length, extents...], all rows from one weight. */
+    /** A value [batch, length, extents...] whose rows all come from one weight. */
     String rows(long... extents) {
         return picked(weight(tableShape(extents)));
     }
 
-    /** As above, all positive. */
+    /** A value [batch, length, extents...] with positive elements, whose rows all come from one weight. */
     String positiveRows(long... extents) {
         return picked(positive(tableShape(extents)));
     }
@@ -125,7 +129,7 @@ final class GradientCheck {
         return builder.ints(values);
     }
 
-    /** Attributes of the next node. */
+    /** Sets an attribute of the next node. */
     GradientCheck with(String key, Object value) {
         Map<String, Attribute> more = new LinkedHashMap<>(attributes);
         if (value instanceof Float real) {

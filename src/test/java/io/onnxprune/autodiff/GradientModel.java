@@ -26,7 +26,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** A decoder with its loss and the gradients of its float weights, over the whole graph at once. */
+/** A decoder with its loss and the gradients of its float weights, over the complete graph. */
 final class GradientModel implements AutoCloseable {
     private final Session session;
     private final DecoderInterface decoder;
@@ -61,7 +61,7 @@ final class GradientModel implements AutoCloseable {
         return new GradientModel(model, TestModels.runtime(), false, true, false);
     }
 
-    /** The loss alone, for any values of the weights. */
+    /** The loss only, for any values of the weights. */
     static GradientModel ofMovableWeights(Model model) {
         return new GradientModel(model, TestModels.runtime(), false, false, true);
     }
@@ -71,7 +71,7 @@ final class GradientModel implements AutoCloseable {
         return new GradientModel(model, runtime, optimize, backward, false);
     }
 
-    /** Whether a constant is a weight: no scalar such as an exponent. */
+    /** Whether a constant is a weight and not a scalar such as an exponent. */
     static boolean isWeight(Tensor tensor) {
         return tensor.dtype().isFloat() && tensor.elements() > 1 && tensor.bytes() != null;
     }
@@ -99,7 +99,7 @@ final class GradientModel implements AutoCloseable {
                 .withInterface(inputs, model.graph().outputs()));
     }
 
-    /** The weights of a model that is opened with movable ones; replacing one moves it. */
+    /** The weights of a model that was opened with replaceable ones; replacing one changes the loss. */
     Map<String, HostTensor> movableWeights() {
         return weights;
     }
@@ -110,7 +110,7 @@ final class GradientModel implements AutoCloseable {
         return outputs;
     }
 
-    /** A model with what a builder holds, and other outputs. */
+    /** A model with the nodes of a builder added, and other outputs. */
     static Model extended(Model model, GraphBuilder builder, List<String> outputs) {
         Graph graph = model.graph();
         List<Node> nodes = new ArrayList<>(graph.nodes());

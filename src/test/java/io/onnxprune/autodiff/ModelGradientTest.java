@@ -23,18 +23,18 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/** Gradients of whole exported models against what the loss does when a weight moves. */
+/** Gradients of exported models, compared with the change of the loss when a weight is changed. */
 @Tag("ort")
 @Tag("slow")
 class ModelGradientTest {
     private static final int BATCH = 2;
     private static final int LENGTH = 9;
 
-    /** Changes of the loss to aim at: rounding spoils smaller ones, curvature and kinks larger ones. */
+    /** Target changes of the loss. Smaller ones are dominated by rounding, larger ones by curvature and kinks. */
     private static final double[] CHANGES = {1e-2, 3e-3, 1e-3, 1e-1};
 
-    /** Steps are never longer than these shares of the weight, however little the loss changes. */
-    private static final double[] LONGEST = {5e-2, 5e-3, 5e-4};
+    /** Maximal steps as shares of the weight, however little the loss changes. */
+    private static final double[] MAX_STEPS = {5e-2, 5e-3, 5e-4};
 
     /** Some units in the last place of a float32 loss of this size. */
     private static final double NOISE = 3e-6;
@@ -47,11 +47,11 @@ class ModelGradientTest {
 
     @ParameterizedTest
     @MethodSource("models")
-    void gradientsForetellTheLoss(String name) {
+    void gradientsPredictTheLoss(String name) {
         assertThat(disagreements(ModelReader.read(TestModels.file(name)))).isEmpty();
     }
 
-    /** The weights whose gradient does not agree with differences of the loss, and how. */
+    /** Descriptions of the weights whose gradient does not agree with differences of the loss. */
     static List<String> disagreements(Model original) {
         Model model = Lowering.lower(original, TestModels.runtime(), LENGTH, Log.NONE);
         long[][] tokens = new long[BATCH][];
@@ -80,7 +80,10 @@ class ModelGradientTest {
         return problems;
     }
 
-    /** Along the gradient, and along a random half of it; anywhere if there is none, since nothing may change then. */
+    /**
+     * Directions along the gradient and along a random half of it. Without a gradient any direction, because the loss
+     * must not change.
+     */
     private static List<double[]> directions(Random random, double[] gradient) {
         double[] half = gradient.clone();
         boolean none = dot(gradient, gradient) == 0;
@@ -90,7 +93,7 @@ class ModelGradientTest {
         return List.of(none ? half : gradient, half);
     }
 
-    /** Null if for some step the loss changes as the gradient says. */
+    /** Null when for some step the loss changes as the gradient predicts. */
     private static String compare(
             GradientModel model,
             long[][] tokens,
@@ -104,7 +107,7 @@ class ModelGradientTest {
         double slope = Math.abs(dot(gradient, direction));
         double[] steps = Arrays.stream(CHANGES)
                 .flatMap(change ->
-                        Arrays.stream(LONGEST).map(share -> Math.min(change / Math.max(slope, 1e-30), share * size)))
+                        Arrays.stream(MAX_STEPS).map(share -> Math.min(change / Math.max(slope, 1e-30), share * size)))
                 .distinct()
                 .toArray();
         for (double step : steps) {
@@ -115,14 +118,14 @@ class ModelGradientTest {
             for (int i = 0; i < way.length; i++) {
                 way[i] -= from[i];
             }
-            double foretold = dot(gradient, way);
+            double predicted = dot(gradient, way);
             double change = loss(model, tokens, weight, ahead) - loss(model, tokens, weight, behind);
             model.movableWeights().put(weight, start);
-            if (Math.abs(foretold - change) <= NOISE + TOLERANCE * Math.abs(foretold)) {
+            if (Math.abs(predicted - change) <= NOISE + TOLERANCE * Math.abs(predicted)) {
                 return null;
             }
             if (problem == null) {
-                problem = "foretold " + foretold + ", changed by " + change;
+                problem = "foretold " + predicted + ", changed by " + change;
             }
         }
         return problem;

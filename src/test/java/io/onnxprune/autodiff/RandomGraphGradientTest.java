@@ -9,7 +9,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Random graphs of operators, with values that are used several times, against central differences. */
+/** Random graphs of operators with values that are used several times, compared with central differences. */
 @Tag("ort")
 class RandomGraphGradientTest {
     private static final int WIDTH = 6;
@@ -29,7 +29,7 @@ class RandomGraphGradientTest {
         values.add(check.rows(WIDTH));
         values.add(check.rows(WIDTH));
         for (int i = 0; i < NODES; i++) {
-            // Kept of size 1, so that differences stay accurate however many products follow each other.
+            // Values are kept at size 1, so that differences are accurate after many products.
             values.add(check.node("Tanh", next()));
         }
         String last = values.get(values.size() - 1);

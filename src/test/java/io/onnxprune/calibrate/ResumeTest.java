@@ -147,7 +147,8 @@ class ResumeTest {
 
     private List<Path> checkpoints() throws IOException {
         try (Stream<Path> files = Files.list(folder)) {
-            return files.filter(file -> file.getFileName().toString().startsWith("gradients-")).toList();
+            return files.filter(file -> file.getFileName().toString().startsWith("gradients-"))
+                    .toList();
         }
     }
 }

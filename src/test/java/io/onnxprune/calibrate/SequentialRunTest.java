@@ -52,7 +52,9 @@ class SequentialRunTest {
             List<LoweredLinear> seen,
             Map<Tap, float[]> sums)
             implements SequentialRun.Editor {
-        Recorder(Predicate<LoweredLinear> wanted, BiFunction<List<LoweredLinear>, InputStatistics, Map<String, Tensor>> edit) {
+        Recorder(
+                Predicate<LoweredLinear> wanted,
+                BiFunction<List<LoweredLinear>, InputStatistics, Map<String, Tensor>> edit) {
             this(wanted, edit, new ArrayList<>(), new LinkedHashMap<>());
         }
 
@@ -82,7 +84,8 @@ class SequentialRunTest {
     void withoutEditsItSeesWhatTheWholeModelSees(String name) {
         Model model = ModelReader.read(TestModels.file(name));
         List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 7);
-        List<LoweredLinear> linears = calibrator(model, Gathered.AMPLE, Log.NONE).linears();
+        List<LoweredLinear> linears =
+                calibrator(model, Gathered.AMPLE, Log.NONE).linears();
         Recorder recorder = new Recorder(linear -> true, (sharing, statistics) -> Map.of());
         RecordedLog log = new RecordedLog();
 
@@ -191,7 +194,8 @@ class SequentialRunTest {
     void onlyWhatIsWantedIsRun() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Gathered.randomRows(4, LENGTH, VOCABULARY, 10);
-        List<LoweredLinear> linears = calibrator(model, Gathered.AMPLE, Log.NONE).linears();
+        List<LoweredLinear> linears =
+                calibrator(model, Gathered.AMPLE, Log.NONE).linears();
         LoweredLinear first = linears.get(3);
         RecordedLog log = new RecordedLog();
         Recorder one = new Recorder(first::equals, (sharing, statistics) -> Map.of());

@@ -216,7 +216,7 @@ class BadCommandLineTest {
         assertData("neither input_ids", file("other.jsonl", "{\"ids\": [1, 2]}\n"));
         assertData("there is no tokenizer; put tokenizer.json beside the model", file("text.txt", "Once upon a time"));
         assertData("does not exist", root.resolve("none.jsonl"));
-        assertData("is of no known kind", file("data.bin", "x"));
+        assertData("is of an unknown type", file("data.bin", "x"));
         assertData("NumPy", file("data.npy", "x"));
         assertData(
                 "outside the model's vocabulary of 320; the tokenizer does not match this model",

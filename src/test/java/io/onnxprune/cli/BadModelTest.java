@@ -131,7 +131,7 @@ class BadModelTest {
                                 .setKey("location")
                                 .setValue(location))));
 
-        prune().failed(1, "initializer", "keeps its data in", "refused");
+        prune().failed(1, "initializer", "keeps its data in", "not inside the model's folder");
         assertThat(root.resolve("secret")).hasSize(1 << 20);
     }
 

@@ -177,7 +177,8 @@ class StatisticsOptionsTest {
         run("out.onnx", "--recipe", recipe, "--stats", kept, "--json", kept)
                 .failed(1, "--json " + kept + " would overwrite an input");
         assertThat(folder.toFile().list())
-                .containsExactlyInAnyOrder("kept.safetensors", "other.onnx", "out.onnx", "recipe.yaml", "rows.jsonl", "work");
+                .containsExactlyInAnyOrder(
+                        "kept.safetensors", "other.onnx", "out.onnx", "recipe.yaml", "rows.jsonl", "work");
     }
 
     @Test

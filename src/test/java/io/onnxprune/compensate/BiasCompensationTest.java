@@ -115,8 +115,13 @@ class BiasCompensationTest {
     }
 
     private LayerwisePruning prune(PrunedState state, Plan target, Selection selection) {
-        return new LayerwisePruning(state, LinearLayers.of(state.structure()), target,
-                new LayerwisePruning.Method(Optional.ofNullable(selection), Optional.of(BIAS)), folder, Log.NONE);
+        return new LayerwisePruning(
+                state,
+                LinearLayers.of(state.structure()),
+                target,
+                new LayerwisePruning.Method(Optional.ofNullable(selection), Optional.of(BIAS)),
+                folder,
+                Log.NONE);
     }
 
     private void run(PrunedState state, SequentialRun.Editor editor) {

@@ -17,8 +17,8 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.OutputBiases;
 import io.onnxprune.rewrite.PrunedState;
@@ -87,7 +87,12 @@ class KroneckerUpdateTest {
     }
 
     private Map<Value, Tensor> updates(
-            PrunedState state, LinearLayers consumers, Plan target, Calibrator calibrator, Sides sides, boolean together) {
+            PrunedState state,
+            LinearLayers consumers,
+            Plan target,
+            Calibrator calibrator,
+            Sides sides,
+            boolean together) {
         return KroneckerUpdate.of(
                 new PrunedModel(
                         state,

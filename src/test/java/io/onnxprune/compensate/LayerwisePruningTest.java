@@ -16,8 +16,8 @@ import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
@@ -45,7 +45,8 @@ class LayerwisePruningTest {
     private Path folder;
 
     /** Lets a test look at what an editor does. */
-    private record Observed(LayerwisePruning inner, BiConsumer<LoweredLinear, Step> watch) implements SequentialRun.Editor {
+    private record Observed(LayerwisePruning inner, BiConsumer<LoweredLinear, Step> watch)
+            implements SequentialRun.Editor {
         @Override
         public boolean wants(LoweredLinear linear) {
             return inner.wants(linear);
@@ -72,8 +73,12 @@ class LayerwisePruningTest {
     private LayerwisePruning run(
             PrunedState state, Plan target, Selection selection, Update update, BiConsumer<LoweredLinear, Step> watch) {
         LayerwisePruning pruning = new LayerwisePruning(
-                state, LinearLayers.of(state.structure()), target,
-                new LayerwisePruning.Method(Optional.ofNullable(selection), Optional.ofNullable(update)), folder, Log.NONE);
+                state,
+                LinearLayers.of(state.structure()),
+                target,
+                new LayerwisePruning.Method(Optional.ofNullable(selection), Optional.ofNullable(update)),
+                folder,
+                Log.NONE);
         SequentialRun.run(Runs.calibrator(state.model(), folder), null, Runs.rows(30), new Observed(pruning, watch));
         return pruning;
     }

@@ -16,8 +16,8 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.LeastSquares;
 import io.onnxprune.obs.RemovalOrder;
-import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
@@ -83,7 +83,8 @@ class ObsImportanceTest {
         assertThat(scores.units()).hasSize(6);
     }
 
-    private static double[] alone(Calibrator calibrator, LoweredLinear linear, LinearLayer consumer, Dimension dimension) {
+    private static double[] alone(
+            Calibrator calibrator, LoweredLinear linear, LinearLayer consumer, Dimension dimension) {
         Map<Tap, HostTensor> sums = new HashMap<>();
         Tap tap = new Tap.SecondMoment(linear.input());
         calibrator.gather(Runs.rows(30), List.of(tap), sums::put);

@@ -27,8 +27,8 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.LayerSparsifier;
 import io.onnxprune.obs.Pattern;
-import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.runtime.Session;
@@ -87,8 +87,9 @@ class SparsificationTest {
             Sparsification editor = run(whole(structure), method, TWO_OF_FOUR, Log.NONE);
 
             assertThat(editor.updates().keySet())
-                    .containsExactlyInAnyOrderElementsOf(
-                            inBlocks(structure).stream().map(LinearLayer::weight).toList());
+                    .containsExactlyInAnyOrderElementsOf(inBlocks(structure).stream()
+                            .map(LinearLayer::weight)
+                            .toList());
             assertThat(editor.zeros().matrices()).isEqualTo(editor.updates().size());
             assertThat(editor.zeros().share()).isCloseTo(0.5, within(0.01));
             for (LinearLayer consumer : inBlocks(structure)) {

@@ -18,8 +18,8 @@ import io.onnxprune.ir.Bytes;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.obs.Pattern;
-import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.ByteBuffer;
@@ -70,7 +70,11 @@ class SurgeonSparsificationTest {
             result = run(
                     now,
                     new Request(
-                            request.pattern(), share, request.damping(), request.gradientDamping(), request.correlate()),
+                            request.pattern(),
+                            share,
+                            request.damping(),
+                            request.gradientDamping(),
+                            request.correlate()),
                     log);
             Map<Value, Tensor> updates = new HashMap<>(now.updates());
             updates.putAll(result.updates());

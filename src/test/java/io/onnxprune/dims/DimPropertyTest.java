@@ -15,13 +15,13 @@ import java.util.stream.IntStream;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Random trees of products and sums, against an enumeration of every index. */
+/** Random trees of products and sums, compared with an enumeration of every index. */
 class DimPropertyTest {
     private final Unifier unifier = new Unifier();
 
     @ParameterizedTest
     @ValueSource(longs = {1, 2, 3, 4, 5})
-    void keptIndicesAreThoseOfAnEnumeration(long seed) {
+    void keptIndicesMatchAnEnumeration(long seed) {
         Random random = new Random(seed);
         for (int round = 0; round < 200; round++) {
             List<Dim.Atom> atoms = new ArrayList<>();
@@ -36,7 +36,7 @@ class DimPropertyTest {
         }
     }
 
-    /** Whatever two variables are unified with, they are kept alike, and the sizes stay what they were. */
+    /** Unified atoms keep the same indices, and sizes do not change. */
     @ParameterizedTest
     @ValueSource(longs = {1, 2, 3, 4, 5})
     void unifiedDimensionsAreKeptAlike(long seed) {
@@ -44,32 +44,32 @@ class DimPropertyTest {
         int related = 0;
         for (int round = 0; round < 200; round++) {
             List<Dim.Atom> atoms = new ArrayList<>();
-            Dim left = tree(random, 2, atoms);
+            Dim first = tree(random, 2, atoms);
             List<Long> divisors = new ArrayList<>();
-            for (long i = 1; i <= left.size(0); i++) {
-                if (left.size(0) % i == 0) {
+            for (long i = 1; i <= first.size(0); i++) {
+                if (first.size(0) % i == 0) {
                     divisors.add(i);
                 }
             }
             long outer = divisors.get(random.nextInt(divisors.size()));
             Dim right = Dim.product(
-                    List.of(unifier.atom(outer, outer), unifier.atom(left.size(0) / outer, left.size(0) / outer)));
-            long size = left.size(0);
+                    List.of(unifier.atom(outer, outer), unifier.atom(first.size(0) / outer, first.size(0) / outer)));
+            long size = first.size(0);
             try {
-                unifier.unify(left, right, "round " + round);
+                unifier.unify(first, right, "round " + round);
             } catch (MismatchException e) {
                 continue;
             }
             related++;
-            List<Dim.Atom> free = moreThanOne(left);
+            List<Dim.Atom> free = moreThanOne(first);
             assertThat(moreThanOne(right)).containsExactlyInAnyOrderElementsOf(free);
             Map<Dim.Atom, int[]> kept = subsets(random, free);
 
-            assertThat(left.size(0)).isEqualTo(size);
-            assertThat(left.kept(kept::get))
-                    .as("seed %d: %s", seed, left.resolve())
+            assertThat(first.size(0)).isEqualTo(size);
+            assertThat(first.kept(kept::get))
+                    .as("seed %d: %s", seed, first.resolve())
                     .isEqualTo(right.kept(kept::get));
-            assertThat(left.kept(kept::get)).isEqualTo(enumerated(left.resolve(), kept));
+            assertThat(first.kept(kept::get)).isEqualTo(enumerated(first.resolve(), kept));
         }
         assertThat(related).isGreaterThan(50);
     }
@@ -92,7 +92,7 @@ class DimPropertyTest {
         return random.nextBoolean() ? Dim.product(children) : Dim.sum(children);
     }
 
-    /** The variables that can lose something: a sum of two equal parts is (1 ⊕ 1) × part. */
+    /** The atoms that can be pruned: a sum of two equal parts is (1 ⊕ 1) × part. */
     private static List<Dim.Atom> moreThanOne(Dim dim) {
         return dim.atoms().stream().filter(atom -> atom.size(0) > 1).toList();
     }
@@ -110,22 +110,22 @@ class DimPropertyTest {
         return kept;
     }
 
-    /** Whether each index along the axis stays, found by writing the axis out. */
+    /** Whether each index along the axis is kept, found by enumerating the axis. */
     private static int[] enumerated(Dim dim, Map<Dim.Atom, int[]> kept) {
-        List<Boolean> stays = stays(dim, kept);
-        return IntStream.range(0, stays.size()).filter(stays::get).toArray();
+        List<Boolean> isKept = isKept(dim, kept);
+        return IntStream.range(0, isKept.size()).filter(isKept::get).toArray();
     }
 
-    private static List<Boolean> stays(Dim dim, Map<Dim.Atom, int[]> kept) {
+    private static List<Boolean> isKept(Dim dim, Map<Dim.Atom, int[]> kept) {
         if (dim instanceof Dim.Sum sum) {
             List<Boolean> all = new ArrayList<>();
-            sum.parts().forEach(part -> all.addAll(stays(part, kept)));
+            sum.parts().forEach(part -> all.addAll(isKept(part, kept)));
             return all;
         }
         if (dim instanceof Dim.Product product) {
             List<Boolean> all = List.of(true);
             for (Dim factor : product.factors()) {
-                List<Boolean> inner = stays(factor, kept);
+                List<Boolean> inner = isKept(factor, kept);
                 List<Boolean> nested = new ArrayList<>();
                 for (boolean outer : all) {
                     inner.forEach(one -> nested.add(outer && one));
@@ -136,7 +136,7 @@ class DimPropertyTest {
         }
         Dim resolved = dim.resolve();
         if (resolved != dim) {
-            return stays(resolved, kept);
+            return isKept(resolved, kept);
         }
         int[] some = kept.get((Dim.Atom) dim);
         List<Boolean> all = new ArrayList<>(Collections.nCopies((int) dim.size(0), some == null));

@@ -16,8 +16,8 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /**
- * The dimensions of every committed model, as text. {@code -Dgolden.update=true} writes what is found and fails: look at
- * the difference before it is committed.
+ * The dimensions of every committed model as text. {@code -Dgolden.update=true} writes the golden files and fails;
+ * review the difference before committing it.
  */
 @Tag("ort")
 class DimensionGoldenTest {

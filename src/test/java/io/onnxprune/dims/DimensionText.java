@@ -3,7 +3,10 @@ package io.onnxprune.dims;
 
 import java.util.List;
 
-/** What inference found, one line a dimension: name, role, layer, size, number of members, and the pin or {@code -}. */
+/**
+ * The result of dimension inference, one line for each dimension: name, role, layer, size, number of members, and the
+ * pin or {@code -}.
+ */
 final class DimensionText {
     private DimensionText() {}
 

@@ -26,12 +26,12 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Names and the order of nodes decide nothing. */
+/** The result does not depend on names or on the order of nodes. */
 @Tag("ort")
 class InvarianceTest {
     @ParameterizedTest
     @ValueSource(strings = {"llama-gqa-d", "gpt2-cb", "falcon-mqa-d", "llama-g16-e-fp32", "gpt2-g-merged"})
-    void namesDecideNothing(String name) {
+    void namesDoNotMatter(String name) {
         Model model = ModelReader.read(TestModels.file(name));
         Set<String> interfaceNames = new HashSet<>();
         model.graph().inputs().forEach(input -> interfaceNames.add(input.name()));
@@ -51,7 +51,7 @@ class InvarianceTest {
 
     @ParameterizedTest
     @ValueSource(strings = {"llama-gqa-d", "llama-gqa-b", "bloom-d", "phi3-d", "qwen3-moe-d"})
-    void theOrderOfNodesDecidesNothing(String name) {
+    void theOrderOfNodesDoesNotMatter(String name) {
         Model model = ModelReader.read(TestModels.file(name));
         Random random = new Random(name.hashCode());
         Model shuffled = model.withGraph(model.graph().withNodes(shuffled(model.graph(), random)));
@@ -61,7 +61,7 @@ class InvarianceTest {
                 .containsExactlyInAnyOrderElementsOf(described(TestModels.structure(name), UnaryOperator.identity()));
     }
 
-    /** Role, layer, size, whether pinned, and the constants that carry it; names of nodes are left out. */
+    /** Role, layer, size, whether it is pinned, and the constants that have it, without names of nodes. */
     private static List<String> described(Structure structure, UnaryOperator<String> rename) {
         return structure.dimensions().stream()
                 .map(dimension -> dimension.role() + " layer " + dimension.layer() + " size " + dimension.size() + " "
@@ -111,7 +111,7 @@ class InvarianceTest {
                 .toList();
     }
 
-    /** Another order in which every node still stands after those that it reads. */
+    /** Another order in which every node still comes after the producers of its inputs. */
     private static List<Node> shuffled(Graph graph, Random random) {
         Set<String> made = new HashSet<>();
         graph.nodes().forEach(node -> made.addAll(node.outputs()));

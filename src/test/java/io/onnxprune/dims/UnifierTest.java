@@ -33,13 +33,13 @@ class UnifierTest {
 
     @Test
     void aVariableIsSplitByAProduct() throws MismatchException {
-        Dim.Atom whole = atom(32);
+        Dim.Atom axis = atom(32);
         Dim.Atom heads = atom(4);
         Dim.Atom size = atom(8);
-        unifier.unify(whole, Dim.product(List.of(heads, size)), "reshape");
+        unifier.unify(axis, Dim.product(List.of(heads, size)), "reshape");
 
-        assertThat(text(whole)).isEqualTo(text(Dim.product(List.of(heads, size))));
-        assertThat(whole.atoms()).containsExactly(heads, size);
+        assertThat(text(axis)).isEqualTo(text(Dim.product(List.of(heads, size))));
+        assertThat(axis.atoms()).containsExactly(heads, size);
     }
 
     @Test
@@ -50,7 +50,7 @@ class UnifierTest {
         Dim.Atom c = atom(3);
         unifier.unify(Dim.product(List.of(a, bc)), Dim.product(List.of(ab, c)), "reshape");
 
-        // 4 × 6 against 8 × 3: 4 × 2 × 3 on both sides.
+        // 4 × 6 and 8 × 3 become 4 × 2 × 3.
         assertThat(bc.resolve()).isInstanceOf(Dim.Product.class);
         assertThat(ab.resolve()).isInstanceOf(Dim.Product.class);
         assertThat(sizes(Dim.product(List.of(a, bc)))).containsExactly(4L, 2L, 3L);
@@ -123,20 +123,20 @@ class UnifierTest {
     }
 
     @Test
-    void partsThatAreNoMultipleDoNotMatch() {
+    void partsThatAreNotMultiplesDoNotMatch() {
         assertThatThrownBy(() -> unifier.unify(
                         Dim.sum(List.of(atom(6), atom(10))), Dim.product(List.of(atom(4), atom(4))), "reshape"))
                 .isInstanceOf(MismatchException.class);
     }
 
     @Test
-    void pinsReachWhatAVariableIsBoundToAndSplitInto() throws MismatchException {
-        Dim.Atom whole = atom(32);
-        whole.pin("vocabulary");
+    void pinsPassToBindingsAndParts() throws MismatchException {
+        Dim.Atom axis = atom(32);
+        axis.pin("vocabulary");
         Dim.Atom heads = atom(4);
         Dim.Atom size = atom(8);
         size.pin("rotated");
-        unifier.unify(whole, Dim.product(List.of(heads, size)), "reshape");
+        unifier.unify(axis, Dim.product(List.of(heads, size)), "reshape");
         assertThat(heads.pin()).isEqualTo("vocabulary");
         assertThat(size.pin()).isEqualTo("rotated");
 
@@ -152,22 +152,22 @@ class UnifierTest {
         Dim.Atom first = atom(4);
         Dim.Atom second = atom(4);
         second.pin("constant");
-        Dim.Atom whole = atom(8);
-        unifier.unify(whole, Dim.sum(List.of(first, second)), "concat");
+        Dim.Atom axis = atom(8);
+        unifier.unify(axis, Dim.sum(List.of(first, second)), "concat");
 
         assertThat(first.pin()).isNull();
     }
 
     @Test
     void unifyingTwiceChangesNothing() throws MismatchException {
-        Dim.Atom whole = atom(24);
+        Dim.Atom axis = atom(24);
         Dim product = Dim.product(List.of(atom(4), atom(6)));
-        unifier.unify(whole, product, "first");
-        String before = text(whole);
-        unifier.unify(whole, product, "second");
-        unifier.unify(product, whole, "third");
+        unifier.unify(axis, product, "first");
+        String before = text(axis);
+        unifier.unify(axis, product, "second");
+        unifier.unify(product, axis, "third");
 
-        assertThat(text(whole)).isEqualTo(before);
+        assertThat(text(axis)).isEqualTo(before);
     }
 
     @Test
@@ -183,7 +183,7 @@ class UnifierTest {
     }
 
     @Test
-    void cutsInsideAFactorAreRefused() {
+    void cutsInsideAFactorAreRejected() {
         Dim fused = Dim.product(List.of(atom(6), atom(16)));
 
         assertThatThrownBy(() -> unifier.cutInto(fused, List.of(40L, 56L))).isInstanceOf(MismatchException.class);
@@ -199,12 +199,12 @@ class UnifierTest {
     void keptIndicesOfAProductAreNested() throws MismatchException {
         Dim.Atom heads = atom(3);
         Dim.Atom size = atom(2);
-        Dim.Atom whole = atom(6);
-        unifier.unify(whole, Dim.product(List.of(heads, size)), "reshape");
+        Dim.Atom axis = atom(6);
+        unifier.unify(axis, Dim.product(List.of(heads, size)), "reshape");
         Map<Dim.Atom, int[]> kept = Map.of(heads, new int[] {0, 2});
 
-        assertThat(whole.kept(kept::get)).containsExactly(0, 1, 4, 5);
-        assertThat(whole.size(0, kept::get)).isEqualTo(4);
+        assertThat(axis.kept(kept::get)).containsExactly(0, 1, 4, 5);
+        assertThat(axis.size(0, kept::get)).isEqualTo(4);
     }
 
     private Dim.Atom atom(long size) {

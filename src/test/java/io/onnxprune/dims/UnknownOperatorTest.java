@@ -15,7 +15,7 @@ import java.util.Map;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
-/** An operator that the tool has no rule for protects what it touches, and nothing else. */
+/** An operator without a rule pins the dimensions of its operands and results, and nothing else. */
 @Tag("ort")
 class UnknownOperatorTest {
     private static final String MODEL = "llama-gqa-b";
@@ -51,7 +51,7 @@ class UnknownOperatorTest {
         assertThat(after.dimensions().stream().filter(dimension -> dimension.role() == Role.HIDDEN))
                 .isNotEmpty()
                 .allSatisfy(hidden -> assertThat(hidden.pin()).isEqualTo(REASON));
-        // No weight as wide as the stream is left prunable under another role.
+        // No weight of the stream's width is prunable under another role.
         assertThat(after.dimensions().stream().filter(dimension -> dimension.size() == 64))
                 .noneMatch(Dimension::isPrunable);
         assertThat(after.dimensions().stream().filter(dimension -> dimension.size() == 96))
@@ -66,7 +66,7 @@ class UnknownOperatorTest {
                 .orElseThrow();
     }
 
-    /** Every reader of {@code value} reads it through an operator of ONNX Runtime that the tool does not know. */
+    /** A model in which every consumer of {@code value} gets it through an unknown operator of ONNX Runtime. */
     private static Model withStrangeNodeAfter(String value) {
         Model model = ModelReader.read(TestModels.file(MODEL));
         List<Node> nodes = new ArrayList<>();

@@ -76,7 +76,7 @@ class EmitterTest {
     }
 
     @Test
-    void theModelSaysWhatWasRemoved() {
+    void theModelRecordsWhatWasPruned() {
         Path out = root.resolve("small.onnx");
         Plan plan =
                 new Plan("", Fixture.plan("ffn.0=72", "kv_heads.2=2", "ffn.1=8").keep(), new int[] {0, 2}, null);
@@ -93,7 +93,7 @@ class EmitterTest {
     }
 
     @Test
-    void removedBlocksAreNotedToo() {
+    void removedBlocksAreRecordedToo() {
         Path out = root.resolve("small.onnx");
         Fixture.emit(GROUPED, Fixture.keepBlocks(0, 1, 3, 4, 5), out, Log.NONE);
 
@@ -103,7 +103,7 @@ class EmitterTest {
     }
 
     @Test
-    void nothingRemovedChangesNothing() throws IOException {
+    void anEmptyPlanChangesNothing() throws IOException {
         for (String name : List.of(GROUPED, EXTERNAL)) {
             Path out = root.resolve(name);
             RecordedLog warnings = new RecordedLog();
@@ -204,7 +204,7 @@ class EmitterTest {
         Fixture.open(out.resolve("model.onnx"));
     }
 
-    /** What the model file cannot be written over is found at the end, when other files are ready. */
+    /** A model file that cannot be replaced is detected at the end, when other files are ready. */
     @Test
     void aPlaceThatCannotBeWrittenLeavesNothing() throws IOException {
         Path out = Files.createDirectory(root.resolve("out"));
@@ -232,13 +232,13 @@ class EmitterTest {
 
     private static void emitFailing(Path out) {
         Structure structure = Fixture.structure(GROUPED);
-        Model whole = structure.analysis().program().model();
-        Map<String, Tensor> weights = new LinkedHashMap<>(whole.graph().initializers());
+        Model original = structure.analysis().program().model();
+        Map<String, Tensor> weights = new LinkedHashMap<>(original.graph().initializers());
         weights.put("failing", Tensor.of(DType.FLOAT, new long[] {1 << 20}, new Failing(4 << 20)));
         ModelFolder input = ModelFolder.of(Fixture.folder(GROUPED));
         Fixture.emit(
                 new Emitter.Request(
-                        whole.withGraph(whole.graph().withInitializers(weights)),
+                        original.withGraph(original.graph().withInitializers(weights)),
                         structure,
                         Plan.keepAll(""),
                         input,
@@ -247,7 +247,7 @@ class EmitterTest {
                 Log.NONE);
     }
 
-    /** Bytes that cannot be read, as of a file that vanished. */
+    /** Bytes that cannot be read, like those of a deleted file. */
     private record Failing(long size) implements Bytes {
         @Override
         public void read(long offset, ByteBuffer target) {

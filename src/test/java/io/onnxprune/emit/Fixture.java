@@ -25,7 +25,7 @@ import java.util.TreeMap;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
 
-/** A test model's structure, plans for it, and what the emitter said and wrote. */
+/** The structures of test models, plans for them, and the emitter's messages and files. */
 final class Fixture {
     private static final OnnxRuntime RUNTIME = OnnxRuntime.open(RuntimeOptions.cpu());
     private static final Map<String, Structure> STRUCTURES = new TreeMap<>();
@@ -72,8 +72,7 @@ final class Fixture {
     static Emitter.Emission emit(String name, Plan plan, ModelFolder input, Path out, Log log) {
         Structure structure = structure(name);
         return emit(
-                new Emitter.Request(
-                        prune(structure, plan), structure, plan, input, OutputTarget.of(input, out), false),
+                new Emitter.Request(prune(structure, plan), structure, plan, input, OutputTarget.of(input, out), false),
                 log);
     }
 
@@ -87,7 +86,7 @@ final class Fixture {
         return new ObjectMapper().readTree(Files.readString(file));
     }
 
-    /** {@code config} with entries replaced, as an object that may be patched. */
+    /** A configuration with the given JSON text, as an object that can be patched. */
     static JsonFile config(Path folder, String json) throws IOException {
         Path file = folder.resolve("patched.json");
         Files.writeString(file, json);

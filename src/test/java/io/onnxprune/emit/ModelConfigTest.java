@@ -78,7 +78,7 @@ class ModelConfigTest {
     }
 
     @Test
-    void whatWasListedIsPrunedAgainAndMovesWithItsLayer() throws IOException {
+    void listedSizesArePrunedAgainAndMoveWithTheirLayer() throws IOException {
         String json = """
                 {"intermediate_size": 100, "num_hidden_layers": 3, "hidden_size": 64,
                  "per_layer_config": {"0": {"other": 1}, "1": {"other": 2, "intermediate_size": 96},
@@ -92,7 +92,7 @@ class ModelConfigTest {
     }
 
     @Test
-    void numbersThatMeanSomethingElseStay() throws IOException {
+    void unrelatedNumbersAreNotChanged() throws IOException {
         ObjectNode config = patched(
                 GROUPED,
                 Fixture.plan("ffn.0=72", "ffn.1=72", "ffn.2=72", "hidden=48"),
@@ -109,7 +109,7 @@ class ModelConfigTest {
     }
 
     @Test
-    void headSizeIsWrittenWhereItWasImplied() throws IOException {
+    void anImpliedHeadSizeIsWritten() throws IOException {
         ObjectNode config = patched("phi3-d", Fixture.plan("hidden=48"));
         assertThat(config.get("hidden_size").asInt()).isEqualTo(48);
         assertThat(config.get("head_dim").asInt()).isEqualTo(8);

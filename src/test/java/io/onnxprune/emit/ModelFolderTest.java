@@ -42,7 +42,7 @@ class ModelFolderTest {
     }
 
     @Test
-    void foldersThatDoNotTell() throws IOException {
+    void foldersWithoutAnUnambiguousModel() throws IOException {
         assertThatThrownBy(() -> ModelFolder.of(folder.resolve("none")))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("there is no model file or folder");
@@ -56,7 +56,7 @@ class ModelFolderTest {
     }
 
     @Test
-    void companionsAreWhatServesTheModel() throws IOException {
+    void companionsAreTheFilesThatServeTheModel() throws IOException {
         put("model.onnx", "other.onnx", "model.onnx.data", "model.onnx_data", "w.bin", "w.safetensors", ".hidden.json");
         put("config.json", "tokenizer.json", "tokenizer.model", "merges.txt", "chat_template.jinja", "README.md");
         put("model.safetensors.index.json");
@@ -70,7 +70,7 @@ class ModelFolderTest {
     }
 
     @Test
-    void neighboursOfALoneFileAreNotItsCompanions() throws IOException {
+    void filesBesideALoneModelAreNotItsCompanions() throws IOException {
         put("model.onnx", "notes.txt");
 
         assertThat(ModelFolder.of(folder.resolve("model.onnx")).companions()).isEmpty();

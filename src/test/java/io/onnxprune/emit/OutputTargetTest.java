@@ -29,19 +29,19 @@ class OutputTargetTest {
         input = ModelFolder.of(folder);
     }
 
-    private AbstractThrowableAssert<?, ?> refused(Path out) {
+    private AbstractThrowableAssert<?, ?> assertRejected(Path out) {
         return assertThatThrownBy(() -> OutputTarget.of(input, out)).isInstanceOf(UserException.class);
     }
 
     @Test
-    void filesAndFoldersAreTold() throws IOException {
+    void filesAndFoldersAreDistinguished() throws IOException {
         OutputTarget file = OutputTarget.of(input, root.resolve("a/small.onnx"));
-        assertThat(file.isWholeFolder()).isFalse();
+        assertThat(file.isFolder()).isFalse();
         assertThat(file.model()).isEqualTo(root.resolve("a/small.onnx"));
 
-        OutputTarget whole = OutputTarget.of(input, root.resolve("b"));
-        assertThat(whole.isWholeFolder()).isTrue();
-        assertThat(whole.model()).isEqualTo(root.resolve("b/model.onnx"));
+        OutputTarget toFolder = OutputTarget.of(input, root.resolve("b"));
+        assertThat(toFolder.isFolder()).isTrue();
+        assertThat(toFolder.model()).isEqualTo(root.resolve("b/model.onnx"));
 
         assertThat(OutputTarget.of(input, folder.resolve("small.onnx")).folder())
                 .isEqualTo(folder);
@@ -51,32 +51,32 @@ class OutputTargetTest {
 
     @Test
     void theInputIsNotOverwritten() throws IOException {
-        refused(folder.resolve("model.onnx")).hasMessageContaining("is the input itself");
-        refused(folder.resolve("../in/model.onnx")).hasMessageContaining("is the input itself");
-        refused(folder).hasMessageContaining("is the folder of the input");
+        assertRejected(folder.resolve("model.onnx")).hasMessageContaining("is the input itself");
+        assertRejected(folder.resolve("../in/model.onnx")).hasMessageContaining("is the input itself");
+        assertRejected(folder).hasMessageContaining("is the folder of the input");
 
         Path link = Files.createSymbolicLink(root.resolve("link.onnx"), folder.resolve("model.onnx"));
-        refused(link).hasMessageContaining("is the input itself");
+        assertRejected(link).hasMessageContaining("is the input itself");
         Path folderLink = Files.createSymbolicLink(root.resolve("link"), folder);
-        refused(folderLink).hasMessageContaining("is the folder of the input");
-        refused(folderLink.resolve("model.onnx")).hasMessageContaining("is the input itself");
+        assertRejected(folderLink).hasMessageContaining("is the folder of the input");
+        assertRejected(folderLink.resolve("model.onnx")).hasMessageContaining("is the input itself");
 
         Path other = Files.createDirectory(root.resolve("other"));
         Files.createSymbolicLink(other.resolve("model.onnx"), folder.resolve("model.onnx"));
-        refused(other).hasMessageContaining("is the input itself");
+        assertRejected(other).hasMessageContaining("is the input itself");
     }
 
     @Test
     void kindsThatDoNotFit() throws IOException {
-        refused(Files.createDirectory(root.resolve("dir.onnx"))).hasMessageContaining("is a folder");
+        assertRejected(Files.createDirectory(root.resolve("dir.onnx"))).hasMessageContaining("is a folder");
         Path file = Files.writeString(root.resolve("file"), "x");
-        refused(file).hasMessageContaining("is a file");
-        refused(file.resolve("small.onnx")).hasMessageContaining("is not a folder");
+        assertRejected(file).hasMessageContaining("is a file");
+        assertRejected(file.resolve("small.onnx")).hasMessageContaining("is not a folder");
     }
 
     @Test
     void placesThatCannotBeWritten() {
-        refused(Path.of("/proc/small.onnx")).hasMessageContaining("/proc is not writable");
-        refused(Path.of("/proc/a/b")).hasMessageContaining("/proc is not writable");
+        assertRejected(Path.of("/proc/small.onnx")).hasMessageContaining("/proc is not writable");
+        assertRejected(Path.of("/proc/a/b")).hasMessageContaining("/proc is not writable");
     }
 }

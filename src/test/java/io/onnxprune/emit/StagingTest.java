@@ -15,12 +15,12 @@ import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** Nothing unfinished stays beside the target, however a run ends. */
+/** No unfinished file remains beside the target, however a run ends. */
 class StagingTest {
     @TempDir
     private Path root;
 
-    /** Another process: it stages a file, says so, and waits to be stopped. */
+    /** Another process, which stages a file, reports it, and waits to be stopped. */
     static final class Writer {
         private Writer() {}
 
@@ -57,7 +57,7 @@ class StagingTest {
     }
 
     @Test
-    void asksToStopLeaveNothing() throws Exception {
+    void terminatedRunsLeaveNothing() throws Exception {
         Path there = Files.createDirectories(root.resolve("there"));
         for (Path folder : List.of(there, root.resolve("new/folder"))) {
             Process process = write(folder);
@@ -71,7 +71,7 @@ class StagingTest {
     }
 
     @Test
-    void whatAKilledRunLeftGoesWithTheNext() throws Exception {
+    void leftoversOfAKilledRunAreRemovedByTheNext() throws Exception {
         Process alive = write(root);
         Path used = in(root).get(0);
         Process killed = write(root);

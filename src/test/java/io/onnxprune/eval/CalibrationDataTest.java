@@ -29,7 +29,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** Windows of files. Each test row starts with its own number, so that rows can be told apart. */
+/** Windows of files. Each test row starts with its own number, so that rows can be distinguished. */
 @Tag("ort")
 class CalibrationDataTest {
     private static final Path MODEL = TestModels.file("stories-llama");
@@ -39,7 +39,7 @@ class CalibrationDataTest {
     @TempDir
     private Path folder;
 
-    private final RecordedLog notes = new RecordedLog();
+    private final RecordedLog log = new RecordedLog();
 
     @BeforeAll
     static void open() {
@@ -51,7 +51,7 @@ class CalibrationDataTest {
         lm.close();
     }
 
-    /** What was asked for, to be changed step by step. */
+    /** A data request that is built step by step. */
     private final class Request {
         private final List<WeightedFile> files = new ArrayList<>();
         private Optional<Path> evaluation = Optional.empty();
@@ -96,10 +96,10 @@ class CalibrationDataTest {
                     OptionalLong.empty(),
                     true,
                     seed);
-            return CalibrationData.resolve(lm, MODEL, request, folder, notes);
+            return CalibrationData.resolve(lm, MODEL, request, folder, log);
         }
 
-        void refused(String... parts) {
+        void isRejected(String... parts) {
             assertThatThrownBy(this::resolve)
                     .isInstanceOf(UserException.class)
                     .hasMessageContainingAll(parts)
@@ -124,7 +124,7 @@ class CalibrationDataTest {
     }
 
     @Test
-    void exactlyAsManyRowsAsAskedAreTakenInOrder() throws IOException {
+    void theRequestedNumberOfRowsIsTakenInOrder() throws IOException {
         Path eval = rows("eval.jsonl", 100, 3, 12);
         CalibrationData data =
                 from(rows("a.jsonl", 0, 20, 8)).samples(20).evaluation(eval).resolve();
@@ -139,7 +139,7 @@ class CalibrationDataTest {
         assertThat(data.describe(true))
                 .isEqualTo("calibration: 20 windows of 8 tokens from a.jsonl (160 tokens); perplexity on 3 rows from"
                         + " eval.jsonl (33 predictions)");
-        assertThat(notes.lines()).isEmpty();
+        assertThat(log.lines()).isEmpty();
     }
 
     @Test
@@ -163,24 +163,24 @@ class CalibrationDataTest {
     }
 
     @Test
-    void aTenthIsHeldOutWhereNothingIsLeft() throws IOException {
+    void aTenthIsHeldOutWhenNoWindowRemains() throws IOException {
         CalibrationData data = from(rows("a.jsonl", 0, 40, 8)).resolve();
 
         assertThat(data.rows()).hasSize(36);
         assertThat(data.heldOut()).hasSize(4);
-        assertThat(notes.lines())
+        assertThat(log.lines())
                 .containsExactly("info: 4 of the 40 windows of " + folder.resolve("a.jsonl")
                         + " are held out to measure perplexity on; --eval FILE gives other data for that");
     }
 
     @Test
-    void fewerWindowsThanAskedAreUsedAndSaid() throws IOException {
+    void fewerWindowsThanRequestedGiveAWarning() throws IOException {
         Path eval = rows("eval.jsonl", 100, 3, 8);
         CalibrationData data =
                 from(rows("a.jsonl", 0, 5, 8)).samples(10).evaluation(eval).resolve();
 
         assertThat(numbers(data.rows())).containsExactly(0, 1, 2, 3, 4);
-        assertThat(notes.lines())
+        assertThat(log.lines())
                 .singleElement()
                 .satisfies(
                         line -> assertThat(line)
@@ -206,7 +206,7 @@ class CalibrationDataTest {
     }
 
     @Test
-    void rowsAreCutIntoWindowsOfTheLengthAskedFor() throws IOException {
+    void rowsAreCutIntoWindowsOfTheRequestedLength() throws IOException {
         CalibrationData data = from(rows("a.jsonl", 0, 10, 20)).length(6).resolve();
         assertThat(data.rows()).hasSize(27).allMatch(row -> row.length == 6);
         assertThat(data.heldOut()).hasSize(3).allMatch(row -> row.length == 6);
@@ -215,55 +215,55 @@ class CalibrationDataTest {
         Files.writeString(
                 mixed, Files.readString(rows("b.jsonl", 0, 4, 8)) + Files.readString(rows("c.jsonl", 4, 3, 12)));
         assertThat(from(mixed).length(10).resolve().length()).isEqualTo(10);
-        assertThat(notes.lines())
+        assertThat(log.lines())
                 .anyMatch(line -> line.startsWith("warning: 4 of 7 rows of ") && line.contains("fewer than 10 tokens"));
     }
 
     @Test
-    void rowsOfOtherLengthsAreRefused() throws IOException {
+    void rowsOfOtherLengthsAreRejected() throws IOException {
         Path mixed = folder.resolve("mixed.jsonl");
         Path eight = rows("a.jsonl", 0, 4, 8);
         Files.writeString(mixed, Files.readString(eight) + Files.readString(rows("b.jsonl", 4, 4, 12)));
 
-        from(mixed).refused("mixed.jsonl have 8 to 12 tokens", "give --seq-len N to cut them into windows");
+        from(mixed).isRejected("mixed.jsonl have 8 to 12 tokens", "give --seq-len N to cut them into windows");
         from(eight)
                 .file(folder.resolve("b.jsonl"), 1)
-                .refused("b.jsonl have 12 tokens, and those of another file 8", "give --seq-len N");
-        from(eight).length(16).refused("a.jsonl have 8 tokens, fewer than a window of 16; give --seq-len 8 or less");
+                .isRejected("b.jsonl have 12 tokens, and those of another file 8", "give --seq-len N");
+        from(eight).length(16).isRejected("a.jsonl have 8 tokens, fewer than a window of 16; give --seq-len 8 or less");
     }
 
     @Test
-    void tooLittleDataIsRefused() throws IOException {
+    void tooLittleDataIsRejected() throws IOException {
         Path one = rows("a.jsonl", 0, 1, 8);
 
-        from(one).refused("a.jsonl has 1 window of 8 tokens", "give more data", "--eval FILE");
-        from(rows("b.jsonl", 0, 3, 1)).refused("no row of", "b.jsonl has 2 tokens");
+        from(one).isRejected("a.jsonl has only 1 window of 8 tokens", "give more data", "--eval FILE");
+        from(rows("b.jsonl", 0, 3, 1)).isRejected("no row of", "b.jsonl has 2 tokens");
         Path none = Files.writeString(folder.resolve("c.jsonl"), "{\"input_ids\":[]}\n");
-        from(none).length(4).refused("no row of", "c.jsonl has 2 tokens");
+        from(none).length(4).isRejected("no row of", "c.jsonl has 2 tokens");
         assertThat(from(one).evaluation(one).resolve().rows()).hasSize(1);
     }
 
     @Test
-    void rowsBeyondTheContextAreRefused() throws IOException {
+    void rowsBeyondTheContextAreRejected() throws IOException {
         String context = "more than the model's context of 256 (max_position_embeddings in config.json)";
         Path good = rows("a.jsonl", 0, 4, 8);
         Path beyond = rows("b.jsonl", 0, 4, 300);
 
         from(good)
                 .length(257)
-                .refused("windows of --seq-len 257 have 257 tokens", context, "give --seq-len 256 or less");
+                .isRejected("windows of --seq-len 257 have 257 tokens", context, "give --seq-len 256 or less");
         assertThat(from(beyond).resolve().length()).isEqualTo(256);
-        from(good).evaluation(beyond).refused("rows of ", "b.jsonl have 300 tokens", context);
+        from(good).evaluation(beyond).isRejected("rows of ", "b.jsonl have 300 tokens", context);
         assertThat(from(beyond).length(256).resolve().length()).isEqualTo(256);
     }
 
     @Test
-    void tokensThatTheModelDoesNotKnowAreRefused() throws IOException {
+    void unknownTokensAreRejected() throws IOException {
         Path good = rows("a.jsonl", 0, 4, 8);
         Path foreign = rows("b.jsonl", 510, 4, 8);
 
-        from(foreign).refused("token id 512", "b.jsonl", "vocabulary of 512");
-        from(good).evaluation(foreign).refused("token id 512", "b.jsonl", "vocabulary of 512");
+        from(foreign).isRejected("token id 512", "b.jsonl", "vocabulary of 512");
+        from(good).evaluation(foreign).isRejected("token id 512", "b.jsonl", "vocabulary of 512");
     }
 
     @Test
@@ -282,7 +282,7 @@ class CalibrationDataTest {
                 OptionalLong.empty(),
                 false,
                 0);
-        CalibrationData data = CalibrationData.resolve(lm, MODEL, request, folder, notes);
+        CalibrationData data = CalibrationData.resolve(lm, MODEL, request, folder, log);
 
         Set<Integer> lengths = new HashSet<>();
         Stream.concat(data.rows().stream(), data.heldOut().stream()).forEach(row -> lengths.add(row.length));

@@ -69,7 +69,7 @@ class CausalLmTest {
         assertThat(cacheError(name)).isLessThan(1e-4);
     }
 
-    /** float16 itself is only good to three digits. */
+    /** Float16 itself has only three significant digits. */
     @ParameterizedTest
     @ValueSource(strings = {"llama-g16-e-fp16", "llama-mha-e-mha16"})
     void halfPrecisionCachesAreCarriedToo(String name) {
@@ -81,7 +81,7 @@ class CausalLmTest {
         try (CausalLm model = open(MODELS.resolve(name))) {
             int vocabulary = (int) model.vocabulary();
             long[] row = rows(vocabulary).get(0);
-            float[] whole = model.logits(new long[][] {row}).toFloats();
+            float[] uncached = model.logits(new long[][] {row}).toFloats();
             double largest = 0;
             double error = 0;
             CausalLm.Step step = model.prefill(new long[][] {Arrays.copyOf(row, 10)});
@@ -89,7 +89,7 @@ class CausalLmTest {
                 assertThat(step.length()).isEqualTo(position + 1);
                 float[] cached = step.logits().toFloats();
                 for (int i = 0; i < vocabulary; i++) {
-                    float expected = whole[position * vocabulary + i];
+                    float expected = uncached[position * vocabulary + i];
                     largest = Math.max(largest, Math.abs(expected));
                     error = Math.max(error, Math.abs(expected - cached[cached.length - vocabulary + i]));
                 }
@@ -131,7 +131,7 @@ class CausalLmTest {
     }
 
     @Test
-    void theTwoExportsOfTheTrainedModelAreEquallyPerplexed() {
+    void bothExportsOfTheTrainedModelHaveTheSamePerplexity() {
         List<long[]> rows = rows(512);
         double[] found = new double[2];
         try (CausalLm plain = open(MODELS.resolve("stories-llama"));
@@ -142,7 +142,7 @@ class CausalLmTest {
         assertThat(found[0]).isBetween(4.0, 12.0).isCloseTo(found[1], within(1e-3));
     }
 
-    /** The perplexities that PyTorch gives. */
+    /** Compared with the perplexities of PyTorch. */
     @ParameterizedTest
     @CsvSource({"stories-llama, 4.3855", "stories-glm, 4.9354", "stories-opt, 5.1106", "stories260k-d, 3.6294"})
     void perplexityOfTheTrainedModels(String name, double expected) {
@@ -163,7 +163,7 @@ class CausalLmTest {
         "stories260k-d, stories260k-hd16-e-fp32",
         "stories260k-d, stories260k-hd16-e-fp16"
     })
-    void everyStyleOfATrainedModelIsEquallyPerplexed(String reference, String name) {
+    void everyStyleOfATrainedModelHasTheSamePerplexity(String reference, String name) {
         assertThat(perplexity(name, 16) / perplexity(reference, 16)).isCloseTo(1, within(1e-3));
     }
 
@@ -182,22 +182,22 @@ class CausalLmTest {
 
     /** The CPU has no kernels for bfloat16. */
     @Test
-    void aModelThatDoesNotLoadAsItIsRunsInFloat32() {
+    void aModelThatDoesNotLoadUnchangedRunsInFloat32() {
         Path folder = SHARED.resolve("stories260k-g-bf16");
         assumeTrue(Files.isDirectory(folder), folder + " is absent");
-        RecordedLog notes = new RecordedLog();
-        try (CausalLm half = CausalLm.open(RUNTIME, folder.resolve("model.onnx"), notes);
-                CausalLm whole = open(SHARED.resolve("stories260k-d"))) {
+        RecordedLog log = new RecordedLog();
+        try (CausalLm half = CausalLm.open(RUNTIME, folder.resolve("model.onnx"), log);
+                CausalLm float32 = open(SHARED.resolve("stories260k-d"))) {
             List<long[]> rows = rows(512);
-            double expected = Perplexity.measure(whole, rows, Log.NONE).perplexity();
+            double expected = Perplexity.measure(float32, rows, Log.NONE).perplexity();
             assertThat(Perplexity.measure(half, rows, Log.NONE).perplexity() / expected)
                     .isCloseTo(1, within(0.02));
         }
-        assertThat(notes.lines())
+        assertThat(log.lines())
                 .singleElement()
                 .satisfies(line -> assertThat(line)
                         .startsWith("warning: this runtime loads")
-                        .contains("only in float32, which takes longer"));
+                        .contains("only in float32, which runs slower"));
     }
 
     @Test

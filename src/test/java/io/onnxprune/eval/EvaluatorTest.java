@@ -39,10 +39,10 @@ class EvaluatorTest {
         assertThat(found.decodeTokensPerSecond().orElseThrow()).isPositive();
     }
 
-    /** Everything that calibration adds up starts from these numbers. */
+    /** Calibration statistics are computed from these values. */
     @ParameterizedTest
     @ValueSource(strings = {"stories-llama", "stories-llama-e-fp32", "llama-g16-e-fp16", "gpt-neox-d"})
-    void oneThreadGivesTheSameNumbersToTheBit(String name) {
+    void oneThreadGivesBitwiseEqualResults(String name) {
         OnnxRuntime runtime = OnnxRuntime.open(RuntimeOptions.cpu(1));
         long[][] rows = TokenData.read(DATA, Optional.empty(), OptionalInt.empty()).rows().stream()
                 .map(row -> Arrays.stream(row).map(token -> token % 320).toArray())
@@ -67,7 +67,7 @@ class EvaluatorTest {
     }
 
     @Test
-    void dataThatDoesNotFitTheVocabularyIsRefused() {
+    void dataOutsideTheVocabularyIsRejected() {
         assertThatThrownBy(() ->
                         Evaluator.evaluate(RUNTIME, MODELS.resolve("opt-c/model.onnx"), EvalOptions.of(DATA), Log.NONE))
                 .isInstanceOf(UserException.class)
@@ -76,7 +76,7 @@ class EvaluatorTest {
     }
 
     @Test
-    void aFileThatIsNoDecoderIsRefused() {
+    void aFileThatIsNotADecoderIsRejected() {
         assertThatThrownBy(
                         () -> Evaluator.evaluate(RUNTIME, MODELS.resolve("README.md"), EvalOptions.of(DATA), Log.NONE))
                 .isInstanceOf(UserException.class)

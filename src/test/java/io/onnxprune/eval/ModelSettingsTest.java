@@ -34,7 +34,7 @@ class ModelSettingsTest {
     }
 
     @Test
-    void theConfigurationOfGenerationGoesBeforeThatOfTheModel() throws IOException {
+    void theGenerationConfigurationHasPrecedence() throws IOException {
         file("config.json", "{\"bos_token_id\": 5, \"eos_token_id\": 6, \"max_position_embeddings\": 64}");
         assertThat(read(Log.NONE).bos()).hasValue(5);
         file("generation_config.json", "{\"bos_token_id\": [8, 9], \"eos_token_id\": [10, 11]}");
@@ -56,13 +56,12 @@ class ModelSettingsTest {
     }
 
     @Test
-    void aFileThatIsNoJsonIsSaidToBeLeftOut() throws IOException {
+    void aFileThatIsNotJsonIsIgnoredWithAWarning() throws IOException {
         file("config.json", "{\"bos_token_id\": ");
-        RecordedLog notes = new RecordedLog();
-        assertThat(read(notes).bos()).isEmpty();
-        assertThat(notes.lines())
+        RecordedLog log = new RecordedLog();
+        assertThat(read(log).bos()).isEmpty();
+        assertThat(log.lines())
                 .singleElement()
-                .satisfies(line ->
-                        assertThat(line).startsWith("warning: ").contains("config.json is left out of account"));
+                .satisfies(line -> assertThat(line).startsWith("warning: ").contains("config.json is ignored"));
     }
 }

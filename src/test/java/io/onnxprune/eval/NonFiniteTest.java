@@ -22,12 +22,12 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** A failure over numbers that are not finite says on which row and from which node on. */
+/** A failure because of non-finite values names the row and the first node that has them. */
 @Tag("ort")
 class NonFiniteTest {
     private static final long[] ROW = {1, 5, 9, 7, 3, 2, 8};
 
-    /** A table of one number for each token, in half precision, that is multiplied and then unfolded to two logits. */
+    /** A half-precision model: an embedding table of one number for each token, scaled, and broadcast to two logits. */
     private static Model scaled(float factor, float... table) {
         Tensor tokens = Tensor.ofFloats(DType.FLOAT16, new long[] {table.length, 1}, table);
         return Graphs.model(Graphs.graph(
@@ -37,12 +37,12 @@ class NonFiniteTest {
                         "table", tokens,
                         "factor", Tensor.ofFloats(DType.FLOAT16, new long[0], factor),
                         "mask", Tensor.ofFloats(DType.FLOAT16, new long[] {1, table.length}, new float[table.length])),
-                Node.of("look-up", "Gather", List.of("table", "input_ids"), List.of("looked"), Map.of()),
-                Node.of("scale", "Mul", List.of("looked", "factor"), List.of("scaled"), Map.of()),
+                Node.of("look-up", "Gather", List.of("table", "input_ids"), List.of("embedded"), Map.of()),
+                Node.of("scale", "Mul", List.of("embedded", "factor"), List.of("scaled"), Map.of()),
                 Node.of("unfold", "Add", List.of("scaled", "mask"), List.of("logits"), Map.of())));
     }
 
-    private static boolean isWide(Tensor tensor) {
+    private static boolean hasMoreColumns(Tensor tensor) {
         return tensor != null && tensor.dim(0) < tensor.dim(1);
     }
 
@@ -54,12 +54,13 @@ class NonFiniteTest {
     @ValueSource(floats = {Float.NaN, Float.POSITIVE_INFINITY, Float.NEGATIVE_INFINITY})
     void aWeightInTheMiddleIsNamed(float value) {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        // Not one of the attention's square matrices: the runtime's softmax takes NaN for a number.
-        List<Node> products = model.graph().nodes().stream()
+        // Not one of the attention's square matrices, because the runtime's softmax turns NaN into a number.
+        List<Node> linearLayers = model.graph().nodes().stream()
                 .filter(node -> node.is("MatMul")
-                        && isWide(model.graph().initializers().get(node.inputs().get(1))))
+                        && hasMoreColumns(
+                                model.graph().initializers().get(node.inputs().get(1))))
                 .toList();
-        Node middle = products.get(products.size() / 2);
+        Node middle = linearLayers.get(linearLayers.size() / 2);
         String name = middle.inputs().get(1);
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         float[] values = initializers.get(name).toFloats();
@@ -73,14 +74,14 @@ class NonFiniteTest {
     }
 
     @Test
-    void overflowOfHalfPrecisionIsSaidToBe() {
+    void overflowOfHalfPrecisionIsReported() {
         assertThat(origin(scaled(1000, 1, 2, 100), 0, 1, 2))
                 .isEqualTo(", from node \"scale\" (Mul) on, where numbers overflow half precision; export the model in"
                         + " float32");
     }
 
     @Test
-    void nothingIsBlamedWhereNothingIsFound() {
+    void noNodeIsNamedWhenNoneIsFound() {
         assertThat(origin(scaled(1000, 1, 2, 100), 0, 1))
                 .isEqualTo("; its weights or its precision overflow, so try it in float32");
     }

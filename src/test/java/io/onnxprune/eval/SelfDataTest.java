@@ -21,7 +21,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** What a run does to get text of the model itself. */
+/** Reading and generating a model's own text. */
 @Tag("ort")
 class SelfDataTest {
     private static final Path TOKENIZER = Path.of("../shared/data/stories/tokenizer.json");
@@ -29,7 +29,7 @@ class SelfDataTest {
     @TempDir
     private Path root;
 
-    private final RecordedLog notes = new RecordedLog();
+    private final RecordedLog log = new RecordedLog();
     private Path model;
     private Path work;
     private OptionalInt length = OptionalInt.of(12);
@@ -38,12 +38,12 @@ class SelfDataTest {
     private long seed;
 
     @BeforeEach
-    void lone() throws IOException {
+    void copyModel() throws IOException {
         work = root.resolve("work");
         copy("gpt2-cb");
     }
 
-    /** Takes a committed model without what lies beside it. */
+    /** Copies a committed model without the files beside it. */
     private void copy(String name) throws IOException {
         model = root.resolve(name + ".onnx");
         Files.copy(TestModels.file(name), model);
@@ -62,11 +62,11 @@ class SelfDataTest {
                 true,
                 seed);
         try (CausalLm lm = CausalLm.open(TestModels.runtime(), model)) {
-            return CalibrationData.resolve(lm, model, request, work, notes);
+            return CalibrationData.resolve(lm, model, request, work, log);
         }
     }
 
-    private Path kept() throws IOException {
+    private Path stored() throws IOException {
         try (Stream<Path> files = Files.list(work.resolve("self-text"))) {
             List<Path> all = files.toList();
             assertThat(all).hasSize(1);
@@ -85,26 +85,25 @@ class SelfDataTest {
         assertThat(data.describe(true))
                 .isEqualTo("calibration: 5 windows of 12 tokens from the model itself (60 tokens); perplexity on 8"
                         + " held-out windows (88 predictions)");
-        assertThat(notes.lines())
+        assertThat(log.lines())
                 .containsExactly("info: the model writes 13 rows of 12 tokens to calibrate on, each from" + " token 7");
     }
 
     @Test
-    void textIsKeptForTheSameRequest() throws IOException {
+    void textIsStoredForTheSameRequest() throws IOException {
         CalibrationData first = resolve();
-        String text = Files.readString(kept());
-        Files.writeString(kept(), text.replaceFirst("\\[\\d+,", "[319,"));
-        notes.lines().clear();
+        String text = Files.readString(stored());
+        Files.writeString(stored(), text.replaceFirst("\\[\\d+,", "[319,"));
+        log.lines().clear();
         CalibrationData again = resolve();
 
         assertThat(again.rows().get(0)[0]).isEqualTo(319);
         assertThat(again.heldOut()).containsExactlyElementsOf(first.heldOut());
-        assertThat(notes.lines())
-                .anyMatch(line -> line.startsWith("info: text that the model wrote in an earlier run"));
+        assertThat(log.lines()).anyMatch(line -> line.startsWith("info: text that the model wrote in an earlier run"));
 
-        Files.writeString(kept(), text.substring(0, text.length() / 2));
+        Files.writeString(stored(), text.substring(0, text.length() / 2));
         assertThat(resolve().rows()).containsExactlyElementsOf(first.rows());
-        assertThat(kept()).hasContent(text);
+        assertThat(stored()).hasContent(text);
     }
 
     @Test
@@ -125,7 +124,7 @@ class SelfDataTest {
     }
 
     @Test
-    void nothingIsWrittenToMeasureOnWhereDataForItIsGiven() throws IOException {
+    void noHeldOutTextIsWrittenWhenEvaluationDataIsGiven() throws IOException {
         evaluation = Optional.of(Files.writeString(root.resolve("eval.jsonl"), "{\"input_ids\":[1,2,3]}\n"));
         CalibrationData data = resolve();
 
@@ -137,13 +136,13 @@ class SelfDataTest {
     void withoutAConfigurationRowsStartAtRandom() throws IOException {
         CalibrationData data = resolve();
         assertThat(data.rows().stream().map(row -> row[0]).distinct()).hasSizeGreaterThan(2);
-        assertThat(notes.lines())
-                .anyMatch(line -> line.startsWith("warning: no file beside the model names the token")
-                        && line.endsWith("--bos N names it"));
+        assertThat(log.lines())
+                .anyMatch(line -> line.startsWith("warning: no file beside the model names the BOS token")
+                        && line.endsWith("--bos N sets it"));
     }
 
     @Test
-    void theTokenizerTellsTheBeginningToo() throws IOException {
+    void theTokenizerNamesTheBosTokenToo() throws IOException {
         assumeTrue(Files.exists(TOKENIZER), TOKENIZER + " is absent");
         Files.copy(TOKENIZER, root.resolve("tokenizer.json"));
         assertThat(resolve().rows()).allMatch(row -> row[0] == 1);
@@ -153,7 +152,7 @@ class SelfDataTest {
     void rowsAreAsLongAsTheModelRuns() {
         length = OptionalInt.empty();
         assertThat(resolve().length()).isEqualTo(128);
-        assertThat(notes.lines()).contains("info: the model runs on rows of up to 128 tokens, so its text is as long");
+        assertThat(log.lines()).contains("info: the model runs on rows of up to 128 tokens, so its text is as long");
 
         length = OptionalInt.of(200);
         assertThatThrownBy(this::resolve)
@@ -166,11 +165,11 @@ class SelfDataTest {
     void aModelWithoutACacheIsSlow() throws IOException {
         copy("opt-c");
         assertThat(resolve().rows()).hasSize(5);
-        assertThat(notes.lines()).anyMatch(line -> line.startsWith("warning: the model has no cache"));
+        assertThat(log.lines()).anyMatch(line -> line.startsWith("warning: the model has no cache"));
     }
 
     @Test
-    void badRequestsAreRefused() throws IOException {
+    void badRequestsAreRejected() throws IOException {
         bos = OptionalLong.of(320);
         assertThatThrownBy(this::resolve)
                 .isInstanceOf(UserException.class)

@@ -34,7 +34,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 class SelfTextTest {
     private static final long MEMORY = 1 << 20;
 
-    /** A model whose logits depend on the last token alone: row {@code t} of a table after token {@code t}. */
+    /** A model whose logits depend only on the last token: row {@code t} of a table after token {@code t}. */
     private static Model table(float[]... logits) {
         float[] all = new float[logits.length * logits[0].length];
         for (int i = 0; i < logits.length; i++) {
@@ -54,7 +54,7 @@ class SelfTextTest {
     }
 
     @Test
-    void tokensComeAsOftenAsTheModelSays() {
+    void tokensFollowTheModelsDistribution() {
         float[] logits = {(float) Math.log(0.5), (float) Math.log(0.3), (float) Math.log(0.15), (float) Math.log(0.05)};
         List<long[]> rows = write(table(logits, logits, logits, logits), OptionalLong.of(3), Set.of(), 500, 21);
 
@@ -73,27 +73,27 @@ class SelfTextTest {
     }
 
     @Test
-    void aRowThatEndsBeginsAnew() {
+    void aRowContinuesWithBosAfterEos() {
         float no = Float.NEGATIVE_INFINITY;
-        // 1 begins, 2 ends; 0 follows 1, 2 follows 0, and after 2 the model by itself would say 0 for ever.
+        // Token 1 is BOS and 2 is EOS. 0 follows 1, 2 follows 0, and after 2 the model itself would always give 0.
         Model model = table(new float[] {no, no, 0}, new float[] {0, no, no}, new float[] {0, no, no});
 
         assertThat(write(model, OptionalLong.of(1), Set.of(2L), 2, 8))
                 .containsExactly(new long[] {1, 0, 2, 1, 0, 2, 1, 0}, new long[] {1, 0, 2, 1, 0, 2, 1, 0});
         assertThat(write(model, OptionalLong.of(1), Set.of(), 1, 6)).containsExactly(new long[] {1, 0, 2, 0, 2, 0});
-        // A token that both ends and begins is not repeated.
+        // A token that is both BOS and EOS is not repeated.
         assertThat(write(model, OptionalLong.of(2), Set.of(2L), 1, 6)).containsExactly(new long[] {2, 0, 2, 0, 2, 0});
     }
 
     @Test
-    void withoutABeginningRowsStartAnywhere() {
+    void withoutBosRowsStartAtRandom() {
         List<long[]> rows = write(
                 table(new float[4], new float[4], new float[4], new float[4]), OptionalLong.empty(), Set.of(), 40, 2);
         assertThat(rows.stream().map(row -> row[0]).distinct()).containsExactlyInAnyOrder(0L, 1L, 2L, 3L);
     }
 
     @Test
-    void logitsThatAreNotFiniteAreRefused() {
+    void nonFiniteLogitsAreRejected() {
         Model model = table(new float[] {0, Float.NaN}, new float[] {0, 0});
         assertThatThrownBy(() -> write(model, OptionalLong.of(0), Set.of(), 2, 4))
                 .isInstanceOf(UserException.class)
@@ -101,17 +101,18 @@ class SelfTextTest {
                         "the model cannot write text: its logits are not finite numbers at token 1 of a row (beginning 0)");
     }
 
-    /** Perplexity would be impossible, so nothing is written first. */
+    /** Perplexity cannot be computed, so no text is generated. */
     @Test
-    void logitsOfTheLastTokenAloneAreRefused() {
-        Model whole = table(new float[2], new float[2]);
+    void logitsOfOnlyTheLastTokenAreRejected() {
+        Model full = table(new float[2], new float[2]);
         Node gather = Node.of("", "Gather", List.of("table", "input_ids"), List.of("all"), Map.of());
         Node last = Node.of("", "Slice", List.of("all", "minus", "end", "one"), List.of("logits"), Map.of());
-        Map<String, Tensor> initializers = new HashMap<>(whole.graph().initializers());
+        Map<String, Tensor> initializers = new HashMap<>(full.graph().initializers());
         initializers.put("minus", Graphs.longs(-1));
         initializers.put("end", Graphs.longs(Integer.MAX_VALUE));
         initializers.put("one", Graphs.longs(1));
-        Model cut = whole.withGraph(whole.graph().withInitializers(initializers).withNodes(List.of(gather, last)));
+        Model lastOnly =
+                full.withGraph(full.graph().withInitializers(initializers).withNodes(List.of(gather, last)));
         DataRequest request = new DataRequest(
                 List.of(),
                 true,
@@ -123,16 +124,16 @@ class SelfTextTest {
                 OptionalLong.empty(),
                 true,
                 0);
-        try (Session session = TestModels.runtime().open(cut, false)) {
+        try (Session session = TestModels.runtime().open(lastOnly, false)) {
             Path nowhere = Path.of("nowhere");
             assertThatThrownBy(() -> CalibrationData.resolve(CausalLm.of(session), nowhere, request, nowhere, Log.NONE))
                     .isInstanceOf(UserException.class)
                     .hasMessageContaining(
-                            "logits for 1 of 2 positions, so that it has neither a loss nor a perplexity; export it with logits for all");
+                            "logits for 1 of 2 positions, so its loss and perplexity cannot be computed; export it with logits for all");
         }
     }
 
-    /** Writing with the cache gives what running whole prefixes gives, whichever style the export has. */
+    /** Generation with the cache gives the same tokens as runs over complete prefixes, for all export styles. */
     @ParameterizedTest
     @ValueSource(strings = {"stories-llama", "stories-llama-e-fp32", "gpt2-g-merged", "llama-mha-b23", "glm-d"})
     void everyTokenIsDrawnFromTheLogitsOfItsPrefix(String name) {
@@ -143,7 +144,7 @@ class SelfTextTest {
             assertThat(text.write(5, 24, 10, MEMORY, Log.NONE).get(0)).isNotEqualTo(rows.get(0));
             assertThat(text.write(2, 24, 9, MEMORY, Log.NONE)).containsExactly(rows.get(0), rows.get(1));
 
-            // The stream of the last row, drawn again from logits without a cache.
+            // The random stream of the last row, sampled again from logits without a cache.
             SplittableRandom seeds = new SplittableRandom(9);
             SplittableRandom random = null;
             for (int i = 0; i < 5; i++) {
@@ -161,12 +162,11 @@ class SelfTextTest {
     }
 
     @Test
-    void aTrainedModelIsAtHomeInItsOwnText() {
-        RecordedLog notes = new RecordedLog();
+    void aTrainedModelHasLowPerplexityOnItsOwnText() {
+        RecordedLog log = new RecordedLog();
         try (CausalLm model = CausalLm.open(TestModels.runtime(), TestModels.file("stories-llama"))) {
-            List<long[]> rows =
-                    new SelfText(model, OptionalLong.of(1), Set.of(2L)).write(20, 128, 0, MEMORY * 16, notes);
-            assertThat(notes.steps()).isEqualTo(20 * 127);
+            List<long[]> rows = new SelfText(model, OptionalLong.of(1), Set.of(2L)).write(20, 128, 0, MEMORY * 16, log);
+            assertThat(log.steps()).isEqualTo(20 * 127);
             assertThat(Perplexity.measure(model, rows, Log.NONE).perplexity()).isBetween(3.5, 6.5);
         }
     }

@@ -39,19 +39,19 @@ class TokenDataTest {
     }
 
     @Test
-    void rowsOfIdsStayAsTheyAre() throws IOException {
+    void rowsOfIdsAreNotChanged() throws IOException {
         TokenData data = read("a.jsonl", "{\"input_ids\":[1,2,3]}\n\n{\"input_ids\":[4]}\n{\"input_ids\":[5,6]}\n", 0);
         assertThat(data.rows()).containsExactly(new long[] {1, 2, 3}, new long[] {5, 6});
     }
 
     @Test
-    void longRowsAreCutIntoWindowsAndTheRestIsDropped() throws IOException {
+    void longRowsAreCutIntoWindowsAndTheRemainderIsDropped() throws IOException {
         TokenData data = read("a.jsonl", "{\"input_ids\":[1,2,3,4,5]}\n{\"input_ids\":[6,7]}\n", 2);
         assertThat(data.rows()).containsExactly(new long[] {1, 2}, new long[] {3, 4}, new long[] {6, 7});
     }
 
     @Test
-    void badFilesAreRefusedInOneSentence() {
+    void badFilesAreRejectedInOneSentence() {
         assertRefused("a.jsonl", "", "is empty");
         assertRefused("a.jsonl", "{\"input_ids\":[1]}\n", "no row", "2 tokens");
         assertRefused("a.jsonl", "{\"input_ids\":[1,2]}\n{\"input_ids\":[1,\n", "line 2", "not valid JSON");
@@ -59,8 +59,8 @@ class TokenDataTest {
         assertRefused("a.jsonl", "{\"ids\":[1,2]}\n", "line 1", "neither");
         assertRefused("a.jsonl", "{\"text\":\"Once\"}\n", "--tokenizer");
         assertRefused("a.txt", "Once upon", "--tokenizer");
-        assertRefused("a.bin", "Once upon", "no known kind", ".jsonl");
-        assertRefused("a.npy", "Once upon a time", "does not begin");
+        assertRefused("a.bin", "Once upon", "unknown type", ".jsonl");
+        assertRefused("a.npy", "Once upon a time", "no NumPy header");
         assertThatThrownBy(() -> TokenData.read(folder.resolve("none.jsonl"), Optional.empty(), OptionalInt.empty()))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("does not exist");
@@ -70,7 +70,7 @@ class TokenDataTest {
     }
 
     @Test
-    void textThatIsNotUtf8IsRefused() throws IOException {
+    void textThatIsNotUtf8IsRejected() throws IOException {
         Path file = Files.write(folder.resolve("a.jsonl"), new byte[] {'{', (byte) 0xff, (byte) 0xfe});
         assertThatThrownBy(() -> TokenData.read(file, Optional.empty(), OptionalInt.empty()))
                 .isInstanceOf(UserException.class)
@@ -78,7 +78,7 @@ class TokenDataTest {
     }
 
     @Test
-    void textThatIsTooLongIsRefusedUnread() throws IOException {
+    void textThatIsTooLongIsRejectedUnread() throws IOException {
         Path file = folder.resolve("a.txt");
         try (RandomAccessFile sparse = new RandomAccessFile(file.toFile(), "rw")) {
             sparse.setLength(3L << 30);
@@ -111,10 +111,10 @@ class TokenDataTest {
         assertThatThrownBy(() -> TokenData.read(three, Optional.empty(), OptionalInt.empty()))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("one or two axes");
-        Path cut = numpy("cut.npy", "<i8", "(100,)", 1, 2);
-        assertThatThrownBy(() -> TokenData.read(cut, Optional.empty(), OptionalInt.empty()))
+        Path truncated = numpy("cut.npy", "<i8", "(100,)", 1, 2);
+        assertThatThrownBy(() -> TokenData.read(truncated, Optional.empty(), OptionalInt.empty()))
                 .isInstanceOf(UserException.class)
-                .hasMessageContaining("cut off");
+                .hasMessageContaining("truncated");
         Path floats = numpy("floats.npy", "<f8", "(2,)", 1, 2);
         assertThatThrownBy(() -> TokenData.read(floats, Optional.empty(), OptionalInt.empty()))
                 .isInstanceOf(UserException.class)
@@ -150,7 +150,7 @@ class TokenDataTest {
     }
 
     @Test
-    void aBrokenTokenizerIsRefused() throws IOException {
+    void aDamagedTokenizerIsRejected() throws IOException {
         Path file = Files.writeString(folder.resolve("a.txt"), "Once upon a time");
         Path broken = Files.writeString(folder.resolve("tokenizer.json"), "{}");
         for (Path tokenizer : new Path[] {broken, folder.resolve("none.json")}) {

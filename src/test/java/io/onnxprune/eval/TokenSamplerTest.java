@@ -10,7 +10,7 @@ import org.junit.jupiter.api.Test;
 
 class TokenSamplerTest {
     @Test
-    void theExponentialIsExactToAFloat() {
+    void theExponentialHasFloatPrecision() {
         for (float x = 0; x > -87; x -= 0.0137f) {
             assertThat(TokenSampler.exp(x) / Math.exp(x)).as("exp(%s)", x).isCloseTo(1, within(4e-6));
         }
@@ -19,9 +19,9 @@ class TokenSamplerTest {
         assertThat(TokenSampler.exp(Float.NaN)).isNaN();
     }
 
-    /** The quantile function of a distribution over several blocks, against one that is computed plainly. */
+    /** Compared with a direct computation of the quantile function, for a distribution over several blocks. */
     @Test
-    void quantilesFallOnTheTokensThatHoldThem() {
+    void quantilesFallOnTheRightTokens() {
         SplittableRandom random = new SplittableRandom(3);
         float[] logits = new float[5000];
         for (int i = 0; i < logits.length; i++) {
@@ -60,7 +60,7 @@ class TokenSamplerTest {
     }
 
     @Test
-    void whatIsNoDistributionIsTold() {
+    void invalidDistributionsAreReported() {
         assertThat(TokenSampler.draw(new float[] {1, Float.NaN}, 0.5)).isEqualTo(-1);
         assertThat(TokenSampler.draw(new float[] {1, Float.POSITIVE_INFINITY}, 0.5))
                 .isEqualTo(-1);

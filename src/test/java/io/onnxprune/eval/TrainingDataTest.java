@@ -34,7 +34,7 @@ class TrainingDataTest {
     void aModelThatEndsText() throws IOException {
         model = folder.resolve("model.onnx");
         Files.writeString(folder.resolve("config.json"), "{\"eos_token_id\": " + END + "}");
-        // A token for each word, 0 for those that it does not know.
+        // One token for each word, 0 for unknown words.
         String words = IntStream.range(0, WORDS.size())
                 .mapToObj(i -> "\"" + WORDS.get(i) + "\": " + (i + 10))
                 .collect(Collectors.joining(", "));
@@ -82,7 +82,7 @@ class TrainingDataTest {
     }
 
     @Test
-    void answersThatDoNotBeginInARowAreLeftOutWithAWarning() throws IOException {
+    void answersThatDoNotBeginWithinARowAreLeftOutWithAWarning() throws IOException {
         RecordedLog log = new RecordedLog();
         List<Example> rows = read(
                 8,
@@ -100,7 +100,7 @@ class TrainingDataTest {
     }
 
     @Test
-    void shorterRowsOfIdsStayAndTextIsCut() throws IOException {
+    void shorterRowsOfIdsAreKeptAndTextIsCut() throws IOException {
         List<Example> rows = read(
                 4,
                 Log.NONE,
@@ -113,7 +113,7 @@ class TrainingDataTest {
     }
 
     @Test
-    void aLineOfAnotherKindIsNamed() {
+    void aLineOfUnknownFormatIsNamed() {
         assertThatThrownBy(() -> read(8, Log.NONE, "{\"question\": \"why\"}"))
                 .isInstanceOf(UserException.class)
                 .hasMessageContainingAll("line 1", "instruction and output");

@@ -37,7 +37,7 @@ class FloatsTest {
         assertThat(decode(DType.FLOAT16, Integer.parseInt(bits, 16))).isEqualTo(value);
     }
 
-    /** The nearest of the neighbours among all halves, the even one of two at the same distance, in exact arithmetic. */
+    /** Compared with the nearest half in exact arithmetic, the even one of two at equal distance. */
     @ParameterizedTest
     @EnumSource(names = {"FLOAT16", "BFLOAT16"})
     void encodingRoundsToNearestEven(DType dtype) {
@@ -71,7 +71,7 @@ class FloatsTest {
     }
 
     @Test
-    void whatIsTooLargeIsInfinite() {
+    void tooLargeValuesBecomeInfinite() {
         assertThat(encode(DType.FLOAT16, 65519.996f)).isEqualTo(0x7bff);
         assertThat(encode(DType.FLOAT16, 65520f)).isEqualTo(0x7c00);
         assertThat(encode(DType.FLOAT16, -1e30f)).isEqualTo(0xfc00);
@@ -80,14 +80,14 @@ class FloatsTest {
     }
 
     @Test
-    void whatIsTooSmallIsZeroOfItsSign() {
+    void tooSmallValuesBecomeSignedZero() {
         assertThat(encode(DType.FLOAT16, 0x1p-25f)).isZero();
         assertThat(encode(DType.FLOAT16, Math.nextUp(0x1p-25f))).isEqualTo(1);
         assertThat(encode(DType.FLOAT16, -1e-20f)).isEqualTo(0x8000);
     }
 
     @Test
-    void notANumberStaysNotANumber() {
+    void nanStaysNan() {
         for (int payload : new int[] {0x7fc00000, 0x7f800001, 0xffffffff, 0x7fbfffff}) {
             float value = Float.intBitsToFloat(payload);
             assertThat(decode(DType.FLOAT16, encode(DType.FLOAT16, value))).isNaN();
@@ -105,12 +105,12 @@ class FloatsTest {
     }
 
     @Test
-    void integersAreRefused() {
+    void integersAreRejected() {
         assertThatThrownBy(() -> Tensor.ofFloats(DType.INT32, new long[] {1}, 1f))
                 .isInstanceOf(IllegalArgumentException.class);
     }
 
-    /** More elements than one block holds, in rows that do not divide a block. */
+    /** The tensor is larger than one block, and its rows do not divide a block. */
     @Test
     void blocksCoverATensorInOrder() {
         int rows = 700;

@@ -6,7 +6,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 
-/** Small graphs by hand, for this and other packages. */
+/** Small handmade graphs, for tests of this and other packages. */
 public final class Graphs {
     private Graphs() {}
 

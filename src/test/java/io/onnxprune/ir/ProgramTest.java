@@ -21,7 +21,7 @@ class ProgramTest {
     private static final List<ValueInfo> Y = List.of(floats("y", 4));
 
     @Test
-    void valuesKnowWhereTheyAreMadeAndRead() {
+    void valuesKnowTheirProducerAndUses() {
         Program program = Program.of(model(graph(
                 X,
                 Y,
@@ -61,7 +61,7 @@ class ProgramTest {
     }
 
     @Test
-    void anUndefinedNameIsReportedWithItsReader() {
+    void anUndefinedNameIsReportedWithItsConsumer() {
         assertThatThrownBy(() -> Program.of(model(graph(X, Y, Map.of(), node("Abs", "y", "nowhere")))))
                 .isInstanceOf(UserException.class)
                 .hasMessage(
@@ -128,7 +128,7 @@ class ProgramTest {
     }
 
     @Test
-    void branchesMayReadValuesOfNodesThatStandLater() {
+    void branchesMayReadValuesOfLaterNodes() {
         Graph branch = graph(List.of(), List.of(floats("t", 4)), Map.of(), node("Neg", "t", "late"));
         Program program = Program.of(model(
                 graph(List.of(X.get(0), floats("c")), Y, Map.of(), choice(branch, branch), node("Exp", "late", "x"))));
@@ -148,7 +148,7 @@ class ProgramTest {
     }
 
     @Test
-    void whatALoopCapturesIsAnOperandOfIt() {
+    void capturedValuesAreOperandsOfALoop() {
         Graph body = graph(
                 List.of(floats("i"), floats("go"), floats("state", 4)),
                 List.of(floats("go"), floats("next", 4)),
@@ -190,7 +190,7 @@ class ProgramTest {
     }
 
     @Test
-    void initializersThatAreListedAsInputsAreNoInputs() {
+    void initializersListedAsInputsAreNotInputs() {
         Program program = Program.of(
                 model(graph(List.of(X.get(0), floats("w", 1)), Y, Map.of("w", longs(1)), node("Add", "y", "x", "w"))));
 

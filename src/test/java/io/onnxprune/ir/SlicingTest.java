@@ -23,7 +23,7 @@ class SlicingTest {
             .filter(type -> type.bits() >= 8 && type.bits() <= 64)
             .toList();
 
-    /** Random tensors, kept indices and read ranges, against a copy element by element. */
+    /** Random tensors, kept indices and ranges, compared with an element-wise copy. */
     @ParameterizedTest
     @ValueSource(longs = {1, 2, 3, 4})
     void aSliceHasTheBytesOfTheKeptElements(long seed) {
@@ -76,7 +76,7 @@ class SlicingTest {
         }
     }
 
-    /** Large enough for several blocks, from a file. */
+    /** A tensor of several blocks, read from a file. */
     @Test
     void largeTensorsAreReadByBlocks(@TempDir Path folder) throws IOException {
         Random random = new Random(3);
@@ -100,7 +100,7 @@ class SlicingTest {
     }
 
     @Test
-    void theWholeOfATensorIsThatTensor() {
+    void keepingAllIndicesReturnsTheTensor() {
         Tensor tensor = random(new Random(1), DType.FLOAT, new long[] {3, 4});
 
         assertThat(Slicing.slice(tensor, new int[2][])).isSameAs(tensor);
@@ -108,7 +108,7 @@ class SlicingTest {
     }
 
     @Test
-    void packedElementsAreRefused() {
+    void packedElementsAreRejected() {
         Tensor packed = Tensor.of(DType.UINT4, new long[] {4}, Bytes.of(ByteBuffer.allocate(2)));
 
         assertThatThrownBy(() -> Slicing.slice(packed, new int[][] {{0}}))

@@ -59,7 +59,7 @@ class TensorFileTest {
     }
 
     @Test
-    void whatIsWrittenIsRead() throws IOException {
+    void writtenTensorsAreReadBack() throws IOException {
         write();
         try (TensorFile read = TensorFile.open(file())) {
             read.requireWhole();
@@ -76,9 +76,9 @@ class TensorFileTest {
         }
     }
 
-    /** The layout as others read it: header length, JSON, data at multiples of the size of their elements. */
+    /** The layout as other programs read it: header length, JSON, and data aligned to the size of its elements. */
     @Test
-    void theLayoutIsThatOfSafetensors() throws IOException {
+    void theLayoutIsSafetensors() throws IOException {
         write();
         ByteBuffer bytes = ByteBuffer.wrap(Files.readAllBytes(file())).order(ByteOrder.LITTLE_ENDIAN);
         int length = Math.toIntExact(bytes.getLong());
@@ -93,7 +93,7 @@ class TensorFileTest {
     }
 
     @Test
-    void anUnnamedFileLeavesNothing() throws IOException {
+    void anUnnamedFileIsDeleted() throws IOException {
         TensorFile file = TensorFile.unnamed(folder.resolve("new"), Map.of("floats", Form.of(floats)));
         file.write("floats", floats.bytes());
         file.complete();
@@ -105,7 +105,7 @@ class TensorFileTest {
     }
 
     @Test
-    void aFileThatIsNotCompleteDoesNotTakeThePlaceOfAnother() throws IOException {
+    void anIncompleteFileDoesNotReplaceAnother() throws IOException {
         write();
         byte[] before = Files.readAllBytes(file());
         try (TensorFile other = TensorFile.named(file(), forms(), Map.of())) {
@@ -122,19 +122,19 @@ class TensorFileTest {
         }
     }
 
-    /** Every single byte matters, and every byte that is not there. */
+    /** A change of any single byte and a truncation at any place are detected. */
     @Test
-    void everyDamageIsFound() throws IOException {
+    void everyDamageIsDetected() throws IOException {
         write();
-        byte[] whole = Files.readAllBytes(file());
+        byte[] intact = Files.readAllBytes(file());
         Path damaged = folder.resolve("damaged");
-        for (int place = 0; place < whole.length; place++) {
-            byte[] changed = whole.clone();
+        for (int place = 0; place < intact.length; place++) {
+            byte[] changed = intact.clone();
             changed[place] ^= 0x11;
             assertDamaged(damaged, changed, "byte " + place);
-            assertDamaged(damaged, Arrays.copyOf(whole, place), "cut at " + place);
+            assertDamaged(damaged, Arrays.copyOf(intact, place), "cut at " + place);
         }
-        assertDamaged(damaged, Arrays.copyOf(whole, whole.length + 1), "longer");
+        assertDamaged(damaged, Arrays.copyOf(intact, intact.length + 1), "longer");
     }
 
     private static void assertDamaged(Path file, byte[] content, String what) throws IOException {

@@ -38,7 +38,7 @@ class WideningTest {
             scale = Math.max(scale, Math.abs(expected[i]));
             difference = Math.max(difference, Math.abs(expected[i] - found[i]));
         }
-        // Eleven bits of mantissa through a few layers; not zero, or nothing was widened.
+        // Half precision has eleven bits of mantissa. A difference of zero would mean that nothing was widened.
         assertThat(difference / scale).isBetween(1e-7, 2e-2);
     }
 
@@ -51,7 +51,7 @@ class WideningTest {
     }
 
     @Test
-    void aModelWithoutHalvesStaysAsItIs() {
+    void aModelWithoutHalvesIsNotChanged() {
         Model model = ModelReader.read(TestModels.file("llama-gqa-b"));
 
         assertThat(Widening.widen(model)).isSameAs(model);

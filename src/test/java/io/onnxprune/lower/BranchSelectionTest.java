@@ -21,7 +21,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** An If becomes the branch that whole rows of the given length take. */
+/** An If is replaced by the branch that complete rows of the given length take. */
 @Tag("ort")
 class BranchSelectionTest {
     private static Graph branch(String result, Map<String, Tensor> initializers, Node... nodes) {
@@ -41,7 +41,7 @@ class BranchSelectionTest {
         return Map.of("then_branch", new Attribute.Body(taken), "else_branch", new Attribute.Body(other));
     }
 
-    /** Rows of at least {@code bound} tokens. */
+    /** A condition that is true for rows of at least {@code bound} tokens. */
     private static String longRows(FusedGraph g, long bound) {
         String shape = g.graph().add("Shape", g.tokens());
         return g.graph()
@@ -51,7 +51,7 @@ class BranchSelectionTest {
                         g.graph().index(bound));
     }
 
-    /** Both branches use the names t and w; the first reads x, and one of them holds another If. */
+    /** Both branches use the names t and w. The first uses x, and one of them contains another If. */
     private static Graph outer(String x, String inner) {
         Graph deep = branch("t", Map.of("w", scalar(5)), node("Add", "t", x, "w"));
         Graph captured = branch("same", Map.of(), node("Identity", "same", x));
@@ -86,7 +86,7 @@ class BranchSelectionTest {
     }
 
     @Test
-    void refusesConditionsOnTokens() {
+    void rejectsConditionsOnTokens() {
         FusedGraph g = new FusedGraph(1);
         String x = g.operand(6);
         String first = g.graph().add("ReduceMax", g.tokens());

@@ -13,7 +13,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/** Fused attention, under options drawn at random from a seed, as ONNX Runtime's kernels compute it. */
+/** Fused attention with random options, compared with ONNX Runtime's kernels. */
 @Tag("ort")
 class FusedAttentionTest {
     private static final double TOLERANCE = 1e-5;
@@ -32,7 +32,7 @@ class FusedAttentionTest {
         return options[random.nextInt(options.length)];
     }
 
-    private static void strip(List<String> operands) {
+    private static void dropTrailingEmpty(List<String> operands) {
         while (operands.get(operands.size() - 1).isEmpty()) {
             operands.remove(operands.size() - 1);
         }
@@ -80,7 +80,7 @@ class FusedAttentionTest {
         if (random.nextBoolean()) {
             attributes.put("scale", new Attribute.Real(0.3f));
         }
-        strip(operands);
+        dropTrailingEmpty(operands);
         g.test(CONTRIB, "GroupQueryAttention", operands, attributes, 3, 4, 4);
         g.assertLowered(20, TOLERANCE);
     }
@@ -107,7 +107,7 @@ class FusedAttentionTest {
                 operands.addAll(List.of(g.operand(width), g.operand(width), g.operand(count * valueSize)));
             }
         }
-        // The kernel takes a bias only for projections that come as they are.
+        // The kernel takes a bias only for projections without a head axis.
         operands.add(form == 3 && random.nextBoolean() ? g.weight(2 * width + count * valueSize) : "");
         operands.add(any(random, "", padding(g, random.nextInt(3))));
         operands.add(random.nextBoolean() ? g.bias(random.nextBoolean(), any(random, 1L, count)) : "");
@@ -118,7 +118,7 @@ class FusedAttentionTest {
         if (random.nextBoolean()) {
             attributes.put("mask_filter_value", new Attribute.Real(-50));
         }
-        strip(operands);
+        dropTrailingEmpty(operands);
         int[] results = form == 3 ? new int[] {3, 4, 4} : new int[] {3};
         g.test(CONTRIB, "MultiHeadAttention", operands, attributes, results);
         g.assertLowered(20, TOLERANCE);
@@ -169,7 +169,7 @@ class FusedAttentionTest {
         if (random.nextBoolean()) {
             attributes.put("scale", new Attribute.Real(0.3f));
         }
-        strip(operands);
+        dropTrailingEmpty(operands);
         boolean present = valueSize == size && random.nextBoolean();
         g.test(CONTRIB, "Attention", operands, attributes, present ? new int[] {3, 5} : new int[] {3});
         g.assertLowered(20, TOLERANCE);
@@ -212,11 +212,10 @@ class FusedAttentionTest {
         int form = random.nextInt(3);
         if (form > 0) {
             String bias = g.bias(true, keyCount == count ? any(random, 1L, count) : 1);
-            operands.add(form == 1 ? bias : seen(g, bias));
+            operands.add(form == 1 ? bias : visible(g, bias));
         }
-        // This kernel follows the first text of the operator, in which the mask comes before the bound: without a
-        // bound,
-        // or without a mask, they agree.
+        // This kernel follows the first version of the specification, in which the mask is applied before the softcap.
+        // Without a softcap or without a mask both versions agree.
         boolean masked = causal || form > 0;
         if (!masked && random.nextBoolean()) {
             attributes.put("softcap", new Attribute.Real(1.5f));
@@ -230,8 +229,8 @@ class FusedAttentionTest {
         g.assertLowered(23, TOLERANCE);
     }
 
-    /** A mask that hides some keys, but from no query its own. */
-    private static String seen(FusedGraph g, String bias) {
+    /** A mask that hides some keys, but never a query's own key. */
+    private static String visible(FusedGraph g, String bias) {
         String range = g.graph()
                 .add(
                         "Range",

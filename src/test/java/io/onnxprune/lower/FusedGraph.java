@@ -26,8 +26,8 @@ import java.util.Random;
 import java.util.Set;
 
 /**
- * A small decoder around one operator: operands are looked up by tokens, so that they are random and of dynamic batch and
- * length. The operator's results are outputs, which ONNX Runtime's kernel and the decomposition must agree on.
+ * A small decoder around one operator. Operands are embeddings of tokens, so they are random and have a dynamic batch
+ * and length. The operator's results are outputs, which must be equal for ONNX Runtime's kernel and the decomposition.
  */
 final class FusedGraph {
     static final int BATCH = 2;
@@ -48,7 +48,7 @@ final class FusedGraph {
         return graph;
     }
 
-    /** Random float32 weights about 0. */
+    /** Random float32 weights with mean 0. */
     String weight(long... shape) {
         return graph.constant(numbers(1, shape));
     }
@@ -93,7 +93,7 @@ final class FusedGraph {
         return graph.add("Cast", List.of(x), Map.of("to", new Attribute.Int(dtype.code())));
     }
 
-    /** What may be added to scores, {@code [batch or 1, heads or 1, length, length]}. */
+    /** An additive bias for scores, {@code [batch or 1, heads or 1, length, length]}. */
     String bias(boolean everyRow, long heads) {
         String product = graph.add("MatMul", operand(3), transpose(operand(3), 0, 2, 1));
         String rows = everyRow ? product : graph.add("Slice", product, graph.ints(0), graph.ints(1), graph.ints(0));
@@ -124,7 +124,7 @@ final class FusedGraph {
         return graph.add("Expand", range, graph.add("Shape", "input_ids"));
     }
 
-    /** Applies the operator under test; results are outputs of the graph, apart from those named "". */
+    /** Applies the operator under test. Its results become graph outputs, except those named "". */
     List<String> test(
             String domain, String operator, List<String> operands, Map<String, Attribute> attributes, int... ranks) {
         List<String> results = new ArrayList<>();
@@ -162,7 +162,7 @@ final class FusedGraph {
         return new Model(opset < 13 ? 6 : 10, opsets, main, Map.of(), false, Path.of("by-hand.onnx"), new byte[0]);
     }
 
-    /** Requires that the operator is gone and that all results are as before, to {@code tolerance} of their scale. */
+    /** Checks that the operator was decomposed and that all results are equal to {@code tolerance} of their scale. */
     Model assertLowered(long opset, double tolerance) {
         Model original = model(opset);
         Model lowered = Lowering.lower(original, TestModels.runtime(), LENGTH, Log.NONE);

@@ -19,7 +19,10 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Norms, rotary embeddings, activations and products, under all of their options, as ONNX Runtime's kernels compute them. */
+/**
+ * Norms, rotary embeddings, activations and matrix products with all of their options, compared with ONNX Runtime's
+ * kernels.
+ */
 @Tag("ort")
 class FusedOperatorTest {
     private static final double TOLERANCE = 1e-5;
@@ -87,8 +90,8 @@ class FusedOperatorTest {
         }
         long half = partial ? 2 : size / 2;
         String x = flat ? g.operand(heads * size) : g.headFirst(heads, size);
-        boolean looked = random.nextBoolean();
-        List<String> operands = looked
+        boolean lookedUp = random.nextBoolean();
+        List<String> operands = lookedUp
                 ? List.of(x, g.weight(20, half), g.weight(20, half), g.positions())
                 : List.of(x, g.operand(half), g.operand(half));
         g.test("", "RotaryEmbedding", operands, attributes, flat ? 3 : 4);
@@ -170,7 +173,7 @@ class FusedOperatorTest {
         boolean swapB = random.nextBoolean();
         boolean moveA = random.nextBoolean();
         boolean moveB = random.nextBoolean();
-        // A of [batch, heads, length, size] and B of [batch, heads, size, 5], stored as the attributes say.
+        // A is [batch, heads, length, size] and B is [batch, heads, size, 5], stored as the attributes say.
         String a = stored(g, g.headFirst(3, 4), swapA, moveA);
         String columns = g.graph().add("MatMul", g.transpose(g.operand(3, 4), 0, 2, 3, 1), g.headFirst(3, 5));
         String b = stored(g, columns, swapB, moveB);
@@ -186,7 +189,7 @@ class FusedOperatorTest {
         g.assertLowered(20, TOLERANCE);
     }
 
-    /** {@code [b, h, m, n]} in the form that the operator turns back into that. */
+    /** {@code [b, h, m, n]} in the stored form, which the operator transposes back. */
     private static String stored(FusedGraph g, String x, boolean swapped, boolean moved) {
         String rows = swapped ? g.transpose(x, 0, 1, 3, 2) : x;
         return moved ? g.transpose(rows, 2, 0, 1, 3) : rows;
@@ -230,7 +233,7 @@ class FusedOperatorTest {
             case 1 -> bits == 4 ? g.graph().constant(g.numbers(4, rows, blocks)) : "";
             default -> "";
         };
-        // With groups the kernel reads zero points of bytes in another order than the operator's text has them.
+        // With a group index the kernel reads zero points of bytes in another order than the specification.
         boolean grouped = bits == 4 && columns == 64 && form > 0 && random.nextBoolean();
         String groups = grouped ? groups(g, columns, blocks) : "";
         String bias = random.nextBoolean() ? g.weight(rows) : "";
@@ -248,7 +251,7 @@ class FusedOperatorTest {
         g.assertLowered(20, TOLERANCE);
     }
 
-    /** A group for every column, in no order. */
+    /** A random group for every column. */
     private static String groups(FusedGraph g, long columns, long blocks) {
         long[] indices = g.random.longs(columns, 0, blocks).toArray();
         return g.graph().constant(Tensor.ofIndices(DType.INT32, new long[] {columns}, indices));
@@ -308,10 +311,10 @@ class FusedOperatorTest {
         }
     }
 
-    /** Up to the rounding of the activations, which has no gradient and is left out. */
+    /** Equal up to the rounding of the activations, which has no gradient and is left out. */
     @ParameterizedTest
     @ValueSource(strings = {"UINT8", "INT8"})
-    void dynamicallyQuantizedProduct(DType dtype) {
+    void dynamicallyQuantizedLinearLayer(DType dtype) {
         FusedGraph g = new FusedGraph(1);
         String x = g.operand(16);
         List<String> quantized = g.graph().add("DynamicQuantizeLinear", List.of(x), Map.of(), 3);

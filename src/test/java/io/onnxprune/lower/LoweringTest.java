@@ -27,7 +27,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/** The lowered form of every export gives the logits of the original, and holds nothing but standard operators. */
+/** The lowered form of every export has the logits of the original and only standard operators. */
 @Tag("ort")
 @Tag("slow")
 class LoweringTest {
@@ -35,7 +35,7 @@ class LoweringTest {
     private static final int LENGTH = 9;
     private static final int VOCABULARY = 60;
 
-    private static final Set<String> GONE = Set.of("If", "Constant", "Dropout");
+    private static final Set<String> REMOVED = Set.of("If", "Constant", "Dropout");
 
     static List<String> models() {
         return TestModels.allNames();
@@ -65,7 +65,7 @@ class LoweringTest {
     private static void assertStandard(Model original, Model lowered) {
         Set<String> strange = new TreeSet<>();
         for (Node node : lowered.graph().nodes()) {
-            if (!node.domain().isEmpty() || GONE.contains(node.op())) {
+            if (!node.domain().isEmpty() || REMOVED.contains(node.op())) {
                 strange.add(node.label());
             }
         }
@@ -89,7 +89,7 @@ class LoweringTest {
         return names;
     }
 
-    /** What is rounded to 8 bits at run time is not in the lowered form. */
+    /** The rounding of activations to 8 bits is not in the lowered form. */
     private static double tolerance(Model original) {
         boolean rounded = original.graph().nodes().stream().anyMatch(node -> node.is("DynamicQuantizeLinear"));
         return rounded ? 0.05 : 1e-4;

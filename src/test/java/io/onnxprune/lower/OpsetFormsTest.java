@@ -23,14 +23,16 @@ import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/** Operators of old sets compute the same in the new form. */
+/** Operators of old sets compute the same results in their new form. */
 @Tag("ort")
 class OpsetFormsTest {
     private static Attribute number(long value) {
         return new Attribute.Int(value);
     }
 
-    /** An operator of an old set, applied to {@code [batch, length, 4, 6]}; its attributes, and how many results it has. */
+    /**
+     * An operator of an old set, applied to {@code [batch, length, 4, 6]}, with its attributes and number of results.
+     */
     private record Old(long opset, String operator, Map<String, Attribute> attributes, int results) {
         private Arguments arguments() {
             return Arguments.of(opset, operator, attributes, results);
@@ -127,7 +129,7 @@ class OpsetFormsTest {
     }
 
     @Test
-    void refusesOperatorSetsWithoutBroadcasting() {
+    void rejectsOperatorSetsWithoutBroadcasting() {
         FusedGraph g = new FusedGraph(1);
         g.test("", "Relu", List.of(g.operand(6)), Map.of(), 3);
         assertThatThrownBy(() -> Lowering.lower(g.model(6), TestModels.runtime(), 7, Log.NONE))
@@ -135,7 +137,7 @@ class OpsetFormsTest {
                 .hasMessageContaining("opset 6");
     }
 
-    /** Small half constants become float32, large ones are cast where they are read. */
+    /** Small half-precision constants become float32; large ones are cast at their use. */
     @ParameterizedTest
     @CsvSource({"6, false", "6000, true"})
     void liftsConstants(int width, boolean cast) {

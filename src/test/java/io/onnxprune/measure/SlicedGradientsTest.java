@@ -6,37 +6,27 @@ import static org.assertj.core.api.Assertions.assertThat;
 import io.onnxprune.TestModels;
 import io.onnxprune.calibrate.GradientSink;
 import io.onnxprune.diag.Log;
-import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Slicing;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Allocation;
 import io.onnxprune.plan.Budget;
-import io.onnxprune.plan.Importance;
-import io.onnxprune.plan.Magnitude;
-import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.RandomImportance;
-import io.onnxprune.plan.Reduction;
 import io.onnxprune.plan.Taylor;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.rewrite.Slicer.Slice;
 import io.onnxprune.rewrite.Slicer.Sliced;
 import java.nio.FloatBuffer;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
 import java.util.Set;
-import java.util.function.IntFunction;
-import java.util.stream.IntStream;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
-import org.junit.jupiter.params.ParameterizedTest;
-import org.junit.jupiter.params.provider.EnumSource;
 
 /** Gradients of a pruned model in the shapes of the dense one. */
 @Tag("ort")

@@ -19,15 +19,15 @@ import org.junit.jupiter.params.provider.CsvSource;
 class DowndateTest {
     private static final double SHARE = 0.01;
 
-    /** Units that are single, small, empty and larger than a small one. */
+    /** Sizes of units: single channels, small, empty and larger than a small unit. */
     private static final int[] SIZES = {1, 1, 20, 3, 1, 0, 17, 1, 5, 1, 2, 1, 1, 16, 4};
 
-    /** Any order, panels that are filled often, seldom or never, and numbers that are computed anew or not. */
+    /** Random orders of removal, panels that are flushed often, seldom or never, with and without recomputation. */
     @ParameterizedTest
     @CsvSource({"1, 1000", "3, 1000", "30, 1000", "96, 1000", "2, 8", "96, 1"})
-    void costsAreThoseOfTheBestWeights(int panel, int period) {
-        for (boolean curved : new boolean[] {false, true}) {
-            LayerProblem layer = Problems.layer(new Random(panel), 6, curved, 5, SIZES);
+    void costsAreThoseOfTheOptimalWeights(int panel, int period) {
+        for (boolean withGradients : new boolean[] {false, true}) {
+            LayerProblem layer = Problems.layer(new Random(panel), 6, withGradients, 5, SIZES);
             RealMatrix a = Problems.damped(layer.a(), SHARE);
             double lambda = SHARE * Damping.meanDiagonal(layer.a());
             List<Integer> order =
@@ -37,25 +37,25 @@ class DowndateTest {
             double before = 0;
             try (Downdate state = new Downdate(layer, lambda, panel, period, 0)) {
                 for (int unit : order) {
-                    double[] foreseen = new double[SIZES.length];
-                    state.addCosts(foreseen, false);
+                    double[] predicted = new double[SIZES.length];
+                    state.addCosts(predicted, false);
                     double cost = state.remove(unit);
 
                     IntStream.of(layer.units().get(unit)).forEach(channel -> removed[channel] = true);
                     double total = totalCost(a, layer, removed);
                     assertThat(cost).isCloseTo(total - before, within(1e-9 * total));
-                    assertThat(foreseen[unit]).isCloseTo(cost, within(1e-9 * total));
+                    assertThat(predicted[unit]).isCloseTo(cost, within(1e-9 * total));
                     before = total;
-                    assertThat(state.drift()).isLessThan(1e-10);
+                    assertThat(state.residual()).isLessThan(1e-10);
                 }
-                double[] nothingLeft = new double[SIZES.length];
-                state.addCosts(nothingLeft, false);
-                assertThat(nothingLeft).containsOnly(0);
+                double[] noneRemaining = new double[SIZES.length];
+                state.addCosts(noneRemaining, false);
+                assertThat(noneRemaining).containsOnly(0);
             }
         }
     }
 
-    /** SlimGPT's scores by their definition: columns of a unit one after another, without updating the weights. */
+    /** SlimGPT's scores by their definition: the columns of a unit one after another, without updating the weights. */
     @Test
     void groupedCostsLeaveOutTheUpdatesWithinAUnit() {
         LayerProblem layer = Problems.layer(new Random(4), 6, false, 5, SIZES);
@@ -65,7 +65,7 @@ class DowndateTest {
         for (int unit = 0; unit < SIZES.length; unit++) {
             int[] channels = layer.units().get(unit);
             for (int i = 0; i < channels.length; i++) {
-                // What is left of the inverse's diagonal when the channels before it are eliminated.
+                // The diagonal of the inverse after the channels before it are eliminated.
                 int[] upTo = Arrays.copyOf(channels, i + 1);
                 double denominator =
                         1 / Problems.inverse(inverse.getSubMatrix(upTo, upTo)).getEntry(i, i);
@@ -87,9 +87,12 @@ class DowndateTest {
         }
     }
 
-    /** Almost as many tokens as channels and hardly any damping: the numbers go astray, and are found and put right. */
+    /**
+     * As many tokens as channels and almost no damping: rounding errors grow, are detected, and the state is
+     * recomputed.
+     */
     @Test
-    void numbersThatDriftAreComputedAnew() {
+    void inaccurateStatesAreRecomputed() {
         int n = 300;
         Random random = new Random(1);
         RealMatrix x = Problems.random(random, n + 1, n);
@@ -103,18 +106,18 @@ class DowndateTest {
                 Matrix w = Problems.matrix(Problems.random(random, n, 4))) {
             LayerProblem layer = new LayerProblem(a, w, null, units);
             double lambda = 1e-12 * Damping.meanDiagonal(a);
-            double[] drift = new double[2];
+            double[] residual = new double[2];
             for (int guarded = 0; guarded < 2; guarded++) {
                 try (Downdate state = new Downdate(layer, lambda, 16, guarded == 1 ? 16 : n, 1e-9)) {
                     for (int unit = 0; unit < n - 20; unit++) {
                         state.remove(unit);
                     }
-                    drift[guarded] = state.drift();
-                    assertThat(state.worstDrift()).isGreaterThanOrEqualTo(guarded == 1 ? 1e-6 : 0);
+                    residual[guarded] = state.residual();
+                    assertThat(state.worstResidual()).isGreaterThanOrEqualTo(guarded == 1 ? 1e-6 : 0);
                 }
             }
-            assertThat(drift[0]).isGreaterThan(1e-4);
-            assertThat(drift[1]).isLessThan(drift[0] / 10);
+            assertThat(residual[0]).isGreaterThan(1e-4);
+            assertThat(residual[1]).isLessThan(residual[0] / 10);
         }
     }
 

@@ -21,7 +21,7 @@ class ElementUpdateTest {
     private final RealMatrix a = Problems.damped(layer.a(), SHARE);
     private final RealMatrix g = Problems.damped(layer.g(), SHARE);
 
-    /** How an update is made. */
+    /** One of the methods of {@link ElementUpdate}. */
     private interface Update {
         void apply(KroneckerFactor inputs, KroneckerFactor outputs, Matrix w, BitSet[] zeros);
     }
@@ -39,11 +39,11 @@ class ElementUpdateTest {
         return (inputs, outputs, w, zeros) -> ElementUpdate.inGroups(inputs, outputs, w, zeros, limit);
     }
 
-    private static Update none() {
+    private static Update withoutUpdate() {
         return (inputs, outputs, w, zeros) -> ElementUpdate.clear(w, zeros);
     }
 
-    /** Each element by itself, from the weights as they were, added up. */
+    /** Independent updates: each element from the original weights, with the changes added up. */
     private static Update independent() {
         return (inputs, outputs, w, zeros) -> {
             try (Matrix sum = Matrix.zeros(w.rows(), w.columns())) {
@@ -51,9 +51,9 @@ class ElementUpdateTest {
                     for (int i = zeros[j].nextSetBit(0); i >= 0; i = zeros[j].nextSetBit(i + 1)) {
                         BitSet[] one = sets(zeros.length);
                         one[j].set(i);
-                        try (Matrix alone = w.copy()) {
-                            ElementUpdate.inGroups(inputs, outputs, alone, one, 1);
-                            add(alone, w, sum);
+                        try (Matrix single = w.copy()) {
+                            ElementUpdate.inGroups(inputs, outputs, single, one, 1);
+                            add(single, w, sum);
                         }
                     }
                 }
@@ -106,7 +106,7 @@ class ElementUpdateTest {
 
     @ParameterizedTest
     @ValueSource(doubles = {0.1, 0.5, 0.9})
-    void elementsTogetherAreTheConstrainedMinimum(double share) {
+    void jointUpdateIsTheConstrainedMinimum(double share) {
         BitSet[] zeros = random(3, share);
         RealMatrix expected = w.add(Problems.bestChange(a, g, w, removed(zeros)));
 
@@ -117,10 +117,10 @@ class ElementUpdateTest {
         assertThat(oneGroup.subtract(expected).getNorm()).isLessThan(1e-9);
     }
 
-    /** By the system of what goes, and by that of what stays. */
+    /** Solved by the system of the pruned elements, and by that of the kept ones. */
     @ParameterizedTest
     @ValueSource(ints = {2, 5})
-    void theElementsOfOneOutputAreTheConstrainedMinimumHoweverMany(int count) {
+    void anyNumberOfElementsOfOneOutputIsTheConstrainedMinimum(int count) {
         BitSet[] zeros = sets(OUTPUTS);
         zeros[2].set(1, 1 + count);
         RealMatrix expected = w.add(Problems.bestChange(a, g, w, removed(zeros)));
@@ -128,7 +128,7 @@ class ElementUpdateTest {
         assertThat(updated(zeros, inGroups(1)).subtract(expected).getNorm()).isLessThan(1e-9);
     }
 
-    /** The second group starts from what the first left, and what it does to the first's zeros is undone. */
+    /** The second group starts from the result of the first, and its changes at the first group's zeros are undone. */
     @Test
     void groupsFollowOneAnother() {
         BitSet[] zeros = sets(OUTPUTS);
@@ -150,19 +150,19 @@ class ElementUpdateTest {
     }
 
     @Test
-    void theMoreElementsTogetherTheLowerTheLoss() {
+    void largerGroupsLowerTheLoss() {
         BitSet[] zeros = random(4, 0.5);
-        double none = loss(updated(zeros, none()));
+        double withoutUpdate = loss(updated(zeros, withoutUpdate()));
         double independent = loss(updated(zeros, independent()));
         double groups = loss(updated(zeros, inGroups(INPUTS)));
         double together = loss(updated(zeros, ElementUpdate::together));
 
         assertThat(together).isPositive().isLessThan(0.99 * groups);
-        assertThat(groups).isLessThan(0.99 * none).isLessThan(0.99 * independent);
+        assertThat(groups).isLessThan(0.99 * withoutUpdate).isLessThan(0.99 * independent);
     }
 
     @Test
-    void zerosAreExactAndWhatNeverCarriedAnythingStays() {
+    void zerosAreExactWithDeadChannels() {
         BitSet[] zeros = random(5, 0.5);
         layer.a().setRow(2, new double[INPUTS]);
         for (int i = 0; i < INPUTS; i++) {

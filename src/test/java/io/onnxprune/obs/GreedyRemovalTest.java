@@ -27,7 +27,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 class GreedyRemovalTest {
     private static final double SHARE = 0.01;
 
-    /** A name and the layers that read one dimension. */
+    /** A named case: the linear layers that consume one dimension. */
     record Case(String name, List<LayerProblem> layers) {
         @Override
         public String toString() {
@@ -40,10 +40,12 @@ class GreedyRemovalTest {
         int[] ones = {1, 1, 1, 1, 1, 1, 1, 1};
         return Stream.of(
                 new Case("channels", List.of(Problems.layer(random, 3, false, 0, ones))),
-                new Case("channels, curved", List.of(Problems.layer(random, 3, true, 0, ones))),
+                new Case("channels, with gradients", List.of(Problems.layer(random, 3, true, 0, ones))),
                 new Case("one output", List.of(Problems.layer(random, 1, true, 2, ones))),
                 new Case("heads", List.of(Problems.layer(random, 3, false, 0, 3, 3, 3, 3))),
-                new Case("heads, curved, with a rest", List.of(Problems.layer(random, 4, true, 3, 2, 2, 2, 2))),
+                new Case(
+                        "heads, with gradients and channels of no unit",
+                        List.of(Problems.layer(random, 4, true, 3, 2, 2, 2, 2))),
                 new Case("units of all sizes", List.of(Problems.layer(random, 2, true, 1, 1, 4, 0, 2, 3))),
                 new Case(
                         "two layers",
@@ -52,7 +54,7 @@ class GreedyRemovalTest {
                                 Problems.layer(random, 2, false, 2, 2, 1, 0, 2, 1))));
     }
 
-    /** Every step is the cheapest single removal, and costs what the best weights without those units say. */
+    /** Every step is the cheapest single removal, and its cost is that of the optimal remaining weights. */
     @ParameterizedTest
     @MethodSource("cases")
     void eachStepIsTheCheapestOfAll(Case of) {
@@ -61,43 +63,43 @@ class GreedyRemovalTest {
         RemovalOrder removal = GreedyRemoval.of(of.layers(), units, GreedyRemoval.Rule.EXACT, Problems.damping(SHARE));
 
         assertThat(removal.damping()).isEqualTo(SHARE);
-        boolean[] gone = new boolean[units];
+        boolean[] removedUnits = new boolean[units];
         double before = 0;
         for (int step = 0; step < units; step++) {
             double[] totals = new double[units];
             for (int unit = 0; unit < units; unit++) {
-                boolean[] tried = gone.clone();
+                boolean[] tried = removedUnits.clone();
                 tried[unit] = true;
-                totals[unit] = gone[unit] ? Double.POSITIVE_INFINITY : exactCost(of.layers(), tried);
+                totals[unit] = removedUnits[unit] ? Double.POSITIVE_INFINITY : exactCost(of.layers(), tried);
             }
             int chosen = removal.order()[step];
             assertThat(totals[chosen] - before).isCloseTo(removal.costs()[step], within(1e-8 * (1 + totals[chosen])));
             assertThat(totals[chosen]).isCloseTo(DoubleStream.of(totals).min().orElseThrow(), within(1e-9));
-            gone[chosen] = true;
+            removedUnits[chosen] = true;
             before = totals[chosen];
         }
-        assertThat(gone).doesNotContain(false);
+        assertThat(removedUnits).doesNotContain(false);
         assertThat(before).isGreaterThan(1);
     }
 
     @ParameterizedTest
     @MethodSource("cases")
-    void costsAddUpToThatOfTheRemainingWeights(Case of) {
+    void costsAddUpToTheLossOfTheRemainingWeights(Case of) {
         int count = of.layers().get(0).units().size() / 2;
         Damping damping = Problems.damping(SHARE);
         for (GreedyRemoval.Rule rule : List.of(
                 GreedyRemoval.Rule.EXACT, GreedyRemoval.Rule.GROUPED_CHOLESKY, GreedyRemoval.Rule.DYNAMIC_GROUPS)) {
             RemovalOrder removal = GreedyRemoval.of(of.layers(), count, rule, damping);
-            boolean[] gone = new boolean[of.layers().get(0).units().size()];
-            IntStream.of(removal.order()).forEach(unit -> gone[unit] = true);
+            boolean[] removedUnits = new boolean[of.layers().get(0).units().size()];
+            IntStream.of(removal.order()).forEach(unit -> removedUnits[unit] = true);
             double total = 0;
             for (LayerProblem layer : of.layers()) {
-                boolean[] removed = channels(layer, gone);
+                boolean[] removed = channels(layer, removedUnits);
                 int[] kept = IntStream.range(0, removed.length)
                         .filter(i -> !removed[i])
                         .toArray();
-                try (Matrix left = LeastSquares.keep(layer.a(), layer.w(), kept, damping)) {
-                    RealMatrix change = Problems.real(left).subtract(Problems.real(layer.w()));
+                try (Matrix weights = LeastSquares.keep(layer.a(), layer.w(), kept, damping)) {
+                    RealMatrix change = Problems.real(weights).subtract(Problems.real(layer.w()));
                     total += Problems.loss(Problems.damped(layer.a(), SHARE), change, layer.g());
                 }
             }
@@ -106,9 +108,9 @@ class GreedyRemovalTest {
         }
     }
 
-    /** SlimGPT's loop as METHODS §3.5 has it: invert, score, remove a group, make up for it, again. */
+    /** SlimGPT's released loop (arXiv 2412.18110): invert, score, remove a group, compensate, repeat. */
     @Test
-    void groupsOfChannelsAreThoseOfTheReleasedLoop() {
+    void groupsOfChannelsMatchTheReleasedLoop() {
         int n = 700;
         int count = 660;
         Random random = new Random(11);
@@ -126,11 +128,11 @@ class GreedyRemovalTest {
                             Problems.damping(SHARE))
                     .order();
 
-            Set<Integer> left = new TreeSet<>(IntStream.range(0, n).boxed().toList());
+            Set<Integer> remaining = new TreeSet<>(IntStream.range(0, n).boxed().toList());
             int removed = 0;
             int[] groups = {74, 64, 64, 64, 64, 64, 64, 64, 64, 64, 10};
             for (int group : groups) {
-                int[] kept = left.stream().mapToInt(Integer::intValue).toArray();
+                int[] kept = remaining.stream().mapToInt(Integer::intValue).toArray();
                 double[] scores = releasedScores(a, w, kept);
                 Set<Integer> expected = IntStream.range(0, kept.length)
                         .boxed()
@@ -144,7 +146,7 @@ class GreedyRemovalTest {
                         .boxed()
                         .collect(Collectors.toCollection(TreeSet::new));
                 assertThat(found).isEqualTo(expected);
-                left.removeAll(found);
+                remaining.removeAll(found);
                 removed += group;
             }
             assertThat(removed).isEqualTo(count);
@@ -171,7 +173,7 @@ class GreedyRemovalTest {
     }
 
     @Test
-    void deadChannelsCostNothingAndGoFirst() {
+    void deadChannelsCostNothingAndAreRemovedFirst() {
         LayerProblem layer = Problems.layer(new Random(3), 3, false, 0, 1, 1, 1, 1, 1, 1);
         for (int dead : new int[] {1, 4}) {
             for (int j = 0; j < 6; j++) {
@@ -231,27 +233,27 @@ class GreedyRemovalTest {
         }
     }
 
-    /** Three channels, two of them almost the same; the least eigenvalue is about {@code -excess}. */
+    /** A second moment of three channels, two of them almost equal; the least eigenvalue is about {@code -excess}. */
     private static LayerProblem indefinite(double excess) {
         double[][] a = {{1, 1 + excess, 0}, {1 + excess, 1, 0}, {0, 0, 1}};
         return new LayerProblem(
                 Matrix.of(a), Matrix.of(new double[][] {{1}, {2}, {3}}), null, List.of(new int[] {0}, new int[] {1}));
     }
 
-    private static double exactCost(List<LayerProblem> layers, boolean[] gone) {
+    private static double exactCost(List<LayerProblem> layers, boolean[] removedUnits) {
         double sum = 0;
         for (LayerProblem layer : layers) {
             RealMatrix a = Problems.damped(layer.a(), SHARE);
-            sum += Problems.loss(a, Problems.bestChange(a, layer, channels(layer, gone)), layer.g());
+            sum += Problems.loss(a, Problems.bestChange(a, layer, channels(layer, removedUnits)), layer.g());
         }
         return sum;
     }
 
-    private static boolean[] channels(LayerProblem layer, boolean[] gone) {
+    private static boolean[] channels(LayerProblem layer, boolean[] removedUnits) {
         boolean[] removed = new boolean[layer.a().rows()];
-        for (int unit = 0; unit < gone.length; unit++) {
+        for (int unit = 0; unit < removedUnits.length; unit++) {
             for (int channel : layer.units().get(unit)) {
-                removed[channel] = gone[unit];
+                removed[channel] = removedUnits[unit];
             }
         }
         return removed;

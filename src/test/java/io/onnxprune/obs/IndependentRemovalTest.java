@@ -14,7 +14,7 @@ import org.apache.commons.math3.linear.RealMatrix;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
-/** Costs of units that go alone, against the losses of the changes that they stand for. */
+/** Independent costs of units, compared with the losses of the changes that they stand for. */
 class IndependentRemovalTest {
     private static final int UNITS = 5;
     private static final double SHARE = 0.05;
@@ -52,7 +52,7 @@ class IndependentRemovalTest {
         return removed;
     }
 
-    /** The change that only makes the rows of a unit zero. */
+    /** The change that sets the rows of a unit to zero and leaves all others. */
     private static RealMatrix zeroed(LayerProblem layer, int unit) {
         RealMatrix change =
                 MatrixUtils.createRealMatrix(layer.a().rows(), layer.w().columns());
@@ -63,8 +63,8 @@ class IndependentRemovalTest {
     }
 
     @Test
-    void aloneIsTheLossWhenTheOthersMakeUpForOneUnit() {
-        double[] costs = costs(Rule.ALONE);
+    void independentCostIsTheLossWithCompensation() {
+        double[] costs = costs(Rule.INDEPENDENT);
         for (int unit = 0; unit < UNITS; unit++) {
             double loss = 0;
             for (LayerProblem layer : layers) {
@@ -76,7 +76,7 @@ class IndependentRemovalTest {
     }
 
     @Test
-    void optimalBrainDamageIsTheLossWhenNothingMakesUpForIt() {
+    void optimalBrainDamageIsTheLossWithoutCompensation() {
         double[] costs = costs(Rule.OBD);
         for (int unit = 0; unit < UNITS; unit++) {
             double loss = 0;
@@ -88,7 +88,7 @@ class IndependentRemovalTest {
     }
 
     @Test
-    void theDiagonalLeavesOutWhatChannelsOfAUnitDoTogether() {
+    void theDiagonalIgnoresInteractionsWithinAUnit() {
         double[] costs = costs(Rule.OBD_DIAGONAL);
         for (int unit = 0; unit < UNITS; unit++) {
             double loss = 0;

@@ -28,7 +28,7 @@ class KroneckerFactorTest {
         return KroneckerFactor.of(layer.g().copy(), Problems.damping(SHARE));
     }
 
-    /** What removing what is marked costs when all others make up for it. */
+    /** The loss of pruning the marked elements when all others compensate. */
     private double cost(boolean[][] removed) {
         RealMatrix a = Problems.damped(layer.a(), SHARE);
         RealMatrix g = Problems.damped(layer.g(), SHARE);
@@ -37,7 +37,7 @@ class KroneckerFactorTest {
     }
 
     @Test
-    void anElementCostsWhatItsRemovalAloneDoes() {
+    void elementCostIsThatOfItsIndependentRemoval() {
         try (KroneckerFactor inputs = inputs();
                 KroneckerFactor outputs = outputs()) {
             double[] byInput = inputs.weights();
@@ -54,15 +54,15 @@ class KroneckerFactorTest {
         }
     }
 
-    /** With no damping to speak of, where the numerators' being without it makes no difference. */
+    /** Without damping, because {@link KroneckerFactor#halfForms} leaves the damping out. */
     @Test
-    void wholeInputsAndOutputsCostWhatTheirRemovalAloneDoes() {
+    void inputAndOutputCostsAreThoseOfTheirIndependentRemoval() {
         RealMatrix a = Problems.real(layer.a());
         RealMatrix g = Problems.real(layer.g());
         try (KroneckerFactor inputs = KroneckerFactor.of(layer.a().copy(), Problems.damping(0));
                 KroneckerFactor outputs = KroneckerFactor.of(layer.g().copy(), Problems.damping(0));
-                Matrix turned = layer.w().transposed()) {
-            double[] ofInputs = outputs.halfForms(turned);
+                Matrix transposed = layer.w().transposed()) {
+            double[] ofInputs = outputs.halfForms(transposed);
             double[] ofOutputs = inputs.halfForms(layer.w());
             for (int i = 0; i < INPUTS; i++) {
                 boolean[][] removed = new boolean[INPUTS][OUTPUTS];
@@ -82,7 +82,7 @@ class KroneckerFactorTest {
     }
 
     @Test
-    void dampingIsInTheInverseOnly() {
+    void dampingAffectsTheInverseOnly() {
         try (KroneckerFactor side =
                         KroneckerFactor.of(Matrix.of(new double[][] {{2, 0}, {0, 4}}), Problems.damping(1));
                 Matrix w = Matrix.of(new double[][] {{3}, {1}})) {
@@ -92,7 +92,7 @@ class KroneckerFactorTest {
     }
 
     @Test
-    void whatNeverCarriedAnythingCostsNothing() {
+    void deadChannelsCostNothing() {
         try (KroneckerFactor side = KroneckerFactor.of(
                         Matrix.of(new double[][] {{2, 0, 1}, {0, 0, 0}, {1, 0, 2}}), Problems.damping(0));
                 Matrix w = Matrix.of(new double[][] {{0, 1}, {5, 0}, {0, 0}})) {

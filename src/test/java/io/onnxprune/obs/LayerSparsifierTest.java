@@ -21,7 +21,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 
 class LayerSparsifierTest {
     private static final double SHARE = 0.01;
-    /** A block of 128 inputs and a rest. */
+    /** One block of 128 inputs and a smaller one. */
     private static final int INPUTS = 140;
 
     private static final int OUTPUTS = 7;
@@ -37,41 +37,43 @@ class LayerSparsifierTest {
 
     @ParameterizedTest
     @MethodSource("patterns")
-    void zerosLieAsThePatternSays(Pattern pattern) {
+    void zerosFollowThePattern(Pattern pattern) {
         LayerProblem layer = layer(1);
-        try (Matrix swept = LayerSparsifier.sparseGpt(layer.a(), layer.w(), pattern, Problems.damping(SHARE));
-                Matrix cut = LayerSparsifier.wanda(layer.a(), layer.w(), pattern, Problems.damping(SHARE))) {
-            RealMatrix bySweep = Problems.real(swept);
-            RealMatrix byNorm = Problems.real(cut);
+        try (Matrix sparse = LayerSparsifier.sparseGpt(layer.a(), layer.w(), pattern, Problems.damping(SHARE));
+                Matrix byWanda = LayerSparsifier.wanda(layer.a(), layer.w(), pattern, Problems.damping(SHARE))) {
+            RealMatrix bySparseGpt = Problems.real(sparse);
+            RealMatrix wandaWeights = Problems.real(byWanda);
             if (pattern instanceof Pattern.Grouped grouped) {
                 for (int j = 0; j < OUTPUTS; j++) {
                     for (int i = 0; i < INPUTS; i += grouped.of()) {
                         int last = i + grouped.of() - 1;
-                        assertThat(zeros(bySweep.getSubMatrix(i, last, j, j))).isEqualTo(grouped.zeros());
-                        assertThat(zeros(byNorm.getSubMatrix(i, last, j, j))).isEqualTo(grouped.zeros());
+                        assertThat(zeros(bySparseGpt.getSubMatrix(i, last, j, j)))
+                                .isEqualTo(grouped.zeros());
+                        assertThat(zeros(wandaWeights.getSubMatrix(i, last, j, j)))
+                                .isEqualTo(grouped.zeros());
                     }
                 }
             } else if (pattern instanceof Pattern.Unstructured unstructured) {
                 double share = unstructured.share();
-                assertThat(zeros(bySweep)).isEqualTo(Math.round(share * INPUTS * OUTPUTS));
-                assertThat(zeros(bySweep.getSubMatrix(0, 127, 0, OUTPUTS - 1)))
+                assertThat(zeros(bySparseGpt)).isEqualTo(Math.round(share * INPUTS * OUTPUTS));
+                assertThat(zeros(bySparseGpt.getSubMatrix(0, 127, 0, OUTPUTS - 1)))
                         .isEqualTo(Math.round(share * 128 * OUTPUTS));
                 for (int j = 0; j < OUTPUTS; j++) {
-                    assertThat(zeros(byNorm.getColumnMatrix(j))).isEqualTo(Math.round(share * INPUTS));
+                    assertThat(zeros(wandaWeights.getColumnMatrix(j))).isEqualTo(Math.round(share * INPUTS));
                 }
             }
         }
     }
 
-    /** Input by input, with those before it fixed, the others take the values that a dense solution gives them. */
+    /** Input by input, with earlier ones fixed, later inputs take the values of a dense solution. */
     @ParameterizedTest
     @MethodSource("patterns")
-    void laterInputsMakeUpForEachZero(Pattern pattern) {
+    void laterInputsCompensateForEachZero(Pattern pattern) {
         LayerProblem layer = layer(2);
         RealMatrix a = Problems.damped(layer.a(), SHARE);
         RealMatrix w = Problems.real(layer.w());
-        try (Matrix swept = LayerSparsifier.sparseGpt(layer.a(), layer.w(), pattern, Problems.damping(SHARE))) {
-            RealMatrix found = Problems.real(swept);
+        try (Matrix sparse = LayerSparsifier.sparseGpt(layer.a(), layer.w(), pattern, Problems.damping(SHARE))) {
+            RealMatrix found = Problems.real(sparse);
             RealMatrix expected = w.copy();
             for (int i = 0; i < INPUTS - 1; i++) {
                 int[] later = IntStream.range(i + 1, INPUTS).toArray();
@@ -99,27 +101,30 @@ class LayerSparsifierTest {
     void theUpdateLowersTheLoss(Pattern pattern) {
         LayerProblem layer = layer(3);
         RealMatrix w = Problems.real(layer.w());
-        try (Matrix swept = LayerSparsifier.sparseGpt(layer.a(), layer.w(), pattern, Problems.damping(SHARE));
+        try (Matrix sparse = LayerSparsifier.sparseGpt(layer.a(), layer.w(), pattern, Problems.damping(SHARE));
                 Matrix wanda = LayerSparsifier.wanda(layer.a(), layer.w(), pattern, Problems.damping(SHARE))) {
-            RealMatrix found = Problems.real(swept);
-            RealMatrix same = w.copy();
+            RealMatrix found = Problems.real(sparse);
+            RealMatrix notUpdated = w.copy();
             for (int i = 0; i < INPUTS; i++) {
                 for (int j = 0; j < OUTPUTS; j++) {
                     if (found.getEntry(i, j) == 0) {
-                        same.setEntry(i, j, 0);
+                        notUpdated.setEntry(i, j, 0);
                     }
                 }
             }
             double updated = loss(layer, found, w);
 
-            assertThat(updated).isPositive().isLessThan(0.7 * loss(layer, same, w));
+            assertThat(updated).isPositive().isLessThan(0.7 * loss(layer, notUpdated, w));
             assertThat(updated).isLessThan(loss(layer, Problems.real(wanda), w));
         }
     }
 
-    /** Where the zeros are the first inputs of a single output, nothing is fixed too early: the sweep is the exact solution. */
+    /**
+     * If the zeros are the first inputs of a single output, no weight is fixed too early and SparseGPT is the exact
+     * solution.
+     */
     @Test
-    void oneOutputIsSolvedExactlyWhenTheFirstInputsGo() {
+    void oneOutputIsSolvedExactlyWhenTheFirstInputsArePruned() {
         LayerProblem layer = Problems.layer(new Random(4), 1, false, 10);
         for (int i = 0; i < 5; i++) {
             layer.w().set(i, 0, 0.01 * layer.w().get(i, 0));
@@ -134,7 +139,7 @@ class LayerSparsifierTest {
     }
 
     @Test
-    void wandaKeepsTheLargestProductsOfWeightAndNormOfEachOutput() {
+    void wandaKeepsTheLargestScoresOfEachOutput() {
         try (Matrix a = Matrix.of(new double[][] {{4, 1, 0}, {1, 1, 0}, {0, 0, 0}});
                 Matrix w = Matrix.of(new double[][] {{1, -3}, {-1.5, 7}, {9, 9}})) {
             try (Matrix found = LayerSparsifier.wanda(a, w, new Pattern.Unstructured(2.0 / 3), Problems.damping(0))) {
@@ -156,7 +161,7 @@ class LayerSparsifierTest {
     private static LayerProblem layer(int seed) {
         Random random = new Random(seed);
         RealMatrix x = Problems.random(random, 2 * INPUTS, INPUTS);
-        // Neighbours are alike, so that there is something to make up with.
+        // Neighbouring inputs are correlated, so that compensation has an effect.
         for (int i = 0; i < 2 * INPUTS; i++) {
             for (int j = 1; j < INPUTS; j++) {
                 x.setEntry(i, j, 0.7 * x.getEntry(i, j - 1) + x.getEntry(i, j));
@@ -169,7 +174,7 @@ class LayerSparsifierTest {
                 List.of());
     }
 
-    /** How later inputs change for a unit of input {@code i} lost. */
+    /** The change of later inputs' weights when 1 is taken from the weight of input {@code i}. */
     private static RealVector solve(RealMatrix a, int[] later, int i) {
         return new LUDecomposition(a.getSubMatrix(later, later))
                 .getSolver()

@@ -20,7 +20,7 @@ class LeastSquaresTest {
     private static final int[] KEPT = {0, 2, 3, 6};
 
     @Test
-    void keptWeightsAreTheNearestOnes() {
+    void keptWeightsAreTheOptimalOnes() {
         LayerProblem layer = Problems.layer(new Random(5), 3, true, 7);
         boolean[] removed = {false, true, false, false, true, true, false};
 
@@ -32,9 +32,9 @@ class LeastSquaresTest {
         }
     }
 
-    /** Every free element by the normal equations over the Kronecker product of both moments. */
+    /** Compared with the normal equations over the Kronecker product of both second moments. */
     @Test
-    void inputsAndOutputsAreRemovedJointly() {
+    void inputsAndOutputsArePrunedJointly() {
         LayerProblem layer = Problems.layer(new Random(6), 5, true, 7);
         int[] keptOutputs = {0, 1, 4};
         RealMatrix a = Problems.damped(layer.a(), 0.1);
@@ -58,9 +58,9 @@ class LeastSquaresTest {
         }
     }
 
-    /** Each unit's best change by itself, added up, and then zeros where units are gone. */
+    /** The optimal change of each removed unit, added up, with zeros in the removed rows. */
     @Test
-    void separateChangesAddUp() {
+    void independentUpdatesAddUp() {
         LayerProblem layer = Problems.layer(new Random(8), 3, false, 1, 2, 1, 3);
         RealMatrix a = Problems.damped(layer.a(), 0.1);
         RealMatrix expected = Problems.real(layer.w());
@@ -69,14 +69,15 @@ class LeastSquaresTest {
             IntStream.of(layer.units().get(unit)).forEach(channel -> removed[channel] = true);
             expected = expected.add(Problems.bestChange(a, layer, removed));
         }
-        List<int[]> gone = List.of(layer.units().get(0), layer.units().get(2));
-        for (int[] unit : gone) {
+        List<int[]> removedUnits = List.of(layer.units().get(0), layer.units().get(2));
+        for (int[] unit : removedUnits) {
             for (int channel : unit) {
                 expected.setRow(channel, new double[3]);
             }
         }
 
-        try (Matrix found = LeastSquares.separately(layer.a(), layer.w(), gone, Problems.damping(0.1))) {
+        try (Matrix found =
+                LeastSquares.independentUpdates(layer.a(), layer.w(), removedUnits, Problems.damping(0.1))) {
             assertClose(Problems.real(found), expected);
         }
     }
@@ -91,7 +92,7 @@ class LeastSquaresTest {
     }
 
     @Test
-    void channelsThatNeverCarriedAnythingStayAsTheyAre() {
+    void deadChannelsAreNotChanged() {
         LayerProblem layer = Problems.layer(new Random(5), 3, false, 4);
         for (int j = 0; j < 4; j++) {
             layer.a().set(1, j, 0);
@@ -107,7 +108,7 @@ class LeastSquaresTest {
         }
     }
 
-    /** The normal equations over the inputs themselves, with and without a column of ones. */
+    /** Compared with the normal equations over the inputs, with and without a column of ones. */
     @Test
     void correctionIsTheRidgeRegressionOfTheError() {
         Random random = new Random(9);
@@ -119,23 +120,23 @@ class LeastSquaresTest {
         RealMatrix centered = part.subtract(means(part));
         RealMatrix[] moments = {part, centered};
 
-        for (int biased = 0; biased < 2; biased++) {
-            RealMatrix inputs = moments[biased];
+        for (int withBias = 0; withBias < 2; withBias++) {
+            RealMatrix inputs = moments[withBias];
             RealMatrix moment = inputs.transpose().multiply(inputs);
             double lambda = 0.01 * moment.getTrace() / KEPT.length;
             RealMatrix expected = new LUDecomposition(moment.add(
                             MatrixUtils.createRealIdentityMatrix(KEPT.length).scalarMultiply(lambda)))
                     .getSolver()
                     .solve(inputs.transpose().multiply(e));
-            LeastSquares.Sums sums = biased == 0 ? null : new LeastSquares.Sums(columnSums(x), columnSums(e), tokens);
+            LeastSquares.Sums sums = withBias == 0 ? null : new LeastSquares.Sums(columnSums(x), columnSums(e), tokens);
             try (Matrix a = Problems.matrix(x.transpose().multiply(x));
                     Matrix c = Problems.matrix(x.transpose().multiply(e));
                     LeastSquares.Correction found = LeastSquares.correction(a, c, KEPT, sums, Problems.damping(0.01))) {
                 RealMatrix weights = Problems.real(found.weights());
                 assertClose(weights.getSubMatrix(KEPT, range(3)), expected);
                 assertThat(weights.getRow(1)).containsOnly(0);
-                assertThat(found.bias() == null).isEqualTo(biased == 0);
-                if (biased == 1) {
+                assertThat(found.bias() == null).isEqualTo(withBias == 0);
+                if (withBias == 1) {
                     RealMatrix left = e.subtract(part.multiply(expected));
                     assertThat(found.bias()).containsExactly(means(left).getRow(0), within(1e-9));
                 }

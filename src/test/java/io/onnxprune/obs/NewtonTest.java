@@ -18,9 +18,9 @@ class NewtonTest {
     private static final int INPUTS = 6;
     private static final int OUTPUTS = 4;
 
-    /** The linear system over all elements of the weights, row by row: (a + λI) ⊗ (g + μI). */
+    /** Compared with the linear system over all elements of the weights, row by row: (a + λI) ⊗ (g + μI). */
     @Test
-    void theStepSolvesTheWholeSystem() {
+    void theStepSolvesTheFullSystem() {
         Random random = new Random(3);
         RealMatrix a = moment(random, INPUTS);
         RealMatrix g = moment(random, OUTPUTS);
@@ -51,7 +51,7 @@ class NewtonTest {
     }
 
     @Test
-    void deadChannelsStayAsTheyAreAndDoNotDisturbOthers() {
+    void deadChannelsAreNotChangedAndDoNotAffectOthers() {
         Random random = new Random(4);
         RealMatrix a = moment(random, INPUTS);
         RealMatrix g = moment(random, OUTPUTS);
@@ -61,14 +61,14 @@ class NewtonTest {
         RealMatrix taller = MatrixUtils.createRealMatrix(INPUTS + 1, OUTPUTS);
         taller.setSubMatrix(c.getData(), 0, 0);
 
-        try (Matrix alone =
+        try (Matrix expected =
                         Newton.step(Problems.matrix(a), Problems.matrix(c), Problems.matrix(g), Problems.damping(0.1));
                 Matrix found = Newton.step(
                         Problems.matrix(longer), Problems.matrix(taller), Problems.matrix(g), Problems.damping(0.1))) {
             assertThat(Problems.real(found).getRow(INPUTS)).containsOnly(0);
             assertThat(Problems.real(found)
                             .getSubMatrix(0, INPUTS - 1, 0, OUTPUTS - 1)
-                            .subtract(Problems.real(alone))
+                            .subtract(Problems.real(expected))
                             .getNorm())
                     .isLessThan(1e-12);
         }

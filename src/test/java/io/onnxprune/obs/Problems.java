@@ -16,7 +16,7 @@ import org.apache.commons.math3.linear.MatrixUtils;
 import org.apache.commons.math3.linear.RealMatrix;
 import org.apache.commons.math3.linear.RealVector;
 
-/** Small random problems, and their solutions by dense normal equations over all elements of the weights. */
+/** Small random problems, solved by dense normal equations over all elements of the weights. */
 final class Problems {
     static final int TOKENS = 40;
 
@@ -58,8 +58,13 @@ final class Problems {
         return result;
     }
 
-    /** A layer with units of the given sizes, in a shuffled order of channels, and {@code spare} channels of no unit. */
-    static LayerProblem layer(Random random, int out, boolean curved, int spare, int... sizes) {
+    /**
+     * A layer with units of the given sizes, in random order of channels.
+     *
+     * @param withGradients whether the layer has a {@code g}
+     * @param spare number of channels of no unit
+     */
+    static LayerProblem layer(Random random, int out, boolean withGradients, int spare, int... sizes) {
         int n = IntStream.of(sizes).sum() + spare;
         List<Integer> channels = new ArrayList<>(IntStream.range(0, n).boxed().toList());
         Collections.shuffle(channels, random);
@@ -77,7 +82,7 @@ final class Problems {
         return new LayerProblem(
                 matrix(x.transpose().multiply(x)),
                 matrix(random(random, n, out)),
-                curved ? matrix(d.transpose().multiply(d).scalarMultiply(1.0 / TOKENS)) : null,
+                withGradients ? matrix(d.transpose().multiply(d).scalarMultiply(1.0 / TOKENS)) : null,
                 units);
     }
 
@@ -98,7 +103,7 @@ final class Problems {
         return 0.5 * (g == null ? inner : inner.multiply(real(g))).getTrace();
     }
 
-    /** What makes the rows of {@code removed} zero at least loss: {@code Δw}. */
+    /** The change Δw that sets the rows of {@code removed} to zero at least loss. */
     static RealMatrix bestChange(RealMatrix a, LayerProblem layer, boolean[] removed) {
         int out = layer.w().columns();
         boolean[][] elements = new boolean[removed.length][out];
@@ -109,7 +114,7 @@ final class Problems {
         return bestChange(a, g, real(layer.w()), elements);
     }
 
-    /** Least ½ vec(Δw)ᵀ (a ⊗ g) vec(Δw) when some elements become zero: {@code Δw}. */
+    /** The change Δw with the least ½ vec(Δw)ᵀ (a ⊗ g) vec(Δw) that sets the elements of {@code removed} to zero. */
     static RealMatrix bestChange(RealMatrix a, RealMatrix g, RealMatrix w, boolean[][] removed) {
         int n = w.getRowDimension();
         int out = w.getColumnDimension();

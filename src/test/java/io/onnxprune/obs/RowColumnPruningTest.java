@@ -12,19 +12,19 @@ import org.junit.jupiter.params.provider.ValueSource;
 class RowColumnPruningTest {
     private static final int[][] SIZES = {{6, 4}, {3, 9}, {5, 5}};
 
-    /** The highest threshold whose elements, counted one by one, are not too many. */
+    /** Compared with the highest threshold whose elements, counted one by one, are within the limit. */
     @ParameterizedTest
     @ValueSource(doubles = {0, 0.05, 0.2, 0.5, 0.77, 0.99})
     void theThresholdIsTheHighestThatFits(double share) {
         Random random = new Random(3);
         double[][][] costs = new double[SIZES.length][2][];
-        RowColumnPruning strips = new RowColumnPruning();
+        RowColumnPruning pruning = new RowColumnPruning();
         for (int layer = 0; layer < SIZES.length; layer++) {
             costs[layer][0] = random.doubles(SIZES[layer][0]).toArray();
             costs[layer][1] = random.doubles(SIZES[layer][1]).toArray();
-            strips.add(costs[layer][0], costs[layer][1]);
+            pruning.add(costs[layer][0], costs[layer][1]);
         }
-        strips.choose(share);
+        pruning.choose(share);
 
         double best = -1;
         for (double[][] sides : costs) {
@@ -35,8 +35,8 @@ class RowColumnPruningTest {
             }
         }
         for (int layer = 0; layer < SIZES.length; layer++) {
-            assertThat(strips.keptInputs(layer)).containsExactly(above(costs[layer][0], best));
-            assertThat(strips.keptOutputs(layer)).containsExactly(above(costs[layer][1], best));
+            assertThat(pruning.keptInputs(layer)).containsExactly(above(costs[layer][0], best));
+            assertThat(pruning.keptOutputs(layer)).containsExactly(above(costs[layer][1], best));
         }
     }
 
@@ -65,13 +65,13 @@ class RowColumnPruningTest {
     }
 
     @Test
-    void whatCostsNothingGoesFirst() {
-        RowColumnPruning strips = new RowColumnPruning();
-        strips.add(new double[] {1, 0, 2}, new double[] {0, 3});
-        strips.add(new double[] {0.5, 0.5}, new double[] {4, 5});
-        strips.choose(0.4);
-        assertThat(strips.keptInputs(0)).containsExactly(0, 2);
-        assertThat(strips.keptOutputs(0)).containsExactly(1);
-        assertThat(strips.keptInputs(1)).containsExactly(0, 1);
+    void rowsAndColumnsOfNoCostAreRemovedFirst() {
+        RowColumnPruning pruning = new RowColumnPruning();
+        pruning.add(new double[] {1, 0, 2}, new double[] {0, 3});
+        pruning.add(new double[] {0.5, 0.5}, new double[] {4, 5});
+        pruning.choose(0.4);
+        assertThat(pruning.keptInputs(0)).containsExactly(0, 2);
+        assertThat(pruning.keptOutputs(0)).containsExactly(1);
+        assertThat(pruning.keptInputs(1)).containsExactly(0, 1);
     }
 }

@@ -17,7 +17,7 @@ class ThresholdTest {
 
     @ParameterizedTest
     @ValueSource(ints = {0, 1, 17, 500, 999, 1000})
-    void asManyAreTakenAsAskedForAndNoneIsHigherThanOneThatIsLeft(int count) {
+    void theRequestedNumberOfLowestCostsIsTaken(int count) {
         Random random = new Random(2);
         double[] costs = random.doubles(1000).map(x -> Math.exp(60 * (x - 0.5))).toArray();
         Threshold threshold = lowest(count, costs);
@@ -42,7 +42,7 @@ class ThresholdTest {
     }
 
     @Test
-    void theSmallestNumbersAreToldApart() {
+    void theSmallestNumbersAreDistinguished() {
         Threshold threshold = lowest(2, 0, 3e-300, Double.MIN_NORMAL, 1e-200, 0.5);
         assertThat(threshold.takes(0)).isTrue();
         assertThat(threshold.takes(3e-300)).isFalse();

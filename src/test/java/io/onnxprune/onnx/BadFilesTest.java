@@ -30,9 +30,9 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Files that cannot be read or written give one sentence, whatever is wrong with them. */
+/** Every file that cannot be read or written gives an error of one sentence. */
 class BadFilesTest {
-    /** Thousands of damaged files; {@code -Donnx.fuzz=20} for a longer search. */
+    /** Repetitions of the test with damaged files; {@code -Donnx.fuzz=20} for a longer search. */
     private static final int FUZZ = Integer.getInteger("onnx.fuzz", 1);
 
     @TempDir
@@ -87,15 +87,15 @@ class BadFilesTest {
 
     @Test
     void aFileThatIsCutOff() throws IOException {
-        byte[] whole = Files.readAllBytes(TestModels.file("llama-gqa-b"));
+        byte[] intact = Files.readAllBytes(TestModels.file("llama-gqa-b"));
         for (int percent : new int[] {10, 50, 90, 99}) {
-            assertRefused(file(Arrays.copyOf(whole, (int) ((long) whole.length * percent / 100))))
+            assertRefused(file(Arrays.copyOf(intact, (int) ((long) intact.length * percent / 100))))
                     .hasMessageContaining("cut off");
         }
-        assertRefused(file(Arrays.copyOf(whole, whole.length - 1))).hasMessageContaining("cut off");
+        assertRefused(file(Arrays.copyOf(intact, intact.length - 1))).hasMessageContaining("cut off");
     }
 
-    /** Damage may go unnoticed here, but what is reported is reported as a user's error. */
+    /** Damage may remain undetected, but every reported failure is a user's error. */
     @Test
     void damagedBytes() throws IOException {
         byte[] small = Protos.model(Protos.graph()
@@ -138,7 +138,7 @@ class BadFilesTest {
         assertRefused(withExternal("short.bin", "16", "16"))
                 .hasMessageContaining("short.bin is too short (30 bytes)")
                 .hasMessageContaining("initializer \"w\", which needs 16 bytes from 16 on");
-        assertRefused(withExternal("short.bin", "-4", "16")).hasMessageContaining("offset below zero: -4");
+        assertRefused(withExternal("short.bin", "-4", "16")).hasMessageContaining("negative external data offset: -4");
         assertRefused(withExternal("short.bin", Long.toString(Long.MAX_VALUE - 3), "16"))
                 .hasMessageContaining("is too short");
     }
@@ -150,14 +150,14 @@ class BadFilesTest {
         Files.write(folder.resolve("escape.bin"), new byte[16]);
         assertRefused(Protos.write(inner, Protos.model(Protos.graph().addInitializer(external(location, "0", "16")))))
                 .hasMessageContaining("keeps its data in \"" + location + '"')
-                .hasMessageContaining("not inside the model's folder; refused");
+                .hasMessageContaining("not inside the model's folder; move the data beside the model");
     }
 
     @Test
     void absoluteExternalData() throws IOException {
         Path data = Files.write(folder.resolve("inside.bin"), new byte[16]);
         assertRefused(withExternal(data.toAbsolutePath().toString(), "0", "16"))
-                .hasMessageContaining("not inside the model's folder; refused");
+                .hasMessageContaining("not inside the model's folder; move the data beside the model");
     }
 
     @Test
@@ -177,7 +177,7 @@ class BadFilesTest {
         Files.write(folder.resolve("data.bin"), new byte[64]);
         assertRefused(withExternal("data.bin", "0", "20"))
                 .hasMessageContaining("declares 20 bytes of external data where its shape needs 16");
-        assertRefused(withExternal("data.bin", "four", "16")).hasMessageContaining("offset that is no number: four");
+        assertRefused(withExternal("data.bin", "four", "16")).hasMessageContaining("offset that is not a number: four");
     }
 
     @Test
@@ -196,12 +196,12 @@ class BadFilesTest {
     @ParameterizedTest
     @ValueSource(booleans = {false, true})
     void aFailedWriteLeavesNothingBehind(boolean externalData) throws IOException {
-        Path gone = Files.write(folder.resolve("gone.bin"), new byte[1 << 20]);
-        Model model = withWeight(Bytes.of(gone, 0, 1 << 20));
+        Path deleted = Files.write(folder.resolve("gone.bin"), new byte[1 << 20]);
+        Model model = withWeight(Bytes.of(deleted, 0, 1 << 20));
         Path target = folder.resolve("out/model.onnx");
         Files.createDirectory(target.getParent());
         Files.writeString(target, "what was here before");
-        Files.delete(gone);
+        Files.delete(deleted);
 
         assertThatThrownBy(() -> ModelWriter.write(model, target, externalData))
                 .isInstanceOf(UserException.class)

@@ -28,7 +28,7 @@ import java.nio.file.Path;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** What the tool does not understand is in the written file as it was in the one read. */
+/** Everything that is not interpreted is written as it was read. */
 class CarriedThroughTest {
     @TempDir
     private Path folder;

@@ -14,7 +14,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-/** A disk that fills up while a model is written: the device that is always full stands for it. */
+/** A disk that becomes full while a model is written, simulated by the device /dev/full. */
 class FullDiskTest {
     private static final Path FULL = Path.of("/dev/full");
 
@@ -23,7 +23,7 @@ class FullDiskTest {
 
     @ParameterizedTest
     @CsvSource({"small.onnx.part,false", "small.onnx.data.part,true"})
-    void nothingIsLeft(String temporary, boolean external) throws IOException {
+    void noFileIsLeftBehind(String temporary, boolean external) throws IOException {
         assumeTrue(Files.exists(FULL));
         Files.createSymbolicLink(folder.resolve(temporary), FULL);
         Model model = ModelReader.read(Path.of("testmodels", "llama-gqa-d", "model.onnx"));

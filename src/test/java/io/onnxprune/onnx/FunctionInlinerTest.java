@@ -52,7 +52,7 @@ class FunctionInlinerTest {
     }
 
     @Test
-    void aModelWithoutFunctionsIsLeftAlone() {
+    void aModelWithoutFunctionsIsNotChanged() {
         Model model = ModelReader.read(WITHOUT);
 
         assertThat(FunctionInliner.inline(model)).isSameAs(model);
@@ -226,9 +226,9 @@ class FunctionInlinerTest {
     }
 
     private static float[] logits(Model model) {
-        byte[] whole = ModelWriter.skeleton(model, tensor -> false);
+        byte[] serialized = ModelWriter.skeleton(model, tensor -> false);
         try (OnnxRuntime runtime = OnnxRuntime.open(RuntimeOptions.cpu());
-                CausalLm decoder = CausalLm.of(runtime.open(whole, Map.of(), false))) {
+                CausalLm decoder = CausalLm.of(runtime.open(serialized, Map.of(), false))) {
             return decoder.logits(new long[][] {{1, 2, 3, 4, 5}}).toFloats();
         }
     }

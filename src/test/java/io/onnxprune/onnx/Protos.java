@@ -13,11 +13,11 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/** Small models as messages, for what no real export has. */
+/** Small models as protobuf messages, for cases that no real export has. */
 final class Protos {
     private Protos() {}
 
-    /** {@code y = Relu(x)} with whatever a test adds. */
+    /** The graph {@code y = Relu(x)}, to which a test adds. */
     static GraphProto.Builder graph() {
         return GraphProto.newBuilder()
                 .setName("main")

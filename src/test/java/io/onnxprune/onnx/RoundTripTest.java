@@ -20,7 +20,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/** Every real model goes in and out unchanged. */
+/** Every real model is unchanged after it is written and read again. */
 class RoundTripTest {
     @TempDir
     private Path folder;
@@ -31,7 +31,7 @@ class RoundTripTest {
 
     @ParameterizedTest
     @MethodSource("models")
-    void whatIsWrittenInOneFileReadsAsItWas(String name) throws IOException {
+    void oneFileRoundTrip(String name) throws IOException {
         Model original = ModelReader.read(TestModels.file(name));
         Path first = folder.resolve("first.onnx");
         Path second = folder.resolve("second.onnx");
@@ -46,7 +46,7 @@ class RoundTripTest {
 
     @ParameterizedTest
     @MethodSource("models")
-    void whatIsWrittenWithExternalDataReadsAsItWas(String name) throws IOException {
+    void externalDataRoundTrip(String name) throws IOException {
         Model original = ModelReader.read(TestModels.file(name));
         Path written = folder.resolve("model.onnx");
         ModelWriter.write(original, written, true);
@@ -70,7 +70,7 @@ class RoundTripTest {
         assertSame(original.graph(), again.graph());
     }
 
-    /** What the printed text leaves out: contents of tensors, and everything that is only carried. */
+    /** Compares also what the printed text leaves out: contents of tensors, and fields that are not interpreted. */
     private static void assertSame(Graph original, Graph again) {
         assertThat(again.rest()).isEqualTo(original.rest());
         assertThat(again.initializers().keySet())

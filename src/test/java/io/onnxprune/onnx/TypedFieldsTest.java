@@ -22,7 +22,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.EnumSource.Mode;
 
-/** Values in the typed fields of a tensor are the bytes that raw_data would hold. */
+/** Values in the typed fields of a TensorProto are converted to the bytes of raw_data. */
 class TypedFieldsTest {
     @TempDir
     private Path folder;
@@ -109,7 +109,7 @@ class TypedFieldsTest {
 
     @ParameterizedTest
     @EnumSource(names = {"INT4", "UINT4", "FLOAT4E2M1"})
-    void halfBytesComeTwoInAnInt32(DType dtype) throws IOException {
+    void anInt32HoldsTwoHalfBytes(DType dtype) throws IOException {
         assertBytes(
                 dtype,
                 3,

@@ -35,8 +35,7 @@ class ForecastTest {
                 "version: 2\nname: mine\npasses:\n  - {pass: calibrate}\n  - repeat:\n      steps: " + steps
                         + "\n      passes:\n        - " + String.join("\n        - ", passes));
         Recipe recipe = Recipe.read(file, Extensions.BUILT_IN);
-        return Forecast.of(
-                recipe.schedule(repeat -> repeat.count(1)), DENSE, PruneSet.standard(), tokens, log);
+        return Forecast.of(recipe.schedule(repeat -> repeat.count(1)), DENSE, PruneSet.standard(), tokens, log);
     }
 
     /** Six layers of four squares of 128 and three linear layers of 128 by 344, and the logits of 2048 tokens. */

@@ -11,7 +11,6 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.ActivationImportance.Kind;
-import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.LayerInputs.Channels;
 import java.util.ArrayList;
 import java.util.Arrays;

@@ -11,7 +11,6 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
-import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.rewrite.Slicer;
 import io.onnxprune.rewrite.Slicer.Slice;
 import java.nio.file.Path;

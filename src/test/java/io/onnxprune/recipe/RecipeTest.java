@@ -4,21 +4,9 @@ package io.onnxprune.recipe;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import io.onnxprune.compensate.Selection;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
-import io.onnxprune.plan.Budget;
-import io.onnxprune.plan.PruneSet;
-import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.Path;
-import java.util.List;
-import java.util.stream.Stream;
-import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.io.TempDir;
-import org.junit.jupiter.params.ParameterizedTest;
-import org.junit.jupiter.params.provider.CsvSource;
-import org.junit.jupiter.params.provider.MethodSource;
-import io.onnxprune.compensate.Selection;
 import io.onnxprune.method.ImportanceMetric;
 import io.onnxprune.method.LeastSquaresUpdate;
 import io.onnxprune.method.MagnitudeMetric;
@@ -36,8 +24,20 @@ import io.onnxprune.pass.Scheduled;
 import io.onnxprune.passes.AllocatePass;
 import io.onnxprune.passes.CompensatePass;
 import io.onnxprune.passes.ScorePass;
+import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.PruneSet;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
 import java.util.Map;
 import java.util.OptionalLong;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.MethodSource;
 
 class RecipeTest {
     private static final Path PASSES = Path.of("passes");
@@ -168,7 +168,9 @@ class RecipeTest {
     void bundledRecipesAreValid(String name) {
         Recipe recipe = Recipe.bundled(name);
 
-        assertThat(recipe.passes()).isEqualTo(Recipe.read(PASSES.resolve(name + ".yaml"), Extensions.BUILT_IN).passes());
+        assertThat(recipe.passes())
+                .isEqualTo(Recipe.read(PASSES.resolve(name + ".yaml"), Extensions.BUILT_IN)
+                        .passes());
         assertThat(recipe.name()).isEqualTo(name);
         assertThat(recipe.description()).isNotBlank();
     }
@@ -286,7 +288,15 @@ class RecipeTest {
     void addedPassesTakeTheirUsualPlace() {
         assertThat(names(Recipe.bundled("llm-surgeon").adding("correct").adding("refit")))
                 .containsExactly(
-                        "calibrate", "score", "allocate", "compensate", "refit", "correct", "rewrite", "emit", "verify");
+                        "calibrate",
+                        "score",
+                        "allocate",
+                        "compensate",
+                        "refit",
+                        "correct",
+                        "rewrite",
+                        "emit",
+                        "verify");
     }
 
     private static List<String> names(Recipe recipe) {

@@ -20,7 +20,7 @@ class ParameterFileTest {
     private Path folder;
 
     @Test
-    void whatIsWrittenIsRead() {
+    void writtenParametersAreReadBack() {
         Map<String, Tensor> parameters = new LinkedHashMap<>();
         parameters.put("layer.0/weight.A", Tensor.ofFloats(DType.FLOAT, new long[] {2, 3}, 1, 2, 3, 4, 5, -6.5f));
         parameters.put("größe", Tensor.ofFloats(DType.FLOAT, new long[] {1}, 0.25f));
@@ -37,11 +37,11 @@ class ParameterFileTest {
     }
 
     @Test
-    void anotherFileIsNoCheckpoint() throws IOException {
+    void otherFilesAreRejected() throws IOException {
         Path file = Files.writeString(folder.resolve("text"), "not a flatbuffer at all");
 
         assertThatThrownBy(() -> ParameterFile.read(file))
                 .isInstanceOf(UserException.class)
-                .hasMessageContaining("is no checkpoint");
+                .hasMessageContaining("is not a checkpoint");
     }
 }

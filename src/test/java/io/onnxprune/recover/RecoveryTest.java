@@ -19,9 +19,9 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelWriter;
-import io.onnxprune.plan.Plan;
 import io.onnxprune.option.Extensions;
 import io.onnxprune.passes.RecoverPass;
+import io.onnxprune.plan.Plan;
 import io.onnxprune.recipe.PassStep;
 import io.onnxprune.recover.TrainingOptions.Mode;
 import io.onnxprune.rewrite.Slicer;
@@ -51,7 +51,7 @@ class RecoveryTest {
     @TempDir
     private Path folder;
 
-    /** Rows that count upwards from a random token: easy to learn. */
+    /** Rows that count upwards from a random token, which is easy to learn. */
     private static List<Example> rows(int count, long seed) {
         Random random = new Random(seed);
         List<Example> rows = new ArrayList<>();
@@ -76,7 +76,7 @@ class RecoveryTest {
                 "dropout", Double.toString(dropout));
     }
 
-    /** What a recover pass asks for with these keys and values, and small adapters and batches otherwise. */
+    /** The options of a recover pass with these keys and values, and with small adapters and batches. */
     private static TrainingOptions options(String... changes) {
         PassStep pass = PassStep.of(
                 "recover",
@@ -120,17 +120,17 @@ class RecoveryTest {
         assertThat(matrices).isEqualTo(mode == Mode.FULL);
     }
 
-    /** Gradients of parts of a batch add up to those of the batch. */
+    /** Gradients of micro-batches add up to those of the batch. */
     @Test
-    void aBatchInPartsIsTheSameBatch() {
+    void microBatchesGiveTheSameResult() {
         Structure structure = TestModels.structure("llama-gqa-d");
 
-        Recovery.Result whole = run(structure, options(Mode.LORA, 3, 8, 1e-2, 0), Log.NONE);
+        Recovery.Result fullBatches = run(structure, options(Mode.LORA, 3, 8, 1e-2, 0), Log.NONE);
         Recovery.Result parts = run(structure, options(Mode.LORA, 3, 3, 1e-2, 0), Log.NONE);
 
         assertThat(parts.best())
-                .isCloseTo(whole.best(), within(1e-4))
-                .isLessThan(whole.curve().get(0).heldOut());
+                .isCloseTo(fullBatches.best(), within(1e-4))
+                .isLessThan(fullBatches.curve().get(0).heldOut());
     }
 
     @Test
@@ -145,7 +145,7 @@ class RecoveryTest {
                 .isNotCloseTo(first, within(1e-3));
     }
 
-    /** Whatever stands in a prompt, only what it says about the answer is learned; rows of any length go together. */
+    /** Only the prediction of the answer is learned, not the prompt; rows of different lengths can be mixed. */
     @Test
     void promptsAreNotLearned() {
         Structure structure = TestModels.structure("llama-gqa-d");
@@ -169,9 +169,9 @@ class RecoveryTest {
         assertThat(loss(trained, other)).isNotCloseTo(result.best(), within(1e-2));
     }
 
-    /** Layers and names of nodes can be asked for; of others nothing changes. */
+    /** Targets can be layers and node names; other layers do not change. */
     @Test
-    void onlyWhatIsNamedIsTrained() {
+    void onlyTargetsAreTrained() {
         Structure structure = TestModels.structure("llama-gqa-d");
         Recovery.Result layer = targeted(structure, "layers.1");
         Recovery.Result all = targeted(structure, "all");
@@ -208,11 +208,11 @@ class RecoveryTest {
                 Log.NONE);
     }
 
-    /** A training that was stopped after a look ends as if it had not been. */
+    /** A training that was stopped after an evaluation resumes to the same result. */
     @Test
-    void aStoppedTrainingGoesOn() {
+    void aStoppedTrainingResumes() {
         Structure structure = TestModels.structure("llama-gqa-d");
-        TrainingOptions looks = options(
+        TrainingOptions settings = options(
                 "dropout",
                 "0.1",
                 "lr",
@@ -225,9 +225,9 @@ class RecoveryTest {
                 "6",
                 "eval-every",
                 "2");
-        Recovery.Result whole = run(structure, looks, Log.NONE);
+        Recovery.Result uninterrupted = run(structure, settings, Log.NONE);
         Path other = folder.resolve("other");
-        RecordedLog stops = new RecordedLog() {
+        RecordedLog stoppingLog = new RecordedLog() {
             @Override
             public void info(String message) {
                 super.info(message);
@@ -237,16 +237,17 @@ class RecoveryTest {
             }
         };
 
-        assertThatThrownBy(() -> in(other, structure, looks, false, stops)).hasMessage("stopped");
+        assertThatThrownBy(() -> in(other, structure, settings, false, stoppingLog))
+                .hasMessage("stopped");
         RecordedLog log = new RecordedLog();
-        Recovery.Result resumed = in(other, structure, looks, true, log);
+        Recovery.Result resumed = in(other, structure, settings, true, log);
 
-        assertThat(log.lines()).anySatisfy(line -> assertThat(line).contains("goes on after step 2"));
-        // Sums of several threads are not always made in the same order.
-        assertThat(resumed.best()).isCloseTo(whole.best(), within(1e-5));
-        assertThat(resumed.curve()).hasSameSizeAs(whole.curve());
+        assertThat(log.lines()).anySatisfy(line -> assertThat(line).contains("resumes after step 2"));
+        // Sums over several threads do not always have the same order.
+        assertThat(resumed.best()).isCloseTo(uninterrupted.best(), within(1e-5));
+        assertThat(resumed.curve()).hasSameSizeAs(uninterrupted.curve());
         Map<Value, Tensor> again = resumed.merged(folder);
-        whole.merged(folder).forEach((value, tensor) -> {
+        uninterrupted.merged(folder).forEach((value, tensor) -> {
             float[] found = again.get(value).toFloats();
             float[] expected = tensor.toFloats();
             for (int i = 0; i < expected.length; i++) {
@@ -270,10 +271,10 @@ class RecoveryTest {
                 log);
     }
 
-    /** A model that learns from another of the same form comes nearer to it. */
+    /** Distillation brings a model nearer to its teacher. */
     @ParameterizedTest
     @CsvSource({"1,1", "2,0.5"})
-    void aTeacherIsLearnedFrom(double temperature, double share) {
+    void distillationApproachesTheTeacher(double temperature, double share) {
         Structure structure = TestModels.structure("llama-gqa-d");
         TrainingOptions plain = options(Mode.FULL, 12, 8, 1e-2, 0);
         Model named = updated(structure, run(structure, plain, Log.NONE).merged(folder));
@@ -282,7 +283,7 @@ class RecoveryTest {
                 .withNodes(named.graph().nodes().stream()
                         .map(node -> node.withName(""))
                         .toList()));
-        TrainingOptions taught = options(
+        TrainingOptions distilling = options(
                 "train",
                 "full",
                 "lr",
@@ -307,7 +308,7 @@ class RecoveryTest {
                 rows(ROWS, 1),
                 rows(6, 2),
                 Optional.of(teacher),
-                taught,
+                distilling,
                 true,
                 folder,
                 false,
@@ -388,7 +389,7 @@ class RecoveryTest {
         return Slicer.slice(structure, Plan.keepAll("").keep(structure), updates);
     }
 
-    /** Mean next-token cross-entropy as the evaluation of a file has it. */
+    /** The mean next-token cross-entropy, as in the evaluation of a file. */
     private double loss(Model model, List<Example> rows) {
         Path file = folder.resolve("updated.onnx");
         ModelWriter.write(model, file, false);

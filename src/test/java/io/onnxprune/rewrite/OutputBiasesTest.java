@@ -14,8 +14,8 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelWriter;
-import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.LinearLayer;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PruneSet;
@@ -52,7 +52,7 @@ class OutputBiasesTest {
                 .toList();
     }
 
-    private static List<LinearLayer> products(Structure structure) {
+    private static List<LinearLayer> linearLayers(Structure structure) {
         LinearLayers consumers = LinearLayers.of(structure);
         return prunable(structure).stream()
                 .flatMap(dimension -> consumers.of(dimension).stream())
@@ -70,10 +70,10 @@ class OutputBiasesTest {
 
     @ParameterizedTest
     @MethodSource("models")
-    void everyProductGetsABiasOfItsOwnThatChangesNothing(String name) {
+    void everyLinearLayerGetsItsOwnBiasWithoutEffect(String name) {
         Structure structure = TestModels.structure(name);
-        List<LinearLayer> products = products(structure);
-        Model completed = OutputBiases.complete(structure, products);
+        List<LinearLayer> linearLayers = linearLayers(structure);
+        Model completed = OutputBiases.complete(structure, linearLayers);
         GraphChecker.check(completed, "biases");
         Structure after = TestModels.structure(completed);
 
@@ -84,30 +84,30 @@ class OutputBiasesTest {
                         structure.dimensions().stream().map(Dimension::name).toList());
         LinearLayers consumers = LinearLayers.of(after);
         long added = 0;
-        for (LinearLayer product : products) {
-            LinearLayer same = consumers.reading(product.weight().name());
-            assertThat(new OutputBiases(after).of(same)).as(product.node()).isNotEmpty();
-            added += new OutputBiases(structure).of(product).isEmpty() ? product.outputs() : 0;
+        for (LinearLayer layer : linearLayers) {
+            LinearLayer same = consumers.reading(layer.weight().name());
+            assertThat(new OutputBiases(after).of(same)).as(layer.node()).isNotEmpty();
+            added += new OutputBiases(structure).of(layer).isEmpty() ? layer.outputs() : 0;
         }
         assertThat(ParameterCount.of(after).whole().parameters())
                 .isEqualTo(ParameterCount.of(structure).whole().parameters() + added);
-        assertThat(OutputBiases.complete(after, products(after))).isSameAs(completed);
+        assertThat(OutputBiases.complete(after, linearLayers(after))).isSameAs(completed);
     }
 
     @ParameterizedTest
     @MethodSource("models")
     void biasesAreOrdinaryWeights(String name) {
         Structure before = TestModels.structure(name);
-        if (products(before).isEmpty()) {
+        if (linearLayers(before).isEmpty()) {
             assertThat(name).contains("int4");
             return;
         }
-        Structure structure = TestModels.structure(OutputBiases.complete(before, products(before)));
+        Structure structure = TestModels.structure(OutputBiases.complete(before, linearLayers(before)));
         Random random = new Random(23);
         Map<Value, Tensor> updates = new HashMap<>();
-        for (LinearLayer product : products(structure)) {
-            for (Value bias : new OutputBiases(structure).of(product)) {
-                float[] values = new float[product.outputs()];
+        for (LinearLayer layer : linearLayers(structure)) {
+            for (Value bias : new OutputBiases(structure).of(layer)) {
+                float[] values = new float[layer.outputs()];
                 for (int i = 0; i < values.length; i++) {
                     values[i] = (float) (0.05 * random.nextGaussian());
                 }
@@ -129,20 +129,26 @@ class OutputBiasesTest {
         Plan plan = new Plan("", keep, null, null);
         Path written = folder.resolve("pruned.onnx");
         ModelWriter.write(Slicer.slice(structure, plan.keep(structure), updates), written, false);
-        Plan nothing = Plan.keepAll("");
-        Path whole = folder.resolve("whole.onnx");
-        ModelWriter.write(structure.analysis().program().model(), whole, false);
+        Plan keepAll = Plan.keepAll("");
+        Path original = folder.resolve("whole.onnx");
+        ModelWriter.write(structure.analysis().program().model(), original, false);
 
-        assertThat(Verifier.compare(new Verifier.Masked(structure, plan, updates), written, TestModels.runtime(), 1e-4, 1)
+        assertThat(Verifier.compare(
+                                new Verifier.Masked(structure, plan, updates), written, TestModels.runtime(), 1e-4, 1)
                         .relative())
                 .isLessThan(1e-4);
-        // The biases do say something.
-        assertThat(Verifier.compare(new Verifier.Masked(structure, nothing, updates), whole, TestModels.runtime(), 1e-4, 1)
+        // The biases have an effect.
+        assertThat(Verifier.compare(
+                                new Verifier.Masked(structure, keepAll, updates),
+                                original,
+                                TestModels.runtime(),
+                                1e-4,
+                                1)
                         .relative())
                 .isGreaterThan(1e-2);
     }
 
-    /** Exporters that fuse put biases in three places. */
+    /** Fusing exporters put biases in three places. */
     @ParameterizedTest
     @CsvSource({
         "stories-llama, 12, false",
@@ -152,48 +158,48 @@ class OutputBiasesTest {
         "opt-f-a-bert, 4, true",
         "llama-g16-e-fp32, 4, false"
     })
-    void biasesThatAreThereAreFound(String name, int count, boolean biased) {
+    void existingBiasesAreFound(String name, int count, boolean hasBias) {
         Structure structure = TestModels.structure(name);
-        List<LinearLayer> products = products(structure);
+        List<LinearLayer> linearLayers = linearLayers(structure);
 
-        assertThat(products).hasSize(count);
-        assertThat(products)
-                .allSatisfy(product -> assertThat(
-                                new OutputBiases(structure).of(product).isEmpty())
-                        .isNotEqualTo(biased));
+        assertThat(linearLayers).hasSize(count);
+        assertThat(linearLayers)
+                .allSatisfy(layer -> assertThat(
+                                new OutputBiases(structure).of(layer).isEmpty())
+                        .isNotEqualTo(hasBias));
     }
 
     @Test
-    void halfPrecisionGetsHalfBiases() {
+    void halfPrecisionLayersGetHalfPrecisionBiases() {
         Structure structure = TestModels.structure("llama-g16-e-fp16");
-        Structure after = TestModels.structure(OutputBiases.complete(structure, products(structure)));
+        Structure after = TestModels.structure(OutputBiases.complete(structure, linearLayers(structure)));
 
-        assertThat(products(after))
+        assertThat(linearLayers(after))
                 .isNotEmpty()
-                .allSatisfy(product -> assertThat(new OutputBiases(after).of(product))
+                .allSatisfy(layer -> assertThat(new OutputBiases(after).of(layer))
                         .allSatisfy(bias -> assertThat(bias.constant().dtype()).isEqualTo(DType.FLOAT16)));
     }
 
-    /** Exporters share constants of equal content: here the biases of two layers. */
+    /** Exporters share equal constants; here the biases of two layers. */
     @Test
-    void aBiasThatAnotherPlaceReadsIsCopied() {
+    void aSharedBiasIsCopied() {
         Structure before = TestModels.structure("opt-c");
-        List<LinearLayer> products = products(before);
-        Value bias = new OutputBiases(before).of(products.get(0)).get(0);
-        Value other = new OutputBiases(before).of(products.get(1)).get(0);
+        List<LinearLayer> linearLayers = linearLayers(before);
+        Value bias = new OutputBiases(before).of(linearLayers.get(0)).get(0);
+        Value other = new OutputBiases(before).of(linearLayers.get(1)).get(0);
         GraphEditor editor = new GraphEditor(before.analysis().program().model());
         other.uses().forEach(use -> editor.setInput(use.op().node(), use.input(), bias.name()));
         Structure structure = TestModels.structure(editor.apply(Map.of()));
-        assertThat(products(structure))
-                .extracting(product -> new OutputBiases(structure).of(product).size())
+        assertThat(linearLayers(structure))
+                .extracting(layer -> new OutputBiases(structure).of(layer).size())
                 .containsExactly(0, 0, 1, 1);
 
         LinearLayer first =
-                LinearLayers.of(structure).reading(products.get(0).weight().name());
+                LinearLayers.of(structure).reading(linearLayers.get(0).weight().name());
         Structure after = TestModels.structure(OutputBiases.complete(structure, List.of(first)));
-        assertThat(products(after))
-                .allSatisfy(product ->
-                        assertThat(new OutputBiases(after).of(product)).hasSize(1));
+        assertThat(linearLayers(after))
+                .allSatisfy(
+                        layer -> assertThat(new OutputBiases(after).of(layer)).hasSize(1));
         LinearLayer same = LinearLayers.of(after).reading(first.weight().name());
         Value own = new OutputBiases(after).of(same).get(0);
         assertThat(own.constant().toFloats()).isEqualTo(bias.constant().toFloats());

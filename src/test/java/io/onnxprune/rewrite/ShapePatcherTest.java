@@ -34,8 +34,8 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
 /**
- * The numbers that encode sizes, on graphs of one or two layers: hidden vectors through {@code up} into 4 heads of 6
- * channels, what the test does with them, and through {@code down} back.
+ * Numbers that encode sizes, on graphs of one or two layers: hidden vectors pass through {@code up} to 4 heads of 6
+ * channels, through the nodes of the test, and through {@code down} back.
  */
 @Tag("ort")
 class ShapePatcherTest {
@@ -62,7 +62,7 @@ class ShapePatcherTest {
         assertThat(operand(pruned, "y", 1)).containsExactly(0, 0, 18);
     }
 
-    /** One constant as head count in one place and as something else in another. */
+    /** One constant is the head count in one place and something else in another. */
     @Test
     void aConstantWithTwoMeanings() {
         Model pruned = pruned(
@@ -82,7 +82,9 @@ class ShapePatcherTest {
         assertThat(pruned.graph().initializers().get("zeros").toLongs()).containsExactly(0, 0);
     }
 
-    /** Exporters merge equal shape computations: one Concat for two reshapes, of which one needs another number. */
+    /**
+     * Exporters merge equal shape computations. Here one Concat serves two reshapes, of which one needs another number.
+     */
     @Test
     void aConcatThatIsShared() {
         Model pruned = pruned(
@@ -110,7 +112,7 @@ class ShapePatcherTest {
                 .isNotEmpty();
     }
 
-    /** The head count as the extent of the projection divided by the size of a head. */
+    /** The head count is the extent of the projection divided by the head size. */
     @Test
     void aQuotientOfAShape() {
         Model pruned = pruned(
@@ -127,7 +129,7 @@ class ShapePatcherTest {
                 .hasSize(1);
     }
 
-    /** The size of a head as the extent divided by the number of heads, which is the number that changes. */
+    /** The head size is the extent divided by the number of heads, which is the number that changes. */
     @Test
     void aQuotientByANumberThatChanges() {
         Model pruned = pruned(
@@ -148,7 +150,7 @@ class ShapePatcherTest {
                 .containsExactly(3);
     }
 
-    /** The way dynamo and TorchScript write expand(-1, ...): Where(shape == -1, 1, shape). */
+    /** The form of expand(-1, ...) by dynamo and TorchScript: Where(shape == -1, 1, shape). */
     @Test
     void anExpandByWhere() {
         Model pruned = pruned(
@@ -169,7 +171,7 @@ class ShapePatcherTest {
         assertThat(pruned.graph().initializers().get("bias").shape()).containsExactly(1, 1, 1, 6);
     }
 
-    /** Two unequal parts of one axis, each read by Slice up to a number. */
+    /** Two unequal parts of one axis, each selected by a Slice with constant bounds. */
     @Test
     void boundsOfASlice() {
         Model pruned = pruned(
@@ -202,7 +204,7 @@ class ShapePatcherTest {
         assertThat(operand(pruned, "low", 2)).hasSize(1);
     }
 
-    /** Runs the graph with units removed, and with their weights zeroed: the results must agree. */
+    /** Runs the graph with pruned units and with zeroed weights; the results must be equal. */
     private static Model pruned(Map<String, Tensor> constants, Node... middle) {
         Map<String, Tensor> initializers = new LinkedHashMap<>(WEIGHTS);
         initializers.putAll(constants);
@@ -222,7 +224,7 @@ class ShapePatcherTest {
         Model pruned = Slicer.slice(structure, keep, Map.of());
         GraphChecker.check(pruned, "slice");
         Tensor down = pruned.graph().initializers().get("down");
-        assertThat(down.dim(0)).as("channels that are left").isLessThan(HEADS * CHANNELS);
+        assertThat(down.dim(0)).as("remaining channels").isLessThan(HEADS * CHANNELS);
         float[] expected = run(zeroed(structure, keep));
         float[] found = run(pruned);
         for (int i = 0; i < expected.length; i++) {
@@ -231,7 +233,7 @@ class ShapePatcherTest {
         return pruned;
     }
 
-    /** The first variable of the rows of {@code down}: the heads. */
+    /** The first atom of the rows of {@code down}: the heads. */
     private static Dim.Atom outermost(Structure structure) {
         Member rows = structure.dimensions().stream()
                 .flatMap(dimension -> dimension.members().stream())
@@ -288,11 +290,11 @@ class ShapePatcherTest {
     }
 
     private static long[] operand(Model model, String output, int input) {
-        Node reader = model.graph().nodes().stream()
+        Node consumer = model.graph().nodes().stream()
                 .filter(node -> node.output(0).equals(output))
                 .findFirst()
                 .orElseThrow();
-        return model.graph().initializers().get(reader.input(input)).toLongs();
+        return model.graph().initializers().get(consumer.input(input)).toLongs();
     }
 
     private static Node concat(String output, String... inputs) {

@@ -20,14 +20,14 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 @Tag("ort")
 class FailuresTest {
-    /** Elements that no address space holds: refused by every machine, however freely it promises memory. */
+    /** A number of elements that no machine can allocate, even one that overcommits memory. */
     private static final long ABSURD = 1L << 48;
 
     private static final Path FOLDER = Path.of("/somewhere");
 
     @ParameterizedTest
     @ValueSource(booleans = {true, false})
-    void memoryThatIsNotThereIsOneSentenceThatSaysWhatToLower(boolean optimize) {
+    void outOfMemoryNamesTheOptionsToLower(boolean optimize) {
         Node fill = Node.of("fill", "ConstantOfShape", List.of("extents"), List.of("o"), Map.of());
         Graph graph = Graphs.graph(
                 List.of(Graphs.value("extents", DType.INT64, 1)), List.of(Graphs.floats("o", "n")), Map.of(), fill);
@@ -49,7 +49,7 @@ class FailuresTest {
         return Map.of("extents", HostTensor.ofInt64(new long[] {1}, value));
     }
 
-    /** Sentences of ONNX Runtime 1.24 and of the libraries under it. */
+    /** Messages of ONNX Runtime 1.24 and of the libraries that it uses. */
     @ParameterizedTest
     @CsvSource(delimiter = '|', textBlock = """
             bfc_arena.cc:358 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) Failed to allocate memory for requested buffer of size 640 | 640 bytes
@@ -58,7 +58,7 @@ class FailuresTest {
             CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; expr=cublasCreate      | lower
             std::bad_alloc                                                                | lower
             """)
-    void everyAllocatorsWordsAreKnown(String message, String part) {
+    void everyAllocatorsMessageIsKnown(String message, String part) {
         assertThat(Failures.of("the run failed", new IllegalStateException(message)))
                 .hasMessageStartingWith("out of memory: the run failed")
                 .hasMessageContaining(part);
@@ -71,7 +71,7 @@ class FailuresTest {
     }
 
     @Test
-    void anOperatorThatTheRuntimeHasNotIsNamed() {
+    void anUnknownOperatorIsNamed() {
         assertThat(Failures.of(
                         "it failed",
                         new IllegalStateException(
@@ -82,7 +82,9 @@ class FailuresTest {
                                 + " that ONNX Runtime has");
     }
 
-    /** Sentences that ONNX Runtime's CUDA provider was seen to give without libraries, and with them but without a GPU. */
+    /**
+     * Messages of ONNX Runtime's CUDA provider, observed without the CUDA libraries, and with them but without a GPU.
+     */
     @ParameterizedTest
     @CsvSource(delimiter = '|', textBlock = """
             Failed to load library /c/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared object file: No such file or directory | CUDA provider needs libcublasLt.so.13; put the folders of CUDA and cuDNN on LD_LIBRARY_PATH
@@ -91,7 +93,7 @@ class FailuresTest {
             Invalid device ID: 7, must be between 0 (inclusive) and 1 (exclusive).                                                                              | no CUDA device 7: Invalid device ID
             something else                                                                                                                                      | CUDA device 7 cannot be used: something else
             """)
-    void whatCudaLacksIsNamed(String message, String part) {
+    void missingPartsOfCudaAreNamed(String message, String part) {
         assertThat(Failures.cuda(7, FOLDER, new IllegalStateException(message)))
                 .hasMessageContaining(part)
                 .hasMessageEndingWith("use --provider cpu")

@@ -87,13 +87,13 @@ class OnnxRuntimeTest {
         Map<String, HostTensor> weights = moveWeights(model.getGraphBuilder(), folder.resolve("weights"));
         assertThat(weights).hasSizeGreaterThan(20);
         Map<String, HostTensor> feeds = new HashMap<>();
-        try (Session whole = RUNTIME.open(file, optimize);
+        try (Session fromFile = RUNTIME.open(file, optimize);
                 Session parts = RUNTIME.open(model.build().toByteArray(), weights, optimize)) {
-            for (Session.Io input : whole.inputs()) {
+            for (Session.Io input : fromFile.inputs()) {
                 feeds.put(input.name(), feed(input));
             }
-            String logits = whole.outputs().get(0).name();
-            try (Outputs expected = whole.run(feeds, List.of(logits));
+            String logits = fromFile.outputs().get(0).name();
+            try (Outputs expected = fromFile.run(feeds, List.of(logits));
                     Outputs found = parts.run(feeds, List.of(logits))) {
                 assertThat(found.shape(logits)).containsExactly(expected.shape(logits));
                 float[] difference = found.tensor(logits).toFloats();

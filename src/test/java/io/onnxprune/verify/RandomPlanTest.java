@@ -40,9 +40,9 @@ import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /**
- * Whatever a plan removes, what is left computes what the whole model computes with that part zeroed. Committed models
- * lose units in one plan and depth in another, those of the collection take turns; {@code -Dplans.seeds=9} tries nine
- * plans of each kind on every model.
+ * For random plans, the pruned model computes the same as the dense model with the pruned units zeroed. Committed
+ * models lose units in one plan and depth in another; those of the collection take turns. {@code -Dplans.seeds=9}
+ * tries nine plans of each kind on every model.
  */
 @Tag("ort")
 @Tag("slow")
@@ -77,7 +77,7 @@ class RandomPlanTest {
 
     @ParameterizedTest
     @MethodSource("unitPlans")
-    void anyUnitsOfAnyDimensionsCanGo(String name, int seed) {
+    void anyUnitsOfAnyDimensionsCanBePruned(String name, int seed) {
         Structure structure = TestModels.structure(name);
         Verification found =
                 assertPrunes(structure, new Plan("", randomUnits(structure, new Random(seed)), null, null), seed);
@@ -92,7 +92,7 @@ class RandomPlanTest {
 
     @ParameterizedTest
     @MethodSource("depthPlans")
-    void anyLayersOrBlocksCanGo(String name, int seed) {
+    void anyLayersOrBlocksCanBePruned(String name, int seed) {
         Structure structure = TestModels.structure(name);
         Random random = new Random(seed);
         Map<String, int[]> units = random.nextBoolean() ? Map.of() : randomUnits(structure, random);
@@ -113,10 +113,10 @@ class RandomPlanTest {
         }
     }
 
-    /** Positions follow from the length of the past, which nothing would say any more. */
+    /** Positions are computed from the past length, which needs at least one cache. */
     @ParameterizedTest
     @ValueSource(strings = {"gpt2-cb", "gpt2-b", "opt-b"})
-    void theLastCacheStaysWherePositionsAreCountedByIt(String name) {
+    void theLastCacheIsKeptWhenItGivesThePositions(String name) {
         Structure structure = TestModels.structure(name);
         int[] feedForward = IntStream.range(0, structure.stream().blocks().size())
                 .filter(index -> index % 2 == 1)
@@ -128,10 +128,10 @@ class RandomPlanTest {
                 .hasMessageEndingWith("keep one of these blocks");
     }
 
-    /** Where positions are given, a model without any attention is a model without a cache. */
+    /** When positions are inputs, a model without attention is a model without a cache. */
     @ParameterizedTest
     @ValueSource(strings = {"llama-gqa-d", "stories-llama", "llama-gqa-b"})
-    void allAttentionMayGoWherePositionsAreGiven(String name) {
+    void allAttentionMayBeRemovedWhenPositionsAreInputs(String name) {
         Structure structure = TestModels.structure(name);
         int[] feedForward = IntStream.range(0, structure.stream().blocks().size())
                 .filter(index -> index % 2 == 1)
@@ -151,10 +151,10 @@ class RandomPlanTest {
         assertThat(prefill(written)).isEqualTo(prefill(original));
     }
 
-    /** Patched shapes leave the exporter's own unread, and fused norms are edited and taken apart at once. */
+    /** Patched shapes leave the exporter's own unused, and fused norms are edited and split at the same time. */
     @ParameterizedTest
     @ValueSource(strings = {"gpt2-cb", "llama-g16-e-fp32", "opt-f-a-bert"})
-    void unitsGoTogetherWithALayer(String name) {
+    void unitsAndALayerArePrunedTogether(String name) {
         Structure structure = TestModels.structure(name);
         Plan plan = new Plan("", randomUnits(structure, new Random(11)), new int[] {0}, null);
 
@@ -174,7 +174,8 @@ class RandomPlanTest {
 
     private static Verification verify(
             Structure structure, Plan plan, Map<Value, Tensor> updates, Path written, int seed) {
-        return Verifier.compare(new Verifier.Masked(structure, plan, updates), written, TestModels.runtime(), TOLERANCE, seed);
+        return Verifier.compare(
+                new Verifier.Masked(structure, plan, updates), written, TestModels.runtime(), TOLERANCE, seed);
     }
 
     private static Model prune(Structure structure, Plan plan, Map<Value, Tensor> updates) {
@@ -203,7 +204,7 @@ class RandomPlanTest {
         return kept.length > 0 ? kept : new int[] {random.nextInt(size)};
     }
 
-    /** Some models count past tokens by a cache, so one block with attention stays. */
+    /** Some models take the past length from a cache, so one block with attention is kept. */
     private static int[] withFirst(int[] indices) {
         return IntStream.concat(IntStream.of(0), Arrays.stream(indices))
                 .distinct()
@@ -223,7 +224,7 @@ class RandomPlanTest {
         boolean bfloat =
                 model.graph().initializers().values().stream().anyMatch(tensor -> tensor.dtype() == DType.BFLOAT16);
         if (bfloat) {
-            // The CPU provider has no kernels for it.
+            // The CPU provider has no kernels for half precision.
             runnable = folder.resolve("widened.onnx");
             ModelWriter.write(Widening.widen(model), runnable, false);
         }

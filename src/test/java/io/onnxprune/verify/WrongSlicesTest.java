@@ -24,7 +24,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** What verification is for: mistakes in a pruned model show. */
+/** Verification detects errors in a pruned model. */
 @Tag("ort")
 class WrongSlicesTest {
     private static final double TOLERANCE = 1e-4;
@@ -53,7 +53,7 @@ class WrongSlicesTest {
                 "", Map.of("heads.0", heads, "ffn.1", IntStream.range(5, 60).toArray()), null, null);
     }
 
-    /** Slices by one plan, scales the largest weight of some matrix, and verifies against another plan. */
+    /** Slices by one plan, scales the largest weight of one matrix, and verifies against another plan. */
     private double difference(Plan planned, Plan done, double factor) {
         Structure structure = TestModels.structure("stories-llama");
         Dim.Keep keep = done.keep(structure);
