@@ -14,9 +14,11 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.UnaryOperator;
 import org.assertj.core.api.ThrowableAssert.ThrowingCallable;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
 /** Each check of the tester, with a transformation that it must refuse. */
+@Tag("ort")
 class PassTesterTest {
     private static final String NEGATED = """
             ir_version 9

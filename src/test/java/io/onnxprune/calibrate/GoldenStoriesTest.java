@@ -26,6 +26,7 @@ import java.util.function.Function;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
@@ -33,6 +34,7 @@ import org.junit.jupiter.params.provider.CsvSource;
  * Losses, gradients and statistics of the committed trained model against those that PyTorch's autograd gives in float64
  * (scripts/make_golden.py, which also says how matrices are reduced).
  */
+@Tag("ort")
 class GoldenStoriesTest {
     private static final Path GOLDEN = Path.of("src", "test", "resources", "golden", "stories-llama.npz");
     private static final Path TOKENS = Path.of("testmodels", "tokens.jsonl");

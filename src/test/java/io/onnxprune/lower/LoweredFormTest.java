@@ -5,9 +5,11 @@ import io.onnxprune.PassTester;
 import io.onnxprune.TestModels;
 import io.onnxprune.diag.Log;
 import io.onnxprune.ir.Model;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
 /** The nodes that lowering writes for an operator, and operators that it leaves as they are. */
+@Tag("ort")
 class LoweredFormTest {
     private static final int LENGTH = 3;
 

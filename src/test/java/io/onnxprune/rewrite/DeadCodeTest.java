@@ -5,8 +5,10 @@ import io.onnxprune.PassTester;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
 import java.util.function.UnaryOperator;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
+@Tag("ort")
 class DeadCodeTest {
     /** What an edit leaves: every reader of the first name reads the second. */
     private static UnaryOperator<Model> rewired(String from, String to) {

@@ -8,8 +8,10 @@ import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program;
 import java.util.List;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 
+@Tag("ort")
 class SkipNormalizationTest {
     /** Takes all skip normalisations apart that yield their first result only. */
     private static Model separate(Model model) {
