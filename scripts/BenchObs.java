@@ -3,9 +3,9 @@ import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.diag.Log;
 import io.onnxprune.obs.Damping;
-import io.onnxprune.obs.Elimination;
-import io.onnxprune.obs.Quadratic;
-import io.onnxprune.obs.Removal;
+import io.onnxprune.obs.GreedyRemoval;
+import io.onnxprune.obs.LayerProblem;
+import io.onnxprune.obs.RemovalOrder;
 import java.io.BufferedOutputStream;
 import java.io.DataOutputStream;
 import java.io.IOException;
@@ -46,7 +46,7 @@ public final class BenchObs {
             return;
         }
         Blas.setThreads(Integer.parseInt(arguments[6]));
-        run(folder, n, out, Integer.parseInt(arguments[4]), Elimination.Rule.valueOf(arguments[5]));
+        run(folder, n, out, Integer.parseInt(arguments[4]), GreedyRemoval.Rule.valueOf(arguments[5]));
     }
 
     /** Channels of very different size that share 256 directions, of which a few are strong. */
@@ -85,7 +85,7 @@ public final class BenchObs {
         return result;
     }
 
-    private static void run(Path folder, int n, int out, int size, Elimination.Rule rule) throws IOException {
+    private static void run(Path folder, int n, int out, int size, GreedyRemoval.Rule rule) throws IOException {
         double large = rateOfProducts();
         try (Matrix a = read(folder.resolve("moment-%d.f64".formatted(n)), n, n);
                 Matrix w = read(folder.resolve("weights-%dx%d.f64".formatted(n, out)), n, out)) {
@@ -96,14 +96,14 @@ public final class BenchObs {
                 Arrays.setAll(unit, i -> first + i);
                 units.add(unit);
             }
-            List<Quadratic> layer = List.of(new Quadratic(a, w, null, units));
+            List<LayerProblem> layer = List.of(new LayerProblem(a, w, null, units));
             Damping damping = new Damping(DAMPING, 2L * n, "layer", Log.NONE);
-            double inverse = seconds(() -> Elimination.of(layer, 0, rule, damping));
-            Removal[] removal = new Removal[1];
+            double inverse = seconds(() -> GreedyRemoval.of(layer, 0, rule, damping));
+            RemovalOrder[] removal = new RemovalOrder[1];
             double[] cpu = {Double.POSITIVE_INFINITY};
             double all = seconds(() -> {
                 long before = cpuTime();
-                removal[0] = Elimination.of(layer, units.size() / 2, rule, damping);
+                removal[0] = GreedyRemoval.of(layer, units.size() / 2, rule, damping);
                 cpu[0] = Math.min(cpu[0], (cpuTime() - before) / 1e9);
             });
             // Factor and inverse n³, products of the weights n² out, downdates three times the third of what is left and gone.

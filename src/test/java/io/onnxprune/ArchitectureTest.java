@@ -60,7 +60,7 @@ class ArchitectureTest {
             Map.entry("recipe", "compensate diag method option pass"),
             Map.entry(
                     "recover",
-                    "algebra autodiff calibrate compensate diag dims eval ir lower onnx plan rewrite runtime"),
+                    "algebra autodiff calibrate compensate diag dims eval ir lower onnx option plan rewrite runtime"),
             Map.entry("rewrite", "diag dims ir plan"),
             Map.entry("runtime", "diag ir onnx"),
             Map.entry("verify", "diag dims eval ir onnx plan rewrite runtime"));

@@ -228,10 +228,10 @@ public final class Recoverer {
                 recover = RecipeSettings.withOption(recover, value.getKey(), value.getValue());
             }
             TrainingOptions found = ((RecoverPass) recover.pass()).options(seed);
-            if (teacher.isPresent() && found.distillation() == 0) {
+            if (teacher.isPresent() && found.distillation().distillWeight() == 0) {
                 throw new UsageException("--distill-weight 0 leaves nothing to learn from --distill; give one of them");
             }
-            if (keepAdapters && found.mode() != TrainingOptions.Mode.LORA) {
+            if (keepAdapters && found.trained().train() != TrainingOptions.Mode.LORA) {
                 throw new UsageException("--keep-adapters is for --train lora, which trains some");
             }
             return found;

@@ -56,6 +56,14 @@ final class PruneSummary {
                 .filter(line -> !line.isEmpty())
                 .ifPresent(console::print);
         entries.stream().filter(PruneSummary::isProof).forEach(entry -> console.print(entry.sentence()));
+        printEffort(report, console);
+        report.emission()
+                .ifPresent(found -> console.print(String.format(
+                        Locale.ROOT, "wrote %s (%,d bytes)", found.files().get(0), found.modelBytes())));
+    }
+
+    /** Time of the passes that took any, and memory. */
+    private static void printEffort(PruneReport report, Console console) {
         Map<String, Double> seconds = new LinkedHashMap<>();
         report.effort().passes().forEach(pass -> seconds.merge(pass.name(), pass.seconds(), Double::sum));
         console.print(seconds.entrySet().stream()
@@ -66,9 +74,6 @@ final class PruneSummary {
             console.print(String.format(
                     Locale.ROOT, "peak memory: %,d MB", report.effort().peakResidentBytes() >> 20));
         }
-        report.emission()
-                .ifPresent(found -> console.print(String.format(
-                        Locale.ROOT, "wrote %s (%,d bytes)", found.files().get(0), found.modelBytes())));
     }
 
     /** What was asked for beside what came of it, both in what the target counts. */

@@ -208,9 +208,10 @@ public final class PassManager {
             }
         }
         parts.add(context.settings().seed());
-        String key = Fingerprint.of(
-                parts, data.calibration().map(CalibrationData::rows).orElse(List.of()));
-        return Optional.of(new CheckpointStore(context.workFolder(), key));
+        List<long[]> rows =
+                new ArrayList<>(data.calibration().map(CalibrationData::rows).orElse(List.of()));
+        data.training().ifPresent(training -> training.rows().forEach(row -> rows.add(row.tokens())));
+        return Optional.of(new CheckpointStore(context.workFolder(), Fingerprint.of(parts, rows)));
     }
 
     /** Rewriting and what follows is quick and not part of a checkpoint. */

@@ -82,7 +82,7 @@ final class ParameterFile {
             ByteBuffer bytes = channel.map(MapMode.READ_ONLY, 0, channel.size()).order(ByteOrder.LITTLE_ENDIAN);
             // The identifier comes after the four bytes that say where the root is.
             if (bytes.remaining() < 8 || !Checkpoint.CheckpointBufferHasIdentifier(bytes)) {
-                throw new UserException(file + " is no checkpoint of a training session");
+                throw new UserException(file + " is not a checkpoint of a training session");
             }
             CheckpointModule module = Checkpoint.getRootAsCheckpoint(bytes).module();
             Map<String, Tensor> parameters = new LinkedHashMap<>();

@@ -88,19 +88,23 @@ public final class Recovery {
         }
     }
 
-    private Recovery(
-            Structure structure,
-            TrainingOptions options,
-            boolean merges,
-            Path folder,
-            boolean resume,
-            OnnxRuntime runtime,
-            Log log) {
+    /**
+     * How a model is trained.
+     *
+     * @param teacher a model whose predictions are learned, of the same vocabulary: the model before pruning
+     * @param merges whether trained adapters will go into weights, so that only weights that may be changed are trained
+     * @param folder for graphs, checkpoints and new weights
+     * @param resume whether to go on where an earlier training in the same folder was stopped
+     */
+    public record Setup(
+            Optional<Model> teacher, TrainingOptions options, boolean merges, Path folder, boolean resume) {}
+
+    private Recovery(Structure structure, Setup setup, OnnxRuntime runtime, Log log) {
         this.structure = structure;
-        this.options = options;
-        this.merges = merges;
-        this.folder = folder;
-        this.resume = resume;
+        this.options = setup.options;
+        this.merges = setup.merges;
+        this.folder = setup.folder;
+        this.resume = setup.resume;
         this.runtime = runtime;
         this.log = log;
     }
@@ -108,26 +112,10 @@ public final class Recovery {
     /**
      * Trains the model of {@code structure}.
      *
-     * @param rows to train on
-     * @param heldOut rows whose loss says when training is at its best; without any that of the rows themselves does
-     * @param teacher whose predictions are learned, of the same vocabulary: the model before pruning
-     * @param merges whether what is learned will go into weights, so that only what may be changed is trained
-     * @param folder for graphs, checkpoints and new weights
-     * @param resume whether to go on where an earlier training in the same folder was stopped
      * @throws UserException if there is nothing to train, an operator has no derivative, or the runtime cannot train
      */
-    public static Result run(
-            Structure structure,
-            List<Example> rows,
-            List<Example> heldOut,
-            Optional<Model> teacher,
-            TrainingOptions options,
-            boolean merges,
-            Path folder,
-            boolean resume,
-            OnnxRuntime runtime,
-            Log log) {
-        return new Recovery(structure, options, merges, folder, resume, runtime, log).run(rows, heldOut, teacher);
+    public static Result run(Structure structure, TrainingRows data, Setup setup, OnnxRuntime runtime, Log log) {
+        return new Recovery(structure, setup, runtime, log).run(data.rows(), data.heldOut(), setup.teacher);
     }
 
     /** The existing files that the training session in this folder was created from. */
@@ -140,31 +128,31 @@ public final class Recovery {
                 .mapToInt(row -> row.tokens().length)
                 .max()
                 .orElseThrow();
-        if (rows.size() < options.batch() && options.steps().isEmpty()) {
+        if (rows.size() < options.loop().batch() && options.loop().steps().isEmpty()) {
             throw new UserException("the training data have " + rows.size() + " rows, fewer than one batch of "
-                    + options.batch() + "; give more data, or a smaller --batch");
+                    + options.loop().batch() + "; give more data, or a smaller --batch");
         }
         Model model = structure.analysis().program().model();
         CalibrationOptions calibration = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
         Calibrator calibrator = Calibrator.of(model, runtime, calibration, length, log);
         List<TrainableLayer> layers =
-                new TrainableLayers(structure, merges).select(calibrator.linears(), options.targets(), log);
+                new TrainableLayers(structure, merges).select(calibrator.linears(), Targets.of(options.trained().targets()), log);
         List<LoweredLinear> linears =
                 layers.stream().map(TrainableLayer::linear).toList();
-        boolean adapts = options.mode() == TrainingOptions.Mode.LORA;
+        boolean adapts = options.trained().train() == TrainingOptions.Mode.LORA;
         Model lowered = adapts ? Widening.widenInitializers(calibrator.lowered()) : calibrator.lowered();
         Trainable evaluated = adapts
                 ? adapters(lowered, linears, 0)
-                : Trainable.weights(lowered, Parameters.of(lowered, linears, options.mode()));
-        Trainable trained = adapts ? adapters(lowered, linears, options.dropout()) : evaluated;
+                : Trainable.weights(lowered, Parameters.of(lowered, linears, options.trained().train()));
+        Trainable trained = adapts ? adapters(lowered, linears, options.trained().dropout()) : evaluated;
         long count = evaluated.parameters().values().stream()
                 .mapToLong(Tensor::elements)
                 .sum();
         log.info(String.format("training %,d parameters of %d linear layers", count, linears.size()));
         Optional<Teacher> teacher = original.map(other -> new Teacher(
                 Widening.widenInitializers(Lowering.lower(other, runtime, length, log)),
-                options.temperature(),
-                options.distillation()));
+                options.distillation().temperature(),
+                options.distillation().distillWeight()));
         Trainer.Result result;
         Trainer.Setup setup = new Trainer.Setup(trained, evaluated, length, rows, heldOut, teacher);
         try (Trainer trainer = new Trainer(setup, options, folder, resume, runtime, log)) {
@@ -179,7 +167,7 @@ public final class Recovery {
     }
 
     private Trainable adapters(Model lowered, List<LoweredLinear> linears, double dropout) {
-        return Trainable.adapters(lowered, linears, options.rank(), options.alpha(), dropout, options.seed());
+        return Trainable.adapters(lowered, linears, options.trained().rank(), options.trained().alpha(), dropout, options.seed());
     }
 
     private List<Learned> learned(List<TrainableLayer> layers, List<Adapter> adapters, Map<String, Tensor> parameters) {
@@ -190,7 +178,7 @@ public final class Recovery {
             Tensor up = parameters.get(adapter.up());
             float[] scaled = up.toFloats();
             for (int i = 0; i < scaled.length; i++) {
-                scaled[i] *= (float) (options.alpha() / options.rank());
+                scaled[i] *= (float) (options.trained().alpha() / options.trained().rank());
             }
             TrainableLayer layer = byLinear.get(adapter.linear());
             learned.add(new Learned(

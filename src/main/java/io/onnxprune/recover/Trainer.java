@@ -107,7 +107,7 @@ final class Trainer implements AutoCloseable {
         graphs.put(files.evaluation(), TrainingGraph.evaluation(setup.evaluation, evaluationTeacher));
         ModelWriter.writeTogether(graphs, files.weights());
         ModelWriter.write(
-                TrainingGraph.optimizer(train, options.weightDecay(), options.clip()), files.optimizer(), false);
+                TrainingGraph.optimizer(train, options.optimizer().weightDecay(), options.optimizer().clip()), files.optimizer(), false);
         this.checkpoint = new TrainingCheckpoint(folder);
         this.start = resume ? checkpoint.load() : Optional.empty();
         if (start.isEmpty()) {
@@ -139,7 +139,7 @@ final class Trainer implements AutoCloseable {
             log.info(String.format(
                     Locale.ROOT,
                     "training restarts with a learning rate of %.2e",
-                    rateFactor * options.learningRate()));
+                    rateFactor * options.optimizer().lr()));
             session.close();
             session = runtime.train(files);
             start = Optional.empty();
@@ -151,13 +151,13 @@ final class Trainer implements AutoCloseable {
 
     private TrainingProgress attempt() {
         int total = options.totalSteps(rows.size());
-        long tokens = (long) options.batch() * length;
+        long tokens = (long) options.loop().batch() * length;
         TrainingProgress reached = start.orElseGet(this::initialProgress);
         log.info(String.format(
                 Locale.ROOT,
                 "training: %d steps of %d rows, lowest %s loss %.4f%s",
                 total,
-                options.batch(),
+                options.loop().batch(),
                 kind,
                 reached.lowest(),
                 start.isPresent() ? ", resumes after step " + reached.step() : ""));
@@ -191,8 +191,8 @@ final class Trainer implements AutoCloseable {
 
     /** Takes the steps until the next evaluation; null when the loss is not finite. */
     private EvalPoint trainUntilEvaluation(int from, int total, Log.Progress progress) {
-        int to = Math.min(total, (from / options.evaluateEvery() + 1) * options.evaluateEvery());
-        long tokens = (long) options.batch() * length;
+        int to = Math.min(total, (from / options.loop().evalEvery() + 1) * options.loop().evalEvery());
+        long tokens = (long) options.loop().batch() * length;
         long started = System.nanoTime();
         double sum = 0;
         for (int step = from; step < to; step++) {
@@ -233,7 +233,7 @@ final class Trainer implements AutoCloseable {
             diverged = true;
             return false;
         }
-        if (reached.sinceBest() > 0 && reached.sinceBest() == options.patience()) {
+        if (reached.sinceBest() > 0 && reached.sinceBest() == options.loop().patience()) {
             log.info("the " + kind + " loss no longer falls, so training stops");
             return false;
         }
@@ -243,7 +243,7 @@ final class Trainer implements AutoCloseable {
     /** The rows of a step. Every epoch has its own order, which depends on the seed. */
     private List<Example> batch(int step) {
         List<Example> batch = new ArrayList<>();
-        for (long at = (long) step * options.batch(); batch.size() < options.batch(); at++) {
+        for (long at = (long) step * options.loop().batch(); batch.size() < options.loop().batch(); at++) {
             batch.add(rows.get(order(rows.size(), at / rows.size())[(int) (at % rows.size())]));
         }
         return batch;
@@ -266,7 +266,7 @@ final class Trainer implements AutoCloseable {
     private double accumulate(List<Example> batch, int step) {
         double loss = 0;
         int predictions = predictions(batch);
-        for (int first = 0; first < batch.size(); first += options.microBatch()) {
+        for (int first = 0; first < batch.size(); first += options.loop().microBatch()) {
             List<Example> part = part(batch, first);
             Map<String, HostTensor> feeds = feeds(part, predictions, step + first / (float) batch.size());
             teacher.ifPresent(other -> feeds.putAll(other.feeds(padded(part))));
@@ -279,7 +279,7 @@ final class Trainer implements AutoCloseable {
     private double evaluate(List<Example> rows) {
         double loss = 0;
         int predictions = predictions(rows);
-        for (int first = 0; first < rows.size(); first += options.microBatch()) {
+        for (int first = 0; first < rows.size(); first += options.loop().microBatch()) {
             List<Example> part = part(rows, first);
             Map<String, HostTensor> feeds = feeds(part, predictions, 0);
             evaluationTeacher.ifPresent(other -> feeds.putAll(other.feeds(padded(part))));
@@ -293,7 +293,7 @@ final class Trainer implements AutoCloseable {
     }
 
     private List<Example> part(List<Example> rows, int first) {
-        return rows.subList(first, Math.min(rows.size(), first + options.microBatch()));
+        return rows.subList(first, Math.min(rows.size(), first + options.loop().microBatch()));
     }
 
     /** Rows padded to one length. The padding comes after a row, so none of its tokens attends to it. */

@@ -69,24 +69,10 @@ class GoldenTrainingTest {
         }
         Trainable started = trainable.with(parameters);
         TrainingOptions options = new TrainingOptions(
-                Mode.LORA,
-                RANK,
-                ALPHA,
-                0,
-                Targets.ALL,
-                5e-3,
-                Schedule.CONSTANT,
-                OptionalInt.of(0),
-                0,
-                0,
-                rows.size(),
-                5,
-                1,
-                OptionalInt.of(losses.length),
-                1,
-                0,
-                1,
-                1,
+                new TrainingOptions.Trained(Mode.LORA, RANK, ALPHA, 0, List.of("all")),
+                new TrainingOptions.Optimizer(5e-3, Schedule.CONSTANT, OptionalInt.of(0), 0, 0),
+                new TrainingOptions.Loop(rows.size(), 5, 1, OptionalInt.of(losses.length), 1, 0),
+                new TrainingOptions.Distillation(1, 1),
                 0,
                 0);
 
