@@ -21,6 +21,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.Set;
+import org.jspecify.annotations.Nullable;
 
 /**
  * The result of a run.
@@ -196,7 +197,8 @@ public record PruneReport(
         return json;
     }
 
-    private static Double orNull(OptionalDouble value) {
+    /** A number, or JSON's null. */
+    private static @Nullable Double orNull(OptionalDouble value) {
         return value.isPresent() ? value.getAsDouble() : null;
     }
 }

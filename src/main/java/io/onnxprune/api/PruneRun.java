@@ -9,7 +9,6 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.Emitter;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.CausalLm;
-import io.onnxprune.eval.DataRequest;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
@@ -24,13 +23,10 @@ import io.onnxprune.pass.PruningState;
 import io.onnxprune.pass.RunData;
 import io.onnxprune.pass.RunSettings;
 import io.onnxprune.pass.Scheduled;
-import io.onnxprune.passes.AllocatePass;
 import io.onnxprune.passes.CalibratePass;
 import io.onnxprune.passes.RecoverPass;
-import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.PlanFile;
-import io.onnxprune.recipe.Recipe;
 import io.onnxprune.recover.TrainingRows;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Path;
@@ -40,123 +36,31 @@ import java.util.OptionalInt;
 
 /** One run of a {@link Pruner}: reads the model and the data, and lets the pass manager run the recipe. */
 final class PruneRun {
-    private static final List<String> OUTPUT = List.of("rewrite", "emit", "verify");
-
     private final Pruner pruner;
     private final Pruner.Builder settings;
+    private final RunSetup setup;
     private final ProgressListener listener;
     private final PassClock clock;
-    private Recipe recipe;
-    private Optional<Budget> requested = Optional.empty();
-    private DataRequest request;
     private Optional<Evaluation> before = Optional.empty();
     private Optional<TrainingRows> training = Optional.empty();
-
-    PruneRun(Pruner pruner, ProgressListener listener) {
-        this.pruner = pruner;
-        this.settings = pruner.settings();
-        this.listener = listener;
-        this.clock = new PassClock(listener);
-    }
 
     /**
      * Settles the recipe and the data, before anything is opened.
      *
      * @throws UsageException if settings do not go together
      */
-    void prepare() {
-        Recipe base = settings.recipe().resolve(settings.seed(), settings.data().sequenceLength());
-        boolean allocates = base.has("allocate");
-        if (allocates && settings.plan().isEmpty()) {
-            base = new UniformLayout(pruner.input(), settings.recipe(), listener).applied(base);
-        }
-        requested = settings.plan().isPresent()
-                ? Optional.empty()
-                : RecipeSettings.allocation(base).map(AllocatePass::budget);
-        boolean nothing = requested.map(Budget::isNothing).orElse(false);
-        if (settings.recipe().trains() && nothing) {
-            throw new UsageException(
-                    "--ratio 0 removes nothing, so --recover has no effect; to train a model as it is, use"
-                            + " onnx-prune recover");
-        }
-        recipe = nothing ? keepingAll(base) : base;
-        recipe = settings.plan().map(recipe::withPlan).orElse(recipe);
-        recipe = pruner.target().isEmpty() ? recipe.without(OUTPUT.toArray(String[]::new)) : recipe;
-        if (pruner.target().isPresent() && !recipe.has("emit")) {
-            throw new UsageException("recipe " + recipe.name()
-                    + " has no pass emit, so it writes nothing; add {pass: rewrite} and {pass: emit} to it");
-        }
-        recipe.check();
-        DataNeeds needs = new DataNeeds(recipe.schedule(repeat -> repeat.count(mostPruned())));
-        checkStatistics(needs, nothing);
-        request = request(needs);
-    }
-
-    /** A recipe that prunes nothing. */
-    private static Recipe keepingAll(Recipe base) {
-        return base.without(
-                "add-biases", "score", "allocate", "prune-layerwise", "compensate", "refit", "correct", "recover");
-    }
-
-    /** The largest share of the parameters that the target may come to. */
-    private double mostPruned() {
-        return requested
-                .map(budget -> budget.goal() == Budget.Goal.RATIO ? budget.amount() : 1)
-                .orElse(1.0);
-    }
-
-    private void checkStatistics(DataNeeds needs, boolean nothing) {
-        StatisticsProvider.Files files = settings.statistics();
-        String option = files.in().isPresent() ? "--stats" : "--stats-out";
-        if (files.in().isPresent() && files.out().isPresent()) {
-            throw new UsageException(
-                    "--stats says that nothing is measured which --stats-out could keep; give one of them");
-        }
-        if (files.equals(StatisticsProvider.Files.NONE)) {
-            return;
-        }
-        if (settings.plan().isPresent() || nothing) {
-            throw new UsageException((nothing ? "--ratio 0 removes nothing" : "--plan says already what to keep")
-                    + ", so " + option + " has no effect; leave it out");
-        }
-        if (!needs.beginsWithMoments()) {
-            throw new UsageException(
-                    option + " is for methods that begin with second moments of the dense model (score metric"
-                            + " obs, sparsify by surgeon), which " + recipe.name() + " does not; leave it out");
-        }
-    }
-
-    private DataRequest request(DataNeeds needs) {
-        boolean measured = settings.statistics().in().isPresent() && needs.onlyMoments();
-        boolean calibrates = needs.rows() && !measured;
-        if (!calibrates && (settings.memoryGiven() || settings.resumes())) {
-            throw new UsageException((settings.memoryGiven() ? "--memory" : "--resume")
-                    + " is for methods that calibrate, which this one does not; leave it out");
-        }
-        DataRequest asked = settings.data().request(calibrates, trainingFile().isPresent(), seed());
-        return calibrates
-                ? recipe.first("calibrate")
-                        .map(step -> (CalibratePass) step.pass())
-                        .map(pass -> asked.withDefaults(pass.samples(), pass.seqLen()))
-                        .orElse(asked)
-                : asked;
-    }
-
-    private long seed() {
-        return settings.seed().orElse(0L);
-    }
-
-    private Optional<RecoverPass> trainingFile() {
-        return recipe.all("recover").stream()
-                .map(step -> (RecoverPass) step.pass())
-                .filter(pass -> pass.file().isPresent())
-                .findFirst();
+    PruneRun(Pruner pruner, ProgressListener listener) {
+        this.pruner = pruner;
+        this.settings = pruner.settings();
+        this.setup = new RunSetup(pruner, listener);
+        this.listener = listener;
+        this.clock = new PassClock(listener);
     }
 
     /** Does the work. */
     PruneReport on(OnnxRuntime runtime) {
         Path file = pruner.input().model();
-        if (recipe.has("recover")) {
+        if (setup.recipe().has("recover")) {
             runtime.requireTraining();
         }
         Model model = clock.timed("import", () -> ModelReader.read(file));
@@ -164,7 +68,7 @@ final class PruneRun {
                 .structure();
         DenseModel dense = DenseModel.of(model, structure, clock.timed("hash", () -> Fingerprint.of(file)));
         try (StatisticsProvider statistics = statistics(dense, runtime)) {
-            List<Scheduled> schedule = recipe.schedule(repeat -> repeat.count(ratio(dense)));
+            List<Scheduled> schedule = setup.recipe().schedule(repeat -> repeat.count(ratio(dense)));
             PassManager manager = new PassManager(
                     schedule,
                     new PassContext(
@@ -199,38 +103,39 @@ final class PruneRun {
     }
 
     private double ratio(DenseModel dense) {
-        return requested.map(budget -> budget.ratio(dense.given())).orElse(1.0);
+        return setup.requested().map(budget -> budget.ratio(dense.given())).orElse(1.0);
     }
 
     private RunSettings runSettings() {
-        int draws = recipe.first("calibrate")
+        int draws = setup.recipe()
+                .first("calibrate")
                 .map(step -> ((CalibratePass) step.pass()).draws())
                 .orElse(0);
         return new RunSettings(
-                recipe.name(),
+                setup.recipe().name(),
                 pruner.input(),
                 pruner.target().map(target -> new RunSettings.Output(target, settings.externalData())),
                 settings.calibration().withDraws(draws),
-                seed(),
+                setup.seed(),
                 settings.threads());
     }
 
     /** The data of the run. What they tell about the dense model is measured in the same session. */
     private Optional<CalibrationData> data(Path file, OnnxRuntime runtime) {
-        Optional<RecoverPass> trains = trainingFile();
-        if (request.isEmpty() && trains.isEmpty()) {
+        Optional<RecoverPass> trains = setup.trainingFile();
+        if (setup.request().isEmpty() && trains.isEmpty()) {
             return Optional.empty();
         }
         try (CausalLm model = clock.timed("open-model", () -> CausalLm.open(runtime, file, listener))) {
             training = trains.map(
                     pass -> clock.timed("training-data", () -> TrainingRows.read(source(pass), model, file, listener)));
-            if (request.isEmpty()) {
+            if (setup.request().isEmpty()) {
                 return Optional.empty();
             }
             CalibrationData data = clock.timed(
                     "data",
                     () -> CalibrationData.resolve(
-                            model, file, request, settings.calibration().workFolder(), listener));
+                            model, file, setup.request(), settings.calibration().workFolder(), listener));
             if (pruner.target().isPresent()) {
                 before = Optional.of(clock.timed("evaluate-before", () -> evaluate(model, data)));
             }
@@ -242,7 +147,7 @@ final class PruneRun {
         return new TrainingRows.Source(
                 pass.file().orElseThrow(),
                 Optional.empty(),
-                request.tokenizer(),
+                setup.request().tokenizer(),
                 pass.rows().seqLen());
     }
 
@@ -259,11 +164,11 @@ final class PruneRun {
         return new PruneReport(
                 state,
                 new PruneReport.Sizes(
-                        state.dense().given(), count.under(state.plan()), count.gone(state.plan()), requested),
+                        state.dense().given(), count.under(state.plan()), count.gone(state.plan()), setup.requested()),
                 result.emission(),
                 new PruneReport.Evaluations(data, before, after),
                 new PruneReport.Effort(clock.times(), ProcessMemory.peakResidentBytes()),
-                seed());
+                setup.seed());
     }
 
     private Evaluation evaluateAfter(Emitter.Emission emission, CalibrationData data, OnnxRuntime runtime) {

@@ -76,7 +76,6 @@ public final class Pruner {
      */
     public PruneReport run(ProgressListener listener) {
         PruneRun run = new PruneRun(this, listener);
-        run.prepare();
         Blas.setThreads(settings.threads());
         try (OnnxRuntime runtime = OnnxRuntime.open(settings.runtime)) {
             return run.on(runtime);
@@ -86,7 +85,6 @@ public final class Pruner {
     /** Does the work on a runtime that is open already; the settings about the runtime have no effect then. */
     public PruneReport run(OnnxRuntime runtime, ProgressListener listener) {
         PruneRun run = new PruneRun(this, listener);
-        run.prepare();
         Blas.setThreads(settings.threads());
         return run.on(runtime);
     }

@@ -36,6 +36,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
 import java.util.function.Consumer;
 import java.util.stream.Stream;
@@ -104,7 +105,7 @@ final class RecoverRun {
                 structure, result.adapters().stream().map(Learned::place).toList());
         Map<String, Tensor> contents = new LinkedHashMap<>();
         for (Learned learned : result.adapters()) {
-            Names names = room.inputs().get(learned.place());
+            Names names = Objects.requireNonNull(room.inputs().get(learned.place()), "an adapter without inputs");
             contents.put(names.down(), rounded(learned.down(), names));
             contents.put(names.up(), rounded(learned.up(), names));
         }

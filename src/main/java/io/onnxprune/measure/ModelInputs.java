@@ -22,7 +22,10 @@ import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
+import java.util.Optional;
 import java.util.Set;
+import java.util.stream.IntStream;
 
 /** What products of a model that steps have reached read, in terms of the original's channels. */
 final class ModelInputs implements LayerInputs {
@@ -40,6 +43,11 @@ final class ModelInputs implements LayerInputs {
         this.runtime = runtime;
         this.options = options;
         this.log = log;
+    }
+
+    /** Whether these are of a state. */
+    boolean areOf(PrunedState other) {
+        return state == other;
     }
 
     @Override
@@ -88,25 +96,33 @@ final class ModelInputs implements LayerInputs {
         Map<Tap, HostTensor> sums = new HashMap<>();
         calibrator.gather(rows, taps, sums::put);
         linears.forEach((consumer, linear) -> {
-            Slice slice = state.slices().get(linear.weight());
-            int[] kept = slice == null ? null : slice.kept()[consumer.axis()];
+            int[] kept = kept(consumer, linear);
             known.put(
                     consumer.weight(),
                     new Channels(
-                            (long) sums.get(new Tap.Positions(linear.input()))
-                                    .asFloats()
-                                    .get(0),
-                            spread(sums.get(new Tap.Total(linear.input())), kept, consumer.inputs()),
-                            spread(sums.get(new Tap.Squares(linear.input())), kept, consumer.inputs())));
+                            (long) sum(sums, new Tap.Positions(linear.input())).get(0),
+                            spread(sum(sums, new Tap.Total(linear.input())), kept, consumer.inputs()),
+                            spread(sum(sums, new Tap.Squares(linear.input())), kept, consumer.inputs())));
         });
     }
 
-    /** Values of the {@code kept} channels among {@code count}; null for all. */
-    private static double[] spread(HostTensor sum, int[] kept, int count) {
-        FloatBuffer values = sum.asFloats();
+    /** The channels of the original that a product of the smaller model reads. */
+    private int[] kept(LinearLayer consumer, LoweredLinear linear) {
+        return Optional.ofNullable(state.slices().get(linear.weight()))
+                .map(slice -> slice.kept()[consumer.axis()])
+                .orElseGet(() -> IntStream.range(0, consumer.inputs()).toArray());
+    }
+
+    private static FloatBuffer sum(Map<Tap, HostTensor> sums, Tap tap) {
+        return Objects.requireNonNull(sums.get(tap), "a tap that was not measured")
+                .asFloats();
+    }
+
+    /** Values of the {@code kept} channels among {@code count}. */
+    private static double[] spread(FloatBuffer values, int[] kept, int count) {
         double[] spread = new double[count];
         for (int i = 0; i < values.remaining(); i++) {
-            spread[kept == null ? i : kept[i]] = values.get(values.position() + i);
+            spread[kept[i]] = values.get(values.position() + i);
         }
         return spread;
     }

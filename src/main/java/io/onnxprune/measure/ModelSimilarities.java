@@ -28,6 +28,7 @@ import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Set;
 
 /** How alike the residual stream is before and after blocks of a model that steps have reached. */
@@ -89,7 +90,7 @@ final class ModelSimilarities implements BlockInfluence.Similarities {
         }
         Map<Span, Double> means = new LinkedHashMap<>();
         taps.forEach((span, tap) -> {
-            HostTensor sum = measured.get(tap);
+            HostTensor sum = Objects.requireNonNull(measured.get(tap), "a tap that was not measured");
             means.put(span, (double) sum.asFloats().get(0) / sum.asFloats().get(1));
         });
         return means;

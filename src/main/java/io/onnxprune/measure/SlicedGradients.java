@@ -12,7 +12,9 @@ import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Set;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Gradients of a pruned model in the shapes of the original: zero where something is gone. Where several places kept
@@ -68,9 +70,10 @@ final class SlicedGradients implements Taylor.Gradients {
                 sink.accept(name, gradient, gradientSquares);
                 return;
             }
-            Sum sum = open.computeIfAbsent(source, key -> new Sum(originals.get(key), squares));
-            sum.add(slice == null ? null : slice.kept(), gradient, gradientSquares);
-            if (pieces.get(source) == 0) {
+            Sum sum = open.computeIfAbsent(
+                    source, key -> new Sum(Objects.requireNonNull(originals.get(key), key), squares));
+            sum.add(slice == null ? sum.whole() : slice.kept(), gradient, gradientSquares);
+            if (pieces.getOrDefault(source, 0) == 0) {
                 sum.handTo(source, sink);
                 open.remove(source);
             }
@@ -82,18 +85,26 @@ final class SlicedGradients implements Taylor.Gradients {
     private static final class Sum {
         private final long[] shape;
         private final float[] gradient;
+        private final boolean withSquares;
         private final float[] squares;
 
         Sum(Tensor whole, boolean withSquares) {
             shape = whole.shape();
             gradient = new float[Math.toIntExact(whole.elements())];
-            squares = withSquares ? new float[gradient.length] : null;
+            this.withSquares = withSquares;
+            squares = new float[withSquares ? gradient.length : 0];
         }
 
-        void add(int[][] kept, FloatBuffer piece, FloatBuffer pieceSquares) {
-            add(0, 0, kept == null ? new int[shape.length][] : kept, piece.duplicate(), gradient);
-            if (squares != null) {
-                add(0, 0, kept == null ? new int[shape.length][] : kept, pieceSquares.duplicate(), squares);
+        /** What a slice keeps that keeps everything: null for every axis, as in {@link Slice}. */
+        int[][] whole() {
+            return new int[shape.length][];
+        }
+
+        /** Adds a slice. There are no squares where {@link GradientSink} is given none. */
+        void add(int[][] kept, FloatBuffer piece, @Nullable FloatBuffer pieceSquares) {
+            add(0, 0, kept, piece.duplicate(), gradient);
+            if (withSquares) {
+                add(0, 0, kept, Objects.requireNonNull(pieceSquares).duplicate(), squares);
             }
         }
 
@@ -111,7 +122,7 @@ final class SlicedGradients implements Taylor.Gradients {
         }
 
         void handTo(String name, GradientSink sink) {
-            sink.accept(name, FloatBuffer.wrap(gradient), squares == null ? null : FloatBuffer.wrap(squares));
+            sink.accept(name, FloatBuffer.wrap(gradient), withSquares ? FloatBuffer.wrap(squares) : null);
         }
     }
 }

@@ -23,6 +23,7 @@ import java.nio.file.Path;
 import java.util.Collection;
 import java.util.List;
 import java.util.Optional;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Owns everything that is measured on calibration rows: second moments, gradients, inputs of linear layers, similarities of the
@@ -35,15 +36,20 @@ public final class StatisticsProvider implements AutoCloseable {
     private final Setup setup;
     private final OnnxRuntime runtime;
     private final PassClock clock;
-    /** The origin of the statistics to read; null without a file. */
-    private final Origin given;
+    /** The origin of the statistics to read; empty without a file. */
+    private final Optional<Origin> given;
 
     private Log log;
     private List<long[]> rows = List.of();
-    private PrunedState state;
-    private Statistics last;
-    private ModelInputs inputs;
-    private PrunedState inputsOf;
+    private Optional<Measured> last = Optional.empty();
+    private Optional<ModelInputs> inputs = Optional.empty();
+
+    /** Second moments of a state. */
+    private record Measured(PrunedState state, Statistics statistics) {
+        boolean has(PrunedState other, Collection<Tap> taps) {
+            return state == other && statistics.taps().containsAll(taps);
+        }
+    }
 
     /**
      * Statistics files of a run.
@@ -73,7 +79,7 @@ public final class StatisticsProvider implements AutoCloseable {
         this.runtime = runtime;
         this.clock = clock;
         this.log = log;
-        this.given = setup.files.in().map(this::origin).orElse(null);
+        this.given = setup.files.in().map(this::origin);
     }
 
     private Origin origin(Path file) {
@@ -92,15 +98,16 @@ public final class StatisticsProvider implements AutoCloseable {
      */
     public void measureOn(List<long[]> tokens) {
         rows = tokens;
-        if (given != null && !rows.isEmpty() && rows.get(0).length != given.length()) {
-            throw new UserException(
-                    "the statistics %s are of rows of %d tokens, but this run calibrates on rows of %d; add --seq-len %d"
-                            .formatted(
-                                    setup.files.in().orElseThrow(),
-                                    given.length(),
-                                    rows.get(0).length,
-                                    given.length()));
-        }
+        given.filter(origin -> !rows.isEmpty() && rows.get(0).length != origin.length())
+                .ifPresent(origin -> {
+                    throw new UserException(
+                            "the statistics %s are of rows of %d tokens, but this run calibrates on rows of %d; add --seq-len %d"
+                                    .formatted(
+                                            setup.files.in().orElseThrow(),
+                                            origin.length(),
+                                            rows.get(0).length,
+                                            origin.length()));
+                });
     }
 
     /** Moves information about runs to the debug level: later steps repeat what the first one said. */
@@ -122,7 +129,7 @@ public final class StatisticsProvider implements AutoCloseable {
     }
 
     private int length() {
-        return given == null ? rows().get(0).length : given.length();
+        return given.map(Origin::length).orElseGet(() -> rows().get(0).length);
     }
 
     /** A calibrator of a model for rows of the length of this run. */
@@ -141,20 +148,19 @@ public final class StatisticsProvider implements AutoCloseable {
             if (model.hasOtherWeights()) {
                 return clock.timed(PASS, () -> Statistics.measure(model, rows(), taps));
             }
-            if (measured != state || !last.taps().containsAll(taps)) {
+            if (last.filter(found -> found.has(measured, taps)).isEmpty()) {
                 Statistics next = clock.timed(PASS, () -> measure(measured, model, taps));
                 close();
-                state = measured;
-                last = next;
+                last = Optional.of(new Measured(measured, next));
             }
-            return last.shared();
+            return last.orElseThrow().statistics.shared();
         };
     }
 
     private Statistics measure(PrunedState measured, Calibrator model, Collection<Tap> taps) {
-        boolean first = state == null && measured.isDense();
-        if (first && given != null) {
-            return given(model, taps);
+        boolean first = last.isEmpty() && measured.isDense();
+        if (first && given.isPresent()) {
+            return given(given.get(), model, taps);
         }
         if (first && setup.files.out().isPresent()) {
             Path file = setup.files.out().get();
@@ -166,15 +172,15 @@ public final class StatisticsProvider implements AutoCloseable {
         return Statistics.measure(model, rows(), taps);
     }
 
-    private Statistics given(Calibrator model, Collection<Tap> taps) {
+    private Statistics given(Origin origin, Calibrator model, Collection<Tap> taps) {
         Path file = setup.files.in().orElseThrow();
         String fisher = fisher(taps);
-        if (!fisher.equals(Origin.NONE) && !fisher.equals(given.fisher())) {
+        if (!fisher.equals(Origin.NONE) && !fisher.equals(origin.fisher())) {
             throw new UserException(
                     "the statistics %s have gradients of kind \"%s\", but the method takes \"%s\"; measure them anew"
-                            .formatted(file, given.fisher(), fisher));
+                            .formatted(file, origin.fisher(), fisher));
         }
-        log.info("statistics of %d x %d tokens come from %s".formatted(given.rows(), given.length(), file));
+        log.info("statistics of %d x %d tokens come from %s".formatted(origin.rows(), origin.length(), file));
         return Statistics.read(file, model, taps);
     }
 
@@ -198,11 +204,10 @@ public final class StatisticsProvider implements AutoCloseable {
 
     /** Inputs of the linear layers of a state, in terms of the dense model's channels; measured once per state. */
     public LayerInputs inputs(PrunedState pruned) {
-        if (inputs == null || inputsOf != pruned) {
-            inputs = new ModelInputs(pruned, rows(), runtime, setup.calibration, log);
-            inputsOf = pruned;
-        }
-        return inputs;
+        ModelInputs found = inputs.filter(known -> known.areOf(pruned))
+                .orElseGet(() -> new ModelInputs(pruned, rows(), runtime, setup.calibration, log));
+        inputs = Optional.of(found);
+        return found;
     }
 
     /** Similarities of the residual stream before and after blocks of a state. */
@@ -220,8 +225,8 @@ public final class StatisticsProvider implements AutoCloseable {
         SequentialRun.run(calibrator(pruned.model()), reference, rows(), editor);
     }
 
-    /** The channels of the residual stream that a state keeps; null for all. */
-    private static int[] keptWidth(PrunedState pruned) {
+    /** The channels of the residual stream that a state keeps; null for all, as {@link Reference} takes it. */
+    private static int @Nullable [] keptWidth(PrunedState pruned) {
         Dim.Keep keep = pruned.plan().keep(pruned.structure());
         List<Dim.Atom> width = pruned.structure().stream().width();
         return width.size() == 1 ? keep.kept(width.get(0)) : null;
@@ -229,10 +234,7 @@ public final class StatisticsProvider implements AutoCloseable {
 
     @Override
     public void close() {
-        if (last != null) {
-            last.close();
-        }
-        last = null;
-        state = null;
+        last.ifPresent(measured -> measured.statistics.close());
+        last = Optional.empty();
     }
 }

@@ -1,3 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Measurements of the dense model and of what passes make of it, on calibration rows. */
+@NullMarked
 package io.onnxprune.measure;
+
+import org.jspecify.annotations.NullMarked;

@@ -62,11 +62,9 @@ public final class OptionSet {
             }
             OptionSpec spec = spec(component, option, fallback, owner);
             found.putIfAbsent(spec.key(), spec);
-            Class<? extends Part> part = part(component, values.getOrDefault(spec.key(), spec.fallback()));
-            if (part != null) {
-                String name = Part.nameOf(part);
-                collect(fallback != null && part.isInstance(fallback) ? fallback : defaults(part), values, name, found);
-            }
+            part(component, values.getOrDefault(spec.key(), spec.fallback()))
+                    .ifPresent(part -> collect(
+                            part.isInstance(fallback) ? fallback : defaults(part), values, Part.nameOf(part), found));
         }
     }
 
@@ -94,7 +92,9 @@ public final class OptionSet {
             String key = key(components[i], option);
             String text = values.get(key);
             if (Part.class.isAssignableFrom(components[i].getType())) {
-                Class<? extends Part> part = part(components[i], text == null ? name(fallback) : text);
+                String name = text == null ? name(fallback) : text;
+                Class<? extends Part> part =
+                        part(components[i], name).orElseThrow(() -> new IllegalArgumentException(name));
                 arguments[i] = bind(part.isInstance(fallback) ? fallback : defaults(part), values);
             } else {
                 arguments[i] = text == null ? fallback : parse(components[i].getGenericType(), text);
@@ -136,13 +136,14 @@ public final class OptionSet {
         return ((Part) part).partName();
     }
 
-    /** The kind of part that a component's value names; null if it is none. */
+    /** The kind of part that a component's value names; empty if it is none. */
     @SuppressWarnings("unchecked") // checked by isAssignableFrom
-    private Class<? extends Part> part(RecordComponent component, String name) {
+    private Optional<Class<? extends Part>> part(RecordComponent component, String name) {
         if (!Part.class.isAssignableFrom(component.getType())) {
-            return null;
+            return Optional.empty();
         }
-        return extensions.parts((Class<? extends Part>) component.getType()).get(name);
+        return Optional.ofNullable(
+                extensions.parts((Class<? extends Part>) component.getType()).get(name));
     }
 
     private static String key(RecordComponent component, Option option) {
@@ -200,9 +201,10 @@ public final class OptionSet {
             return new OptionSpec.Words(
                     Arrays.stream(plain.getEnumConstants()).map(OptionSet::text).toList(), false);
         }
-        if (method(plain, "words") != null) {
+        Optional<Method> ofList = method(plain, "words");
+        if (ofList.isPresent()) {
             @SuppressWarnings("unchecked") // by the rules of this class
-            List<String> words = (List<String>) invoke(method(plain, "words"));
+            List<String> words = (List<String>) invoke(ofList.get());
             return new OptionSpec.Words(words, true);
         }
         return new OptionSpec.Parsed(option.values(), text -> parse(plain, text));
@@ -245,19 +247,21 @@ public final class OptionSet {
         if (type == String.class) {
             return text;
         }
-        Method ofWords = method(plain, "parse", Collection.class);
-        return ofWords != null
-                ? invoke(ofWords, OptionSpec.elements(text))
-                : invoke(method(plain, "parse", String.class), text);
+        Optional<Method> ofWords = method(plain, "parse", Collection.class);
+        return ofWords.isPresent()
+                ? invoke(ofWords.get(), OptionSpec.elements(text))
+                : invoke(
+                        method(plain, "parse", String.class)
+                                .orElseThrow(() -> new IllegalStateException(plain + " has no parse(String)")),
+                        text);
     }
 
-    private static Method method(Class<?> type, String name, Class<?>... parameters) {
+    private static Optional<Method> method(Class<?> type, String name, Class<?>... parameters) {
         return Arrays.stream(type.getMethods())
                 .filter(method -> method.getName().equals(name)
                         && Modifier.isStatic(method.getModifiers())
                         && Arrays.equals(method.getParameterTypes(), parameters))
-                .findFirst()
-                .orElse(null);
+                .findFirst();
     }
 
     private static Object invoke(Method method, Object... arguments) {

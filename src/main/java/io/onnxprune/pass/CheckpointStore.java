@@ -45,8 +45,8 @@ final class CheckpointStore {
 
     private final Path folder;
     private final String name;
-    /** Weights of the last checkpoint; null before the first one. */
-    private Map<Value, Tensor> savedWeights;
+    /** Weights of the last checkpoint; empty before the first one. */
+    private Optional<Map<Value, Tensor>> savedWeights = Optional.empty();
 
     /** The number of the file with these weights. */
     private int generation;
@@ -122,11 +122,11 @@ final class CheckpointStore {
         PruningState state = saved.state;
         Map<String, Value> constants = constants(state.dense());
         int before = generation;
-        if (savedWeights != state.pruned().updates()) {
+        Map<Value, Tensor> updates = state.pruned().updates();
+        if (savedWeights.filter(known -> known == updates).isEmpty()) {
             generation++;
-            weights(generation)
-                    .save(new Content(Map.of(), tensors(state.pruned().updates(), constants, "")));
-            savedWeights = state.pruned().updates();
+            weights(generation).save(new Content(Map.of(), tensors(updates, constants, "")));
+            savedWeights = Optional.of(updates);
         }
         file().save(new Content(about(saved), small(state, constants)));
         if (before != generation) {
@@ -214,23 +214,27 @@ final class CheckpointStore {
     private Saved loaded(PruningState start, Content small) {
         DenseModel dense = start.dense();
         Map<String, Value> constants = constants(dense);
-        generation = Integer.parseInt(small.values().get("weights"));
+        generation = Integer.parseInt(entry(small, "weights"));
         Map<Value, Tensor> updates = new HashMap<>();
         weights(generation)
                 .load(Content::tensors)
                 .orElseThrow(() -> new IllegalArgumentException("its weights are missing"))
                 .forEach((constant, tensor) -> updates.put(constants.get(constant), tensor));
-        PrunedState pruned =
-                PrunedState.of(dense.structure(), plan(small.values().get("plan"), dense), updates);
-        savedWeights = pruned.updates();
+        PrunedState pruned = PrunedState.of(dense.structure(), plan(entry(small, "plan"), dense), updates);
+        savedWeights = Optional.of(pruned.updates());
         PruningState state = new PruningState(
                 dense,
                 pruned,
                 choice(small, pruned, dense, constants),
                 scores(small.tensors()),
-                report(small.values().get("report")),
+                report(entry(small, "report")),
                 start.output());
-        return new Saved(Integer.parseInt(small.values().get("done")), state);
+        return new Saved(Integer.parseInt(entry(small, "done")), state);
+    }
+
+    private static String entry(Content small, String key) {
+        return Optional.ofNullable(small.values().get(key))
+                .orElseThrow(() -> new IllegalArgumentException("its " + key + " is missing"));
     }
 
     private Plan plan(String text, DenseModel dense) {
@@ -253,16 +257,19 @@ final class CheckpointStore {
     }
 
     private static Optional<Scores> scores(Map<String, Tensor> tensors) {
-        if (!tensors.containsKey(LAYERS)) {
+        Tensor layers = tensors.get(LAYERS);
+        if (layers == null) {
             return Optional.empty();
         }
+        Tensor blocks = Optional.ofNullable(tensors.get(BLOCKS))
+                .orElseThrow(() -> new IllegalArgumentException("its scores of blocks are missing"));
         Map<String, double[]> units = new LinkedHashMap<>();
         tensors.forEach((entry, tensor) -> {
             if (entry.startsWith(UNITS)) {
                 units.put(entry.substring(UNITS.length()), doubles(tensor));
             }
         });
-        return Optional.of(new Scores(units, doubles(tensors.get(LAYERS)), doubles(tensors.get(BLOCKS))));
+        return Optional.of(new Scores(units, doubles(layers), doubles(blocks)));
     }
 
     private static Map<String, ReportEntry> report(String text) {

@@ -30,7 +30,7 @@ public final class PassManager {
     private final Instruments instruments;
     private final Log log;
     private int dumped;
-    private Model lastChecked;
+    private Optional<Model> lastChecked = Optional.empty();
 
     /**
      * What watches a run.
@@ -90,7 +90,7 @@ public final class PassManager {
         PassContext run = context.withData(data);
         Optional<CheckpointStore> store = store(start, data);
         PruningState state = start;
-        Emitter.Staged staged = null;
+        Optional<Emitter.Staged> staged = Optional.empty();
         try {
             int done = 0;
             if (isResumed(store)) {
@@ -107,9 +107,9 @@ public final class PassManager {
                 }
                 announce(i, done);
                 state = step(state, scheduled, contextOf(run, i, store));
-                Emitter.Staged now = state.output().file().orElse(null);
-                if (staged != null && staged != now) {
-                    staged.close();
+                Optional<Emitter.Staged> now = state.output().file();
+                if (!staged.equals(now)) {
+                    staged.ifPresent(Emitter.Staged::close);
                 }
                 staged = now;
                 if (store.isPresent() && isSaved(scheduled)) {
@@ -117,13 +117,11 @@ public final class PassManager {
                 }
                 forecast.done(i);
             }
-            Optional<Emitter.Emission> emission = Optional.ofNullable(staged).map(Emitter.Staged::commit);
+            Optional<Emitter.Emission> emission = staged.map(Emitter.Staged::commit);
             store.ifPresent(CheckpointStore::remove);
             return new Result(state.settled(), emission);
         } finally {
-            if (staged != null) {
-                staged.close();
-            }
+            staged.ifPresent(Emitter.Staged::close);
         }
     }
 
@@ -178,11 +176,11 @@ public final class PassManager {
     /** The graph of a pruned state is checked when it is made; that of a rewritten model here. */
     @SuppressWarnings("ReferenceEquality") // an object that was checked need not be checked again
     private void checkGraph(PruningState state, Pass pass) {
-        Model model = state.output().model().orElse(null);
-        if (model != null && model != lastChecked) {
-            GraphChecker.check(model, pass.partName());
-            lastChecked = model;
-        }
+        Optional<Model> rewritten = state.output().model();
+        rewritten
+                .filter(model -> lastChecked.filter(last -> last == model).isEmpty())
+                .ifPresent(model -> GraphChecker.check(model, pass.partName()));
+        lastChecked = rewritten.or(() -> lastChecked);
     }
 
     /** Writes a model as text. */

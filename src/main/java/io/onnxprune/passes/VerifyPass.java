@@ -80,16 +80,16 @@ public record VerifyPass(
     }
 
     private static Optional<UserException> failureToOpen(Path file, OnnxRuntime runtime) {
-        UserException failure = null;
+        Optional<UserException> failure = Optional.empty();
         for (boolean optimize : new boolean[] {false, true}) {
             try {
                 runtime.open(file, optimize).close();
                 return Optional.empty();
             } catch (UserException e) {
-                failure = e;
+                failure = Optional.of(e);
             }
         }
-        return Optional.of(failure);
+        return failure;
     }
 
     private static ReportEntry entry(Verification found) {

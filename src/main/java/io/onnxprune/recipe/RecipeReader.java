@@ -77,15 +77,14 @@ final class RecipeReader {
     }
 
     private void checkVersion(Node root, Map<String, Entry> entries) {
-        String version = scalar(required(root, entries, "version"), "version");
+        Node node = required(root, entries, "version");
+        String version = scalar(node, "version");
         if (!version.equals(VERSION)) {
             String advice = version.equals("1")
                     ? "; recipes of version 1 ran their passes in a fixed order, those of version " + VERSION
                             + " run them as listed: passes/README.md tells the new form"
                     : "";
-            throw at(
-                    entries.get("version").value,
-                    "version " + version + " is not known, this program reads " + VERSION + advice);
+            throw at(node, "version " + version + " is not known, this program reads " + VERSION + advice);
         }
     }
 
@@ -119,10 +118,12 @@ final class RecipeReader {
         OptionalDouble ratio = OptionalDouble.empty();
         if (entries.containsKey("steps")) {
             steps = OptionalInt.of((int) number(
-                    entries.get("steps").value, "steps", new OptionSpec.Numbers(true, 1, Double.POSITIVE_INFINITY)));
+                    required(block, entries, "steps"),
+                    "steps",
+                    new OptionSpec.Numbers(true, 1, Double.POSITIVE_INFINITY)));
         } else {
             ratio = OptionalDouble.of(number(
-                    entries.get("step-ratio").value,
+                    required(block, entries, "step-ratio"),
                     "step-ratio",
                     new OptionSpec.Numbers(false, SMALLEST_STEP, Double.POSITIVE_INFINITY)));
         }
@@ -191,14 +192,13 @@ final class RecipeReader {
         OptionSpec option = options.stream()
                 .filter(each -> each.key().equals(key))
                 .findFirst()
-                .orElse(null);
-        if (option == null) {
-            List<String> valid = options.stream().map(OptionSpec::key).toList();
-            throw at(
-                    entry.key,
-                    "pass " + pass + " has no key \"" + key + '"'
-                            + advice.map(text -> "; " + text).orElseGet(() -> Nearest.suggestion(key, valid)));
-        }
+                .orElseThrow(() -> {
+                    List<String> valid = options.stream().map(OptionSpec::key).toList();
+                    return at(
+                            entry.key,
+                            "pass " + pass + " has no key \"" + key + '"'
+                                    + advice.map(text -> "; " + text).orElseGet(() -> Nearest.suggestion(key, valid)));
+                });
         boolean list = option.isList() && entry.value instanceof SequenceNode;
         for (Node part : list ? ((SequenceNode) entry.value).getValue() : List.of(entry.value)) {
             String value = scalar(part, key);
