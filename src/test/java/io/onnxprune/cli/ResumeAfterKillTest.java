@@ -34,7 +34,7 @@ class ResumeAfterKillTest {
      * @param killAt a part of a line at which it is killed; null to let it end
      * @return the lines that it wrote to standard error
      */
-    private List<String> run(String method, String out, boolean resume, String killAt)
+    private List<String> run(String model, String method, String out, boolean resume, String killAt)
             throws IOException, InterruptedException {
         List<String> command = new ArrayList<>(List.of(
                 Path.of(System.getProperty("java.home"), "bin", "java").toString(),
@@ -43,7 +43,7 @@ class ResumeAfterKillTest {
                 "-cp",
                 System.getProperty("java.class.path"),
                 Main.class.getName(),
-                Cli.testModel("llama-gqa-d").toString(),
+                Cli.testModel(model).toString(),
                 "-o",
                 folder.resolve(out).toString(),
                 "--method",
@@ -51,7 +51,7 @@ class ResumeAfterKillTest {
                 "--ratio",
                 "0.1",
                 "--calibration",
-                Cli.tokens(folder).toString(),
+                (model.startsWith("stories") ? Path.of("testmodels", "tokens.jsonl") : Cli.tokens(folder)).toString(),
                 "--samples",
                 "8",
                 "--threads",
@@ -104,18 +104,18 @@ class ResumeAfterKillTest {
     @ParameterizedTest
     @ValueSource(strings = {"auto", "slimgpt"})
     void goesOnAtEveryBoundary(String method) throws IOException, InterruptedException {
-        List<String> all = passes(run(method, "whole.onnx", false, null));
+        List<String> all = passes(run("llama-gqa-d", method, "whole.onnx", false, null));
         assertThat(all).hasSizeGreaterThan(5);
 
         for (int boundary = 1; boundary < all.size(); boundary++) {
-            List<String> lines = run(method, "resumed.onnx", boundary > 1, all.get(boundary));
+            List<String> lines = run("llama-gqa-d", method, "resumed.onnx", boundary > 1, all.get(boundary));
 
             // What follows rewrite is quick and in no checkpoint, so it is done again.
             int first = Math.min(boundary - 1, indexOf(all, "rewrite"));
             assertThat(passes(lines)).containsExactlyElementsOf(all.subList(first, boundary + 1));
             assertThat(folder.resolve("resumed.onnx")).doesNotExist();
         }
-        run(method, "resumed.onnx", true, null);
+        run("llama-gqa-d", method, "resumed.onnx", true, null);
         assertSameBytes("resumed.onnx", "whole.onnx");
     }
 
@@ -128,12 +128,12 @@ class ResumeAfterKillTest {
         throw new AssertionError("no pass " + name);
     }
 
-    /** A stop in the third correction does not repeat the first. */
+    /** A stop in the third correction does not repeat the first. The model is one whose corrections take longer than a kill. */
     @Test
     void goesOnWithinCorrections() throws IOException, InterruptedException {
-        run("auto", "whole.onnx", false, null);
-        run("auto", "resumed.onnx", false, "correction 2 of 3");
-        List<String> lines = run("auto", "resumed.onnx", true, null);
+        run("stories-llama", "auto", "whole.onnx", false, null);
+        run("stories-llama", "auto", "resumed.onnx", false, "correction 2 of 3");
+        List<String> lines = run("stories-llama", "auto", "resumed.onnx", true, null);
 
         assertThat(lines)
                 .anyMatch(line -> line.matches("corrections go on: [12] of 3 are done"))
