@@ -76,8 +76,8 @@ final class InspectCommand implements Callable<Integer> {
                 Locale.ROOT,
                 "%s: %,d parameters, %,d bytes, %d layers (%d residual blocks), opset %d",
                 found.file(),
-                count.whole().parameters(),
-                count.whole().bytes(),
+                count.dense().parameters(),
+                count.dense().bytes(),
                 structure.stream().layers(),
                 PrunableBlocks.blocks(structure).size(),
                 found.model().model().opset()));

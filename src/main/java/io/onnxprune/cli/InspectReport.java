@@ -64,8 +64,8 @@ record InspectReport(long parameters, long bytes, int layers, List<Entry> dimens
 
     static InspectReport of(Structure structure, ParameterCount count) {
         return new InspectReport(
-                count.whole().parameters(),
-                count.whole().bytes(),
+                count.dense().parameters(),
+                count.dense().bytes(),
                 structure.stream().layers(),
                 structure.dimensions().stream()
                         .map(dimension -> Entry.of(dimension, structure, count))

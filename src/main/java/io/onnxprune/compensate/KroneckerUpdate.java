@@ -141,7 +141,7 @@ public final class KroneckerUpdate {
     private List<int[]> prunedUnits(PrunedLinear layer, boolean outputs) {
         List<int[]> prunedUnits = new ArrayList<>();
         kept.forEach((dimension, keptUnits) -> {
-            if (!(outputs ? layer.dense().makes(dimension) : layer.dense().reads(dimension))) {
+            if (!(outputs ? layer.dense().produces(dimension) : layer.dense().consumes(dimension))) {
                 return;
             }
             List<int[]> units = outputs ? layer.outputUnits(dimension) : layer.units(dimension);

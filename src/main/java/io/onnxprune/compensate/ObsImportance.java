@@ -113,7 +113,7 @@ public final class ObsImportance implements Importance {
 
     private List<PrunedLinear> consumers(Dimension dimension, Map<LinearLayer, PrunedLinear> linears) {
         List<PrunedLinear> found = new ArrayList<>();
-        for (LinearLayer consumer : model.layers().deciding(dimension)) {
+        for (LinearLayer consumer : model.layers().scoring(dimension)) {
             if (!linears.containsKey(consumer)) {
                 throw new UserException("no units of " + dimension.name()
                         + " can be scored: the model does not run its consumer, node " + consumer.node()
@@ -129,7 +129,7 @@ public final class ObsImportance implements Importance {
                 ? List.of()
                 : linears.stream()
                         .filter(layer ->
-                                layer.dense().makes(dimension) && model.layers().isInside(layer.dense()))
+                                layer.dense().produces(dimension) && model.layers().isInside(layer.dense()))
                         .toList();
     }
 

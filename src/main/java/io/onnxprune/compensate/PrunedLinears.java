@@ -34,7 +34,7 @@ final class PrunedLinears {
     /** The forms of a layer; null if its weight may not be changed. */
     PrunedLinear of(LoweredLinear lowered) {
         Slice slice = state.slices().get(lowered.weight());
-        LinearLayer dense = layers.reading(slice == null ? lowered.weight() : slice.source());
+        LinearLayer dense = layers.ofWeight(slice == null ? lowered.weight() : slice.source());
         return dense == null
                 ? null
                 : known.computeIfAbsent(lowered.weight(), name -> PrunedLinear.of(lowered, dense, state));

@@ -130,7 +130,7 @@ class SequentialMethodsTest {
         Cli.Run run = run("mixtral-a", "--method", "slimgpt-uniform", "--ratio", "0.05")
                 .succeeded();
 
-        assertThat(run.err()).contains("warning: 2 of 4 dimensions are left whole by slimgpt-uniform: ffn.0, node ");
+        assertThat(run.err()).contains("warning: 2 of 4 dimensions are not pruned by slimgpt-uniform: ffn.0, node ");
         assertThat(changed("ffn")).isZero();
         assertThat(changed("kv_heads")).isPositive();
     }

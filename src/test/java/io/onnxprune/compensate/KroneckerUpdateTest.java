@@ -55,7 +55,7 @@ class KroneckerUpdateTest {
         Set<Value> read = new HashSet<>();
         Set<Value> made = new HashSet<>();
         for (LoweredLinear linear : calibrator.linears()) {
-            LinearLayer layer = layers.reading(linear.weight());
+            LinearLayer layer = layers.ofWeight(linear.weight());
             boolean[] inputs = pruned(structure, target, layer, false);
             boolean[] outputs = pruned(structure, target, layer, true);
             if (any(inputs)) {
@@ -74,7 +74,7 @@ class KroneckerUpdateTest {
         assertThat(inputs.keySet()).containsAll(read).doesNotContainAnyElementsOf(made);
         assertThat(both.keySet()).containsAll(read).containsAll(made);
         for (LoweredLinear linear : calibrator.linears()) {
-            LinearLayer layer = layers.reading(linear.weight());
+            LinearLayer layer = layers.ofWeight(linear.weight());
             if (read.contains(layer.weight()) || made.contains(layer.weight())) {
                 double withoutUpdate = loss(structure, target, calibrator, linear, layer, Map.of());
                 double correlated = loss(structure, target, calibrator, linear, layer, both);

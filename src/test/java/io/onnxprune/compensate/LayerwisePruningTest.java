@@ -96,7 +96,7 @@ class LayerwisePruningTest {
         Plan target = Runs.plan(structure, 0.2, "heads", "ffn");
         Map<String, Double> errors = new LinkedHashMap<>();
         LayerwisePruning pruning = run(dense(structure), target, EXACT, LEAST_SQUARES, (linear, step) -> {
-            LinearLayer layer = layers.reading(linear.weight());
+            LinearLayer layer = layers.ofWeight(linear.weight());
             try (Matrix before = WeightStore.read(layer.weight().constant(), layer.axis());
                     Matrix after = WeightStore.read(step.weight, layer.axis());
                     Matrix zeroed = withZerosOf(before, after)) {
@@ -186,7 +186,7 @@ class LayerwisePruningTest {
         LinearLayers layers = LinearLayers.of(structure);
         List<Double> errors = new ArrayList<>();
         run(dense(structure), target, selection, LEAST_SQUARES, (linear, step) -> {
-            LinearLayer layer = layers.reading(linear.weight());
+            LinearLayer layer = layers.ofWeight(linear.weight());
             if (errors.isEmpty()) {
                 try (Matrix before = WeightStore.read(layer.weight().constant(), layer.axis());
                         Matrix after = WeightStore.read(step.weight, layer.axis())) {

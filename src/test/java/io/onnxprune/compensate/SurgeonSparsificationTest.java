@@ -96,7 +96,7 @@ class SurgeonSparsificationTest {
     }
 
     private static Matrix read(Structure structure, Map<Value, Tensor> updates, Value weight) {
-        LinearLayer layer = LinearLayers.of(structure).reading(weight.name());
+        LinearLayer layer = LinearLayers.of(structure).ofWeight(weight.name());
         return WeightStore.read(updates.get(weight), layer.axis());
     }
 
