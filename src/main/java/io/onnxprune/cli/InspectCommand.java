@@ -28,7 +28,7 @@ import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 import picocli.CommandLine.Spec;
 
-/** {@code onnx-prune inspect}: what can be pruned in a model, what cannot, and why. */
+/** {@code onnx-prune inspect}: shows the prunable and pinned dimensions of a model, with reasons. */
 @Command(
         name = "inspect",
         mixinStandardHelpOptions = true,
@@ -225,7 +225,7 @@ final class InspectCommand implements Callable<Integer> {
         }
     }
 
-    /** Everything that can be explained, by name. */
+    /** The names that can be explained. */
     private static Set<String> names(Structure structure) {
         Set<String> names = new LinkedHashSet<>();
         structure
