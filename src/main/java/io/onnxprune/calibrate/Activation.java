@@ -2,9 +2,9 @@
 package io.onnxprune.calibrate;
 
 /**
- * A value of the lowered model whose last axis has a fixed extent; what is measured of it is summed over all others.
+ * A value of the lowered model whose last axis has a fixed size. Statistics of it are summed over all other axes.
  *
  * @param value its name
- * @param width extent of the last axis
+ * @param width size of the last axis
  */
 public record Activation(String value, int width) {}

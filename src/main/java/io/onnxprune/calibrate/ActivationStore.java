@@ -18,15 +18,15 @@ import java.util.HashMap;
 import java.util.Map;
 
 /**
- * The values between segments, one for each batch: in memory as long as they fit the budget, the others in a file of the
- * work folder that goes when the store is closed.
+ * Stores the values between segments, one for each batch. Values are in memory as long as they fit the budget. The
+ * others are in a file of the work folder, which is deleted when the store is closed.
  */
 final class ActivationStore implements AutoCloseable {
-    /** One value of one batch. */
+    /** The key of a value: its name and its batch. */
     record Place(String value, int batch) {}
 
-    /** Where in the file a value lies. */
-    @SuppressWarnings("ArrayRecordComponent") // a note of this class alone
+    /** The place of a value in the file. */
+    @SuppressWarnings("ArrayRecordComponent") // private, never compared
     private record Slot(long offset, DType dtype, long[] shape) {}
 
     private final long budget;
@@ -40,17 +40,17 @@ final class ActivationStore implements AutoCloseable {
     private long newlyRead;
 
     /**
-     * An empty store.
+     * Creates an empty store.
      *
      * @param budget bytes that may be held in memory
-     * @param folder where the file is made when they do not do
+     * @param folder folder for the file with the other values
      */
     ActivationStore(long budget, Path folder) {
         this.budget = budget;
         this.folder = folder;
     }
 
-    /** Keeps a direct tensor, which nobody may write to any more unless it was taken back. */
+    /** Stores a direct tensor. Nobody may write to it any more, unless it was taken back. */
     void put(Place key, HostTensor tensor) {
         long size = tensor.bytes().remaining();
         if (used + size <= budget) {
@@ -66,20 +66,20 @@ final class ActivationStore implements AutoCloseable {
         spilled.put(key, new Slot(offset, tensor.dtype(), tensor.shape()));
     }
 
-    /** The tensor that was kept under {@code key}. */
+    /** The tensor stored under {@code key}. */
     HostTensor get(Place key) {
         HostTensor tensor = held.get(key);
         return tensor != null ? tensor : read(spilled.get(key));
     }
 
-    /** The tensor that was kept under {@code key}, and the store's share of it is given up. */
+    /** Removes the tensor stored under {@code key} and returns it. */
     HostTensor take(Place key) {
         HostTensor tensor = get(key);
         drop(key);
         return tensor;
     }
 
-    /** Gives up what was kept under {@code key}, without reading it. */
+    /** Removes the tensor stored under {@code key} without reading it. */
     void drop(Place key) {
         HostTensor tensor = held.remove(key);
         if (tensor != null) {
@@ -91,7 +91,7 @@ final class ActivationStore implements AutoCloseable {
         free.computeIfAbsent(size, unused -> new ArrayDeque<>()).push(slot.offset);
     }
 
-    /** Bytes of the buffers that were read from the file since this was last asked. */
+    /** Bytes of the buffers that were read from the file since the last call. */
     long newlyRead() {
         long bytes = newlyRead;
         newlyRead = 0;
@@ -103,7 +103,7 @@ final class ActivationStore implements AutoCloseable {
         return used;
     }
 
-    /** Bytes that went to the file. */
+    /** Bytes of the file. */
     long spilledBytes() {
         return end;
     }
@@ -137,7 +137,7 @@ final class ActivationStore implements AutoCloseable {
             while (target.hasRemaining()) {
                 int count = file.read(target, at);
                 if (count < 0) {
-                    throw new UserException("the activations in " + folder + " were cut off while they were in use");
+                    throw new UserException("the activations in " + folder + " were truncated while they were in use");
                 }
                 at += count;
             }

@@ -12,8 +12,8 @@ import java.util.List;
 import java.util.Set;
 
 /**
- * Whether the output of a product is only added to what a piece hands on, so that a change of the one is the same change
- * of the other, element by element.
+ * Checks whether the output of a linear layer is only added to the output of its piece, so that a change of the layer's
+ * output changes the output of the piece by the same amount, element by element.
  */
 final class AdditionPath {
     private static final Set<String> SAME_VALUES =
@@ -30,18 +30,18 @@ final class AdditionPath {
     }
 
     /**
-     * Why a change of what {@code product} computes is not the same change of what {@code piece} hands on: a clause about
-     * the product. Null if it is.
+     * The reason why a change of the output of {@code layer} is not the same change of the output of {@code piece}, as
+     * a clause about the layer; null if it is.
      */
-    static String obstacle(Op product, Piece piece, Trace trace) {
-        return new AdditionPath(piece, trace).obstacle(product);
+    static String obstacle(Op layer, Piece piece, Trace trace) {
+        return new AdditionPath(piece, trace).obstacle(layer);
     }
 
-    private String obstacle(Op product) {
-        if (product.node().floatAttribute("alpha", 1) != 1) {
+    private String obstacle(Op layer) {
+        if (layer.node().floatAttribute("alpha", 1) != 1) {
             return "it scales its result";
         }
-        Value current = product.output(0);
+        Value current = layer.output(0);
         while (current != piece.output()) {
             List<Use> uses = current.uses().stream()
                     .filter(use -> inside.contains(use.op()))
@@ -56,12 +56,12 @@ final class AdditionPath {
                 return "its result does not reach the residual stream";
             }
             if (uses.size() > 1) {
-                return "its result is read " + uses.size() + " times before the residual stream, by node "
+                return "its result is used " + uses.size() + " times before the residual stream, by node "
                         + uses.get(uses.size() - 1).op().node().label() + " among others";
             }
             current = uses.get(0).op().output(0);
         }
-        return hasWidth(current, product.output(0)) ? null : "the residual stream has another width than its result";
+        return hasWidth(current, layer.output(0)) ? null : "the residual stream has another width than its result";
     }
 
     private boolean isAddition(Use use, Value operand) {
@@ -76,7 +76,7 @@ final class AdditionPath {
         return SAME_VALUES.contains(type) && use.input() == 0;
     }
 
-    /** Whether an operand is not repeated to make the result. */
+    /** Whether the result has the shape of an operand, so that the operand is not broadcast. */
     private boolean hasShape(Value result, Value operand) {
         for (int run = 0; run < 2; run++) {
             if (!Arrays.equals(trace.shape(result, run), trace.shape(operand, run))) {

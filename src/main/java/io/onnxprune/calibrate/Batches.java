@@ -13,18 +13,18 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * The rows of a run in batches, with what segments read beside the stream: the inputs of the model, and values that
- * earlier segments computed from them.
+ * The rows of a run in batches, with the sideValues values that segments use beside the stream: inputs of the model, and
+ * values that earlier segments computed from them.
  */
 final class Batches {
     private final DataFlow flow;
     private final DecoderInterface decoder;
     private final List<long[]> rows;
     private final List<int[]> batches;
-    /** Values beside the stream; those that do not depend on the tokens once for each batch size. */
-    private final Map<String, Map<Integer, HostTensor>> side = new HashMap<>();
+    /** Values beside the stream. Values that do not depend on the tokens are stored once for each batch size. */
+    private final Map<String, Map<Integer, HostTensor>> sideValues = new HashMap<>();
 
-    /** {@code batches} are the row numbers of each; all rows have the same length. */
+    /** Creates batches of rows of equal length. {@code batches} holds the row numbers of each batch. */
     Batches(DataFlow flow, DecoderInterface decoder, List<long[]> rows, List<int[]> batches) {
         this.flow = flow;
         this.decoder = decoder;
@@ -41,7 +41,7 @@ final class Batches {
         return batches.get(batch);
     }
 
-    /** Rows of a batch. */
+    /** The number of rows of a batch. */
     int size(int batch) {
         return batches.get(batch).length;
     }
@@ -50,7 +50,7 @@ final class Batches {
         return (long) size(batch) * rows.get(0).length;
     }
 
-    /** Tokens of all batches. */
+    /** The number of tokens of all batches. */
     long tokens() {
         return (long) rows.size() * rows.get(0).length;
     }
@@ -60,23 +60,23 @@ final class Batches {
         return rows.get(row);
     }
 
-    /** Rows of all batches. */
+    /** The number of rows of all batches. */
     int rowCount() {
         return rows.size();
     }
 
-    /** What a segment reads of the model's inputs, and of values from beside the stream. */
+    /** The model inputs and sideValues values that a segment uses. */
     Map<String, HostTensor> feeds(Segment segment, int batch) {
         Map<String, HostTensor> feeds = new LinkedHashMap<>();
         Map<String, HostTensor> all = inputs(batch);
         segment.given().forEach(value -> feeds.put(value.name(), all.get(value.name())));
         for (Value value : segment.taken()) {
-            feeds.put(value.name(), side.get(value.name()).get(key(value, batch)));
+            feeds.put(value.name(), sideValues.get(value.name()).get(key(value, batch)));
         }
         return feeds;
     }
 
-    /** The inputs of the model: whole rows without a past. */
+    /** The inputs of the model for entire rows, without past keys and values. */
     Map<String, HostTensor> inputs(int batch) {
         long[][] step = new long[size(batch)][];
         for (int i = 0; i < step.length; i++) {
@@ -85,22 +85,22 @@ final class Batches {
         return decoder.wholeRows(step);
     }
 
-    /** Those of the values beside the stream that are not there yet. */
+    /** The names of those sideValues values that are not stored yet. */
     Set<String> missing(Set<Value> values, int batch) {
         Set<String> missing = new LinkedHashSet<>();
         for (Value value : values) {
-            if (!side.getOrDefault(value.name(), Map.of()).containsKey(key(value, batch))) {
+            if (!sideValues.getOrDefault(value.name(), Map.of()).containsKey(key(value, batch))) {
                 missing.add(value.name());
             }
         }
         return missing;
     }
 
-    /** Keeps values that later segments read, if they were computed. */
+    /** Stores the sideValues values for later segments, as far as they were computed. */
     void keep(Set<Value> values, int batch, Outputs outputs) {
         for (Value value : values) {
             if (outputs.has(value.name())) {
-                side.computeIfAbsent(value.name(), name -> new HashMap<>())
+                sideValues.computeIfAbsent(value.name(), name -> new HashMap<>())
                         .put(key(value, batch), outputs.tensor(value.name()).direct());
             }
         }

@@ -4,24 +4,24 @@ package io.onnxprune.calibrate;
 import java.nio.file.Path;
 
 /**
- * How calibration runs.
+ * The resources and settings of calibration.
  *
- * @param memory bytes that it may take, beside the program itself
- * @param workFolder where activations go that do not fit, and where a long run notes how far it is
- * @param resume whether to go on where an earlier run of the same kind was stopped
- * @param draws how many times gradients are taken of next tokens that the model itself draws, instead of once of those in the
- *     data; 0 for the latter
+ * @param memory bytes that it may use, beside the program itself
+ * @param workFolder folder for activations that do not fit into memory and for checkpoints
+ * @param resume whether to continue an earlier run of the same kind from its checkpoint
+ * @param draws how many times the model draws the next tokens for gradients; 0 to use the next tokens of the data
+ *     once
  */
 public record CalibrationOptions(long memory, Path workFolder, boolean resume, int draws) {
-    /** What is taken unless asked otherwise: 4 GB. */
+    /** The default memory, 4 GB. */
     public static final long DEFAULT_MEMORY = 4_000_000_000L;
 
-    /** Options with gradients of the data's own next tokens. */
+    /** Creates options with gradients for the next tokens of the data. */
     public CalibrationOptions(long memory, Path workFolder, boolean resume) {
         this(memory, workFolder, resume, 0);
     }
 
-    /** The same with so many draws. */
+    /** These options with another number of draws. */
     public CalibrationOptions withDraws(int times) {
         return new CalibrationOptions(memory, workFolder, resume, times);
     }

@@ -18,39 +18,53 @@ import java.util.Set;
 import java.util.function.ToLongFunction;
 
 /**
- * How a calibration run is divided: which pieces are run together and how many rows at a time, so that it stays within its
- * memory.
+ * The division of a calibration run into segments and batches, so that it stays within its memory.
  *
- * @param pieces what is run at once
- * @param rows rows of a batch
- * @param segmentBytes estimate for the largest segment
- * @param boundaryBytes estimate for all values between segments
+ * @param pieces the pieces of the model that are run at once
+ * @param rows number of rows of a batch
+ * @param segmentBytes estimated bytes of the largest segment
+ * @param boundaryBytes estimated bytes of all values between segments
  */
 record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long boundaryBytes) {
-    /** Tokens in one run beyond which a larger batch is no faster: the matrices are large enough. */
+    /**
+     * The number of tokens in one run beyond which a larger batch is not faster, because the matrices are large enough.
+     */
     private static final int TOKENS = 512;
 
-    /** What fits one buffer of float32. */
+    /** The number of elements that fit one buffer of float32. */
     private static final long MAX_ELEMENTS = (Integer.MAX_VALUE - 64) / Float.BYTES;
 
     /**
-     * Divides a run over {@code samples} rows of {@code length} tokens.
+     * The model and the rows of a run.
      *
-     * @param objective what is run, and what that adds to the last piece
+     * @param flow the data flow of the model
+     * @param tokens the input with the token ids
+     * @param logits the output with the logits
+     * @param samples number of rows
+     * @param length number of tokens in a row
+     * @param memory bytes that the run may use
+     */
+    record Workload(DataFlow flow, Value tokens, Value logits, int samples, int length, long memory) {
+        private Estimate estimate(Collection<Tap> taps, Value end, ToLongFunction<Integer> atEnd) {
+            return new Estimate(new Footprint(flow, tokens), taps, samples, length, end, atEnd);
+        }
+
+        private List<Piece> smallestPieces() {
+            return new Partition(flow, logits).pieces();
+        }
+    }
+
+    /**
+     * Divides a run that computes statistics.
+     *
+     * @param taps the statistics
+     * @param objective the loss; its additions to the last piece are counted
      * @param single whether statistics are of single rows, so that a batch is one row
      */
-    static CalibrationPlan of(
-            DataFlow flow,
-            Value tokens,
-            Value logits,
-            Collection<Tap> taps,
-            Objective objective,
-            int length,
-            boolean single,
-            long memory) {
-        int samples = objective.rows().size();
-        Estimate estimate = new Estimate(new Footprint(flow, tokens), taps, samples, length, logits, objective.bytes());
-        List<Piece> smallest = new Partition(flow, logits).pieces();
+    static CalibrationPlan of(Workload workload, Collection<Tap> taps, Objective objective, boolean single) {
+        long memory = workload.memory;
+        Estimate estimate = workload.estimate(taps, workload.logits, objective.bytes());
+        List<Piece> smallest = workload.smallestPieces();
         int rows = objective.batches() == null
                 ? estimate.rows(smallest, single, memory)
                 : objective.batches().get(0).length;
@@ -58,10 +72,11 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         return new CalibrationPlan(pieces, rows, estimate.largest(pieces, rows), estimate.boundaries(pieces));
     }
 
-    /** The same for a run forwards that stops before the smallest last piece, which stays apart. */
-    static CalibrationPlan ahead(DataFlow flow, Value tokens, Value logits, int samples, int length, long memory) {
-        Estimate estimate = new Estimate(new Footprint(flow, tokens), List.of(), samples, length, logits, rows -> 0);
-        List<Piece> smallest = new Partition(flow, logits).pieces();
+    /** Divides a forward run that stops before the smallest last piece. This piece is not joined with others. */
+    static CalibrationPlan ahead(Workload workload) {
+        long memory = workload.memory;
+        Estimate estimate = workload.estimate(List.of(), workload.logits, rows -> 0);
+        List<Piece> smallest = workload.smallestPieces();
         int rows = estimate.rows(smallest, false, memory);
         int last = smallest.size() - 1;
         List<Piece> pieces =
@@ -70,34 +85,27 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         return new CalibrationPlan(pieces, rows, estimate.largest(pieces, rows), estimate.boundaries(pieces));
     }
 
-    /** The same over {@code pieces} as they are. */
-    static CalibrationPlan over(
-            List<Piece> pieces,
-            DataFlow flow,
-            Value tokens,
-            Collection<Tap> taps,
-            int samples,
-            int length,
-            long memory) {
+    /** Divides a run over {@code pieces}, which are not joined, into batches. */
+    static CalibrationPlan over(List<Piece> pieces, Workload workload, Collection<Tap> taps) {
         Value end = pieces.get(pieces.size() - 1).output();
-        Estimate estimate = new Estimate(new Footprint(flow, tokens), taps, samples, length, end, rows -> 0);
-        int rows = estimate.rows(pieces, false, memory);
+        Estimate estimate = workload.estimate(taps, end, rows -> 0);
+        int rows = estimate.rows(pieces, false, workload.memory);
         return new CalibrationPlan(pieces, rows, estimate.largest(pieces, rows), estimate.boundaries(pieces));
     }
 
-    /** What pieces take in memory when rows of one length go through them. */
+    /** Estimates the memory of pieces that run rows of equal length. */
     private static final class Estimate {
         private final Footprint footprint;
         private final int samples;
         private final int length;
         private final boolean backward;
-        /** Parameters with a sum in their own shape. */
+        /** The parameters whose statistics have their own shape. */
         private final Set<String> parameters = new HashSet<>();
-        /** Elements of all sums of an activation. */
+        /** The number of elements of all sums of each activation. */
         private final Map<String, Long> sums = new HashMap<>();
 
         private final Value logits;
-        /** What comes to the piece that computes the logits, by the rows of a batch. */
+        /** The additional bytes of the piece that computes the logits, by the number of rows of a batch. */
         private final ToLongFunction<Integer> atEnd;
 
         Estimate(
@@ -127,13 +135,16 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
             long elements = Tensor.elements(shape);
             if (elements > MAX_ELEMENTS) {
                 throw new UserException(
-                        "\"%s\" has %d channels, and the products of each two of them do not fit the 2 GiB that a sum may take; choose a method that needs no such sums"
+                        "\"%s\" has %d channels, and its second moment exceeds the limit of 2 GiB for a sum; choose a method without second moments"
                                 .formatted(tap.subject(), shape[0]));
             }
             return elements;
         }
 
-        /** Rows of a batch such that no piece takes more than half of the memory, and the last batch is not much smaller. */
+        /**
+         * The number of rows of a batch. No piece may use more than half of the memory, and the last batch should not
+         * be much smaller than the others.
+         */
         int rows(List<Piece> pieces, boolean single, long memory) {
             int rows = single || footprint.isSingleRow() ? 1 : Math.max(1, Math.min(samples, TOKENS / length));
             while (rows > 1 && largest(pieces, rows) > memory / 2) {
@@ -152,12 +163,12 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
             long bytes = Footprint.weightBytes(weights) + footprint.activations(piece, rows, length, backward);
             bytes += piece.output() == logits ? atEnd.applyAsLong(rows) : 0;
             for (Value weight : weights) {
-                // The sum and this run's share of it.
+                // This counts the sum and the term that one run adds.
                 bytes += parameters.contains(weight.name())
                         ? 2L * Float.BYTES * weight.constant().elements()
                         : 0;
             }
-            // A sum that many runs add to is in float64 beside that.
+            // A sum over many runs has a float64 copy too.
             long perElement = 2L * Float.BYTES + (samples > WideSum.RUNS * (long) rows ? Double.BYTES : 0);
             bytes += piece.input() == null
                     ? 0
@@ -170,7 +181,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
             return bytes;
         }
 
-        /** Values between pieces: all of them for a way back, or one at a time. */
+        /** Bytes of the values between pieces. A backward pass needs all of them, a forward pass one at a time. */
         long boundaries(List<Piece> pieces) {
             double bytes = 0;
             for (Piece piece : pieces.subList(0, pieces.size() - 1)) {
@@ -181,7 +192,10 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         }
     }
 
-    /** This plan for a run that another one goes beside, on the same batches and one segment of either at a time. */
+    /**
+     * This plan for a run beside another one. Both have the same batches, and only one segment of either runs at a
+     * time.
+     */
     CalibrationPlan beside(CalibrationPlan other) {
         return new CalibrationPlan(
                 pieces,
@@ -190,7 +204,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
                 boundaryBytes + other.boundaryBytes);
     }
 
-    /** This plan for a run that keeps further values between segments. */
+    /** This plan with further bytes of values between segments. */
     CalibrationPlan keeping(long bytes) {
         return new CalibrationPlan(pieces, rows, segmentBytes, boundaryBytes + bytes);
     }
@@ -208,7 +222,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         return batches;
     }
 
-    /** Bytes of the values between segments that stay in memory. */
+    /** The bytes of values between segments that may be in memory. */
     long boundaryBudget(long memory) {
         return Math.max(0, memory - segmentBytes);
     }
@@ -217,7 +231,11 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         announce(log, samples, length, memory, "");
     }
 
-    /** @param work how often the model is run, to go on with after the number of segments; empty for once */
+    /**
+     * Logs the division.
+     *
+     * @param work text about the number of forward passes, appended to the number of segments; empty for one pass
+     */
     void announce(Log log, int samples, int length, long memory, String work) {
         long held = Math.min(boundaryBytes, boundaryBudget(memory));
         String spilled =
@@ -237,8 +255,8 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         if (segmentBytes > memory) {
             log.warn(String.format(
                     Locale.ROOT,
-                    "the largest part of the model that cannot be cut takes about %s, more than the %s allowed; fewer"
-                            + " tokens a row (--seq-len) take less",
+                    "the largest indivisible part of the model needs about %s, more than the %s allowed; use fewer"
+                            + " tokens in a row (--seq-len)",
                     bytes(segmentBytes),
                     bytes(memory)));
         }

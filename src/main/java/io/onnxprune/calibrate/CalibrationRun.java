@@ -20,7 +20,7 @@ import java.util.Map;
 import java.util.Set;
 import java.util.function.Consumer;
 
-/** One pass over all rows: forward through the segments, then backward where gradients are asked for. */
+/** One pass over all rows: forward through the segments, then backward if gradients are needed. */
 final class CalibrationRun implements AutoCloseable {
     private final Calibrator calibrator;
     private final DataFlow flow;
@@ -28,64 +28,66 @@ final class CalibrationRun implements AutoCloseable {
     private final List<Segment> segments;
     private final Batches batches;
     private final SegmentRunner runner;
-    private final LiveValues held;
+    private final LiveValues liveValues;
     private final ActivationStore boundaries;
     private final Log log;
     private final double[] loss;
 
-    /** Gradients of single rows that wait for segments still to come. */
+    /** The number of stored gradients of single rows that earlier segments still add to. */
     private int carried;
 
+    /**
+     * Creates a run of {@code calibrator}.
+     *
+     * @param liveValues the values that taps need in later segments
+     * @param runner runs the segments; it is closed with the run
+     */
     CalibrationRun(
             Calibrator calibrator,
-            DataFlow flow,
-            List<Segment> segments,
-            Batches batches,
-            CalibrationPlan plan,
-            LiveValues held,
             Objective objective,
-            long memory) {
+            List<Segment> segments,
+            LiveValues liveValues,
+            SegmentRunner runner) {
         this.calibrator = calibrator;
-        this.flow = flow;
         this.objective = objective;
         this.segments = segments;
-        this.batches = batches;
-        this.boundaries = new ActivationStore(
-                plan.boundaryBudget(memory), calibrator.options().workFolder());
-        this.runner = new SegmentRunner(calibrator.runtime(), flow, batches, boundaries, calibrator.weights());
-        this.held = held;
+        this.liveValues = liveValues;
+        this.runner = runner;
+        this.flow = runner.flow();
+        this.batches = runner.batches();
+        this.boundaries = runner.boundaries();
         this.log = calibrator.log();
         this.loss = new double[batches.rowCount()];
     }
 
-    /** Runs forwards only, and hands over sums in order of execution. */
+    /** Runs only forward, and passes sums to {@code sink} in order of execution. */
     Summary forward(List<Tap> taps, TapSink sink) {
         int last = segments.size() - 1;
-        while (last >= 0 && share(taps, last).isEmpty()) {
+        while (last >= 0 && tapsOf(taps, last).isEmpty()) {
             last--;
         }
         try (Log.Progress progress = log.progress("calibration", batches.tokens() * (last + 1))) {
             for (int index = 0; index <= last; index++) {
-                List<Tap> here = share(taps, index);
+                List<Tap> segmentTaps = tapsOf(taps, index);
                 Segment segment = segments.get(index);
-                SegmentRequest task =
-                        index < last ? forward(segment).withTaps(here) : SegmentRequest.capture(segment, here, null);
-                Set<Value> released = held.release(segment);
+                SegmentRequest request =
+                        index < last ? forward(segment).withTaps(segmentTaps) : SegmentRequest.capture(segment, segmentTaps, null);
+                Set<Value> released = liveValues.release(segment);
                 released.addAll(segment.inputs());
-                runner.forward(task.withGiven(held.needed(segment)).withReleased(released), progress);
-                deliver(here, index + 1, segments.size(), sink);
+                runner.forward(request.withGiven(liveValues.needed(segment)).withReleased(released), progress);
+                deliver(segmentTaps, index + 1, segments.size(), sink);
             }
         }
         return new Summary(new double[0], batches.tokens());
     }
 
     /**
-     * Runs forwards, then backwards, and hands over sums in the reverse order of execution.
+     * Runs forward, then backward, and passes sums to {@code sink} in the reverse order of execution.
      *
-     * @param saved where an earlier run was stopped; null to begin at the end
-     * @param note called when a segment is done with what an interrupted run would need to go on
+     * @param saved the state of a stopped run to resume; null to start from the last segment
+     * @param onCheckpoint called after each segment with the state that a resumed run needs
      */
-    Summary backward(List<Tap> taps, TapSink sink, Checkpoint.State saved, Consumer<Checkpoint.State> note) {
+    Summary backward(List<Tap> taps, TapSink sink, Checkpoint.State saved, Consumer<Checkpoint.State> onCheckpoint) {
         List<Tap> gradients = taps.stream().filter(Tap::needsGradients).toList();
         int first = saved == null ? segments.size() - 1 : saved.next();
         try (Log.Progress progress = log.progress("calibration", batches.tokens() * (4L * first + 3))) {
@@ -96,12 +98,12 @@ final class CalibrationRun implements AutoCloseable {
                 restore(taps, saved);
             }
             for (int index = first; index >= 0 && concernsAny(taps, 0, index + 1); index--) {
-                List<Tap> here = share(taps, index);
-                boolean goesOn = concernsAny(gradients, 0, index);
-                backward(index, here, goesOn, progress);
-                deliver(here, 0, index, sink);
-                if (goesOn) {
-                    note.accept(state(index - 1));
+                List<Tap> segmentTaps = tapsOf(taps, index);
+                boolean continues = concernsAny(gradients, 0, index);
+                backward(index, segmentTaps, continues, progress);
+                deliver(segmentTaps, 0, index, sink);
+                if (continues) {
+                    onCheckpoint.accept(state(index - 1));
                 }
             }
         }
@@ -109,10 +111,10 @@ final class CalibrationRun implements AutoCloseable {
     }
 
     private SegmentRequest forward(Segment segment) {
-        return SegmentRequest.advance(segment).withKept(held.kept(segment));
+        return SegmentRequest.advance(segment).withKept(liveValues.kept(segment));
     }
 
-    /** Runs forwards only, and returns the loss of each row. */
+    /** Runs only forward, and returns the loss of each row. */
     double[] losses() {
         int last = segments.size() - 1;
         try (Log.Progress progress = log.progress("calibration", batches.tokens() * (last + 1))) {
@@ -137,7 +139,7 @@ final class CalibrationRun implements AutoCloseable {
         return loss;
     }
 
-    /** What a stopped run and the one that goes on must have in common. */
+    /** The properties that a stopped run and the resumed one must share. */
     List<Integer> shape() {
         return List.of(segments.size(), batches.count(), batches.rowCount(), (int) batches.tokens());
     }
@@ -146,7 +148,7 @@ final class CalibrationRun implements AutoCloseable {
         return segments.size();
     }
 
-    /** Whether the state is all that an interrupted run needs: no gradients of single rows are on their way. */
+    /** Whether a run can resume from the current state. It cannot while gradients of single rows are incomplete. */
     boolean canStop() {
         return carried == 0;
     }
@@ -157,7 +159,10 @@ final class CalibrationRun implements AutoCloseable {
         return new Checkpoint.State(next, loss, kept(segments.get(next).output().name()), sums);
     }
 
-    /** What is kept of a value for each batch, fetched when it is asked for: together it may be more than fits memory. */
+    /**
+     * The stored tensors of a value for each batch. They are read on demand, because together they may exceed the
+     * memory.
+     */
     private List<HostTensor> kept(String value) {
         return new AbstractList<>() {
             @Override
@@ -185,7 +190,7 @@ final class CalibrationRun implements AutoCloseable {
         }
     }
 
-    private List<Tap> share(List<Tap> taps, int index) {
+    private List<Tap> tapsOf(List<Tap> taps, int index) {
         return taps.stream()
                 .filter(tap -> SegmentGraph.concerns(segments.get(index), tap))
                 .toList();
@@ -202,7 +207,7 @@ final class CalibrationRun implements AutoCloseable {
         return concerned;
     }
 
-    /** Hands over the taps of a segment that none of the segments {@code from} to {@code to} has a share in. */
+    /** Passes the sums of those taps to {@code sink} that none of the segments {@code from} to {@code to} adds to. */
     private void deliver(List<Tap> taps, int from, int to, TapSink sink) {
         for (Tap tap : taps) {
             if (!concernsAny(List.of(tap), from, to)) {
@@ -214,15 +219,15 @@ final class CalibrationRun implements AutoCloseable {
     private void backward(int index, List<Tap> taps, boolean inputGradient, Log.Progress progress) {
         Segment segment = segments.get(index);
         boolean last = index == segments.size() - 1;
-        SegmentGraph graph = SegmentGraph.backward(
+        SegmentGraph.BackwardRequest request = new SegmentGraph.BackwardRequest(
                 segment,
-                flow,
                 taps,
                 last ? new Objective.End(objective, segment, calibrator) : null,
                 inputGradient,
-                held.needed(segment),
+                liveValues.needed(segment),
                 concerned(taps, index + 1, segments.size()),
                 concerned(taps, 0, index));
+        SegmentGraph graph = SegmentGraph.backward(request, flow);
         try (Session session = runner.open(graph)) {
             runner.start(taps, segment);
             for (int batch = 0; batch < batches.count(); batch++) {
@@ -264,7 +269,7 @@ final class CalibrationRun implements AutoCloseable {
                 runner.free();
             }
         }
-        runner.dropKept(held.release(segment));
+        runner.dropKept(liveValues.release(segment));
     }
 
     private void carry(SegmentGraph graph, int batch, Map<String, HostTensor> feeds, Map<String, HostTensor> into) {

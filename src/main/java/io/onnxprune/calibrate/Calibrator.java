@@ -25,13 +25,13 @@ import java.util.Objects;
 import java.util.Set;
 
 /**
- * Gathers statistics of a model over rows of tokens. The model is lowered to primitive operators and cut into segments
- * that are run one at a time (gradient checkpointing between them: Chen et al., arXiv 1604.06174), so that memory is
- * that of one segment and of the values between segments, whatever the size of the model.
+ * Measures statistics of a model over rows of tokens. The model is lowered to primitive operators and cut into segments
+ * that are run one at a time, with gradient checkpointing between them (Chen et al., arXiv 1604.06174). So memory is
+ * needed only for one segment and the values between segments, whatever the size of the model.
  */
 public final class Calibrator {
-    /** How far apart notes of a long run are at least: what is lost when it is stopped. */
-    private static final double NOTE_SECONDS = 30;
+    /** The least time between two checkpoints of a long run. A stopped run loses at most this time. */
+    private static final double CHECKPOINT_SECONDS = 30;
 
     private final OnnxRuntime runtime;
     private final CalibrationOptions options;
@@ -40,14 +40,14 @@ public final class Calibrator {
     private final Program program;
     private final Trace trace;
     private final DecoderInterface decoder;
-    /** New contents of initializers of the lowered model. */
+    /** Replaced contents of initializers of the lowered model, by name. */
     private final Map<String, Tensor> weights;
 
     /**
-     * What came of a run.
+     * The result of a run.
      *
-     * @param loss mean next-token cross-entropy of each row; empty when nothing asked for gradients
-     * @param tokens how many tokens went through the model
+     * @param loss mean next-token cross-entropy of each row; empty when no gradients were needed
+     * @param tokens number of tokens that were run through the model
      */
     @SuppressWarnings("ArrayRecordComponent") // bulk data, never compared
     public record Summary(double[] loss, long tokens) {}
@@ -77,7 +77,7 @@ public final class Calibrator {
     /**
      * Prepares calibration on rows of {@code length} tokens.
      *
-     * @throws UserException when the model cannot be lowered, or gives logits for its last position only
+     * @throws UserException when the model cannot be lowered, or yields logits only for its last position
      */
     public static Calibrator of(Model model, OnnxRuntime runtime, CalibrationOptions options, int length, Log log) {
         Calibrator calibrator =
@@ -89,17 +89,18 @@ public final class Calibrator {
     private void requireAllLogits() {
         long[] given = trace.shape(logits(), 1);
         if (given[1] != trace.shape(tokens(), 1)[1]) {
-            throw new UserException("the model gives logits for " + given[1] + " of "
+            throw new UserException("the model yields logits for " + given[1] + " of "
                     + trace.shape(tokens(), 1)[1]
-                    + " positions, so it has no loss to calibrate on; export it with logits for all of them");
+                    + " positions, so it has no loss to calibrate on; export it with logits for all positions");
         }
     }
 
     /**
-     * The same model with other contents of some initializers, without preparing it again. What runs take is announced by
-     * the first calibrator only.
+     * A calibrator for the same model with replaced contents of some initializers. The model is not prepared again.
+     * Only the first calibrator logs the division of a run.
      *
-     * @param contents by name, each of the shape and element type that the model has; others are as in this calibrator
+     * @param contents by name, each with the shape and element type of the initializer; other initializers are as
+     *     in this calibrator
      * @throws IllegalArgumentException when the model has no such initializer
      */
     public Calibrator withWeights(Map<String, Tensor> contents) {
@@ -109,9 +110,10 @@ public final class Calibrator {
     }
 
     /**
-     * New contents for an initializer as the lowered model has it: small half constants are float32 there.
+     * Converts new contents for an initializer to the element type of the lowered model, where small half-precision
+     * constants are float32.
      *
-     * @throws IllegalArgumentException when no initializer of the model can become that
+     * @throws IllegalArgumentException when the contents do not fit any initializer of the model
      */
     Tensor inFormOf(String name, Tensor tensor) {
         Value present = program.initializers().get(name);
@@ -127,12 +129,12 @@ public final class Calibrator {
         return widened;
     }
 
-    /** Whether this was made by {@link #withWeights}. */
+    /** Whether this calibrator was made by {@link #withWeights}. */
     public boolean hasOtherWeights() {
         return !weights.isEmpty();
     }
 
-    /** The model in the form that is run. */
+    /** The lowered model, which is run. */
     public Model lowered() {
         return program.model();
     }
@@ -177,12 +179,15 @@ public final class Calibrator {
         return program.output(decoder.logits().name());
     }
 
-    /** The products of activations with constant matrices, in order of execution. */
+    /** The linear layers of the lowered model, in order of execution. */
     public List<LoweredLinear> linears() {
         return LoweredLinears.of(flow(List.of()));
     }
 
-    /** The names of the initializers that may have gradients: of floating-point numbers, or of integers that are cast to them. */
+    /**
+     * The names of the initializers that may have gradients. They hold floating-point numbers, or integers that are
+     * cast to floating-point numbers.
+     */
     public Set<String> parameters() {
         Set<String> names = new LinkedHashSet<>();
         program.initializers().forEach((name, value) -> {
@@ -201,11 +206,12 @@ public final class Calibrator {
     }
 
     /**
-     * Runs the model over {@code rows} and hands over each statistic when it is complete. One that no gradient reaches is
-     * handed over as zeros.
+     * Runs the model over {@code rows} and passes each statistic to {@code sink} when it is complete. A statistic that
+     * no gradient reaches is passed as zeros.
      *
-     * @param rows token ids, as many in each row as the calibrator was made for
-     * @param sink takes the sums; the order is that of execution, or its reverse where gradients are asked for
+     * @param rows token ids, each row of the length that the calibrator was made for
+     * @param taps the statistics
+     * @param sink receives the sums in order of execution, or in reverse order if gradients are needed
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */
     public Summary gather(List<long[]> rows, Collection<Tap> taps, TapSink sink) {
@@ -214,8 +220,11 @@ public final class Calibrator {
     }
 
     /**
-     * The same, where gradients are those of {@code objective} and L_n is what that says about row n.
+     * Runs the model over the rows of {@code objective} and passes each statistic to {@code sink} when it is complete.
+     * Gradients are those of {@code objective}, whose loss of row n is the L_n of {@link Tap}.
      *
+     * @param taps the statistics
+     * @param sink receives the sums in order of execution, or in reverse order if gradients are needed
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */
     public Summary gather(Objective objective, Collection<Tap> taps, TapSink sink) {
@@ -227,10 +236,10 @@ public final class Calibrator {
     }
 
     /**
-     * Runs the model over {@code rows} and hands over the gradients of initializers, each when it is complete.
+     * Runs the model over {@code rows} and passes the gradient of each initializer to {@code sink} when it is complete.
      *
-     * @param initializers among {@link #parameters}; zeros are handed over for one that no gradient reaches
-     * @param squares whether the squares of single rows' gradients are wanted too
+     * @param initializers names out of {@link #parameters}; an initializer that no gradient reaches gets zeros
+     * @param squares whether sums of squared gradients of single rows are needed too
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */
     public Summary gradients(List<long[]> rows, Collection<String> initializers, boolean squares, GradientSink sink) {
@@ -238,16 +247,16 @@ public final class Calibrator {
     }
 
     /**
-     * The same as {@link #gradients(List, Collection, boolean, GradientSink)}, but a long run notes in the work folder how
-     * far it is, and goes on where one with the same key was stopped if the options say so.
+     * Computes gradients like {@link #gradients(List, Collection, boolean, GradientSink)}, with checkpoints in the work
+     * folder. If the options say so, it resumes a stopped run with the same key.
      *
-     * @param key tells this model and these rows from others
-     * @throws UserException when an operator has no derivative, the loss is not finite, a run fails, or the note of how far
-     *     it is cannot be written or read
+     * @param key identifies the model and the rows
+     * @throws UserException when an operator has no derivative, the loss is not finite, a run fails, or the
+     *     checkpoint cannot be written or read
      */
     public Summary gradients(
             List<long[]> rows, Collection<String> initializers, boolean squares, ResumableSink sink, String key) {
-        return gradients(rows, initializers, squares, sink, key, NOTE_SECONDS);
+        return gradients(rows, initializers, squares, sink, key, CHECKPOINT_SECONDS);
     }
 
     Summary gradients(
@@ -256,20 +265,20 @@ public final class Calibrator {
             boolean squares,
             ResumableSink sink,
             String key,
-            double noteSeconds) {
+            double checkpointSeconds) {
         List<Tap> taps = gradientTaps(initializers, squares);
         try (CalibrationRun run = begin(new Objective.NextToken(rows), taps)) {
-            String whole =
+            String runKey =
                     key + '-' + Integer.toHexString(Objects.hash(run.shape(), new HashSet<>(initializers), squares));
             Checkpoint checkpoint =
-                    new Checkpoint(options.workFolder().resolve("gradients-" + whole + ".safetensors"), noteSeconds);
+                    new Checkpoint(options.workFolder().resolve("gradients-" + runKey + ".safetensors"), checkpointSeconds);
             Checkpoint.State saved = null;
             if (options.resume()) {
                 saved = checkpoint.load(sink).orElse(null);
                 log.info(
                         saved == null
-                                ? "nothing to resume in " + options.workFolder() + "; calibration begins anew"
-                                : "calibration goes on: %d of %d segments are done"
+                                ? "nothing to resume in " + options.workFolder() + "; calibration starts from the beginning"
+                                : "calibration resumes: %d of %d segments are done"
                                         .formatted(run.segmentCount() - saved.next() - 1, run.segmentCount()));
             }
             Summary summary = run.backward(taps, paired(sink, squares), saved, state -> {
@@ -293,7 +302,7 @@ public final class Calibrator {
         return taps;
     }
 
-    /** Hands over a sum of gradients together with that of their squares. */
+    /** Pairs each sum of gradients with the sum of their squares, and passes both to {@code sink}. */
     private static TapSink paired(GradientSink sink, boolean squares) {
         Map<String, HostTensor> waiting = new HashMap<>();
         return (tap, sum) -> {
@@ -308,14 +317,14 @@ public final class Calibrator {
         };
     }
 
-    /** The extents of what a tap sums up. */
+    /** The shape of the sum of a tap. */
     long[] shape(Tap tap) {
         return tap instanceof Tap.Gradient || tap instanceof Tap.SquaredGradient
                 ? program.initializers().get(tap.subject()).constant().shape()
                 : SegmentGraph.shape(tap);
     }
 
-    /** What the values of the model are made of, as far as it matters for these taps. */
+    /** The data flow of the model, with the parameters whose gradients these taps need. */
     DataFlow flow(Collection<Tap> taps) {
         Set<Value> parameters = new HashSet<>();
         for (Tap tap : taps) {
@@ -328,7 +337,7 @@ public final class Calibrator {
     }
 
     /**
-     * What an objective says about each of its rows, of which some may be no numbers.
+     * Computes the loss of each row of an objective. A loss may be infinite or not a number.
      *
      * @throws UserException when a run fails
      */
@@ -338,7 +347,12 @@ public final class Calibrator {
         }
     }
 
-    /** How a run that yields the gradients of all products is divided. */
+    /** The workload of a run over {@code samples} rows, with {@code memory} bytes. */
+    CalibrationPlan.Workload workload(DataFlow flow, int samples, long memory) {
+        return new CalibrationPlan.Workload(flow, tokens(), logits(), samples, length, memory);
+    }
+
+    /** The division of a run that yields the gradients of all linear layers. */
     CalibrationPlan planOfGradients(int samples) {
         Set<Tap> taps = new LinkedHashSet<>();
         for (LoweredLinear linear : linears()) {
@@ -348,7 +362,7 @@ public final class Calibrator {
         }
         DataFlow flow = flow(taps);
         return CalibrationPlan.over(
-                new Partition(flow, logits()).pieces(), flow, tokens(), taps, samples, length, options.memory());
+                new Partition(flow, logits()).pieces(), workload(flow, samples, options.memory()), taps);
     }
 
     private CalibrationRun begin(Objective objective, Collection<Tap> taps) {
@@ -360,7 +374,7 @@ public final class Calibrator {
         }
         DataFlow flow = flow(taps);
         long memory = Math.max(1, options.memory() - objective.heldBytes());
-        CalibrationPlan plan = CalibrationPlan.of(flow, tokens(), logits(), taps, objective, length, single, memory);
+        CalibrationPlan plan = CalibrationPlan.of(workload(flow, rows.size(), memory), taps, objective, single);
         List<Segment> segments = Segment.of(flow, plan.pieces());
         for (Tap tap : taps) {
             requireFound(tap.subject(), segments);
@@ -368,20 +382,22 @@ public final class Calibrator {
                 requireFound(similarity.from().value(), segments);
             }
         }
-        LiveValues held = LiveValues.of(segments, taps);
-        plan = plan.keeping(held.bytes(new Footprint(flow, tokens()), rows.size(), length));
+        LiveValues liveValues = LiveValues.of(segments, taps);
+        plan = plan.keeping(liveValues.bytes(new Footprint(flow, tokens()), rows.size(), length));
         if (!taps.isEmpty() && weights.isEmpty()) {
             plan.announce(log, rows.size(), length, memory);
         }
         List<int[]> division = objective.batches() == null ? plan.batches(rows.size()) : objective.batches();
         Batches batches = new Batches(flow, decoder, rows, division);
-        return new CalibrationRun(this, flow, segments, batches, plan, held, objective, memory);
+        ActivationStore boundaries = new ActivationStore(plan.boundaryBudget(memory), options.workFolder());
+        SegmentRunner runner = new SegmentRunner(runtime, flow, batches, boundaries, weights);
+        return new CalibrationRun(this, objective, segments, liveValues, runner);
     }
 
     private static void requireFound(String name, List<Segment> segments) {
         if (segments.stream().noneMatch(segment -> segment.find(name) != null)) {
             throw new UserException(
-                    "\"" + name + "\" is nowhere between the tokens and the logits, so there are no statistics of it");
+                    "\"" + name + "\" is not computed between the tokens and the logits, so there are no statistics of it");
         }
     }
 }

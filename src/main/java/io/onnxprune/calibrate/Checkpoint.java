@@ -23,8 +23,8 @@ import java.util.Map;
 import java.util.Optional;
 
 /**
- * A checkpoint of a backward pass: what its sink made of the gradients so far, and the gradients of the value between the segments
- * that are done and those to come.
+ * A checkpoint of a backward pass: the state of its sink, and the gradients of the value between the finished segments
+ * and those still to run.
  */
 final class Checkpoint {
     private static final String GRADIENT = "gradient/";
@@ -37,10 +37,10 @@ final class Checkpoint {
     private long last = System.nanoTime();
 
     /**
-     * A checkpoint of one run.
+     * Creates a checkpoint of one run.
      *
-     * @param file where it is; its name tells runs apart
-     * @param seconds how far two of them are at least apart
+     * @param file its file; the name identifies the run
+     * @param seconds the least time between two saves
      */
     Checkpoint(Path file, double seconds) {
         this.file = new CheckpointFile(file);
@@ -48,17 +48,17 @@ final class Checkpoint {
     }
 
     /**
-     * How far a run is.
+     * The progress of a run.
      *
-     * @param next the segment to run backwards next
-     * @param loss of each row
-     * @param gradients of the output of that segment, for each batch
-     * @param partial sums of initializers that segments still to come have a share in
+     * @param next index of the segment to run backward next
+     * @param loss the loss of each row
+     * @param gradients gradients of the output of that segment, for each batch
+     * @param partial sums of initializers that segments still to run add to, by tap
      */
     @SuppressWarnings("ArrayRecordComponent") // bulk data, never compared
     record State(int next, double[] loss, List<HostTensor> gradients, Map<String, HostTensor> partial) {}
 
-    /** Whether it is time for the next one. */
+    /** Whether the next save is due. */
     boolean isDue() {
         return System.nanoTime() - last >= intervalNanos;
     }
@@ -77,13 +77,13 @@ final class Checkpoint {
             tensors.put(GRADIENT + batch, tensor(state.gradients.get(batch)));
         }
         state.partial.forEach((name, sum) -> tensors.put(PARTIAL + name, tensor(sum)));
-        byte[] made = made(sink);
-        tensors.put(SINK, Tensor.of(DType.UINT8, new long[] {made.length}, Bytes.of(ByteBuffer.wrap(made))));
+        byte[] sinkState = sinkState(sink);
+        tensors.put(SINK, Tensor.of(DType.UINT8, new long[] {sinkState.length}, Bytes.of(ByteBuffer.wrap(sinkState))));
         file.save(new Content(Map.of("next", Integer.toString(state.next)), tensors));
         last = System.nanoTime();
     }
 
-    private static byte[] made(ResumableSink sink) {
+    private static byte[] sinkState(ResumableSink sink) {
         ByteArrayOutputStream bytes = new ByteArrayOutputStream();
         try (DataOutputStream out = new DataOutputStream(bytes)) {
             sink.save(out);
@@ -94,7 +94,7 @@ final class Checkpoint {
     }
 
     /**
-     * The state of the run that was stopped, its sink brought to where it was; empty if there is none.
+     * Loads the state of a stopped run and restores its sink; empty if there is none.
      *
      * @throws io.onnxprune.diag.UserException when the file is damaged
      */
@@ -117,17 +117,17 @@ final class Checkpoint {
                 partial.put(name.substring(PARTIAL.length()), copy(tensor));
             }
         });
-        byte[] made = new byte[Math.toIntExact(tensors.get(SINK).elements())];
-        tensors.get(SINK).bytes().direct().get(made);
-        try (DataInputStream in = new DataInputStream(new ByteArrayInputStream(made))) {
+        byte[] sinkState = new byte[Math.toIntExact(tensors.get(SINK).elements())];
+        tensors.get(SINK).bytes().direct().get(sinkState);
+        try (DataInputStream in = new DataInputStream(new ByteArrayInputStream(sinkState))) {
             sink.restore(in);
         } catch (IOException e) {
-            throw new IllegalArgumentException("what its sink made is cut off", e);
+            throw new IllegalArgumentException("the state of its sink is truncated", e);
         }
         return new State(Integer.parseInt(content.values().get("next")), loss, gradients, partial);
     }
 
-    /** Removes the file: the run is done, or begins anew. */
+    /** Removes the file, because the run is done or starts from the beginning. */
     void remove() {
         file.remove();
     }
@@ -136,7 +136,7 @@ final class Checkpoint {
         return Tensor.of(tensor.dtype(), tensor.shape(), Bytes.of(tensor.bytes()));
     }
 
-    /** A copy that sums can be added to. */
+    /** A writable copy, so that further terms can be added. */
     private static HostTensor copy(Tensor tensor) {
         HostTensor copy = HostTensor.zeros(tensor.dtype(), tensor.shape());
         copy.bytes().duplicate().put(tensor.bytes().direct());

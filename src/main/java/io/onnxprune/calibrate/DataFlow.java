@@ -14,10 +14,11 @@ import java.util.List;
 import java.util.Set;
 
 /**
- * What each value of a lowered program is made of, which decides where the program may be cut. The <em>stream</em> are the
- * floating-point values computed from both the content of the tokens and weights: all gradients run along them. Values
- * made of weights but not of tokens (rotary tables, position biases) are computed again in each segment that reads them, so
- * that gradients reach the weights there; all others (masks, sizes) are computed once and handed on.
+ * The dependencies of each value of a lowered program on tokens and weights, which decide where the program may be cut.
+ * The <em>stream</em> consists of the floating-point values that depend on both the token ids and weights. All
+ * gradients run along them. Values that depend on weights but not on tokens (rotary tables, position biases) are
+ * recomputed in each segment that uses them, so that gradients reach the weights there. All other values (masks, sizes)
+ * are computed once and passed to later segments.
  */
 final class DataFlow {
     private final Program program;
@@ -29,9 +30,9 @@ final class DataFlow {
     private final List<Op> streamOps = new ArrayList<>();
 
     /**
-     * Follows {@code program} from its tokens to {@code logits}.
+     * Analyses {@code program} from its tokens to {@code logits}.
      *
-     * @param parameters further constants that gradients are wanted for, beside all matrices
+     * @param parameters further constants whose gradients are needed, beside all matrices
      */
     DataFlow(Program program, Trace trace, Value tokens, Value logits, Set<Value> parameters) {
         this.program = program;
@@ -107,27 +108,30 @@ final class DataFlow {
         return trace;
     }
 
-    /** The applications that compute the stream and that the logits depend on, in order of execution. */
+    /** The operator applications that compute the stream and that the logits depend on, in order of execution. */
     List<Op> streamOps() {
         return streamOps;
     }
 
-    /** Whether the value is floating-point and made of tokens and weights. */
+    /** Whether the value belongs to the stream: it is floating-point and depends on tokens and weights. */
     boolean isStream(Value value) {
         return value != null && fromTokens.contains(value) && fromWeights.contains(value);
     }
 
-    /** Whether an application of the stream reads a weight beside it. */
-    boolean readsWeights(Op op) {
+    /** Whether an application of the stream has a weight operand. */
+    boolean usesWeights(Op op) {
         return op.inputs().stream().anyMatch(input -> input != null && isWeight(input) && !isStream(input));
     }
 
-    /** Whether the value differs between batches of one size. */
+    /** Whether the value may differ between batches of equal size. */
     boolean dependsOnTokens(Value value) {
         return fromTokens.contains(value);
     }
 
-    /** Whether each segment computes the value for itself: it is made of constants, or of weights and not of tokens. */
+    /**
+     * Whether each segment computes the value itself. Such a value depends only on constants, or on weights and not on
+     * tokens.
+     */
     boolean isLocal(Value value) {
         return !fromInputs.contains(value) || fromWeights.contains(value) && !fromTokens.contains(value);
     }

@@ -22,12 +22,13 @@ import java.util.Set;
 import java.util.function.ToLongFunction;
 
 /**
- * How far the predictions of a model are from those of a reference, another form of the same original: for each row the mean
- * over positions of KL(reference ‖ model). Of the reference only what its last piece reads is kept; that piece runs beside
- * the last segment of the model, so the reference's logits never leave ONNX Runtime.
+ * The KL divergence of the predictions of a model from those of a reference, another form of the same dense model. The
+ * loss of a row is the mean over positions of KL(reference ‖ model). Of the reference only the input of its last piece
+ * is stored. That piece runs beside the last segment of the model, so the logits of the reference never leave ONNX
+ * Runtime.
  */
 public final class Divergence extends Objective implements AutoCloseable {
-    /** The reference run up to its last piece. */
+    /** The reference after a run up to its last piece. */
     private record Reference(
             Calibrator calibrator,
             Segment last,
@@ -49,28 +50,23 @@ public final class Divergence extends Objective implements AutoCloseable {
     /**
      * Runs {@code reference} over {@code rows}.
      *
-     * @param model what is going to be measured, for rows of the same length and of the same vocabulary; it decides how many
-     *     rows are run at a time
-     * @param rows token ids, as many in each row as the calibrators were made for
-     * @throws io.onnxprune.diag.UserException when a run fails or values do not fit disk
+     * @param model the model to measure, for rows of the same length and with the same vocabulary; it limits the
+     *     number of rows in a batch
+     * @param rows token ids, each row of the length that the calibrators were made for
+     * @throws io.onnxprune.diag.UserException when a run fails or values do not fit on disk
      */
     public static Divergence from(Calibrator reference, Calibrator model, List<long[]> rows) {
         DataFlow flow = reference.flow(List.of());
         CalibrationPlan plan = CalibrationPlan.ahead(
-                flow,
-                reference.tokens(),
-                reference.logits(),
-                rows.size(),
-                reference.length(),
-                reference.options().memory());
+                reference.workload(flow, rows.size(), reference.options().memory()));
         List<int[]> batches = plan.beside(model.planOfGradients(rows.size())).batches(rows.size());
         List<Segment> segments = Segment.of(flow, plan.pieces());
-        Batches own = new Batches(flow, reference.decoder(), rows, batches);
+        Batches referenceBatches = new Batches(flow, reference.decoder(), rows, batches);
         ActivationStore store = new ActivationStore(
                 reference.options().memory() / 4, reference.options().workFolder());
-        SegmentRunner runner = new SegmentRunner(reference.runtime(), flow, own, store, reference.weights());
+        SegmentRunner runner = new SegmentRunner(reference.runtime(), flow, referenceBatches, store, reference.weights());
         int last = segments.size() - 1;
-        try (Log.Progress progress = reference.log().progress("calibration", own.tokens() * last)) {
+        try (Log.Progress progress = reference.log().progress("calibration", referenceBatches.tokens() * last)) {
             for (Segment segment : segments.subList(0, last)) {
                 runner.forward(SegmentRequest.advance(segment).withReleased(segment.inputs()), progress);
             }
@@ -83,7 +79,7 @@ public final class Divergence extends Objective implements AutoCloseable {
                 new Reference(
                         reference,
                         segments.get(last),
-                        own,
+                        referenceBatches,
                         runner,
                         footprint,
                         plan.pieces().get(last)),
@@ -91,17 +87,20 @@ public final class Divergence extends Objective implements AutoCloseable {
                 batches);
     }
 
-    /** The same on the first rows alone: at least {@code count}, and whole batches. It lives as long as this one. */
+    /**
+     * The objective on the first rows only: complete batches with at least {@code count} rows in all. It must not be
+     * used after this object is closed.
+     */
     public Objective first(int count) {
-        List<int[]> few = new ArrayList<>();
+        List<int[]> firstBatches = new ArrayList<>();
         int size = 0;
         for (int[] batch : batches) {
             if (size < count) {
-                few.add(batch);
+                firstBatches.add(batch);
                 size += batch.length;
             }
         }
-        return new Divergence(reference, rows.subList(0, size), few);
+        return new Divergence(reference, rows.subList(0, size), firstBatches);
     }
 
     @Override
@@ -121,52 +120,52 @@ public final class Divergence extends Objective implements AutoCloseable {
 
     @Override
     ToLongFunction<Integer> bytes() {
-        Calibrator theirs = reference.calibrator;
+        Calibrator calibrator = reference.calibrator;
         long weights = Footprint.weightBytes(reference.footprint.weights(reference.end));
-        // Their logits and logarithms and the terms of the sum are alive together.
+        // The logits, log-probabilities and summands of the reference are alive at the same time.
         return rows -> weights
-                + reference.footprint.activations(reference.end, rows, theirs.length(), false)
-                + (long) (4 * reference.footprint.bytes(theirs.logits(), rows, theirs.length()));
+                + reference.footprint.activations(reference.end, rows, calibrator.length(), false)
+                + (long) (4 * reference.footprint.bytes(calibrator.logits(), rows, calibrator.length()));
     }
 
     @Override
     Part append(End end, GraphBuilder builder, List<ValueInfo> inputs) {
-        Segment theirs = reference.last;
+        Segment last = reference.last;
         Map<String, String> renamed = new HashMap<>();
-        theirs.constants().forEach((name, value) -> {
+        last.constants().forEach((name, value) -> {
             Tensor tensor = reference.calibrator.weights().getOrDefault(name, value.constant());
             renamed.put(name, end.contents(name) == tensor ? name : builder.constant(tensor));
         });
-        Set<Value> read = new LinkedHashSet<>(theirs.given());
-        read.addAll(theirs.taken());
-        if (theirs.input() != null) {
-            read.add(theirs.input());
+        Set<Value> read = new LinkedHashSet<>(last.given());
+        read.addAll(last.taken());
+        if (last.input() != null) {
+            read.add(last.input());
         }
         for (Value value : read) {
             String name = builder.freshName();
             renamed.put(value.name(), name);
             inputs.add(Segment.declare(name, reference.calibrator.trace().dtype(value)));
         }
-        for (Op op : theirs.ops()) {
+        for (Op op : last.ops()) {
             op.node().outputs().stream()
                     .filter(name -> !name.isEmpty())
                     .forEach(name -> renamed.computeIfAbsent(name, key -> builder.freshName()));
         }
-        for (Op op : theirs.ops()) {
+        for (Op op : last.ops()) {
             Node node = Renaming.all(op.node(), renamed);
             builder.add(node.withName(node.outputs().get(0)));
         }
         DivergenceLoss loss = DivergenceLoss.append(
-                end.segment().output().name(), renamed.get(theirs.output().name()), builder);
-        return new Part(loss.rows(), loss.gradient(), (own, batch) -> feeds(batch, renamed));
+                end.segment().output().name(), renamed.get(last.output().name()), builder);
+        return new Part(loss.rows(), loss.gradient(), (unused, batch) -> feeds(batch, renamed));
     }
 
     private Map<String, HostTensor> feeds(int batch, Map<String, String> renamed) {
-        Segment theirs = reference.last;
+        Segment last = reference.last;
         Map<String, HostTensor> feeds = new HashMap<>();
-        reference.batches.feeds(theirs, batch).forEach((name, tensor) -> feeds.put(renamed.get(name), tensor));
-        if (theirs.input() != null) {
-            String input = theirs.input().name();
+        reference.batches.feeds(last, batch).forEach((name, tensor) -> feeds.put(renamed.get(name), tensor));
+        if (last.input() != null) {
+            String input = last.input().name();
             feeds.put(renamed.get(input), reference.runner.boundaries().get(new Place(input, batch)));
         }
         return feeds;

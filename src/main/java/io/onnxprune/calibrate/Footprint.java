@@ -14,11 +14,11 @@ import java.util.List;
 import java.util.Set;
 
 /**
- * Estimates what a piece of a program takes in memory, from the traced shapes: an axis that varies between the traces is
- * taken for a multiple of the batch, of the length, or of both.
+ * Estimates the memory of a piece of a program from the traced shapes. An axis that differs between the traces is
+ * assumed to be a multiple of the batch size, of the length, or of both.
  */
 final class Footprint {
-    /** Gradients of activations live for a while beside the activations themselves. */
+    /** Gradients of activations are alive for a while beside the activations themselves. */
     private static final double BACKWARD = 1.4;
 
     private static final Set<String> VIEWS = Set.of("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity");
@@ -35,12 +35,15 @@ final class Footprint {
         this.second = trace.shape(tokens, 1);
     }
 
-    /** Whether the model runs on one row at a time only: the trace found no larger batch that it takes. */
+    /** Whether the model accepts only one row at a time. Then the trace found no larger batch. */
     boolean isSingleRow() {
         return first[0] == 1 && second[0] == 1;
     }
 
-    /** Bytes of the activations of a piece over {@code rows} rows of {@code length} tokens, run backwards or not. */
+    /**
+     * Bytes of the activations of a piece over {@code rows} rows of {@code length} tokens, with or without a backward
+     * pass.
+     */
     long activations(Piece piece, int rows, int length, boolean backward) {
         double bytes = 0;
         double largest = 0;
@@ -53,7 +56,7 @@ final class Footprint {
                 }
             }
         }
-        // Forwards, a value goes when its last reader has run: a few of the largest are alive at once.
+        // In a forward pass, a value is freed after its last use, so only a few of the largest are alive at once.
         return (long) (backward ? BACKWARD * bytes : Math.min(bytes, 4 * largest));
     }
 
@@ -84,11 +87,11 @@ final class Footprint {
         if (one * second[0] * second[1] == two * first[0] * first[1]) {
             return (double) one / first[0] / first[1] * rows * length;
         }
-        // A sum such as past + length: at most this much.
+        // This bounds a sum such as past + length.
         return Math.max((double) one / first[1], (double) two / second[1]) * length;
     }
 
-    /** The constants that a piece reads, directly or through what it computes from constants alone. */
+    /** The constants that a piece uses, directly or through values that it computes only from constants. */
     Set<Value> weights(Piece piece) {
         Set<Value> found = new HashSet<>();
         Set<Value> seen = new HashSet<>();
@@ -116,7 +119,7 @@ final class Footprint {
         return present;
     }
 
-    /** Bytes of weights in use: as they are stored, and in float32 beside that where they are stored in another form. */
+    /** Bytes of weights in use: as they are stored, plus a float32 copy where they are stored in another type. */
     static long weightBytes(Set<Value> weights) {
         long bytes = 0;
         for (Value weight : weights) {

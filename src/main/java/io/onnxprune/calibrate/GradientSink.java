@@ -3,14 +3,15 @@ package io.onnxprune.calibrate;
 
 import java.nio.FloatBuffer;
 
-/** Takes the gradients of a model one initializer at a time; each is called for exactly once. */
+/** Receives the gradients of a model, one initializer at a time. Each initializer is passed exactly once. */
 public interface GradientSink {
     /**
-     * Receives what the rows of the calibration data add up to. The buffers are the caller's again afterwards.
+     * Receives the gradients of one initializer, summed over the rows of the calibration data. The buffers may be
+     * reused after the call.
      *
      * @param initializer name in the model that is pruned
      * @param sum Σ over rows of the gradient of the row's mean loss, in the order of the initializer's elements
-     * @param squares Σ over rows of the squares of that gradient, element by element; null unless asked for
+     * @param squares Σ over rows of the elementwise squares of that gradient; null unless requested
      */
     void accept(String initializer, FloatBuffer sum, FloatBuffer squares);
 }

@@ -10,41 +10,44 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
-/** Values that a tap needs in a later segment than the one that computes them, and how often each is still needed. */
+/**
+ * Values that a tap needs in a later segment than the one that computes them, with the number of their remaining uses.
+ */
 final class LiveValues {
     private final Map<Segment, Set<Value>> kept = new HashMap<>();
     private final Map<Segment, Set<Value>> needed = new HashMap<>();
-    private final Map<Value, Integer> readers = new HashMap<>();
+    private final Map<Value, Integer> remainingUses = new HashMap<>();
     private final List<Set<Value>> alive = new ArrayList<>();
 
     private LiveValues() {}
 
     /**
-     * What these taps need.
+     * Finds the values that {@code taps} need.
      *
-     * @throws IllegalArgumentException when a value that is compared comes later than the one it is compared with
+     * @throws IllegalArgumentException when a value of a similarity is computed after the one that it is compared
+     *     with
      */
     static LiveValues of(List<Segment> segments, Collection<Tap> taps) {
-        LiveValues held = new LiveValues();
-        segments.forEach(segment -> held.alive.add(new LinkedHashSet<>()));
+        LiveValues liveValues = new LiveValues();
+        segments.forEach(segment -> liveValues.alive.add(new LinkedHashSet<>()));
         for (Tap tap : taps) {
             if (tap instanceof Tap.Similarity similarity) {
                 for (int index = 0; index < segments.size(); index++) {
                     if (SegmentGraph.concerns(segments.get(index), tap)) {
-                        held.bring(similarity.from().value(), segments, index);
+                        liveValues.require(similarity.from().value(), segments, index);
                     }
                 }
             }
         }
-        return held;
+        return liveValues;
     }
 
-    private void bring(String name, List<Segment> segments, int reader) {
-        Segment last = segments.get(reader);
+    private void require(String name, List<Segment> segments, int user) {
+        Segment last = segments.get(user);
         if (last.reach(name) != null) {
             return;
         }
-        int origin = reader - 1;
+        int origin = user - 1;
         while (origin >= 0 && segments.get(origin).find(name) == null) {
             origin--;
         }
@@ -54,33 +57,33 @@ final class LiveValues {
         Value value = segments.get(origin).find(name);
         kept.computeIfAbsent(segments.get(origin), key -> new LinkedHashSet<>()).add(value);
         if (needed.computeIfAbsent(last, key -> new LinkedHashSet<>()).add(value)) {
-            readers.merge(value, 1, Integer::sum);
+            remainingUses.merge(value, 1, Integer::sum);
         }
-        alive.subList(origin, reader).forEach(values -> values.add(value));
+        alive.subList(origin, user).forEach(values -> values.add(value));
     }
 
-    /** What a segment computes that later ones need. */
+    /** The values of a segment that later ones need. */
     Set<Value> kept(Segment segment) {
         return kept.getOrDefault(segment, Set.of());
     }
 
-    /** What a segment needs of what earlier ones compute. */
+    /** The values of earlier segments that a segment needs. */
     Set<Value> needed(Segment segment) {
         return needed.getOrDefault(segment, Set.of());
     }
 
-    /** The values that a segment needed for the last time; called once when it is done. */
+    /** The values that no segment after this one needs. It must be called once, when the segment is done. */
     Set<Value> release(Segment segment) {
         Set<Value> done = new LinkedHashSet<>();
         for (Value value : needed(segment)) {
-            if (readers.merge(value, -1, Integer::sum) == 0) {
+            if (remainingUses.merge(value, -1, Integer::sum) == 0) {
                 done.add(value);
             }
         }
         return done;
     }
 
-    /** Bytes of what is held at once for {@code samples} rows of {@code length} tokens. */
+    /** The maximal bytes that are stored at once for {@code samples} rows of {@code length} tokens. */
     long bytes(Footprint footprint, int samples, int length) {
         double most = 0;
         for (Set<Value> values : alive) {

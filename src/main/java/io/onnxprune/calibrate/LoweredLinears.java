@@ -18,18 +18,18 @@ final class LoweredLinears {
 
     private LoweredLinears() {}
 
-    /** The products of the stream with a constant matrix, in order of execution. */
+    /** The linear layers of the stream, in order of execution. */
     static List<LoweredLinear> of(DataFlow flow) {
         return List.copyOf(byOp(flow).values());
     }
 
-    /** The same by the application that computes each. */
+    /** The linear layers of the stream by the application that computes each, in order of execution. */
     static Map<Op, LoweredLinear> byOp(DataFlow flow) {
         Map<Op, LoweredLinear> linears = new LinkedHashMap<>();
         for (Op op : flow.streamOps()) {
-            boolean product =
+            boolean matrixProduct =
                     op.node().is("MatMul") || op.node().is("Gemm") && op.node().intAttribute("transA", 0) == 0;
-            if (product && flow.isStream(op.input(0)) && !flow.isStream(op.input(1))) {
+            if (matrixProduct && flow.isStream(op.input(0)) && !flow.isStream(op.input(1))) {
                 int inputs = width(flow.trace(), op.input(0));
                 int outputs = width(flow.trace(), op.output(0));
                 if (flow.isLocal(op.input(1)) && inputs > 0 && outputs > 0) {
@@ -47,7 +47,10 @@ final class LoweredLinears {
         return linears;
     }
 
-    /** The constant that a matrix is a cast or a transposition of; the matrix itself if it is made of several. */
+    /**
+     * The constant behind a matrix that is cast or transposed; the matrix itself if it is computed from several
+     * constants.
+     */
     private static Value initializer(Value matrix) {
         Value current = matrix;
         while (current.constant() == null) {
@@ -60,7 +63,7 @@ final class LoweredLinears {
         return current;
     }
 
-    /** The value that this one has the same rows as, so that linears behind different reshapes share statistics. */
+    /** The earliest value with the same rows, so that layers behind different reshapes share statistics. */
     private static Value source(DataFlow flow, Value value, int width) {
         Value current = value;
         while (current.producer() != null
@@ -72,7 +75,7 @@ final class LoweredLinears {
         return current;
     }
 
-    /** The extent of the last axis, or 0 where it varies or is not known. */
+    /** The size of the last axis, or 0 where it varies or is unknown. */
     private static int width(Trace trace, Value value) {
         long[] first = trace.shape(value, 0);
         long[] second = trace.shape(value, 1);

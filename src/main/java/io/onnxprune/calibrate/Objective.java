@@ -13,18 +13,18 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.ToLongFunction;
 
-/** What a model is measured by on rows of tokens: one number for each row, computed from the logits at its positions. */
+/** A loss of a model on rows of tokens: one number for each row, computed from the logits at its positions. */
 public abstract sealed class Objective permits Objective.NextToken, Divergence {
     /**
-     * What is added to the last segment.
+     * The nodes that compute the loss in the last segment.
      *
-     * @param rows the value with the losses of a batch, [batch], float32
-     * @param gradient the value with the gradient of their sum by the logits
-     * @param feeds what the added inputs get for a batch
+     * @param rows the value with the losses of a batch, {@code [batch]}, float32
+     * @param gradient the value with the gradient of the sum of the losses by the logits
+     * @param feeds the feeds of the added inputs for a batch
      */
     record Part(String rows, String gradient, Feeds feeds) {}
 
-    /** Finds what a batch is fed with. */
+    /** Finds the feeds of the added inputs for a batch. */
     interface Feeds {
         Map<String, HostTensor> of(Batches batches, int batch);
     }
@@ -43,35 +43,35 @@ public abstract sealed class Objective permits Objective.NextToken, Divergence {
         }
     }
 
-    /** The rows that are run. */
+    /** The rows to run. */
     abstract List<long[]> rows();
 
-    /** The rows of each batch; null for as many at a time as memory allows. */
+    /** The rows of each batch; null to run as many at a time as memory allows. */
     abstract List<int[]> batches();
 
-    /** Bytes that are held in memory all the time. */
+    /** Bytes that are in memory for the entire run. */
     abstract long heldBytes();
 
-    /** Bytes that the added part takes while a batch of so many rows goes through the last segment. */
+    /** Bytes that the added nodes use in the last segment, by the number of rows of a batch. */
     abstract ToLongFunction<Integer> bytes();
 
     /**
      * Appends the losses and their gradient.
      *
-     * @param inputs takes what is read beside the segment's own values
+     * @param inputs receives the added inputs, beside those of the segment
      */
     abstract Part append(End end, GraphBuilder builder, List<ValueInfo> inputs);
 
     /**
-     * The mean cross-entropy of each token but the first, given those before it: of the tokens that follow in the data, or of
-     * such as the model itself draws at each position. Squares of gradients of the former make the empirical Fisher matrix, those of
-     * the latter the true one (Martens and Grosse, arXiv 1503.05671, section 5).
+     * The mean next-token cross-entropy of a row. The next tokens are those of the data, or tokens that the model
+     * itself draws at each position. Squared gradients of the former give the empirical Fisher matrix, those of the
+     * latter the true Fisher matrix (Martens and Grosse, arXiv 1503.05671, section 5).
      */
     static final class NextToken extends Objective {
         private final List<long[]> rows;
         private final boolean drawn;
 
-        /** The tokens that follow in the data. */
+        /** Creates the loss of the next tokens of the data. */
         NextToken(List<long[]> rows) {
             this(rows, false);
         }
@@ -81,7 +81,10 @@ public abstract sealed class Objective permits Objective.NextToken, Divergence {
             this.drawn = drawn;
         }
 
-        /** Each row so often, each time with other tokens that the model draws; 0 times for the tokens of the data. */
+        /**
+         * Creates the loss over {@code times} copies of each row, each with other tokens that the model draws. With 0
+         * times, it is the loss of the next tokens of the data.
+         */
         static NextToken drawn(List<long[]> rows, int times) {
             return times == 0
                     ? new NextToken(rows)

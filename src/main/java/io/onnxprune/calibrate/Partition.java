@@ -13,8 +13,8 @@ import java.util.Set;
 import java.util.function.Predicate;
 
 /**
- * Cuts a lowered program where a single value of the stream is alive: what comes after needs nothing of what came before
- * but that value. For a decoder these are the values of the residual stream.
+ * Cuts a lowered program wherever only a single value of the stream is alive. Later applications depend on earlier ones
+ * only through this value. In a decoder these are the values of the residual stream.
  */
 final class Partition {
     private final DataFlow flow;
@@ -25,9 +25,15 @@ final class Partition {
         this.logits = logits;
     }
 
-    /** A run of stream applications between two cuts. {@code input} is null for the first. */
+    /**
+     * The stream applications between two cuts.
+     *
+     * @param ops the applications, in order of execution
+     * @param input the value at the first cut; null for the first piece
+     * @param output the value at the second cut
+     */
     record Piece(List<Op> ops, Value input, Value output) {
-        /** This piece and the next one as one. */
+        /** This piece joined with the next one. */
         Piece join(Piece next) {
             List<Op> all = new ArrayList<>(ops);
             all.addAll(next.ops);
@@ -35,7 +41,7 @@ final class Partition {
         }
     }
 
-    /** The smallest pieces that each read weights, in order of execution; one if there is no cut. */
+    /** The smallest pieces with weights, in order of execution. A program without cuts is one piece. */
     List<Piece> pieces() {
         List<Op> ops = flow.streamOps();
         Map<Op, Integer> position = new HashMap<>();
@@ -52,7 +58,7 @@ final class Partition {
         }
         List<Piece> pieces = new ArrayList<>();
         Value input = null;
-        boolean weighs = false;
+        boolean hasWeights = false;
         int start = 0;
         for (int i = 0; i + 1 < ops.size(); i++) {
             alive.removeAll(lastUsed.getOrDefault(i, List.of()));
@@ -62,12 +68,12 @@ final class Partition {
                 }
             }
             Value only = alive.size() == 1 ? alive.iterator().next() : null;
-            weighs |= flow.readsWeights(ops.get(i));
-            if (only != null && only != input && weighs) {
+            hasWeights |= flow.usesWeights(ops.get(i));
+            if (only != null && only != input && hasWeights) {
                 pieces.add(new Piece(ops.subList(start, i + 1), input, only));
                 input = only;
                 start = i + 1;
-                weighs = false;
+                hasWeights = false;
             }
         }
         pieces.add(new Piece(ops.subList(start, ops.size()), input, logits));
@@ -82,7 +88,7 @@ final class Partition {
         return last;
     }
 
-    /** Joins neighbours as long as what they make together {@code fits}. */
+    /** Joins neighbouring pieces as long as the joined piece {@code fits}. */
     static List<Piece> join(List<Piece> pieces, Predicate<Piece> fits) {
         List<Piece> joined = new ArrayList<>();
         for (Piece piece : pieces) {

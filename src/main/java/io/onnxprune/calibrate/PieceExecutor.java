@@ -15,10 +15,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
-/**
- * One model, cut into the smallest pieces, and how far it has been run: what the last piece that was run handed on is at
- * hand for every batch.
- */
+/** Runs a model piece by piece. The output of the last finished piece is stored for every batch. */
 final class PieceExecutor implements AutoCloseable {
     private final Calibrator calibrator;
     private final DataFlow flow;
@@ -27,7 +24,7 @@ final class PieceExecutor implements AutoCloseable {
     private final Map<Op, LoweredLinear> linears;
     private SegmentRunner runner;
     private int done;
-    /** What was kept of the next piece when it was run for statistics; null for nothing. */
+    /** The stored boundary of the next piece, from a run of it for statistics; null for none. */
     private RecomputeBoundary kept;
 
     PieceExecutor(Calibrator calibrator) {
@@ -50,27 +47,24 @@ final class PieceExecutor implements AutoCloseable {
         return pieces;
     }
 
-    /** The product that an application computes, or null. */
+    /** The linear layer that an application computes, or null. */
     LoweredLinear linear(Op op) {
         return linears.get(op);
     }
 
-    /** What the walk needs if these statistics are gathered on the way. */
+    /** The division of the run into batches if these statistics are measured. */
     CalibrationPlan plan(Collection<Tap> taps, int samples) {
-        return CalibrationPlan.over(
-                pieces,
-                flow,
-                calibrator.tokens(),
-                taps,
-                samples,
-                calibrator.length(),
-                calibrator.options().memory());
+        CalibrationPlan.Workload workload =
+                calibrator.workload(flow, samples, calibrator.options().memory());
+        return CalibrationPlan.over(pieces, workload, taps);
     }
 
     /**
-     * Begins at the tokens.
+     * Starts a run before the first piece.
      *
-     * @param budget bytes of the values between pieces that may be held in memory
+     * @param rows token ids
+     * @param batches the row numbers of each batch
+     * @param budget bytes of the values between pieces that may be in memory
      */
     void begin(List<long[]> rows, List<int[]> batches, long budget) {
         runner = new SegmentRunner(
@@ -85,29 +79,30 @@ final class PieceExecutor implements AutoCloseable {
         return runner;
     }
 
-    /** Pieces that were run and whose output was handed on. */
+    /** The number of finished pieces. */
     int done() {
         return done;
     }
 
     /**
-     * Runs the next piece for these statistics alone, from where an earlier run of it left off if that is known.
+     * Runs the next piece only for statistics. If an earlier run of it stored a boundary, starts from there.
      *
-     * @param frontier what to keep for further runs of the piece; null for nothing
+     * @param reference the activation to measure errors against; null if no tap needs it
+     * @param boundary the boundary to store for further runs of the piece; null for none
      */
     void capture(
-            Collection<Tap> taps, ReferenceActivation counterpart, RecomputeBoundary frontier, Log.Progress progress) {
-        SegmentRequest task = SegmentRequest.capture(segments.get(done), taps, counterpart);
+            Collection<Tap> taps, ReferenceActivation reference, RecomputeBoundary boundary, Log.Progress progress) {
+        SegmentRequest request = SegmentRequest.capture(segments.get(done), taps, reference);
         if (kept != null) {
-            task = task.withGiven(kept.values());
-        } else if (frontier != null) {
-            task = task.withKept(frontier.values()).withYields(frontier.yields());
+            request = request.withGiven(kept.values());
+        } else if (boundary != null) {
+            request = request.withKept(boundary.values()).withYields(boundary.yields());
         }
-        runner.forward(task, progress);
-        kept = kept == null ? frontier : kept;
+        runner.forward(request, progress);
+        kept = kept == null ? boundary : kept;
     }
 
-    /** Takes new contents for a constant from now on. */
+    /** Replaces the contents of a constant from now on. */
     void replace(String constant, Tensor contents) {
         runner.replace(constant, contents);
         if (kept != null && kept.constants().contains(constant)) {
@@ -116,49 +111,52 @@ final class PieceExecutor implements AutoCloseable {
         }
     }
 
-    /** Runs the next piece and goes on behind it. */
+    /** Runs the next piece and finishes it. */
     void advance(Log.Progress progress) {
         Segment segment = segments.get(done);
-        SegmentRequest task = SegmentRequest.advance(segment);
+        SegmentRequest request = SegmentRequest.advance(segment);
         Set<Value> released = new LinkedHashSet<>(segment.inputs());
         if (kept != null) {
             Set<Value> yields = new LinkedHashSet<>(segment.yielded());
             yields.removeAll(kept.yields());
             released.addAll(kept.values());
-            task = task.withGiven(kept.values()).withYields(yields);
+            request = request.withGiven(kept.values()).withYields(yields);
         }
-        runner.forward(task.withReleased(released), progress);
+        runner.forward(request.withReleased(released), progress);
         kept = null;
         done++;
     }
 
-    /** Where a piece can be taken up again when weights of these products have changed, or null where that saves nothing. */
-    RecomputeBoundary frontier(int piece, Set<Op> products) {
-        RecomputeBoundary frontier = RecomputeBoundary.of(segments.get(piece), flow, products);
-        return frontier != null && work(frontier.rest()) < work(piece) ? frontier : null;
+    /**
+     * The boundary from which a piece can be recomputed after changes to the weights of {@code layers}; null where that
+     * saves nothing.
+     */
+    RecomputeBoundary boundary(int piece, Set<Op> layers) {
+        RecomputeBoundary boundary = RecomputeBoundary.of(segments.get(piece), flow, layers);
+        return boundary != null && work(boundary.rest()) < work(piece) ? boundary : null;
     }
 
-    /** Bytes of what is kept at a frontier. */
-    long bytes(RecomputeBoundary frontier, int samples) {
+    /** Bytes of the values at a boundary. */
+    long bytes(RecomputeBoundary boundary, int samples) {
         Footprint footprint = new Footprint(flow, calibrator.tokens());
         double bytes = 0;
-        for (Value value : frontier.values()) {
+        for (Value value : boundary.values()) {
             bytes += footprint.bytes(value, samples, calibrator.length());
         }
         return (long) bytes;
     }
 
-    /** Multiplications for each token in the products of all pieces. */
+    /** Multiplications for each token in the linear layers of all pieces. */
     long work() {
         return pieces.stream().mapToLong(piece -> work(piece.ops())).sum();
     }
 
-    /** Multiplications for each token in the products of a piece, which is what a run of it is taken to cost. */
+    /** Multiplications for each token in the linear layers of a piece. They are the measure of its cost. */
     long work(int piece) {
         return work(pieces.get(piece).ops());
     }
 
-    /** The same for some applications. */
+    /** Multiplications for each token in the linear layers among {@code ops}. */
     long work(Collection<Op> ops) {
         long work = 0;
         for (Op op : ops) {
@@ -170,14 +168,14 @@ final class PieceExecutor implements AutoCloseable {
         return work;
     }
 
-    /** What the last piece that was run handed on. */
+    /** The output of the last finished piece for a batch. */
     HostTensor value(int batch) {
         return runner.boundaries().get(new Place(pieces.get(done - 1).output().name(), batch));
     }
 
     /**
-     * What tells the value at the end of a piece from others in any form of one model: its name, or that of its node where
-     * lowering made the value up; null where that has none either.
+     * The identity of the output of a piece across different forms of one model. It is the name of the value, or the
+     * name of its node where lowering created the value; null where lowering created both.
      */
     String key(int piece) {
         Value output = pieces.get(piece).output();
@@ -190,7 +188,7 @@ final class PieceExecutor implements AutoCloseable {
                 : "result " + output.producer().outputs().indexOf(output) + " of node " + node;
     }
 
-    /** Extent of the last axis of the value at the end of a piece. */
+    /** The size of the last axis of the output of a piece. */
     int width(int piece) {
         long[] shape = flow.trace().shape(pieces.get(piece).output(), 0);
         return (int) shape[shape.length - 1];

@@ -11,19 +11,21 @@ import java.util.Set;
 import java.util.function.Predicate;
 
 /**
- * What a sequential run does with one piece before it goes on to the next.
+ * The steps of a sequential run in one piece.
  *
- * @param piece of the model
- * @param captures the inputs that are measured, those of each run of the piece together
- * @param theirs the piece of the reference that ends where this one does; -1 for none
- * @param frontier where later runs of the piece can take it up; null if that saves nothing
+ * @param piece index of the piece
+ * @param captures the measured inputs, grouped by run of the piece
+ * @param referencePiece the piece of the reference that ends at the same value; -1 for none
+ * @param boundary the boundary from which later runs recompute the piece; null if that saves nothing
  */
-record PieceSchedule(int piece, List<List<InputGroup>> captures, int theirs, RecomputeBoundary frontier) {
+record PieceSchedule(int piece, List<List<InputGroup>> captures, int referencePiece, RecomputeBoundary boundary) {
     /**
-     * An input that wanted products of one piece share.
+     * An input with the selected linear layers of one piece that share it.
      *
-     * @param obstacles why the error at the end of the piece says nothing about a product
-     * @param stream the value at the end of the piece; null if errors are not measured
+     * @param input the input
+     * @param linears the layers
+     * @param obstacles for layers that the error at the end of the piece does not describe, the reason
+     * @param stream the output of the piece; null if errors are not measured
      */
     record InputGroup(
             Activation input, List<LoweredLinear> linears, Map<LoweredLinear, String> obstacles, Activation stream) {
@@ -42,37 +44,38 @@ record PieceSchedule(int piece, List<List<InputGroup>> captures, int theirs, Rec
         }
     }
 
-    /** What all captures together ask for. */
+    /** The taps of all captures. */
     Set<Tap> taps() {
         Set<Tap> taps = new LinkedHashSet<>();
         captures.forEach(groups -> groups.forEach(group -> taps.addAll(group.taps())));
         return taps;
     }
 
-    /** Whether errors are measured here, so that the reference is needed. */
+    /** Whether errors are measured in this piece, so that the reference is needed. */
     boolean isMeasured() {
         return captures.stream().anyMatch(groups -> groups.stream().anyMatch(InputGroup::isMeasured));
     }
 
-    PieceSchedule withoutFrontier() {
-        return new PieceSchedule(piece, captures, theirs, null);
+    PieceSchedule withoutBoundary() {
+        return new PieceSchedule(piece, captures, referencePiece, null);
     }
 
     /**
-     * The visits up to the last piece with a product that is wanted.
+     * The schedules of all pieces up to the last one with a selected layer.
      *
-     * @param reference null for none
+     * @param reference the executor of the reference; null for none
      * @param kept the channels of the reference's residual stream that the model has; null for all
+     * @param wanted selects the layers
      */
     static List<PieceSchedule> of(
             PieceExecutor model, PieceExecutor reference, int[] kept, Predicate<LoweredLinear> wanted) {
-        List<PieceSchedule> visits = new ArrayList<>();
+        List<PieceSchedule> schedules = new ArrayList<>();
         int last = -1;
         for (int piece = 0; piece < model.pieces().size(); piece++) {
-            visits.add(new Builder(model, reference, kept, piece).visit(wanted));
-            last = visits.get(piece).captures.isEmpty() ? last : piece;
+            schedules.add(new Builder(model, reference, kept, piece).schedule(wanted));
+            last = schedules.get(piece).captures.isEmpty() ? last : piece;
         }
-        return visits.subList(0, last + 1);
+        return schedules.subList(0, last + 1);
     }
 
     private static final class Builder {
@@ -80,29 +83,29 @@ record PieceSchedule(int piece, List<List<InputGroup>> captures, int theirs, Rec
         private final PieceExecutor reference;
         private final int[] kept;
         private final int piece;
-        private final int theirs;
+        private final int referencePiece;
 
         Builder(PieceExecutor model, PieceExecutor reference, int[] kept, int piece) {
             this.model = model;
             this.reference = reference;
             this.kept = kept;
             this.piece = piece;
-            this.theirs = reference == null ? -1 : counterpart();
+            this.referencePiece = reference == null ? -1 : findReferencePiece();
         }
 
-        PieceSchedule visit(Predicate<LoweredLinear> wanted) {
+        PieceSchedule schedule(Predicate<LoweredLinear> wanted) {
             Map<Activation, Map<LoweredLinear, Op>> sharing = new LinkedHashMap<>();
-            Set<Op> products = new LinkedHashSet<>();
+            Set<Op> layers = new LinkedHashSet<>();
             for (Op op : model.pieces().get(piece).ops()) {
                 LoweredLinear linear = model.linear(op);
                 if (linear != null && wanted.test(linear)) {
-                    products.add(op);
+                    layers.add(op);
                     sharing.computeIfAbsent(linear.input(), key -> new LinkedHashMap<>())
                             .put(linear, op);
                 }
             }
             List<InputGroup> groups = new ArrayList<>();
-            sharing.forEach((input, readers) -> groups.add(group(input, readers)));
+            sharing.forEach((input, users) -> groups.add(group(input, users)));
             List<List<InputGroup>> captures = new ArrayList<>();
             if (reference != null) {
                 groups.forEach(group -> captures.add(List.of(group)));
@@ -110,42 +113,42 @@ record PieceSchedule(int piece, List<List<InputGroup>> captures, int theirs, Rec
                 captures.add(groups);
             }
             return new PieceSchedule(
-                    piece, captures, theirs, groups.isEmpty() ? null : model.frontier(piece, products));
+                    piece, captures, referencePiece, groups.isEmpty() ? null : model.boundary(piece, layers));
         }
 
-        private InputGroup group(Activation input, Map<LoweredLinear, Op> readers) {
+        private InputGroup group(Activation input, Map<LoweredLinear, Op> users) {
             Map<LoweredLinear, String> obstacles = new LinkedHashMap<>();
-            readers.forEach((linear, op) -> {
+            users.forEach((linear, op) -> {
                 String obstacle = reference == null ? null : obstacle(op);
                 if (obstacle != null) {
                     obstacles.put(linear, obstacle);
                 }
             });
-            boolean measured = reference != null && obstacles.size() < readers.size();
+            boolean measured = reference != null && obstacles.size() < users.size();
             Activation stream =
                     measured ? new Activation(model.pieces().get(piece).output().name(), model.width(piece)) : null;
-            return new InputGroup(input, List.copyOf(readers.keySet()), obstacles, stream);
+            return new InputGroup(input, List.copyOf(users.keySet()), obstacles, stream);
         }
 
-        private String obstacle(Op product) {
+        private String obstacle(Op layer) {
             if (piece == model.pieces().size() - 1) {
                 return "no residual stream comes after it";
             }
-            if (theirs < 0) {
+            if (referencePiece < 0) {
                 return "the reference has no value like \""
                         + model.pieces().get(piece).output().name() + "\"";
             }
-            int ours = model.width(piece);
-            int width = reference.width(theirs);
-            if (width != ours && (kept == null || kept.length != ours)) {
-                return "the residual stream of the reference is %d wide where it adds to one of %d"
-                        .formatted(width, ours);
+            int modelWidth = model.width(piece);
+            int width = reference.width(referencePiece);
+            if (width != modelWidth && (kept == null || kept.length != modelWidth)) {
+                return "the residual stream of the reference has width %d, but that of the model has width %d"
+                        .formatted(width, modelWidth);
             }
             return AdditionPath.obstacle(
-                    product, model.pieces().get(piece), model.flow().trace());
+                    layer, model.pieces().get(piece), model.flow().trace());
         }
 
-        private int counterpart() {
+        private int findReferencePiece() {
             if (reference.calibrator() == model.calibrator()) {
                 return piece;
             }

@@ -12,18 +12,18 @@ import java.util.LinkedHashSet;
 import java.util.Set;
 
 /**
- * Where a segment can be taken up again once weights of some of its products have changed: the values that are computed
- * before these products and read by them or after them.
+ * The boundary from which a segment can be recomputed after changes to the weights of some of its linear layers. It
+ * consists of the values that are computed before these layers and used by them or after them.
  *
- * @param values what has to be kept
- * @param yields what later segments read of what is computed before the products
- * @param constants the names of all constants that went into what is computed before the products
- * @param rest the applications from the products on
+ * @param values the values to store
+ * @param yields the values for later segments that are computed before the layers
+ * @param constants the names of all constants that the values before the layers depend on
+ * @param rest the applications from the layers on
  */
 record RecomputeBoundary(Set<Value> values, Set<Value> yields, Set<String> constants, Set<Op> rest) {
-    /** The frontier of a segment, or null if its output does not depend on the products. */
-    static RecomputeBoundary of(Segment segment, DataFlow flow, Collection<Op> products) {
-        Set<Op> rest = new HashSet<>(products);
+    /** The boundary of a segment; null if its output does not depend on the layers. */
+    static RecomputeBoundary of(Segment segment, DataFlow flow, Collection<Op> layers) {
+        Set<Op> rest = new HashSet<>(layers);
         for (Op op : segment.ops()) {
             if (op.inputs().stream().anyMatch(input -> input != null && rest.contains(input.producer()))) {
                 rest.add(op);

@@ -6,11 +6,11 @@ import io.onnxprune.runtime.HostTensor;
 import java.util.function.IntFunction;
 
 /**
- * The value of another model that stands at the place of a segment's output.
+ * The value of the reference model that corresponds to the output of a segment.
  *
  * @param dtype its element type
- * @param kept which of its channels the segment's output has, in that order; null for all
- * @param values the value of each batch
+ * @param kept which of its channels the output of the segment has, in that order; null for all
+ * @param values the value for each batch
  */
 @SuppressWarnings("ArrayRecordComponent") // never compared
 record ReferenceActivation(DType dtype, int[] kept, IntFunction<HostTensor> values) {}

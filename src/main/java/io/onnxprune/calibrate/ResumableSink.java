@@ -5,11 +5,11 @@ import java.io.DataInput;
 import java.io.DataOutput;
 import java.io.IOException;
 
-/** A sink that can put aside what it made of the gradients, so that a run that is stopped need not begin anew. */
+/** A gradient sink whose state can be saved, so that a stopped run can resume. */
 public interface ResumableSink extends GradientSink {
-    /** Writes what was made of the gradients so far. */
+    /** Writes the state after the gradients received so far. */
     void save(DataOutput out) throws IOException;
 
-    /** Reads what {@link #save} wrote, in place of the calls that led there. */
+    /** Restores the state that {@link #save} wrote, in place of receiving the gradients again. */
     void restore(DataInput in) throws IOException;
 }

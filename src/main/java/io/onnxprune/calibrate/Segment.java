@@ -23,8 +23,8 @@ import java.util.Set;
 import java.util.TreeSet;
 
 /**
- * A part of a lowered program that runs by itself: the stream applications of a {@link Piece} and everything beside the
- * stream that they need and that is not handed on from an earlier segment.
+ * A part of a lowered program that runs by itself. It has the stream applications of a {@link Piece} and all
+ * applications beside the stream that they need, except those whose values an earlier segment passes on.
  */
 final class Segment {
     private final DataFlow flow;
@@ -41,57 +41,57 @@ final class Segment {
         this.piece = piece;
     }
 
-    /** The segments of {@code pieces}, in order, with the values beside the stream that each hands to later ones. */
+    /** The segments of {@code pieces}, in order, with the side values that each passes to later ones. */
     static List<Segment> of(DataFlow flow, List<Piece> pieces) {
         return new Assembly(flow, pieces).segments;
     }
 
-    /** The stream value that comes in, or null for the first segment. */
+    /** The stream value at the start; null for the first segment. */
     Value input() {
         return piece.input();
     }
 
-    /** The same as a set, empty for the first segment. */
+    /** The stream value at the start as a set; empty for the first segment. */
     Set<Value> inputs() {
         return piece.input() == null ? Set.of() : Set.of(piece.input());
     }
 
-    /** The stream value that goes out; the logits for the last segment. */
+    /** The stream value at the end; the logits for the last segment. */
     Value output() {
         return piece.output();
     }
 
-    /** All applications, in order of execution. */
+    /** All operator applications, in order of execution. */
     List<Op> ops() {
         return List.copyOf(ops);
     }
 
-    /** Graph inputs of the model that are read here. */
+    /** The graph inputs of the model that the segment uses. */
     Set<Value> given() {
         return given;
     }
 
-    /** Values beside the stream that earlier segments compute. */
+    /** The values beside the stream that earlier segments compute for this one. */
     Set<Value> taken() {
         return taken;
     }
 
-    /** Values beside the stream that later segments read. */
+    /** The values beside the stream that later segments use. */
     Set<Value> yielded() {
         return yielded;
     }
 
-    /** The constants that are read here, by name. */
+    /** The constants of the segment, by name. */
     Map<String, Value> constants() {
         return constants;
     }
 
-    /** The constant or computed value of this name that belongs to this segment, or null. */
+    /** The constant or computed value of this name in this segment, or null. */
     Value find(String name) {
         return constants.getOrDefault(name, results.get(name));
     }
 
-    /** The value of this name that is computed here or comes in at the start, or null. */
+    /** The constant, computed value or stream input of this name, or null. */
     Value reach(String name) {
         return input() != null && input().name().equals(name) ? input() : find(name);
     }
@@ -106,13 +106,13 @@ final class Segment {
     }
 
     /**
-     * The segment as a model; what the outputs do not need is left out.
+     * The segment as a model, without nodes that the outputs do not need.
      *
      * @param replaced new contents for constants, by name
-     * @param known values that go in instead of being computed
-     * @param added nodes that the calibration adds, after those of the segment
-     * @param addedInputs what they read beside the segment's own values
-     * @param outputs the names to yield
+     * @param known values that are fed instead of computed
+     * @param added nodes that calibration appends to those of the segment
+     * @param addedInputs their inputs, beside the values of the segment
+     * @param outputs the names of the outputs
      */
     Model model(
             Map<String, Tensor> replaced,
@@ -141,11 +141,11 @@ final class Segment {
         ops.forEach(op -> nodes.add(op.node()));
         nodes.removeIf(node -> node.outputs().stream().anyMatch(knownNames::contains));
         nodes.addAll(added.nodes());
-        Model whole = flow.program().model();
+        Model program = flow.program().model();
         Graph graph = new Graph("segment", inputs, declared, List.of(), initializers, nodes, new byte[0]);
         Set<String> needed = graph.needed();
         nodes.removeIf(node -> node.outputs().stream().noneMatch(needed::contains));
-        return whole.withGraph(graph.withNodes(nodes));
+        return program.withGraph(graph.withNodes(nodes));
     }
 
     private ValueInfo declare(Value value) {
@@ -156,7 +156,7 @@ final class Segment {
         return new ValueInfo(name, dtype, null, new byte[0]);
     }
 
-    /** Gives every application that is not part of the stream to the segments that run it. */
+    /** Assigns every application beside the stream to the segments that run it. */
     private static final class Assembly {
         private final DataFlow flow;
         private final List<Segment> segments = new ArrayList<>();
@@ -180,7 +180,7 @@ final class Segment {
             }
         }
 
-        /** The first segment that has all that the application reads. */
+        /** The first segment that has all operands of the application. */
         private int owner(Op op) {
             int owner = 0;
             for (Value input : op.inputs()) {

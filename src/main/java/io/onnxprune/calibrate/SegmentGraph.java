@@ -18,14 +18,29 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
-/** A segment with what calibration adds to it: the loss, the backward pass, and taps that add to accumulators. */
+/**
+ * The graph of a segment with the nodes that calibration adds: the loss, the backward pass, and taps that add to
+ * accumulators.
+ */
 final class SegmentGraph {
     private static final String PREFIX = "onnx_prune_calibration_";
 
-    /** A sum over runs: goes in as one input and comes out, with this run's share added, as an output. */
+    /**
+     * A sum over runs. It is fed as an input, and the output holds the sum with the term of this run.
+     *
+     * @param tap the statistic
+     * @param before name of the input
+     * @param after name of the output
+     */
     record Accumulator(Tap tap, String before, String after) {}
 
-    /** A gradient of single rows on its way to the segments before this one, where more is added before it is squared. */
+    /**
+     * A gradient of single rows that several segments contribute to. It is squared only when all terms are added.
+     *
+     * @param tap the statistic
+     * @param before name of the input with the terms of later segments; null for none
+     * @param after name of the output for earlier segments; null if this segment adds the last term
+     */
     record Carry(Tap tap, String before, String after) {}
 
     private final Segment segment;
@@ -40,8 +55,8 @@ final class SegmentGraph {
     private String outputGradient;
     private String inputGradientName;
     private Objective.Part loss;
-    private String counterpartInput;
-    /** Rows of what the counterpart exceeds the segment's output by. */
+    private String referenceInput;
+    /** The rows of the error: the reference minus the output of the segment. */
     private String errorRows;
 
     private SegmentGraph(Segment segment, DataFlow flow, Set<Value> given) {
@@ -53,44 +68,49 @@ final class SegmentGraph {
     }
 
     /** The forward pass. */
-    static SegmentGraph forward(SegmentRequest task, DataFlow flow) {
-        SegmentGraph graph = new SegmentGraph(task.segment(), flow, task.given());
-        if (task.counterpart() != null) {
-            graph.compare(task.counterpart());
+    static SegmentGraph forward(SegmentRequest request, DataFlow flow) {
+        SegmentGraph graph = new SegmentGraph(request.segment(), flow, request.given());
+        if (request.reference() != null) {
+            graph.compare(request.reference());
         }
-        if (task.handOn()) {
-            graph.outputs.add(task.segment().output().name());
+        if (request.yieldOutput()) {
+            graph.outputs.add(request.segment().output().name());
         }
-        task.yields().forEach(value -> graph.outputs.add(value.name()));
-        task.kept().forEach(value -> graph.outputs.add(value.name()));
-        task.taps().forEach(graph::tap);
+        request.yields().forEach(value -> graph.outputs.add(value.name()));
+        request.kept().forEach(value -> graph.outputs.add(value.name()));
+        request.taps().forEach(graph::tap);
         return graph;
     }
 
     /**
-     * The forward and backward pass.
+     * A request for a forward and backward pass.
      *
-     * @param end what the loss of the last segment is; null for any other segment, which takes the gradient of its output
-     *     instead
-     * @param inputGradient whether the gradient of the segment's input is wanted
-     * @param given values of earlier segments that taps read
-     * @param begun taps that a segment run before had a share in
-     * @param unfinished taps that a segment still to come has a share in
+     * @param segment the segment
+     * @param taps the statistics that the segment contributes to
+     * @param end the loss of the last segment; null for any other segment, which takes the gradient of its output instead
+     * @param inputGradient whether the gradient of the segment's input is needed
+     * @param given values of earlier segments that taps use
+     * @param begun taps that an already run segment contributed to
+     * @param unfinished taps that a segment still to run contributes to
      */
-    static SegmentGraph backward(
+    record BackwardRequest(
             Segment segment,
-            DataFlow flow,
             Collection<Tap> taps,
             Objective.End end,
             boolean inputGradient,
             Set<Value> given,
             Set<Tap> begun,
-            Set<Tap> unfinished) {
-        SegmentGraph graph = new SegmentGraph(segment, flow, given);
-        graph.differentiate(taps, end, inputGradient);
-        for (Tap tap : taps) {
-            if (tap instanceof Tap.SquaredGradient && (begun.contains(tap) || unfinished.contains(tap))) {
-                graph.carry(tap, begun.contains(tap), unfinished.contains(tap));
+            Set<Tap> unfinished) {}
+
+    /** The forward and backward pass. */
+    static SegmentGraph backward(BackwardRequest request, DataFlow flow) {
+        SegmentGraph graph = new SegmentGraph(request.segment, flow, request.given);
+        graph.differentiate(request.taps, request.end, request.inputGradient);
+        for (Tap tap : request.taps) {
+            boolean begun = request.begun.contains(tap);
+            boolean unfinished = request.unfinished.contains(tap);
+            if (tap instanceof Tap.SquaredGradient && (begun || unfinished)) {
+                graph.carry(tap, begun, unfinished);
             } else {
                 graph.tap(tap);
             }
@@ -105,17 +125,17 @@ final class SegmentGraph {
         return graph;
     }
 
-    private void compare(ReferenceActivation counterpart) {
-        counterpartInput = builder.freshName();
-        inputs.add(Segment.declare(counterpartInput, counterpart.dtype()));
-        String theirs = counterpartInput;
-        if (counterpart.kept() != null) {
-            long[] kept = Arrays.stream(counterpart.kept()).asLongStream().toArray();
+    private void compare(ReferenceActivation reference) {
+        referenceInput = builder.freshName();
+        inputs.add(Segment.declare(referenceInput, reference.dtype()));
+        String expected = referenceInput;
+        if (reference.kept() != null) {
+            long[] kept = Arrays.stream(reference.kept()).asLongStream().toArray();
             Map<String, Attribute> last = Map.of("axis", new Attribute.Int(-1));
-            theirs = builder.add("Gather", List.of(theirs, builder.ints(kept)), last);
+            expected = builder.add("Gather", List.of(expected, builder.ints(kept)), last);
         }
-        String ours = single(segment.output(), segment.output().name());
-        String difference = builder.add("Sub", counterpart.dtype() == DType.DOUBLE ? cast(theirs) : theirs, ours);
+        String actual = single(segment.output(), segment.output().name());
+        String difference = builder.add("Sub", reference.dtype() == DType.DOUBLE ? cast(expected) : expected, actual);
         long[] shape = trace.shape(segment.output(), 0);
         errorRows = rows(difference, (int) shape[shape.length - 1]);
     }
@@ -139,7 +159,7 @@ final class SegmentGraph {
         }
         gradients = Backward.append(segment.ops(), trace, Map.of(segment.output(), outputGradient), wanted, builder);
         if (inputGradient) {
-            // An output that is an input itself would not be written.
+            // ONNX Runtime does not write an output that is also an input.
             inputGradientName = builder.add("Identity", gradients.get(segment.input()));
             outputs.add(inputGradientName);
         }
@@ -158,7 +178,7 @@ final class SegmentGraph {
         return shape(tap);
     }
 
-    /** The same for a tap of an activation, whose shape the tap itself tells. */
+    /** The shape of the sum of a tap of activations, which the tap itself determines. */
     static long[] shape(Tap tap) {
         if (tap instanceof Tap.SecondMoment moment) {
             return square(moment.activation());
@@ -184,12 +204,15 @@ final class SegmentGraph {
         return line(tap instanceof Tap.Total total ? total.activation() : ((Tap.Salience) tap).activation());
     }
 
-    /** Whether a segment has a share in a tap. */
+    /** Whether a segment contributes to a tap. */
     static boolean concerns(Segment segment, Tap tap) {
         return segment.find(tap.subject()) != null;
     }
 
-    /** The square of a sum is not the sum of squares: shares of one weight are added up before the last one squares them. */
+    /**
+     * Adds the terms of one weight over segments before the last segment squares them, because the square of a sum is
+     * not the sum of squares.
+     */
     private void carry(Tap tap, boolean begun, boolean unfinished) {
         Value value = segment.find(tap.subject());
         String share = gradients.containsKey(value)
@@ -218,7 +241,7 @@ final class SegmentGraph {
         Value value = reach(tap.subject());
         String gradient = gradients.get(value);
         if (tap.needsGradients() && gradient == null) {
-            // No path from here to the loss: the sum is zero and stays so.
+            // There is no path from here to the loss, so the sum remains zero.
             return;
         }
         if (tap instanceof Tap.Gradient) {
@@ -299,7 +322,7 @@ final class SegmentGraph {
         return builder.add("ReduceL2", List.of(rows, builder.ints(1)), Map.of("keepdims", new Attribute.Int(0)));
     }
 
-    /** The value of this name that is computed here or given. */
+    /** The value of this name in the segment or among the given values. */
     private Value reach(String name) {
         Value value = segment.reach(name);
         return value != null
@@ -343,17 +366,17 @@ final class SegmentGraph {
         return carries;
     }
 
-    /** Values that go in under their own names, beside what the segment itself reads. */
+    /** The values that are fed under their own names, beside the inputs of the segment. */
     Set<Value> given() {
         return given;
     }
 
-    /** The input that takes the counterpart of the segment's output; null unless errors are measured. */
-    String counterpart() {
-        return counterpartInput;
+    /** The input for the activation of the reference; null unless errors are measured. */
+    String referenceInput() {
+        return referenceInput;
     }
 
-    /** The input that takes the gradient of the segment's output. */
+    /** The input for the gradient of the segment's output. */
     String outputGradient() {
         return outputGradient;
     }
@@ -363,12 +386,16 @@ final class SegmentGraph {
         return inputGradientName;
     }
 
-    /** What computes the loss of each row; null but for the last segment. */
+    /** The nodes that compute the loss of each row; null except for the last segment. */
     Objective.Part loss() {
         return loss;
     }
 
-    /** @param replaced new contents for constants of the segment, by name; those of others are not looked at */
+    /**
+     * The graph as a model.
+     *
+     * @param replaced new contents for constants, by name; names of other segments are ignored
+     */
     Model model(Map<String, Tensor> replaced) {
         return segment.model(replaced, given, builder, inputs, outputs);
     }

@@ -7,52 +7,53 @@ import java.util.List;
 import java.util.Set;
 
 /**
- * What a forward run of a segment takes and makes; nothing is computed that it does not need.
+ * A request for a forward run of a segment. Only nodes that its results need are run.
  *
- * @param taps sums that the segment has a share in
- * @param counterpart what errors are measured against; null if no tap is of errors
- * @param handOn whether the segment's output is wanted
- * @param yields the values that later segments read beside the stream and that are wanted, among {@link Segment#yielded}
- * @param given values that are fed as they were kept, beside what the segment reads anyway
- * @param kept values to keep beside the output
- * @param released what is kept of earlier runs and not needed after this one
+ * @param segment the segment
+ * @param taps sums that the segment contributes to
+ * @param reference the activation that errors are measured against; null if no tap is of errors
+ * @param yieldOutput whether the output of the segment is needed
+ * @param yields the needed side values for later segments, among {@link Segment#yielded}
+ * @param given stored values that are fed, beside the inputs of the segment
+ * @param kept values to store beside the output
+ * @param released stored values of earlier runs that are not needed after this one
  */
 record SegmentRequest(
         Segment segment,
         Collection<Tap> taps,
-        ReferenceActivation counterpart,
-        boolean handOn,
+        ReferenceActivation reference,
+        boolean yieldOutput,
         Set<Value> yields,
         Set<Value> given,
         Set<Value> kept,
         Set<Value> released) {
-    /** A run for sums alone. */
-    static SegmentRequest capture(Segment segment, Collection<Tap> taps, ReferenceActivation counterpart) {
-        return new SegmentRequest(segment, taps, counterpart, false, Set.of(), Set.of(), Set.of(), Set.of());
+    /** A request for sums only. */
+    static SegmentRequest capture(Segment segment, Collection<Tap> taps, ReferenceActivation reference) {
+        return new SegmentRequest(segment, taps, reference, false, Set.of(), Set.of(), Set.of(), Set.of());
     }
 
-    /** A run for all that later segments read. */
+    /** A request for all values that later segments use. */
     static SegmentRequest advance(Segment segment) {
         return new SegmentRequest(segment, List.of(), null, true, segment.yielded(), Set.of(), Set.of(), Set.of());
     }
 
-    SegmentRequest withTaps(Collection<Tap> others) {
-        return new SegmentRequest(segment, others, counterpart, handOn, yields, given, kept, released);
+    SegmentRequest withTaps(Collection<Tap> changed) {
+        return new SegmentRequest(segment, changed, reference, yieldOutput, yields, given, kept, released);
     }
 
-    SegmentRequest withYields(Set<Value> others) {
-        return new SegmentRequest(segment, taps, counterpart, handOn, others, given, kept, released);
+    SegmentRequest withYields(Set<Value> changed) {
+        return new SegmentRequest(segment, taps, reference, yieldOutput, changed, given, kept, released);
     }
 
-    SegmentRequest withGiven(Set<Value> others) {
-        return new SegmentRequest(segment, taps, counterpart, handOn, yields, others, kept, released);
+    SegmentRequest withGiven(Set<Value> changed) {
+        return new SegmentRequest(segment, taps, reference, yieldOutput, yields, changed, kept, released);
     }
 
-    SegmentRequest withKept(Set<Value> others) {
-        return new SegmentRequest(segment, taps, counterpart, handOn, yields, given, others, released);
+    SegmentRequest withKept(Set<Value> changed) {
+        return new SegmentRequest(segment, taps, reference, yieldOutput, yields, given, changed, released);
     }
 
-    SegmentRequest withReleased(Set<Value> others) {
-        return new SegmentRequest(segment, taps, counterpart, handOn, yields, given, kept, others);
+    SegmentRequest withReleased(Set<Value> changed) {
+        return new SegmentRequest(segment, taps, reference, yieldOutput, yields, given, kept, changed);
     }
 }

@@ -20,8 +20,8 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Runs segments of one model over all batches, one session at a time, and keeps what passes from run to run: the values
- * at borders, the sums that taps add up, and constants that took the place of the model's own.
+ * Runs segments of one model over all batches, one session at a time. It stores the state between runs: the values
+ * between segments, the sums of taps, and replaced constants.
  */
 final class SegmentRunner implements AutoCloseable {
     private static final long GARBAGE_BYTES = 1L << 27;
@@ -35,9 +35,9 @@ final class SegmentRunner implements AutoCloseable {
     private long allocated;
 
     /**
-     * A runner that has run nothing yet.
+     * Creates a runner.
      *
-     * @param boundaries where values at borders are kept; closed with the runner
+     * @param boundaries stores values between segments; it is closed with the runner
      * @param weights new contents for constants, in all sessions
      */
     SegmentRunner(
@@ -53,37 +53,45 @@ final class SegmentRunner implements AutoCloseable {
         this.replaced.putAll(weights);
     }
 
+    DataFlow flow() {
+        return flow;
+    }
+
+    Batches batches() {
+        return batches;
+    }
+
     ActivationStore boundaries() {
         return boundaries;
     }
 
-    /** The sums of taps that are not handed over yet. */
+    /** The sums of taps that were not passed to a sink yet. */
     Map<Tap, HostTensor> sums() {
         return sums;
     }
 
-    /** Takes new contents for a constant, in all sessions from now on. */
+    /** Replaces the contents of a constant in all later sessions. */
     void replace(String constant, Tensor contents) {
         replaced.put(constant, contents);
     }
 
-    /** Runs a segment forwards. */
-    void forward(SegmentRequest task, Log.Progress progress) {
-        Segment segment = task.segment();
-        SegmentGraph graph = SegmentGraph.forward(task, flow);
+    /** Runs a segment forward. */
+    void forward(SegmentRequest request, Log.Progress progress) {
+        Segment segment = request.segment();
+        SegmentGraph graph = SegmentGraph.forward(request, flow);
         Map<Integer, long[]> shapes = new HashMap<>();
         try (Session session = open(graph)) {
-            start(task.taps(), segment);
-            List<WideSum> wide = wideSums(task.taps());
+            start(request.taps(), segment);
+            List<WideSum> wide = wideSums(request.taps());
             for (int batch = 0; batch < batches.count(); batch++) {
                 Map<String, HostTensor> feeds = feeds(graph, batch);
-                if (task.counterpart() != null) {
-                    feeds.put(graph.counterpart(), task.counterpart().values().apply(batch));
+                if (request.reference() != null) {
+                    feeds.put(graph.referenceInput(), request.reference().values().apply(batch));
                 }
                 Map<String, HostTensor> into = accumulate(graph, feeds);
-                Set<String> wanted = batches.missing(task.yields(), batch);
-                task.kept().forEach(value -> wanted.add(value.name()));
-                if (task.handOn()) {
+                Set<String> wanted = batches.missing(request.yields(), batch);
+                request.kept().forEach(value -> wanted.add(value.name()));
+                if (request.yieldOutput()) {
                     long[] shape = shapes.get(batches.size(batch));
                     if (shape != null && !wanted.contains(segment.output().name())) {
                         into.put(segment.output().name(), zeros(flow.trace().dtype(segment.output()), shape));
@@ -92,20 +100,20 @@ final class SegmentRunner implements AutoCloseable {
                     }
                 }
                 try (Outputs outputs = session.runInto(feeds, into, wanted)) {
-                    keep(task, batch, outputs, into, shapes);
+                    keep(request, batch, outputs, into, shapes);
                 }
-                release(segment, task.released(), batch);
+                release(segment, request.released(), batch);
                 progress.step(batches.tokens(batch));
                 free();
                 if ((batch + 1) % WideSum.RUNS == 0) {
-                    wide.forEach(WideSum::takeOver);
+                    wide.forEach(WideSum::absorb);
                 }
             }
-            wide.forEach(WideSum::giveBack);
+            wide.forEach(WideSum::writeBack);
         }
     }
 
-    /** For sums that so many batches add to that float32 alone would not do. */
+    /** Wide sums for taps with so many batches that float32 is not accurate enough. */
     private List<WideSum> wideSums(Collection<Tap> taps) {
         List<WideSum> wide = new ArrayList<>();
         for (Tap tap : batches.count() > WideSum.RUNS ? taps : List.<Tap>of()) {
@@ -116,19 +124,19 @@ final class SegmentRunner implements AutoCloseable {
     }
 
     private void keep(
-            SegmentRequest task,
+            SegmentRequest request,
             int batch,
             Outputs outputs,
             Map<String, HostTensor> into,
             Map<Integer, long[]> shapes) {
-        batches.keep(task.yields(), batch, outputs);
-        for (Value value : task.kept()) {
+        batches.keep(request.yields(), batch, outputs);
+        for (Value value : request.kept()) {
             HostTensor tensor = outputs.tensor(value.name()).direct();
             allocated += tensor.bytes().remaining();
-            boundaries.put(placeHeld(value, batch), tensor);
+            boundaries.put(sidePlace(value, batch), tensor);
         }
-        if (task.handOn()) {
-            String output = task.segment().output().name();
+        if (request.yieldOutput()) {
+            String output = request.segment().output().name();
             HostTensor value = into.containsKey(output)
                     ? into.get(output)
                     : outputs.tensor(output).direct();
@@ -137,24 +145,27 @@ final class SegmentRunner implements AutoCloseable {
         }
     }
 
-    /** Gives up what was kept of earlier runs: the value at the start of a segment, or values beside it. */
+    /** Removes stored values of earlier runs: the value at the start of a segment, or values beside it. */
     private void release(Segment segment, Collection<Value> values, int batch) {
         for (Value value : values) {
-            boundaries.drop(value == segment.input() ? new Place(value.name(), batch) : placeHeld(value, batch));
+            boundaries.drop(value == segment.input() ? new Place(value.name(), batch) : sidePlace(value, batch));
         }
     }
 
-    /** Gives up values that were kept beside those between segments. */
+    /** Removes stored values that are not the input or output of a segment. */
     void dropKept(Collection<Value> values) {
         for (int batch = 0; batch < batches.count(); batch++) {
             for (Value value : values) {
-                boundaries.drop(placeHeld(value, batch));
+                boundaries.drop(sidePlace(value, batch));
             }
         }
     }
 
-    /** Apart from the value between two segments, whose place its gradient takes. */
-    private static Place placeHeld(Value value, int batch) {
+    /**
+     * The key of a value beside those between segments. It differs from the key of a value between segments, which its
+     * gradient replaces.
+     */
+    private static Place sidePlace(Value value, int batch) {
         return new Place("held " + value.name(), batch);
     }
 
@@ -173,7 +184,10 @@ final class SegmentRunner implements AutoCloseable {
         return tensor;
     }
 
-    /** Direct buffers and mapped weights are freed by the collector alone, which does not see how large they are. */
+    /**
+     * Triggers garbage collection when many bytes were allocated. Only the collector frees direct buffers and mapped
+     * weights, and it does not see their size.
+     */
     void free() {
         allocated += boundaries.newlyRead();
         if (allocated > GARBAGE_BYTES) {
@@ -182,7 +196,7 @@ final class SegmentRunner implements AutoCloseable {
         }
     }
 
-    /** What a segment reads, the value at its start and those that are given too. */
+    /** The feeds of a segment: side values, the value at its start, and given values. */
     Map<String, HostTensor> feeds(SegmentGraph graph, int batch) {
         Segment segment = graph.segment();
         Map<String, HostTensor> feeds = batches.feeds(segment, batch);
@@ -191,19 +205,19 @@ final class SegmentRunner implements AutoCloseable {
             feeds.put(input.name(), boundaries.get(new Place(input.name(), batch)));
         }
         for (Value value : graph.given()) {
-            feeds.put(value.name(), boundaries.get(placeHeld(value, batch)));
+            feeds.put(value.name(), boundaries.get(sidePlace(value, batch)));
         }
         return feeds;
     }
 
-    /** Makes a sum of zeros for each tap that no earlier segment began. */
+    /** Creates a sum of zeros for each tap that no earlier segment started. */
     void start(Collection<Tap> taps, Segment segment) {
         for (Tap tap : taps) {
             sums.computeIfAbsent(tap, key -> zeros(DType.FLOAT, SegmentGraph.shape(segment, key)));
         }
     }
 
-    /** Feeds the sums and has them written back in place; returns the outputs to be written. */
+    /** Adds the sums to {@code feeds}. Returns the outputs that write the new sums in place. */
     Map<String, HostTensor> accumulate(SegmentGraph graph, Map<String, HostTensor> feeds) {
         Map<String, HostTensor> into = new LinkedHashMap<>();
         for (Accumulator accumulator : graph.accumulators()) {

@@ -14,48 +14,51 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Runs a model piece by piece, and lets weights of a piece be changed once the statistics of what its products read are
- * known: later pieces see what earlier ones became. A piece is the smallest part between two values of the residual
- * stream, whatever the memory; that only sizes batches.
+ * Runs a model piece by piece. An editor may change weights of a piece once the statistics of the inputs of its linear
+ * layers are known, so that later pieces see the changed earlier ones. A piece is the smallest part between two values
+ * of the residual stream. The memory affects only the size of batches.
  */
 public final class SequentialRun implements AutoCloseable {
-    /** Decides which products matter, and what becomes of them. */
+    /** Selects linear layers and changes their weights. */
     public interface Editor {
-        /** Whether statistics of the input of this product are wanted. */
+        /** Whether the editor needs the statistics of the input of this layer. */
         boolean wants(LoweredLinear linear);
 
         /**
-         * Takes the statistics of one input and gives new contents, of the same shape and element type, for initializers
-         * by name. They hold for the rest of this piece and for all that come later.
+         * Receives the statistics of one input and returns new contents of initializers by name, of the same shape and
+         * element type. They are used for the rest of this piece and all later pieces.
          *
-         * @param sharing the wanted products that read this input
+         * @param sharing the selected layers with this input
          */
         Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics);
     }
 
     /**
-     * The model that errors are measured against: another form of the same original, such as the one before any change.
-     * Values at the ends of pieces are paired by name, so it may have blocks that the model lacks.
+     * The model that errors are measured against. It is another form of the same dense model, such as the dense model
+     * itself. The outputs of pieces are paired by name, so the reference may have blocks that the model does not have.
      *
-     * @param calibrator for rows of the same length; may be the same one, which then stands for its weights before any edit
-     * @param kept the channels of its residual stream that the model still has, in the model's order; null for all
+     * @param calibrator a calibrator for rows of the same length. If it is the one of the model, the reference has
+     *     the weights before any edit.
+     * @param kept the channels of its residual stream that the model has, in the order of the model; null for all
      */
     @SuppressWarnings("ArrayRecordComponent") // never compared
     public record Reference(Calibrator calibrator, int[] kept) {}
 
     /**
-     * What is known of the input X {@code [positions, n]} of a product over all rows of tokens. The tensors are the
-     * editor's to keep.
+     * The statistics of the input X {@code [positions, n]} of a linear layer over all rows of tokens. The editor may
+     * keep the tensors.
      *
-     * <p>With a reference E {@code [positions, width]} is the reference's value at the end of the piece minus the model's,
-     * as the model's weights are by now. Where a product's result is only added to that value, ΔW changes E by −XΔW.
+     * <p>With a reference, E {@code [positions, width]} is the output of the piece in the reference minus that in the
+     * model, with all edits so far. Where the output of a layer is only added to this value, a change ΔW changes E by
+     * −XΔW.
      *
-     * @param positions how many there are; fewer than tokens where an expert sees only some of them
+     * @param positions number of positions; fewer than tokens where an expert gets only some of them
      * @param secondMoment XᵀX, {@code [n, n]}
      * @param total Σx, {@code [n]}
-     * @param error XᵀE, {@code [n, width]}; null without a reference, or when no product of this input has a use for it
+     * @param error XᵀE, {@code [n, width]}; null without a reference, or if E describes no layer of this input
      * @param totalError ΣE, {@code [width]}; null when {@code error} is
-     * @param obstacles why E says nothing about a product, a clause about it; empty without a reference
+     * @param obstacles for layers that E does not describe, the reason, as a clause about the layer; empty without
+     *     a reference
      */
     public record InputStatistics(
             long positions,
@@ -71,7 +74,7 @@ public final class SequentialRun implements AutoCloseable {
     private final PieceExecutor reference;
 
     private final int[] kept;
-    private final List<PieceSchedule> visits;
+    private final List<PieceSchedule> schedules;
 
     private SequentialRun(Calibrator model, Reference reference, Editor editor) {
         if (reference != null && reference.calibrator().length() != model.length()) {
@@ -81,27 +84,28 @@ public final class SequentialRun implements AutoCloseable {
         this.model = new PieceExecutor(model);
         this.reference = reference == null ? null : new PieceExecutor(reference.calibrator());
         this.kept = reference == null ? null : reference.kept();
-        this.visits = new ArrayList<>(PieceSchedule.of(this.model, this.reference, kept, editor::wants));
+        this.schedules = new ArrayList<>(PieceSchedule.of(this.model, this.reference, kept, editor::wants));
     }
 
     /**
-     * Runs {@code model} over {@code rows} as far as there are products that {@code editor} wants.
+     * Runs {@code model} over {@code rows} up to the last layer that {@code editor} selects.
      *
-     * @param reference another model that runs beside it, as far as errors are measured; null for none. With one, the
-     *     inputs of a piece are measured one after another, each with the edits before it; without, all in one run
-     * @param rows token ids, as many in each row as the calibrators were made for
-     * @throws io.onnxprune.diag.UserException when a run fails or values do not fit disk
-     * @throws IllegalArgumentException when the editor gives a tensor that no initializer of the model can become
+     * @param reference another model that runs beside it, as far as errors are measured; null for none. With a
+     *     reference, the inputs of a piece are measured one after another, each with the edits before it. Without one,
+     *     they are measured in one run.
+     * @param rows token ids, each row of the length that the calibrators were made for
+     * @throws io.onnxprune.diag.UserException when a run fails or values do not fit on disk
+     * @throws IllegalArgumentException when the editor returns a tensor that does not fit the initializer
      */
     public static void run(Calibrator model, Reference reference, List<long[]> rows, Editor editor) {
         try (SequentialRun run = new SequentialRun(model, reference, editor)) {
-            if (!run.visits.isEmpty()) {
-                run.all(rows);
+            if (!run.schedules.isEmpty()) {
+                run.runAll(rows);
             }
         }
     }
 
-    private void all(List<long[]> rows) {
+    private void runAll(List<long[]> rows) {
         CalibrationPlan plan = plan(rows.size());
         List<int[]> batches = plan.batches(rows.size());
         long budget = plan.boundaryBudget(model.calibrator().options().memory());
@@ -110,27 +114,30 @@ public final class SequentialRun implements AutoCloseable {
             reference.begin(rows, batches, budget / 2);
         }
         long tokens = (long) rows.size() * model.calibrator().length();
-        try (WeightedProgress effort =
+        try (WeightedProgress progress =
                 new WeightedProgress(runs(), tokens, model.calibrator().log())) {
-            for (PieceSchedule visit : visits) {
-                for (List<InputGroup> groups : visit.captures()) {
-                    capture(visit, groups, effort);
+            for (PieceSchedule schedule : schedules) {
+                for (List<InputGroup> groups : schedule.captures()) {
+                    capture(schedule, groups, progress);
                 }
-                if (!isLast(visit)) {
-                    model.advance(effort.next());
+                if (!isLast(schedule)) {
+                    model.advance(progress.next());
                 }
             }
         }
     }
 
-    private boolean isLast(PieceSchedule visit) {
-        return visit.piece() == visits.size() - 1;
+    private boolean isLast(PieceSchedule schedule) {
+        return schedule.piece() == schedules.size() - 1;
     }
 
-    /** The division of both models into batches, announced. What is kept to save work must fit memory. */
+    /**
+     * Divides the runs of both models into batches, and logs the division. Boundaries are only stored if they fit into
+     * memory.
+     */
     private CalibrationPlan plan(int samples) {
         Set<Tap> taps = new LinkedHashSet<>();
-        visits.forEach(visit -> taps.addAll(visit.taps()));
+        schedules.forEach(schedule -> taps.addAll(schedule.taps()));
         CalibrationPlan plan = model.plan(taps, samples);
         if (reference != null) {
             plan = plan.beside(reference.plan(List.of(), samples));
@@ -139,14 +146,14 @@ public final class SequentialRun implements AutoCloseable {
         long memory = calibrator.options().memory();
         long room = plan.boundaryBudget(memory) - plan.boundaryBytes();
         long most = 0;
-        for (ListIterator<PieceSchedule> each = visits.listIterator(); each.hasNext(); ) {
-            PieceSchedule visit = each.next();
-            boolean again = visit.captures().size() > 1 || !isLast(visit);
-            long bytes = visit.frontier() == null ? 0 : model.bytes(visit.frontier(), samples);
-            if (again && bytes <= room) {
+        for (ListIterator<PieceSchedule> each = schedules.listIterator(); each.hasNext(); ) {
+            PieceSchedule schedule = each.next();
+            boolean repeated = schedule.captures().size() > 1 || !isLast(schedule);
+            long bytes = schedule.boundary() == null ? 0 : model.bytes(schedule.boundary(), samples);
+            if (repeated && bytes <= room) {
                 most = Math.max(most, bytes);
             } else {
-                each.set(visit.withoutFrontier());
+                each.set(schedule.withoutBoundary());
             }
         }
         plan = plan.keeping(most);
@@ -155,24 +162,24 @@ public final class SequentialRun implements AutoCloseable {
         return plan;
     }
 
-    /** What each run costs, in order, as a share of a run of the whole model. */
+    /** The cost of each run, in order, relative to one run of the entire model. */
     private List<Double> runs() {
         List<Double> runs = new ArrayList<>();
-        double whole = Math.max(1, model.work());
-        int theirs = 0;
-        for (PieceSchedule visit : visits) {
-            long again = visit.frontier() == null
-                    ? model.work(visit.piece())
-                    : model.work(visit.frontier().rest());
-            long next = model.work(visit.piece());
-            for (List<InputGroup> groups : visit.captures()) {
+        double all = Math.max(1, model.work());
+        int referencePiece = 0;
+        for (PieceSchedule schedule : schedules) {
+            long recompute = schedule.boundary() == null
+                    ? model.work(schedule.piece())
+                    : model.work(schedule.boundary().rest());
+            long next = model.work(schedule.piece());
+            for (List<InputGroup> groups : schedule.captures()) {
                 boolean measured = groups.stream().anyMatch(InputGroup::isMeasured);
-                for (; measured && theirs <= visit.theirs(); theirs++) {
-                    runs.add(reference.work(theirs) / whole);
+                for (; measured && referencePiece <= schedule.referencePiece(); referencePiece++) {
+                    runs.add(reference.work(referencePiece) / all);
                 }
-                // Without errors nothing is run that comes after what is measured.
-                long behind = !measured && visit.frontier() != null
-                        ? model.work(visit.frontier().rest())
+                // Without errors, nothing after the measured inputs is run.
+                long behind = !measured && schedule.boundary() != null
+                        ? model.work(schedule.boundary().rest())
                         : 0;
                 long sums = 0;
                 for (InputGroup group : groups) {
@@ -180,32 +187,32 @@ public final class SequentialRun implements AutoCloseable {
                     sums += width
                             * (width + (group.isMeasured() ? group.stream().width() : 0));
                 }
-                runs.add((Math.max(0, next - behind) + sums) / whole);
-                next = again;
+                runs.add((Math.max(0, next - behind) + sums) / all);
+                next = recompute;
             }
-            if (!isLast(visit)) {
-                runs.add(next / whole);
+            if (!isLast(schedule)) {
+                runs.add(next / all);
             }
         }
         return runs;
     }
 
-    private void capture(PieceSchedule visit, List<InputGroup> groups, WeightedProgress effort) {
+    private void capture(PieceSchedule schedule, List<InputGroup> groups, WeightedProgress progress) {
         List<Tap> taps = groups.stream().flatMap(group -> group.taps().stream()).toList();
         boolean measured = groups.stream().anyMatch(InputGroup::isMeasured);
-        ReferenceActivation counterpart = measured ? meet(visit, effort) : null;
-        model.capture(taps, counterpart, visit.frontier(), effort.next());
+        ReferenceActivation expected = measured ? advanceReference(schedule, progress) : null;
+        model.capture(taps, expected, schedule.boundary(), progress.next());
         groups.forEach(this::edit);
     }
 
-    /** Brings the reference to the end of the model's piece. */
-    private ReferenceActivation meet(PieceSchedule visit, WeightedProgress effort) {
-        while (reference.done() <= visit.theirs()) {
-            reference.advance(effort.next());
+    /** Runs the reference up to the end of the current piece of the model. */
+    private ReferenceActivation advanceReference(PieceSchedule schedule, WeightedProgress progress) {
+        while (reference.done() <= schedule.referencePiece()) {
+            reference.advance(progress.next());
         }
-        boolean whole = reference.width(visit.theirs()) == model.width(visit.piece());
-        Value value = reference.pieces().get(visit.theirs()).output();
-        return new ReferenceActivation(reference.flow().trace().dtype(value), whole ? null : kept, reference::value);
+        boolean sameWidth = reference.width(schedule.referencePiece()) == model.width(schedule.piece());
+        Value value = reference.pieces().get(schedule.referencePiece()).output();
+        return new ReferenceActivation(reference.flow().trace().dtype(value), sameWidth ? null : kept, reference::value);
     }
 
     private void edit(InputGroup group) {

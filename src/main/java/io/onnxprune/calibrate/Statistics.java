@@ -23,14 +23,14 @@ import java.util.Set;
 import java.util.stream.IntStream;
 
 /**
- * What several taps have summed up over the same rows. The sums are in a {@link TensorFile}: each goes there as soon as it is
- * complete and is mapped where it is read, so that those of a whole model take no memory.
+ * The sums of several taps over the same rows. They are in a {@link TensorFile}. Each sum is written as soon as it is
+ * complete and is mapped when it is used, so that the sums of an entire model take no memory.
  */
 public final class Statistics implements AutoCloseable {
     private static final String FORMAT = "onnx-prune statistics";
     private static final String VERSION = "1";
 
-    /** Measures a model's taps: for which rows, and at what cost, is for the giver to say. */
+    /** Provides the statistics of a model. The implementation decides on the rows and on the number of runs. */
     @FunctionalInterface
     public interface Source {
         /**
@@ -42,18 +42,18 @@ public final class Statistics implements AutoCloseable {
     }
 
     /**
-     * What statistics that are kept were measured on.
+     * The origin of statistics that are kept in a file.
      *
      * @param model hash of the model's file
-     * @param rows how many
-     * @param length tokens of each row
-     * @param fisher whose gradients there are: {@link #EMPIRICAL}, {@link #TRUE}, or {@link #NONE}
+     * @param rows number of rows
+     * @param length number of tokens of each row
+     * @param fisher kind of the gradients: {@link #EMPIRICAL}, {@link #TRUE}, or {@link #NONE}
      */
     public record Origin(String model, int rows, int length, String fisher) {
-        /** Gradients of the loss by the tokens that really come next. */
+        /** Gradients of the loss of the next tokens of the data. */
         public static final String EMPIRICAL = "empirical";
 
-        /** Gradients of the loss by tokens that the model draws. */
+        /** Gradients of the loss of next tokens that the model draws. */
         public static final String TRUE = "true";
 
         /** No gradients. */
@@ -96,20 +96,24 @@ public final class Statistics implements AutoCloseable {
     }
 
     /**
-     * Runs {@code model} over {@code rows}. The sums are in the work folder, without a name, until they are closed.
+     * Measures {@code taps} by a run of {@code model} over {@code rows}. The sums are in an unnamed file of the work
+     * folder until they are closed.
      *
-     * @throws UserException when an operator has no derivative, the loss is not finite, a run fails, or there is no room
+     * @throws UserException when an operator has no derivative, the loss is not finite, a run fails, or the disk
+     *     is full
      */
     public static Statistics measure(Calibrator model, List<long[]> rows, Collection<Tap> taps) {
         return measure(model, rows, taps, null, null);
     }
 
     /**
-     * The same with sums that are kept in a file of their own, which has its name once all of them are there.
+     * Measures {@code taps} by a run of {@code model} over {@code rows}. The sums are kept in a file, which gets its
+     * name once they are complete.
      *
      * @param keep the file; an older one of this name is replaced
-     * @param origin what is noted there
-     * @throws UserException when an operator has no derivative, the loss is not finite, a run fails, or there is no room
+     * @param origin the metadata of the file
+     * @throws UserException when an operator has no derivative, the loss is not finite, a run fails, or the disk
+     *     is full
      */
     public static Statistics measure(
             Calibrator model, List<long[]> rows, Collection<Tap> taps, Path keep, Origin origin) {
@@ -159,7 +163,7 @@ public final class Statistics implements AutoCloseable {
         }
     }
 
-    /** Whether a file says that it holds statistics. */
+    /** Whether a file declares that it holds statistics. */
     public static boolean isFile(Path path) {
         try (TensorFile file = TensorFile.open(path)) {
             return FORMAT.equals(file.metadata().get("format"));
@@ -169,7 +173,7 @@ public final class Statistics implements AutoCloseable {
     }
 
     /**
-     * What the statistics of a file were measured on. The whole file is read to see that it is as it was written.
+     * The origin of the statistics in a file. The entire file is read to verify it.
      *
      * @throws UserException if it cannot be read, holds something else, or is damaged
      */
@@ -190,7 +194,7 @@ public final class Statistics implements AutoCloseable {
     }
 
     /**
-     * Statistics that were kept, in place of a run.
+     * Reads kept statistics instead of measuring them.
      *
      * @throws UserException if the file cannot be read, or lacks some of {@code taps}
      */
@@ -205,12 +209,12 @@ public final class Statistics implements AutoCloseable {
                 long[] expected = entry.getValue().shape();
                 if (!file.names().contains(key)) {
                     throw new UserException("the statistics " + path + " have no \"" + key
-                            + "\", since they were measured for other passes or --prune; measure them anew");
+                            + "\", since they were measured for other passes or --prune; measure them again");
                 }
                 long[] found = file.tensor(key).shape();
                 if (!Arrays.equals(found, expected)) {
                     throw new UserException(
-                            "the statistics %s have \"%s\" in shape %s where the model has %s; measure them anew"
+                            "the statistics %s have \"%s\" in shape %s, but the model has %s; measure them again"
                                     .formatted(path, key, Arrays.toString(found), Arrays.toString(expected)));
                 }
             }
@@ -228,7 +232,7 @@ public final class Statistics implements AutoCloseable {
         return failure instanceof IOException io && !(io instanceof TensorFile.DamagedException)
                 ? new UserException("cannot read " + path + ": " + FileFailure.reason(io), failure)
                 : new UserException(
-                        "the statistics %s are damaged (%s); measure them anew".formatted(path, failure.getMessage()),
+                        "the statistics %s are damaged (%s); measure them again".formatted(path, failure.getMessage()),
                         failure);
     }
 
@@ -238,7 +242,7 @@ public final class Statistics implements AutoCloseable {
         return forms;
     }
 
-    /** What a sum is called in a file: different taps have different names. */
+    /** The name of a sum in a file. Different taps have different names. */
     static String key(Tap tap) {
         if (tap instanceof Tap.SecondMoment) {
             return "inputs/" + tap.subject();
@@ -256,7 +260,9 @@ public final class Statistics implements AutoCloseable {
         return kind.toLowerCase(Locale.ROOT) + '/' + tap.subject();
     }
 
-    /** The same for another reader, whose closing it ends nothing: this object must be open as long as that one. */
+    /**
+     * A view of these statistics whose closing has no effect. This object must remain open as long as the view is used.
+     */
     public Statistics shared() {
         return new Statistics(file, forms, tokens, true);
     }
@@ -271,7 +277,7 @@ public final class Statistics implements AutoCloseable {
         return tokens;
     }
 
-    /** The sum of a tap, in its shape. */
+    /** The sum of a tap, in the shape of the tap. */
     public HostTensor sum(Tap tap) {
         if (!forms.containsKey(tap)) {
             throw new IllegalArgumentException(tap + " was not measured");
@@ -300,7 +306,7 @@ public final class Statistics implements AutoCloseable {
     }
 
     /**
-     * XᵀX of an activation, with one more input that is always 1 if that is asked for; the caller closes it.
+     * XᵀX of an activation, optionally with one more input that is always 1. The caller closes it.
      *
      * @return {@code [width, width]}, or {@code [width + 1, width + 1]} with the constant as the last one
      */
@@ -315,7 +321,7 @@ public final class Statistics implements AutoCloseable {
         }
     }
 
-    /** The numbers of a vector. */
+    /** The elements of a vector. */
     public static double[] doubles(HostTensor vector) {
         float[] values = vector.toFloats();
         return IntStream.range(0, values.length).mapToDouble(i -> values[i]).toArray();

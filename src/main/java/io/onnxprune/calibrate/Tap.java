@@ -47,14 +47,19 @@ public sealed interface Tap {
     }
 
     /**
-     * Σ cos(x, y) over all positions and their number, {@code [2]}, where x and y are what a position has in each of two
-     * values (a zero vector counts as cosine 0): one minus their ratio is how much what lies between changes its input, the
-     * block influence of Men et al., ShortGPT (arXiv 2403.03853), section 3.
+     * Σ cos(x, y) over all positions, and the number of positions, {@code [2]}. x and y are the vectors of a position
+     * in two values. A zero vector counts as cosine 0. One minus the ratio is the block influence of the part of the
+     * model between the two values (Men et al., ShortGPT, arXiv 2403.03853, section 3).
      *
      * @param from a value that is computed before {@code to}, or in the same segment
+     * @param to the later value
      */
     record Similarity(Activation from, Activation to) implements Tap {
-        /** Checks that the values can be compared. */
+        /**
+         * Checks the widths.
+         *
+         * @throws IllegalArgumentException if the values have different widths
+         */
         public Similarity {
             if (from.width() != to.width()) {
                 throw new IllegalArgumentException(from + " and " + to + " have different widths");
@@ -68,10 +73,11 @@ public sealed interface Tap {
     }
 
     /**
-     * Xᵀ E over all positions, {@code [width, width of the stream]}, where E is by how much the value of a reference exceeds
-     * that of the model. Only a {@link SequentialRun} has a reference.
+     * Xᵀ E over all positions, {@code [width, width of the stream]}. E is the value of the reference minus that of the
+     * model. Only a {@link SequentialRun} has a reference.
      *
-     * @param stream the value at the end of the piece that the activation is in
+     * @param activation X
+     * @param stream the value at the end of the piece that computes the activation
      */
     record ErrorMoment(Activation activation, Activation stream) implements Tap {
         @Override
@@ -88,7 +94,7 @@ public sealed interface Tap {
         }
     }
 
-    /** The number of positions, {@code [1]}: fewer than tokens where an expert sees only some of them. */
+    /** The number of positions, {@code [1]}. There are fewer than tokens where an expert gets only some of them. */
     record Positions(Activation activation) implements Tap {
         @Override
         public String subject() {
@@ -105,8 +111,8 @@ public sealed interface Tap {
     }
 
     /**
-     * Σ y ⊙ ∂L_n/∂y over all positions, {@code [width]}: for the output of a linear, Σ w ⊙ g over the weights of each
-     * output channel.
+     * Σ y ⊙ ∂L_n/∂y over all positions, {@code [width]}. For the output of a linear layer it is Σ w ⊙ g over the
+     * weights of each output channel.
      */
     record Salience(Activation activation) implements Tap {
         @Override
@@ -115,10 +121,10 @@ public sealed interface Tap {
         }
     }
 
-    /** The name of the initializer or activation that the statistic is of. */
+    /** The name of the initializer or activation of the statistic. */
     String subject();
 
-    /** Whether the statistic is one of gradients, so that the model is run backwards for it. */
+    /** Whether the statistic needs gradients and so a backward pass. */
     default boolean needsGradients() {
         return this instanceof Gradient
                 || this instanceof SquaredGradient

@@ -3,12 +3,12 @@ package io.onnxprune.calibrate;
 
 import io.onnxprune.runtime.HostTensor;
 
-/** Receives statistics as they are complete, segment by segment; what it does not keep is freed. */
+/** Receives statistics when they are complete, segment by segment. A sum that the sink does not keep is freed. */
 public interface TapSink {
     /**
-     * Takes the sum over all rows.
+     * Receives the sum of a tap over all rows.
      *
-     * @param sum float32, in the shape that the tap says
+     * @param sum float32, in the shape of the tap
      */
     void accept(Tap tap, HostTensor sum);
 }

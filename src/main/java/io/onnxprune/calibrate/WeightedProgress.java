@@ -5,7 +5,10 @@ import io.onnxprune.diag.Log;
 import java.util.Iterator;
 import java.util.List;
 
-/** Shows runs of unequal cost as one progress display, which counts tokens that went through a whole model. */
+/**
+ * Shows runs of unequal cost as one progress display. It counts tokens, weighted by the cost of a run relative to the
+ * entire model.
+ */
 final class WeightedProgress implements AutoCloseable {
     private final Iterator<Double> runs;
     private final Log.Progress progress;
@@ -13,10 +16,10 @@ final class WeightedProgress implements AutoCloseable {
     private long shown;
 
     /**
-     * A display that no run has contributed to.
+     * Creates a display at zero.
      *
-     * @param runs what each run costs, in order, as a share of what the whole model costs
-     * @param tokens that go through each run
+     * @param runs the cost of each run, in order, relative to a run of the entire model
+     * @param tokens number of tokens in each run
      */
     WeightedProgress(List<Double> runs, long tokens, Log log) {
         this.runs = runs.iterator();
@@ -27,7 +30,7 @@ final class WeightedProgress implements AutoCloseable {
         return runs.stream().mapToDouble(Double::doubleValue).sum();
     }
 
-    /** What the next run is to report its tokens to. */
+    /** The progress display of the next run. */
     Log.Progress next() {
         double share = runs.next();
         return new Log.Progress() {

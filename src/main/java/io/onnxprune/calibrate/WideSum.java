@@ -10,11 +10,14 @@ import java.util.ArrayList;
 import java.util.List;
 
 /**
- * A sum in float32 that many runs add to, taken over into float64 now and then: added up in float32 alone, the error
- * grows with their number.
+ * A float32 sum over many runs that is moved to float64 from time to time. In float32 only, the rounding error would
+ * grow with the number of runs.
  */
 final class WideSum {
-    /** Runs after which the error of a float32 sum is still that of its last digit (measured: 1e-7 of its length). */
+    /**
+     * The number of runs after which the rounding error of a float32 sum is still that of its last digit (measured:
+     * 1e-7 of its norm).
+     */
     static final int RUNS = 64;
 
     private static final int CHUNK = 1 << 26;
@@ -22,7 +25,11 @@ final class WideSum {
     private final FloatBuffer narrow;
     private final List<DoubleBuffer> chunks = new ArrayList<>();
 
-    /** @param sum float32; what it holds goes into the wide sum when it is next taken over */
+    /**
+     * Creates a wide sum of zero.
+     *
+     * @param sum the float32 sum; {@link #absorb} moves its contents to the wide sum
+     */
     WideSum(HostTensor sum) {
         this.narrow = sum.bytes().asFloatBuffer();
         for (int start = 0; start < narrow.capacity(); start += CHUNK) {
@@ -34,7 +41,7 @@ final class WideSum {
     }
 
     /** Adds the float32 sum to the wide one and sets it to zero. */
-    void takeOver() {
+    void absorb() {
         int start = 0;
         for (DoubleBuffer chunk : chunks) {
             for (int i = 0; i < chunk.capacity(); i++) {
@@ -45,8 +52,8 @@ final class WideSum {
         }
     }
 
-    /** Writes the whole sum, rounded, to where the float32 sum was. */
-    void giveBack() {
+    /** Writes the total, rounded to float32, to the float32 sum. */
+    void writeBack() {
         int start = 0;
         for (DoubleBuffer chunk : chunks) {
             for (int i = 0; i < chunk.capacity(); i++) {

@@ -8,13 +8,13 @@ import me.tongfei.progressbar.ProgressBarBuilder;
 import me.tongfei.progressbar.ProgressBarStyle;
 
 /**
- * Shows what stages report. Results go to standard output; progress, warnings and details go to standard error. A
- * progress bar appears when a stage lasts over two seconds and standard error is a terminal.
+ * Prints results to standard output. Progress, warnings and details go to standard error. A progress bar appears when a
+ * stage takes more than two seconds and standard error is a terminal.
  */
 final class Console implements ProgressListener {
     private static final long QUIET_NANOS = 2_000_000_000L;
 
-    /** How much is shown. */
+    /** The amount of output. */
     enum Level {
         QUIET,
         NORMAL,
@@ -26,7 +26,11 @@ final class Console implements ProgressListener {
     private final Level level;
     private final boolean terminal;
 
-    /** @param terminal whether standard error is one that a person watches */
+    /**
+     * Creates a console.
+     *
+     * @param terminal whether standard error is a terminal
+     */
     Console(PrintWriter out, PrintWriter err, Level level, boolean terminal) {
         this.out = out;
         this.err = err;
@@ -34,7 +38,7 @@ final class Console implements ProgressListener {
         this.terminal = terminal && level != Level.QUIET;
     }
 
-    /** A line of the result. */
+    /** Prints a line of the result. */
     void print(String line) {
         if (level != Level.QUIET) {
             out.println(line);
@@ -69,7 +73,7 @@ final class Console implements ProgressListener {
         return terminal ? new Bar(stage, total) : ProgressListener.NONE.progress(stage, total);
     }
 
-    /** A bar that is drawn only once the stage has lasted a while. */
+    /** A progress bar that appears only when the stage takes long enough. */
     private static final class Bar implements Progress {
         private final String stage;
         private final long total;

@@ -15,7 +15,7 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import picocli.CommandLine.Option;
 
-/** Options about the data that a run calibrates and measures on. */
+/** Options about the data for calibration and evaluation. */
 final class DataArguments {
     private static final Pattern WEIGHTED = Pattern.compile("(.+):([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)");
 
@@ -78,7 +78,7 @@ final class DataArguments {
             description = "continue a stopped run of the same model, data and options (same --work-dir)")
     private boolean resume;
 
-    /** Describes the data, the memory and the work folder to {@code builder}. */
+    /** Passes the data, the memory and the work folder to {@code builder}. */
     void describe(Pruner.Builder builder) {
         builder.data(this::describe).resume(resume);
         if (memory != null) {
@@ -115,7 +115,7 @@ final class DataArguments {
         }
     }
 
-    /** A file with a weight behind a colon; a file whose name ends like that is taken by its name. */
+    /** Parses a file name with a weight after a colon. If a file of the entire name exists, there is no weight. */
     private static WeightedFile weighted(String argument) {
         Matcher form = WEIGHTED.matcher(argument);
         if (!form.matches() || Files.exists(Path.of(argument))) {

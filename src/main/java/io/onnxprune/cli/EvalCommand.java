@@ -23,17 +23,17 @@ import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 import picocli.CommandLine.Spec;
 
-/** {@code onnx-prune eval}: perplexity and speed of one model, or of two side by side. */
+/** {@code onnx-prune eval}: measures perplexity and speed of one model, or of two for comparison. */
 @Command(
         name = "eval",
         mixinStandardHelpOptions = true,
         versionProvider = Main.Version.class,
         description = "Measures perplexity on token data, and prefill and decode speed.")
 final class EvalCommand implements Callable<Integer> {
-    /** What is written as JSON; docs/json.md says what the fields are. */
+    /** The JSON report. docs/json.md describes the fields. */
     private record Report(@JsonUnwrapped Result model, Result against) {}
 
-    /** What was found of one model. */
+    /** The result of one model. */
     private record Result(
             String model,
             double perplexity,

@@ -14,7 +14,7 @@ import java.util.List;
 import java.util.Objects;
 import java.util.function.Predicate;
 
-/** The files that a command reads, none of which an option may overwrite. */
+/** The input files of a command. No output option may overwrite them. */
 final class Inputs {
     private final List<Path> files;
 
@@ -22,7 +22,7 @@ final class Inputs {
         this.files = files;
     }
 
-    /** The files that options named; null where one was not given. */
+    /** The files of options; null where an option was not given. */
     static Inputs of(Path... files) {
         return new Inputs(Arrays.stream(files).filter(Objects::nonNull).toList());
     }
@@ -31,14 +31,14 @@ final class Inputs {
         return of().with(model);
     }
 
-    /** These and other files that options named; null where one was not given. */
+    /** These files and those of further options; null where an option was not given. */
     Inputs with(Path... named) {
         List<Path> more = new ArrayList<>(files);
         more.addAll(of(named).files);
         return new Inputs(more);
     }
 
-    /** These and a model with what serves it. */
+    /** These files and a model with its companion files. */
     Inputs with(ModelFolder model) {
         List<Path> more = new ArrayList<>(files);
         more.add(model.model());
@@ -47,21 +47,24 @@ final class Inputs {
     }
 
     /**
-     * Checks, before any work, that a JSON file can be written.
+     * Checks that a JSON file can be written, before any work is done.
      *
-     * @param option that names it
-     * @param file null if the option was not given
-     * @throws UserException if it cannot, or if that would overwrite an input or a file that is no JSON
+     * @param option the option that names the file
+     * @param file the file; null if the option was not given
+     * @throws UserException if it cannot be written, or would overwrite an input or a file that is not JSON
      */
     void checkWritable(String option, Path file) {
-        checkWritable(option, file, Inputs::isJson, "is no JSON");
+        checkWritable(option, file, Inputs::isJson, "is not JSON");
     }
 
     /**
-     * The same for a file of another kind.
+     * Checks that a file can be written, before any work is done.
      *
-     * @param isKind whether a file that is there may be replaced
-     * @param otherwise what one that may not is, to go on with after "a file that"
+     * @param option the option that names the file
+     * @param file the file; null if the option was not given
+     * @param isKind whether an existing file may be replaced
+     * @param otherwise description of a file that may not be replaced, to follow "a file that"
+     * @throws UserException if it cannot be written, or would overwrite an input or a file of another kind
      */
     void checkWritable(String option, Path file, Predicate<Path> isKind, String otherwise) {
         if (file == null) {

@@ -28,7 +28,7 @@ import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 import picocli.CommandLine.Spec;
 
-/** {@code onnx-prune inspect}: what can be pruned in a model, what cannot, and why. */
+/** {@code onnx-prune inspect}: shows the prunable and pinned dimensions of a model, with reasons. */
 @Command(
         name = "inspect",
         mixinStandardHelpOptions = true,
@@ -76,8 +76,8 @@ final class InspectCommand implements Callable<Integer> {
                 Locale.ROOT,
                 "%s: %,d parameters, %,d bytes, %d layers (%d residual blocks), opset %d",
                 found.file(),
-                count.whole().parameters(),
-                count.whole().bytes(),
+                count.dense().parameters(),
+                count.dense().bytes(),
                 structure.stream().layers(),
                 PrunableBlocks.blocks(structure).size(),
                 found.model().model().opset()));
@@ -225,7 +225,7 @@ final class InspectCommand implements Callable<Integer> {
         }
     }
 
-    /** Everything that can be explained, by name. */
+    /** The names that can be explained. */
     private static Set<String> names(Structure structure) {
         Set<String> names = new LinkedHashSet<>();
         structure

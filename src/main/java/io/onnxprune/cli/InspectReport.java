@@ -10,7 +10,7 @@ import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.PrunableBlocks;
 import java.util.List;
 
-/** What inspect writes as JSON; docs/json.md says what the fields are. */
+/** The JSON report of inspect. docs/json.md describes the fields. */
 record InspectReport(long parameters, long bytes, int layers, List<Entry> dimensions, List<Block> blocks) {
     /** A dimension. */
     record Entry(
@@ -37,7 +37,7 @@ record InspectReport(long parameters, long bytes, int layers, List<Entry> dimens
         }
     }
 
-    /** A weight that carries a dimension. */
+    /** A weight along a dimension. */
     record Slice(String tensor, int axis, String dimension, String node) {
         private static Slice of(Member member, Structure structure) {
             Use use = member.use();
@@ -64,8 +64,8 @@ record InspectReport(long parameters, long bytes, int layers, List<Entry> dimens
 
     static InspectReport of(Structure structure, ParameterCount count) {
         return new InspectReport(
-                count.whole().parameters(),
-                count.whole().bytes(),
+                count.dense().parameters(),
+                count.dense().bytes(),
                 structure.stream().layers(),
                 structure.dimensions().stream()
                         .map(dimension -> Entry.of(dimension, structure, count))

@@ -10,8 +10,8 @@ import picocli.CommandLine;
 import picocli.CommandLine.ParameterException;
 
 /**
- * Entry point. Exit code 0 when the work is done, 1 when it failed, 2 for a wrong command line or recipe; a failure is
- * one sentence on standard error.
+ * The entry point. The exit code is 0 on success, 1 on failure, and 2 for a wrong command line or recipe. A failure
+ * prints one sentence to standard error.
  */
 public final class Main {
     private static final int FAILURE = 1;

@@ -13,7 +13,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import picocli.CommandLine.Option;
 
-/** Options about what is shown and written beside the result. */
+/** Options about printed output and the JSON report. */
 final class OutputArguments {
     private static final ObjectMapper JSON = JsonMapper.builder()
             .propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
@@ -35,18 +35,18 @@ final class OutputArguments {
 
     Console console(PrintWriter out, PrintWriter err) {
         Console.Level level = verbose ? Console.Level.VERBOSE : quiet ? Console.Level.QUIET : Console.Level.NORMAL;
-        // The launcher tells: the virtual machine cannot ask whether standard error alone is a terminal.
+        // The launcher sets this variable, because Java cannot find out whether only standard error is a terminal.
         boolean terminal = "1".equals(System.getenv("ONNX_PRUNE_TERMINAL"));
         return new Console(out, err, level, terminal);
     }
 
-    /** Checks, before any work, that {@code --json} can be written. */
+    /** Checks that the file of {@code --json} can be written, before any work is done. */
     void check(Inputs inputs) {
         inputs.checkWritable("--json", json);
     }
 
     /**
-     * Writes {@code content} where {@code --json} says, if it was given.
+     * Writes {@code content} to the file of {@code --json}, if it was given.
      *
      * @param content a record, whose components become fields, or a map
      */

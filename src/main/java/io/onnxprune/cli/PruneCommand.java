@@ -23,7 +23,7 @@ import picocli.CommandLine.Parameters;
 import picocli.CommandLine.ParseResult;
 import picocli.CommandLine.Spec;
 
-/** {@code onnx-prune MODEL -o OUT}: writes a smaller model. */
+/** {@code onnx-prune MODEL -o OUT}: prunes a model. */
 @Command(
         name = "onnx-prune",
         mixinStandardHelpOptions = true,
@@ -53,7 +53,7 @@ final class PruneCommand implements Callable<Integer> {
 
     private static final String DEFAULT_METHOD = RecipeSettings.DEFAULT_METHOD;
 
-    /** Options about the making of a plan. */
+    /** The options that determine a plan. */
     private static final List<String> PLANNING = List.of(
             "--ratio",
             "--params",
@@ -116,20 +116,20 @@ final class PruneCommand implements Callable<Integer> {
     @Option(
             names = "--scope",
             paramLabel = "local|global",
-            description = "local: every dimension loses a share; global: one ranking of all units")
+            description = "local: every dimension is pruned by its own ratio; global: one ranking of all units")
     private String scope;
 
     @Option(
             names = "--schedule",
             paramLabel = "uniform|log|linear",
-            description = "for --scope local: equal shares in all layers, or shares that change from the first"
+            description = "for --scope local: equal ratios in all layers, or ratios that change from the first"
                     + " to the last layer")
     private String schedule;
 
     @Option(
             names = "--first-ratio",
             paramLabel = "R",
-            description = "for --schedule log or linear: the pruned share of the first layer")
+            description = "for --schedule log or linear: the pruning ratio of the first layer")
     private String firstRatio;
 
     @Option(
@@ -161,7 +161,7 @@ final class PruneCommand implements Callable<Integer> {
     @Option(
             names = "--steps",
             paramLabel = "N",
-            description = "reach the target in N steps and measure importance anew in each (default: as the"
+            description = "reach the target in N steps and measure importance again in each (default: as the"
                     + " recipe says)")
     private Integer steps;
 
@@ -191,7 +191,7 @@ final class PruneCommand implements Callable<Integer> {
     @Option(
             names = "--no-verify",
             description =
-                    "do not compare the result with the masked model (the original with pruned units" + " zeroed)")
+                    "do not compare the result with the masked model (the dense model with pruned units set to zero)")
     private boolean noVerify;
 
     @Option(names = "--external-data", description = "keep weights outside the model file")
@@ -297,7 +297,7 @@ final class PruneCommand implements Callable<Integer> {
         recover.describe(recipe);
     }
 
-    /** Options of allocation that were given, by their keys in recipes. */
+    /** The given options of allocation, by their recipe keys. */
     private Map<String, String> allocation() {
         Map<String, String> given = new LinkedHashMap<>();
         given.put("prune", prune);
@@ -326,14 +326,14 @@ final class PruneCommand implements Callable<Integer> {
         }
     }
 
-    /** Refuses options that would have no effect, so that nobody believes that they had one. */
+    /** Rejects options that would have no effect, so that nobody relies on them. */
     private void checkCombination() {
         ParseResult given = spec.commandLine().getParseResult();
         if (plan != null) {
-            // The method still says how weights compensate.
+            // --method is allowed, because it determines how weights compensate.
             PLANNING.stream().filter(given::hasMatchedOption).findFirst().ifPresent(option -> {
                 throw new UsageException(
-                        "--plan says already what to keep, so " + option + " has no effect; leave it out");
+                        "--plan already determines the kept units, so " + option + " has no effect; leave it out");
             });
         }
     }

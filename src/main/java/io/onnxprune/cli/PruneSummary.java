@@ -15,7 +15,7 @@ import java.util.Map;
 import java.util.OptionalDouble;
 import java.util.stream.Collectors;
 
-/** The table at the end of a run. */
+/** The summary at the end of a run. */
 final class PruneSummary {
     private PruneSummary() {}
 
@@ -47,15 +47,15 @@ final class PruneSummary {
             console.print(dimensions.isEmpty() ? "nothing was pruned" : dimensions.toString());
             console.print("");
         }
-        report.sizes().requested().ifPresent(asked -> console.print(achieved(asked, report)));
+        report.sizes().requested().ifPresent(requested -> console.print(achieved(requested, report)));
         List<ReportEntry> entries = report.entries();
-        entries.stream().filter(entry -> !isProof(entry)).forEach(entry -> console.print(entry.sentence()));
+        entries.stream().filter(entry -> !isVerification(entry)).forEach(entry -> console.print(entry.sentence()));
         report.evaluations()
                 .data()
                 .map(data -> data.describe(report.evaluations().before().isPresent()))
                 .filter(line -> !line.isEmpty())
                 .ifPresent(console::print);
-        entries.stream().filter(PruneSummary::isProof).forEach(entry -> console.print(entry.sentence()));
+        entries.stream().filter(PruneSummary::isVerification).forEach(entry -> console.print(entry.sentence()));
         printEffort(report, console);
         report.emission()
                 .ifPresent(found -> console.print(String.format(
@@ -76,25 +76,25 @@ final class PruneSummary {
         }
     }
 
-    /** What was asked for beside what came of it, both in what the target counts. */
-    private static String achieved(Budget asked, PruneReport report) {
-        if (asked.goal() == Budget.Goal.RATIO) {
+    /** The requested and the achieved size, in the measure of the target. */
+    private static String achieved(Budget requested, PruneReport report) {
+        if (requested.goal() == Budget.Goal.RATIO) {
             return String.format(
                     Locale.ROOT,
                     "asked to prune %.2f %% of the parameters, pruned %.2f %%",
-                    100 * asked.amount(),
+                    100 * requested.amount(),
                     100 * report.ratioAchieved());
         }
         return String.format(
                 Locale.ROOT,
-                "asked for %,.0f %s, %,d are left",
-                asked.amount(),
-                asked.unit(),
-                asked.measure(report.sizes().after()));
+                "asked to keep %,.0f %s, kept %,d",
+                requested.amount(),
+                requested.unit(),
+                requested.measure(report.sizes().after()));
     }
 
-    /** The comparison with the dense model comes last. */
-    private static boolean isProof(ReportEntry entry) {
+    /** Whether an entry is the verification, which is printed last. */
+    private static boolean isVerification(ReportEntry entry) {
         return entry.key().equals("verification");
     }
 
@@ -133,7 +133,7 @@ final class PruneSummary {
         }
     }
 
-    /** One row for each role and size: how many units every layer keeps. */
+    /** One row for each role and size, with the number of kept units of each layer. */
     private static Table dimensions(PruneReport report) {
         Map<String, List<Dimension>> byRole = new LinkedHashMap<>();
         for (Dimension dimension : report.structure().dimensions()) {
@@ -142,7 +142,7 @@ final class PruneSummary {
         }
         Table table = new Table("kept", "by layer");
         byRole.forEach((title, dimensions) -> {
-            // Of what went with its layer or block the rows below tell.
+            // Dimensions of pruned layers and blocks are covered by the rows below.
             boolean changed = dimensions.stream()
                     .mapToInt(report::kept)
                     .anyMatch(kept -> kept > 0 && kept < dimensions.get(0).size());

@@ -6,7 +6,7 @@ import io.onnxprune.passes.RecoverPass;
 import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Option;
 
-/** Options about training within a run of pruning. */
+/** Options about training in a pruning run. */
 final class RecoverArguments {
     @Option(
             names = "--recover",
@@ -36,12 +36,12 @@ final class RecoverArguments {
     @ArgGroup(validate = false, exclusive = false, heading = "%nTraining with --recover:%n")
     private TrainingArguments training = new TrainingArguments();
 
-    /** The file that {@code --recover} names, which may be the model by mistake; null for none. */
+    /** The file of {@code --recover}, which may be the model by mistake; null for none. */
     String file() {
         return RecoverPass.CALIBRATION_ROWS.equals(data) ? null : data;
     }
 
-    /** Describes the training to {@code recipe}. */
+    /** Passes the training options to {@code recipe}. */
     void describe(RecipeSettings recipe) {
         if (data != null) {
             recipe.recover(data);

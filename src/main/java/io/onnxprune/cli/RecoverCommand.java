@@ -15,7 +15,7 @@ import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 import picocli.CommandLine.Spec;
 
-/** {@code onnx-prune recover}: trains a model so that it makes up for what pruning took. */
+/** {@code onnx-prune recover}: trains a pruned model to recover its quality. */
 @Command(
         name = "recover",
         mixinStandardHelpOptions = true,

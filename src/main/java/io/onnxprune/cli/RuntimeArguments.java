@@ -8,7 +8,7 @@ import java.util.Locale;
 import java.util.Optional;
 import picocli.CommandLine.Option;
 
-/** Options about where models run. */
+/** Options about the runtime that models run on. */
 final class RuntimeArguments {
     /** Execution providers by their names on the command line. */
     enum Provider {
@@ -45,7 +45,7 @@ final class RuntimeArguments {
                             : "--device takes the number of a GPU, 0 or more, not " + device);
         }
         if (tf32 && provider != Provider.cuda) {
-            throw new UsageException("--tf32 has an effect with --provider cuda only; leave it out");
+            throw new UsageException("--tf32 has an effect only with --provider cuda; leave it out");
         }
         return new RuntimeOptions(
                 RuntimeOptions.Provider.valueOf(provider.name().toUpperCase(Locale.ROOT)),

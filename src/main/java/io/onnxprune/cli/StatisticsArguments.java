@@ -7,7 +7,7 @@ import java.nio.file.Path;
 import java.util.Optional;
 import picocli.CommandLine.Option;
 
-/** Options about statistics of the whole model that are kept for other runs. */
+/** Options about statistics of the dense model that are kept for other runs. */
 final class StatisticsArguments {
     @Option(
             names = "--stats-out",
@@ -21,7 +21,7 @@ final class StatisticsArguments {
             description = "read statistics of this model from an earlier --stats-out instead of measuring them")
     private Path in;
 
-    /** Checks, before any work, that {@code --stats-out} can be written. */
+    /** Checks that the file of {@code --stats-out} can be written, before any work is done. */
     void check(Inputs inputs) {
         inputs.checkWritable("--stats-out", out, Statistics::isFile, "holds no statistics");
     }

@@ -7,16 +7,20 @@ import java.util.Locale;
 import java.util.StringJoiner;
 
 /**
- * A plain text table: columns as wide as their content, numbers to the right.
+ * A plain text table. Columns are as wide as their content, and numbers are aligned to the right.
  *
- * <p>Not picocli's {@code TextTable}: that wants to be told widths, aligns nothing to the right, and reads {@code @|} in a cell, which is
- * what somebody named a node, as markup.
+ * <p>Picocli's {@code TextTable} does not fit: it needs given widths, cannot align to the right, and interprets {@code
+ * @|} in a cell as markup, although a node may have such a name.
  */
 final class Table {
     private final List<Object[]> rows = new ArrayList<>();
     private final boolean[] right;
 
-    /** @param headings a leading {@code >} aligns the column to the right */
+    /**
+     * Creates a table without rows.
+     *
+     * @param headings headings of the columns; a leading {@code >} aligns the column to the right
+     */
     Table(String... headings) {
         right = new boolean[headings.length];
         Object[] row = new Object[headings.length];
@@ -44,7 +48,7 @@ final class Table {
                     .mapToInt(row -> String.valueOf(row[column]).length())
                     .max()
                     .orElseThrow();
-            // A width of zero is none to a format.
+            // A format cannot have a width of zero.
             format.add("%" + (right[i] ? "" : "-") + Math.max(1, width) + "s");
         }
         List<String> lines = new ArrayList<>();

@@ -5,7 +5,7 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 import picocli.CommandLine.Option;
 
-/** Options about how a model is trained, whose values a recover pass checks. */
+/** Options about training. A recover pass checks their values. */
 final class TrainingArguments {
     @Option(
             names = "--train",
@@ -93,10 +93,10 @@ final class TrainingArguments {
     private String patience;
 
     /**
-     * What was given, by the keys of a recover pass.
+     * The given options, by the keys of a recover pass.
      *
-     * @param schedule how the learning rate falls, and
-     * @param steps how many there are, which commands name differently; null where they were not given
+     * @param schedule the decay of the learning rate; null if not given
+     * @param steps the number of steps; null if not given
      */
     Map<String, String> given(String schedule, Integer steps) {
         Map<String, String> values = new LinkedHashMap<>();

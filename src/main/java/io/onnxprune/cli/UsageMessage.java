@@ -11,7 +11,7 @@ import picocli.CommandLine.Model.OptionSpec;
 import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.UnmatchedArgumentException;
 
-/** What is wrong with a command line, in one sentence. */
+/** Describes an error in a command line in one sentence. */
 final class UsageMessage {
     private UsageMessage() {}
 

@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: Apache-2.0
-/** The command line: options, progress, tables, exit codes. The only place that prints. */
+/** The command line: options, progress, tables and exit codes. No other package prints. */
 package io.onnxprune.cli;

@@ -14,25 +14,28 @@ import java.util.List;
 import java.util.Map;
 import java.util.stream.IntStream;
 
-/** Biases of products of a smaller model, as they are in it and in the original. */
+/** Biases of the linear layers of a pruned model. Each bias is kept in its pruned and in its dense shape. */
 final class BiasStore {
     private final PrunedState state;
-    private final OutputBiases found;
-    private final Map<LinearLayer, List<Value>> known = new HashMap<>();
+    private final OutputBiases outputBiases;
+    private final Map<LinearLayer, List<Value>> biasesByLayer = new HashMap<>();
     private final Map<Value, Tensor> updates = new HashMap<>();
 
     BiasStore(PrunedState state) {
         this.state = state;
-        this.found = new OutputBiases(state.structure());
+        this.outputBiases = new OutputBiases(state.structure());
     }
 
-    private List<Value> own(PrunedLinear layer) {
-        return known.computeIfAbsent(layer.dense(), found::of);
+    private List<Value> biasesOf(PrunedLinear layer) {
+        return biasesByLayer.computeIfAbsent(layer.dense(), outputBiases::of);
     }
 
-    /** The bias of a product, for each channel of its result in the smaller model; null if it has none of its own. */
+    /**
+     * The bias of a linear layer, one value for each output channel in the pruned model; null if the layer has no bias
+     * of its biasesOf.
+     */
     double[] of(PrunedLinear layer) {
-        List<Value> biases = own(layer);
+        List<Value> biases = biasesOf(layer);
         if (biases.isEmpty()) {
             return null;
         }
@@ -45,39 +48,39 @@ final class BiasStore {
     }
 
     /**
-     * Adds to the bias of a product.
+     * Adds {@code shift} to the bias of a linear layer.
      *
-     * @param shift for each channel of the result in the smaller model
-     * @return the new contents of initializers of the smaller model
-     * @throws UserException if the product has no bias, or it cannot hold the sum
+     * @param shift one value for each output channel of the layer in the pruned model
+     * @return the new contents of initializers of the pruned model, by name
+     * @throws UserException if the layer has no bias, or a sum is outside the range of the element type
      */
     Map<String, Tensor> add(PrunedLinear layer, double[] shift) {
-        List<Value> biases = own(layer);
+        List<Value> biases = biasesOf(layer);
         if (biases.isEmpty()) {
-            throw new UserException("node " + layer.dense().node() + " has no bias that could be changed");
+            throw new UserException("node " + layer.dense().node() + " has no bias that can be changed");
         }
-        Map<String, Tensor> edited = new LinkedHashMap<>();
+        Map<String, Tensor> changed = new LinkedHashMap<>();
         for (Value bias : biases) {
             Tensor present = present(bias);
             float[] values = present.toFloats();
             for (int i = 0; i < shift.length; i++) {
                 values[layer.columns()[i]] += (float) shift[i];
             }
-            Tensor wide = Tensor.ofFloats(present.dtype(), present.shape(), values);
-            for (float value : wide.toFloats()) {
+            Tensor dense = Tensor.ofFloats(present.dtype(), present.shape(), values);
+            for (float value : dense.toFloats()) {
                 if (!Float.isFinite(value)) {
                     throw new UserException(
-                            "the new bias of node " + layer.dense().node() + " is no number that " + wide.dtype()
-                                    + " can hold; calibrate on other data");
+                            "the new bias of node " + layer.dense().node() + " is outside the range of "
+                                    + dense.dtype() + "; calibrate on other data");
                 }
             }
-            updates.put(bias, wide);
-            edited.put(nameInState(bias), toPruned(wide, layer));
+            updates.put(bias, dense);
+            changed.put(nameInPrunedModel(bias), toPruned(dense, layer));
         }
-        return edited;
+        return changed;
     }
 
-    private String nameInState(Value bias) {
+    private String nameInPrunedModel(Value bias) {
         return state.slices().entrySet().stream()
                 .filter(entry -> entry.getValue().source().equals(bias.name()))
                 .map(Map.Entry::getKey)
@@ -85,15 +88,15 @@ final class BiasStore {
                 .orElse(bias.name());
     }
 
-    private Tensor toPruned(Tensor wide, PrunedLinear layer) {
-        int[][] kept = new int[wide.rank()][];
+    private Tensor toPruned(Tensor dense, PrunedLinear layer) {
+        int[][] kept = new int[dense.rank()][];
         if (layer.columns().length < layer.dense().outputs()) {
-            kept[wide.rank() - 1] = layer.columns();
+            kept[dense.rank() - 1] = layer.columns();
         }
-        return Slicing.slice(wide, kept);
+        return Slicing.slice(dense, kept);
     }
 
-    /** New contents of biases of the original. */
+    /** The changed biases of the dense model, in their dense shapes. */
     Map<Value, Tensor> updates() {
         return updates;
     }

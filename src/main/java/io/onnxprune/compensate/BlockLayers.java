@@ -15,17 +15,17 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
-/** The products of residual blocks, whose weights may become zero. */
+/** The linear layers of residual blocks whose weights may be set to zero. */
 final class BlockLayers {
-    private final Set<LinearLayer> wanted = new LinkedHashSet<>();
+    private final Set<LinearLayer> changeable = new LinkedHashSet<>();
     private final Map<String, String> problems = new LinkedHashMap<>();
 
     /**
-     * Finds those of the blocks that the model of {@code state} still has.
+     * Finds the linear layers in those residual blocks that the model of {@code state} keeps.
      *
-     * @throws UserException if no product has a weight that may change
+     * @throws UserException if no linear layer has a weight that may be changed
      */
-    BlockLayers(PrunedState state, LinearLayers consumers) {
+    BlockLayers(PrunedState state, LinearLayers layers) {
         Set<Op> inside = new HashSet<>();
         List<Block> blocks = state.structure().stream().blocks();
         for (int index = 0; index < blocks.size(); index++) {
@@ -33,36 +33,36 @@ final class BlockLayers {
                 inside.addAll(blocks.get(index).ops());
             }
         }
-        for (LinearLayer consumer : consumers.all()) {
-            if (consumers.applications(consumer).stream().anyMatch(inside::contains)) {
-                wanted.add(consumer);
+        for (LinearLayer layer : layers.all()) {
+            if (layers.applications(layer).stream().anyMatch(inside::contains)) {
+                changeable.add(layer);
             }
         }
-        consumers.problems().forEach((op, problem) -> {
+        layers.problems().forEach((op, problem) -> {
             if (inside.contains(op)) {
                 problems.put(op.node().label(), problem);
             }
         });
-        if (wanted.isEmpty()) {
+        if (changeable.isEmpty()) {
             throw new UserException("no weight of this model can become zero: "
                     + problems.values().stream().findFirst().orElse("it has no residual blocks"));
         }
     }
 
-    boolean contains(LinearLayer consumer) {
-        return wanted.contains(consumer);
+    boolean contains(LinearLayer layer) {
+        return changeable.contains(layer);
     }
 
-    /** Notes a product that keeps its weights because it reads no token. */
-    void unread(String node) {
-        problems.put(node, "node " + node + " reads no token");
+    /** Records a linear layer that keeps its weights because no token reaches it. */
+    void markUnreached(String node) {
+        problems.put(node, "node " + node + " gets no token");
     }
 
-    /** Says which products keep their weights. */
+    /** Warns of the linear layers that keep their weights. */
     void warn(Log log) {
         problems.values().stream()
                 .findFirst()
                 .ifPresent(first ->
-                        log.warn(problems.size() + " products of residual blocks keep their weights: " + first));
+                        log.warn(problems.size() + " linear layers of residual blocks keep their weights: " + first));
     }
 }

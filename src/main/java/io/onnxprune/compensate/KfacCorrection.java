@@ -28,44 +28,55 @@ import java.util.Set;
 import java.util.TreeMap;
 
 /**
- * Brings the predictions of a pruned model near to those of the whole one: steps along the minimum of the quadratic model that
- * units are removed by, with its linear term, which is not zero once they are gone. For a product X·W
+ * Corrects the weights of a pruned model so that its predictions come closer to those of the dense model. Each
+ * correction is a K-FAC natural-gradient step (arXiv 1503.05671) on the KL divergence. For a linear layer X·W it is
  *
- * <p>ΔW = -α (A + λI)⁻¹ C (G + μI)⁻¹,
+ * <p>ΔW = -α (A + λI)⁻¹ C (G + μI)⁻¹.
  *
- * <p>with A the mean of xᵀx, G that of dᵀd with d the gradient of a token's cross-entropy, and C the gradient by W of a
- * token's divergence from the whole model. A, G and C are measured anew for each step. One α serves all products, whose changes
- * make up for the same losses; what that leaves undone is found by the next steps, whose directions are conjugate. α is the
- * result of a search on some of the rows, so the divergence on those never rises.
+ * <p>A is the mean of xᵀx. G is the mean of dᵀd, where d is the gradient of a token's cross-entropy by the layer's
+ * output. C is the gradient of a token's KL divergence by W. A, G and C are measured again for each step. One step
+ * length α serves all layers, since their changes reduce the same divergence. The directions of later steps are
+ * conjugate to the earlier ones. α comes from a line search on some of the rows, so the KL divergence on these rows
+ * never rises.
  */
 public final class KfacCorrection {
     /**
      * How weights are corrected.
      *
-     * @param steps how often
+     * @param steps number of corrections
      * @param damping λ and μ as a share of the mean diagonals of A and G
-     * @param all whether all products of the residual blocks change, not only those that sum over what can be pruned
+     * @param all whether all linear layers of the residual blocks change, not only the consumers of prunable
+     *     dimensions
      */
     public record Settings(int steps, double damping, boolean all) {}
 
-    /** What came of it: mean divergence per token from the whole model, in nats, on the rows of the search. */
+    /**
+     * The result of a run.
+     *
+     * @param updates new weights of the dense model, zero for pruned units
+     * @param before mean KL divergence per token from the dense model before the first step, in nats, on the rows
+     *     of the line search
+     * @param after the mean KL divergence after the last step
+     */
     public record Result(Map<Value, Tensor> updates, double before, double after) {}
 
     /**
      * The dense model and the rows on which predictions are compared.
      *
-     * @param rows token ids, of the length that the calibrator was made for
+     * @param dense runs the dense model
+     * @param rows token ids, all of the length that the calibrator was made for
      */
     public record Reference(Calibrator dense, List<long[]> rows) {}
 
     /**
-     * How far a run is.
+     * The progress of a run.
      *
-     * @param step corrections that are done
-     * @param reached the divergence after the last one
-     * @param length of its step
-     * @param last what it was found from; null before the first one
-     * @param directions in which it went
+     * @param step number of finished corrections
+     * @param before the KL divergence before the first correction
+     * @param reached the KL divergence after the last correction
+     * @param length the step length of the last correction
+     * @param last the natural-gradient step of the last correction; null before the first one
+     * @param directions the directions of the last correction
      */
     private record Position(
             int step,
@@ -75,13 +86,16 @@ public final class KfacCorrection {
             NaturalGradientStep last,
             Map<LoweredLinear, Tensor> directions) {}
 
-    /** Rows that the length of a step is found on. */
+    /** Number of rows on which the line search measures the KL divergence. */
     private static final int SEARCH_ROWS = 32;
 
-    /** The first length that is tried, times the number of products: what one does, the others need not do again. */
+    /**
+     * The first step length, multiplied by the number of layers. All layers reduce the same error, so each takes a
+     * share.
+     */
     private static final double FIRST_LENGTH = 0.5;
 
-    /** The divergence that rounding alone makes. */
+    /** The KL divergence that rounding errors alone cause. */
     private static final double ROUNDING = 1e-6;
 
     private final PrunedState state;
@@ -91,8 +105,8 @@ public final class KfacCorrection {
     private final Optional<CheckpointFile> checkpoint;
     private final WeightStore store;
     private final Log log;
-    private final Map<LoweredLinear, PrunedLinear> products = new LinkedHashMap<>();
-    /** Contents of weights of the smaller model that have changed. */
+    private final Map<LoweredLinear, PrunedLinear> layers = new LinkedHashMap<>();
+    /** Changed weights of the pruned model, by initializer name. */
     private Map<String, Tensor> weights = Map.of();
 
     private KfacCorrection(
@@ -104,13 +118,13 @@ public final class KfacCorrection {
         this.checkpoint = checkpoint;
         this.store = new WeightStore(model.folder());
         this.log = model.log();
-        LinearLayers layers = model.layers();
-        Set<LinearLayer> wanted = settings.all ? ofBlocks(layers) : ofDimensions(layers);
-        PrunedLinears linears = new PrunedLinears(state, layers);
+        LinearLayers dense = model.layers();
+        Set<LinearLayer> wanted = settings.all ? ofBlocks(dense) : consumersOfDimensions(dense);
+        PrunedLinears linears = new PrunedLinears(state, dense);
         for (LoweredLinear linear : this.model.linears()) {
             PrunedLinear layer = linears.of(linear);
             if (layer != null && wanted.contains(layer.dense())) {
-                products.putIfAbsent(linear, layer);
+                layers.putIfAbsent(linear, layer);
             }
         }
     }
@@ -118,8 +132,8 @@ public final class KfacCorrection {
     /**
      * Corrects the weights of {@code model}.
      *
-     * @param reference runs the dense model, on {@code rows} of token ids
-     * @param checkpoint where each correction is saved, and where a stopped run goes on; empty for none
+     * @param reference the dense model and the rows of token ids
+     * @param checkpoint saves each correction and lets a stopped run resume; empty for none
      * @throws io.onnxprune.diag.UserException when an operator has no derivative or a run fails
      */
     public static Result run(
@@ -130,13 +144,13 @@ public final class KfacCorrection {
         }
     }
 
-    private Set<LinearLayer> ofDimensions(LinearLayers consumers) {
+    private Set<LinearLayer> consumersOfDimensions(LinearLayers layers) {
         Set<LinearLayer> found = new HashSet<>();
         Map<String, String> problems = new TreeMap<>();
         for (Dimension dimension : state.structure().dimensions()) {
             if (PrunedLinears.INNER.contains(dimension.role())) {
-                found.addAll(consumers.of(dimension));
-                String problem = consumers.problem(dimension);
+                found.addAll(layers.of(dimension));
+                String problem = layers.problem(dimension);
                 if (problem != null && dimension.role() != Role.V_HEAD_DIM) {
                     problems.put(dimension.name(), problem);
                 }
@@ -144,65 +158,65 @@ public final class KfacCorrection {
         }
         problems.entrySet().stream()
                 .findFirst()
-                .ifPresent(first -> log.warn("not all products that sum over " + problems.size()
+                .ifPresent(first -> log.warn("not all consumers of " + problems.size()
                         + " dimensions are corrected, such as " + first.getKey() + ": " + first.getValue()));
         return found;
     }
 
-    private static Set<LinearLayer> ofBlocks(LinearLayers consumers) {
-        Set<LinearLayer> found = new HashSet<>(consumers.all());
-        found.removeIf(consumer -> !consumers.isInside(consumer));
+    private static Set<LinearLayer> ofBlocks(LinearLayers layers) {
+        Set<LinearLayer> found = new HashSet<>(layers.all());
+        found.removeIf(layer -> !layers.isInside(layer));
         return found;
     }
 
     private Result run(Divergence divergence) {
-        Objective few = divergence.first(SEARCH_ROWS);
-        Position at = checkpoint.flatMap(file -> file.load(this::restored)).orElseGet(() -> start(few));
-        boolean falls = true;
-        while (falls && at.step < settings.steps && !products.isEmpty() && at.reached > ROUNDING) {
-            Position next = corrected(at, divergence, few);
-            falls = next != null;
-            at = falls ? next : at;
-            if (falls && at.step < settings.steps) {
+        Objective searchRows = divergence.first(SEARCH_ROWS);
+        Position at = checkpoint.flatMap(file -> file.load(this::restore)).orElseGet(() -> start(searchRows));
+        boolean improved = true;
+        while (improved && at.step < settings.steps && !layers.isEmpty() && at.reached > ROUNDING) {
+            Position next = correct(at, divergence, searchRows);
+            improved = next != null;
+            at = improved ? next : at;
+            if (improved && at.step < settings.steps) {
                 Position done = at;
-                checkpoint.ifPresent(file -> file.save(saved(done)));
+                checkpoint.ifPresent(file -> file.save(content(done)));
             }
         }
         return new Result(updates(), at.before, at.reached);
     }
 
-    private Position start(Objective few) {
-        double before = mean(few, weights);
-        double length = products.isEmpty() ? 0 : FIRST_LENGTH / products.size();
+    private Position start(Objective searchRows) {
+        double before = mean(searchRows, weights);
+        double length = layers.isEmpty() ? 0 : FIRST_LENGTH / layers.size();
         return new Position(0, before, before, length, null, Map.of());
     }
 
-    /** One correction; null if the divergence does not fall any more. */
-    private Position corrected(Position at, Divergence divergence, Objective few) {
-        NaturalGradientStep descent = descent(divergence);
+    /** Makes one correction; null if the KL divergence does not decrease. */
+    private Position correct(Position at, Divergence divergence, Objective searchRows) {
+        NaturalGradientStep step = gradientStep(divergence);
         Map<LoweredLinear, Tensor> directions =
-                at.last == null ? descent.steps() : descent.directions(at.last, at.directions);
-        LineSearch.Found found = search(few, directions, at.reached, at.length);
-        if (found.length() == 0 && directions != descent.steps()) {
-            directions = descent.steps();
-            found = search(few, directions, at.reached, at.length);
+                at.last == null ? step.steps() : step.directions(at.last, at.directions);
+        LineSearch.Found found = search(searchRows, directions, at.reached, at.length);
+        if (found.length() == 0 && directions != step.steps()) {
+            directions = step.steps();
+            found = search(searchRows, directions, at.reached, at.length);
         }
         String progress = String.format(
                 Locale.ROOT, "correction %d of %d: KL divergence %.4f", at.step + 1, settings.steps, at.reached);
         if (found.length() == 0) {
-            log.info(progress + " does not fall any more");
+            log.info(progress + " does not decrease any more");
             return null;
         }
         weights = moved(directions, found.length());
         log.info(progress + String.format(Locale.ROOT, " -> %.4f (step length %.3g)", found.value(), found.length()));
-        return new Position(at.step + 1, at.before, found.value(), found.length(), descent, directions);
+        return new Position(at.step + 1, at.before, found.value(), found.length(), step, directions);
     }
 
-    private CheckpointFile.Content saved(Position at) {
+    private CheckpointFile.Content content(Position at) {
         Map<String, Tensor> tensors = new HashMap<>();
         weights.forEach((name, tensor) -> tensors.put("weight/" + name, tensor));
         put("direction/", at.directions, tensors);
-        put("slope/", at.last.slopes(), tensors);
+        put("slope/", at.last.gradients(), tensors);
         put("step/", at.last.steps(), tensors);
         return new CheckpointFile.Content(
                 Map.of(
@@ -213,12 +227,12 @@ public final class KfacCorrection {
                 tensors);
     }
 
-    /** Several lowered layers may have one weight, so nodes name them. */
+    /** Stores tensors by node, because several lowered layers may share one weight. */
     private static void put(String prefix, Map<LoweredLinear, Tensor> of, Map<String, Tensor> tensors) {
         of.forEach((linear, tensor) -> tensors.put(prefix + linear.node(), tensor));
     }
 
-    private Position restored(CheckpointFile.Content content) {
+    private Position restore(CheckpointFile.Content content) {
         Map<String, Tensor> kept = new HashMap<>();
         content.tensors().forEach((name, tensor) -> {
             if (name.startsWith("weight/")) {
@@ -227,9 +241,9 @@ public final class KfacCorrection {
         });
         weights = kept;
         NaturalGradientStep last = new NaturalGradientStep(
-                products, take("slope/", content), rows.get(0).length, settings.damping, store, log);
+                layers, take("slope/", content), rows.get(0).length, settings.damping, store, log);
         last.restore(take("step/", content));
-        log.info("corrections go on: " + content.values().get("step") + " of " + settings.steps + " are done");
+        log.info("corrections resume: " + content.values().get("step") + " of " + settings.steps + " are done");
         return new Position(
                 Integer.parseInt(content.values().get("step")),
                 Double.parseDouble(content.values().get("before")),
@@ -239,10 +253,10 @@ public final class KfacCorrection {
                 take("direction/", content));
     }
 
-    /** In the order in which a run without a stop has them: sums over layers depend on it. */
+    /** Keeps the order of an uninterrupted run, because sums over layers depend on it. */
     private Map<LoweredLinear, Tensor> take(String prefix, CheckpointFile.Content content) {
         Map<LoweredLinear, Tensor> found = new HashMap<>();
-        for (LoweredLinear linear : products.keySet()) {
+        for (LoweredLinear linear : layers.keySet()) {
             Tensor tensor = content.tensors().get(prefix + linear.node());
             if (tensor != null) {
                 found.put(linear, tensor);
@@ -251,22 +265,22 @@ public final class KfacCorrection {
         return found;
     }
 
-    private NaturalGradientStep descent(Divergence divergence) {
-        NaturalGradientStep descent =
-                new NaturalGradientStep(products, slopes(divergence), rows.get(0).length, settings.damping, store, log);
-        current().gather(rows, descent.taps(), descent::accept);
-        return descent;
+    private NaturalGradientStep gradientStep(Divergence divergence) {
+        NaturalGradientStep step =
+                new NaturalGradientStep(layers, gradients(divergence), rows.get(0).length, settings.damping, store, log);
+        current().gather(rows, step.taps(), step::accept);
+        return step;
     }
 
     private LineSearch.Found search(
-            Objective rows, Map<LoweredLinear, Tensor> directions, double present, double first) {
+            Objective rows, Map<LoweredLinear, Tensor> directions, double current, double first) {
         return LineSearch.run(
                 length -> {
                     double found = mean(rows, moved(directions, length));
-                    log.debug(String.format(Locale.ROOT, "step length %.4g: divergence %.5f", length, found));
+                    log.debug(String.format(Locale.ROOT, "step length %.4g: KL divergence %.5f", length, found));
                     return found;
                 },
-                present,
+                current,
                 first);
     }
 
@@ -274,27 +288,27 @@ public final class KfacCorrection {
         return Arrays.stream(model.withWeights(contents).losses(rows)).average().orElseThrow();
     }
 
-    /** The gradient of the sum of the rows' divergences by each weight, in the weight's shape. */
-    private Map<LoweredLinear, Tensor> slopes(Divergence divergence) {
+    /** The gradient of the summed KL divergence of the rows by each weight, in the shape of the weight. */
+    private Map<LoweredLinear, Tensor> gradients(Divergence divergence) {
         Map<Tap, LoweredLinear> taps = new LinkedHashMap<>();
-        products.keySet().forEach(linear -> taps.put(new Tap.Gradient(linear.weight()), linear));
-        Map<LoweredLinear, Tensor> slopes = new HashMap<>();
+        layers.keySet().forEach(linear -> taps.put(new Tap.Gradient(linear.weight()), linear));
+        Map<LoweredLinear, Tensor> gradients = new HashMap<>();
         current().gather(divergence, taps.keySet(), (tap, sum) -> {
-            PrunedLinear layer = products.get(taps.get(tap));
+            PrunedLinear layer = layers.get(taps.get(tap));
             int[] shape = Arrays.stream(layer.weight().shape())
                     .mapToInt(Math::toIntExact)
                     .toArray();
             try (Matrix gradient = Matrix.of(sum.asFloats(), shape[0], shape[1])) {
-                slopes.put(taps.get(tap), store.write(gradient, layer.dense().node()));
+                gradients.put(taps.get(tap), store.write(gradient, layer.dense().node()));
             }
         });
-        return slopes;
+        return gradients;
     }
 
     private Map<String, Tensor> moved(Map<LoweredLinear, Tensor> directions, double step) {
         Map<String, Tensor> moved = new HashMap<>(weights);
         directions.forEach((linear, direction) -> {
-            PrunedLinear layer = products.get(linear);
+            PrunedLinear layer = layers.get(linear);
             try (Matrix w = present(linear);
                     Matrix change = WeightStore.read(direction, 0)) {
                 WeightStore.add(-step, change, w);
@@ -305,7 +319,7 @@ public final class KfacCorrection {
     }
 
     private Matrix present(LoweredLinear linear) {
-        PrunedLinear layer = products.get(linear);
+        PrunedLinear layer = layers.get(linear);
         Tensor tensor = weights.getOrDefault(linear.weight(), layer.weight());
         return WeightStore.read(tensor, layer.dense().axis());
     }
@@ -314,13 +328,13 @@ public final class KfacCorrection {
         return weights.isEmpty() ? model : model.withWeights(weights);
     }
 
-    /** New weights of the original, zero where something is gone. */
+    /** New weights of the dense model, zero for pruned units. */
     private Map<Value, Tensor> updates() {
         Map<Value, Tensor> updates = new HashMap<>();
-        products.forEach((linear, layer) -> {
-            Tensor narrow = weights.get(linear.weight());
-            if (narrow != null) {
-                updates.put(layer.dense().weight(), layer.toOriginal(narrow, store));
+        layers.forEach((linear, layer) -> {
+            Tensor pruned = weights.get(linear.weight());
+            if (pruned != null) {
+                updates.put(layer.dense().weight(), layer.toDense(pruned, store));
             }
         });
         return updates;

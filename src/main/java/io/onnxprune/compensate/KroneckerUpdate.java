@@ -26,18 +26,19 @@ import java.util.function.Supplier;
 import java.util.stream.IntStream;
 
 /**
- * The correlated weight updates of the LLM Surgeon (arXiv 2312.17244, section 4.3), for units that go from several products
- * together: where a product reads a unit, the inputs that stay make up for it in the metric of A = XᵀX; where it makes
- * one, the outputs that stay do in that of G = DᵀD. Both are of the model before the step. A bias is one more input,
- * which is always 1 and always stays.
+ * The correlated weight updates of the LLM Surgeon (arXiv 2312.17244, section 4.3), for units that are pruned from
+ * several linear layers at once. In a consumer of a unit, the kept inputs compensate in the metric of A = XᵀX. In a
+ * producer, the kept outputs compensate in the metric of G = DᵀD. A and G are measured on the model before the step. A
+ * bias counts as one more input, which is always 1 and always kept.
  */
 public final class KroneckerUpdate {
-    /** Which products change. */
+    /** Which linear layers change. */
     public enum Sides {
-        /** Those that sum over what goes. */
+        /** The consumers of pruned units. */
         INPUTS,
-        /** Those that make it. */
+        /** The producers of pruned units. */
         OUTPUTS,
+        /** Consumers and producers. */
         BOTH;
 
         private boolean inputs() {
@@ -50,13 +51,15 @@ public final class KroneckerUpdate {
     }
 
     /**
-     * What is asked for.
+     * How weights are updated.
      *
-     * @param together whether units that go are made up for together, not each as if it alone went
+     * @param sides which linear layers change
+     * @param correlated whether the update compensates for all pruned units together; otherwise it sums
+     *     independent updates for single units
      * @param damping share of the mean diagonal of A that is added to it
-     * @param gradientDamping the same of G
+     * @param gradientDamping share of the mean diagonal of G that is added to it
      */
-    public record Settings(Sides sides, boolean together, double damping, double gradientDamping) {}
+    public record Settings(Sides sides, boolean correlated, double damping, double gradientDamping) {}
 
     private final PrunedState state;
     private final Settings settings;
@@ -66,11 +69,11 @@ public final class KroneckerUpdate {
     private final Map<Dimension, int[]> kept = new LinkedHashMap<>();
 
     /**
-     * A product that changes.
+     * A linear layer that changes.
      *
-     * @param bias as it is; null if it has none of its own
-     * @param inputs the channels of each unit that it reads and that goes in this step
-     * @param outputs the same of those that it makes
+     * @param bias the current bias; null if the layer has no bias of its own
+     * @param inputs the input channels of each unit that this step prunes
+     * @param outputs the output channels of each unit that this step prunes
      */
     @SuppressWarnings("ArrayRecordComponent") // never compared
     private record Change(PrunedLinear layer, double[] bias, List<int[]> inputs, List<int[]> outputs) {}
@@ -82,18 +85,19 @@ public final class KroneckerUpdate {
         this.biases = new BiasStore(state);
         this.log = model.log();
         for (Dimension dimension : state.structure().dimensions()) {
-            int[] left = target.keep().get(dimension.name());
-            if (left != null) {
-                kept.put(dimension, left);
+            int[] units = target.keep().get(dimension.name());
+            if (units != null) {
+                kept.put(dimension, units);
             }
         }
     }
 
     /**
-     * New weights of the original, zero where something is gone.
+     * Computes new weights of the dense model, zero for pruned units.
      *
      * @param model the model before the step
-     * @param target what is to be left of the dense model
+     * @param target the kept units of the dense model after the step
+     * @return the changed weights and biases of the dense model
      * @throws io.onnxprune.diag.UserException when a second moment cannot be inverted, or a run fails
      */
     public static Map<Value, Tensor> of(PrunedModel model, Plan target, Settings settings) {
@@ -104,8 +108,8 @@ public final class KroneckerUpdate {
         List<Change> changes = new ArrayList<>();
         Set<Tap> taps = new LinkedHashSet<>();
         for (PrunedLinear layer : model.linears()) {
-            List<int[]> inputs = settings.sides.inputs() ? lost(layer, false) : List.of();
-            List<int[]> outputs = settings.sides.outputs() ? lost(layer, true) : List.of();
+            List<int[]> inputs = settings.sides.inputs() ? prunedUnits(layer, false) : List.of();
+            List<int[]> outputs = settings.sides.outputs() ? prunedUnits(layer, true) : List.of();
             if (!inputs.isEmpty() || !outputs.isEmpty()) {
                 Change change = new Change(layer, biases.of(layer), inputs, outputs);
                 changes.add(change);
@@ -115,7 +119,7 @@ public final class KroneckerUpdate {
         Map<Value, Tensor> updates = new HashMap<>();
         try (Statistics statistics = model.source().of(model.calibrator(), taps)) {
             for (Change change : changes) {
-                updates.put(change.layer.dense().weight(), changed(change, statistics));
+                updates.put(change.layer.dense().weight(), update(change, statistics));
             }
         }
         updates.putAll(biases.updates());
@@ -133,69 +137,69 @@ public final class KroneckerUpdate {
         return taps;
     }
 
-    /** The channels of each unit that goes in this step. */
-    private List<int[]> lost(PrunedLinear layer, boolean outputs) {
-        List<int[]> lost = new ArrayList<>();
-        kept.forEach((dimension, left) -> {
-            if (!(outputs ? layer.dense().makes(dimension) : layer.dense().reads(dimension))) {
+    /** The channels of each unit that this step prunes. */
+    private List<int[]> prunedUnits(PrunedLinear layer, boolean outputs) {
+        List<int[]> prunedUnits = new ArrayList<>();
+        kept.forEach((dimension, keptUnits) -> {
+            if (!(outputs ? layer.dense().produces(dimension) : layer.dense().consumes(dimension))) {
                 return;
             }
             List<int[]> units = outputs ? layer.outputUnits(dimension) : layer.units(dimension);
             for (int unit = 0; unit < units.size(); unit++) {
-                if (units.get(unit).length > 0 && Arrays.binarySearch(left, unit) < 0) {
-                    lost.add(units.get(unit));
+                if (units.get(unit).length > 0 && Arrays.binarySearch(keptUnits, unit) < 0) {
+                    prunedUnits.add(units.get(unit));
                 }
             }
         });
-        return lost;
+        return prunedUnits;
     }
 
-    private Tensor changed(Change change, Statistics statistics) {
+    private Tensor update(Change change, Statistics statistics) {
         LoweredLinear linear = change.layer.lowered();
         PrunedLinear layer = change.layer;
         double[] bias = change.bias;
         String label = layer.dense().node();
         Damping damping = new Damping(settings.damping, statistics.tokens(), label, log);
-        Damping outward = new Damping(settings.gradientDamping, statistics.tokens(), label, log);
+        Damping outputDamping = new Damping(settings.gradientDamping, statistics.tokens(), label, log);
         try (Matrix before = layer.read(bias);
                 Matrix first = change.inputs.isEmpty()
                         ? before.copy()
-                        : without(
+                        : pruneInputs(
                                 () -> statistics.inputs(linear.input(), bias != null), before, change.inputs, damping);
                 Matrix after = change.outputs.isEmpty()
                         ? first.copy()
-                        : withoutOutputs(linear, first, change.outputs, statistics, outward)) {
+                        : pruneOutputs(linear, first, change.outputs, statistics, outputDamping)) {
             if (bias != null) {
-                double[] now = new double[bias.length];
-                after.getRow(after.rows() - 1, now);
+                double[] updated = new double[bias.length];
+                after.getRow(after.rows() - 1, updated);
                 biases.add(
                         layer,
                         IntStream.range(0, bias.length)
-                                .mapToDouble(i -> now[i] - bias[i])
+                                .mapToDouble(i -> updated[i] - bias[i])
                                 .toArray());
             }
-            return layer.toOriginal(after.block(0, 0, layer.rows().length, layer.columns().length), store);
+            return layer.toDense(after.block(0, 0, layer.rows().length, layer.columns().length), store);
         }
     }
 
-    private Matrix withoutOutputs(
-            LoweredLinear linear, Matrix w, List<int[]> lost, Statistics statistics, Damping damping) {
-        try (Matrix turned = w.transposed();
-                Matrix left = without(() -> statistics.gradients(linear.output()), turned, lost, damping)) {
-            return left.transposed();
+    private Matrix pruneOutputs(
+            LoweredLinear linear, Matrix w, List<int[]> prunedUnits, Statistics statistics, Damping damping) {
+        try (Matrix transposed = w.transposed();
+                Matrix updated = pruneInputs(() -> statistics.gradients(linear.output()), transposed, prunedUnits, damping)) {
+            return updated.transposed();
         }
     }
 
-    /** The weights when some inputs are lost, in the metric of a second moment. */
-    private Matrix without(Supplier<Matrix> moment, Matrix w, List<int[]> lost, Damping damping) {
+    /** The weights pruneInputs the pruned inputs, with compensation in the metric of a second moment. */
+    private Matrix pruneInputs(Supplier<Matrix> moment, Matrix w, List<int[]> prunedUnits, Damping damping) {
         try (Matrix a = moment.get()) {
-            if (!settings.together) {
-                return LeastSquares.independentUpdates(a, w, lost, damping);
+            if (!settings.correlated) {
+                return LeastSquares.independentUpdates(a, w, prunedUnits, damping);
             }
-            BitSet stays = new BitSet();
-            stays.set(0, w.rows());
-            lost.forEach(unit -> IntStream.of(unit).forEach(stays::clear));
-            return LeastSquares.keep(a, w, stays.stream().toArray(), damping);
+            BitSet keptInputs = new BitSet();
+            keptInputs.set(0, w.rows());
+            prunedUnits.forEach(unit -> IntStream.of(unit).forEach(keptInputs::clear));
+            return LeastSquares.keep(a, w, keptInputs.stream().toArray(), damping);
         }
     }
 }

@@ -34,38 +34,41 @@ import java.util.Set;
 import java.util.stream.IntStream;
 
 /**
- * Prunes a model block by block (SlimGPT, arXiv 2412.18110). When the inputs X of a product are known, as the blocks before
- * have left them, it is decided which units of the dimensions that it sums over go; their rows of W become zero and the
- * others what comes nearest to the whole product: W_K = A_KK⁻¹ A_K: W with A = XᵀX; a bias is one more row, whose input is always 1
- * and always stays. A dimension that several products sum
- * over is decided at the first ones that are reached.
+ * Prunes a model layer by layer (SlimGPT, arXiv 2412.18110). It visits a linear layer X·W when its inputs X are known,
+ * computed by the already pruned blocks before it. It then chooses the pruned units of the dimensions that the layer
+ * consumes. The rows of W for pruned units become zero. The kept rows K become W_K = A_KK⁻¹ A_K: W with A = XᵀX, so
+ * that the layer's output changes least. A bias counts as one more row, whose input is always 1 and which is always
+ * kept.
+ *
+ * <p>When a dimension has several consumers, the first that are reached choose its units.
  */
 public final class LayerwisePruning implements SequentialRun.Editor {
     /**
      * How weights compensate for pruned units.
      *
-     * @param bias whether the layer's bias compensates, by the mean of what is pruned (FLAP, arXiv 2312.11983), instead of the
-     *     kept rows of W
+     * @param bias whether the bias of a layer compensates, by the mean of the pruned contribution (FLAP, arXiv
+     *     2312.11983), instead of the kept rows of W
      * @param damping share of the mean diagonal of A that is added to it
-     * @param dense whether the kept rows come near to what the residual stream of the dense model needs, where the layer only adds
-     *     to that; otherwise to the layer as it is
+     * @param dense whether the kept rows approximate the residual stream of the dense model. This applies to
+     *     layers whose output is only added to the stream. Other layers approximate their own output before pruning.
      */
     public record Update(boolean bias, double damping, boolean dense) {}
 
     /**
-     * What a run does to each layer.
+     * The treatment of each layer.
      *
-     * @param selection chooses units, of which the plan then only gives the number; empty to prune the units of the plan
-     * @param update how the other weights compensate; empty to leave them
+     * @param selection chooses units, and the plan gives only their number; empty to prune the units of the plan
+     * @param update how the kept weights compensate; empty to leave them unchanged
      */
     public record Method(Optional<Selection> selection, Optional<Update> update) {}
 
     /**
-     * A product whose inputs are known.
+     * A linear layer whose inputs are known.
      *
-     * @param a second moment of its inputs; with an input that is always 1 where its bias may change
-     * @param w its weights, with the bias as the last row then
-     * @param bias as it is; null where it does not change
+     * @param a second moment of its inputs, {@code [n, n]}; {@code [n + 1, n + 1]} with an input that is always 1
+     *     where the bias may change
+     * @param w its weights, {@code [n, m]}; {@code [n + 1, m]} with the bias as the last row where it may change
+     * @param bias the current bias, {@code [m]}; null where it does not change
      */
     @SuppressWarnings("ArrayRecordComponent") // never compared
     private record Part(PrunedLinear layer, Matrix a, Matrix w, double[] bias) implements AutoCloseable {
@@ -86,16 +89,18 @@ public final class LayerwisePruning implements SequentialRun.Editor {
     private final BiasStore biases;
     private final Log log;
     private final PrunedLinears linears;
-    private final Map<LinearLayer, List<Dimension>> shrinking = new LinkedHashMap<>();
+    private final Map<LinearLayer, List<Dimension>> prunedDimensions = new LinkedHashMap<>();
     private final Map<Dimension, int[]> kept = new LinkedHashMap<>();
     private final Map<Value, Tensor> updates = new HashMap<>();
     private final Map<String, String> obstacles = new LinkedHashMap<>();
 
     /**
-     * An editor for a run over the model of {@code state}.
+     * Creates an editor for a sequential run over the model of {@code state}.
      *
-     * @param target what is to be left of the dense model; with a selection, how many units of each dimension
-     * @param folder for files of new weights
+     * @param layers the linear layers of the dense model
+     * @param target the kept units of the dense model; with a selection, only their number in each dimension
+     *     counts
+     * @param folder folder for files of new weights
      */
     public LayerwisePruning(PrunedState state, LinearLayers layers, Plan target, Method method, Path folder, Log log) {
         this.state = state;
@@ -107,29 +112,29 @@ public final class LayerwisePruning implements SequentialRun.Editor {
         this.log = log;
         this.linears = new PrunedLinears(state, layers);
         for (Dimension dimension : state.structure().dimensions()) {
-            int[] left = target.keep().get(dimension.name());
-            if (left != null && left.length < present(dimension).length) {
+            int[] units = target.keep().get(dimension.name());
+            if (units != null && units.length < present(dimension).length) {
                 layers.of(dimension)
-                        .forEach(consumer -> shrinking
+                        .forEach(consumer -> prunedDimensions
                                 .computeIfAbsent(consumer, key -> new ArrayList<>())
                                 .add(dimension));
                 if (selection == null) {
-                    kept.put(dimension, left);
+                    kept.put(dimension, units);
                 }
             }
         }
     }
 
-    /** The units of a dimension that the model to be pruned has. */
+    /** The units of a dimension that the model has before this run. */
     private int[] present(Dimension dimension) {
-        int[] left = state.plan().keep().get(dimension.name());
-        return left == null ? IntStream.range(0, dimension.size()).toArray() : left;
+        int[] units = state.plan().keep().get(dimension.name());
+        return units == null ? IntStream.range(0, dimension.size()).toArray() : units;
     }
 
     @Override
     public boolean wants(LoweredLinear linear) {
         PrunedLinear layer = linears.of(linear);
-        return layer != null && shrinking.containsKey(layer.dense());
+        return layer != null && prunedDimensions.containsKey(layer.dense());
     }
 
     @Override
@@ -141,9 +146,9 @@ public final class LayerwisePruning implements SequentialRun.Editor {
             for (LoweredLinear linear : sharing) {
                 here.add(part(linear, a, statistics));
             }
-            decide(here, statistics.positions());
+            choose(here, statistics.positions());
             for (int i = 0; i < here.size(); i++) {
-                edited.putAll(changed(sharing.get(i), here.get(i), statistics));
+                edited.putAll(update(sharing.get(i), here.get(i), statistics));
             }
         } finally {
             here.forEach(Part::close);
@@ -153,7 +158,7 @@ public final class LayerwisePruning implements SequentialRun.Editor {
 
     private Part part(LoweredLinear linear, Matrix a, InputStatistics statistics) {
         PrunedLinear layer = linears.of(linear);
-        Matrix w = start(linear, layer, a, statistics);
+        Matrix w = targetWeights(linear, layer, a, statistics);
         double[] bias = update == null || update.bias ? null : biases.of(layer);
         if (bias == null) {
             return new Part(layer, a, w, null);
@@ -164,15 +169,15 @@ public final class LayerwisePruning implements SequentialRun.Editor {
         }
     }
 
-    /** New contents of a product's weight, and of its bias where that changes. */
-    private Map<String, Tensor> changed(LoweredLinear linear, Part part, InputStatistics statistics) {
+    /** The new contents of a layer's weight, and of its bias where the bias changes. */
+    private Map<String, Tensor> update(LoweredLinear linear, Part part, InputStatistics statistics) {
         PrunedLinear layer = part.layer;
         Map<String, Tensor> edited = new LinkedHashMap<>();
-        try (Matrix all = without(part, statistics.positions())) {
+        try (Matrix all = pruneRows(part, statistics.positions())) {
             Matrix changed = all.block(0, 0, layer.rows().length, all.columns());
-            Tensor narrow = layer.toPruned(changed, store);
-            edited.put(linear.weight(), narrow);
-            updates.put(layer.dense().weight(), layer.isWhole() ? narrow : layer.toOriginal(changed, store));
+            Tensor pruned = layer.toPruned(changed, store);
+            edited.put(linear.weight(), pruned);
+            updates.put(layer.dense().weight(), layer.isDense() ? pruned : layer.toDense(changed, store));
             if (part.bias != null) {
                 double[] shift = new double[part.bias.length];
                 all.getRow(all.rows() - 1, shift);
@@ -180,15 +185,15 @@ public final class LayerwisePruning implements SequentialRun.Editor {
                     shift[i] -= part.bias[i];
                 }
                 edited.putAll(biases.add(layer, shift));
-            } else if (update != null && update.bias && staying(part).length < part.w.rows()) {
-                edited.putAll(biases.add(layer, meanOfLost(part, statistics)));
+            } else if (update != null && update.bias && keptRows(part).length < part.w.rows()) {
+                edited.putAll(biases.add(layer, meanOfPruned(part, statistics)));
             }
         }
         return edited;
     }
 
-    /** What the product is to come near to. */
-    private Matrix start(LoweredLinear linear, PrunedLinear layer, Matrix a, InputStatistics statistics) {
+    /** The weights whose output the pruned layer approximates. */
+    private Matrix targetWeights(LoweredLinear linear, PrunedLinear layer, Matrix a, InputStatistics statistics) {
         Matrix w = layer.read();
         if (update == null || !update.dense) {
             return w;
@@ -207,15 +212,15 @@ public final class LayerwisePruning implements SequentialRun.Editor {
         return w;
     }
 
-    /** Σ mean(x_j)·W_j over the channels that go. */
-    private double[] meanOfLost(Part part, InputStatistics statistics) {
+    /** Σ mean(x_j)·W_j over the pruned channels j. */
+    private double[] meanOfPruned(Part part, InputStatistics statistics) {
         Matrix w = part.w;
-        BitSet stays = new BitSet();
-        IntStream.of(staying(part)).forEach(stays::set);
+        BitSet kept = new BitSet();
+        IntStream.of(keptRows(part)).forEach(kept::set);
         FloatBuffer total = statistics.total().asFloats();
         double[] sum = new double[w.columns()];
         double[] row = new double[w.columns()];
-        for (int channel = stays.nextClearBit(0); channel < w.rows(); channel = stays.nextClearBit(channel + 1)) {
+        for (int channel = kept.nextClearBit(0); channel < w.rows(); channel = kept.nextClearBit(channel + 1)) {
             double mean = (double) total.get(total.position() + channel) / Math.max(1, statistics.positions());
             w.getRow(channel, row);
             for (int i = 0; i < row.length; i++) {
@@ -225,75 +230,75 @@ public final class LayerwisePruning implements SequentialRun.Editor {
         return sum;
     }
 
-    private void decide(List<Part> here, long positions) {
+    private void choose(List<Part> here, long positions) {
         here.stream()
-                .flatMap(part -> shrinking.get(part.layer.dense()).stream())
+                .flatMap(part -> prunedDimensions.get(part.layer.dense()).stream())
                 .distinct()
                 .filter(dimension -> !kept.containsKey(dimension))
                 .sorted(Comparator.comparing(Dimension::role))
                 .toList()
-                .forEach(dimension -> decide(dimension, here, positions));
+                .forEach(dimension -> choose(dimension, here, positions));
     }
 
-    private void decide(Dimension dimension, List<Part> here, long positions) {
+    private void choose(Dimension dimension, List<Part> here, long positions) {
         int[] units = present(dimension);
-        List<LayerProblem> quadratics = new ArrayList<>();
+        List<LayerProblem> problems = new ArrayList<>();
         List<Matrix> parts = new ArrayList<>();
         Set<LinearLayer> reached = new HashSet<>();
-        int gone = units.length - target.keep().get(dimension.name()).length;
+        int count = units.length - target.keep().get(dimension.name()).length;
         try {
             for (Part part : here) {
-                if (shrinking.get(part.layer.dense()).contains(dimension)) {
-                    quadratics.add(quadratic(dimension, units, part, positions, parts));
+                if (prunedDimensions.get(part.layer.dense()).contains(dimension)) {
+                    problems.add(problem(dimension, units, part, positions, parts));
                     reached.add(part.layer.dense());
                 }
             }
-            Set<Integer> lost = new HashSet<>();
-            IntStream.of(selection.choose(dimension, quadratics, gone, new Selection.Measured(positions, log)))
-                    .forEach(index -> lost.add(units[index]));
+            Set<Integer> pruned = new HashSet<>();
+            IntStream.of(selection.choose(dimension, problems, count, new Selection.Measured(positions, log)))
+                    .forEach(index -> pruned.add(units[index]));
             kept.put(
                     dimension,
-                    IntStream.of(units).filter(unit -> !lost.contains(unit)).toArray());
+                    IntStream.of(units).filter(unit -> !pruned.contains(unit)).toArray());
         } finally {
             parts.forEach(Matrix::close);
         }
-        long others = shrinking.entrySet().stream()
+        long others = prunedDimensions.entrySet().stream()
                 .filter(entry -> entry.getValue().contains(dimension) && !reached.contains(entry.getKey()))
                 .count();
         if (others > 0) {
-            log.warn(dimension.name() + " is summed over in " + (others + reached.size())
-                    + " places; the first alone decides what goes: node "
+            log.warn(dimension.name() + " has " + (others + reached.size())
+                    + " consumers; only the first of them choose the pruned units: node "
                     + here.get(0).layer.dense().node());
         }
     }
 
-    /** One product's share in a dimension, without what is gone already. */
-    private LayerProblem quadratic(Dimension dimension, int[] units, Part part, long positions, List<Matrix> parts) {
-        int[] rows = staying(part);
+    /** The pruning problem of one consumer of a dimension, over the rows that are not pruned yet. */
+    private LayerProblem problem(Dimension dimension, int[] units, Part part, long positions, List<Matrix> parts) {
+        int[] rows = keptRows(part);
         List<int[]> all = local(part.layer.units(dimension), rows);
         List<int[]> present = IntStream.of(units).mapToObj(all::get).toList();
         if (rows.length == part.w.rows()) {
             return new LayerProblem(part.a, part.w, null, present);
         }
-        try (Matrix left = without(part, positions)) {
+        try (Matrix pruned = pruneRows(part, positions)) {
             parts.add(part.a.select(rows, rows));
-            parts.add(left.selectRows(rows));
+            parts.add(pruned.selectRows(rows));
         }
         return new LayerProblem(parts.get(parts.size() - 2), parts.get(parts.size() - 1), null, present);
     }
 
-    /** The rows of W that belong to no unit known to go. */
-    private int[] staying(Part part) {
+    /** The rows of W that belong to no unit that is known to be pruned. */
+    private int[] keptRows(Part part) {
         PrunedLinear layer = part.layer;
         BitSet rows = new BitSet();
         rows.set(0, part.w.rows());
-        for (Dimension dimension : shrinking.get(layer.dense())) {
-            int[] left = kept.get(dimension);
-            if (left != null) {
-                List<int[]> units = layer.units(dimension);
-                for (int unit = 0; unit < units.size(); unit++) {
-                    if (Arrays.binarySearch(left, unit) < 0) {
-                        IntStream.of(units.get(unit)).forEach(rows::clear);
+        for (Dimension dimension : prunedDimensions.get(layer.dense())) {
+            int[] units = kept.get(dimension);
+            if (units != null) {
+                List<int[]> channels = layer.units(dimension);
+                for (int unit = 0; unit < channels.size(); unit++) {
+                    if (Arrays.binarySearch(units, unit) < 0) {
+                        IntStream.of(channels.get(unit)).forEach(rows::clear);
                     }
                 }
             }
@@ -301,20 +306,20 @@ public final class LayerwisePruning implements SequentialRun.Editor {
         return rows.stream().toArray();
     }
 
-    /** Units by the positions that their rows have among {@code rows}. */
+    /** The channels of units as positions in {@code rows}. */
     private static List<int[]> local(List<int[]> units, int[] rows) {
         return units.stream()
                 .map(unit -> IntStream.of(unit)
                         .map(row -> Arrays.binarySearch(rows, row))
-                        .filter(place -> place >= 0)
+                        .filter(position -> position >= 0)
                         .toArray())
                 .toList();
     }
 
-    /** W with zeros where units are gone so far, and the other rows as they are to be then. */
-    private Matrix without(Part part, long positions) {
+    /** W with zeros for the units pruned so far. The other rows compensate as the update says. */
+    private Matrix pruneRows(Part part, long positions) {
         Matrix w = part.w;
-        int[] rows = staying(part);
+        int[] rows = keptRows(part);
         if (rows.length == w.rows()) {
             return w.copy();
         }
@@ -336,38 +341,38 @@ public final class LayerwisePruning implements SequentialRun.Editor {
     }
 
     /**
-     * What is left of the original.
+     * The kept units of the dense model after the run.
      *
-     * @throws UserException if a dimension was to be decided whose products were not reached
+     * @throws UserException if units of a dimension were to be chosen and no consumer of it was reached
      */
     public Plan plan() {
         Map<String, int[]> keep = new LinkedHashMap<>(target.keep());
-        shrinking.values().stream().flatMap(List::stream).forEach(dimension -> {
+        prunedDimensions.values().stream().flatMap(List::stream).forEach(dimension -> {
             if (!kept.containsKey(dimension)) {
                 throw new UserException(
-                        "nothing of " + dimension.name() + " can be chosen: the model does not compute its"
-                                + " product, node " + reader(dimension) + ", on the way from the tokens to the logits");
+                        "no units of " + dimension.name() + " can be chosen: the model does not run its"
+                                + " consumer, node " + consumer(dimension) + ", between the tokens and the logits");
             }
         });
         kept.forEach((dimension, units) -> keep.put(dimension.name(), units));
         return new Plan(target.model(), keep, target.layers(), target.blocks());
     }
 
-    private String reader(Dimension dimension) {
-        return shrinking.entrySet().stream()
+    private String consumer(Dimension dimension) {
+        return prunedDimensions.entrySet().stream()
                 .filter(entry -> entry.getValue().contains(dimension))
                 .map(entry -> entry.getKey().node())
                 .findFirst()
                 .orElseThrow();
     }
 
-    /** New weights of the original, zero where something is gone. */
+    /** New weights of the dense model, zero for pruned units. */
     public Map<Value, Tensor> updates() {
         obstacles.entrySet().stream()
                 .findFirst()
                 .ifPresent(
-                        first -> log.warn(obstacles.size() + " products make up for what they lose themselves, not for"
-                                + " what the whole model has more: " + first.getKey() + ", " + first.getValue()));
+                        first -> log.warn(obstacles.size() + " linear layers compensate only for their own pruned units, not for"
+                                + " the error of the residual stream: " + first.getKey() + ", " + first.getValue()));
         Map<Value, Tensor> all = new HashMap<>(updates);
         all.putAll(biases.updates());
         return all;

@@ -18,13 +18,14 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Where weights are to go: for each product (A + λI)⁻¹ C (G + μI)⁻¹, in directions that are conjugate to those before.
- * Products are solved one by one as their second moments arrive, and what is found lies on disk.
+ * A natural-gradient step of all weights by K-FAC (arXiv 1503.05671): for each linear layer (A + λI)⁻¹ C (G + μI)⁻¹.
+ * Later steps are made conjugate to earlier ones. Each layer is solved as soon as its second moments arrive, and the
+ * solution is stored on disk.
  */
 final class NaturalGradientStep {
-    private final Map<LoweredLinear, PrunedLinear> products;
-    private final Map<LoweredLinear, Tensor> slopes;
-    private final int length;
+    private final Map<LoweredLinear, PrunedLinear> layers;
+    private final Map<LoweredLinear, Tensor> gradients;
+    private final int rowLength;
     private final double damping;
     private final WeightStore store;
     private final Log log;
@@ -33,29 +34,32 @@ final class NaturalGradientStep {
     private final Map<LoweredLinear, Tensor> steps = new HashMap<>();
 
     /**
-     * A descent that waits for its second moments.
+     * Creates a step that waits for its second moments.
      *
-     * @param slopes the gradient of the sum over rows of their mean divergence by each weight, in the weight's shape
-     * @param length tokens in a row
-     * @param damping λ and μ as a share of the mean diagonals
+     * @param layers the linear layers to change, by their lowered form
+     * @param gradients the gradient of the summed KL divergence of the rows by each weight, in the shape of the
+     *     weight
+     * @param rowLength tokens in a row
+     * @param damping λ and μ as a share of the mean diagonals of A and G
+     * @param store holds the solutions
      */
     NaturalGradientStep(
-            Map<LoweredLinear, PrunedLinear> products,
-            Map<LoweredLinear, Tensor> slopes,
-            int length,
+            Map<LoweredLinear, PrunedLinear> layers,
+            Map<LoweredLinear, Tensor> gradients,
+            int rowLength,
             double damping,
             WeightStore store,
             Log log) {
-        this.products = products;
-        this.slopes = slopes;
-        this.length = length;
+        this.layers = layers;
+        this.gradients = gradients;
+        this.rowLength = rowLength;
         this.damping = damping;
         this.store = store;
         this.log = log;
-        this.waiting = new LinkedHashSet<>(products.keySet());
+        this.waiting = new LinkedHashSet<>(layers.keySet());
     }
 
-    /** What is to be measured: gradients are those of the next token's cross-entropy. */
+    /** The statistics to measure. Gradients are those of the next token's cross-entropy. */
     Set<Tap> taps() {
         Set<Tap> taps = new LinkedHashSet<>();
         waiting.forEach(linear -> taps.addAll(taps(linear)));
@@ -69,7 +73,7 @@ final class NaturalGradientStep {
                 new Tap.GradientSecondMoment(linear.output()));
     }
 
-    /** Takes what was measured. */
+    /** Takes a measured sum, and solves the layers whose sums are complete. */
     void accept(Tap tap, HostTensor sum) {
         sums.put(tap, sum);
         for (Iterator<LoweredLinear> open = waiting.iterator(); open.hasNext(); ) {
@@ -88,14 +92,13 @@ final class NaturalGradientStep {
         if (positions == 0) {
             return;
         }
-        String node = products.get(linear).dense().node();
-        // From sums to means per token: a row's cross-entropy is the mean over all tokens but the first, its divergence
-        // that
-        // over all, and A, C and G are each to be divided by the number of positions.
-        double scale = positions * length / Math.pow(length - 1.0, 2);
+        String node = layers.get(linear).dense().node();
+        // This turns sums into means per token. A row's cross-entropy is the mean over all tokens but the first. Its KL
+        // divergence is the mean over all tokens. A, C and G must each be divided by the number of positions.
+        double scale = positions * rowLength / Math.pow(rowLength - 1.0, 2);
         try (Matrix a = square(sums.get(new Tap.SecondMoment(linear.input())), linear.input());
                 Matrix g = square(sums.get(new Tap.GradientSecondMoment(linear.output())), linear.output());
-                Matrix c = slope(linear);
+                Matrix c = gradient(linear);
                 Matrix solved = Newton.step(a, c, g, new Damping(damping, (long) positions, node, log));
                 Matrix step = Matrix.zeros(c.rows(), c.columns())) {
             WeightStore.add(scale, solved, step);
@@ -107,38 +110,38 @@ final class NaturalGradientStep {
         return Matrix.of(sum.asFloats(), activation.width(), activation.width());
     }
 
-    private Matrix slope(LoweredLinear linear) {
-        return WeightStore.read(slopes.get(linear), products.get(linear).dense().axis());
+    private Matrix gradient(LoweredLinear linear) {
+        return WeightStore.read(gradients.get(linear), layers.get(linear).dense().axis());
     }
 
-    /** The gradients that the solutions belong to, in the weights' shapes. */
-    Map<LoweredLinear, Tensor> slopes() {
-        return slopes;
+    /** The gradients of the KL divergence, in the shapes of the weights. */
+    Map<LoweredLinear, Tensor> gradients() {
+        return gradients;
     }
 
-    /** Takes solutions that were found before. */
+    /** Sets the solutions from a checkpoint. */
     void restore(Map<LoweredLinear, Tensor> solutions) {
-        // One by one: the order of a hash map follows from how it grew, and sums follow that order.
+        // Entries are added one by one, because the order of a hash map depends on how it grew, and sums follow it.
         solutions.forEach(steps::put);
         waiting.clear();
     }
 
-    /** The solutions, {@code [n, out]}; none for products that no token reached. */
+    /** The solutions, each {@code [n, m]}. Layers that no token reached have none. */
     Map<LoweredLinear, Tensor> steps() {
         return steps;
     }
 
     /**
-     * The directions in which to go: the solutions, with a share of the directions before that makes them conjugate to those
-     * as far as the loss is quadratic (Polak and Ribière's rule).
+     * The search directions: the solutions plus a multiple of the earlier directions (nonlinear conjugate gradient by
+     * the rule of Polak and Ribière).
      *
-     * @param last the descent before
-     * @param before its directions
+     * @param last the step before
+     * @param before the directions of the step before
      */
     Map<LoweredLinear, Tensor> directions(NaturalGradientStep last, Map<LoweredLinear, Tensor> before) {
-        double share = (along(steps) - along(last.steps)) / last.along(last.steps);
-        // What is not positive, or no number, begins anew.
-        if (!(share > 0)) {
+        double factor = (along(steps) - along(last.steps)) / last.along(last.steps);
+        // A factor that is not positive or not a number restarts the conjugate gradient.
+        if (!(factor > 0)) {
             return steps;
         }
         Map<LoweredLinear, Tensor> directions = new HashMap<>();
@@ -146,19 +149,19 @@ final class NaturalGradientStep {
             Tensor old = before.get(linear);
             try (Matrix sum = WeightStore.read(step, 0);
                     Matrix past = old == null ? Matrix.zeros(sum.rows(), sum.columns()) : WeightStore.read(old, 0)) {
-                WeightStore.add(share, past, sum);
+                WeightStore.add(factor, past, sum);
                 directions.put(
-                        linear, store.write(sum, products.get(linear).dense().node()));
+                        linear, store.write(sum, layers.get(linear).dense().node()));
             }
         });
         return directions;
     }
 
-    /** How fast the divergence falls that way. */
-    private double along(Map<LoweredLinear, Tensor> way) {
+    /** The negative slope of the KL divergence along {@code directions}. */
+    private double along(Map<LoweredLinear, Tensor> directions) {
         double sum = 0;
-        for (Map.Entry<LoweredLinear, Tensor> entry : way.entrySet()) {
-            try (Matrix c = slope(entry.getKey());
+        for (Map.Entry<LoweredLinear, Tensor> entry : directions.entrySet()) {
+            try (Matrix c = gradient(entry.getKey());
                     Matrix step = WeightStore.read(entry.getValue(), 0)) {
                 sum += WeightStore.dot(c, step);
             }

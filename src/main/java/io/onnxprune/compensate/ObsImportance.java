@@ -30,13 +30,13 @@ import java.util.function.Supplier;
 import java.util.stream.IntStream;
 
 /**
- * What the model loses by each unit when the remaining weights make up for it: for the products X·W that sum over a
- * dimension, units are removed one at a time at the least cost ½ tr(ΔWᵀ A ΔW G), with A = XᵀX and G = DᵀD of the gradients
- * D of the loss by the product, or the identity (OBS in the metric of the LLM Surgeon, arXiv 2312.17244). With G costs of
- * different layers are in the same unit.
+ * Importance by the optimal brain surgeon: the loss increase when a unit is pruned and the kept weights compensate. For
+ * the consumers X·W of a dimension, units are removed one at a time at the least cost ½ tr(ΔWᵀ A ΔW G). A is XᵀX. G is
+ * DᵀD of the gradients D of the loss by the layer's output, or the identity (OBS in the metric of the LLM Surgeon,
+ * arXiv 2312.17244). With G, costs of different layers are in the same unit.
  *
- * <p>The score of a unit is the slope of the lower convex hull of the sums of costs where the unit goes. So scores rise in the
- * order of removal, and a ranking by score per parameter takes from every dimension what is cheapest altogether.
+ * <p>The score of a unit is the slope of the lower convex hull of the cumulated costs at its removal. So scores rise in
+ * the order of removal, and a ranking by score per parameter takes the cheapest units of every dimension.
  */
 public final class ObsImportance implements Importance {
     /** The metric of errors. */
@@ -49,16 +49,18 @@ public final class ObsImportance implements Importance {
 
     /** The linear layers whose costs count. */
     public enum Members {
+        /** The consumers of the dimension. */
         CONSUMERS,
-        /** Also the producers, each as if it alone lost the unit. */
+        /** Consumers and producers, each producer with the cost of an independent removal of the unit. */
         ALL
     }
 
     /**
      * How units are scored.
      *
-     * @param members with {@link Members#ALL}, the cost of a coupled group is the sum over its members, for producers with the
-     *     parts of A and G exchanged; only with the curvature of the loss
+     * @param members which linear layers count. With {@link Members#ALL}, the cost of a coupled group is the sum
+     *     over its members, and A and G change places for producers. It requires the curvature of the loss.
+     * @param selection the order of removal and the damping
      */
     public record Settings(Curvature curvature, Members members, ObsSelection selection) {}
 
@@ -111,11 +113,11 @@ public final class ObsImportance implements Importance {
 
     private List<PrunedLinear> consumers(Dimension dimension, Map<LinearLayer, PrunedLinear> linears) {
         List<PrunedLinear> found = new ArrayList<>();
-        for (LinearLayer consumer : model.layers().deciding(dimension)) {
+        for (LinearLayer consumer : model.layers().scoring(dimension)) {
             if (!linears.containsKey(consumer)) {
-                throw new UserException("nothing of " + dimension.name()
-                        + " can be scored: the model does not compute its linear layer, node " + consumer.node()
-                        + ", on the way from the tokens to the logits");
+                throw new UserException("no units of " + dimension.name()
+                        + " can be scored: the model does not run its consumer, node " + consumer.node()
+                        + ", between the tokens and the logits");
             }
             found.add(linears.get(consumer));
         }
@@ -127,7 +129,7 @@ public final class ObsImportance implements Importance {
                 ? List.of()
                 : linears.stream()
                         .filter(layer ->
-                                layer.dense().makes(dimension) && model.layers().isInside(layer.dense()))
+                                layer.dense().produces(dimension) && model.layers().isInside(layer.dense()))
                         .toList();
     }
 
@@ -150,10 +152,10 @@ public final class ObsImportance implements Importance {
         int[] present = present(job);
         List<Supplier<LayerProblem>> members = new ArrayList<>();
         for (PrunedLinear layer : job.consumers) {
-            members.add(() -> consuming(layer, chosen(layer.units(job.dimension), present), statistics));
+            members.add(() -> consumerProblem(layer, select(layer.units(job.dimension), present), statistics));
         }
         for (PrunedLinear layer : job.producers) {
-            members.add(() -> producing(layer, chosen(layer.outputUnits(job.dimension), present), statistics));
+            members.add(() -> producerProblem(layer, select(layer.outputUnits(job.dimension), present), statistics));
         }
         Damping damping = new Damping(selection.damping(), statistics.tokens(), job.dimension.name(), log);
         Rule rule = selection.ruleOf(job.dimension);
@@ -161,44 +163,44 @@ public final class ObsImportance implements Importance {
                 job.dimension.size(),
                 present,
                 rule.isIndependent()
-                        ? oneByOne(members, present.length, rule, damping)
-                        : together(members, rule, damping));
+                        ? independent(members, present.length, rule, damping)
+                        : joint(members, rule, damping));
     }
 
-    /** Of a group with many members only one is in memory. */
-    private static RemovalOrder oneByOne(List<Supplier<LayerProblem>> members, int units, Rule rule, Damping damping) {
+    /** Scores units by independent removal. Only one member of a group is in memory at a time. */
+    private static RemovalOrder independent(List<Supplier<LayerProblem>> members, int units, Rule rule, Damping damping) {
         double[] costs = new double[units];
         for (Supplier<LayerProblem> member : members) {
-            LayerProblem quadratic = member.get();
+            LayerProblem problem = member.get();
             try {
-                RemovalOrder all = GreedyRemoval.of(List.of(quadratic), units, rule, damping);
+                RemovalOrder all = GreedyRemoval.of(List.of(problem), units, rule, damping);
                 for (int i = 0; i < units; i++) {
                     costs[all.order()[i]] += all.costs()[i];
                 }
             } finally {
-                close(quadratic);
+                close(problem);
             }
         }
         return RemovalOrder.cheapest(costs, Math.max(0, units - 1), damping.share());
     }
 
-    private static RemovalOrder together(List<Supplier<LayerProblem>> members, Rule rule, Damping damping) {
-        List<LayerProblem> quadratics = new ArrayList<>();
+    private static RemovalOrder joint(List<Supplier<LayerProblem>> members, Rule rule, Damping damping) {
+        List<LayerProblem> problems = new ArrayList<>();
         try {
-            members.forEach(member -> quadratics.add(member.get()));
-            int units = quadratics.get(0).units().size();
-            return GreedyRemoval.of(quadratics, Math.max(0, units - 1), rule, damping);
+            members.forEach(member -> problems.add(member.get()));
+            int units = problems.get(0).units().size();
+            return GreedyRemoval.of(problems, Math.max(0, units - 1), rule, damping);
         } finally {
-            quadratics.forEach(ObsImportance::close);
+            problems.forEach(ObsImportance::close);
         }
     }
 
-    private static List<int[]> chosen(List<int[]> units, int[] present) {
+    private static List<int[]> select(List<int[]> units, int[] present) {
         return IntStream.of(present).mapToObj(units::get).toList();
     }
 
-    /** What a product that sums over the units loses; its bias is one more input. */
-    private LayerProblem consuming(PrunedLinear layer, List<int[]> units, Statistics statistics) {
+    /** The pruning problem of a consumer. Its bias counts as one more input. */
+    private LayerProblem consumerProblem(PrunedLinear layer, List<int[]> units, Statistics statistics) {
         double[] bias = biases.of(layer);
         return new LayerProblem(
                 statistics.inputs(layer.lowered().input(), bias != null),
@@ -207,8 +209,8 @@ public final class ObsImportance implements Importance {
                 units);
     }
 
-    /** What a product that makes the units loses: its outputs take the place of inputs. */
-    private LayerProblem producing(PrunedLinear layer, List<int[]> units, Statistics statistics) {
+    /** The pruning problem of a producer. Its outputs take the place of inputs. */
+    private LayerProblem producerProblem(PrunedLinear layer, List<int[]> units, Statistics statistics) {
         double[] bias = biases.of(layer);
         try (Matrix w = layer.read(bias)) {
             return new LayerProblem(
@@ -219,15 +221,15 @@ public final class ObsImportance implements Importance {
         }
     }
 
-    private static void close(LayerProblem quadratic) {
-        quadratic.a().close();
-        quadratic.w().close();
-        if (quadratic.g() != null) {
-            quadratic.g().close();
+    private static void close(LayerProblem problem) {
+        problem.a().close();
+        problem.w().close();
+        if (problem.g() != null) {
+            problem.g().close();
         }
     }
 
-    /** The units that the model still has: those with channels. */
+    /** The units that the model still has, which are those with channels. */
     private static int[] present(Job job) {
         List<int[]> units = job.consumers.get(0).units(job.dimension);
         return IntStream.range(0, units.size())
@@ -235,24 +237,30 @@ public final class ObsImportance implements Importance {
                 .toArray();
     }
 
-    /** Scores of units that are removed in the order {@code present[order[0]], ...}; one that never goes is worth most. */
+    /**
+     * Scores of units that are removed in the order {@code present[order[0]], ...}. The unit that is never removed gets
+     * the highest score.
+     */
     static double[] hull(int size, int[] present, RemovalOrder removal) {
         double[] slopes = risingMeans(removal.costs());
         double[] scores = new double[size];
         double last = 0;
-        Set<Integer> left = new HashSet<>();
-        IntStream.of(present).forEach(left::add);
+        Set<Integer> kept = new HashSet<>();
+        IntStream.of(present).forEach(kept::add);
         for (int i = 0; i < slopes.length; i++) {
             last = i == 0 ? slopes[i] : Math.max(slopes[i], Math.nextUp(last));
             scores[present[removal.order()[i]]] = last;
-            left.remove(present[removal.order()[i]]);
+            kept.remove(present[removal.order()[i]]);
         }
         double most = Math.nextUp(2 * last);
-        left.forEach(unit -> scores[unit] = most);
+        kept.forEach(unit -> scores[unit] = most);
         return scores;
     }
 
-    /** The slopes of the lower convex hull of the partial sums: neighbours that fall are averaged until all rise. */
+    /**
+     * The slopes of the lower convex hull of the partial sums of {@code costs}. Neighbours that decrease are averaged
+     * until all slopes rise.
+     */
     private static double[] risingMeans(double[] costs) {
         double[] means = new double[costs.length];
         int[] counts = new int[costs.length];

@@ -15,8 +15,10 @@ import java.util.List;
 import java.util.Locale;
 
 /**
- * Optimal brain surgeon: units are chosen by what the consumers lose when the kept weights compensate (SlimGPT, arXiv 2412.18110).
+ * Optimal brain surgeon: a unit is chosen by the error of its consumers when the kept weights compensate (SlimGPT,
+ * arXiv 2412.18110).
  *
+ * @param rule the order of removal
  * @param damping share of the mean diagonal of XᵀX that is added to it
  */
 @Named(value = "obs", summary = "the loss of the consumers when the kept weights compensate")
@@ -33,13 +35,13 @@ public record ObsSelection(
     public enum Order {
         /** One at a time by the exact cost of its removal. */
         EXACT,
-        /** The scores and groups of SlimGPT's paper. */
+        /** The scores and groups of the SlimGPT paper. */
         PAPER,
-        /** Each by its exact cost as if it alone were pruned. */
+        /** Each by its exact cost of an independent removal. */
         INDEPENDENT,
         /** Each by its cost without compensation. */
         OBD,
-        /** Each by its cost without compensation, by the diagonal of XᵀX. */
+        /** Each by its cost without compensation, with only the diagonal of XᵀX. */
         OBD_DIAGONAL
     }
 
@@ -48,10 +50,10 @@ public record ObsSelection(
         this(Order.EXACT, 0.01);
     }
 
-    /** The rule for a dimension. */
+    /** The rule of removal for a dimension. */
     public Rule ruleOf(Dimension dimension) {
         return switch (rule) {
-            // All layers read the hidden width: one unit after the other would take the memory of all of them.
+            // All layers consume the hidden width. Greedy removal would hold the matrices of all of them in memory.
             case EXACT -> dimension.role() == Role.HIDDEN ? Rule.INDEPENDENT : Rule.EXACT;
             case PAPER -> dimension.role() == Role.FFN ? Rule.DYNAMIC_GROUPS : Rule.GROUPED_CHOLESKY;
             case INDEPENDENT -> Rule.INDEPENDENT;

@@ -14,15 +14,15 @@ import java.util.List;
 import java.util.stream.IntStream;
 
 /**
- * A linear layer X·W in its three forms: in the dense model, in the pruned model, and in the lowered form of the pruned model that
+ * A linear layer X·W in its three forms: in the dense model, in the pruned model, and in the lowered pruned model that
  * is run.
  *
- * @param lowered the layer where it is measured
+ * @param lowered the lowered layer, where statistics are measured
  * @param dense the layer in the dense model
  * @param full the dense weight with the updates so far
  * @param weight the weight in the pruned model
- * @param rows for each channel of X in the pruned model, the channel in the dense model, ascending
- * @param columns for each channel of the result in the pruned model, the channel in the dense model, ascending
+ * @param rows for each input channel in the pruned model, the channel in the dense model, ascending
+ * @param columns for each output channel in the pruned model, the channel in the dense model, ascending
  */
 @SuppressWarnings("ArrayRecordComponent") // never compared
 record PrunedLinear(LoweredLinear lowered, LinearLayer dense, Tensor full, Tensor weight, int[] rows, int[] columns) {
@@ -71,51 +71,55 @@ record PrunedLinear(LoweredLinear lowered, LinearLayer dense, Tensor full, Tenso
         }
     }
 
-    /** The channels of X in the pruned model, for each unit of a dimension of the dense model; none where a unit is pruned. */
+    /**
+     * The input channels in the pruned model of each unit of a dimension of the dense model; empty for a pruned unit.
+     */
     List<int[]> units(Dimension dimension) {
         return units(dimension, dense.units(dimension), rows);
     }
 
-    /** The channels of the result in the pruned model, for each unit of a dimension; none where a unit is pruned. */
+    /**
+     * The output channels in the pruned model of each unit of a dimension of the dense model; empty for a pruned unit.
+     */
     List<int[]> outputUnits(Dimension dimension) {
         return units(dimension, dense.outputUnits(dimension), columns);
     }
 
-    private static List<int[]> units(Dimension dimension, int[] unitOf, int[] places) {
+    private static List<int[]> units(Dimension dimension, int[] unitOf, int[] denseChannels) {
         List<IntStream.Builder> channels = new ArrayList<>();
         for (int unit = 0; unit < dimension.size(); unit++) {
             channels.add(IntStream.builder());
         }
-        for (int place = 0; place < places.length; place++) {
-            if (unitOf[places[place]] >= 0) {
-                channels.get(unitOf[places[place]]).add(place);
+        for (int channel = 0; channel < denseChannels.length; channel++) {
+            if (unitOf[denseChannels[channel]] >= 0) {
+                channels.get(unitOf[denseChannels[channel]]).add(channel);
             }
         }
-        return channels.stream().map(found -> found.build().toArray()).toList();
+        return channels.stream().map(builder -> builder.build().toArray()).toList();
     }
 
-    /** {@code w}, {@code [n, m]}, as the weight of the pruned model. */
-    Tensor toPruned(Matrix w, WeightStore files) {
-        return files.write(w, weight, dense.axis(), node());
+    /** Stores {@code w}, {@code [n, m]}, as the weight of the pruned model. */
+    Tensor toPruned(Matrix w, WeightStore store) {
+        return store.write(w, weight, dense.axis(), node());
     }
 
-    /** {@code w}, {@code [n, m]}, as the weight of the dense model: zero where the pruned model has nothing. */
-    Tensor toOriginal(Matrix w, WeightStore files) {
-        return files.write(w, new WeightStore.Place(full.dtype(), full.shape(), dense.axis(), rows, columns), node());
+    /** Stores {@code w}, {@code [n, m]}, as the weight of the dense model, zero for pruned channels. */
+    Tensor toDense(Matrix w, WeightStore store) {
+        return store.write(w, new WeightStore.Place(full.dtype(), full.shape(), dense.axis(), rows, columns), node());
     }
 
-    /** The weight of the pruned model that {@link #toPruned} made, as the weight of the dense model. */
-    Tensor toOriginal(Tensor pruned, WeightStore files) {
-        if (isWhole()) {
+    /** Expands a weight of the pruned model, made by {@link #toPruned}, to the dense model. */
+    Tensor toDense(Tensor pruned, WeightStore store) {
+        if (isDense()) {
             return pruned;
         }
         try (Matrix w = WeightStore.read(pruned, dense.axis())) {
-            return toOriginal(w, files);
+            return toDense(w, store);
         }
     }
 
-    /** Whether the pruned model has all of W. */
-    boolean isWhole() {
+    /** Whether the pruned model keeps all of W. */
+    boolean isDense() {
         return rows.length == dense.inputs() && columns.length == dense.outputs();
     }
 }

@@ -18,7 +18,7 @@ import java.util.Set;
 
 /** Maps the linear layers of a lowered model to those of the pruned and the dense model. */
 final class PrunedLinears {
-    /** The dimensions that are summed over inside residual blocks. */
+    /** The roles of dimensions inside residual blocks. */
     static final Set<Role> INNER = Collections.unmodifiableSet(
             EnumSet.of(Role.HEADS, Role.KV_HEADS, Role.QUERY_HEADS, Role.V_HEAD_DIM, Role.FFN));
 
@@ -34,13 +34,16 @@ final class PrunedLinears {
     /** The forms of a layer; null if its weight may not be changed. */
     PrunedLinear of(LoweredLinear lowered) {
         Slice slice = state.slices().get(lowered.weight());
-        LinearLayer dense = layers.reading(slice == null ? lowered.weight() : slice.source());
+        LinearLayer dense = layers.ofWeight(slice == null ? lowered.weight() : slice.source());
         return dense == null
                 ? null
                 : known.computeIfAbsent(lowered.weight(), name -> PrunedLinear.of(lowered, dense, state));
     }
 
-    /** The forms of all of {@code lowered} whose weights may be changed, in their order, each dense layer once. */
+    /**
+     * The forms of those of {@code lowered} whose weights may be changed, in the same order. Each dense layer occurs
+     * once.
+     */
     List<PrunedLinear> of(Collection<LoweredLinear> lowered) {
         Map<LinearLayer, PrunedLinear> found = new LinkedHashMap<>();
         for (LoweredLinear linear : lowered) {

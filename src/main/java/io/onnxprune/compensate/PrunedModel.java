@@ -10,13 +10,14 @@ import java.nio.file.Path;
 import java.util.List;
 
 /**
- * A pruned model that is measured, and whose weights change.
+ * A pruned model with everything that a compensation step needs to measure it and to change its weights.
  *
- * @param state the model
+ * @param state the pruned model
  * @param layers the linear layers of the dense model
  * @param calibrator runs the pruned model
  * @param source measures its second moments
- * @param folder for files of new weights
+ * @param folder folder for files of new weights
+ * @param log receives warnings and progress
  */
 public record PrunedModel(
         PrunedState state, LinearLayers layers, Calibrator calibrator, Statistics.Source source, Path folder, Log log) {

@@ -27,10 +27,11 @@ import java.util.TreeMap;
 import java.util.stream.IntStream;
 
 /**
- * Brings the residual stream of a pruned model near to that of the whole one, block by block: to each product X·W whose
- * result is only added to the stream, ΔW = (A + λI)⁻¹ XᵀE is added, with A = XᵀX of the pruned model as the blocks before have
- * become, and E what the stream of the whole model after the block has more than that of the pruned one. So a block makes up
- * for its own losses and for those before it, which a fit to the results of the same block cannot.
+ * Brings the residual stream of a pruned model closer to that of the dense model, block by block. The layers to refit
+ * are those X·W whose output is only added to the stream. Each gets ΔW = (A + λI)⁻¹ XᵀE. A is XᵀX of the pruned model
+ * with the blocks before it already refitted. E is the stream of the dense model after the block minus that of the
+ * pruned model. So a block compensates for its own error and for the error of the blocks before it. A fit to the
+ * block's own output cannot do that.
  */
 public final class ResidualRefit implements SequentialRun.Editor {
     private final double ridge;
@@ -39,47 +40,48 @@ public final class ResidualRefit implements SequentialRun.Editor {
     private final WeightStore store;
     private final Log log;
     private final PrunedLinears linears;
-    private final Set<LinearLayer> wanted;
+    private final Set<LinearLayer> refitted;
     private final Map<Value, Tensor> updates = new HashMap<>();
     private final Map<String, String> problems = new TreeMap<>();
 
     /**
-     * An editor for a run over the model of {@code state} beside the original.
+     * Creates an editor for a sequential run over the model of {@code state}, beside the dense model.
      *
+     * @param layers the linear layers of the dense model
      * @param ridge λ as a share of the mean diagonal of A
-     * @param withBiases whether the biases of the products change too; each must have one
-     * @param folder for files of new weights
+     * @param withBiases whether the biases of the layers change too; each layer must have one then
+     * @param folder folder for files of new weights
      */
     public ResidualRefit(
-            PrunedState state, LinearLayers consumers, double ridge, boolean withBiases, Path folder, Log log) {
+            PrunedState state, LinearLayers layers, double ridge, boolean withBiases, Path folder, Log log) {
         this.ridge = ridge;
         this.withBiases = withBiases;
         this.biases = new BiasStore(state);
         this.store = new WeightStore(folder);
         this.log = log;
-        this.linears = new PrunedLinears(state, consumers);
-        this.wanted = layers(state.structure(), consumers);
+        this.linears = new PrunedLinears(state, layers);
+        this.refitted = layers(state.structure(), layers);
         for (Dimension dimension : state.structure().dimensions()) {
-            String problem = PrunedLinears.INNER.contains(dimension.role()) ? consumers.problem(dimension) : null;
+            String problem = PrunedLinears.INNER.contains(dimension.role()) ? layers.problem(dimension) : null;
             if (problem != null && dimension.role() != Role.V_HEAD_DIM) {
                 problems.put(dimension.name(), problem);
             }
         }
     }
 
-    /** The products that may change: those that sum over what is inside a block. */
-    public static Set<LinearLayer> layers(Structure structure, LinearLayers consumers) {
+    /** The layers that may change: the layers of dimensions inside residual blocks. */
+    public static Set<LinearLayer> layers(Structure structure, LinearLayers layers) {
         Set<LinearLayer> found = new LinkedHashSet<>();
         structure.dimensions().stream()
                 .filter(dimension -> PrunedLinears.INNER.contains(dimension.role()))
-                .forEach(dimension -> found.addAll(consumers.of(dimension)));
+                .forEach(dimension -> found.addAll(layers.of(dimension)));
         return found;
     }
 
     @Override
     public boolean wants(LoweredLinear linear) {
         PrunedLinear layer = linears.of(linear);
-        return layer != null && wanted.contains(layer.dense());
+        return layer != null && refitted.contains(layer.dense());
     }
 
     @Override
@@ -90,7 +92,7 @@ public final class ResidualRefit implements SequentialRun.Editor {
                 problems.put(linear.node(), "node " + linear.node() + ", since " + obstacle);
             }
         });
-        // Products of one input share one error: the first of them takes all of it.
+        // Layers with the same input share one error, and the first of them takes all of it.
         return sharing.stream()
                 .filter(linear -> !statistics.obstacles().containsKey(linear))
                 .findFirst()
@@ -110,10 +112,10 @@ public final class ResidualRefit implements SequentialRun.Editor {
                         a, error, IntStream.range(0, inputs).toArray(), sums(statistics), damping);
                 Matrix w = layer.read()) {
             WeightStore.add(correction.weights(), w);
-            Tensor narrow = layer.toPruned(w, store);
-            updates.put(layer.dense().weight(), layer.isWhole() ? narrow : layer.toOriginal(w, store));
+            Tensor pruned = layer.toPruned(w, store);
+            updates.put(layer.dense().weight(), layer.isDense() ? pruned : layer.toDense(w, store));
             Map<String, Tensor> edited = new HashMap<>();
-            edited.put(linear.weight(), narrow);
+            edited.put(linear.weight(), pruned);
             if (withBiases) {
                 edited.putAll(biases.add(layer, correction.bias()));
             }
@@ -133,10 +135,10 @@ public final class ResidualRefit implements SequentialRun.Editor {
         return IntStream.range(0, values.length).mapToDouble(i -> values[i]).toArray();
     }
 
-    /** New weights of the original, zero where something is gone. */
+    /** New weights of the dense model, zero for pruned units. */
     public Map<Value, Tensor> updates() {
         if (!problems.isEmpty()) {
-            log.warn("the residual stream is not refitted at " + problems.size() + " places, such as "
+            log.warn("the residual stream is not refitted at " + problems.size() + " linear layers or dimensions, such as "
                     + problems.values().iterator().next());
         }
         Map<Value, Tensor> all = new HashMap<>(updates);

@@ -10,19 +10,21 @@ import java.util.List;
 /** Chooses the units of a dimension to prune when the inputs of its consumers are known, layer by layer. */
 public interface Selection extends Part {
     /**
-     * What the second moments of the consumers were measured on.
+     * The measurement of the consumers' second moments.
      *
-     * @param positions how many
+     * @param positions number of positions that were summed over
+     * @param log receives messages
      */
     record Measured(long positions, Log log) {}
 
     /**
      * Chooses units.
      *
-     * @param consumers the linear layers that sum over the dimension, each with XᵀX {@code [n, n]} and W {@code [n, m]}; their
-     *     unit lists are the units that are left of the dimension
-     * @param count how many units to prune
-     * @return indices into these units, the first to prune first
+     * @param dimension the dimension
+     * @param consumers the consumers of the dimension, each with XᵀX {@code [n, n]} and W {@code [n, m]}; their
+     *     unit lists hold the remaining units of the dimension
+     * @param count number of units to prune
+     * @return indices into the unit lists, in the order of pruning
      */
     int[] choose(Dimension dimension, List<LayerProblem> consumers, int count, Measured measured);
 }

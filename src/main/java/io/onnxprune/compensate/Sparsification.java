@@ -21,35 +21,37 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Zeros within the weights of all products of residual blocks, whose shapes stay: those that matter least to the result of
- * their product, on what the blocks before have become. SparseGPT (arXiv 2301.00774) changes the other weights to make up for
- * them, Wanda (arXiv 2306.11695) does not.
+ * Sets single weights of all linear layers of residual blocks to zero and keeps their shapes. It zeroes the weights
+ * that affect the layer's output least, on inputs computed by the already sparse blocks before it. SparseGPT (arXiv
+ * 2301.00774) lets the other weights compensate. Wanda (arXiv 2306.11695) leaves them unchanged.
  */
 public final class Sparsification implements SequentialRun.Editor {
-    /** How zeros are chosen. */
+    /** The criterion that chooses zeros. */
     public enum Method {
         SPARSEGPT,
         WANDA
     }
 
     /**
-     * What is asked for.
+     * The settings of a run.
      *
+     * @param method the criterion
+     * @param pattern the sparsity pattern
      * @param damping share of the mean diagonal of XᵀX that is added to it, for SparseGPT
      */
     public record Request(Method method, Pattern pattern, double damping) {}
 
     /**
-     * What was done.
+     * The sparsity that was reached.
      *
-     * @param matrices how many have zeros now
-     * @param weights how many elements they have
-     * @param zeros how many of these are zero
+     * @param matrices number of sparse matrices
+     * @param weights number of their elements
+     * @param zeros number of these elements that are zero
      */
     public record Zeros(int matrices, long weights, long zeros) {
         static final Zeros NONE = new Zeros(0, 0, 0);
 
-        /** With those of one more matrix. */
+        /** These counts plus those of one more matrix. */
         Zeros and(Matrix sparse) {
             long found = 0;
             double[] row = new double[sparse.columns()];
@@ -62,7 +64,7 @@ public final class Sparsification implements SequentialRun.Editor {
             return new Zeros(matrices + 1, weights + (long) sparse.rows() * sparse.columns(), zeros + found);
         }
 
-        /** The share of zeros. */
+        /** The sparsity: zeros as a share of all elements; 0 without matrices. */
         public double share() {
             return weights == 0 ? 0 : (double) zeros / weights;
         }
@@ -72,35 +74,36 @@ public final class Sparsification implements SequentialRun.Editor {
     private final WeightStore store;
     private final Log log;
     private final PrunedLinears linears;
-    private final BlockLayers products;
+    private final BlockLayers blockLayers;
     private final Map<Value, Tensor> updates = new HashMap<>();
     private Zeros zeros = Zeros.NONE;
 
     /**
-     * An editor for a run over the model of {@code state}.
+     * Creates an editor for a sequential run over the model of {@code state}.
      *
-     * @param folder for files of new weights
-     * @throws UserException if no product has a weight that may change
+     * @param layers the linear layers of the dense model
+     * @param folder folder for files of new weights
+     * @throws UserException if no linear layer has a weight that may be changed
      */
-    public Sparsification(PrunedState state, LinearLayers consumers, Request request, Path folder, Log log) {
+    public Sparsification(PrunedState state, LinearLayers layers, Request request, Path folder, Log log) {
         this.request = request;
         this.store = new WeightStore(folder);
         this.log = log;
-        this.linears = new PrunedLinears(state, consumers);
-        this.products = new BlockLayers(state, consumers);
+        this.linears = new PrunedLinears(state, layers);
+        this.blockLayers = new BlockLayers(state, layers);
     }
 
     @Override
     public boolean wants(LoweredLinear linear) {
         PrunedLinear layer = linears.of(linear);
-        return layer != null && products.contains(layer.dense());
+        return layer != null && blockLayers.contains(layer.dense());
     }
 
     @Override
     public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
         Map<String, Tensor> edited = new LinkedHashMap<>();
         if (statistics.positions() == 0) {
-            sharing.forEach(linear -> products.unread(linear.node()));
+            sharing.forEach(linear -> blockLayers.markUnreached(linear.node()));
             return edited;
         }
         int inputs = sharing.get(0).input().width();
@@ -113,9 +116,9 @@ public final class Sparsification implements SequentialRun.Editor {
                         Matrix sparse = request.method == Method.WANDA
                                 ? LayerSparsifier.wanda(a, w, request.pattern, damping)
                                 : LayerSparsifier.sparseGpt(a, w, request.pattern, damping)) {
-                    Tensor narrow = layer.toPruned(sparse, store);
-                    edited.put(linear.weight(), narrow);
-                    updates.put(layer.dense().weight(), layer.isWhole() ? narrow : layer.toOriginal(sparse, store));
+                    Tensor pruned = layer.toPruned(sparse, store);
+                    edited.put(linear.weight(), pruned);
+                    updates.put(layer.dense().weight(), layer.isDense() ? pruned : layer.toDense(sparse, store));
                     zeros = zeros.and(sparse);
                 }
             }
@@ -123,13 +126,13 @@ public final class Sparsification implements SequentialRun.Editor {
         return edited;
     }
 
-    /** New weights of the original. */
+    /** New weights of the dense model. */
     public Map<Value, Tensor> updates() {
-        products.warn(log);
+        blockLayers.warn(log);
         return updates;
     }
 
-    /** What was done so far. */
+    /** The sparsity reached so far. */
     public Zeros zeros() {
         return zeros;
     }

@@ -33,19 +33,21 @@ import java.util.function.IntConsumer;
 import java.util.stream.DoubleStream;
 
 /**
- * Zeros within the weights of all blocks of residual blocks where they cost the loss least, in its quadratic model
- * ½ tr(ΔWᵀ A ΔW G) / N for each candidate X·W, with A = XᵀX and G = DᵀD over N positions, D the gradients of the loss by the
- * candidate; the other weights make up for them (The LLM Surgeon, arXiv 2312.17244). Costs of all matrices are in the same unit, so
- * the lowest of all go, wherever they are, and zeros that a model has already cost nothing and stay.
+ * Sets those weights of the linear layers of residual blocks to zero that cost the loss least (LLM Surgeon, arXiv
+ * 2312.17244). The cost is the quadratic model ½ tr(ΔWᵀ A ΔW G) / N over N positions for each layer X·W. A is XᵀX, G is
+ * DᵀD, and D are the gradients of the loss by the layer's output. The other weights compensate. Costs of all matrices
+ * are in the same unit, so the weights with the lowest costs of all matrices become zero. Weights that are zero already
+ * cost nothing and remain zero.
  */
 public final class SurgeonSparsification {
     /**
-     * What is asked for.
+     * The settings of a run.
      *
-     * @param share of zeros; of groups, no more than they can have
+     * @param pattern the sparsity pattern
+     * @param share the target sparsity; for a grouped pattern at most the sparsity of the pattern
      * @param damping share of the mean diagonal of XᵀX that is added to it
      * @param gradientDamping share of the mean diagonal of DᵀD that is added to it
-     * @param correlate how many elements of a matrix are made up for together; 0 for all
+     * @param correlate number of elements of a matrix that one update compensates for together; 0 for all
      */
     public record Request(Pattern pattern, double share, double damping, double gradientDamping, int correlate) {}
 
@@ -53,13 +55,13 @@ public final class SurgeonSparsification {
     private final PrunedModel model;
     private final WeightStore store;
     private final Log log;
-    private final BlockLayers blocks;
-    /** Candidates that share an input together, since they share its second moment. */
-    private final Map<Activation, List<Candidate>> sharing = new LinkedHashMap<>();
+    private final BlockLayers blockLayers;
+    /** The candidates of each input, which share its second moment. */
+    private final Map<Activation, List<Candidate>> byInput = new LinkedHashMap<>();
 
     private final Set<Candidate> unreached = new HashSet<>();
 
-    /** A candidate in the model that is measured and in the original, with its present weight. */
+    /** A linear layer that may become sparse, with its current weight in the pruned model. */
     private static final class Candidate {
         private final PrunedLinear layer;
         private Tensor weight;
@@ -98,11 +100,11 @@ public final class SurgeonSparsification {
         }
     }
 
-    /** What elements cost: half their square times what their input and their output contribute. */
+    /** The factors of the cost of elements: half the squared element times the factors of its input and its output. */
     @SuppressWarnings("ArrayRecordComponent") // a holder, never compared
     private record Factors(Candidate candidate, double[] inputs, double[] outputs) {}
 
-    /** What happens to a candidate once the second moments are known, those of the gradients last. */
+    /** Visits a candidate when both of its second moments are known. */
     private interface Visitor {
         void visit(Candidate candidate, KroneckerFactor inputs, KroneckerFactor outputs);
     }
@@ -112,25 +114,30 @@ public final class SurgeonSparsification {
         this.model = model;
         this.store = new WeightStore(model.folder());
         this.log = model.log();
-        this.blocks = new BlockLayers(model.state(), model.layers());
+        this.blockLayers = new BlockLayers(model.state(), model.layers());
         Map<Value, Tensor> updates = model.state().updates();
         for (PrunedLinear layer : model.linears()) {
-            if (blocks.contains(layer.dense())) {
-                sharing.computeIfAbsent(layer.lowered().input(), input -> new ArrayList<>())
+            if (blockLayers.contains(layer.dense())) {
+                byInput.computeIfAbsent(layer.lowered().input(), input -> new ArrayList<>())
                         .add(new Candidate(
                                 layer, updates.containsKey(layer.dense().weight())));
             }
         }
     }
 
-    /** New weights of the dense model, and the number of their elements that are zero. */
+    /**
+     * The result of a run.
+     *
+     * @param updates new weights of the dense model
+     * @param zeros the sparsity that was reached
+     */
     public record Result(Map<Value, Tensor> updates, Zeros zeros) {}
 
     /**
-     * Makes weights of {@code model} zero.
+     * Sets weights of {@code model} to zero.
      *
-     * @throws UserException if no linear layer has a weight that may change, the pattern does not fit one, an operator has no
-     *     derivative, a second moment cannot be inverted, or a run fails
+     * @throws UserException if no linear layer has a weight that may be changed, the pattern does not fit a layer,
+     *     an operator has no derivative, a second moment cannot be inverted, or a run fails
      */
     public static Result run(PrunedModel model, Request request) {
         SurgeonSparsification surgeon = new SurgeonSparsification(model, request);
@@ -140,7 +147,7 @@ public final class SurgeonSparsification {
     }
 
     private List<Candidate> all() {
-        return sharing.values().stream().flatMap(List::stream).toList();
+        return byInput.values().stream().flatMap(List::stream).toList();
     }
 
     private void check() {
@@ -161,11 +168,11 @@ public final class SurgeonSparsification {
         try (Statistics statistics = model.source().of(model.calibrator(), taps)) {
             for (Candidate candidate : all()) {
                 if (positions(statistics, candidate) == 0) {
-                    blocks.unread(candidate.node());
+                    blockLayers.markUnreached(candidate.node());
                 }
             }
             if (request.pattern instanceof Pattern.Structured) {
-                strips(statistics, request.share);
+                rowsAndColumns(statistics, request.share);
             } else {
                 elements(statistics, request.share);
             }
@@ -176,16 +183,16 @@ public final class SurgeonSparsification {
         return statistics.sum(new Tap.Positions(candidate.input())).asFloats().get(0);
     }
 
-    /** Visits all blocks that read anything. */
+    /** Visits all candidates that tokens reach. */
     private void forEach(Statistics statistics, String stage, Visitor visitor) {
         try (Progress progress = log.progress(stage, all().size())) {
-            sharing.forEach((input, readers) -> {
-                if (positions(statistics, readers.get(0)) == 0) {
+            byInput.forEach((input, candidates) -> {
+                if (positions(statistics, candidates.get(0)) == 0) {
                     return;
                 }
                 try (KroneckerFactor inputs =
-                        KroneckerFactor.of(statistics.inputs(input), inputDamping(statistics, readers.get(0)))) {
-                    for (Candidate candidate : readers) {
+                        KroneckerFactor.of(statistics.inputs(input), inputDamping(statistics, candidates.get(0)))) {
+                    for (Candidate candidate : candidates) {
                         try (KroneckerFactor outputs = KroneckerFactor.of(
                                 statistics.gradients(candidate.output()), outputDamping(statistics, candidate))) {
                             visitor.visit(candidate, inputs, outputs);
@@ -212,13 +219,13 @@ public final class SurgeonSparsification {
     private void elements(Statistics statistics, double share) {
         Map<Candidate, Factors> factors = new LinkedHashMap<>();
         forEach(statistics, "costs", (candidate, inputs, outputs) -> {
-            noteUnreached(candidate, outputs);
+            warnIfUnreached(candidate, outputs);
             double[] byOutput = scaled(outputs.weights(), 0.5 / positions(statistics, candidate));
             factors.put(candidate, new Factors(candidate, inputs.weights(), byOutput));
         });
         Threshold threshold = threshold(factors.values(), share);
         forEach(statistics, "weights", (candidate, inputs, outputs) -> {
-            // In the order that the threshold was found in, each by the weights that it was found on.
+            // This keeps the order and the weights with which the threshold was found.
             BitSet[] zeros = zeros(factors.get(candidate), threshold);
             try (Matrix w = candidate.readByOutput()) {
                 if (request.correlate == 0) {
@@ -226,8 +233,8 @@ public final class SurgeonSparsification {
                 } else {
                     ElementUpdate.inGroups(inputs, outputs, w, zeros, request.correlate);
                 }
-                try (Matrix turned = w.transposed()) {
-                    replace(candidate, turned);
+                try (Matrix transposed = w.transposed()) {
+                    replace(candidate, transposed);
                 }
             }
         });
@@ -240,13 +247,13 @@ public final class SurgeonSparsification {
         double elements = factors.stream()
                 .mapToDouble(found -> (double) found.inputs.length * found.outputs.length)
                 .sum();
-        // Each group that is chosen yields so many zeros.
+        // The number of zeros that each chosen group yields.
         int together = request.pattern instanceof Pattern.Grouped grouped ? grouped.zeros() : 1;
         return Threshold.lowest(
                 Math.round(elements * share / together), sink -> factors.forEach(found -> forEachCost(found, sink)));
     }
 
-    /** Hands over the costs of what becomes zero together, output by output. */
+    /** Hands over the costs, output by output: one for each group of a grouped pattern, else one for each element. */
     private void forEachCost(Factors factors, DoubleConsumer sink) {
         double[] costs = new double[factors.inputs.length];
         forEachOutput(factors, costs, j -> {
@@ -262,7 +269,7 @@ public final class SurgeonSparsification {
         });
     }
 
-    /** What becomes zero, for each output. */
+    /** The elements that become zero, for each output. */
     private BitSet[] zeros(Factors factors, Threshold threshold) {
         BitSet[] zeros = new BitSet[factors.outputs.length];
         double[] costs = new double[factors.inputs.length];
@@ -286,7 +293,7 @@ public final class SurgeonSparsification {
         return zeros;
     }
 
-    /** Fills {@code costs} for one output after the other; only a zero costs nothing at all. */
+    /** Fills {@code costs} for one output after the other. Only elements that are zero already cost exactly nothing. */
     private static void forEachOutput(Factors factors, double[] costs, IntConsumer then) {
         try (Matrix w = factors.candidate.readByOutput()) {
             for (int j = 0; j < w.rows(); j++) {
@@ -300,44 +307,44 @@ public final class SurgeonSparsification {
         }
     }
 
-    /** Whole inputs and outputs of matrices. */
-    private void strips(Statistics statistics, double share) {
+    /** Sets whole rows and columns of matrices to zero. */
+    private void rowsAndColumns(Statistics statistics, double share) {
         List<Candidate> read = new ArrayList<>();
-        RowColumnPruning strips = new RowColumnPruning();
+        RowColumnPruning rowsAndColumns = new RowColumnPruning();
         forEach(statistics, "costs", (candidate, inputs, outputs) -> {
-            noteUnreached(candidate, outputs);
+            warnIfUnreached(candidate, outputs);
             double scale = 1 / positions(statistics, candidate);
             try (Matrix w = candidate.read();
-                    Matrix turned = w.transposed()) {
-                strips.add(
-                        scaled(multiplied(outputs.halfForms(turned), inputs.weights()), scale),
+                    Matrix transposed = w.transposed()) {
+                rowsAndColumns.add(
+                        scaled(multiplied(outputs.halfForms(transposed), inputs.weights()), scale),
                         scaled(multiplied(inputs.halfForms(w), outputs.weights()), scale));
             }
             read.add(candidate);
         });
-        strips.choose(share);
+        rowsAndColumns.choose(share);
         for (int index = 0; index < read.size(); index++) {
             Candidate candidate = read.get(index);
             try (Matrix a = statistics.inputs(candidate.input());
                     Matrix g = statistics.gradients(candidate.output());
                     Matrix w = candidate.read();
-                    Matrix left = LeastSquares.keep(
+                    Matrix updated = LeastSquares.keep(
                             a,
                             g,
                             w,
-                            strips.keptInputs(index),
-                            strips.keptOutputs(index),
+                            rowsAndColumns.keptInputs(index),
+                            rowsAndColumns.keptOutputs(index),
                             inputDamping(statistics, candidate),
                             outputDamping(statistics, candidate))) {
-                replace(candidate, left);
+                replace(candidate, updated);
             }
         }
     }
 
-    private void noteUnreached(Candidate candidate, KroneckerFactor outputs) {
+    private void warnIfUnreached(Candidate candidate, KroneckerFactor outputs) {
         if (DoubleStream.of(outputs.weights()).allMatch(weight -> weight == 0) && unreached.add(candidate)) {
             log.warn("no gradient reaches node " + candidate.node()
-                    + ", so its weights cost nothing and are the first to become zero");
+                    + ", so its weights cost nothing and become zero first");
         }
     }
 
@@ -361,7 +368,7 @@ public final class SurgeonSparsification {
     }
 
     private Result result() {
-        blocks.warn(log);
+        blockLayers.warn(log);
         Zeros zeros = Zeros.NONE;
         for (Candidate candidate : all()) {
             if (candidate.changed) {
@@ -373,12 +380,12 @@ public final class SurgeonSparsification {
         return new Result(updates(), zeros);
     }
 
-    /** New weights of the original so far. */
+    /** New weights of the dense model. */
     private Map<Value, Tensor> updates() {
         Map<Value, Tensor> updates = new HashMap<>();
         for (Candidate candidate : all()) {
             if (candidate.changed) {
-                updates.put(candidate.layer.dense().weight(), candidate.layer.toOriginal(candidate.weight, store));
+                updates.put(candidate.layer.dense().weight(), candidate.layer.toDense(candidate.weight, store));
             }
         }
         return updates;

@@ -10,8 +10,8 @@ import java.util.List;
 import java.util.stream.IntStream;
 
 /**
- * Weights times the size of inputs: the units with the smallest sums of mean_j |W_ij| · √(mean of x_i²) over their channels i
- * (Wanda-sp: Wanda, arXiv 2306.11695, in structured form).
+ * Weight magnitude times input norm: it prunes the units with the smallest sums of mean_j |W_ij| · √(mean of x_i²) over
+ * their channels i (the structured form of Wanda, arXiv 2306.11695, that FLAP calls Wanda-sp).
  */
 @Named(value = "wanda", summary = "weights times the size of inputs")
 public record WandaSelection() implements Selection {
@@ -23,9 +23,9 @@ public record WandaSelection() implements Selection {
             for (int unit = 0; unit < scores.length; unit++) {
                 for (int channel : consumer.units().get(unit)) {
                     consumer.w().getRow(channel, row);
-                    double size = Math.sqrt(
+                    double norm = Math.sqrt(
                             Math.max(0, consumer.a().get(channel, channel)) / Math.max(1, measured.positions()));
-                    scores[unit] += size * Arrays.stream(row).map(Math::abs).sum() / row.length;
+                    scores[unit] += norm * Arrays.stream(row).map(Math::abs).sum() / row.length;
                 }
             }
         }

@@ -20,8 +20,8 @@ import java.util.Arrays;
 import java.util.stream.IntStream;
 
 /**
- * Matrices as tensors and back. Tensors that are made here lie in mapped files of a work folder that have no name any more,
- * so they take no heap and go with the process; small ones are in memory.
+ * Converts matrices to tensors and back. Large tensors lie in mapped files of a work folder, so they take no heap. The
+ * files are deleted on opening, so they disappear with the process. Small tensors are in memory.
  */
 public final class WeightStore {
     private static final long SMALL = 1 << 16;
@@ -29,15 +29,15 @@ public final class WeightStore {
 
     private final Path folder;
 
-    /** Files are made in {@code folder}. */
+    /** Creates a store whose files lie in {@code folder}. */
     public WeightStore(Path folder) {
         this.folder = folder;
     }
 
     /**
-     * A tensor of two axes as a matrix.
+     * Reads a tensor of rank 2 as a matrix.
      *
-     * @param axis the axis of the tensor that the rows of the matrix are
+     * @param axis the axis of the tensor that becomes the rows of the matrix, 0 or 1
      */
     public static Matrix read(Tensor tensor, int axis) {
         int rows = Math.toIntExact(tensor.dim(axis));
@@ -70,7 +70,7 @@ public final class WeightStore {
         }
     }
 
-    /** The sum of the products of the elements of two matrices. */
+    /** The sum of the elementwise product of two matrices. */
     static double dot(Matrix left, Matrix right) {
         double[] one = new double[left.columns()];
         double[] other = new double[left.columns()];
@@ -86,16 +86,17 @@ public final class WeightStore {
     }
 
     /**
-     * Where the elements of a matrix are in a tensor of two axes; the tensor is zero elsewhere.
+     * The place of a matrix in a tensor of rank 2, which is zero elsewhere.
      *
-     * @param shape the extents of both axes
-     * @param axis the axis of the tensor that the rows of the matrix are
-     * @param rows the place along it of each row, ascending
-     * @param columns the place along the other axis of each column, ascending
+     * @param dtype the element type of the tensor
+     * @param shape the shape of the tensor
+     * @param axis the axis of the tensor that holds the rows of the matrix, 0 or 1
+     * @param rows for each row of the matrix, the index along this axis, ascending
+     * @param columns for each column of the matrix, the index along the other axis, ascending
      */
     @SuppressWarnings("ArrayRecordComponent") // never compared
     public record Place(DType dtype, long[] shape, int axis, int[] rows, int[] columns) {
-        /** All of a tensor. */
+        /** The place of a matrix that fills the tensor. */
         static Place whole(Matrix matrix, DType dtype, long[] shape, int axis) {
             return new Place(
                     dtype,
@@ -107,10 +108,10 @@ public final class WeightStore {
     }
 
     /**
-     * A matrix as a float32 tensor of its own shape.
+     * Stores a matrix as a float32 tensor of the same shape.
      *
-     * @param label names it in messages
-     * @throws UserException if a number is too large, or there is no room on disk
+     * @param label names the matrix in messages
+     * @throws UserException if a number is outside the range of float32, or the disk is full
      */
     Tensor write(Matrix matrix, String label) {
         long[] shape = {matrix.rows(), matrix.columns()};
@@ -118,44 +119,44 @@ public final class WeightStore {
     }
 
     /**
-     * A matrix as a tensor of the form of another.
+     * Stores a matrix as a tensor with the shape and element type of another.
      *
      * @param like has the shape and the element type
-     * @param axis the axis of the tensor that the rows of the matrix are
+     * @param axis the axis of the tensor that holds the rows of the matrix, 0 or 1
      * @param label names the weights in messages
-     * @throws UserException if a number is too large for the element type, or there is no room on disk
+     * @throws UserException if a number is outside the range of the element type, or the disk is full
      */
     public Tensor write(Matrix matrix, Tensor like, int axis, String label) {
         return write(matrix, Place.whole(matrix, like.dtype(), like.shape(), axis), label);
     }
 
     /**
-     * A matrix as a part of a tensor that is zero elsewhere.
+     * Stores a matrix as a part of a tensor that is zero elsewhere.
      *
      * @param label names the weights in messages
-     * @throws UserException if a number is too large for the element type, or there is no room on disk
+     * @throws UserException if a number is outside the range of the element type, or the disk is full
      */
     public Tensor write(Matrix matrix, Place place, String label) {
-        try (Matrix turned = place.axis == 0 ? null : matrix.transposed()) {
-            return store(place.dtype, place.shape, new Lines(place.axis == 0 ? matrix : turned, place, label));
+        try (Matrix transposed = place.axis == 0 ? null : matrix.transposed()) {
+            return store(place.dtype, place.shape, new RowEncoder(place.axis == 0 ? matrix : transposed, place, label));
         }
     }
 
-    /** The lines of a tensor, one after the other. */
-    private static final class Lines {
+    /** Encodes the rows of a tensor, one after the other. */
+    private static final class RowEncoder {
         private final Matrix source;
-        private final int[] lineAt;
-        private final int[] placeAt;
+        private final int[] rowAt;
+        private final int[] columnAt;
         private final DType dtype;
         private final String label;
         private final double[] row;
         private final float[] line;
         private int next;
 
-        Lines(Matrix source, Place place, String label) {
+        RowEncoder(Matrix source, Place place, String label) {
             this.source = source;
-            this.lineAt = place.axis == 0 ? place.rows : place.columns;
-            this.placeAt = place.axis == 0 ? place.columns : place.rows;
+            this.rowAt = place.axis == 0 ? place.rows : place.columns;
+            this.columnAt = place.axis == 0 ? place.columns : place.rows;
             this.dtype = place.dtype;
             this.label = label;
             this.row = new double[source.columns()];
@@ -164,11 +165,11 @@ public final class WeightStore {
 
         void encode(int index, ByteBuffer target) {
             Arrays.fill(line, 0);
-            if (next < lineAt.length && lineAt[next] == index) {
+            if (next < rowAt.length && rowAt[next] == index) {
                 source.getRow(next++, row);
                 for (int i = 0; i < row.length; i++) {
-                    line[placeAt[i]] = (float) row[i];
-                    check(line[placeAt[i]]);
+                    line[columnAt[i]] = (float) row[i];
+                    check(line[columnAt[i]]);
                 }
             }
             Floats.encode(dtype, line, line.length, target);
@@ -182,13 +183,13 @@ public final class WeightStore {
         }
     }
 
-    private Tensor store(DType dtype, long[] shape, Lines lines) {
+    private Tensor store(DType dtype, long[] shape, RowEncoder encoder) {
         int lineBytes = Math.toIntExact(dtype.bytes(shape[1]));
         long size = lineBytes * shape[0];
         if (size <= SMALL) {
             ByteBuffer bytes = ByteBuffer.allocate((int) size).order(ByteOrder.LITTLE_ENDIAN);
             for (int index = 0; index < shape[0]; index++) {
-                lines.encode(index, bytes);
+                encoder.encode(index, bytes);
             }
             return Tensor.of(dtype, shape, Bytes.of(bytes.flip()));
         }
@@ -199,7 +200,7 @@ public final class WeightStore {
                     path, StandardOpenOption.READ, StandardOpenOption.WRITE, StandardOpenOption.DELETE_ON_CLOSE)) {
                 ByteBuffer line = ByteBuffer.allocateDirect(lineBytes).order(ByteOrder.LITTLE_ENDIAN);
                 for (int index = 0; index < shape[0]; index++) {
-                    lines.encode(index, line.clear());
+                    encoder.encode(index, line.clear());
                     for (line.flip(); line.hasRemaining(); ) {
                         file.write(line);
                     }

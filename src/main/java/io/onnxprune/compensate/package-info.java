@@ -1,3 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/** New weights for the products that sum over what is pruned, and the choice of what to prune that goes with them. */
+/**
+ * Compensation: new weights for the linear layers that pruning affects, and the selection of units and zeros that depends
+ * on them.
+ */
 package io.onnxprune.compensate;

@@ -12,18 +12,23 @@ import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Path;
 
-/** An imported model with what dimension inference found in it. */
+/**
+ * An imported model with its inferred dimensions.
+ *
+ * @param model the model
+ * @param structure its dimensions and residual stream
+ */
 public record AnalysedModel(Model model, Structure structure) {
     /**
      * Imports and analyses {@code file}.
      *
-     * @throws io.onnxprune.diag.UserException if it cannot be read or ONNX Runtime cannot run it
+     * @throws io.onnxprune.diag.UserException if the file cannot be read, or ONNX Runtime cannot run the model
      */
     public static AnalysedModel load(Path file, OnnxRuntime runtime, Log log) {
         return of(ModelReader.read(file), runtime, log);
     }
 
-    /** Analyses an imported model; calls of model-local functions are replaced by their bodies first. */
+    /** Analyses an imported model. Calls of model-local functions are replaced by their bodies first. */
     public static AnalysedModel of(Model imported, OnnxRuntime runtime, Log log) {
         Model model = FunctionInliner.inline(imported);
         Program program = Program.of(model);

@@ -15,10 +15,10 @@ import java.util.Set;
 import java.util.TreeSet;
 
 /**
- * Gradients of a model in memory over rows of tokens.
+ * Computes gradients of a model over rows of tokens.
  *
- * @param data token ids, all rows of one length
- * @param key tells these gradients and their use from others, for a run that goes on after it was stopped
+ * @param data token ids, all rows of equal length
+ * @param key identifies these gradients and their use, so that a stopped run can resume
  */
 record ModelGradients(
         Model model, List<long[]> data, OnnxRuntime runtime, CalibrationOptions options, String key, Log log)

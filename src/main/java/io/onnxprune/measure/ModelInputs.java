@@ -27,16 +27,16 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.stream.IntStream;
 
-/** What products of a model that steps have reached read, in terms of the original's channels. */
+/** Measures the inputs of linear layers of a pruned model, in terms of the channels of the dense model. */
 final class ModelInputs implements LayerInputs {
     private final PrunedState state;
     private final List<long[]> rows;
     private final OnnxRuntime runtime;
     private final CalibrationOptions options;
     private final Log log;
-    private final Map<Value, Channels> known = new HashMap<>();
+    private final Map<Value, Channels> channelsByWeight = new HashMap<>();
 
-    /** {@code rows} of token ids are of one length. */
+    /** Creates measurements on {@code rows} of token ids, all of equal length. */
     ModelInputs(PrunedState state, List<long[]> rows, OnnxRuntime runtime, CalibrationOptions options, Log log) {
         this.state = state;
         this.rows = rows;
@@ -51,22 +51,22 @@ final class ModelInputs implements LayerInputs {
     }
 
     @Override
-    public Tensor weight(LinearLayer consumer) {
-        return state.updates().getOrDefault(consumer.weight(), consumer.weight().constant());
+    public Tensor weight(LinearLayer layer) {
+        return state.updates().getOrDefault(layer.weight(), layer.weight().constant());
     }
 
-    /** What was measured already is not measured again. */
+    /** Measures only the layers that were not measured before. */
     @Override
-    public Map<Value, Channels> measure(Collection<LinearLayer> consumers) {
+    public Map<Value, Channels> measure(Collection<LinearLayer> layers) {
         Map<String, LinearLayer> missing = new LinkedHashMap<>();
-        consumers.stream()
-                .filter(consumer -> !known.containsKey(consumer.weight()))
-                .forEach(consumer -> missing.put(consumer.weight().name(), consumer));
+        layers.stream()
+                .filter(layer -> !channelsByWeight.containsKey(layer.weight()))
+                .forEach(layer -> missing.put(layer.weight().name(), layer));
         if (!missing.isEmpty()) {
             run(missing);
         }
         Map<Value, Channels> measured = new LinkedHashMap<>();
-        consumers.forEach(consumer -> measured.put(consumer.weight(), known.get(consumer.weight())));
+        layers.forEach(layer -> measured.put(layer.weight(), channelsByWeight.get(layer.weight())));
         return measured;
     }
 
@@ -75,17 +75,17 @@ final class ModelInputs implements LayerInputs {
         Map<LinearLayer, LoweredLinear> linears = new LinkedHashMap<>();
         for (LoweredLinear linear : calibrator.linears()) {
             Slice slice = state.slices().get(linear.weight());
-            LinearLayer consumer = missing.get(slice == null ? linear.weight() : slice.source());
-            if (consumer != null) {
-                linears.put(consumer, linear);
+            LinearLayer layer = missing.get(slice == null ? linear.weight() : slice.source());
+            if (layer != null) {
+                linears.put(layer, linear);
             }
         }
         missing.values().stream()
-                .filter(consumer -> !linears.containsKey(consumer))
+                .filter(layer -> !linears.containsKey(layer))
                 .findFirst()
-                .ifPresent(consumer -> {
-                    throw new UserException("tokens do not reach node " + consumer.node()
-                            + ", so there are no statistics of what it reads");
+                .ifPresent(layer -> {
+                    throw new UserException("no token reaches node " + layer.node()
+                            + ", so there are no statistics of its input");
                 });
         Set<Tap> taps = new LinkedHashSet<>();
         linears.values().forEach(linear -> {
@@ -95,22 +95,22 @@ final class ModelInputs implements LayerInputs {
         });
         Map<Tap, HostTensor> sums = new HashMap<>();
         calibrator.gather(rows, taps, sums::put);
-        linears.forEach((consumer, linear) -> {
-            int[] kept = kept(consumer, linear);
-            known.put(
-                    consumer.weight(),
+        linears.forEach((layer, linear) -> {
+            int[] kept = kept(layer, linear);
+            channelsByWeight.put(
+                    layer.weight(),
                     new Channels(
                             (long) sum(sums, new Tap.Positions(linear.input())).get(0),
-                            spread(sum(sums, new Tap.Total(linear.input())), kept, consumer.inputs()),
-                            spread(sum(sums, new Tap.Squares(linear.input())), kept, consumer.inputs())));
+                            spread(sum(sums, new Tap.Total(linear.input())), kept, layer.inputs()),
+                            spread(sum(sums, new Tap.Squares(linear.input())), kept, layer.inputs())));
         });
     }
 
-    /** The channels of the original that a product of the smaller model reads. */
-    private int[] kept(LinearLayer consumer, LoweredLinear linear) {
+    /** The input channels of the dense layer that the pruned layer keeps. */
+    private int[] kept(LinearLayer layer, LoweredLinear linear) {
         return Optional.ofNullable(state.slices().get(linear.weight()))
-                .map(slice -> slice.kept()[consumer.axis()])
-                .orElseGet(() -> IntStream.range(0, consumer.inputs()).toArray());
+                .map(slice -> slice.kept()[layer.axis()])
+                .orElseGet(() -> IntStream.range(0, layer.inputs()).toArray());
     }
 
     private static FloatBuffer sum(Map<Tap, HostTensor> sums, Tap tap) {
@@ -118,7 +118,7 @@ final class ModelInputs implements LayerInputs {
                 .asFloats();
     }
 
-    /** Values of the {@code kept} channels among {@code count}. */
+    /** Spreads the values of the {@code kept} channels over {@code count} channels. */
     private static double[] spread(FloatBuffer values, int[] kept, int count) {
         double[] spread = new double[count];
         for (int i = 0; i < values.remaining(); i++) {

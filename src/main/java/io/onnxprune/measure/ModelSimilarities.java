@@ -31,9 +31,9 @@ import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
 
-/** How alike the residual stream is before and after blocks of a model that steps have reached. */
+/** Measures the similarity of the residual stream before and after blocks of a pruned model. */
 final class ModelSimilarities implements BlockInfluence.Similarities {
-    /** The result of a fused skip normalisation that holds the sum. */
+    /** The output of a fused skip normalisation that holds the sum. */
     private static final int SUM = 3;
 
     private final PrunedState state;
@@ -46,7 +46,7 @@ final class ModelSimilarities implements BlockInfluence.Similarities {
     private final Set<String> names;
     private final Map<String, String> sums = new LinkedHashMap<>();
 
-    /** {@code rows} of token ids are of one length. */
+    /** Creates measurements on {@code rows} of token ids, all of equal length. */
     ModelSimilarities(PrunedState state, List<long[]> rows, OnnxRuntime runtime, CalibrationOptions options, Log log) {
         this.state = state;
         this.rows = rows;
@@ -101,7 +101,9 @@ final class ModelSimilarities implements BlockInfluence.Similarities {
         return Math.toIntExact(dims[dims.length - 1].size(0, state.plan().keep(state.structure())));
     }
 
-    /** The name of what enters a block, which is what entered those before it that are gone. */
+    /**
+     * The name of the input of a block. The input of a block behind pruned blocks is the input of the first of them.
+     */
     private String before(Block block) {
         Value value = block.base();
         while (removed.containsKey(value)) {
@@ -110,7 +112,7 @@ final class ModelSimilarities implements BlockInfluence.Similarities {
         return value.name();
     }
 
-    /** The name of what leaves a block that is there. */
+    /** The name of the output of a kept block. */
     private String after(Block block) {
         Op add = block.add();
         if (!ResidualStream.isSkipNormalization(add) || add.output(SUM) != null) {
@@ -125,7 +127,9 @@ final class ModelSimilarities implements BlockInfluence.Similarities {
         });
     }
 
-    /** The model with the sum of the last skip normalisation as a value of its own, where that is asked for. */
+    /**
+     * The model with the sums of those skip normalisations as separate values whose sum is needed but is not an output.
+     */
     private Model withSums() {
         Graph graph = state.model().graph();
         List<Node> nodes = new ArrayList<>();

@@ -17,24 +17,24 @@ import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Gradients of a pruned model in the shapes of the original: zero where something is gone. Where several places kept
- * different slices of one constant, their gradients are added up again.
+ * Gradients of a pruned model in the shapes of the dense model, zero for pruned units. Where several uses kept
+ * different slices of one constant, their gradients are added.
  */
 final class SlicedGradients implements Taylor.Gradients {
     private final Taylor.Gradients pruned;
     private final PrunedState state;
-    private final Map<String, Tensor> originals = new HashMap<>();
+    private final Map<String, Tensor> denseTensors = new HashMap<>();
     private final Map<String, Tensor> updated = new HashMap<>();
 
-    /** {@code pruned} are those of the model of {@code state}. */
+    /** Creates gradients from those of the model of {@code state}. */
     SlicedGradients(Taylor.Gradients pruned, PrunedState state) {
         this.pruned = pruned;
         this.state = state;
         state.structure().analysis().constantUses().keySet().forEach(use -> {
             Value value = use.op().input(use.input());
-            originals.putIfAbsent(value.name(), value.constant());
+            denseTensors.putIfAbsent(value.name(), value.constant());
         });
-        originals.putAll(state.structure().analysis().program().model().graph().initializers());
+        denseTensors.putAll(state.structure().analysis().program().model().graph().initializers());
         state.updates().forEach((value, tensor) -> updated.put(value.name(), tensor));
     }
 
@@ -62,7 +62,7 @@ final class SlicedGradients implements Taylor.Gradients {
                 pieces.merge(slice.source(), name.equals(slice.source()) ? 0 : 1, Integer::sum);
             }
         });
-        Map<String, Sum> open = new LinkedHashMap<>();
+        Map<String, Sum> incomplete = new LinkedHashMap<>();
         pruned.run(wanted, squares, (name, gradient, gradientSquares) -> {
             Slice slice = state.slices().get(name);
             String source = slice == null ? name : slice.source();
@@ -70,27 +70,27 @@ final class SlicedGradients implements Taylor.Gradients {
                 sink.accept(name, gradient, gradientSquares);
                 return;
             }
-            Sum sum = open.computeIfAbsent(
-                    source, key -> new Sum(Objects.requireNonNull(originals.get(key), key), squares));
+            Sum sum = incomplete.computeIfAbsent(
+                    source, key -> new Sum(Objects.requireNonNull(denseTensors.get(key), key), squares));
             sum.add(slice == null ? sum.whole() : slice.kept(), gradient, gradientSquares);
             if (pieces.getOrDefault(source, 0) == 0) {
-                sum.handTo(source, sink);
-                open.remove(source);
+                sum.passTo(source, sink);
+                incomplete.remove(source);
             }
         });
-        open.forEach((source, sum) -> sum.handTo(source, sink));
+        incomplete.forEach((source, sum) -> sum.passTo(source, sink));
     }
 
-    /** Gradients of slices, added up in the shape of the whole. */
+    /** The sum of gradients of slices, in the shape of the dense constant. */
     private static final class Sum {
         private final long[] shape;
         private final float[] gradient;
         private final boolean withSquares;
         private final float[] squares;
 
-        Sum(Tensor whole, boolean withSquares) {
-            shape = whole.shape();
-            gradient = new float[Math.toIntExact(whole.elements())];
+        Sum(Tensor dense, boolean withSquares) {
+            shape = dense.shape();
+            gradient = new float[Math.toIntExact(dense.elements())];
             this.withSquares = withSquares;
             squares = new float[withSquares ? gradient.length : 0];
         }
@@ -121,7 +121,7 @@ final class SlicedGradients implements Taylor.Gradients {
             }
         }
 
-        void handTo(String name, GradientSink sink) {
+        void passTo(String name, GradientSink sink) {
             sink.accept(name, FloatBuffer.wrap(gradient), withSquares ? FloatBuffer.wrap(squares) : null);
         }
     }

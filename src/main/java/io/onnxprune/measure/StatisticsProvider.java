@@ -26,9 +26,9 @@ import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 
 /**
- * Owns everything that is measured on calibration rows: second moments, gradients, inputs of linear layers, similarities of the
- * residual stream, and layer-by-layer runs. Passes ask for what they need. Second moments of one state are measured once and
- * kept until another state is measured, so passes that look at one state share them.
+ * Provides everything that is measured on calibration rows: second moments, gradients, inputs of linear layers,
+ * similarities of the residual stream, and sequential runs. Second moments of one state are measured once and kept
+ * until another state is measured. So passes on one state share them.
  */
 public final class StatisticsProvider implements AutoCloseable {
     private static final String PASS = "statistics";
@@ -52,27 +52,29 @@ public final class StatisticsProvider implements AutoCloseable {
     }
 
     /**
-     * Statistics files of a run.
+     * The statistics files of a run.
      *
      * @param in statistics of the dense model, used instead of measuring them
-     * @param out where statistics of the dense model are kept when they are measured
+     * @param out file to keep measured statistics of the dense model in
      */
     public record Files(Optional<Path> in, Optional<Path> out) {
-        /** Neither is read or written. */
+        /** No statistics file. */
         public static final Files NONE = new Files(Optional.empty(), Optional.empty());
     }
 
     /**
-     * How a run measures.
+     * The settings of measurements.
      *
-     * @param hash of the model's file
+     * @param hash hash of the model's file
+     * @param files the statistics files
+     * @param calibration the resources of calibration
      */
     public record Setup(String hash, Files files, CalibrationOptions calibration) {}
 
     /**
-     * Prepares measurements; nothing is run before it is asked for.
+     * Prepares measurements. Nothing is run before a pass needs it.
      *
-     * @throws UserException if there is a file to read that is damaged or of another model
+     * @throws UserException if the statistics file is damaged or of another model
      */
     public StatisticsProvider(Setup setup, OnnxRuntime runtime, PassClock clock, Log log) {
         this.setup = setup;
@@ -92,9 +94,9 @@ public final class StatisticsProvider implements AutoCloseable {
     }
 
     /**
-     * Sets the rows of tokens to measure on, all of one length.
+     * Sets the rows of tokens to measure on, all of equal length.
      *
-     * @throws UserException if they are not as long as those of the statistics file
+     * @throws UserException if their length differs from that of the statistics file
      */
     public void measureOn(List<long[]> tokens) {
         rows = tokens;
@@ -110,7 +112,7 @@ public final class StatisticsProvider implements AutoCloseable {
                 });
     }
 
-    /** Moves information about runs to the debug level: later steps repeat what the first one said. */
+    /** Moves information about runs to the debug level, because later steps repeat that of the first one. */
     public void quiet() {
         log = log.quiet();
     }
@@ -123,7 +125,7 @@ public final class StatisticsProvider implements AutoCloseable {
     public List<long[]> rows() {
         if (rows.isEmpty()) {
             throw new UserException(
-                    "--stats holds what the first pass measures, but another one measures more; add --calibration");
+                    "--stats holds only the statistics of the first pass, but another pass needs more; add --calibration");
         }
         return rows;
     }
@@ -177,7 +179,7 @@ public final class StatisticsProvider implements AutoCloseable {
         String fisher = fisher(taps);
         if (!fisher.equals(Origin.NONE) && !fisher.equals(origin.fisher())) {
             throw new UserException(
-                    "the statistics %s have gradients of kind \"%s\", but the method takes \"%s\"; measure them anew"
+                    "the statistics %s have gradients of kind \"%s\", but the method needs \"%s\"; measure them again"
                             .formatted(file, origin.fisher(), fisher));
         }
         log.info("statistics of %d x %d tokens come from %s".formatted(origin.rows(), origin.length(), file));
@@ -194,7 +196,7 @@ public final class StatisticsProvider implements AutoCloseable {
     /**
      * Gradients of the loss by the weights of a state, in the shapes of the dense model.
      *
-     * @param use tells what is made of the gradients from other uses, since a stopped run goes on with it
+     * @param use identifies the use of the gradients, because a stopped run resumes with it
      */
     public Taylor.Gradients gradients(PrunedState pruned, List<?> use) {
         String key = Fingerprint.of(List.of(pruned.plan().model(), pruned.plan().describe(), use), List.of());
@@ -202,7 +204,10 @@ public final class StatisticsProvider implements AutoCloseable {
                 new ModelGradients(pruned.model(), rows(), runtime, setup.calibration, key, log), pruned);
     }
 
-    /** Inputs of the linear layers of a state, in terms of the dense model's channels; measured once per state. */
+    /**
+     * Inputs of the linear layers of a state, in terms of the channels of the dense model. They are measured once for
+     * each state.
+     */
     public LayerInputs inputs(PrunedState pruned) {
         ModelInputs found = inputs.filter(known -> known.areOf(pruned))
                 .orElseGet(() -> new ModelInputs(pruned, rows(), runtime, setup.calibration, log));
@@ -216,7 +221,7 @@ public final class StatisticsProvider implements AutoCloseable {
     }
 
     /**
-     * Runs the model of a state piece by piece, with weights that change on the way.
+     * Runs the model of a state piece by piece with an editor that changes its weights.
      *
      * @param besideDense whether the dense model runs beside it, to measure errors against
      */

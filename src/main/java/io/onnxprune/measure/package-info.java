@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Measurements of the dense model and of what passes make of it, on calibration rows. */
+/** Measurements of the dense model and of pruned models on calibration rows. */
 @NullMarked
 package io.onnxprune.measure;
 

@@ -24,7 +24,7 @@ public record DenseModel(
                 imported,
                 structure,
                 LinearLayers.of(structure),
-                ParameterCount.of(structure).whole(),
+                ParameterCount.of(structure).dense(),
                 hash);
     }
 

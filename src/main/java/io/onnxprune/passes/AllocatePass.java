@@ -103,7 +103,7 @@ public record AllocatePass(
     /** The budget for a dense model to which biases may have been added, without the dimensions that another pass cannot handle. */
     private Budget budget(DenseModel dense, PassContext context) {
         Budget budget = budget().rebased(
-                        dense.given(), ParameterCount.of(dense.structure()).whole());
+                        dense.given(), ParameterCount.of(dense.structure()).dense());
         for (Pass pass : context.position().all()) {
             budget = pass.restrict(budget, dense, context);
         }
@@ -127,7 +127,7 @@ public record AllocatePass(
     public PruningState run(PruningState state, PassContext context) {
         DenseModel dense = state.dense();
         Scheduled here = context.position().current();
-        ParameterCount.Size whole = ParameterCount.of(dense.structure()).whole();
+        ParameterCount.Size whole = ParameterCount.of(dense.structure()).dense();
         Budget step = budget(dense, context.withLog(Log.NONE)).atStep(here.step(), here.steps(), whole);
         if (here.steps() > 1) {
             context.log().info(String.format(Locale.ROOT, "pruning up to %.1f %%", 100 * step.ratio(whole)));

@@ -16,19 +16,19 @@ import java.util.Set;
 import java.util.stream.IntStream;
 
 /**
- * Scores from the products that sum over a dimension: each of their input channels j has one number, made of what the
- * channel carries and of the weights W_ij that it is multiplied by, from one forward pass.
- *
+ * Importance from the inputs and weights of the consumers of a dimension, measured by one forward pass. Each input
+ * channel j of a consumer gets one number. It depends on the activations x_j and on the weights W_ij that multiply
+ * them.
  * <ul>
- *   <li>{@link Kind#WANDA}: mean_i |W_ij| · √(mean of x_j²), summed over the channels of a unit (Wanda, arXiv 2306.11695,
- *       in the structured form that FLAP compares with).
- *   <li>{@link Kind#FLAP}: var(x_j) · Σ_i W_ij², what the output loses when the channel is replaced by its mean (FLAP,
- *       arXiv 2312.11983). The numbers of a dimension are standardised (mean 0, variance 1), so that all layers can
- *       compete in one ranking, then averaged over the channels of a unit.
+ *   <li>{@link Kind#WANDA}: mean_i |W_ij| · √(mean of x_j²), summed over the channels of a unit (Wanda, arXiv
+ *       2306.11695, in the structured form that FLAP compares with).
+ *   <li>{@link Kind#FLAP}: var(x_j) · Σ_i W_ij². This is the squared error of the output when the channel is
+ *       replaced by its mean (FLAP, arXiv 2312.11983). The numbers of a dimension are standardised to mean 0 and
+ *       variance 1, so that all layers can compete in one ranking. Then they are averaged over the channels of a unit.
  * </ul>
  */
 public final class ActivationImportance implements Importance {
-    /** How a channel is scored, and its unit from it. */
+    /** The score of a channel, and of a unit from its channels. */
     public enum Kind {
         WANDA,
         FLAP
@@ -38,34 +38,34 @@ public final class ActivationImportance implements Importance {
     private final PruneSet prune;
     private final LayerInputs inputs;
 
-    /** Scores what {@code prune} names. */
+    /** Creates scores for the structures of {@code prune}. */
     public ActivationImportance(Kind kind, PruneSet prune, LayerInputs inputs) {
         this.kind = kind;
         this.prune = prune;
         this.inputs = inputs;
     }
 
-    /** Scores the units of the dimensions all of whose consumers are known; layers and blocks have no scores. */
+    /** Scores the units of dimensions whose consumers are all known. Layers and blocks have score 0. */
     @Override
     public Scores score(Structure structure, Log log) {
-        LinearLayers consumers = LinearLayers.of(structure);
-        Map<Dimension, List<LinearLayer>> readers = new LinkedHashMap<>();
+        LinearLayers layers = LinearLayers.of(structure);
+        Map<Dimension, List<LinearLayer>> consumers = new LinkedHashMap<>();
         structure.dimensions().stream()
                 .filter(dimension -> dimension.isPrunable() && prune.roles().contains(dimension.role()))
-                .filter(dimension -> consumers.problem(dimension) == null)
-                .forEach(dimension -> readers.put(dimension, consumers.of(dimension)));
+                .filter(dimension -> layers.problem(dimension) == null)
+                .forEach(dimension -> consumers.put(dimension, layers.of(dimension)));
         Set<LinearLayer> wanted = new LinkedHashSet<>();
-        readers.values().forEach(wanted::addAll);
+        consumers.values().forEach(wanted::addAll);
         Map<Value, Channels> measured = inputs.measure(wanted);
         Map<Value, double[]> channels = new LinkedHashMap<>();
         wanted.forEach(
                 consumer -> channels.put(consumer.weight(), channels(consumer, measured.get(consumer.weight()))));
         Map<String, double[]> units = new LinkedHashMap<>();
-        readers.forEach((dimension, own) -> units.put(dimension.name(), units(dimension, own, channels)));
+        consumers.forEach((dimension, own) -> units.put(dimension.name(), units(dimension, own, channels)));
         return Scores.ofUnits(units, structure);
     }
 
-    /** One number for each input channel of a product. */
+    /** The number of each input channel of a consumer. */
     private double[] channels(LinearLayer consumer, Channels input) {
         BitSet axis = new BitSet();
         axis.set(consumer.axis());
@@ -80,11 +80,11 @@ public final class ActivationImportance implements Importance {
         return numbers;
     }
 
-    private double[] units(Dimension dimension, List<LinearLayer> readers, Map<Value, double[]> channels) {
-        int[] unitOf = readers.stream()
+    private double[] units(Dimension dimension, List<LinearLayer> consumers, Map<Value, double[]> channels) {
+        int[] unitOf = consumers.stream()
                 .flatMapToInt(consumer -> Arrays.stream(consumer.units(dimension)))
                 .toArray();
-        double[] numbers = readers.stream()
+        double[] numbers = consumers.stream()
                 .flatMapToDouble(consumer -> Arrays.stream(channels.get(consumer.weight())))
                 .toArray();
         int[] members = IntStream.range(0, unitOf.length)
@@ -105,7 +105,7 @@ public final class ActivationImportance implements Importance {
         return scores;
     }
 
-    /** Brings the numbers of {@code members} to mean 0 and variance 1; numbers that are all equal to 0. */
+    /** Standardises the numbers of {@code members} to mean 0 and variance 1. Equal numbers all become 0. */
     private static void standardise(double[] numbers, int[] members) {
         double mean = Arrays.stream(members)
                 .mapToDouble(channel -> numbers[channel])

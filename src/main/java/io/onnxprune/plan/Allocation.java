@@ -9,26 +9,26 @@ import java.util.List;
 /**
  * A plan that meets a budget.
  *
- * @param plan what stays
- * @param before the whole model
- * @param after what is left of it
+ * @param plan the kept units, layers and blocks
+ * @param before size of the dense model
+ * @param after size of the pruned model
  */
 public record Allocation(Plan plan, ParameterCount.Size before, ParameterCount.Size after) {
     /**
-     * Chooses what to remove so that the least important units go and what is left is within one unit (of the smallest
-     * kind that may go) of the budget's target.
+     * Chooses the least important units, layers and blocks to prune. The size of the pruned model differs from the
+     * budget's target by at most one unit of the smallest kind that may be pruned.
      *
      * @param model hash of the model, for the plan
-     * @throws io.onnxprune.diag.UserException if the target cannot be reached, or nothing of a role that is asked for
-     *     can be pruned
+     * @throws io.onnxprune.diag.UserException if the target cannot be reached, or a requested role has nothing to
+     *     prune
      */
     public static Allocation of(Structure structure, Scores scores, Budget budget, String model, Log log) {
         return new Allocator(structure, scores, budget, log).run(model);
     }
 
     /**
-     * Refuses a budget that no scores could meet, before they are measured. Where whole layers or blocks may go, scores
-     * tell which, and {@link #of} is left to judge.
+     * Rejects a budget that no scores could meet, before scores are measured. If layers or blocks may be pruned, this
+     * depends on the scores, and only {@link #of} checks it.
      *
      * @throws io.onnxprune.diag.UserException as {@link #of}
      */
@@ -39,13 +39,13 @@ public record Allocation(Plan plan, ParameterCount.Size before, ParameterCount.S
         }
     }
 
-    /** The dimensions that may lose units under a budget. */
+    /** The dimensions that a budget allows to prune. */
     public static List<Dimension> candidates(Structure structure, Budget budget) {
         return new Candidates(structure, budget, ParameterCount.of(structure), Log.NONE)
                 .groups().stream().flatMap(List::stream).toList();
     }
 
-    /** The share of the model's parameters that goes. */
+    /** The pruned share of the model's parameters. */
     public double ratio() {
         return before.parameters() == 0 ? 0 : 1 - (double) after.parameters() / before.parameters();
     }

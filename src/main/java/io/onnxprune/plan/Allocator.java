@@ -13,7 +13,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.stream.IntStream;
 
-/** One run of {@link Allocation#of}: first whole layers and blocks as far as they fit, then units of dimensions. */
+/** One run of {@link Allocation#of}. It first prunes layers and blocks as far as they fit, then units of dimensions. */
 final class Allocator {
     private final Structure structure;
     private final Scores scores;
@@ -28,72 +28,72 @@ final class Allocator {
         this.budget = budget;
         this.log = log;
         this.count = ParameterCount.of(structure);
-        this.target = budget.target(count.whole());
+        this.target = budget.target(count.dense());
     }
 
     Allocation run(String model) {
-        if (target == budget.measure(count.whole())) {
-            return new Allocation(Plan.keepAll(model), count.whole(), count.whole());
+        if (target == budget.measure(count.dense())) {
+            return new Allocation(Plan.keepAll(model), count.dense(), count.dense());
         }
         Candidates candidates = candidates();
         ParameterCount.Running running = count.start();
         int[] layers = dropLayers(candidates, running);
         int[] blocks = dropBlocks(candidates, layers, running);
-        List<TiedDimensions> tracks = tracks(candidates, running);
-        new GreedyAllocator(tracks, running, budget, target).run();
+        List<TiedDimensions> groups = groups(candidates, running);
+        new GreedyAllocator(groups, running, budget, target).run();
 
         Map<String, int[]> keep = new LinkedHashMap<>();
-        for (TiedDimensions track : tracks) {
-            for (int i = 0; i < track.dimensions().size() && track.canGrow(); i++) {
-                keep.put(track.dimensions().get(i).name(), track.kept(i));
+        for (TiedDimensions group : groups) {
+            for (int i = 0; i < group.dimensions().size() && group.canGrow(); i++) {
+                keep.put(group.dimensions().get(i).name(), group.kept(i));
             }
         }
         Plan plan = new Plan(model, keep, layers, blocks);
-        return new Allocation(plan, count.whole(), count.under(plan));
+        return new Allocation(plan, count.dense(), count.under(plan));
     }
 
     /**
-     * What may go.
+     * The dimensions, layers and blocks that may be pruned.
      *
      * @throws UserException if the target cannot be reached
      */
     Candidates candidates() {
-        long whole = budget.measure(count.whole());
-        if (target > whole) {
+        long dense = budget.measure(count.dense());
+        if (target > dense) {
             throw new UserException(String.format(
-                    "the model already has only %,d %s, fewer than the %,.0f asked for; ask for less",
-                    whole, budget.unit(), target));
+                    "the model already has only %,d %s, fewer than the %,.0f to keep; lower the target",
+                    dense, budget.unit(), target));
         }
         Candidates found = new Candidates(structure, budget, count, log);
         checkReachable(found);
         return found;
     }
 
-    /** The tracks of all groups, without the dimensions of layers that are gone. */
-    private List<TiedDimensions> tracks(Candidates candidates, ParameterCount.Running running) {
-        List<TiedDimensions> tracks = new ArrayList<>();
-        for (List<Dimension> group : candidates.groups()) {
-            List<Dimension> left = group.stream()
+    /** The tied dimensions of all groups, without the dimensions of pruned layers. */
+    private List<TiedDimensions> groups(Candidates candidates, ParameterCount.Running running) {
+        List<TiedDimensions> groups = new ArrayList<>();
+        for (List<Dimension> tied : candidates.groups()) {
+            List<Dimension> remaining = tied.stream()
                     .filter(dimension -> budget.measure(running.lossOf(List.of(dimension), dimension.size() - 1)) > 0)
                     .toList();
-            if (!left.isEmpty()) {
-                tracks.add(new TiedDimensions(
-                        left,
-                        left.stream()
+            if (!remaining.isEmpty()) {
+                groups.add(new TiedDimensions(
+                        remaining,
+                        remaining.stream()
                                 .map(dimension -> scores.units().get(dimension.name()))
                                 .toList(),
-                        step(left.get(0))));
+                        step(remaining.get(0))));
             }
         }
-        return tracks;
+        return groups;
     }
 
     private int step(Dimension dimension) {
         return switch (dimension.role()) {
             case HEADS, KV_HEADS, QUERY_HEADS -> budget.roundHeads();
             case FFN, HIDDEN -> {
-                // A unit is several channels where quantisation blocks stay whole. What is summed over tells: weights
-                // may carry the channels twice (fused projections) or by blocks.
+                // A unit has several channels where quantisation blocks must be kept intact. The contracted axis gives
+                // their number. Other axes may carry the channels twice (fused projections) or by blocks.
                 long channels = structure.analysis().facts().contractions().stream()
                         .filter(contraction -> contraction.withConstant()
                                 && contraction.dim().atoms().contains(dimension.atom()))
@@ -110,19 +110,22 @@ final class Allocator {
         return b == 0 ? a : gcd(b, a % b);
     }
 
-    /** Drops layers, the least important first, as far as they fit; null if all stay, else the indices that stay. */
+    /**
+     * Prunes layers, the least important first, as far as they fit. Returns the indices of kept layers; null if all are
+     * kept.
+     */
     private int[] dropLayers(Candidates candidates, ParameterCount.Running running) {
         if (!budget.prune().layers()) {
             return null;
         }
-        boolean alone = budget.prune().roles().isEmpty() && !budget.prune().blocks();
-        BitSet gone = drop(
+        boolean depthOnly = budget.prune().roles().isEmpty() && !budget.prune().blocks();
+        BitSet pruned = drop(
                 droppable(candidates.layers(), PrunableBlocks.layers(structure).size(), scores.layers()),
                 PrunableBlocks.layers(structure),
                 new BitSet(),
-                alone,
+                depthOnly,
                 running);
-        return kept(structure.stream().layers(), gone);
+        return kept(structure.stream().layers(), pruned);
     }
 
     private int[] dropBlocks(Candidates candidates, int[] layers, ParameterCount.Running running) {
@@ -130,13 +133,13 @@ final class Allocator {
             return null;
         }
         List<int[]> copies = PrunableBlocks.blocks(structure);
-        Plan sofar = new Plan("", Map.of(), layers, null);
+        Plan withoutLayers = new Plan("", Map.of(), layers, null);
         BitSet before = new BitSet();
         for (int i = 0; i < structure.stream().blocks().size(); i++) {
             before.set(
-                    i, sofar.removesBlock(i, structure.stream().blocks().get(i).layer()));
+                    i, withoutLayers.removesBlock(i, structure.stream().blocks().get(i).layer()));
         }
-        List<Integer> left = candidates.blocks().stream()
+        List<Integer> remaining = candidates.blocks().stream()
                 .filter(position -> !before.get(copies.get(position)[0]))
                 .toList();
         double[] values = copies.stream()
@@ -144,14 +147,14 @@ final class Allocator {
                 .toArray();
         long present =
                 copies.stream().filter(indices -> !before.get(indices[0])).count();
-        boolean alone = budget.prune().roles().isEmpty();
-        BitSet gone = drop(droppable(left, present, values), copies, before, alone, running);
+        boolean depthOnly = budget.prune().roles().isEmpty();
+        BitSet pruned = drop(droppable(remaining, present, values), copies, before, depthOnly, running);
         BitSet indices = new BitSet();
-        gone.stream().forEach(position -> indices.or(ParameterCount.bits(copies.get(position))));
+        pruned.stream().forEach(position -> indices.or(ParameterCount.bits(copies.get(position))));
         return kept(structure.stream().blocks().size(), indices);
     }
 
-    /** The candidates, least important first; one of {@code present} always stays. */
+    /** The candidates, least important first. One of {@code present} is always kept. */
     private static List<Integer> droppable(List<Integer> candidates, long present, double[] values) {
         List<Integer> sorted = new ArrayList<>(candidates);
         sorted.sort(Comparator.comparingDouble(position -> values[position]));
@@ -159,59 +162,60 @@ final class Allocator {
     }
 
     /**
-     * Drops the sets of blocks at {@code order} that fit.
+     * Prunes the sets of blocks at {@code order} that fit.
      *
-     * @param before blocks that are gone already
-     * @param alone whether nothing else can make up for what is missed, so that the nearest is wanted
+     * @param before blocks that are already pruned
+     * @param depthOnly whether no units can compensate for the missed part of the target, so that the nearest size
+     *     is wanted
      */
     private BitSet drop(
-            List<Integer> order, List<int[]> sets, BitSet before, boolean alone, ParameterCount.Running running) {
+            List<Integer> order, List<int[]> sets, BitSet before, boolean depthOnly, ParameterCount.Running running) {
         BitSet dropped = new BitSet();
-        BitSet gone = (BitSet) before.clone();
+        BitSet pruned = (BitSet) before.clone();
         for (int position : order) {
-            BitSet next = (BitSet) gone.clone();
+            BitSet next = (BitSet) pruned.clone();
             next.or(ParameterCount.bits(sets.get(position)));
             double needed = budget.measure(running.size()) - target;
             running.remove(next);
             double freed = needed - (budget.measure(running.size()) - target);
-            if (freed <= needed + (alone ? freed / 2 : 0)) {
-                gone = next;
+            if (freed <= needed + (depthOnly ? freed / 2 : 0)) {
+                pruned = next;
                 dropped.set(position);
             } else {
-                running.remove(gone);
+                running.remove(pruned);
             }
         }
         return dropped;
     }
 
-    private static int[] kept(int total, BitSet gone) {
-        return gone.isEmpty()
+    private static int[] kept(int total, BitSet pruned) {
+        return pruned.isEmpty()
                 ? null
-                : IntStream.range(0, total).filter(index -> !gone.get(index)).toArray();
+                : IntStream.range(0, total).filter(index -> !pruned.get(index)).toArray();
     }
 
     private void checkReachable(Candidates candidates) {
         ParameterCount.Running running = count.start();
         double unit = Double.MAX_VALUE;
-        for (TiedDimensions track : tracks(candidates, running)) {
-            if (track.canShrink()) {
-                unit = Math.min(unit, (double) budget.measure(track.nextLoss(running)));
+        for (TiedDimensions group : groups(candidates, running)) {
+            if (group.canShrink()) {
+                unit = Math.min(unit, (double) budget.measure(group.nextLoss(running)));
             }
         }
         if (unit == Double.MAX_VALUE) {
             unit = smallestDepthUnit(candidates);
         }
-        for (TiedDimensions track : tracks(candidates, running)) {
-            track.moveTo(track.lastPosition(), running);
+        for (TiedDimensions group : groups(candidates, running)) {
+            group.moveTo(group.lastPosition(), running);
         }
         removeAllDepth(candidates, running);
         long least = budget.measure(running.size());
         if (least - unit / 2 > target) {
-            long whole = budget.measure(count.whole());
+            long dense = budget.measure(count.dense());
             throw new UserException(String.format(
-                    "%,.0f %s cannot be reached by pruning %s: at least %,d stay (ratio %.4f)%s; prune more"
+                    "%,.0f %s cannot be reached by pruning %s: at least %,d remain (ratio %.4f)%s; prune more"
                             + " structures or ask for less",
-                    target, budget.unit(), budget.prune(), least, 1 - (double) least / whole, candidates.limits()));
+                    target, budget.unit(), budget.prune(), least, 1 - (double) least / dense, candidates.limits()));
         }
     }
 
@@ -231,29 +235,29 @@ final class Allocator {
                 .mapToDouble(blocks -> {
                     ParameterCount.Running running = count.start();
                     running.remove(ParameterCount.bits(blocks));
-                    return budget.measure(count.whole().minus(running.size()));
+                    return budget.measure(count.dense().minus(running.size()));
                 })
                 .min()
                 .orElse(0);
     }
 
     private void removeAllDepth(Candidates candidates, ParameterCount.Running running) {
-        BitSet gone = new BitSet();
+        BitSet pruned = new BitSet();
         if (budget.prune().layers()) {
             List<int[]> layers = PrunableBlocks.layers(structure);
             droppable(candidates.layers(), layers.size(), scores.layers())
-                    .forEach(index -> gone.or(ParameterCount.bits(layers.get(index))));
+                    .forEach(index -> pruned.or(ParameterCount.bits(layers.get(index))));
         }
         if (budget.prune().blocks()) {
             List<int[]> blocks = PrunableBlocks.blocks(structure);
-            List<Integer> left = candidates.blocks().stream()
-                    .filter(position -> !gone.get(blocks.get(position)[0]))
+            List<Integer> remaining = candidates.blocks().stream()
+                    .filter(position -> !pruned.get(blocks.get(position)[0]))
                     .toList();
-            long present = blocks.stream().filter(set -> !gone.get(set[0])).count();
+            long present = blocks.stream().filter(set -> !pruned.get(set[0])).count();
             double[] values =
                     blocks.stream().mapToDouble(set -> scores.blocks()[set[0]]).toArray();
-            droppable(left, present, values).forEach(index -> gone.or(ParameterCount.bits(blocks.get(index))));
+            droppable(remaining, present, values).forEach(index -> pruned.or(ParameterCount.bits(blocks.get(index))));
         }
-        running.remove(gone);
+        running.remove(pruned);
     }
 }

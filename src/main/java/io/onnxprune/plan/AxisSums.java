@@ -12,21 +12,21 @@ import java.util.BitSet;
 import java.util.function.LongConsumer;
 
 /**
- * Sums of one term per element (|w|, w², |w·g|, ...) over every slice across some axes of one tensor, from a single pass
- * over its elements.
+ * Sums of one term for each element (|w|, w², |w·g|, ...) over the slices along some axes of a tensor. One pass over
+ * the elements computes them all.
  */
 final class AxisSums {
-    /** Terms computed at a time: few enough to stay in the cache until they are summed. */
+    /** The number of terms computed at a time. It is small enough that they stay in the cache until they are summed. */
     private static final int CHUNK = 1 << 12;
 
-    /** What every element contributes. */
+    /** Computes the term of each element. */
     interface Terms {
         /**
          * Computes the terms of {@code count} consecutive elements.
          *
-         * @param first position of the first of them in the tensor
-         * @param weights the elements, from {@code from} on
-         * @param terms gets the terms, from 0 on
+         * @param first position of the first element in the tensor
+         * @param weights holds the elements, from index {@code from} on
+         * @param terms receives the terms, from index 0 on
          */
         void fill(long first, float[] weights, int from, int count, double[] terms);
     }
@@ -39,8 +39,8 @@ final class AxisSums {
 
     static final Terms SQUARES = (first, weights, from, count, terms) -> {
         for (int i = 0; i < count; i++) {
-            double wide = weights[from + i];
-            terms[i] = wide * wide;
+            double weight = weights[from + i];
+            terms[i] = weight * weight;
         }
     };
 
@@ -55,7 +55,7 @@ final class AxisSums {
      *
      * @param axes the axes whose slices are summed
      * @param label how an error message names the tensor
-     * @param progress told of elements read
+     * @param progress receives the number of elements after each block
      * @throws UserException if an element, or its term, is NaN or infinite
      */
     AxisSums(Tensor tensor, BitSet axes, Terms terms, String label, LongConsumer progress) {
@@ -78,7 +78,7 @@ final class AxisSums {
                 double added = accumulate(first + at, chunk, length);
                 total += added;
                 if (!Double.isFinite(added)) {
-                    refuse(label, first + at, Arrays.copyOfRange(values, at, at + length), chunk);
+                    reject(label, first + at, Arrays.copyOfRange(values, at, at + length), chunk);
                 }
             }
             progress.accept(count);
@@ -105,7 +105,7 @@ final class AxisSums {
         }
     }
 
-    /** Reads what {@link #write} wrote of the sums of {@code tensor}. */
+    /** Reads sums of {@code tensor} that {@link #write} wrote. */
     static AxisSums read(Tensor tensor, DataInput in) throws IOException {
         double total = in.readDouble();
         double[][] sums = new double[in.readInt()][];
@@ -119,7 +119,7 @@ final class AxisSums {
         return new AxisSums(tensor, sums, total);
     }
 
-    /** Sums over the slice at each index along {@code axis}, which must be one of those asked for. */
+    /** The sums over the slice at each index along {@code axis}, which must be one of the requested axes. */
     double[] along(int axis) {
         return sums[axis];
     }
@@ -129,7 +129,10 @@ final class AxisSums {
         return total;
     }
 
-    /** Adds terms and returns their sum. They are cut at the ends of rows: within a row only the last index moves. */
+    /**
+     * Adds terms and returns their sum. Terms are split at the ends of rows, because within a row only the last index
+     * changes.
+     */
     private double accumulate(long first, double[] chunk, int count) {
         double all = 0;
         int at = 0;
@@ -156,7 +159,7 @@ final class AxisSums {
         return all;
     }
 
-    /** Four sums at a time: one would wait for its last addition at every element. */
+    /** Sums four partial sums in parallel. A single sum would wait for the previous addition at every element. */
     private static double sum(double[] terms, int from, int length) {
         double a = 0;
         double b = 0;
@@ -175,7 +178,7 @@ final class AxisSums {
         return a + b + (c + d);
     }
 
-    private static void refuse(String label, long first, float[] values, double[] terms) {
+    private static void reject(String label, long first, float[] values, double[] terms) {
         for (int i = 0; i < values.length; i++) {
             if (!Float.isFinite(values[i])) {
                 throw new UserException(
@@ -184,8 +187,8 @@ final class AxisSums {
         }
         for (int i = 0; i < values.length; i++) {
             if (!Double.isFinite(terms[i])) {
-                throw new UserException(label + " has a gradient that is no finite number at element " + (first + i)
-                        + ", so its importance is unknown; calibrate on other data, or choose a method that needs no gradients, such as"
+                throw new UserException(label + " has a gradient that is not finite at element " + (first + i)
+                        + ", so its importance is unknown; calibrate on other data, or choose a method without gradients, such as"
                         + " --method magnitude");
             }
         }

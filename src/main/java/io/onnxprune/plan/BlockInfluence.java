@@ -12,17 +12,23 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Scores of layers and residual blocks: 1 - the mean cosine, over positions, between what the residual stream carries
- * before and after (block influence: ShortGPT, arXiv 2403.03853, section 3). What hardly turns the stream goes first.
+ * Block influence of layers and residual blocks (ShortGPT, arXiv 2403.03853, section 3): 1 - the mean cosine, over
+ * positions, between the residual stream before and after the layer or block. Blocks that hardly change the direction
+ * of the stream are least important.
  */
 public final class BlockInfluence implements Importance {
-    /** Neighbouring residual blocks, from {@code first} to {@code last}, as indices into the stream's blocks. */
+    /**
+     * A range of neighbouring residual blocks.
+     *
+     * @param first index of the first block in the residual stream
+     * @param last index of the last block, inclusive
+     */
     public record Span(int first, int last) {}
 
-    /** Where similarities come from. */
+    /** Measures similarities. */
     public interface Similarities {
         /**
-         * Measures the mean cosine between what enters the first block of each span and what leaves its last one.
+         * Measures the mean cosine between the input of the first block and the output of the last block of each span.
          *
          * @throws UserException if the model cannot be run
          */
@@ -32,14 +38,14 @@ public final class BlockInfluence implements Importance {
     private final PruneSet prune;
     private final Similarities similarities;
 
-    /** Scores layers and blocks, whichever {@code prune} names; nothing else. */
+    /** Creates scores for the layers and blocks of {@code prune}. */
     public BlockInfluence(PruneSet prune, Similarities similarities) {
         this.prune = prune;
         this.similarities = similarities;
     }
 
     /**
-     * Scores what can be taken out; the rest has score 0.
+     * Scores the layers and blocks that can be pruned. All others have score 0.
      *
      * @throws UserException if units of dimensions are to be pruned too
      */
@@ -47,7 +53,7 @@ public final class BlockInfluence implements Importance {
     public Scores score(Structure structure, Log log) {
         if (!prune.roles().isEmpty()) {
             throw new UserException("metric block-influence scores layers and blocks only, not " + prune
-                    + "; prune layers or blocks alone, or take another metric");
+                    + "; prune only layers or blocks, or choose another metric");
         }
         List<Block> blocks = structure.stream().blocks();
         Set<Span> wanted = new LinkedHashSet<>();

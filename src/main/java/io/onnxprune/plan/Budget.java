@@ -6,13 +6,13 @@ import io.onnxprune.option.Option;
 import java.util.List;
 
 /**
- * How much to prune, of what, and by which rules.
+ * The size of the pruned model and the rules for reaching it.
  *
  * @param prune the structures that may be pruned
- * @param target how much of the model is to be left
+ * @param target the size of the pruned model
  * @param competition how units of different dimensions compete
- * @param rounding the multiples that sizes are cut to
- * @param protection what keeps all of its units
+ * @param rounding the multiples that sizes are rounded to
+ * @param protection the dimensions and layers that are not pruned
  */
 public record Budget(PruneSet prune, Target target, Competition competition, Rounding rounding, Protection protection) {
     /** The measure of a target. */
@@ -24,13 +24,13 @@ public record Budget(PruneSet prune, Target target, Competition competition, Rou
 
     /** How units of different dimensions compete. */
     public enum Scope {
-        /** Every dimension loses its share ({@link Schedule}), its least important units. */
+        /** Every dimension loses a given ratio of its units ({@link Schedule}), the least important first. */
         LOCAL,
         /** One ranking of all units. */
         GLOBAL
     }
 
-    /** What the units of different dimensions are compared by in one ranking. */
+    /** The value by which units of different dimensions are compared in one ranking. */
     public enum Rank {
         /** The score of a unit divided by its parameters. */
         SCORE_PER_PARAMETER,
@@ -38,43 +38,45 @@ public record Budget(PruneSet prune, Target target, Competition competition, Rou
         SCORE
     }
 
-    /** Whether layers may differ. */
+    /** Whether layers may keep different sizes. */
     public enum Layout {
+        /** Every dimension has its own count. */
         PER_LAYER,
         /** Dimensions of equal role and size keep equal counts. */
         UNIFORM
     }
 
     /**
-     * How much of the model is to be left.
+     * The size of the pruned model.
      *
      * @param goal the measure
-     * @param amount a share of the model's parameters to prune, in [0, 1), or the parameters or bytes to keep
+     * @param amount a share of the model's parameters to prune, in [0, 1), or the number of parameters or bytes to
+     *     keep
      */
     public record Target(Goal goal, double amount) {
         public Target {
             if (goal == Goal.RATIO && !(amount >= 0 && amount < 1)) {
-                throw new UsageException("the ratio to remove must be at least 0 and less than 1, not " + amount);
+                throw new UsageException("the ratio to prune must be at least 0 and less than 1, not " + amount);
             }
             if (goal != Goal.RATIO && !(amount > 0)) {
-                throw new UsageException("the " + what(goal) + " to keep must be more than 0, not " + amount);
+                throw new UsageException("the " + measureName(goal) + " to keep must be more than 0, not " + amount);
             }
         }
     }
 
     /** How units of different dimensions compete. */
     public record Competition(
-            @Option("local: every dimension loses its share; global: one ranking of all units.")
+            @Option("local: every dimension is pruned by its own ratio; global: one ranking of all units.")
             Scope scope,
 
-            @Option("For scope global: what units of different dimensions are compared by.")
+            @Option("For scope global: the value by which units of different dimensions are compared.")
             Rank rank,
 
             @Option("uniform: all layers keep the same number of heads and channels.")
             Layout layout,
 
             Schedule schedule) {
-        /** Every layer loses the same share. */
+        /** One ratio for all dimensions. */
         public Competition() {
             this(Scope.LOCAL, Rank.SCORE_PER_PARAMETER, Layout.PER_LAYER, Schedule.uniform());
         }
@@ -83,12 +85,12 @@ public record Budget(PruneSet prune, Target target, Competition competition, Rou
             if (schedule.shape() != Schedule.Shape.UNIFORM && scope == Scope.GLOBAL) {
                 throw new UsageException(
                         "schedule " + schedule
-                                + " has no effect in scope global, where one ranking decides; ask for scope local or schedule uniform");
+                                + " has no effect in scope global, where one ranking decides; choose scope local or schedule uniform");
             }
         }
     }
 
-    /** The multiples that sizes are cut to. */
+    /** The multiples that sizes are rounded to. */
     public record Rounding(
             @Option(value = "FFN and hidden widths are cut to multiples of this.", key = "round-to", min = 1)
             int widths,
@@ -108,17 +110,17 @@ public record Budget(PruneSet prune, Target target, Competition competition, Rou
         }
     }
 
-    /** What keeps all of its units. */
+    /** The dimensions and layers that are not pruned. */
     public record Protection(
-            @Option("Patterns (* and ?) of dimension names, layers.N and blocks.N to leave whole: ffn.0, heads.*.")
+            @Option("Patterns (* and ?) of dimension names, layers.N and blocks.N that are not pruned: ffn.0, heads.*.")
             List<String> protect,
 
             @Option(
-                    value = "How many first layers to leave whole: 2, or 12.5%, rounded half up.",
+                    value = "Number of first layers that are not pruned: 2, or 12.5%, rounded half up.",
                     values = LayerCount.VALUES)
             LayerCount skipFirst,
 
-            @Option(value = "How many last layers to leave whole.", values = LayerCount.VALUES)
+            @Option(value = "Number of last layers that are not pruned.", values = LayerCount.VALUES)
             LayerCount skipLast) {
         /** Nothing is protected. */
         public Protection() {
@@ -130,7 +132,10 @@ public record Budget(PruneSet prune, Target target, Competition competition, Rou
         }
     }
 
-    /** Prunes a share of the model's parameters, every layer by itself, without rounding or protection. */
+    /**
+     * A budget that prunes a share of the model's parameters with one ratio for all dimensions, without rounding or
+     * protection.
+     */
     public static Budget ofRatio(PruneSet prune, double ratio) {
         return new Budget(prune, new Target(Goal.RATIO, ratio), new Competition(), new Rounding(), new Protection());
     }
@@ -215,52 +220,57 @@ public record Budget(PruneSet prune, Target target, Competition competition, Rou
         return new Budget(prune, target, competition, rounding, new Protection(patterns, first, last));
     }
 
-    private static String what(Goal goal) {
+    private static String measureName(Goal goal) {
         return goal == Goal.BYTES ? "bytes" : "parameters";
     }
 
-    /** Whether nothing is to be pruned. */
+    /** Whether the budget prunes nothing. */
     public boolean isNothing() {
         return goal() == Goal.RATIO && amount() == 0;
     }
 
-    /** The target as the share of {@code whole} to prune, in the target's own measure. */
-    public double ratio(ParameterCount.Size whole) {
-        return goal() == Goal.RATIO ? amount() : 1 - amount() / measure(whole);
+    /** The pruned share of {@code dense}, in the measure of the target. */
+    public double ratio(ParameterCount.Size dense) {
+        return goal() == Goal.RATIO ? amount() : 1 - amount() / measure(dense);
     }
 
-    /** A size in the target's own measure. */
+    /** A size in the measure of the target. */
     public long measure(ParameterCount.Size size) {
         return goal() == Goal.BYTES ? size.bytes() : size.parameters();
     }
 
-    /** The unit of {@link #measure}, for messages. */
+    /** The name of the measure, for messages. */
     public String unit() {
-        return what(goal());
+        return measureName(goal());
     }
 
-    /** How much is to be left of a model of size {@code whole}. */
-    double target(ParameterCount.Size whole) {
-        return goal() == Goal.RATIO ? measure(whole) * (1 - amount()) : amount();
-    }
-
-    /** This budget for a model to which parameters were added: as much is to be left in all. */
-    public Budget rebased(ParameterCount.Size whole, ParameterCount.Size larger) {
-        return goal() == Goal.RATIO ? withTarget(goal(), 1 - target(whole) / measure(larger)) : this;
+    /** The size of the pruned model for a dense model of size {@code dense}, in the measure of the target. */
+    double target(ParameterCount.Size dense) {
+        return goal() == Goal.RATIO ? measure(dense) * (1 - amount()) : amount();
     }
 
     /**
-     * The budget of one of {@code steps} equal steps from a model of size {@code whole} to this one's target.
+     * This budget for a model to which parameters were added. The pruned model keeps its size.
      *
-     * @param step from 1 to {@code steps}
+     * @param dense size before the addition
+     * @param larger size after the addition
      */
-    public Budget atStep(int step, int steps, ParameterCount.Size whole) {
-        if (step == steps || target(whole) >= measure(whole)) {
+    public Budget rebased(ParameterCount.Size dense, ParameterCount.Size larger) {
+        return goal() == Goal.RATIO ? withTarget(goal(), 1 - target(dense) / measure(larger)) : this;
+    }
+
+    /**
+     * The budget of one of {@code steps} equal steps from a model of size {@code dense} to the target.
+     *
+     * @param step number of the step, from 1 to {@code steps}
+     */
+    public Budget atStep(int step, int steps, ParameterCount.Size dense) {
+        if (step == steps || target(dense) >= measure(dense)) {
             return this;
         }
         double done = (double) step / steps;
         return withTarget(
-                        goal(), goal() == Goal.RATIO ? amount() * done : measure(whole) * (1 - done) + amount() * done)
+                        goal(), goal() == Goal.RATIO ? amount() * done : measure(dense) * (1 - done) + amount() * done)
                 .withSchedule(schedule().scaled(done));
     }
 }

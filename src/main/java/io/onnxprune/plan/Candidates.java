@@ -19,7 +19,7 @@ import java.util.Set;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 
-/** What a budget lets go: the dimensions, layers and blocks that are neither pinned nor protected. */
+/** The dimensions, layers and blocks that a budget may prune. They are neither pinned nor protected. */
 final class Candidates {
     private final Structure structure;
     private final Budget budget;
@@ -28,9 +28,9 @@ final class Candidates {
     private final Map<String, String> blocked = new LinkedHashMap<>();
 
     /**
-     * Selects what {@code budget} allows.
+     * Selects what {@code budget} may prune.
      *
-     * @throws UserException if a role that is asked for does not exist or is pinned everywhere
+     * @throws UserException if a requested role does not exist in the model, or is pinned everywhere
      * @throws UsageException if a protection pattern matches nothing
      */
     Candidates(Structure structure, Budget budget, ParameterCount count, Log log) {
@@ -80,12 +80,12 @@ final class Candidates {
         }
     }
 
-    /** Groups of dimensions that keep equal counts. */
+    /** The groups of dimensions that keep equal counts. */
     List<List<Dimension>> groups() {
         return groups;
     }
 
-    /** Indices of layers that may be dropped. */
+    /** The indices of layers that may be pruned. */
     List<Integer> layers() {
         return IntStream.range(0, structure.stream().layers())
                 .filter(layer -> !isSkipped(layer)
@@ -94,7 +94,7 @@ final class Candidates {
                 .toList();
     }
 
-    /** Positions in {@link PrunableBlocks#blocks} that may be dropped. */
+    /** The positions in {@link PrunableBlocks#blocks} that may be pruned. */
     List<Integer> blocks() {
         List<int[]> copies = PrunableBlocks.blocks(structure);
         List<Block> blocks = structure.stream().blocks();
@@ -106,7 +106,7 @@ final class Candidates {
                 .toList();
     }
 
-    /** Why more cannot be removed, for an error message; empty if nothing asked for is held back. */
+    /** The reason why more cannot be pruned, for an error message; empty if no requested dimension is held back. */
     String limits() {
         if (blocked.isEmpty()) {
             return "";
@@ -114,7 +114,7 @@ final class Candidates {
         List<String> reasons = blocked.values().stream().distinct().toList();
         String more = reasons.size() > 3 ? " and so on" : "";
         String uniform =
-                budget.layout() == Budget.Layout.UNIFORM ? "in a uniform layout layers shrink all or none, and " : "";
+                budget.layout() == Budget.Layout.UNIFORM ? "a uniform layout prunes all layers or none, and " : "";
         return ", because " + uniform + String.join(", ", reasons.subList(0, Math.min(3, reasons.size()))) + more;
     }
 
@@ -130,7 +130,7 @@ final class Candidates {
         return List.copyOf(found.values());
     }
 
-    /** Why a dimension may not be pruned, or null. */
+    /** The reason why a dimension may not be pruned; null if it may. */
     private String blockedBy(Dimension dimension) {
         if (!dimension.isPrunable()) {
             return dimension.name() + " is pinned (" + dimension.pin() + ")";
@@ -148,7 +148,7 @@ final class Candidates {
                         || layer >= layers - budget.skipLast().in(layers));
     }
 
-    /** Whether blocks are protected themselves, or their layer, or a dimension that would go with them. */
+    /** Whether the blocks, their layer, or a dimension that would be pruned with them is protected. */
     private boolean holdsProtected(int... blocks) {
         if (budget.protect().isEmpty()) {
             return false;
@@ -178,7 +178,7 @@ final class Candidates {
         }
     }
 
-    /** Why nothing at all of a kind can be removed; what holds back only a part of it is a warning. */
+    /** The reason why nothing of a kind can be pruned. If only a part is held back, logs a warning instead. */
     private Optional<String> problem(String word, Log log) {
         List<Dimension> all = structure.dimensions().stream()
                 .filter(dimension -> PruneSet.word(dimension.role()).equals(word))
@@ -199,7 +199,7 @@ final class Candidates {
         }
         if (!pinned.isEmpty()) {
             log.warn(pinned.size() + " of " + all.size() + " dimensions of "
-                    + pinned.get(0).role().title() + " are left whole: "
+                    + pinned.get(0).role().title() + " are not pruned: "
                     + pinned.get(0).name() + ", " + pinned.get(0).pin());
         }
         boolean uniform = budget.layout() == Budget.Layout.UNIFORM;
@@ -208,7 +208,7 @@ final class Candidates {
                 .filter(dimension -> blocked.containsKey(dimension.name()))
                 .findFirst()
                 .ifPresent(dimension ->
-                        log.warn(word + " are left whole in a uniform layout, which shrinks all layers or none: "
+                        log.warn(word + " are not pruned, because a uniform layout prunes all layers or none: "
                                 + blocked.get(dimension.name())));
         return Optional.empty();
     }

@@ -13,51 +13,58 @@ import java.util.PriorityQueue;
 import java.util.function.ToDoubleFunction;
 
 /**
- * Removes units of dimensions until the target is met within half a unit of the smallest kind. Sizes multiply (a
- * narrower hidden width makes every channel cheaper), so each step is counted on the model as it then is.
+ * Prunes units of dimensions until the size differs from the target by at most half a unit of the smallest kind. A
+ * step's effect depends on the other dimensions: a narrower hidden width makes every channel cheaper. So each step is
+ * counted on the model as it then is.
  */
 final class GreedyAllocator {
     private static final int BISECTIONS = 60;
 
-    private final List<TiedDimensions> tracks;
+    private final List<TiedDimensions> groups;
     private final ParameterCount.Running running;
     private final Budget budget;
     private final double target;
-    private LayerRatios shares;
+    private LayerRatios ratios;
     private double level;
 
-    /** A step that waits for its turn; {@code order} settles equal keys. */
-    private record Step(TiedDimensions track, double key, int order) {}
+    /**
+     * A possible step in the queue.
+     *
+     * @param group the dimensions that would shrink
+     * @param key steps with smaller keys are taken first
+     * @param order decides between equal keys
+     */
+    private record Step(TiedDimensions group, double key, int order) {}
 
-    GreedyAllocator(List<TiedDimensions> tracks, ParameterCount.Running running, Budget budget, double target) {
-        this.tracks = tracks.stream().filter(TiedDimensions::canShrink).toList();
+    GreedyAllocator(List<TiedDimensions> groups, ParameterCount.Running running, Budget budget, double target) {
+        this.groups = groups.stream().filter(TiedDimensions::canShrink).toList();
         this.running = running;
         this.budget = budget;
         this.target = target;
     }
 
     void run() {
-        if (tracks.isEmpty()) {
+        if (groups.isEmpty()) {
             return;
         }
         if (budget.scope() == Budget.Scope.GLOBAL) {
-            fill(tracks, this::worth);
-            overshootAndGiveBack();
+            fill(groups, this::score);
+            overshootAndRestore();
             return;
         }
         double half = smallestUnit() / 2;
-        shares = LayerRatios.uniform(tracks);
+        ratios = LayerRatios.uniform(groups);
         double same = exactLevel();
-        shares = LayerRatios.of(budget.schedule(), tracks, same);
+        ratios = LayerRatios.of(budget.schedule(), groups, same);
         fillLocally(exactLevel());
-        double missed = Math.abs(needed());
+        double missed = Math.abs(excess());
         if (missed > half) {
-            // Rounding the coarse kinds up or down left more than the finest can make up for.
-            List<Integer> exact = tracks.stream().map(TiedDimensions::position).toList();
-            double coarse = largestLevel(tracks, half);
-            tracks.forEach(track -> track.moveTo(0, running));
+            // Rounding the coarse kinds missed the target by more than the finest kind can correct.
+            List<Integer> exact = groups.stream().map(TiedDimensions::position).toList();
+            double coarse = largestLevel(groups, half);
+            groups.forEach(group -> group.moveTo(0, running));
             fillLocally(coarse);
-            if (Math.abs(needed()) >= missed) {
+            if (Math.abs(excess()) >= missed) {
                 restore(exact);
             }
         }
@@ -65,49 +72,49 @@ final class GreedyAllocator {
 
     private void fillLocally(double exact) {
         level = exact;
-        shareOut();
-        fill(tracks, this::excessAfter);
-        overshootAndGiveBack();
+        pruneByRatios();
+        fill(groups, this::excessRatio);
+        overshootAndRestore();
     }
 
     private void restore(List<Integer> positions) {
         for (int i = 0; i < positions.size(); i++) {
-            tracks.get(i).moveTo(positions.get(i), running);
+            groups.get(i).moveTo(positions.get(i), running);
         }
     }
 
-    /** What is still to be removed; negative when too much is gone. */
-    private double needed() {
+    /** The size still to be pruned; negative when too much is pruned. */
+    private double excess() {
         return budget.measure(running.size()) - target;
     }
 
-    private long loss(TiedDimensions track) {
-        return budget.measure(track.nextLoss(running));
+    private long loss(TiedDimensions group) {
+        return budget.measure(group.nextLoss(running));
     }
 
     private double smallestUnit() {
-        return tracks.stream()
-                .mapToDouble(track -> track.canShrink() ? loss(track) : Double.MAX_VALUE)
+        return groups.stream()
+                .mapToDouble(group -> group.canShrink() ? loss(group) : Double.MAX_VALUE)
                 .min()
                 .orElse(0);
     }
 
-    /** What the next step of a track would lose, as units of different dimensions are compared. */
-    private double worth(TiedDimensions track) {
-        return budget.rank() == Budget.Rank.SCORE ? track.stepScore(track.position()) : scorePerParameter(track);
+    /** The score of the next step of a group, by which groups are compared. */
+    private double score(TiedDimensions group) {
+        return budget.rank() == Budget.Rank.SCORE ? group.stepScore(group.position()) : scorePerParameter(group);
     }
 
-    private double scorePerParameter(TiedDimensions track) {
-        long parameters = Math.max(1, track.nextLoss(running).parameters());
-        return track.stepScore(track.position()) / parameters;
+    private double scorePerParameter(TiedDimensions group) {
+        long parameters = Math.max(1, group.nextLoss(running).parameters());
+        return group.stepScore(group.position()) / parameters;
     }
 
-    /** How far the share that a track will have lost with one unit more is above what it should lose. */
-    private double excessAfter(TiedDimensions track) {
-        return 1 - (track.count() - 1.0) / track.size() - shares.of(track, level);
+    /** The ratio that a group will have lost after one more unit, minus the ratio that it should lose. */
+    private double excessRatio(TiedDimensions group) {
+        return 1 - (group.count() - 1.0) / group.size() - ratios.of(group, level);
     }
 
-    /** Takes the step with the smallest key, again and again; a track whose next step is too large is left out. */
+    /** Takes the step with the smallest key repeatedly. A group is left out when its next step is too large. */
     private void fill(List<TiedDimensions> from, ToDoubleFunction<TiedDimensions> key) {
         boolean moved = true;
         while (moved) {
@@ -120,13 +127,13 @@ final class GreedyAllocator {
                     queue.add(new Step(from.get(i), key.applyAsDouble(from.get(i)), i));
                 }
             }
-            while (!queue.isEmpty() && needed() >= half) {
+            while (!queue.isEmpty() && excess() >= half) {
                 Step step = queue.poll();
-                if (loss(step.track) <= needed() + half) {
-                    step.track.moveTo(step.track.position() + 1, running);
+                if (loss(step.group) <= excess() + half) {
+                    step.group.moveTo(step.group.position() + 1, running);
                     moved = true;
-                    if (step.track.canShrink()) {
-                        queue.add(new Step(step.track, key.applyAsDouble(step.track), step.order));
+                    if (step.group.canShrink()) {
+                        queue.add(new Step(step.group, key.applyAsDouble(step.group), step.order));
                     }
                 }
             }
@@ -134,20 +141,20 @@ final class GreedyAllocator {
     }
 
     /**
-     * Takes its share from every dimension: the coarse kinds (heads) are rounded to it, the finest one (channels) makes
-     * up the difference, each of its dimensions to within one step.
+     * Prunes every dimension by its ratio. Coarse kinds (heads) are rounded to the nearest count. The finest kind
+     * (channels) takes up the difference, with each of its dimensions within one step of the others.
      */
-    private void shareOut() {
+    private void pruneByRatios() {
         double half = smallestUnit() / 2;
         List<List<TiedDimensions>> kinds = coarseToFine();
         List<TiedDimensions> finest = kinds.get(kinds.size() - 1);
-        setLevel(tracks, level);
+        setLevel(groups, level);
         for (List<TiedDimensions> kind : kinds.subList(0, kinds.size() - 1)) {
             List<Integer> floor = kind.stream().map(TiedDimensions::position).toList();
-            kind.forEach(track -> track.moveTo(track.nearest(wanted(track, level)), running));
-            // The finest kind can only give back what it lost; beyond that, rounding up would miss the target.
-            finest.forEach(track -> track.moveTo(0, running));
-            if (needed() < -half) {
+            kind.forEach(group -> group.moveTo(group.nearest(wanted(group, level)), running));
+            // The finest kind can only restore its pruned units. If that is not enough, the coarse kind is not rounded up.
+            finest.forEach(group -> group.moveTo(0, running));
+            if (excess() < -half) {
                 for (int i = 0; i < kind.size(); i++) {
                     kind.get(i).moveTo(floor.get(i), running);
                 }
@@ -157,24 +164,24 @@ final class GreedyAllocator {
         setLevel(finest, largestLevel(finest, half));
         List<TiedDimensions> leastFirst = new ArrayList<>(finest);
         leastFirst.sort(Comparator.comparingDouble(this::scorePerParameterIfAny));
-        for (TiedDimensions track : leastFirst) {
-            if (track.canShrink() && loss(track) <= needed() + half) {
-                track.moveTo(track.position() + 1, running);
+        for (TiedDimensions group : leastFirst) {
+            if (group.canShrink() && loss(group) <= excess() + half) {
+                group.moveTo(group.position() + 1, running);
             }
         }
     }
 
-    private double scorePerParameterIfAny(TiedDimensions track) {
-        return track.canShrink() ? scorePerParameter(track) : Double.MAX_VALUE;
+    private double scorePerParameterIfAny(TiedDimensions group) {
+        return group.canShrink() ? scorePerParameter(group) : Double.MAX_VALUE;
     }
 
-    /** The level at which the target would be met if parts of a unit could go. */
+    /** The level at which the target would be met if fractions of units could be pruned. */
     private double exactLevel() {
-        double low = shares.lowest();
-        double high = shares.highest();
+        double low = ratios.lowest();
+        double high = ratios.highest();
         for (int i = 0; i < BISECTIONS; i++) {
             double middle = (low + high) / 2;
-            if (leftAt(middle) >= target) {
+            if (sizeAt(middle) >= target) {
                 low = middle;
             } else {
                 high = middle;
@@ -183,95 +190,95 @@ final class GreedyAllocator {
         return low;
     }
 
-    private double leftAt(double some) {
+    private double sizeAt(double some) {
         Map<Dim.Atom, Double> units = new HashMap<>();
-        for (TiedDimensions track : tracks) {
-            double left = Math.max(track.least(), wanted(track, some));
-            track.dimensions().forEach(dimension -> units.put(dimension.atom(), left));
+        for (TiedDimensions group : groups) {
+            double kept = Math.max(group.least(), wanted(group, some));
+            group.dimensions().forEach(dimension -> units.put(dimension.atom(), kept));
         }
-        return running.leftWith(units, budget.goal() == Budget.Goal.BYTES);
+        return running.sizeWith(units, budget.goal() == Budget.Goal.BYTES);
     }
 
-    /** How many units a track should keep, parts included. */
-    private double wanted(TiedDimensions track, double at) {
-        return track.size() * (1 - shares.of(track, at));
+    /** The number of units that a group should keep, not rounded. */
+    private double wanted(TiedDimensions group, double at) {
+        return group.size() * (1 - ratios.of(group, at));
     }
 
     /** The largest level that {@code some} can have without missing the target by more than {@code tolerance}. */
     private double largestLevel(List<TiedDimensions> some, double tolerance) {
-        double low = shares.lowest();
-        double high = shares.highest();
+        double low = ratios.lowest();
+        double high = ratios.highest();
         for (int i = 0; i < BISECTIONS; i++) {
             double middle = (low + high) / 2;
             setLevel(some, middle);
-            if (needed() >= -tolerance) {
+            if (excess() >= -tolerance) {
                 low = middle;
             } else {
                 high = middle;
             }
         }
-        setLevel(some, shares.highest());
-        return needed() >= -tolerance ? shares.highest() : low;
+        setLevel(some, ratios.highest());
+        return excess() >= -tolerance ? ratios.highest() : low;
     }
 
     private void setLevel(List<TiedDimensions> some, double at) {
-        some.forEach(track -> track.moveTo(track.atLeast(wanted(track, at)), running));
+        some.forEach(group -> group.moveTo(group.atLeast(wanted(group, at)), running));
     }
 
     private List<List<TiedDimensions>> coarseToFine() {
         Map<Role, List<TiedDimensions>> kinds = new LinkedHashMap<>();
         Map<Role, Long> costs = new LinkedHashMap<>();
-        for (TiedDimensions track : tracks) {
-            kinds.computeIfAbsent(track.role(), key -> new ArrayList<>()).add(track);
-            costs.merge(track.role(), wholeLoss(track), Math::max);
+        for (TiedDimensions group : groups) {
+            kinds.computeIfAbsent(group.role(), key -> new ArrayList<>()).add(group);
+            costs.merge(group.role(), firstLoss(group), Math::max);
         }
         List<Role> order = new ArrayList<>(kinds.keySet());
         order.sort(Comparator.comparing(costs::get).reversed());
         return order.stream().map(kinds::get).toList();
     }
 
-    /** What the first step of a track frees. */
-    private long wholeLoss(TiedDimensions track) {
-        int position = track.position();
-        track.moveTo(0, running);
-        long loss = loss(track);
-        track.moveTo(position, running);
+    /** The size that the first step of a group frees. */
+    private long firstLoss(TiedDimensions group) {
+        int position = group.position();
+        group.moveTo(0, running);
+        long loss = loss(group);
+        group.moveTo(position, running);
         return loss;
     }
 
     /**
-     * When nothing more fits but too much is left (the fine units are used up), takes the cheapest coarse step and
-     * gives fine units back, the most important first.
+     * Handles a target that no further step fits although too much remains, because the fine units are used up. It
+     * takes the cheapest coarse step and restores fine units, the most important first.
      */
-    private void overshootAndGiveBack() {
-        List<Integer> before = tracks.stream().map(TiedDimensions::position).toList();
-        double error = needed();
+    private void overshootAndRestore() {
+        List<Integer> before = groups.stream().map(TiedDimensions::position).toList();
+        double error = excess();
         double half = smallestUnit() / 2;
         TiedDimensions overshot = error <= half
                 ? null
-                : tracks.stream()
+                : groups.stream()
                         .filter(TiedDimensions::canShrink)
                         .min(Comparator.comparingLong(this::loss))
                         .orElse(null);
         if (overshot != null) {
             overshot.moveTo(overshot.position() + 1, running);
         }
-        giveBack(overshot);
-        if (Math.abs(needed()) > Math.abs(error)) {
+        restoreUnits(overshot);
+        if (Math.abs(excess()) > Math.abs(error)) {
             restore(before);
         }
     }
 
-    private void giveBack(TiedDimensions except) {
-        while (needed() < 0) {
+    private void restoreUnits(TiedDimensions except) {
+        while (excess() < 0) {
             TiedDimensions best = null;
-            double bestWorth = Double.NEGATIVE_INFINITY;
-            for (TiedDimensions track : tracks) {
-                if (track != except && track.canGrow()) {
-                    double worth = worthOfLastStep(track);
-                    if (worth > bestWorth) {
-                        best = track;
-                        bestWorth = worth;
+            double bestScore = Double.NEGATIVE_INFINITY;
+            for (TiedDimensions group : groups) {
+                if (group != except && group.canGrow()) {
+                    double score = scoreOfLastStep(group);
+                    if (score > bestScore) {
+                        best = group;
+                        bestScore = score;
                     }
                 }
             }
@@ -282,13 +289,15 @@ final class GreedyAllocator {
         }
     }
 
-    /** How much a track's last step is missed; negative infinity if taking it back would not bring the target nearer. */
-    private double worthOfLastStep(TiedDimensions track) {
-        double error = Math.abs(needed());
-        track.moveTo(track.position() - 1, running);
-        boolean nearer = Math.abs(needed()) < error;
-        double worth = budget.scope() == Budget.Scope.GLOBAL ? worth(track) : excessAfter(track);
-        track.moveTo(track.position() + 1, running);
-        return nearer ? worth : Double.NEGATIVE_INFINITY;
+    /**
+     * The score of a group's last step; negative infinity if undoing it would not bring the size closer to the target.
+     */
+    private double scoreOfLastStep(TiedDimensions group) {
+        double error = Math.abs(excess());
+        group.moveTo(group.position() - 1, running);
+        boolean nearer = Math.abs(excess()) < error;
+        double score = budget.scope() == Budget.Scope.GLOBAL ? score(group) : excessRatio(group);
+        group.moveTo(group.position() + 1, running);
+        return nearer ? score : Double.NEGATIVE_INFINITY;
     }
 }

@@ -4,7 +4,10 @@ package io.onnxprune.plan;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Structure;
 
-/** How much each coupled group is worth. Larger is worth more; only comparisons within one result mean anything. */
+/**
+ * Importance of coupled groups of weights. A larger score means a more important group. Scores are only comparable
+ * within one result.
+ */
 public interface Importance {
     /**
      * Scores every unit of every prunable dimension, every layer and every residual block.

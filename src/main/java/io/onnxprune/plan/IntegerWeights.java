@@ -10,16 +10,16 @@ import java.util.HashSet;
 import java.util.Set;
 
 /**
- * Weights of 8 bits: the numbers of a matrix before they are scaled, counted from their zero point (DequantizeLinear and
- * MatMulInteger of the ONNX specification). With W = s·(q − z), w·∂L/∂w = (q − z)·∂L/∂q, so that scores of first and
- * second order need no scale.
+ * Weights of 8 bits: the integers of a matrix before they are scaled, relative to their zero point (operators
+ * DequantizeLinear and MatMulInteger of the ONNX specification). With W = s·(q − z), w·∂L/∂w = (q − z)·∂L/∂q, so that
+ * scores of first and second order do not need the scale.
  *
  * @param numbers q
  * @param zero z, of one element or a vector along {@code axis}; null for 0
- * @param axis of {@code numbers} that a vector of zero points lies along
+ * @param axis the axis of {@code numbers} along which a vector of zero points lies
  */
 record IntegerWeights(Tensor numbers, Tensor zero, int axis) {
-    /** The weights that an application reads at {@code use}; null if it reads something else there. */
+    /** The weights at {@code use}; null if the operator has no 8-bit weights there. */
     static IntegerWeights at(Use use) {
         Op op = use.op();
         Tensor numbers = op.input(use.input()).constant();
@@ -42,7 +42,10 @@ record IntegerWeights(Tensor numbers, Tensor zero, int axis) {
         return isKnown ? new IntegerWeights(numbers, point, axis) : null;
     }
 
-    /** The constants that only say how the weights at {@code use} are scaled, and so are worth nothing beside them. */
+    /**
+     * The constants that only scale the weights at {@code use}. They have no importance of their own beside the
+     * weights.
+     */
     static Set<Tensor> scaling(Use use) {
         Set<Tensor> found = new HashSet<>();
         if (use.op().node().is("DequantizeLinear") && at(use) != null) {
@@ -56,7 +59,7 @@ record IntegerWeights(Tensor numbers, Tensor zero, int axis) {
         return found;
     }
 
-    /** The same terms, with q − z in place of q. */
+    /** Wraps {@code terms} so that they get q − z in place of q. */
     AxisSums.Terms counted(AxisSums.Terms terms) {
         long[] zeros = zero == null ? new long[] {0} : zero.toLongs();
         if (zeros.length == 1 && zeros[0] == 0) {

@@ -5,10 +5,10 @@ import io.onnxprune.diag.UsageException;
 import java.math.BigDecimal;
 
 /**
- * A number of layers, given as such or as a share of a model's layers, so that a recipe can scale with depth.
+ * A number of layers, given as a count or as a share of all layers, so that a recipe can scale with depth.
  *
- * @param amount whole number of layers, or a share in [0, 1]
- * @param isShare which of them
+ * @param amount a whole number of layers, or a share in [0, 1]
+ * @param isShare whether the amount is a share
  */
 public record LayerCount(double amount, boolean isShare) {
     /** The values of an option of this type. */
@@ -27,15 +27,15 @@ public record LayerCount(double amount, boolean isShare) {
         return new LayerCount(layers, false);
     }
 
-    /** {@code share} in [0, 1]. */
+    /** A share of all layers, in [0, 1]. */
     public static LayerCount ofShare(double share) {
         return new LayerCount(share, true);
     }
 
     /**
-     * Reads {@code 3} or {@code 12.5%}.
+     * Parses {@code 3} or {@code 12.5%}.
      *
-     * @throws UsageException if it is neither
+     * @throws UsageException if the text is neither a count nor a percentage
      */
     public static LayerCount parse(String text) {
         String word = text.strip();
@@ -46,16 +46,16 @@ public record LayerCount(double amount, boolean isShare) {
             }
             return of(Integer.parseInt(word));
         } catch (NumberFormatException e) {
-            throw new UsageException("\"" + text + "\" is no number of layers, such as 2 or 12.5%");
+            throw new UsageException("\"" + text + "\" is not a number of layers, such as 2 or 12.5%");
         }
     }
 
-    /** How many that is in a model with {@code layers} layers; a share is rounded half up. */
+    /** The number of layers in a model with {@code layers} layers. A share is rounded half up. */
     public int in(int layers) {
         return isShare ? (int) Math.floor(amount * layers + 0.5) : (int) amount;
     }
 
-    /** The form that {@link #parse} reads. */
+    /** The text that {@link #parse} accepts. */
     @Override
     public String toString() {
         BigDecimal number = BigDecimal.valueOf(isShare ? 100 * amount : amount).stripTrailingZeros();

@@ -6,29 +6,28 @@ import io.onnxprune.ir.Tensor;
 import java.util.Collection;
 import java.util.Map;
 
-/** What products with constant matrices read, over rows of tokens. */
+/** Measures the inputs of linear layers over rows of tokens. */
 public interface LayerInputs {
     /**
-     * Sums over all positions of the input X {@code [positions, n]} of a product. A channel that is gone already reads as
-     * zero.
+     * Sums over all positions of the input X {@code [positions, n]} of a linear layer. A pruned channel counts as zero.
      *
-     * @param positions how many there are; fewer than tokens where an expert sees only some of them
+     * @param positions number of positions; fewer than tokens where an expert gets only some of them
      * @param total Σx of each channel, {@code [n]}
      * @param squares Σx² of each channel, {@code [n]}
      */
     @SuppressWarnings("ArrayRecordComponent") // bulk data, never compared
     record Channels(long positions, double[] total, double[] squares) {
-        /** The mean of a channel; 0 if nothing was read. */
+        /** The mean of a channel; 0 without positions. */
         public double mean(int channel) {
             return positions == 0 ? 0 : total[channel] / positions;
         }
 
-        /** √(mean of the squares) of a channel. */
+        /** The root mean square of a channel; 0 without positions. */
         public double rootMeanSquare(int channel) {
             return positions == 0 ? 0 : Math.sqrt(squares[channel] / positions);
         }
 
-        /** The variance of a channel over positions, with divisor positions - 1. */
+        /** The sample variance of a channel, with divisor positions - 1; 0 for fewer than two positions. */
         public double variance(int channel) {
             double deviations = squares[channel] - total[channel] * mean(channel);
             return positions < 2 ? 0 : Math.max(0, deviations) / (positions - 1);
@@ -36,14 +35,15 @@ public interface LayerInputs {
     }
 
     /**
-     * Measures what {@code consumers} read, by the weight of each.
+     * Measures the inputs of {@code layers}.
      *
-     * @throws io.onnxprune.diag.UserException if the model cannot be run, or tokens do not reach a product
+     * @return the sums by the weight of each layer
+     * @throws io.onnxprune.diag.UserException if the model cannot be run, or no token reaches a layer
      */
-    Map<Value, Channels> measure(Collection<LinearLayer> consumers);
+    Map<Value, Channels> measure(Collection<LinearLayer> layers);
 
-    /** What the matrix of a product holds now, in the shape of the original. */
-    default Tensor weight(LinearLayer consumer) {
-        return consumer.weight().constant();
+    /** The current weight of a layer, in the shape of the dense model. */
+    default Tensor weight(LinearLayer layer) {
+        return layer.weight().constant();
     }
 }

@@ -6,9 +6,9 @@ import java.util.Arrays;
 import java.util.List;
 
 /**
- * The shares that tracks lose, all of them rising with one number, the level: the share of the last layer as long as no
- * share leaves [0, 1]. One that would is cut off and the others go on, so that at the highest level everything goes and
- * at the lowest nothing.
+ * The pruning ratios of groups of tied dimensions. All of them rise with one number, the level. The level is the ratio
+ * of the last layer as long as every ratio is within [0, 1]. Ratios outside are clipped and the others continue. So the
+ * highest level prunes everything and the lowest nothing.
  */
 final class LayerRatios {
     private final int[] layers;
@@ -22,24 +22,24 @@ final class LayerRatios {
         this.progress = progress;
         this.first = first;
         double slowest = Arrays.stream(progress).filter(f -> f > 0).min().orElse(1);
-        // Where every other layer has its extreme share, a first layer that does not follow the level has to.
+        // Once every other layer has an extreme ratio, a first layer whose ratio is fixed must change too.
         lowest = first - first / slowest;
         highest = first + (1 - first) / slowest;
     }
 
-    /** The same share of every track. */
-    static LayerRatios uniform(List<TiedDimensions> tracks) {
-        return of(Schedule.uniform(), tracks, 0);
+    /** One ratio for all groups. */
+    static LayerRatios uniform(List<TiedDimensions> groups) {
+        return of(Schedule.uniform(), groups, 0);
     }
 
     /**
-     * Shares by {@code schedule}, its layers being those of {@code tracks}.
+     * The ratios by {@code schedule}, whose layers are those of {@code groups}.
      *
-     * @param alike the share that all would lose in a uniform schedule
+     * @param mean the ratio of all layers in a uniform schedule
      */
-    static LayerRatios of(Schedule schedule, List<TiedDimensions> tracks, double alike) {
-        int[] layers = tracks.stream()
-                .flatMap(track -> track.dimensions().stream())
+    static LayerRatios of(Schedule schedule, List<TiedDimensions> groups, double mean) {
+        int[] layers = groups.stream()
+                .flatMap(group -> group.dimensions().stream())
                 .mapToInt(Dimension::layer)
                 .filter(layer -> layer >= 0)
                 .distinct()
@@ -47,31 +47,33 @@ final class LayerRatios {
                 .toArray();
         double[] progress = new double[layers.length];
         Arrays.setAll(progress, index -> schedule.progress(index, layers.length));
-        return new LayerRatios(layers, progress, schedule.first(alike));
+        return new LayerRatios(layers, progress, schedule.first(mean));
     }
 
-    /** The level at which nothing goes. */
+    /** The level at which nothing is pruned. */
     double lowest() {
         return lowest - first;
     }
 
-    /** The level at which everything goes. */
+    /** The level at which everything is pruned. */
     double highest() {
         return highest + 1 - first;
     }
 
-    /** The share of {@code track}; the mean over all layers for dimensions that are not those of one layer. */
-    double of(TiedDimensions track, double level) {
-        int layer = track.dimensions().get(0).layer();
-        boolean single = layer >= 0 && track.dimensions().stream().allMatch(dimension -> dimension.layer() == layer);
+    /**
+     * The ratio of {@code group}. For dimensions that do not belong to a single layer it is the mean over all layers.
+     */
+    double of(TiedDimensions group, double level) {
+        int layer = group.dimensions().get(0).layer();
+        boolean single = layer >= 0 && group.dimensions().stream().allMatch(dimension -> dimension.layer() == layer);
         return single
-                ? share(progress[Arrays.binarySearch(layers, layer)], level)
-                : Arrays.stream(progress).map(f -> share(f, level)).average().orElse(share(1, level));
+                ? ratio(progress[Arrays.binarySearch(layers, layer)], level)
+                : Arrays.stream(progress).map(f -> ratio(f, level)).average().orElse(ratio(1, level));
     }
 
-    private double share(double f, double level) {
+    private double ratio(double f, double level) {
         double start = first + Math.max(0, level - highest) - Math.max(0, lowest - level);
-        double share = f > 0 ? first + (level - first) * f : start;
-        return Math.min(1, Math.max(0, share));
+        double ratio = f > 0 ? first + (level - first) * f : start;
+        return Math.min(1, Math.max(0, ratio));
     }
 }

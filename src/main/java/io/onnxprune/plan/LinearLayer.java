@@ -6,21 +6,21 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.ir.Program.Value;
 
 /**
- * A product X·W.
+ * A linear layer X·W, where W is a constant matrix.
  *
- * @param weight the constant that W is, or is the transposition of
- * @param axis the axis of the constant that is summed over, 0 or 1: the rows of W
- * @param dim what lies along that axis
- * @param outputDim what lies along the other
- * @param node how messages name the application
+ * @param weight the constant that holds W or its transpose
+ * @param axis the axis of the constant that is summed over, 0 or 1; it holds the rows of W
+ * @param dim the dimensions along that axis
+ * @param outputDim the dimensions along the other axis
+ * @param node how messages name the operator application
  */
 public record LinearLayer(Value weight, int axis, Dim dim, Dim outputDim, String node) {
-    /** How many channels are summed over. */
+    /** The number of input channels. */
     public int inputs() {
         return Math.toIntExact(weight.constant().dim(axis));
     }
 
-    /** How many channels each sum has. */
+    /** The number of output channels. */
     public int outputs() {
         return Math.toIntExact(weight.constant().dim(1 - axis));
     }
@@ -35,13 +35,13 @@ public record LinearLayer(Value weight, int axis, Dim dim, Dim outputDim, String
         return UnitIndex.ofIndices(outputDim, dimension.atom(), outputs());
     }
 
-    /** Whether the product sums over {@code dimension}. */
-    public boolean reads(Dimension dimension) {
+    /** Whether the layer consumes {@code dimension}: it sums over it. */
+    public boolean consumes(Dimension dimension) {
         return dim.atoms().contains(dimension.atom());
     }
 
-    /** Whether the product makes what lies along {@code dimension}. */
-    public boolean makes(Dimension dimension) {
+    /** Whether the layer produces {@code dimension}: its output channels lie along it. */
+    public boolean produces(Dimension dimension) {
         return outputDim.atoms().contains(dimension.atom());
     }
 }

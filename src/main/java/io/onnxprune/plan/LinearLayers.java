@@ -27,12 +27,18 @@ import java.util.Set;
 import java.util.stream.Collectors;
 
 /**
- * The products X·W of activations with constant matrices, and which dimensions they sum over. A product that sums over a
- * dimension consumes it: without a unit of the dimension, the rows of W that belong to it are missing from the sum, and
- * the others can be changed to make up for them.
+ * The linear layers X·W of a model, and the dimensions that they sum over. A layer that sums over a dimension is a
+ * layer of it. Without a unit of the dimension, the rows of W for this unit are missing from the sum, and the kept
+ * rows can be changed to compensate.
  */
 public final class LinearLayers {
-    /** What stands between a product and its matrix: the constant, and whether it is transposed. */
+    /**
+     * The constant behind the weight operand of a matrix product.
+     *
+     * @param constant the constant matrix; null if the operator is refused
+     * @param transposed whether the operand is the transpose of the constant
+     * @param problem why the operator is not a linear layer whose weight may be changed; null if it is
+     */
     private record Source(Value constant, boolean transposed, String problem) {
         static Source refused(String problem) {
             return new Source(null, false, problem);
@@ -48,54 +54,54 @@ public final class LinearLayers {
 
     private LinearLayers(Structure structure) {
         this.analysis = structure.analysis();
-        Map<Value, List<Op>> readers = new LinkedHashMap<>();
+        Map<Value, List<Op>> users = new LinkedHashMap<>();
         Map<Op, Source> sources = new LinkedHashMap<>();
         for (Contraction contraction : analysis.facts().contractions()) {
             if (contraction.withConstant() && !sources.containsKey(contraction.op())) {
                 Source source = source(contraction.op());
                 sources.put(contraction.op(), source);
                 if (source.constant != null) {
-                    readers.computeIfAbsent(source.constant, key -> new ArrayList<>())
+                    users.computeIfAbsent(source.constant, key -> new ArrayList<>())
                             .add(contraction.op());
                 }
             }
         }
         sources.forEach((op, source) -> {
             String problem =
-                    source.problem != null ? source.problem : hindrance(source.constant, readers.get(source.constant));
+                    source.problem != null ? source.problem : obstacle(source.constant, users.get(source.constant));
             if (problem != null) {
                 problems.put(op, "node " + op.node().label() + " " + problem);
             } else {
-                byOp.put(op, byWeight.computeIfAbsent(source.constant, weight -> consumer(op, source)));
+                byOp.put(op, byWeight.computeIfAbsent(source.constant, weight -> linearLayer(op, source)));
             }
         });
-        byWeight.forEach((weight, consumer) -> byName.put(weight.name(), consumer));
+        byWeight.forEach((weight, layer) -> byName.put(weight.name(), layer));
         structure.stream().blocks().forEach(block -> inside.addAll(block.ops()));
     }
 
-    /** Finds the products of a model. */
+    /** Finds the linear layers of a model. */
     public static LinearLayers of(Structure structure) {
         return new LinearLayers(structure);
     }
 
-    /** All products whose weight may be changed, in order of execution. */
+    /** All linear layers whose weight may be changed, in order of execution. */
     public List<LinearLayer> all() {
         return List.copyOf(byWeight.values());
     }
 
-    /** The product with the weight of this name; null if there is none whose weight may be changed. */
-    public LinearLayer reading(String weight) {
+    /** The linear layer with the weight of this name; null if there is none whose weight may be changed. */
+    public LinearLayer ofWeight(String weight) {
         return byName.get(weight);
     }
 
-    /** Which of some constants are weights of products that may be changed. */
+    /** Selects the constants that are weights of linear layers and may be changed. */
     public Set<Value> weights(Collection<Value> constants) {
         Set<Value> found = new HashSet<>(constants);
         found.removeIf(value -> !byWeight.containsKey(value));
         return found;
     }
 
-    /** Why the weights of other products may not be changed, in order of execution. */
+    /** The reasons why the weights of other linear layers may not be changed, in order of execution. */
     public Map<Op, String> problems() {
         Map<Op, String> sorted = new LinkedHashMap<>();
         problems.keySet().stream()
@@ -104,7 +110,7 @@ public final class LinearLayers {
         return sorted;
     }
 
-    /** The products that sum over {@code dimension}, in order of execution; without those of {@link #problem}. */
+    /** The consumers of {@code dimension} whose weights may be changed, in order of execution. */
     public List<LinearLayer> of(Dimension dimension) {
         return applications(dimension).stream()
                 .map(byOp::get)
@@ -113,20 +119,23 @@ public final class LinearLayers {
                 .toList();
     }
 
-    /** The applications that compute a product: one, but for a product that several branches of an If have. */
-    public List<Op> applications(LinearLayer consumer) {
+    /**
+     * The operator applications that compute a linear layer. There are several only where several branches of an If
+     * have the layer.
+     */
+    public List<Op> applications(LinearLayer layer) {
         return byOp.entrySet().stream()
-                .filter(entry -> entry.getValue().equals(consumer))
+                .filter(entry -> entry.getValue().equals(layer))
                 .map(Map.Entry::getKey)
                 .sorted(Comparator.comparingInt(Op::index))
                 .toList();
     }
 
-    /** Why not all of the products that sum over {@code dimension} are known and may be changed; null if they are. */
+    /** The reason why not all consumers of {@code dimension} are known and may be changed; null if they are. */
     public String problem(Dimension dimension) {
         List<Op> ops = applications(dimension);
         if (ops.isEmpty()) {
-            return "no product with a constant matrix sums over it";
+            return "it has no consumer with a constant weight matrix";
         }
         return ops.stream()
                 .map(problems::get)
@@ -136,24 +145,24 @@ public final class LinearLayers {
     }
 
     /**
-     * A budget for a method that needs to know and change the products: dimensions for which that is not possible are left
-     * whole, with a warning.
+     * Restricts a budget for a method that must know and change the consumers. Dimensions for which that is not
+     * possible are not pruned, and a warning is logged.
      *
-     * @param ofLoss whether the method measures errors of all products by what they do to the loss, so that those of different
-     *     layers can be added
+     * @param ofLoss whether the method measures errors of all layers by their effect on the loss, so that errors
+     *     of different layers can be added
      * @param method how messages name the method
-     * @throws UserException if nothing that the budget names is left, or it names layers or blocks
+     * @throws UserException if nothing that the budget names can be pruned, or it names layers or blocks
      */
     public Budget restrict(Budget budget, Structure structure, boolean ofLoss, String method, Log log) {
         if (budget.prune().layers() || budget.prune().blocks()) {
             throw new UserException(method + " compares heads and channels, not whole layers or blocks; prune those, or"
-                    + " take another method");
+                    + " choose another method");
         }
-        List<Dimension> asked = structure.dimensions().stream()
+        List<Dimension> requested = structure.dimensions().stream()
                 .filter(dimension ->
                         dimension.isPrunable() && budget.prune().roles().contains(dimension.role()))
                 .toList();
-        List<Dimension> impossible = asked.stream()
+        List<Dimension> impossible = requested.stream()
                 .filter(dimension -> reason(dimension, ofLoss) != null)
                 .toList();
         if (impossible.isEmpty()) {
@@ -161,52 +170,53 @@ public final class LinearLayers {
         }
         Dimension first = impossible.get(0);
         String why = first.name() + ", " + reason(first, ofLoss);
-        if (impossible.size() == asked.size()) {
-            String words = asked.stream()
+        if (impossible.size() == requested.size()) {
+            String words = requested.stream()
                     .map(dimension -> PruneSet.word(dimension.role()))
                     .distinct()
                     .collect(Collectors.joining(" and no "));
             throw new UserException(method + " can prune no " + words + " in this model: " + why
-                    + "; prune something else, or take another method");
+                    + "; prune something else, or choose another method");
         }
-        log.warn(impossible.size() + " of " + asked.size() + " dimensions are left whole by " + method + ": " + why);
+        log.warn(impossible.size() + " of " + requested.size() + " dimensions are not pruned by " + method + ": " + why);
         List<String> protect = new ArrayList<>(budget.protect());
         impossible.forEach(dimension -> protect.add(dimension.name()));
         return budget.withProtection(protect, budget.skipFirst(), budget.skipLast());
     }
 
     /**
-     * Why units of a dimension cannot be scored by the products that sum over it; null if they can.
+     * The reason why the units of a dimension cannot be scored by its consumers; null if they can.
      *
-     * @param ofLoss whether errors of different products can be added
+     * @param ofLoss whether errors of different layers can be added
      */
     public String reason(Dimension dimension, boolean ofLoss) {
         if (dimension.role() != Role.HIDDEN) {
             return problem(dimension);
         }
         if (!ofLoss) {
-            return "it runs through all layers, so no product alone decides about it";
+            return "it runs through all layers, so no single consumer can score it";
         }
-        return deciding(dimension).isEmpty() ? problem(dimension) : null;
+        return scoring(dimension).isEmpty() ? problem(dimension) : null;
     }
 
     /**
-     * The products whose errors say what a unit is worth: those that sum over it; for the hidden width only those of residual
-     * blocks, since the gradients of as many outputs as there are tokens have no second moment that fits memory.
+     * The consumers that score the units of a dimension. For the hidden width these are only the consumers in residual
+     * blocks. The output layer has as many outputs as the vocabulary has tokens, and the second moment of so many
+     * gradients does not fit into memory.
      */
-    public List<LinearLayer> deciding(Dimension dimension) {
+    public List<LinearLayer> scoring(Dimension dimension) {
         List<LinearLayer> all = of(dimension);
         return dimension.role() != Role.HIDDEN
                 ? all
                 : all.stream().filter(this::isInside).toList();
     }
 
-    /** Whether a product is in a residual block. */
-    public boolean isInside(LinearLayer consumer) {
-        return applications(consumer).stream().anyMatch(inside::contains);
+    /** Whether a linear layer is in a residual block. */
+    public boolean isInside(LinearLayer layer) {
+        return applications(layer).stream().anyMatch(inside::contains);
     }
 
-    /** Whether an application is in a residual block. */
+    /** Whether an operator application is in a residual block. */
     public boolean isInside(Op op) {
         return inside.contains(op);
     }
@@ -220,7 +230,7 @@ public final class LinearLayers {
                 .toList();
     }
 
-    private LinearLayer consumer(Op op, Source source) {
+    private LinearLayer linearLayer(Op op, Source source) {
         int axis = rowAxis(op) == 0 ^ source.transposed ? 0 : 1;
         Use use = source.constant.uses().get(0);
         Dim[] dims = analysis.operand(use.op(), use.input());
@@ -228,16 +238,16 @@ public final class LinearLayers {
                 source.constant, axis, dims[axis], dims[1 - axis], op.node().label());
     }
 
-    /** The axis of the second operand that a product sums over. */
+    /** The axis of the second operand that a matrix product sums over. */
     private static int rowAxis(Op op) {
         return op.node().intAttribute("transB", 0) == 0 ? 0 : 1;
     }
 
     private static Source source(Op op) {
         Node node = op.node();
-        boolean product = node.is("MatMul") || node.is("Gemm") || node.is("FusedMatMul");
-        if (!product) {
-            return Source.refused("is no product with a plain floating-point matrix");
+        boolean matrixProduct = node.is("MatMul") || node.is("Gemm") || node.is("FusedMatMul");
+        if (!matrixProduct) {
+            return Source.refused("is not a linear layer with a plain floating-point matrix");
         }
         boolean leftTransposed = node.intAttribute("transA", 0) != 0 || node.intAttribute("transBatchA", 0) != 0;
         boolean scaled = node.floatAttribute("alpha", 1) != 1 || node.intAttribute("transBatchB", 0) != 0;
@@ -253,7 +263,7 @@ public final class LinearLayers {
             }
             boolean moved = before.node().is("Transpose");
             if (!moved && !before.node().is("Cast") && !before.node().is("Identity")) {
-                return Source.refused("has a matrix that node " + before.node().label() + " makes");
+                return Source.refused("has a matrix that node " + before.node().label() + " computes");
             }
             if (moved) {
                 List<Long> order = before.node().intsAttribute("perm");
@@ -266,18 +276,18 @@ public final class LinearLayers {
             return Source.refused("has a stack of matrices");
         }
         if (!tensor.dtype().isFloat()) {
-            return Source.refused("is no product with a plain floating-point matrix");
+            return Source.refused("is not a linear layer with a plain floating-point matrix");
         }
         return new Source(matrix, transposed, null);
     }
 
-    /** Why a weight may not be changed although its product is plain; null if it may. */
-    private static String hindrance(Value weight, List<Op> products) {
-        if (products.size() == 1 && !products.get(0).branch().isEmpty()) {
+    /** The reason why the weight of a linear layer may not be changed; null if it may. */
+    private static String obstacle(Value weight, List<Op> ops) {
+        if (ops.size() == 1 && !ops.get(0).branch().isEmpty()) {
             return "is in one branch of an If, and calibration does not run the other";
         }
-        for (Op first : products) {
-            for (Op second : products) {
+        for (Op first : ops) {
+            for (Op second : ops) {
                 if (!first.equals(second) && !exclude(first, second)) {
                     return "shares its weight with node "
                             + (first.index() < second.index() ? second : first)
@@ -286,18 +296,18 @@ public final class LinearLayers {
                 }
             }
         }
-        return otherReader(weight, products);
+        return otherUse(weight, ops);
     }
 
-    private static String otherReader(Value value, List<Op> products) {
+    private static String otherUse(Value value, List<Op> ops) {
         for (Use use : value.uses()) {
             Op op = use.op();
             boolean moved = op.node().is("Transpose")
                     || op.node().is("Cast")
                     || op.node().is("Identity");
             String other = moved
-                    ? otherReader(op.output(0), products)
-                    : products.contains(op)
+                    ? otherUse(op.output(0), ops)
+                    : ops.contains(op)
                             ? null
                             : "shares its weight with node " + op.node().label();
             if (other != null) {

@@ -20,7 +20,7 @@ import java.util.Set;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
 
-/** Which constants nothing reads any more once residual blocks are gone. */
+/** Finds the constants that are unused once residual blocks are pruned. */
 final class Liveness {
     private final Program program;
     private final List<Block> blocks;
@@ -32,7 +32,7 @@ final class Liveness {
         alive = reached(new BitSet());
     }
 
-    /** The constants that die with the blocks of the given indices. */
+    /** The constants that become unused without the blocks of the given indices. */
     Set<Tensor> deadWithout(BitSet removed) {
         Set<Tensor> dead = new HashSet<>();
         if (!removed.isEmpty()) {
@@ -72,7 +72,7 @@ final class Liveness {
                 && (inside.contains(producer) || branches(value.origin()).anyMatch(yield -> isMadeBy(inside, yield)));
     }
 
-    /** What the branches yield for an output of an If; nothing for any other value. */
+    /** The values that the branches yield for an output of an If; empty for any other value. */
     private Stream<Value> branches(Value output) {
         Op producer = output.producer();
         if (!producer.node().is("If")) {
@@ -86,7 +86,7 @@ final class Liveness {
         if (skipped != null) {
             open.push(skipped.base());
             if (!isSum(producer, value)) {
-                // The normalisation stays, without the bias that the fused operator would add to the sum.
+                // The normalisation is kept, without the bias that the fused operator would add to the sum.
                 int bias = producer.node().is("SkipLayerNormalization") ? 4 : 3;
                 IntStream.range(2, bias)
                         .mapToObj(producer::input)
@@ -96,7 +96,7 @@ final class Liveness {
             return;
         }
         branches(value).forEach(open::push);
-        // Lengths are read from any cache that stays; no weight is needed for that.
+        // A Shape only needs a length, which any kept cache has. It needs no weight.
         if (!producer.node().is("Shape")) {
             producer.inputs().stream().filter(Objects::nonNull).forEach(open::push);
         }
@@ -107,7 +107,7 @@ final class Liveness {
         return !ResidualStream.isSkipNormalization(add) || value == add.output(3);
     }
 
-    /** The applications of removed blocks alone: their cache outputs go with them. */
+    /** The applications that only removed blocks contain. Their cache outputs are removed with them. */
     private Set<Op> insideOnly(BitSet removed) {
         Set<Op> inside = new HashSet<>();
         removed.stream().forEach(index -> inside.addAll(blocks.get(index).ops()));

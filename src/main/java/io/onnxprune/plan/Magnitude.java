@@ -16,14 +16,16 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 
 /**
- * Magnitude scores: Σ|w|ᵖ over the slice that a unit has in each member, reduced over the members (the baseline of
- * LLM-Pruner, arXiv 2305.11627). Weights are streamed from their file, each tensor once for all dimensions that it
- * carries.
+ * Magnitude scores: Σ|w|ᵖ over the slice of a unit in each member, reduced over the members (the baseline of
+ * LLM-Pruner, arXiv 2305.11627). Weights are streamed from their file. Each tensor is read once for all of its
+ * dimensions.
  */
 public final class Magnitude implements Importance {
-    /** What is summed over a slice. */
+    /** The norm of a slice. */
     public enum Norm {
+        /** Σ|w|. */
         L1,
+        /** Σw². */
         L2
     }
 
@@ -31,7 +33,7 @@ public final class Magnitude implements Importance {
     private final Reduction reduction;
     private final int threads;
 
-    /** {@code threads} are used over tensors; the scores do not depend on their number. */
+    /** Creates magnitude scores. The scores do not depend on the number of threads, which work on different tensors. */
     public Magnitude(Norm norm, Reduction reduction, int threads) {
         this.norm = norm;
         this.reduction = reduction;

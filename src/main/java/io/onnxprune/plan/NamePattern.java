@@ -4,11 +4,11 @@ package io.onnxprune.plan;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 
-/** Patterns of names as people write them: {@code *} stands for any characters, {@code ?} for one. */
+/** Name patterns with wildcards: {@code *} matches any characters, {@code ?} matches one. */
 public final class NamePattern {
     private NamePattern() {}
 
-    /** Whether a pattern stands for the whole of a name. */
+    /** Whether a pattern matches an entire name. */
     public static boolean matches(String pattern, String name) {
         return Pattern.compile(pattern.chars()
                         .mapToObj(c -> c == '*' ? ".*" : c == '?' ? "." : Pattern.quote(Character.toString(c)))

@@ -24,13 +24,18 @@ import java.util.Set;
 import java.util.function.ToDoubleFunction;
 
 /**
- * Parameters and stored bytes of a model as a function of what stays. Parameters are the elements of floating-point
- * constants of rank one and more (single numbers and tables of rotary angles or masks excepted), and of quantised
- * weights, which count what they stand for, not their packed bytes. Bytes are those of every constant. A constant that
- * is read in several places counts once, with the dimensions of the first.
+ * Counts the parameters and stored bytes of a model under a plan. Parameters are the elements of floating-point
+ * constants of rank one and more, except single numbers and tables of rotary angles or masks. Quantised weights count
+ * as the weights that they represent, not as packed bytes. Bytes are those of every constant. A constant with several
+ * uses counts once, with the dimensions of its first use.
  */
 public final class ParameterCount {
-    /** Parameters, and bytes of all constants as stored. */
+    /**
+     * The size of a model.
+     *
+     * @param parameters number of parameters
+     * @param bytes stored bytes of all constants
+     */
     public record Size(long parameters, long bytes) {
         Size minus(Size other) {
             return new Size(parameters - other.parameters, bytes - other.bytes);
@@ -40,9 +45,9 @@ public final class ParameterCount {
     /**
      * One constant.
      *
-     * @param axes the dimensions of the axes that can change
-     * @param fixed the product of the extents of the others
-     * @param packed parameters in each element; 0 if it carries none
+     * @param axes the dimensions of the axes that can shrink
+     * @param fixed the product of the sizes of the other axes
+     * @param packed parameters in each element; 0 if the constant has no parameters
      */
     record Constant(Tensor tensor, List<Dim> axes, long fixed, int packed) {
         long elements(Dim.Keep keep) {
@@ -62,8 +67,8 @@ public final class ParameterCount {
     private final Structure structure;
     private final Liveness liveness;
     private final List<Constant> constants = new ArrayList<>();
-    private final Map<Dim.Atom, int[]> carriers = new HashMap<>();
-    private final Size whole;
+    private final Map<Dim.Atom, int[]> constantsByAtom = new HashMap<>();
+    private final Size dense;
 
     private ParameterCount(Structure structure) {
         this.structure = structure;
@@ -77,21 +82,21 @@ public final class ParameterCount {
                         use -> firstUses.putIfAbsent(use.op().input(use.input()).constant(), use));
         Set<Tensor> tensors = new HashSet<>();
         collect(structure.analysis().program().model().graph(), tensors, firstUses);
-        indexCarriers();
-        this.whole = start().size();
+        indexConstants();
+        this.dense = start().size();
     }
 
-    /** Counts the model that {@code structure} describes. */
+    /** Counts the model of {@code structure}. */
     public static ParameterCount of(Structure structure) {
         return new ParameterCount(structure);
     }
 
-    /** The model as it is. */
-    public Size whole() {
-        return whole;
+    /** The size of the dense model. */
+    public Size dense() {
+        return dense;
     }
 
-    /** What is left under {@code plan}. */
+    /** The size of the pruned model under {@code plan}. */
     public Size under(Plan plan) {
         Running running = start();
         for (Dimension dimension : structure.dimensions()) {
@@ -104,24 +109,24 @@ public final class ParameterCount {
         return running.size();
     }
 
-    /** The names of the dimensions of which nothing is left under {@code plan}, since their blocks go as a whole. */
+    /** The names of the dimensions that {@code plan} removes entirely, with their blocks. */
     public Set<String> gone(Plan plan) {
         return gone(blocksWithout(plan));
     }
 
-    /** The names of the dimensions of which nothing is left without the given blocks. */
+    /** The names of the dimensions that disappear with the given blocks. */
     Set<String> gone(BitSet blocks) {
         Running running = start();
         running.remove(blocks);
-        Set<String> gone = new LinkedHashSet<>();
+        Set<String> pruned = new LinkedHashSet<>();
         for (Dimension dimension : structure.dimensions()) {
-            List<Dimension> alone = List.of(dimension);
-            boolean counted = start().lossOf(alone, 0).bytes() > 0;
-            if (counted && running.lossOf(alone, 0).bytes() == 0) {
-                gone.add(dimension.name());
+            List<Dimension> single = List.of(dimension);
+            boolean counted = start().lossOf(single, 0).bytes() > 0;
+            if (counted && running.lossOf(single, 0).bytes() == 0) {
+                pruned.add(dimension.name());
             }
         }
-        return gone;
+        return pruned;
     }
 
     private BitSet blocksWithout(Plan plan) {
@@ -133,19 +138,19 @@ public final class ParameterCount {
         return removed;
     }
 
-    /** What goes with one unit of {@code dimension} while everything else is whole. */
+    /** The size that pruning one unit of {@code dimension} from the dense model saves. */
     public Size unit(Dimension dimension) {
         Running running = start();
         running.keep(dimension, dimension.size() - 1);
-        return whole.minus(running.size());
+        return dense.minus(running.size());
     }
 
-    /** What goes with the residual blocks of the stream at {@code indices} alone. */
+    /** The size that pruning only the residual blocks at {@code indices} saves. */
     public Size blocks(int... indices) {
         return removed(bits(indices));
     }
 
-    /** What goes with all residual blocks of layer {@code index}. */
+    /** The size that pruning all residual blocks of layer {@code index} saves. */
     public Size layer(int index) {
         return removed(bits(PrunableBlocks.layers(structure).get(index)));
     }
@@ -153,7 +158,7 @@ public final class ParameterCount {
     private Size removed(BitSet blocks) {
         Running running = start();
         running.remove(blocks);
-        return whole.minus(running.size());
+        return dense.minus(running.size());
     }
 
     static BitSet bits(int... indices) {
@@ -164,12 +169,12 @@ public final class ParameterCount {
         return bits;
     }
 
-    /** The constants that only the given blocks read. */
+    /** The constants that only the given blocks use. */
     Set<Tensor> constantsOf(BitSet blocks) {
         return liveness.deadWithout(blocks);
     }
 
-    /** A count that follows one change after another, starting with the whole model. */
+    /** A count that follows one change after another, starting with the dense model. */
     Running start() {
         return new Running();
     }
@@ -221,14 +226,14 @@ public final class ParameterCount {
             int bits = (int) node.intAttribute("bits", 4);
             return use.input() == 1 ? 8 / bits : 0;
         }
-        // Zero points are integers of the weight's type, but no weights; they come after the scale, or are vectors.
+        // Zero points have the integer type of the weights but are not weights. They follow the scale, or are vectors.
         boolean zeroPoint = use.input() >= 2 && node.op().startsWith("Dequantize");
         return tensor.rank() == 1 || zeroPoint ? 0 : 1;
     }
 
     /**
-     * Whether a constant is a table (rotary angles, a mask) and no parameter: none of its axes is a dimension of the
-     * network, and nothing is multiplied by it as by a matrix.
+     * Whether a constant is a table (rotary angles, a mask) and has no parameters: none of its axes is a dimension of
+     * the network, and it is not the matrix of a matrix product.
      */
     private boolean isTable(Tensor tensor, Use use) {
         boolean ofNetwork = structure.stream().width().isEmpty()
@@ -242,7 +247,7 @@ public final class ParameterCount {
         return !ofNetwork && !(matrix && multiplies);
     }
 
-    private void indexCarriers() {
+    private void indexConstants() {
         Map<Dim.Atom, List<Integer>> found = new HashMap<>();
         for (int index = 0; index < constants.size(); index++) {
             int constant = index;
@@ -253,10 +258,10 @@ public final class ParameterCount {
                             .add(constant));
         }
         found.forEach((atom, indices) ->
-                carriers.put(atom, indices.stream().mapToInt(Integer::intValue).toArray()));
+                constantsByAtom.put(atom, indices.stream().mapToInt(Integer::intValue).toArray()));
     }
 
-    /** Counts of units that stay, and the size of the model under them. Not safe for use by several threads. */
+    /** Counts of kept units, and the size of the model under them. Not thread-safe. */
     final class Running implements Dim.Keep {
         private static final int[] NONE = {};
 
@@ -289,10 +294,10 @@ public final class ParameterCount {
             return new Size(parameters, bytes);
         }
 
-        /** Keeps {@code count} units of {@code dimension} from now on. Only the constants that carry it are recounted. */
+        /** Sets the number of kept units of {@code dimension}. Only the constants along it are recounted. */
         void keep(Dimension dimension, int count) {
             counts.put(dimension.atom(), count);
-            for (int index : carriers.getOrDefault(dimension.atom(), NONE)) {
+            for (int index : constantsByAtom.getOrDefault(dimension.atom(), NONE)) {
                 Constant constant = constants.get(index);
                 Size size = constant.size(constant.elements(this));
                 if (!dead[index]) {
@@ -302,13 +307,13 @@ public final class ParameterCount {
             }
         }
 
-        /** The number of units of {@code dimension} that stay. */
+        /** The number of kept units of {@code dimension}. */
         int kept(Dimension dimension) {
             Integer count = counts.get(dimension.atom());
             return count == null ? dimension.size() : count;
         }
 
-        /** What would go if {@code dimensions} were left with {@code count} units each; nothing changes. */
+        /** The size that would be saved if {@code dimensions} kept {@code count} units each. Changes nothing. */
         Size lossOf(List<Dimension> dimensions, int count) {
             Size before = size();
             int[] current = dimensions.stream().mapToInt(this::kept).toArray();
@@ -321,13 +326,13 @@ public final class ParameterCount {
         }
 
         /**
-         * What of the model would be left, in parameters or bytes, if the given atoms had so many units, which need not
-         * be whole numbers.
+         * The size of the model, in parameters or bytes, if the given atoms had these numbers of units, which may be
+         * fractions.
          */
-        double leftWith(Map<Dim.Atom, Double> units, boolean inBytes) {
+        double sizeWith(Map<Dim.Atom, Double> units, boolean inBytes) {
             ToDoubleFunction<Dim.Atom> count = atom ->
                     units.getOrDefault(atom, (double) (counts.containsKey(atom) ? counts.get(atom) : atom.size(0)));
-            double left = 0;
+            double size = 0;
             for (int index = 0; index < sizes.length; index++) {
                 Constant constant = constants.get(index);
                 if (dead[index]) {
@@ -335,23 +340,23 @@ public final class ParameterCount {
                 }
                 if (constant.axes.stream()
                         .noneMatch(axis -> axis.atoms().stream().anyMatch(units::containsKey))) {
-                    left += inBytes ? sizes[index].bytes : sizes[index].parameters;
+                    size += inBytes ? sizes[index].bytes : sizes[index].parameters;
                     continue;
                 }
                 double elements = constant.fixed;
                 for (Dim axis : constant.axes) {
                     elements *= axis.extent(count);
                 }
-                left += elements * (inBytes ? constant.tensor.dtype().bits() / 8.0 : constant.packed);
+                size += elements * (inBytes ? constant.tensor.dtype().bits() / 8.0 : constant.packed);
             }
-            return left;
+            return size;
         }
 
-        /** Takes exactly the residual blocks of {@code removed} out. */
+        /** Removes exactly the residual blocks of {@code removed}. */
         void remove(BitSet removed) {
-            Set<Tensor> gone = liveness.deadWithout(removed);
+            Set<Tensor> unused = liveness.deadWithout(removed);
             for (int index = 0; index < sizes.length; index++) {
-                boolean dies = gone.contains(constants.get(index).tensor());
+                boolean dies = unused.contains(constants.get(index).tensor());
                 if (dies != dead[index]) {
                     add(sizes[index], dies ? -1 : 1);
                     dead[index] = dies;

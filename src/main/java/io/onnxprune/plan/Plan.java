@@ -13,13 +13,13 @@ import java.util.Map;
 import java.util.stream.IntStream;
 
 /**
- * Which units of which dimension stay, by dimension name; what is not named stays whole. Plain data: it can be written,
- * read, edited and applied later.
+ * The kept units of each dimension. Dimensions without an entry are not pruned. A plan can be written, read, edited and
+ * applied later.
  *
- * @param model hash of the model that it was made for; empty if unknown
- * @param keep kept indices of each named dimension, ascending
- * @param layers kept layers, ascending, or null for all
- * @param blocks kept residual blocks (attention or feed-forward), ascending, or null for all
+ * @param model hash of the model that the plan was made for; empty if unknown
+ * @param keep kept indices by dimension name, ascending
+ * @param layers kept layers, ascending; null for all
+ * @param blocks kept residual blocks (attention or feed-forward), ascending; null for all
  */
 @SuppressWarnings("ArrayRecordComponent") // plain data, never compared
 public record Plan(String model, Map<String, int[]> keep, int[] layers, int[] blocks) {
@@ -27,7 +27,7 @@ public record Plan(String model, Map<String, int[]> keep, int[] layers, int[] bl
         keep = new LinkedHashMap<>(keep);
     }
 
-    /** A plan that removes nothing. */
+    /** A plan that prunes nothing. */
     public static Plan keepAll(String model) {
         return new Plan(model, Map.of(), null, null);
     }
@@ -44,7 +44,7 @@ public record Plan(String model, Map<String, int[]> keep, int[] layers, int[] bl
         return byAtom::get;
     }
 
-    /** The content as text, for keys of checkpoints. */
+    /** The content as text, for checkpoint keys. */
     public String describe() {
         StringBuilder text = new StringBuilder();
         keep.forEach((name, kept) -> text.append(name).append(Arrays.toString(kept)));
@@ -53,7 +53,7 @@ public record Plan(String model, Map<String, int[]> keep, int[] layers, int[] bl
                 .toString();
     }
 
-    /** Whether everything stays: the model itself is the result then. */
+    /** Whether the plan prunes nothing of the model, so that the result is the model itself. */
     public boolean removesNothing(Structure structure) {
         Dim.Keep kept = keep(structure);
         List<Block> all = structure.stream().blocks();
@@ -62,7 +62,7 @@ public record Plan(String model, Map<String, int[]> keep, int[] layers, int[] bl
                         .noneMatch(index -> removesBlock(index, all.get(index).layer()));
     }
 
-    /** Whether residual block {@code index}, in layer {@code layer}, is removed. */
+    /** Whether residual block {@code index}, in layer {@code layer}, is pruned. */
     public boolean removesBlock(int index, int layer) {
         return layers != null && !contains(layers, layer) || blocks != null && !contains(blocks, index);
     }

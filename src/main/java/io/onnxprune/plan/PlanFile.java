@@ -24,7 +24,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** Plans as JSON files; the format is described in docs/plan-format.md. */
+/** Reads and writes plans as JSON files. The format is described in docs/plan-format.md. */
 public final class PlanFile {
     private static final String FORMAT = "onnx-prune plan";
     private static final int VERSION = 1;
@@ -42,7 +42,7 @@ public final class PlanFile {
     }
 
     /**
-     * Writes {@code plan}, under a temporary name first, so that a failure leaves no half of a file.
+     * Writes {@code plan}. It writes a temporary file first, so that a failure does not leave a partial file.
      *
      * @throws UserException if the file cannot be written
      */
@@ -57,7 +57,7 @@ public final class PlanFile {
         }
     }
 
-    /** What a file of {@code plan} holds. */
+    /** The JSON text of {@code plan}. */
     public static String text(Plan plan, Structure structure) {
         ObjectNode root = JSON.createObjectNode();
         root.put("format", FORMAT);
@@ -92,8 +92,8 @@ public final class PlanFile {
     /**
      * Reads a plan for the model of {@code structure}, whose hash is {@code model}.
      *
-     * @throws UserException if the file is no plan, was made for another model, or asks for what this model does not
-     *     have or allow
+     * @throws UserException if the file is not a plan, was made for another model, or prunes something that this
+     *     model does not have or allow
      */
     public static Plan read(Path file, Structure structure, String model) {
         PlanFile reader = new PlanFile(file, structure);
@@ -101,9 +101,10 @@ public final class PlanFile {
     }
 
     /**
-     * The same for what {@link #text} made, found in {@code file}.
+     * Parses a plan that {@link #text} made.
      *
-     * @throws UserException if it is no plan for this model
+     * @param file the file that the text comes from, for messages
+     * @throws UserException if the text is not a plan for this model
      */
     public static Plan ofText(String text, Path file, Structure structure, String model) {
         PlanFile reader = new PlanFile(file, structure);
@@ -124,7 +125,7 @@ public final class PlanFile {
         }
         JsonNode dimensions = root.path("dimensions");
         if (!dimensions.isArray() && !dimensions.isMissingNode()) {
-            throw problem("has \"dimensions\" that are no list");
+            throw problem("has \"dimensions\" that are not a list");
         }
         Map<String, int[]> keep = new LinkedHashMap<>();
         for (JsonNode entry : dimensions) {
@@ -193,7 +194,7 @@ public final class PlanFile {
             throw problem("has no list of the indices to keep for " + what);
         }
         if (list.isEmpty()) {
-            throw problem("keeps nothing of " + what + ", of which at least one must stay");
+            throw problem("keeps nothing of " + what + ", but at least one must be kept");
         }
         int[] kept = new int[list.size()];
         for (int i = 0; i < kept.length; i++) {

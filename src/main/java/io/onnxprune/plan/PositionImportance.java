@@ -9,8 +9,8 @@ import java.util.Map;
 import java.util.stream.IntStream;
 
 /**
- * What comes first is worth most: the first layers, blocks and units stay. The layer-wise mode of LLM-Pruner (arXiv
- * 2305.11627) keeps the first layers in this way, without any measurement.
+ * Importance by position: the first layers, blocks and units are most important. The layer-wise mode of LLM-Pruner
+ * (arXiv 2305.11627) keeps the first layers in this way. It needs no measurement.
  */
 public final class PositionImportance implements Importance {
     @Override

@@ -12,9 +12,9 @@ import java.util.Map;
 import java.util.stream.IntStream;
 
 /**
- * What depth pruning removes: whole layers or single residual blocks, as sets of indices into
- * {@link ResidualStream#blocks()}. A model with branches (one decoder with a cache, one without) has every block twice;
- * both copies go together.
+ * The units of depth pruning: layers or single residual blocks, as sets of indices into {@link
+ * ResidualStream#blocks()}. A model with branches (one decoder with a cache, one without) has every block twice. Both
+ * copies are pruned together.
  */
 public final class PrunableBlocks {
     private PrunableBlocks() {}
@@ -29,7 +29,7 @@ public final class PrunableBlocks {
                 .toList();
     }
 
-    /** Each block with its copies in other branches, in order of the first of them. */
+    /** Each block with its copies in other branches, in order of the first copies. */
     public static List<int[]> blocks(Structure structure) {
         List<Block> blocks = structure.stream().blocks();
         Map<List<Branch>, List<Integer>> byBranch = new LinkedHashMap<>();

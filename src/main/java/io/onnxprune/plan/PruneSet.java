@@ -13,11 +13,11 @@ import java.util.Locale;
 import java.util.Set;
 
 /**
- * What may be removed.
+ * The structures that may be pruned.
  *
- * @param roles dimensions of these roles lose units
- * @param layers whole layers go
- * @param blocks single attention and feed-forward blocks go
+ * @param roles roles of dimensions whose units may be pruned
+ * @param layers whether entire layers may be pruned
+ * @param blocks whether single attention and feed-forward blocks may be pruned
  */
 public record PruneSet(Set<Role> roles, boolean layers, boolean blocks) {
     private static final String LAYERS = "layers";
@@ -27,15 +27,15 @@ public record PruneSet(Set<Role> roles, boolean layers, boolean blocks) {
         roles = Collections.unmodifiableSet(roles.isEmpty() ? EnumSet.noneOf(Role.class) : EnumSet.copyOf(roles));
     }
 
-    /** Heads (whole KV groups where there are such) and FFN channels. */
+    /** Heads (KV groups where the model has them) and FFN channels. */
     public static PruneSet standard() {
         return parse(List.of("heads", "ffn"));
     }
 
     /**
-     * Reads words as a user writes them: {@code heads}, {@code ffn}, {@code layers}, ...
+     * Parses the names of structures: {@code heads}, {@code ffn}, {@code layers}, ...
      *
-     * @throws UsageException for an unknown word, or none
+     * @throws UsageException for an unknown name, or for none
      */
     public static PruneSet parse(Collection<String> words) {
         Set<Role> roles = EnumSet.noneOf(Role.class);
@@ -56,12 +56,12 @@ public record PruneSet(Set<Role> roles, boolean layers, boolean blocks) {
             }
         }
         if (words.isEmpty()) {
-            throw new UsageException("nothing to prune was named; name one or more of " + String.join(", ", words()));
+            throw new UsageException("no structure to prune was named; name one or more of " + String.join(", ", words()));
         }
         return new PruneSet(roles, layers, blocks);
     }
 
-    /** The words that {@link #parse} knows. */
+    /** The names that {@link #parse} accepts. */
     public static List<String> words() {
         List<String> words = new ArrayList<>();
         for (Role role : Role.values()) {
@@ -75,12 +75,12 @@ public record PruneSet(Set<Role> roles, boolean layers, boolean blocks) {
         return words;
     }
 
-    /** The user's word for a role: KV groups are the heads of a model that has them. */
+    /** The name of a role. KV groups are the heads of a model that has them. */
     static String word(Role role) {
         return role == Role.KV_HEADS ? Role.HEADS.key() : role.key();
     }
 
-    /** The words that {@link #parse} reads to this. */
+    /** The names that {@link #parse} turns into this set. */
     @Override
     public String toString() {
         List<String> words = new ArrayList<>();

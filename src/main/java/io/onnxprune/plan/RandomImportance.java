@@ -9,8 +9,8 @@ import java.util.Map;
 import java.util.SplittableRandom;
 
 /**
- * Uniform random scores, the baseline that any method has to beat. They depend on the seed and the dimension's name
- * alone, not on what else the model holds.
+ * Uniform random scores, the baseline that every method should beat. They depend only on the seed and the name of the
+ * dimension.
  */
 public final class RandomImportance implements Importance {
     private final long seed;
@@ -38,7 +38,7 @@ public final class RandomImportance implements Importance {
     }
 
     private double[] uniform(String name, int count) {
-        // The multiplier (of SplittableRandom's own mixer) keeps neighbouring seeds and similar names apart.
+        // The multiplier, from SplittableRandom's own mixer, gives neighbouring seeds and similar names unrelated streams.
         return new SplittableRandom(seed * 0x9e3779b97f4a7c15L + name.hashCode())
                 .doubles(count)
                 .toArray();

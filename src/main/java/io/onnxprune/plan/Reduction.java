@@ -3,16 +3,16 @@ package io.onnxprune.plan;
 
 import java.util.Arrays;
 
-/** How the scores that the members of a coupled group have for one channel become the channel's score. */
+/** Combines the scores of one channel in all members of a coupled group. */
 public enum Reduction {
     SUM,
     MEAN,
     MAX,
     /** The product. */
     PROD,
-    /** That of the first member in order of execution: what makes the channel. */
+    /** The score of the first member in order of execution: the producer of the channel. */
     FIRST,
-    /** That of the last member in order of execution: what reads the channel. */
+    /** The score of the last member in order of execution: the consumer of the channel. */
     LAST;
 
     /** Reduces {@code scores}, one for each member in order of execution; 0 for none. */

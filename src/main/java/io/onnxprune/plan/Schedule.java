@@ -7,12 +7,13 @@ import java.util.Locale;
 import java.util.OptionalDouble;
 
 /**
- * How the shares that layers lose differ (Incremental Pruning Ratio: SlimGPT, arXiv 2412.18110): layer i of n loses r₀ +
- * (r₁ - r₀)·f(i), with f(i) = ln(i + 1) / ln(n) or i / (n - 1), and the share r₁ of the last layer such that the whole
- * target is met.
+ * The pruning ratios of the layers (Incremental Pruning Ratio of SlimGPT, arXiv 2412.18110). Layer i of n loses r₀ +
+ * (r₁ - r₀)·f(i), with f(i) = ln(i + 1) / ln(n) or i / (n - 1). The ratio r₁ of the last layer is chosen so that the
+ * total target is met.
  *
- * @param shape which f
- * @param first r₀, in [0, 1); empty for 0.3125 of the share that all layers would lose alike, the paper's 6.25 % of 20 %
+ * @param shape the function f
+ * @param first r₀, in [0, 1); empty for 0.3125 of the ratio of a uniform schedule, as the paper's 6.25 % for a
+ *     target of 20 %
  */
 public record Schedule(
         @Option(
@@ -28,22 +29,31 @@ public record Schedule(
                                 + " shares fall. Without it 0.3125 of the share that a uniform schedule takes.",
                 key = "first-ratio")
         OptionalDouble first) {
-    /** The paper's only example starts with 6.25 % where 20 % go; at other targets the curve keeps its form. */
+    /**
+     * r₀ as a share of the target. The paper's only example starts with 6.25 % for a target of 20 %. At other targets
+     * the curve keeps its form.
+     */
     private static final double USUAL_START = 0.0625 / 0.2;
 
-    /** How shares change from layer to layer. */
+    /** How the ratio changes from layer to layer. */
     public enum Shape {
-        /** All layers lose the same share. */
+        /** All layers have the same ratio. */
         UNIFORM,
+        /** f(i) = ln(i + 1) / ln(n). */
         LOG,
+        /** f(i) = i / (n - 1). */
         LINEAR
     }
 
-    /** Checks that the first share is one, and has an effect. */
+    /**
+     * Checks the first ratio.
+     *
+     * @throws UsageException if the first ratio is outside [0, 1), or has no effect in a uniform schedule
+     */
     public Schedule {
         if (first.isPresent() && shape == Shape.UNIFORM) {
             throw new UsageException(
-                    "first-ratio has no effect in schedule uniform, where all layers lose alike; add schedule log or"
+                    "first-ratio has no effect in schedule uniform, where all layers have the same ratio; add schedule log or"
                             + " linear");
         }
         if (first.isPresent() && !(first.getAsDouble() >= 0 && first.getAsDouble() < 1)) {
@@ -51,27 +61,34 @@ public record Schedule(
         }
     }
 
-    /** All layers lose the same share. */
+    /** One ratio for all layers. */
     public Schedule() {
         this(Shape.UNIFORM, OptionalDouble.empty());
     }
 
-    /** All layers lose the same share. */
+    /** One ratio for all layers. */
     public static Schedule uniform() {
         return new Schedule(Shape.UNIFORM, OptionalDouble.empty());
     }
 
-    /** The schedule for a part of the way to the target. */
+    /** The schedule for a part of the target. */
     Schedule scaled(double part) {
         return first.isEmpty() ? this : new Schedule(shape, OptionalDouble.of(part * first.getAsDouble()));
     }
 
-    /** The share of the first layer, where {@code alike} is what each would lose in a uniform schedule. */
-    double first(double alike) {
-        return first.orElse(USUAL_START * alike);
+    /**
+     * The ratio of the first layer.
+     *
+     * @param uniform the ratio of every layer in a uniform schedule
+     */
+    double first(double uniform) {
+        return first.orElse(USUAL_START * uniform);
     }
 
-    /** f(i) in [0, 1], for layer {@code index} of {@code layers}; 1 where there is only one, which has to lose it all. */
+    /**
+     * f(i) in [0, 1], for layer {@code index} of {@code layers}; 1 for a single layer, which must meet the entire
+     * target.
+     */
     double progress(int index, int layers) {
         return layers == 1
                 ? 1

@@ -9,11 +9,12 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Importance of everything that can be removed.
+ * Importance of everything that can be pruned.
  *
  * @param units one score for each unit of each prunable dimension, by dimension name
  * @param layers one score for each layer
- * @param blocks one score for each residual block, in the order of {@link io.onnxprune.dims.ResidualStream#blocks()}
+ * @param blocks one score for each residual block, in the order of {@link
+ *     io.onnxprune.dims.ResidualStream#blocks()}
  */
 @SuppressWarnings("ArrayRecordComponent") // bulk data, never compared
 public record Scores(Map<String, double[]> units, double[] layers, double[] blocks) {
@@ -21,7 +22,7 @@ public record Scores(Map<String, double[]> units, double[] layers, double[] bloc
         units = new LinkedHashMap<>(units);
     }
 
-    /** Scores of units alone: all layers and blocks have score 0. */
+    /** Scores of units only. All layers and blocks have score 0. */
     public static Scores ofUnits(Map<String, double[]> units, Structure structure) {
         return new Scores(
                 units,
@@ -29,30 +30,32 @@ public record Scores(Map<String, double[]> units, double[] layers, double[] bloc
                 new double[structure.stream().blocks().size()]);
     }
 
-    /** These with what {@code plan} removes already worth least of all, so that it goes first. */
+    /**
+     * These scores with the lowest score for everything that {@code plan} already prunes, so that it is pruned first.
+     */
     public Scores after(Plan plan, Structure structure) {
-        Map<String, double[]> left = new LinkedHashMap<>();
+        Map<String, double[]> changed = new LinkedHashMap<>();
         units.forEach(
-                (name, scores) -> left.put(name, withGone(scores, plan.keep().get(name))));
-        double[] leftBlocks = blocks.clone();
+                (name, scores) -> changed.put(name, withPruned(scores, plan.keep().get(name))));
+        double[] changedBlocks = blocks.clone();
         List<Block> all = structure.stream().blocks();
-        for (int index = 0; index < leftBlocks.length; index++) {
+        for (int index = 0; index < changedBlocks.length; index++) {
             if (plan.removesBlock(index, all.get(index).layer())) {
-                leftBlocks[index] = Double.NEGATIVE_INFINITY;
+                changedBlocks[index] = Double.NEGATIVE_INFINITY;
             }
         }
-        return new Scores(left, withGone(layers, plan.layers()), leftBlocks);
+        return new Scores(changed, withPruned(layers, plan.layers()), changedBlocks);
     }
 
-    private static double[] withGone(double[] scores, int[] kept) {
+    private static double[] withPruned(double[] scores, int[] kept) {
         if (kept == null) {
             return scores;
         }
-        double[] left = new double[scores.length];
-        Arrays.fill(left, Double.NEGATIVE_INFINITY);
+        double[] changed = new double[scores.length];
+        Arrays.fill(changed, Double.NEGATIVE_INFINITY);
         for (int index : kept) {
-            left[index] = scores[index];
+            changed[index] = scores[index];
         }
-        return left;
+        return changed;
     }
 }

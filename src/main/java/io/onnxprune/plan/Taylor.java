@@ -17,50 +17,55 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Taylor scores: what the loss would change by if a unit's weights became zero, to first or second order (LLM-Pruner,
- * arXiv 2305.11627). With w a weight, g = Σ gₙ / N the gradient of the mean loss over N rows and h = Σ gₙ² / N the
- * diagonal of the empirical Fisher matrix, a member's score for one index along its axis is
- *
+ * Taylor scores: the estimated change of the loss if the weights of a unit became zero, to first or second order
+ * (LLM-Pruner, arXiv 2305.11627). Let w be a weight, g = Σ gₙ / N the gradient of the mean loss over N rows, and h = Σ
+ * gₙ² / N the diagonal of the empirical Fisher matrix. The score of a member for one index along its axis is summed
+ * over the slice at this index:
  * <ul>
  *   <li>{@link Kind#VECTOR}: |Σ w·g|,
  *   <li>{@link Kind#ELEMENT1}: Σ |w·g|,
  *   <li>{@link Kind#ELEMENT2}: Σ w²·h,
- *   <li>{@link Kind#MIX}: Σ |w·g − ½·w²·h|,
+ *   <li>{@link Kind#MIX}: Σ |w·g − ½·w²·h|.
  * </ul>
  *
- * <p>summed over the slice at that index. Members are reduced by channel ({@link WeightMembers}). A weight that several
- * places share has one gradient, the sum over them, and counts once. Of weights of 8 bits the numbers count
- * ({@link IntegerWeights}), of those packed into fewer bits the scales: a sum over a block before the absolute value.
+ * <p>Members are reduced by channel ({@link WeightMembers}). A shared weight has one gradient, the sum over its uses,
+ * and counts once. For weights of 8 bits the integers count ({@link IntegerWeights}). For weights of fewer bits the
+ * scales count, which amounts to a sum over each block before the absolute value.
  *
- * <p>Gradients come one initializer at a time and are reduced at once, so no more than one is in memory.
+ * <p>Gradients arrive one initializer at a time and are reduced at once, so that only one is in memory.
  */
 public final class Taylor implements Importance {
-    /** Which terms of the expansion, and where the absolute value is taken. */
+    /** The terms of the expansion, and where the absolute value is taken. */
     public enum Kind {
         VECTOR,
         ELEMENT1,
         ELEMENT2,
         MIX;
 
-        /** Whether squares of the rows' gradients are needed. */
+        /** Whether sums of squared row gradients are needed. */
         public boolean needsSquares() {
             return this == ELEMENT2 || this == MIX;
         }
     }
 
-    /** Where gradients come from. */
+    /** Computes gradients. */
     public interface Gradients {
-        /** The number N of rows that they are summed over. */
+        /** The number N of rows that gradients are summed over. */
         int rows();
 
         /**
-         * Hands over the gradients of {@code initializers}; of those that the loss does not depend on, none.
+         * Passes the gradients of {@code initializers} to {@code sink}. Initializers that the loss does not depend on
+         * are left out.
          *
          * @param squares whether sums of squares are needed too
          */
         void run(Set<String> initializers, boolean squares, GradientSink sink);
 
-        /** The weights at which the gradient of an initializer was taken; {@code original} is what the model holds. */
+        /**
+         * The weights at which the gradient of an initializer was taken.
+         *
+         * @param original the weights in the model
+         */
         default Tensor weights(String initializer, Tensor original) {
             return original;
         }
@@ -71,7 +76,7 @@ public final class Taylor implements Importance {
     private final PruneSet prune;
     private final Gradients gradients;
 
-    /** Scores what {@code prune} names; with layers or blocks, every weight counts. */
+    /** Creates scores for the structures of {@code prune}. With layers or blocks, all weights are scored. */
     public Taylor(Kind kind, Reduction reduction, PruneSet prune, Gradients gradients) {
         this.kind = kind;
         this.reduction = reduction;
@@ -84,7 +89,7 @@ public final class Taylor implements Importance {
         WeightMembers members = new WeightMembers(structure, this::isWanted, WeightMembers.Integers.ALWAYS, log);
         Map<String, Tensor> tensors = new LinkedHashMap<>();
         members.axes().keySet().forEach(tensor -> tensors.putIfAbsent(members.name(tensor), tensor));
-        // A name inside a branch may repeat one outside, which is the one that a name alone stands for.
+        // A name inside a branch may repeat one of the main graph. Then the name means the initializer of the main graph.
         structure
                 .analysis()
                 .program()
@@ -156,7 +161,7 @@ public final class Taylor implements Importance {
         };
     }
 
-    /** Makes sums along the axes of each initializer of its gradient, and keeps nothing else of it. */
+    /** Reduces each gradient to sums along the axes of its initializer, and keeps only these. */
     private final class Measured implements ResumableSink {
         private final WeightMembers members;
         private final Map<String, Tensor> tensors;

@@ -10,8 +10,8 @@ import java.util.List;
 import java.util.stream.IntStream;
 
 /**
- * Dimensions of one size that keep equal counts (a single one, unless layers are tied), and the counts they may have:
- * each step down removes the least important units that are left.
+ * Dimensions of equal size that keep equal counts. It is a single dimension unless layers are tied. The possible counts
+ * are in descending order. Each step to the next one prunes the least important of the remaining units.
  */
 final class TiedDimensions {
     private final List<Dimension> dimensions;
@@ -20,7 +20,7 @@ final class TiedDimensions {
     private final int[] counts;
     private int position;
 
-    /** Counts are {@code size}, then the multiples of {@code step} below it, down to one step. */
+    /** Creates a group. Its counts are the size, then the multiples of {@code step} below it, down to one step. */
     TiedDimensions(List<Dimension> dimensions, List<double[]> scores, int step) {
         this.dimensions = dimensions;
         this.scores = scores;
@@ -56,7 +56,7 @@ final class TiedDimensions {
         return counts[position];
     }
 
-    /** The smallest count that it may have. */
+    /** The smallest possible count. */
     int least() {
         return counts[counts.length - 1];
     }
@@ -77,7 +77,7 @@ final class TiedDimensions {
         return position > 0;
     }
 
-    /** The position whose count is nearest to {@code wanted} units; the larger of two. */
+    /** The position whose count is nearest to {@code wanted} units; the larger count of two. */
     int nearest(double wanted) {
         int above = atLeast(wanted);
         boolean below = above + 1 < counts.length && counts[above] - wanted > wanted - counts[above + 1];
@@ -104,12 +104,12 @@ final class TiedDimensions {
         dimensions.forEach(dimension -> running.keep(dimension, counts[target]));
     }
 
-    /** What the next step down would free. */
+    /** The size that the next step down would free. */
     ParameterCount.Size nextLoss(ParameterCount.Running running) {
         return running.lossOf(dimensions, counts[position + 1]);
     }
 
-    /** The scores of the units that the step from {@code from} to the position below it removes. */
+    /** The sum of the scores of the units that the step from {@code from} to the next position prunes. */
     double stepScore(int from) {
         double sum = 0;
         for (int i = 0; i < scores.size(); i++) {
@@ -121,7 +121,7 @@ final class TiedDimensions {
         return sum;
     }
 
-    /** The units of the {@code index}th dimension that stay, ascending. */
+    /** The kept units of the {@code index}th dimension, ascending. */
     int[] kept(int index) {
         int[] order = leastFirst.get(index);
         int[] kept = Arrays.copyOfRange(order, order.length - count(), order.length);

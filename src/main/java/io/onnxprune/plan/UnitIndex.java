@@ -4,17 +4,17 @@ package io.onnxprune.plan;
 import io.onnxprune.dims.Dim;
 import java.util.Arrays;
 
-/** Which unit of an atom an index along an axis belongs to. */
+/** Maps indices along an axis to units of an atom. */
 final class UnitIndex {
     private UnitIndex() {}
 
     /**
-     * For each of the {@code extent} indices along {@code dim}, the index of {@code atom} that it belongs to; -1 where
-     * the axis does not carry the atom (another part of a sum).
+     * The unit of {@code atom} for each of the {@code extent} indices along {@code dim}; -1 where the axis does not
+     * carry the atom (another part of a sum).
      */
     static int[] ofIndices(Dim dim, Dim.Atom atom, int extent) {
-        // Asks, for each binary digit of the unit, which indices stay when the units with that digit set stay: a few
-        // passes over the axis, however its products and sums are nested.
+        // For each binary digit of the unit, this finds the indices that are kept when only units with this digit are
+        // kept. So it takes a few passes over the axis, no matter how its products and sums are nested.
         int units = Math.toIntExact(atom.size(0));
         int[] unit = new int[extent];
         for (int bit = 0; 1 << bit < units; bit++) {

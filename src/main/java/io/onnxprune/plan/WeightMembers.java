@@ -24,20 +24,20 @@ import java.util.function.Function;
 import java.util.function.Predicate;
 
 /**
- * The weights that carry prunable dimensions, and how sums over their slices become scores.
+ * The weights along prunable dimensions, and the reduction of sums over their slices to scores.
  *
- * <p>A member gives every unit one number for each of its indices: 64 rows of a head of size 64, 256 where four query
- * heads share the KV group, one for an FFN channel. Members are lined up by the index within the unit; where one is
- * longer it is folded onto the length of the shortest: (groups, repeats, size) summed over the repeats. Then the members
- * are reduced channel by channel, and the channels of a unit are added up. A concatenation (gate ⊕ up in one matrix) is
- * as many members as it has parts.
+ * <p>A member gives every unit one number for each index of the unit: 64 rows for a head of size 64, 256 where four
+ * query heads share the KV group, one for an FFN channel. Members are aligned by the index within the unit. A longer
+ * member is folded onto the shortest length: (groups, repeats, size) is summed over the repeats. Then the members are
+ * reduced channel by channel, and the channels of a unit are added. A concatenation (gate ⊕ up in one matrix) counts as
+ * one member for each part.
  */
 final class WeightMembers {
-    /** Whether integers of 8 bits count. */
+    /** When integers of 8 bits count. */
     enum Integers {
         /** In place of their scales. */
         ALWAYS,
-        /** Where nothing else does; numbers of different scales then count alike. */
+        /** Only where nothing else counts. Integers of different scales then count equally. */
         AT_LAST
     }
 
@@ -51,7 +51,7 @@ final class WeightMembers {
     private final Map<Tensor, String> names = new LinkedHashMap<>();
     private final Map<Tensor, IntegerWeights> integers = new HashMap<>();
 
-    /** The members of the prunable dimensions that are {@code wanted}. */
+    /** Collects the members of the prunable dimensions that are {@code wanted}. */
     WeightMembers(Structure structure, Predicate<Dimension> wanted, Integers counting, Log log) {
         this.structure = structure;
         nameConstants();
@@ -62,12 +62,12 @@ final class WeightMembers {
         }
     }
 
-    /** The tensors to measure, with the axes along which sums are wanted. */
+    /** The tensors to measure, with the axes along which sums are needed. */
     Map<Tensor, BitSet> axes() {
         return axes;
     }
 
-    /** How messages name a tensor: the initializer and the first node that reads it. */
+    /** The name of a tensor in messages: the initializer and its first consumer. */
     String label(Tensor tensor) {
         return labels.get(tensor);
     }
@@ -88,7 +88,7 @@ final class WeightMembers {
         }
     }
 
-    /** What counts, in order of execution; what several places share once. */
+    /** The members that count, in order of execution. A shared weight counts once. */
     private List<Slices> membersOf(Dimension dimension, Integers counting, Log log) {
         List<Member> inOrder = new ArrayList<>(dimension.members());
         inOrder.sort(
@@ -133,13 +133,13 @@ final class WeightMembers {
         return slices;
     }
 
-    /** The terms of a tensor's elements, where integers stand for their distance from the zero point. */
+    /** Terms for the elements of a tensor, where 8-bit integers are taken relative to the zero point. */
     AxisSums.Terms counted(Tensor tensor, AxisSums.Terms terms) {
         IntegerWeights weights = integers.get(tensor);
         return weights == null ? terms : weights.counted(terms);
     }
 
-    /** The names of the dimensions none of whose members is in {@code measured}. */
+    /** The names of the dimensions without a member in {@code measured}. */
     List<String> without(Set<Tensor> measured) {
         return members.entrySet().stream()
                 .filter(entry -> !entry.getValue().isEmpty()
@@ -148,7 +148,7 @@ final class WeightMembers {
                 .toList();
     }
 
-    /** Scores from the sums over the slices of each tensor; a tensor that has none does not count. */
+    /** Computes scores from the sums over the slices of each tensor. A tensor without sums does not count. */
     Scores scores(Map<Tensor, AxisSums> sums, Reduction reduction) {
         Map<String, double[]> units = new HashMap<>();
         members.forEach((dimension, slices) -> units.put(dimension.name(), units(dimension, slices, sums, reduction)));
@@ -191,7 +191,7 @@ final class WeightMembers {
         return scores;
     }
 
-    /** The values along {@code dim} sorted by unit, in order of their index within it. */
+    /** The values along {@code dim} grouped by unit, in order of the index within the unit. */
     private static double[][] byUnit(Dim dim, Dimension dimension, double[] values) {
         int[] unitOf = UnitIndex.ofIndices(dim, dimension.atom(), values.length);
         int[] counts = new int[dimension.size()];
@@ -230,7 +230,7 @@ final class WeightMembers {
         return score;
     }
 
-    /** The score of several tensors that go as a whole, in order of execution. */
+    /** The score of several tensors that are pruned entirely, in order of execution. */
     private double total(Set<Tensor> weights, Map<Tensor, AxisSums> sums, Reduction reduction) {
         Set<Tensor> inOrder = new LinkedHashSet<>(names.keySet());
         inOrder.retainAll(weights);

@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: Apache-2.0
-/** What to remove: importance of every coupled group, a budget over dimensions, and the plan that results. */
+/** The choice of the pruned units: importance of coupled groups, a budget over dimensions, and the resulting plan. */
 package io.onnxprune.plan;

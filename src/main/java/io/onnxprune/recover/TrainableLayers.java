@@ -101,7 +101,7 @@ final class TrainableLayers {
     }
 
     private Optional<TrainableLayer> trainable(LoweredLinear linear) {
-        LinearLayer consumer = consumers.reading(linear.weight());
+        LinearLayer consumer = consumers.ofWeight(linear.weight());
         if (consumer != null) {
             Place place = new Place(
                     consumer.weight().name(), consumers.applications(consumer), consumer.inputs(), consumer.outputs());

@@ -18,13 +18,13 @@ import java.util.Random;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** Activations come back as they were kept, from memory and from the file. */
+/** Stored activations are returned unchanged, from memory and from the file. */
 class ActivationStoreTest {
     @TempDir
     private Path folder;
 
     @Test
-    void anyOrderOfKeepingAndTaking() {
+    void anyOrderOfPutAndTake() {
         Random random = new Random(3);
         Map<Place, float[]> expected = new HashMap<>();
         try (ActivationStore store = new ActivationStore(400, folder)) {
@@ -51,7 +51,7 @@ class ActivationStoreTest {
         assertThat(folder).isEmptyDirectory();
     }
 
-    /** What is dropped is not read first, and its place in the file is used again. */
+    /** A dropped value is not read, and its place in the file is reused. */
     @Test
     void dropping() {
         Place held = new Place("held", 0);

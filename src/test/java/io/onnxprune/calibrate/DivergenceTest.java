@@ -34,7 +34,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** How far a model is from a reference, run in pieces, against both models run as a whole. */
+/** The KL divergence from a reference, computed segment by segment, against runs of both entire models. */
 @Tag("ort")
 @Tag("slow")
 class DivergenceTest {
@@ -49,7 +49,10 @@ class DivergenceTest {
                 model, TestModels.runtime(), new CalibrationOptions(memory, folder, false), LENGTH, Log.NONE);
     }
 
-    /** A model without some channels of the residual stream and of the FFN and, where blocks can go, without one. */
+    /**
+     * A model without some channels of the residual stream and of the FFN, and without one block where blocks can be
+     * pruned.
+     */
     private static Model small(Structure structure) {
         Map<String, int[]> keep = new HashMap<>();
         structure.dimensions().forEach(dimension -> {
@@ -68,7 +71,7 @@ class DivergenceTest {
         return BlockRemover.remove(structure, plan, Slicer.slice(structure, plan.keep(structure), Map.of()));
     }
 
-    /** Any decoder: the cuts, the values beside the stream, and the kinds of heads all differ. */
+    /** Decoders of different forms, which differ in cuts, side values and kinds of heads. */
     static List<String> models() {
         return TestModels.names();
     }
@@ -77,11 +80,11 @@ class DivergenceTest {
     @MethodSource("models")
     void lossesAreThoseOfTheLogits(String name) {
         Structure structure = TestModels.structure(name);
-        Model whole = structure.analysis().program().model();
+        Model dense = structure.analysis().program().model();
         Model small = small(structure);
-        double[] expected = divergences(whole, small);
+        double[] expected = divergences(dense, small);
         for (long memory : new long[] {Gathered.AMPLE, Gathered.SCANT}) {
-            Calibrator reference = calibrator(whole, memory);
+            Calibrator reference = calibrator(dense, memory);
             Calibrator model = calibrator(small, memory);
             try (Divergence divergence = Divergence.from(reference, model, ROWS)) {
                 double[] found = model.losses(divergence);
@@ -100,12 +103,12 @@ class DivergenceTest {
 
     private static double[] divergences(Model reference, Model model) {
         long[][] tokens = ROWS.toArray(long[][]::new);
-        float[] theirs = logits(reference, tokens);
+        float[] referenceLogits = logits(reference, tokens);
         float[] ours = logits(model, tokens);
         int vocabulary = ours.length / ROWS.size() / LENGTH;
         double[] rows = new double[ROWS.size()];
         for (int position = 0; position < ROWS.size() * LENGTH; position++) {
-            double[] p = logProbabilities(theirs, position * vocabulary, vocabulary);
+            double[] p = logProbabilities(referenceLogits, position * vocabulary, vocabulary);
             double[] q = logProbabilities(ours, position * vocabulary, vocabulary);
             for (int v = 0; v < vocabulary; v++) {
                 rows[position / LENGTH] += Math.exp(p[v]) * (p[v] - q[v]) / LENGTH;
@@ -138,7 +141,7 @@ class DivergenceTest {
 
     @ParameterizedTest
     @ValueSource(strings = {"stories-llama", "gpt-neox-d", "qwen3-moe-d"})
-    void gradientsForetellWhatNewWeightsDo(String name) {
+    void gradientsPredictTheEffectOfNewWeights(String name) {
         Structure structure = TestModels.structure(name);
         Calibrator reference = calibrator(structure.analysis().program().model(), Gathered.AMPLE);
         Calibrator model = calibrator(small(structure), Gathered.AMPLE);
@@ -212,7 +215,7 @@ class DivergenceTest {
     }
 
     @Test
-    void newWeightsAreThoseOfTheModelThatHasThem() {
+    void replacedWeightsGiveTheLossesOfTheModelWithTheseWeights() {
         Model model = ModelReader.read(TestModels.file("llama-g16-e-fp16"));
         Calibrator calibrator = calibrator(model, Gathered.AMPLE);
         LoweredLinear linear = calibrator.linears().get(3);

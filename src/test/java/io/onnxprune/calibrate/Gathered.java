@@ -16,11 +16,11 @@ import java.util.Map;
 import java.util.Random;
 import java.util.Set;
 
-/** What a run handed over, kept, with the loss of each row. */
+/** The statistics and the losses of a run. */
 @SuppressWarnings("ArrayRecordComponent") // plain data of tests
 record Gathered(double[] loss, Map<Tap, float[]> sums, List<String> messages) {
     static final long AMPLE = 4_000_000_000L;
-    /** So little that the model is cut wherever it can be. */
+    /** So little memory that the model is cut at every possible place. */
     static final long SCANT = 1;
 
     static Gathered gather(

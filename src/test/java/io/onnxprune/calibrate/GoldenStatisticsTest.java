@@ -36,8 +36,8 @@ class GoldenStatisticsTest {
     private static final double TOLERANCE = 1e-4;
 
     /**
-     * The golden gradients of activations are larger than their description says, all by one factor: those of the logits,
-     * which follow from the logits themselves, tell it.
+     * The golden gradients of activations are larger than their description says, all by one factor. The gradients of
+     * the logits, which follow from the logits themselves, determine this factor.
      */
     private static final double GOLDEN_SCALE = 1.25;
 
@@ -100,7 +100,10 @@ class GoldenStatisticsTest {
         return sums;
     }
 
-    /** Each golden array is near to one that was found, as it is or transposed; those of different places are far apart. */
+    /**
+     * Each golden array is close to one of the found arrays, as it is or transposed. Arrays of different places are far
+     * apart.
+     */
     private static void compare(Map<String, NumpyArchive.Array> golden, List<float[]> found, double scale, int count) {
         assertThat(golden).hasSizeGreaterThanOrEqualTo(count);
         golden.forEach((name, array) -> {

@@ -31,8 +31,8 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /**
- * Losses, gradients and statistics of the committed trained model against those that PyTorch's autograd gives in float64
- * (scripts/make_golden.py, which also says how matrices are reduced).
+ * Losses, gradients and statistics of the committed trained model against those of PyTorch's autograd in float64.
+ * scripts/make_golden.py makes them and describes how matrices are reduced.
  */
 @Tag("ort")
 class GoldenStoriesTest {
@@ -44,7 +44,7 @@ class GoldenStoriesTest {
     private static final double TOLERANCE = 1e-4;
     private static final List<String> LINEARS = List.of("q", "k", "v", "o", "gate", "up", "down");
 
-    /** Which golden input goes into which linear layers; all of a line read the same values. */
+    /** The linear layers of each golden input. The layers of a line share their input. */
     private static final Map<String, List<String>> READERS = Map.of(
             "attention",
             List.of("q", "k", "v"),
@@ -56,18 +56,18 @@ class GoldenStoriesTest {
             List.of("down"));
 
     /**
-     * Where an export holds a golden weight.
+     * The place of a golden weight in an export.
      *
      * @param weight the initializer
-     * @param from the first of its columns
-     * @param to one behind the last
+     * @param from its first column
+     * @param to its last column, exclusive
      */
     private record Place(String weight, int from, int to) {}
 
     @TempDir
     private Path folder;
 
-    /** In one segment, and in as many as there can be. */
+    /** With one segment, and with as many as possible. */
     @ParameterizedTest
     @CsvSource({
         "stories-llama,4000000000",
@@ -128,7 +128,7 @@ class GoldenStoriesTest {
             compare("salience/" + linear, columns(salience, place), false);
         }
         for (String input : goldenNames("xtx/")) {
-            for (String linear : readers(input)) {
+            for (String linear : layersOf(input)) {
                 Activation activation = linears.get(places.get(linear).weight).input();
                 compare("xtx/" + input, matrix(found, new Tap.SecondMoment(activation), activation.width()), true);
                 compare("total/" + input, matrix(found, new Tap.Total(activation), activation.width()), false);
@@ -136,7 +136,7 @@ class GoldenStoriesTest {
         }
     }
 
-    /** The comparison tells a wrong element from a right one, within the block and outside it. */
+    /** The comparison finds a wrong element, within the block and outside it. */
     @ParameterizedTest
     @CsvSource({"3,25", "15,2"})
     void aWrongElementIsFound(int row, int column) {
@@ -211,7 +211,7 @@ class GoldenStoriesTest {
         return names;
     }
 
-    private static List<String> readers(String input) {
+    private static List<String> layersOf(String input) {
         int dot = input.lastIndexOf('.') + 1;
         return READERS.getOrDefault(input.substring(dot), List.of(input)).stream()
                 .map(linear -> dot == 0 ? linear : input.substring(0, dot) + linear)
@@ -241,8 +241,8 @@ class GoldenStoriesTest {
     }
 
     /**
-     * The only row, if there is one. Else the sums of rows, the sums of columns, the diagonal of a symmetric matrix, and the
-     * block of the first rows and the last columns. Element i of what is summed counts cos(i) times.
+     * The only row, if there is one. Otherwise the sums of rows, the sums of columns, the diagonal of a symmetric
+     * matrix, and the block of the first rows and the last columns. Element i of a sum has the weight cos(i).
      */
     private static List<double[]> parts(double[][] matrix, boolean symmetric) {
         if (matrix.length == 1) {

@@ -26,7 +26,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-/** A run that is stopped goes on where it was, and comes to the same result. */
+/** A stopped run resumes and has the same result as an uninterrupted one. */
 @Tag("ort")
 @Tag("slow")
 class ResumeTest {
@@ -36,7 +36,7 @@ class ResumeTest {
     @TempDir
     private Path folder;
 
-    /** Keeps the length of each gradient; stops the run after so many. */
+    /** Stores the norm of each gradient, and stops the run after a number of them. */
     private static final class Lengths implements ResumableSink {
         private final Map<String, Double> found = new TreeMap<>();
         private final int stopAfter;
@@ -78,11 +78,11 @@ class ResumeTest {
 
     @ParameterizedTest
     @CsvSource({"stories-llama,20,false", "qwen2-g16-e-fp32,6,false", "stories-llama,33,true"})
-    void goesOnWhereItWas(String name, int stopAfter, boolean squares) throws IOException {
+    void resumesFromTheCheckpoint(String name, int stopAfter, boolean squares) throws IOException {
         Model model = ModelReader.read(TestModels.file(name));
         List<long[]> rows = Gathered.randomRows(3, LENGTH, 32, 5);
         Lengths expected = new Lengths(-1);
-        Calibrator.Summary whole = run(model, rows, squares, expected, false, Log.NONE);
+        Calibrator.Summary uninterrupted = run(model, rows, squares, expected, false, Log.NONE);
         assertThat(folder).isEmptyDirectory();
 
         Lengths stopped = new Lengths(stopAfter);
@@ -97,12 +97,12 @@ class ResumeTest {
         assertThat(resumed.found).containsOnlyKeys(expected.found.keySet());
         expected.found.forEach((initializer, length) -> assertThat(resumed.found.get(initializer))
                 .isCloseTo(length, org.assertj.core.data.Offset.offset(1e-6 * length)));
-        assertThat(rest.loss()).containsExactly(whole.loss());
+        assertThat(rest.loss()).containsExactly(uninterrupted.loss());
         assertThat(checkpoints()).isEmpty();
     }
 
     @Test
-    void otherDataDoNotGoOn() throws IOException {
+    void otherDataDoNotResume() throws IOException {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         assertThatThrownBy(() ->
                         run(model, Gathered.randomRows(3, LENGTH, 32, 5), false, new Lengths(20), false, Log.NONE))
@@ -115,10 +115,10 @@ class ResumeTest {
         assertThat(checkpoints()).hasSize(1);
     }
 
-    /** Cut off, or with another byte at some share of its length. */
+    /** A truncated file, or one with a changed byte. */
     @ParameterizedTest
     @CsvSource({"true,0.5", "true,0.999", "false,0.00001", "false,0.01", "false,0.5", "false,0.999"})
-    void aDamagedCheckpointIsSaidToBe(boolean cut, double share) throws IOException {
+    void aDamagedCheckpointIsReported(boolean cut, double share) throws IOException {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Gathered.randomRows(3, LENGTH, 32, 5);
         assertThatThrownBy(() -> run(model, rows, false, new Lengths(20), false, Log.NONE))

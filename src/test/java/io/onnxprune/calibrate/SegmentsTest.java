@@ -24,7 +24,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/** A model run in segments gives what it gives in one piece. */
+/** A model that runs in segments yields the same statistics as in one piece. */
 @Tag("ort")
 @Tag("slow")
 class SegmentsTest {
@@ -46,25 +46,25 @@ class SegmentsTest {
         Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
         assertThat(taps).isNotEmpty();
 
-        Gathered whole = Gathered.gather(model, rows, taps, Gathered.AMPLE, folder);
+        Gathered single = Gathered.gather(model, rows, taps, Gathered.AMPLE, folder);
         Gathered cut = Gathered.gather(model, rows, taps, Gathered.SCANT, folder);
 
-        assertThat(whole.messages().get(0)).contains(" 1 segment,");
+        assertThat(single.messages().get(0)).contains(" 1 segment,");
         assertThat(cut.messages().get(0)).contains(" segments,");
         assertThat(cut.sums().keySet()).isEqualTo(taps);
         for (Tap tap : taps) {
-            assertThat(Gathered.distance(cut.sums().get(tap), whole.sums().get(tap)))
+            assertThat(Gathered.distance(cut.sums().get(tap), single.sums().get(tap)))
                     .as(tap.toString())
                     .isLessThan(1e-4);
         }
         for (int row = 0; row < rows.size(); row++) {
-            assertThat(Math.abs(cut.loss()[row] - whole.loss()[row])).isLessThan(1e-4);
+            assertThat(Math.abs(cut.loss()[row] - single.loss()[row])).isLessThan(1e-4);
         }
     }
 
     @ParameterizedTest
     @MethodSource("models")
-    void batchesGiveWhatSingleRowsGive(String name) {
+    void batchesYieldTheStatisticsOfSingleRows(String name) {
         Model model = ModelReader.read(TestModels.file(name));
         List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 6);
         Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
@@ -190,11 +190,11 @@ class SegmentsTest {
         assertThatThrownBy(() ->
                         Gathered.gather(model, rows, List.of(new Tap.Gradient("nothing")), Gathered.AMPLE, folder))
                 .isInstanceOf(UserException.class)
-                .hasMessageContaining("\"nothing\" is nowhere between the tokens and the logits");
+                .hasMessageContaining("\"nothing\" is not computed between the tokens and the logits");
     }
 
     @Test
-    void nothingIsLeftInTheWorkFolder() {
+    void theWorkFolderIsEmptyAfterARun() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 13);
 

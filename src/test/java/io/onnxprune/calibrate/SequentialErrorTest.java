@@ -29,7 +29,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Errors against a reference are those that runs of both models as a whole have. */
+/** Errors against a reference agree with runs of both entire models. */
 @Tag("ort")
 @Tag("slow")
 class SequentialErrorTest {
@@ -41,12 +41,12 @@ class SequentialErrorTest {
     @TempDir
     private Path folder;
 
-    /** Keeps what it is given of products that errors say something about, and zeroes some rows of their weights. */
+    /** Stores the statistics of layers that errors describe, and zeroes some rows of their weights. */
     private static final class Cutter implements SequentialRun.Editor {
         private final Map<String, Tensor> edited = new HashMap<>();
         private final List<LoweredLinear> measured = new ArrayList<>();
         private final List<Runnable> checks = new ArrayList<>();
-        /** How many of them were compared with more than rounding. */
+        /** The number of errors that exceed rounding. */
         private int telling;
 
         private final Calibrator model;
@@ -90,15 +90,15 @@ class SequentialErrorTest {
 
         private void check(LoweredLinear linear, InputStatistics statistics, Map<String, Tensor> weights) {
             String end = endOfPiece(model, linear);
-            Map<String, float[]> ours =
+            Map<String, float[]> actual =
                     WholeRun.values(model, weights, List.of(linear.input().value(), end), TOKENS);
-            String counterpart = counterpart(end);
-            float[] theirs = WholeRun.values(reference, Map.of(), List.of(counterpart), TOKENS)
-                    .get(counterpart);
-            float[] stream = ours.get(end);
+            String referenceValue = referenceValue(end);
+            float[] expected = WholeRun.values(reference, Map.of(), List.of(referenceValue), TOKENS)
+                    .get(referenceValue);
+            float[] stream = actual.get(end);
             int width = statistics.totalError().toFloats().length;
-            int theirWidth = kept == null ? width : theirs.length / (stream.length / width);
-            float[] x = ours.get(linear.input().value());
+            int referenceWidth = kept == null ? width : expected.length / (stream.length / width);
+            float[] x = actual.get(linear.input().value());
             int n = linear.input().width();
             float[] error = new float[n * width];
             float[] total = new float[width];
@@ -106,7 +106,7 @@ class SequentialErrorTest {
             for (int position = 0; position < positions; position++) {
                 for (int column = 0; column < width; column++) {
                     int channel = kept == null ? column : kept[column];
-                    float e = theirs[position * theirWidth + channel] - stream[position * width + column];
+                    float e = expected[position * referenceWidth + channel] - stream[position * width + column];
                     total[column] += e;
                     for (int row = 0; row < n; row++) {
                         error[row * width + column] += x[position * n + row] * e;
@@ -120,7 +120,7 @@ class SequentialErrorTest {
         }
 
         /** The value of the reference that the node of the same name computes. */
-        private String counterpart(String value) {
+        private String referenceValue(String value) {
             String node = model.program().ops().stream()
                     .filter(op -> op.output(0).name().equals(value))
                     .findFirst()
@@ -136,7 +136,7 @@ class SequentialErrorTest {
         }
     }
 
-    /** Sums of nothing but rounding are compared by size, others relative to their length. */
+    /** Sums of rounding errors are compared by size, others relative to their norm. */
     private static void assertNear(float[] found, float[] expected, String name) {
         if (length(expected) < SMALL) {
             assertThat(length(found)).as(name).isLessThan(SMALL);
@@ -153,7 +153,7 @@ class SequentialErrorTest {
         return Math.sqrt(squares);
     }
 
-    /** Blocks one after another, side by side, with biases, with fused operators, with half weights; in memory and on disk. */
+    /** Sequential and parallel blocks, with biases, fused operators and half weights; in memory and on disk. */
     @ParameterizedTest
     @CsvSource({
         "stories-llama,12,1",
@@ -163,22 +163,22 @@ class SequentialErrorTest {
         "llama-g16-e-fp16,4,4000000000",
         "stories260k-c,10,4000000000"
     })
-    void againstTheWeightsBeforeAnyEdit(String name, int products, long memory) {
+    void againstTheWeightsBeforeAnyEdit(String name, int layers, long memory) {
         Calibrator calibrator = calibrator(ModelReader.read(TestModels.file(name)), memory);
         Cutter cutter = new Cutter(calibrator, calibrator, null);
 
         SequentialRun.run(calibrator, new Reference(calibrator, null), TOKENS, cutter);
 
-        assertThat(cutter.measured).hasSize(products);
+        assertThat(cutter.measured).hasSize(layers);
         cutter.checks.forEach(Runnable::run);
         assertThat(cutter.telling).isGreaterThanOrEqualTo(cutter.measured.size() - 1);
         assertThat(folder).isEmptyDirectory();
     }
 
-    /** The model lacks a block and half of the residual stream. */
+    /** The model has one block less and half of the residual stream. */
     @ParameterizedTest
     @ValueSource(strings = {"stories-llama-e-fp32", "stories260k-c"})
-    void againstALargerFormOfTheSameModel(String name) {
+    void againstTheDenseModel(String name) {
         Structure structure = TestModels.structure(name);
         int width = structure.dimensions().stream()
                 .filter(dimension -> dimension.name().equals("hidden"))
@@ -201,7 +201,7 @@ class SequentialErrorTest {
         assertThat(cutter.telling).isGreaterThanOrEqualTo(cutter.measured.size() - 1);
     }
 
-    /** What stands between a product and the residual stream, for each product that an error says nothing about. */
+    /** The reason for each linear layer that an error does not describe. */
     @Test
     void obstaclesAreNamed() {
         Map<LoweredLinear, String> gemma = obstacles("gemma2-d");

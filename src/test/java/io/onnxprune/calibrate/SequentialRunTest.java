@@ -31,7 +31,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** A run piece by piece sees what a run of the whole model sees, with the weights as they are by then. */
+/** A sequential run measures the same statistics as a run of the entire model with the current weights. */
 @Tag("ort")
 @Tag("slow")
 class SequentialRunTest {
@@ -45,7 +45,7 @@ class SequentialRunTest {
         return TestModels.names();
     }
 
-    /** Keeps the statistics of each input, and edits as it is told. */
+    /** Stores the statistics of each input, and edits weights by a given rule. */
     private record Recorder(
             Predicate<LoweredLinear> wanted,
             BiFunction<List<LoweredLinear>, InputStatistics, Map<String, Tensor>> edit,
@@ -81,7 +81,7 @@ class SequentialRunTest {
 
     @ParameterizedTest
     @MethodSource("models")
-    void withoutEditsItSeesWhatTheWholeModelSees(String name) {
+    void withoutEditsStatisticsAreThoseOfTheDenseModel(String name) {
         Model model = ModelReader.read(TestModels.file(name));
         List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 7);
         List<LoweredLinear> linears =
@@ -96,7 +96,9 @@ class SequentialRunTest {
         assertSame(recorder.sums, model, rows);
     }
 
-    /** The same whether values between pieces are in memory or in a file, and rows in one batch or in several. */
+    /**
+     * Statistics do not depend on whether values between pieces are in memory or in a file, or on the size of batches.
+     */
     @ParameterizedTest
     @ValueSource(strings = {"stories-llama", "qwen3-moe-d", "gpt-neox-d", "opt-c"})
     void memoryChangesNothingButBatches(String name) {
@@ -112,7 +114,9 @@ class SequentialRunTest {
         assertSame(recorder.sums, model, rows);
     }
 
-    /** The last product of each piece loses rows: all statistics are those of the model that has these weights. */
+    /**
+     * The last linear layer of each piece loses rows. All statistics are those of the model with the resulting weights.
+     */
     @ParameterizedTest
     @ValueSource(strings = {"stories-llama", "gpt-neox-d", "opt-c", "llama-g16-e-fp16", "phi3-d"})
     void laterPiecesSeeTheEditedWeights(String name) {
@@ -141,10 +145,10 @@ class SequentialRunTest {
         assertSame(recorder.sums, model.withGraph(model.graph().withInitializers(initializers)), rows);
     }
 
-    /** An edit of what comes before the measured product in its piece is not lost to what was kept of that. */
+    /** An edit before the measured layer of a piece takes effect even if the values there were stored before. */
     @ParameterizedTest
     @ValueSource(longs = {Gathered.AMPLE, Gathered.SCANT})
-    void editsBeforeTheProductCountToo(long memory) {
+    void editsBeforeTheLayerTakeEffect(long memory) {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 12);
         Calibrator calibrator = calibrator(model, memory, Log.NONE);
@@ -191,7 +195,7 @@ class SequentialRunTest {
     }
 
     @Test
-    void onlyWhatIsWantedIsRun() {
+    void onlyPiecesUpToTheLastSelectedLayerAreRun() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Gathered.randomRows(4, LENGTH, VOCABULARY, 10);
         List<LoweredLinear> linears =
@@ -212,9 +216,12 @@ class SequentialRunTest {
         assertThat(log.steps()).isEqualTo(steps);
     }
 
-    /** What comes before the products is run once where there is memory to keep it, and again where there is not. */
+    /**
+     * The part of a piece before its layers runs once if there is memory to store its values, and several times
+     * otherwise.
+     */
     @Test
-    void memorySavesWork() {
+    void memorySavesRecomputation() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Gathered.randomRows(4, LENGTH, VOCABULARY, 10);
         Map<Long, Long> steps = new LinkedHashMap<>();

@@ -22,7 +22,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-/** How alike two values are is the same however the model is cut between them. */
+/** The similarity of two values does not depend on the cuts between them. */
 @Tag("ort")
 class SimilarityTest {
     private static final int LENGTH = 9;
@@ -30,7 +30,9 @@ class SimilarityTest {
     @TempDir
     private Path folder;
 
-    /** Across one cut, across several, within a piece, and of a value with itself; with and without a way back. */
+    /**
+     * Values across one cut, across several, within a piece, and a value with itself; with and without a backward pass.
+     */
     @ParameterizedTest
     @CsvSource({
         "stories-llama,4000000000,false",
@@ -133,7 +135,7 @@ class SimilarityTest {
                 .hasMessageContaining("is not computed before");
         assertThatThrownBy(() -> Gathered.gather(model, rows, List.of(unknown), Gathered.SCANT, folder))
                 .isInstanceOf(UserException.class)
-                .hasMessageContaining("\"nothing\" is nowhere between");
+                .hasMessageContaining("\"nothing\" is not computed between");
     }
 
     private Calibrator calibrator(Model model) {

@@ -65,7 +65,7 @@ class StatisticsTest {
         assertThat(statistics.tokens()).isEqualTo(3 * LENGTH);
     }
 
-    /** Every kind of tap comes back as it was measured, from the work folder and from a file that is kept. */
+    /** Every kind of tap is read as it was measured, from the work folder and from a kept file. */
     @Test
     void everySumIsReadAsItWasMeasured() {
         Map<Tap, float[]> sums = gathered();
@@ -85,7 +85,7 @@ class StatisticsTest {
     }
 
     @Test
-    void matricesOfAProduct() {
+    void matricesOfALinearLayer() {
         LoweredLinear linear = calibrator.linears().get(3);
         Map<Tap, float[]> sums = gathered();
         try (Statistics statistics = Statistics.measure(calibrator, ROWS, taps);
@@ -101,7 +101,7 @@ class StatisticsTest {
     }
 
     @Test
-    void whatIsNotInTheFileIsNamed() {
+    void missingStatisticsAreNamed() {
         Path file = folder.resolve("some.safetensors");
         LoweredLinear linear = calibrator.linears().get(0);
         Tap inputs = new Tap.SecondMoment(linear.input());
@@ -122,9 +122,9 @@ class StatisticsTest {
         }
     }
 
-    /** A run that fails leaves the file of an earlier one, and nothing beside it. */
+    /** A failed run keeps the file of an earlier one and leaves no other file. */
     @Test
-    void aFailedRunKeepsWhatWasThere() throws IOException {
+    void aFailedRunKeepsTheEarlierFile() throws IOException {
         Path file = folder.resolve("some.safetensors");
         Statistics.measure(calibrator, ROWS, taps, file, ORIGIN).close();
         byte[] before = Files.readAllBytes(file);

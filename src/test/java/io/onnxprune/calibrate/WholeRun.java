@@ -16,7 +16,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.stream.IntStream;
 
-/** Values of a run of a whole lowered model, over all rows at once and without any cut. */
+/** Values of a run of an entire lowered model, over all rows at once and without cuts. */
 final class WholeRun {
     private WholeRun() {}
 

@@ -18,14 +18,14 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** Sums over very many runs are as exact as those over few. */
+/** Sums over many runs are as accurate as sums over few runs. */
 @Tag("ort")
 class WideSumTest {
     @TempDir
     private Path folder;
 
     @Test
-    void whatIsTooSmallForFloatsAddsUp() {
+    void smallTermsAddUp() {
         HostTensor sum = HostTensor.ofFloat32(new long[] {2}, 1 << 24, 0.5f);
         FloatBuffer values = sum.asFloats();
         WideSum wide = new WideSum(sum);
@@ -33,21 +33,21 @@ class WideSumTest {
             values.put(0, values.get(0) + 1);
             values.put(1, values.get(1) + 1);
             if (i % 10 == 0) {
-                wide.takeOver();
+                wide.absorb();
             }
         }
         values.put(1, 3);
 
-        wide.giveBack();
+        wide.writeBack();
 
-        // The first ten were lost before the sum was first taken over.
+        // The first ten were lost to rounding before the first move to float64.
         assertThat(values.get(0)).isCloseTo((1 << 24) + 990, within(2f));
         assertThat(values.get(1)).isEqualTo(1003.5f);
     }
 
-    /** More batches than a float32 sum is left to. */
+    /** More batches than a float32 sum is used for. */
     @Test
-    void manyBatchesGiveWhatFewGive() {
+    void manyBatchesYieldTheStatisticsOfFew() {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> few = Gathered.randomRows(5, 6, 32, 3);
         List<long[]> many = new ArrayList<>();

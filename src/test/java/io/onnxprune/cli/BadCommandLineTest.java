@@ -18,7 +18,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-/** Wrong options, data, plans, recipes and places: one sentence, the input as it was, and nothing left at the output. */
+/** Wrong options, data, plans, recipes and paths give one sentence, leave the input unchanged and write no output. */
 @Tag("ort")
 class BadCommandLineTest {
     private static final Path TOKENIZER = Path.of("../shared/data/stories/tokenizer.json");
@@ -64,7 +64,7 @@ class BadCommandLineTest {
 
     @ParameterizedTest
     @CsvSource(delimiter = '|', textBlock = """
-            --tf32                   | --tf32 has an effect with --provider cuda only
+            --tf32                   | --tf32 has an effect only with --provider cuda
             --ratio 1                | --ratio must be a number less than 1
             --ratio 1.5              | --ratio must be a number less than 1
             --ratio -0.1             | --ratio must be a number of at least 0
@@ -96,7 +96,7 @@ class BadCommandLineTest {
             --device -1              | --device takes the number of a GPU
             --seed q                 | --seed takes a whole number, not "q"
             --provider gpu           | --provider takes cpu or cuda, not "gpu"
-            --plan p --ratio 0.3     | --plan says already what to keep, so --ratio has no effect
+            --plan p --ratio 0.3     | --plan already determines the kept units, so --ratio has no effect
             --method random --tokenizer x        | --tokenizer is for the data of --calibration or --eval
             --method random --samples 4          | --samples is for the data of --calibration
             --method random --samples 4 --eval x | --samples is for the data of --calibration
@@ -201,7 +201,7 @@ class BadCommandLineTest {
         prune("--json", root).failed(1, "--json", "is a folder; name a file");
         prune("--json", model).failed(1, "--json", "would overwrite an input");
         prune("--plan-out", folder.resolve("config.json")).failed(1, "--plan-out", "would overwrite an input");
-        prune("--json", text).failed(1, "would overwrite a file that is no JSON");
+        prune("--json", text).failed(1, "would overwrite a file that is not JSON");
         prune("--dump-ir", text).failed(1, "--dump-ir", "is a file; name a folder");
         Cli.run("inspect", model, "--json", model).failed(1, "would overwrite an input");
         Cli.run("eval", model, "--data", text, "--json", text).failed(1, "would overwrite an input");
@@ -277,7 +277,7 @@ class BadCommandLineTest {
         prune("--plan", file("p4", good.replaceFirst("\"keep\" : \\[", "\"keep\" : [ -1,")))
                 .failed(1, "keeps -1 of dimension");
         prune("--plan", file("p5", good.replaceFirst("\"keep\" : \\[[^\\]]*\\]", "\"keep\" : []")))
-                .failed(1, "keeps nothing of dimension", "at least one must stay");
+                .failed(1, "keeps nothing of dimension", "at least one must be kept");
         prune("--plan", file("p6", good.replace("\"dimensions\"", "\"dimension\"")))
                 .failed(1, "did you mean \"dimensions\"?");
     }
@@ -291,7 +291,7 @@ class BadCommandLineTest {
         fresh("--ort-library", "/nowhere.so").failed(1, "the ONNX Runtime library /nowhere.so does not exist");
     }
 
-    /** Runs in a process of its own, since a process can load one ONNX Runtime only. */
+    /** Runs in a separate process, since a process can load only one ONNX Runtime. */
     private Cli.Run fresh(String option, String value) throws IOException, InterruptedException {
         Process process = new ProcessBuilder(
                         Path.of(System.getProperty("java.home"), "bin", "java").toString(),

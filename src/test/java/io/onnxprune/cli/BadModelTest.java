@@ -27,7 +27,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Models that cannot be pruned: one sentence that says why, the input as it was, and nothing left at the output. */
+/** Models that cannot be pruned give one sentence with the reason, leave the input unchanged and write no output. */
 @Tag("ort")
 class BadModelTest {
     @TempDir
@@ -161,7 +161,7 @@ class BadModelTest {
 
     @ParameterizedTest
     @ValueSource(floats = {Float.NaN, Float.POSITIVE_INFINITY, Float.NEGATIVE_INFINITY})
-    void weightsThatAreNoNumbers(float value) throws IOException {
+    void weightsThatAreNotFinite(float value) throws IOException {
         use("llama-gqa-d");
         String name = spoil(value);
 
@@ -170,14 +170,14 @@ class BadModelTest {
     }
 
     @Test
-    void weightsThatAreNoNumbersWithoutAnyScore() throws IOException {
+    void weightsThatAreNotFiniteWithoutScores() throws IOException {
         use("llama-gqa-d");
         spoil(Float.NaN);
 
         prune("--method", "random", "--prune", "ffn").failed(1, "not finite numbers");
     }
 
-    /** Sets an element of the last weight matrix, which makes the logits. */
+    /** Sets an element of the last weight matrix, that of the output layer. */
     private String spoil(float value) throws IOException {
         String[] name = new String[1];
         change(proto -> {
@@ -282,7 +282,7 @@ class BadModelTest {
     }
 
     @Test
-    void inputThatNothingMakes() throws IOException {
+    void inputThatNoNodeComputes() throws IOException {
         use("llama-gqa-d");
         change(proto -> proto.getGraphBuilder()
                 .getNodeBuilder(proto.getGraph().getNodeCount() - 1)
@@ -292,7 +292,7 @@ class BadModelTest {
     }
 
     @Test
-    void noLanguageModel() throws IOException {
+    void modelsThatAreNotLanguageModels() throws IOException {
         Files.createDirectory(folder);
         Files.write(
                 model,
@@ -313,7 +313,7 @@ class BadModelTest {
         prune().failed(1, "model");
     }
 
-    /** Puts a node after the activation of each feed-forward block. */
+    /** Inserts a node after the activation of each feed-forward block. */
     private static void onChannels(ModelProto.Builder proto, NodeProto.Builder kind) {
         GraphProto.Builder graph = proto.getGraphBuilder();
         for (int i = graph.getNodeCount() - 1; i >= 0; i--) {

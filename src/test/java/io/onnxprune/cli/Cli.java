@@ -21,14 +21,14 @@ import java.util.stream.Stream;
 final class Cli {
     private Cli() {}
 
-    /** What a run left behind: its exit code and its two streams. */
+    /** The exit code and the output of a run. */
     record Run(int code, String out, String err) {
         Run succeeded() {
             assertThat(code).as(err).isZero();
             return this;
         }
 
-        /** Checks that the run failed with one sentence that holds all of {@code parts}. */
+        /** Checks that the run failed with one sentence that contains all of {@code parts}. */
         void failed(int expected, String... parts) {
             assertThat(code).as(err).isEqualTo(expected);
             assertThat(out).isEmpty();
@@ -50,7 +50,7 @@ final class Cli {
         return new Run(code, out.toString(), err.toString());
     }
 
-    /** Options with a method that needs no data, unless they say which: what most tests are about does not depend on it. */
+    /** Adds a method without data, unless the options name a method. Most tests do not depend on the method. */
     static List<Object> withoutData(Object... options) {
         List<Object> all = new ArrayList<>(List.of(options));
         if (!all.contains("--method") && !all.contains("--recipe") && !all.contains("--plan")) {
@@ -63,7 +63,7 @@ final class Cli {
         return Path.of("testmodels", name, "model.onnx");
     }
 
-    /** Writes rows of tokens that any test model knows. */
+    /** Writes rows of tokens that every test model accepts. */
     static Path tokens(Path folder) throws IOException {
         String row = IntStream.range(1, 40).mapToObj(Integer::toString).collect(Collectors.joining(","));
         return Files.writeString(folder.resolve("tokens.jsonl"), ("{\"input_ids\":[" + row + "]}\n").repeat(4));
@@ -79,7 +79,7 @@ final class Cli {
         }
     }
 
-    /** Every file below {@code root} with a sum of its content. */
+    /** Every file below {@code root} with a checksum of its content. */
     static Map<String, Integer> contents(Path root) throws IOException {
         Map<String, Integer> found = new TreeMap<>();
         try (Stream<Path> files = Files.walk(root)) {
@@ -91,7 +91,10 @@ final class Cli {
         return found;
     }
 
-    /** A recipe of these passes between one that provides rows and those that write the result, unless they are among them. */
+    /**
+     * A recipe with these passes between one that provides rows and those that write the result, unless the passes
+     * contain them.
+     */
     static Path recipe(Path folder, String... passes) throws IOException {
         List<String> all = new ArrayList<>(List.of(passes));
         if (all.stream().noneMatch(pass -> pass.contains("pass: calibrate"))) {

@@ -16,7 +16,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** Data for a run, from the option to the report. */
+/** Data options of a run, from the command line to the report. */
 @Tag("ort")
 @Tag("slow")
 class DataOptionsTest {
@@ -61,7 +61,7 @@ class DataOptionsTest {
     }
 
     @Test
-    void evaluationDataAlone() throws IOException {
+    void onlyEvaluationData() throws IOException {
         String out = prune("--eval", Cli.tokens(folder)).succeeded().out();
         assertThat(out).contains("perplexity on 4 rows from tokens.jsonl (152 predictions)");
         assertThat(report().at("/data/windows").asInt()).isZero();
@@ -110,7 +110,7 @@ class DataOptionsTest {
     }
 
     @Test
-    void rowsShorterThanTheMethodAsksForStayAsTheyAre() throws IOException {
+    void rowsShorterThanTheMethodNeedsAreUnchanged() throws IOException {
         String out = Cli.run(MODEL, "--dry-run", "--calibration", Cli.tokens(folder), "--eval", Cli.tokens(folder))
                 .succeeded()
                 .out();
@@ -119,14 +119,14 @@ class DataOptionsTest {
     }
 
     @Test
-    void nothingIsMeasuredUnasked() throws IOException {
+    void nothingIsMeasuredWithoutARequest() throws IOException {
         prune().succeeded();
         assertThat(report().path("data").isNull()).isTrue();
         assertThat(report().path("evaluation_before").isNull()).isTrue();
     }
 
     @Test
-    void memoryThatIsNone() {
+    void invalidMemory() {
         prune("--method", "llm-pruner", "--memory", "0")
                 .failed(2, "--memory takes 1 byte or more, like 900MB or 4GB, not \"0\"");
     }

@@ -7,7 +7,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/** Texts that are kept in files. {@code mvn test -Dgolden.write=true} writes them anew, for a person to look at. */
+/** Expected texts in files. {@code mvn test -Dgolden.write=true} rewrites them for review. */
 final class Golden {
     private Golden() {}
 

@@ -10,7 +10,7 @@ import org.junit.jupiter.api.Test;
 import picocli.CommandLine;
 import picocli.CommandLine.Help.Ansi;
 
-/** docs/cli.md is what {@code --help} prints. */
+/** docs/cli.md contains the text that {@code --help} prints. */
 @Tag("ort")
 class HelpDocumentTest {
     private static final int WIDTH = 100;

@@ -17,7 +17,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** docs/json.md and what is written agree, field by field. */
+/** docs/json.md agrees with the written JSON, field by field. */
 @Tag("ort")
 class JsonDocumentTest {
     private static final Path DOCUMENT = Path.of("docs", "json.md");
@@ -122,7 +122,11 @@ class JsonDocumentTest {
         assertDocumented("eval", file, false);
     }
 
-    /** @param complete whether the run has something to say in every field */
+    /**
+     * Compares a JSON file with the documented fields.
+     *
+     * @param complete whether the run fills every field
+     */
     private static void assertDocumented(String command, Path file, boolean complete) throws IOException {
         Map<String, String> documented = documented(command);
         Map<String, TreeSet<String>> found = new TreeMap<>();
@@ -162,7 +166,7 @@ class JsonDocumentTest {
 
     private static void collect(String name, JsonNode node, Map<String, TreeSet<String>> found) {
         TreeSet<String> types = found.computeIfAbsent(name, key -> new TreeSet<>());
-        // An empty list is a list of anything.
+        // An empty list matches a list of any type.
         if (!node.isArray() || !node.isEmpty()) {
             types.add(type(node));
         }

@@ -15,7 +15,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/** What each option of a run does. */
+/** The effect of each option of a pruning run. */
 @Tag("ort")
 class PruneOptionsTest {
     private static final Path MODEL = Cli.testModel("llama-gqa-d");
@@ -96,7 +96,7 @@ class PruneOptionsTest {
     }
 
     @Test
-    void whatARecipeLeavesWholeShrinksInAUniformLayout() throws IOException {
+    void dimensionsThatARecipeProtectsShrinkInAUniformLayout() throws IOException {
         Path recipe = Files.writeString(folder.resolve("mine.yaml"), """
                 version: 2
                 name: mine
@@ -114,7 +114,7 @@ class PruneOptionsTest {
     }
 
     @Test
-    void sharesRiseByASchedule() throws IOException {
+    void ratiosRiseByASchedule() throws IOException {
         List<Integer> rising =
                 kept(plan("--schedule", "linear", "--first-ratio", "0.1", "--prune", "ffn", "--ratio", "0.1"), "ffn");
         assertThat(rising.get(0)).isBetween(85, 87);
@@ -137,7 +137,7 @@ class PruneOptionsTest {
     }
 
     @Test
-    void gradientsAreTakenAnewInEachStep() throws IOException {
+    void gradientsAreMeasuredAgainInEachStep() throws IOException {
         Path tokens = Cli.tokens(folder);
         Path one = folder.resolve("one");
         Path two = folder.resolve("two");
@@ -169,7 +169,7 @@ class PruneOptionsTest {
     }
 
     @Test
-    void seedsDecideWhatRandomRemoves() throws IOException {
+    void seedsDecideWhatRandomPrunes() throws IOException {
         Path first = folder.resolve("1");
         Path again = folder.resolve("1b");
         Path second = folder.resolve("2");

@@ -45,7 +45,7 @@ class RecoverCommandTest {
     }
 
     @Test
-    void aTrainedModelIsWrittenAndTheInputStaysAsItIs() throws IOException {
+    void aTrainedModelIsWrittenAndTheInputIsUnchanged() throws IOException {
         byte[] before = Files.readAllBytes(Cli.testModel("llama-gqa-d"));
 
         Cli.Run run = run(
@@ -68,7 +68,7 @@ class RecoverCommandTest {
                 .isDirectoryContaining("glob:**eval_model.onnx")
                 .isDirectoryContaining("glob:**optimizer_model.onnx")
                 .isDirectoryContaining("glob:**checkpoint");
-        // They are complete: a session begins with them.
+        // They are complete, because a session can start from them.
         Path artifacts = folder.resolve("artifacts");
         TestModels.runtime()
                 .train(new TrainingSession.Files(
@@ -84,7 +84,9 @@ class RecoverCommandTest {
                 .succeeded();
     }
 
-    /** The model with adapters beside it is the one without where they are left out, and the merged one with them. */
+    /**
+     * Without adapters, the model with adapter inputs equals the input model. With them, it equals the merged model.
+     */
     @ParameterizedTest
     @CsvSource({"llama-gqa-d,1e-5", "gpt2-g-merged,1e-5", "llama-g16-e-fp16,5e-3"})
     void keptAdaptersAreTheMergedModel(String name, double rounding) throws IOException {
@@ -103,9 +105,9 @@ class RecoverCommandTest {
         assertThat(difference(original, learned)).isGreaterThan(2e-2);
     }
 
-    /** A matrix of 4 bits stays what it is; what is learned stands beside it. */
+    /** A 4-bit matrix is unchanged, and the trained adapters are separate. */
     @Test
-    void adaptersCanBeBesideWhatIsQuantised() throws IOException {
+    void adaptersCanBeBesideQuantisedWeights() throws IOException {
         Path model = Cli.testModel("llama-g16-e-int4");
         Path kept = folder.resolve("kept.onnx");
         training(model, kept).failed(1, "MatMulNBits", "--keep-adapters trains beside");
@@ -165,7 +167,7 @@ class RecoverCommandTest {
         }
     }
 
-    /** The largest difference, as a share of the largest number. */
+    /** The largest difference relative to the largest number. */
     private static double difference(float[] first, float[] second) {
         double largest = 0;
         double scale = 0;
@@ -176,7 +178,7 @@ class RecoverCommandTest {
         return largest / scale;
     }
 
-    /** The main command trains on a file as this command does, and says what came of it. */
+    /** The main command trains on a file like the recover command, and reports the result. */
     @Test
     void aPrunedModelIsTrainedOnAFile() throws IOException {
         Path json = folder.resolve("report.json");
@@ -210,7 +212,7 @@ class RecoverCommandTest {
     }
 
     @Test
-    void optionsOfATrainingThatIsNotAskedForAreRefused() {
+    void optionsOfAMissingTrainingAreRefused() {
         Object[] prune = {Cli.testModel("llama-gqa-d"), "-o", folder.resolve("small.onnx"), "--method", "magnitude"};
         Cli.run(with(prune, "--lr", "0.1")).failed(2, "--lr is for --recover");
         Cli.run(Cli.testModel("llama-gqa-d"), "-o", folder.resolve("small.onnx"), "--method", "wanda", "--lr", "0.1")
@@ -230,7 +232,7 @@ class RecoverCommandTest {
     }
 
     @Test
-    void whatCannotBeIsOneSentence() throws IOException {
+    void failuresAreOneSentence() throws IOException {
         run("--eval", Cli.tokens(folder), "--lr", "3").failed(2, "--lr takes a number above 0 and below 1");
         run("--eval", Cli.tokens(folder), "--rank", "0").failed(2, "--rank must be a whole number of at least 1");
         run("--eval", Cli.tokens(folder), "--targets", "heads", "--batch", "4").failed(2, "named \"heads\"");

@@ -23,7 +23,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Methods that change the weights that stay, on the command line. */
+/** Methods that change the kept weights, on the command line. */
 @Tag("ort")
 @Tag("slow")
 class SequentialMethodsTest {
@@ -61,7 +61,7 @@ class SequentialMethodsTest {
         return Cli.recipe(folder, passes);
     }
 
-    /** Every run compares what was written with the masked original, with the new weights in both. */
+    /** Every run compares the written model with the masked dense model, with the new weights in both. */
     @ParameterizedTest
     @ValueSource(
             strings = {
@@ -126,16 +126,16 @@ class SequentialMethodsTest {
     }
 
     @Test
-    void onlyWhatHasPlainProductsIsChosenByThem() throws IOException {
+    void onlyDimensionsWithPlainLinearLayersArePruned() throws IOException {
         Cli.Run run = run("mixtral-a", "--method", "slimgpt-uniform", "--ratio", "0.05")
                 .succeeded();
 
-        assertThat(run.err()).contains("warning: 2 of 4 dimensions are left whole by slimgpt-uniform: ffn.0, node ");
+        assertThat(run.err()).contains("warning: 2 of 4 dimensions are not pruned by slimgpt-uniform: ffn.0, node ");
         assertThat(changed("ffn")).isZero();
         assertThat(changed("kv_heads")).isPositive();
     }
 
-    /** How many dimensions of a role have lost something. */
+    /** The number of dimensions of a role with pruned units. */
     private int changed(String role) throws IOException {
         int count = 0;
         for (JsonNode dimension : report().path("dimensions")) {
@@ -147,7 +147,7 @@ class SequentialMethodsTest {
     }
 
     @Test
-    void nothingToRemoveLeavesTheModelAsItIs() throws IOException {
+    void aRatioOfZeroLeavesTheModelUnchanged() throws IOException {
         run("llama-gqa-d", "--method", "slimgpt", "--refit", "--ratio", "0").succeeded();
 
         Path plain = folder.resolve("plain.onnx");
@@ -160,7 +160,7 @@ class SequentialMethodsTest {
     }
 
     @Test
-    void aPlanIsCompensatedForLikeOneOfItsOwn() throws IOException {
+    void aGivenPlanIsCompensatedLikeAComputedOne() throws IOException {
         Path plan = folder.resolve("plan.json");
         run("llama-gqa-d", "--method", "slimgpt", "--ratio", "0.2", "--plan-out", plan)
                 .succeeded();
@@ -177,7 +177,7 @@ class SequentialMethodsTest {
     }
 
     @Test
-    void aDryRunChoosesWhatARunWouldRemove() throws IOException {
+    void aDryRunChoosesTheUnitsThatARunWouldPrune() throws IOException {
         Path plan = folder.resolve("plan.json");
         Path again = folder.resolve("again.json");
         run("llama-gqa-d", "--method", "slimgpt", "--plan-out", plan).succeeded();
@@ -266,10 +266,12 @@ class SequentialMethodsTest {
         assertThat(report().path("refitted").asInt()).isEqualTo(6);
     }
 
-    /** Training goes with any method, after the last step or after each; what it makes of weights is verified like all else. */
+    /**
+     * Training works with any method, after the last step or after each one. Its weights are verified like all others.
+     */
     @ParameterizedTest
     @CsvSource({"llama-gqa-d,full,false", "opt-c,lora,true", "gpt2-cb,full,true"})
-    void theSmallerModelIsTrained(String model, String train, boolean everyStep) throws IOException {
+    void thePrunedModelIsTrained(String model, String train, boolean everyStep) throws IOException {
         String recover = "{pass: recover, train: " + train + ", epochs: 2, batch: 8}";
         String block =
                 "{repeat: {steps: 2, passes: [{pass: score, metric: magnitude}, {pass: allocate, prune: [heads, ffn],"
@@ -284,7 +286,7 @@ class SequentialMethodsTest {
         assertThat(run.err().split("training: 4 steps of 8 rows", -1)).hasSize(everyStep ? 3 : 2);
     }
 
-    /** Nobody need know which learning rate a model can take: one that is too high shows, and a lower one is tried. */
+    /** Users need not know the largest learning rate of a model. One that is too high is detected and lowered. */
     @Test
     void aLearningRateThatIsTooHighIsLowered() throws IOException {
         Path recipe = recipe(
@@ -305,7 +307,7 @@ class SequentialMethodsTest {
     }
 
     @Test
-    void quantisedProductsCannotBeChosenByWhatTheyLose() {
+    void unitsOfQuantisedConsumersCannotBeScored() {
         run("llama-g16-e-int4", "--method", "slimgpt")
                 .failed(
                         1,
@@ -314,7 +316,7 @@ class SequentialMethodsTest {
     }
 
     @Test
-    void aModelWithoutWhatIsAskedFor() {
+    void aModelWithoutTheRequestedStructure() {
         run("llama-gqa-d", "--method", "slimgpt", "--prune", "experts")
                 .failed(1, "there are no experts to prune in this model; it has heads");
         run("llama-gqa-d", "--method", "slimgpt", "--prune", "layers").failed(1, "slimgpt compares heads and channels");
@@ -345,7 +347,7 @@ class SequentialMethodsTest {
     }
 
     @Test
-    void optionsThatDoNotGoTogether() throws IOException {
+    void incompatibleOptions() throws IOException {
         run("llama-gqa-d", "--method", "slimgpt", "--scope", "global").failed(2, "ask for scope local");
         run("llama-gqa-d", "--method", "magnitude", "--resume").failed(2, "--resume is for methods that calibrate");
         Path layerwise = recipe(
@@ -359,7 +361,7 @@ class SequentialMethodsTest {
         run("llama-gqa-d", "--recipe", producers).failed(2, "members all needs curvature loss");
     }
 
-    /** Every order that an old recipe got away with is refused, with the place and what is missing. */
+    /** Every order of passes that old recipes accepted by mistake is rejected, with the place and the missing input. */
     @ParameterizedTest
     @CsvSource(delimiter = '|', quoteCharacter = '"', textBlock = """
         {pass: allocate}, {pass: score}                                                         | 5:5: pass allocate needs scores of the model as it is; put a pass score before it
@@ -379,7 +381,7 @@ class SequentialMethodsTest {
         assertThat(out).doesNotExist();
     }
 
-    /** A pass that is listed twice runs twice, and the order of correction and refit is the recipe's. */
+    /** A pass that is listed twice runs twice. The recipe decides on the order of correction and refit. */
     @Test
     void passesRunAsOftenAsTheyAreListed() throws IOException {
         Path recipe = recipe(
@@ -421,7 +423,7 @@ class SequentialMethodsTest {
     }
 
     @Test
-    void whatWritesNothingIsRefused() throws IOException {
+    void recipesThatWriteNothingAreRefused() throws IOException {
         Path recipe = Files.writeString(
                 folder.resolve("recipe.yaml"),
                 "version: 2\nname: mine\npasses: [{pass: score}, {pass: allocate}, {pass: rewrite}]");

@@ -26,7 +26,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-/** Methods that make zeros in place, on the command line. */
+/** Methods that set weights to zero without changing shapes, on the command line. */
 @Tag("ort")
 @Tag("slow")
 class SparseMethodsTest {
@@ -64,7 +64,7 @@ class SparseMethodsTest {
         return Cli.recipe(folder, passes);
     }
 
-    /** The share of zeros among the elements of matrices whose contents the run changed. */
+    /** The sparsity of the matrices that the run changed. */
     private double zeros(String model) {
         Map<String, Tensor> before =
                 ModelReader.read(Cli.testModel(model)).graph().initializers();
@@ -124,13 +124,13 @@ class SparseMethodsTest {
     }
 
     @Test
-    void theRatioIsTheShareOfZeros() {
+    void theRatioIsTheSparsity() {
         run("llama-gqa-d", "--method", "wanda", "--ratio", "0.25").succeeded();
         assertThat(zeros("llama-gqa-d")).isCloseTo(0.25, within(0.01));
     }
 
     @Test
-    void whatIsLeftOfAPrunedModelCanHaveZerosToo() throws IOException {
+    void aPrunedModelCanBeSparseToo() throws IOException {
         Path recipe = recipe(
                 "{pass: score, metric: wanda}",
                 "{pass: allocate, prune: [heads, ffn], ratio: 0.2, round-to: 2}",
@@ -145,7 +145,7 @@ class SparseMethodsTest {
     }
 
     @Test
-    void whatHasNoEffectIsRefused() throws IOException {
+    void optionsWithoutEffectAreRefused() throws IOException {
         run("llama-gqa-d", "--method", "wanda", "--prune", "ffn")
                 .failed(2, "--prune has no effect: wanda prunes nothing, it makes weights zero");
         run("llama-gqa-d", "--method", "wanda", "--refit").failed(2, "--refit has no effect");
@@ -186,7 +186,7 @@ class SparseMethodsTest {
     }
 
     @Test
-    void whatOnlyTheSurgeonKnowsIsRefusedElsewhere() throws IOException {
+    void optionsOfTheSurgeonAreRefusedElsewhere() throws IOException {
         run("llama-gqa-d", "--recipe", recipe("{pass: sparsify, by: wanda, pattern: \"structured\"}"))
                 .failed(2, "recipe.yaml:5:5: pattern structured is known only to by surgeon");
         for (String option : List.of("gradient-damping: 0.1", "correlate: 9")) {

@@ -60,7 +60,7 @@ class StatisticsOptionsTest {
         return run(out, all.toArray());
     }
 
-    /** The second run takes no data, and comes to the same model. */
+    /** The second run needs no data and writes the same model. */
     @Test
     void statisticsStandForTheData() throws IOException {
         Path recipe = recipe(SCORE);
@@ -74,12 +74,12 @@ class StatisticsOptionsTest {
         assertThat(second.out()).doesNotContain("perplexity");
         assertThat(Files.readAllBytes(folder.resolve("second.onnx")))
                 .isEqualTo(Files.readAllBytes(folder.resolve("first.onnx")));
-        // Other budgets, and less of what may be removed, need no other statistics.
+        // Other budgets and fewer prunable structures need no other statistics.
         run("third.onnx", "--recipe", recipe, "--stats", kept, "--ratio", "0.1", "--prune", "ffn")
                 .succeeded();
     }
 
-    /** New weights follow from what scores were measured by, so one run of the model does for both, and the file for either. */
+    /** Scores and compensation use the same statistics, so one run of the model or one file is enough. */
     @Test
     void newWeightsFromTheSameStatistics() throws IOException {
         Path recipe = recipe(SCORE, "{pass: compensate, update: kronecker}");
@@ -89,7 +89,7 @@ class StatisticsOptionsTest {
                 .isEqualTo(Files.readAllBytes(folder.resolve("first.onnx")));
     }
 
-    /** Of several shots only the first is of the whole model. */
+    /** With several steps, only the first measures the dense model. */
     @Test
     void zerosFromStatistics() throws IOException {
         Path one = sparse(1);
@@ -112,7 +112,7 @@ class StatisticsOptionsTest {
                 "{repeat: {steps: " + steps + ", passes: [{pass: sparsify, by: surgeon, pattern: unstructured}]}}");
     }
 
-    /** Where more is measured than the first step does, data are needed for that alone. */
+    /** Data are needed only for statistics that the first step does not measure. */
     @Test
     void laterStepsAndNewWeightsAreMeasured() throws IOException {
         Path recipe = recipe(SCORE, "{pass: compensate}");
@@ -132,9 +132,9 @@ class StatisticsOptionsTest {
         Path recipe = recipe("{pass: score, metric: obs, curvature: output}");
         keeping("first.onnx", "--recipe", recipe, "--prune", "ffn").succeeded();
         run("second.onnx", "--recipe", recipe, "--stats", kept)
-                .failed(1, "the statistics " + kept + " have no \"inputs/", "measure them anew");
+                .failed(1, "the statistics " + kept + " have no \"inputs/", "measure them again");
         run("second.onnx", "--recipe", recipe(SCORE), "--stats", kept, "--prune", "ffn")
-                .failed(1, "have gradients of kind \"none\", but the method takes \"empirical\"");
+                .failed(1, "have gradients of kind \"none\", but the method needs \"empirical\"");
         Cli.run(Cli.testModel("opt-c"), "-o", folder.resolve("second.onnx"), "--recipe", recipe, "--stats", kept)
                 .failed(1, "the statistics " + kept + " are of another model (SHA-256 ");
         run("second.onnx", "--recipe", recipe, "--stats", tokens)
@@ -154,7 +154,7 @@ class StatisticsOptionsTest {
             changed[place] ^= 1;
             Files.write(kept, changed);
             run("second.onnx", "--recipe", recipe, "--stats", kept)
-                    .failed(1, "the statistics " + kept + " are damaged (", "); measure them anew");
+                    .failed(1, "the statistics " + kept + " are damaged (", "); measure them again");
             Files.write(kept, Arrays.copyOf(whole, place));
             run("second.onnx", "--recipe", recipe, "--stats", kept).failed(1, "are damaged (");
         }
@@ -192,6 +192,6 @@ class StatisticsOptionsTest {
         keeping("out.onnx", "--recipe", recipe, "--stats", kept).failed(2, "give one of them");
         keeping("out.onnx", "--recipe", recipe(SCORE), "--ratio", 0).failed(2, "--ratio 0 removes nothing");
         Path plan = Files.writeString(folder.resolve("plan.json"), "{}");
-        keeping("out.onnx", "--recipe", recipe, "--plan", plan).failed(2, "--plan says already what to keep");
+        keeping("out.onnx", "--recipe", recipe, "--plan", plan).failed(2, "--plan already determines the kept units");
     }
 }

@@ -34,7 +34,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/** Biases make up for the mean of what goes. */
+/** Biases compensate for the mean of pruned units. */
 @Tag("ort")
 class BiasCompensationTest {
     private static final Update BIAS = new Update(true, 0, false);
@@ -42,7 +42,7 @@ class BiasCompensationTest {
     @TempDir
     private Path folder;
 
-    /** Looks at what an editor does to the mean result of each product. */
+    /** Compares the mean output of each linear layer before and after an edit. */
     private static final class Means implements SequentialRun.Editor {
         private final SequentialRun.Editor inner;
         private final PrunedLinears sites;
@@ -104,13 +104,13 @@ class BiasCompensationTest {
 
     private static Structure biased(String name, String... prune) {
         Structure structure = TestModels.structure(name);
-        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayers layers = LinearLayers.of(structure);
         Plan plan = Runs.plan(structure, 0.2, prune);
         return TestModels.structure(OutputBiases.complete(
                 structure,
                 structure.dimensions().stream()
                         .filter(dimension -> plan.keep().containsKey(dimension.name()))
-                        .flatMap(dimension -> consumers.of(dimension).stream())
+                        .flatMap(dimension -> layers.of(dimension).stream())
                         .toList()));
     }
 
@@ -128,22 +128,22 @@ class BiasCompensationTest {
         SequentialRun.run(Runs.calibrator(state.model(), folder), null, Runs.rows(12), editor);
     }
 
-    private static PrunedState whole(Structure structure) {
+    private static PrunedState dense(Structure structure) {
         return PrunedState.whole(structure, Plan.keepAll(""));
     }
 
     @ParameterizedTest
     @ValueSource(
             strings = {"stories-llama", "opt-f-a-bert", "gpt2-cb", "gpt2-g-merged", "gpt-neox-d", "llama-g16-e-fp16"})
-    void theMeanOfEveryResultStays(String name) {
+    void theMeanOfEveryOutputIsKept(String name) {
         Structure structure = biased(name, "heads", "ffn");
         Plan target = Runs.plan(structure, 0.2, "heads", "ffn");
-        LayerwisePruning pruning = prune(whole(structure), target, null);
-        Means means = new Means(pruning, whole(structure));
-        run(whole(structure), means);
+        LayerwisePruning pruning = prune(dense(structure), target, null);
+        Means means = new Means(pruning, dense(structure));
+        run(dense(structure), means);
 
         means.assertSame(name.endsWith("fp16") ? 2e-3 : 1e-4);
-        // Weights and biases, the weights without what goes but the same otherwise.
+        // The weights and biases change; kept rows of the weights do not.
         assertThat(pruning.updates().size()).isGreaterThanOrEqualTo(2 * means.lost.size());
         pruning.updates().forEach((value, tensor) -> {
             float[] before = value.constant().toFloats();
@@ -154,9 +154,9 @@ class BiasCompensationTest {
         });
     }
 
-    /** A second step goes on from the biases of the first; a narrower stream has narrower ones. */
+    /** A second step starts from the biases of the first, in a narrower residual stream. */
     @Test
-    void stepsAddToWhatIsThere() {
+    void stepsAddToTheBiasesOfEarlierSteps() {
         Structure structure = biased("llama-gqa-d", "heads", "ffn");
         Map<String, int[]> keep =
                 new HashMap<>(Runs.plan(structure, 0.1, "heads", "ffn").keep());
@@ -183,14 +183,14 @@ class BiasCompensationTest {
         });
     }
 
-    /** Wanda's choice, block by block: the same numbers as over the whole model where nothing went before. */
+    /** In the first block, Wanda chooses the same units block by block as over the dense model. */
     @Test
-    void theFirstBlockLosesWhatIsSmallest() {
+    void theFirstBlockLosesTheSmallestUnits() {
         Structure structure = biased("stories-llama", "heads", "ffn");
         Plan target = Runs.plan(structure, 0.3, "ffn");
         double[][] scores = new double[1][];
-        LayerwisePruning pruning = prune(whole(structure), target, new WandaSelection());
-        run(whole(structure), new SequentialRun.Editor() {
+        LayerwisePruning pruning = prune(dense(structure), target, new WandaSelection());
+        run(dense(structure), new SequentialRun.Editor() {
             @Override
             public boolean wants(LoweredLinear linear) {
                 return pruning.wants(linear);
@@ -198,7 +198,7 @@ class BiasCompensationTest {
 
             @Override
             public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
-                PrunedLinear site = new PrunedLinears(whole(structure), LinearLayers.of(structure)).of(sharing.get(0));
+                PrunedLinear site = new PrunedLinears(dense(structure), LinearLayers.of(structure)).of(sharing.get(0));
                 if (scores[0] == null) {
                     int n = sharing.get(0).input().width();
                     scores[0] = new double[n];
@@ -222,7 +222,7 @@ class BiasCompensationTest {
         assertThat(IntStream.range(0, 344).filter(i -> scores[0][i] > least)).hasSize(kept.length - 1);
     }
 
-    /** With biases the refit leaves no error on average: that is its normal equation. */
+    /** With biases the refit leaves no mean error: that is its normal equation. */
     @Test
     void aRefitWithBiasesHasNoMeanError() {
         Structure structure = biased("stories-llama", "heads", "ffn");

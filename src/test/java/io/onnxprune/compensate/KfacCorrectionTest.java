@@ -45,17 +45,17 @@ class KfacCorrectionTest {
 
     private double divergence(PrunedState state, List<long[]> rows) {
         Calibrator model = Runs.calibrator(state.model(), folder);
-        Calibrator whole =
+        Calibrator dense =
                 Runs.calibrator(state.structure().analysis().program().model(), folder);
-        try (Divergence divergence = Divergence.from(whole, model, rows)) {
+        try (Divergence divergence = Divergence.from(dense, model, rows)) {
             return Arrays.stream(model.losses(divergence)).average().orElseThrow();
         }
     }
 
-    /** Also on rows that were not seen. */
+    /** Holds on unseen rows too. */
     @ParameterizedTest
     @ValueSource(strings = {"stories-llama", "gpt2-cb", "llama-g16-e-fp16", "gemma2-d", "qwen3-moe-d"})
-    void predictionsComeNearerToThoseOfTheWholeModel(String name) {
+    void predictionsComeCloserToThoseOfTheDenseModel(String name) {
         Structure structure = TestModels.structure(name);
         PrunedState state = PrunedState.of(structure, Runs.plan(structure, 0.2, "heads", "ffn"), Map.of());
         List<long[]> rows = Runs.rows(80);
@@ -68,13 +68,13 @@ class KfacCorrectionTest {
                 .hasSizeGreaterThanOrEqualTo(2 * structure.stream().layers());
         assertThat(result.before()).isPositive();
         assertThat(result.after()).isLessThan(0.9 * result.before());
-        // Two batches of 30 rows are the least that the length of a step can be found on.
+        // The line search needs at least two batches of 30 rows.
         assertThat(divergence(corrected, rows.subList(0, 60))).isCloseTo(result.after(), withinPercentage(1));
         assertThat(divergence(corrected, unseen)).isLessThan(divergence(state, unseen));
     }
 
     @Test
-    void allProductsOfTheBlocksMayChange() {
+    void allLinearLayersOfTheBlocksMayChange() {
         Structure structure = TestModels.structure("stories-llama");
         PrunedState state = PrunedState.of(structure, Runs.plan(structure, 0.2, "heads", "ffn"), Map.of());
         List<long[]> rows = Runs.rows(60);
@@ -88,7 +88,7 @@ class KfacCorrectionTest {
         assertThat(all.after()).isLessThan(all.before());
     }
 
-    /** A narrower stream and a missing layer: the updates are of the original all the same. */
+    /** With a narrower stream and a pruned layer, the updates are still those of the dense model. */
     @Test
     void anythingMayHaveBeenPruned() {
         Structure structure = TestModels.structure("stories-llama");
@@ -108,9 +108,9 @@ class KfacCorrectionTest {
         assertThat(divergence(corrected, rows)).isCloseTo(result.after(), withinPercentage(1));
     }
 
-    /** What a second step adds along its own gradient is less than what it finds with regard to the first. */
+    /** More steps, whose directions are conjugate, reach a smaller KL divergence. */
     @Test
-    void moreStepsComeNearer() {
+    void moreStepsComeCloser() {
         Structure structure = TestModels.structure("stories-llama");
         PrunedState state = PrunedState.of(structure, Runs.plan(structure, 0.3, "heads", "ffn"), Map.of());
         List<long[]> rows = Runs.rows(60);
@@ -123,7 +123,7 @@ class KfacCorrectionTest {
     }
 
     @Test
-    void productsThatCannotChangeAreNamed() {
+    void linearLayersThatCannotChangeAreNamed() {
         Structure structure = TestModels.structure("llama-g16-e-int4");
         PrunedState state = PrunedState.of(structure, Runs.plan(structure, 0.1, "heads", "ffn"), Map.of());
         RecordedLog log = new RecordedLog();
@@ -139,7 +139,7 @@ class KfacCorrectionTest {
     }
 
     @Test
-    void whatIsNearestAlreadyStaysAsItIs() {
+    void theDenseModelIsLeftUnchanged() {
         Structure structure = TestModels.structure("stories-llama");
         PrunedState state = PrunedState.whole(structure, Plan.keepAll(""));
 

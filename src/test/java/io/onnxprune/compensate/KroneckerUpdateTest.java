@@ -43,79 +43,79 @@ class KroneckerUpdateTest {
     @TempDir
     private Path folder;
 
-    /** ½ tr(Δᵀ A Δ G) is less than if units just went, and less than if each was made up for by itself, in every product. */
+    /** In every linear layer ½ tr(Δᵀ A Δ G) is smaller than without compensation and than with independent updates. */
     @ParameterizedTest
     @ValueSource(strings = {"opt-c", "llama-gqa-d", "gpt2-cb"})
-    void unitsAreMadeUpForTogetherInEveryProduct(String name) {
+    void everyLinearLayerCompensatesForAllUnitsTogether(String name) {
         Structure structure = TestModels.structure(name);
         PrunedState state = PrunedState.whole(structure, Plan.keepAll(""));
-        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayers layers = LinearLayers.of(structure);
         Plan target = Runs.plan(structure, 0.25, "heads", "ffn");
         Calibrator calibrator = Runs.calibrator(state.model(), folder);
         Set<Value> read = new HashSet<>();
         Set<Value> made = new HashSet<>();
         for (LoweredLinear linear : calibrator.linears()) {
-            LinearLayer consumer = consumers.reading(linear.weight());
-            boolean[] inputs = lost(structure, target, consumer, false);
-            boolean[] outputs = lost(structure, target, consumer, true);
+            LinearLayer layer = layers.ofWeight(linear.weight());
+            boolean[] inputs = pruned(structure, target, layer, false);
+            boolean[] outputs = pruned(structure, target, layer, true);
             if (any(inputs)) {
-                read.add(consumer.weight());
+                read.add(layer.weight());
             }
             if (any(outputs)) {
-                made.add(consumer.weight());
+                made.add(layer.weight());
             }
         }
         assertThat(read).hasSizeGreaterThan(2);
         assertThat(made).hasSizeGreaterThan(2).doesNotContainAnyElementsOf(read);
 
-        Map<Value, Tensor> inputs = updates(state, consumers, target, calibrator, Sides.INPUTS, true);
-        Map<Value, Tensor> both = updates(state, consumers, target, calibrator, Sides.BOTH, true);
-        Map<Value, Tensor> separate = updates(state, consumers, target, calibrator, Sides.BOTH, false);
+        Map<Value, Tensor> inputs = updates(state, layers, target, calibrator, Sides.INPUTS, true);
+        Map<Value, Tensor> both = updates(state, layers, target, calibrator, Sides.BOTH, true);
+        Map<Value, Tensor> independent = updates(state, layers, target, calibrator, Sides.BOTH, false);
         assertThat(inputs.keySet()).containsAll(read).doesNotContainAnyElementsOf(made);
         assertThat(both.keySet()).containsAll(read).containsAll(made);
         for (LoweredLinear linear : calibrator.linears()) {
-            LinearLayer consumer = consumers.reading(linear.weight());
-            if (read.contains(consumer.weight()) || made.contains(consumer.weight())) {
-                double nothing = loss(structure, target, calibrator, linear, consumer, Map.of());
-                double together = loss(structure, target, calibrator, linear, consumer, both);
-                assertThat(together).as(linear.node()).isLessThan(nothing);
-                assertThat(together)
+            LinearLayer layer = layers.ofWeight(linear.weight());
+            if (read.contains(layer.weight()) || made.contains(layer.weight())) {
+                double withoutUpdate = loss(structure, target, calibrator, linear, layer, Map.of());
+                double correlated = loss(structure, target, calibrator, linear, layer, both);
+                assertThat(correlated).as(linear.node()).isLessThan(withoutUpdate);
+                assertThat(correlated)
                         .as(linear.node())
-                        .isLessThan(loss(structure, target, calibrator, linear, consumer, separate) * (1 + 1e-6));
+                        .isLessThan(loss(structure, target, calibrator, linear, layer, independent) * (1 + 1e-6));
             }
         }
     }
 
     private Map<Value, Tensor> updates(
             PrunedState state,
-            LinearLayers consumers,
+            LinearLayers layers,
             Plan target,
             Calibrator calibrator,
             Sides sides,
-            boolean together) {
+            boolean correlated) {
         return KroneckerUpdate.of(
                 new PrunedModel(
                         state,
-                        consumers,
+                        layers,
                         calibrator,
                         (model, taps) -> Statistics.measure(model, Runs.rows(40), taps),
                         folder,
                         Log.NONE),
                 target,
-                new Settings(sides, together, DAMPING, DAMPING));
+                new Settings(sides, correlated, DAMPING, DAMPING));
     }
 
-    /** Which inputs or outputs of a product belong to units that go. */
-    private static boolean[] lost(Structure structure, Plan target, LinearLayer consumer, boolean outputs) {
-        boolean[] lost = new boolean[outputs ? consumer.outputs() : consumer.inputs()];
+    /** Which inputs or outputs of a linear layer belong to pruned units. */
+    private static boolean[] pruned(Structure structure, Plan target, LinearLayer layer, boolean outputs) {
+        boolean[] pruned = new boolean[outputs ? layer.outputs() : layer.inputs()];
         for (Dimension dimension : structure.dimensions()) {
             int[] kept = target.keep().get(dimension.name());
-            int[] unitOf = kept == null ? null : outputs ? consumer.outputUnits(dimension) : consumer.units(dimension);
+            int[] unitOf = kept == null ? null : outputs ? layer.outputUnits(dimension) : layer.units(dimension);
             for (int channel = 0; unitOf != null && channel < unitOf.length; channel++) {
-                lost[channel] |= unitOf[channel] >= 0 && Arrays.binarySearch(kept, unitOf[channel]) < 0;
+                pruned[channel] |= unitOf[channel] >= 0 && Arrays.binarySearch(kept, unitOf[channel]) < 0;
             }
         }
-        return lost;
+        return pruned;
     }
 
     private static boolean any(boolean[] marks) {
@@ -127,15 +127,15 @@ class KroneckerUpdateTest {
         return false;
     }
 
-    /** The quadratic loss of a product, with its bias as one more input, when what goes is zero. */
+    /** The quadratic loss of a linear layer with zeros for pruned units. Its bias counts as one more input. */
     private static double loss(
             Structure structure,
             Plan target,
             Calibrator calibrator,
             LoweredLinear linear,
-            LinearLayer consumer,
+            LinearLayer layer,
             Map<Value, Tensor> updates) {
-        List<Value> biases = new OutputBiases(structure).of(consumer);
+        List<Value> biases = new OutputBiases(structure).of(layer);
         Value bias = biases.isEmpty() ? null : biases.get(0);
         List<Tap> taps = new ArrayList<>(Statistics.ofInputs(linear.input(), bias != null));
         taps.add(new Tap.GradientSecondMoment(linear.output()));
@@ -143,14 +143,14 @@ class KroneckerUpdateTest {
         try (Statistics statistics = Statistics.measure(calibrator, Runs.rows(40), taps);
                 Matrix a = statistics.inputs(linear.input(), bias != null);
                 Matrix g = statistics.gradients(linear.output());
-                Matrix old = weights(consumer, bias, before);
-                Matrix delta = weights(consumer, bias, updates)) {
-            boolean[] inputs = lost(structure, target, consumer, false);
-            boolean[] outputs = lost(structure, target, consumer, true);
+                Matrix old = weights(layer, bias, before);
+                Matrix delta = weights(layer, bias, updates)) {
+            boolean[] inputs = pruned(structure, target, layer, false);
+            boolean[] outputs = pruned(structure, target, layer, true);
             for (int i = 0; i < delta.rows(); i++) {
                 for (int j = 0; j < delta.columns(); j++) {
-                    boolean gone = i < inputs.length && inputs[i] || outputs[j];
-                    delta.set(i, j, (gone ? 0 : delta.get(i, j)) - old.get(i, j));
+                    boolean zero = i < inputs.length && inputs[i] || outputs[j];
+                    delta.set(i, j, (zero ? 0 : delta.get(i, j)) - old.get(i, j));
                 }
             }
             try (Matrix left = Blas.product(a, delta);
@@ -160,9 +160,9 @@ class KroneckerUpdateTest {
         }
     }
 
-    private static Matrix weights(LinearLayer consumer, Value bias, Map<Value, Tensor> updates) {
+    private static Matrix weights(LinearLayer layer, Value bias, Map<Value, Tensor> updates) {
         Tensor weight =
-                updates.getOrDefault(consumer.weight(), consumer.weight().constant());
+                updates.getOrDefault(layer.weight(), layer.weight().constant());
         double[] row = null;
         if (bias != null) {
             float[] values = updates.getOrDefault(bias, bias.constant()).toFloats();
@@ -171,7 +171,7 @@ class KroneckerUpdateTest {
                 row[i] = values[i];
             }
         }
-        Matrix w = WeightStore.read(weight, consumer.axis());
+        Matrix w = WeightStore.read(weight, layer.axis());
         if (row == null) {
             return w;
         }

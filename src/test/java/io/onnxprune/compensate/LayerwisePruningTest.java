@@ -44,7 +44,7 @@ class LayerwisePruningTest {
     @TempDir
     private Path folder;
 
-    /** Lets a test look at what an editor does. */
+    /** Lets a test look at each edit. */
     private record Observed(LayerwisePruning inner, BiConsumer<LoweredLinear, Step> watch)
             implements SequentialRun.Editor {
         @Override
@@ -83,39 +83,39 @@ class LayerwisePruningTest {
         return pruning;
     }
 
-    private static PrunedState whole(Structure structure) {
+    private static PrunedState dense(Structure structure) {
         return PrunedState.whole(structure, Plan.keepAll(""));
     }
 
     @ParameterizedTest
     @ValueSource(
             strings = {"stories-llama", "llama-gqa-d", "opt-f-a-bert", "gpt2-cb", "gpt-neox-d", "llama-g16-e-fp16"})
-    void theUpdateLowersTheErrorOfEveryProduct(String name) {
+    void theUpdateLowersTheErrorOfEveryLinearLayer(String name) {
         Structure structure = TestModels.structure(name);
-        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayers layers = LinearLayers.of(structure);
         Plan target = Runs.plan(structure, 0.2, "heads", "ffn");
         Map<String, Double> errors = new LinkedHashMap<>();
-        LayerwisePruning pruning = run(whole(structure), target, EXACT, LEAST_SQUARES, (linear, step) -> {
-            LinearLayer consumer = consumers.reading(linear.weight());
-            try (Matrix before = WeightStore.read(consumer.weight().constant(), consumer.axis());
-                    Matrix after = WeightStore.read(step.weight, consumer.axis());
+        LayerwisePruning pruning = run(dense(structure), target, EXACT, LEAST_SQUARES, (linear, step) -> {
+            LinearLayer layer = layers.ofWeight(linear.weight());
+            try (Matrix before = WeightStore.read(layer.weight().constant(), layer.axis());
+                    Matrix after = WeightStore.read(step.weight, layer.axis());
                     Matrix zeroed = withZerosOf(before, after)) {
                 double with = Runs.error(step.a, before, after);
                 double without = Runs.error(step.a, before, zeroed);
-                errors.put(consumer.node(), with / without);
+                errors.put(layer.node(), with / without);
             }
         });
 
-        long products = structure.dimensions().stream()
+        long count = structure.dimensions().stream()
                 .filter(dimension -> Runs.kept(target, dimension).length < dimension.size())
-                .flatMap(dimension -> consumers.of(dimension).stream())
+                .flatMap(dimension -> layers.of(dimension).stream())
                 .distinct()
                 .count();
-        assertThat(errors).hasSize((int) products).isNotEmpty();
+        assertThat(errors).hasSize((int) count).isNotEmpty();
         assertThat(errors).allSatisfy((node, share) -> assertThat(share).isLessThan(0.9));
         assertThat(pruning.updates().keySet())
                 .filteredOn(value -> value.constant().rank() == 2)
-                .hasSize((int) products);
+                .hasSize((int) count);
     }
 
     private static Matrix withZerosOf(Matrix before, Matrix after) {
@@ -130,28 +130,28 @@ class LayerwisePruningTest {
 
     @ParameterizedTest
     @ValueSource(strings = {"llama-gqa-d", "glm-d"})
-    void asManyUnitsStayAsThePlanHasAndTheirRowsAreNotZero(String name) {
+    void asManyUnitsAreKeptAsThePlanHasAndOnlyTheirRowsAreNotZero(String name) {
         Structure structure = TestModels.structure(name);
         Plan target = Runs.plan(structure, 0.25, "heads", "query_heads", "ffn");
-        LayerwisePruning pruning = run(whole(structure), target, EXACT, LEAST_SQUARES);
+        LayerwisePruning pruning = run(dense(structure), target, EXACT, LEAST_SQUARES);
         Plan plan = pruning.plan();
-        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayers layers = LinearLayers.of(structure);
 
         assertThat(plan.keep().keySet()).isEqualTo(target.keep().keySet());
         target.keep()
                 .forEach((key, kept) -> assertThat(plan.keep().get(key)).as(key).hasSameSizeAs(kept));
         assertThat(pruning.updates()).isNotEmpty();
-        for (LinearLayer consumer : consumers.all()) {
-            if (!pruning.updates().containsKey(consumer.weight())) {
+        for (LinearLayer layer : layers.all()) {
+            if (!pruning.updates().containsKey(layer.weight())) {
                 continue;
             }
-            Matrix w = WeightStore.read(pruning.updates().get(consumer.weight()), consumer.axis());
-            for (int row = 0; row < consumer.inputs(); row++) {
+            Matrix w = WeightStore.read(pruning.updates().get(layer.weight()), layer.axis());
+            for (int row = 0; row < layer.inputs(); row++) {
                 boolean zero = true;
-                for (int column = 0; column < consumer.outputs(); column++) {
+                for (int column = 0; column < layer.outputs(); column++) {
                     zero &= w.get(row, column) == 0;
                 }
-                assertThat(zero).isNotEqualTo(stays(structure, plan, consumer, row));
+                assertThat(zero).isNotEqualTo(isKept(structure, plan, layer, row));
             }
             w.close();
         }
@@ -160,16 +160,16 @@ class LayerwisePruningTest {
                         dimension.role() == Role.QUERY_HEADS && Runs.kept(plan, dimension).length < dimension.size());
     }
 
-    private static boolean stays(Structure structure, Plan plan, LinearLayer consumer, int row) {
+    private static boolean isKept(Structure structure, Plan plan, LinearLayer layer, int row) {
         return structure.dimensions().stream()
-                .filter(dimension -> consumer.dim().atoms().contains(dimension.atom()))
+                .filter(dimension -> layer.dim().atoms().contains(dimension.atom()))
                 .allMatch(dimension -> {
-                    int unit = consumer.units(dimension)[row];
+                    int unit = layer.units(dimension)[row];
                     return unit < 0 || IntStream.of(Runs.kept(plan, dimension)).anyMatch(kept -> kept == unit);
                 });
     }
 
-    /** In the first FFN, which all ways of choosing meet in the same state. */
+    /** In the first FFN, whose inputs are the same for all selections. */
     @Test
     void thePapersRulesChooseAlmostAsWellAsTheExactOneAndBothBetterThanChance() {
         Structure structure = TestModels.structure("stories-llama");
@@ -183,13 +183,13 @@ class LayerwisePruningTest {
     }
 
     private double firstError(Structure structure, Plan target, Selection selection) {
-        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayers layers = LinearLayers.of(structure);
         List<Double> errors = new ArrayList<>();
-        run(whole(structure), target, selection, LEAST_SQUARES, (linear, step) -> {
-            LinearLayer consumer = consumers.reading(linear.weight());
+        run(dense(structure), target, selection, LEAST_SQUARES, (linear, step) -> {
+            LinearLayer layer = layers.ofWeight(linear.weight());
             if (errors.isEmpty()) {
-                try (Matrix before = WeightStore.read(consumer.weight().constant(), consumer.axis());
-                        Matrix after = WeightStore.read(step.weight, consumer.axis())) {
+                try (Matrix before = WeightStore.read(layer.weight().constant(), layer.axis());
+                        Matrix after = WeightStore.read(step.weight, layer.axis())) {
                     errors.add(Runs.error(step.a, before, after));
                 }
             }
@@ -201,7 +201,7 @@ class LayerwisePruningTest {
     void aGivenPlanIsKeptAndCompensatedFor() {
         Structure structure = TestModels.structure("llama-gqa-d");
         Plan target = Runs.plan(structure, 0.3, "heads", "ffn");
-        LayerwisePruning pruning = run(whole(structure), target, null, LEAST_SQUARES);
+        LayerwisePruning pruning = run(dense(structure), target, null, LEAST_SQUARES);
 
         target.keep()
                 .forEach((key, kept) ->
@@ -210,10 +210,10 @@ class LayerwisePruningTest {
     }
 
     @Test
-    void withoutAnUpdateTheOtherRowsStayAsTheyAre() {
+    void withoutAnUpdateTheKeptRowsDoNotChange() {
         Structure structure = TestModels.structure("llama-gqa-d");
         Plan target = Runs.plan(structure, 0.3, "heads", "ffn");
-        LayerwisePruning pruning = run(whole(structure), target, EXACT, null);
+        LayerwisePruning pruning = run(dense(structure), target, EXACT, null);
 
         assertThat(pruning.updates()).isNotEmpty();
         pruning.updates().forEach((value, tensor) -> {
@@ -226,12 +226,12 @@ class LayerwisePruningTest {
         });
     }
 
-    /** What goes in two steps is compensated for by the second from where the first ended. */
+    /** The second step compensates from the weights of the first. */
     @Test
-    void asmallerModelIsPrunedInTermsOfTheOriginal() {
+    void aPrunedModelIsPrunedInTermsOfTheDenseModel() {
         Structure structure = TestModels.structure("llama-gqa-d");
         LayerwisePruning first =
-                run(whole(structure), Runs.plan(structure, 0.15, "heads", "ffn"), EXACT, LEAST_SQUARES);
+                run(dense(structure), Runs.plan(structure, 0.15, "heads", "ffn"), EXACT, LEAST_SQUARES);
         PrunedState state = PrunedState.of(structure, first.plan(), first.updates());
         Plan counts = Runs.plan(structure, 0.3, "heads", "ffn");
         LayerwisePruning second = run(state, counts, EXACT, LEAST_SQUARES);
@@ -254,13 +254,16 @@ class LayerwisePruningTest {
         });
     }
 
-    /** Both factors of one axis: the second choice sees what the first one left, and both are made up for at once. */
+    /**
+     * An axis with two pruned dimensions: the second choice sees the result of the first, and the update compensates
+     * for both at once.
+     */
     @Test
-    void theResultDoesNotDependOnTheWayToIt() {
+    void aChosenPlanAndAGivenPlanYieldTheSameWeights() {
         Structure structure = TestModels.structure("llama-gqa-d");
         Plan target = Runs.plan(structure, 0.2, "heads", "query_heads", "ffn");
-        LayerwisePruning chosen = run(whole(structure), target, EXACT, LEAST_SQUARES);
-        LayerwisePruning given = run(whole(structure), chosen.plan(), null, LEAST_SQUARES);
+        LayerwisePruning chosen = run(dense(structure), target, EXACT, LEAST_SQUARES);
+        LayerwisePruning given = run(dense(structure), chosen.plan(), null, LEAST_SQUARES);
 
         Map<Value, Tensor> expected = chosen.updates();
         assertThat(given.updates().keySet()).isEqualTo(expected.keySet());

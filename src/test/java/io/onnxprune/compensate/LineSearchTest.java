@@ -23,7 +23,7 @@ class LineSearchTest {
     }
 
     @Test
-    void theBestOfWhatWasTriedWhereTheFunctionIsNone() {
+    void theBestTriedLengthWhereTheFunctionIsNotAParabola() {
         List<Double> values = new ArrayList<>();
         DoubleUnaryOperator function = x -> {
             values.add(Math.abs(x - 0.3) * (1 + x * x * x));
@@ -39,21 +39,21 @@ class LineSearchTest {
     }
 
     @Test
-    void zeroWhereItNeverFalls() {
+    void zeroWhereItNeverDecreases() {
         assertThat(LineSearch.run(x -> 1 + x, 1, 0.5)).isEqualTo(new LineSearch.Found(0, 1));
         assertThat(LineSearch.run(x -> 1, 1, 0.5)).isEqualTo(new LineSearch.Found(0, 1));
         assertThat(LineSearch.run(x -> Double.NaN, 1, 0.5)).isEqualTo(new LineSearch.Found(0, 1));
     }
 
     @Test
-    void valuesThatAreNoNumbersAreStayedAwayFrom() {
+    void valuesThatAreNotNumbersAreAvoided() {
         LineSearch.Found found = LineSearch.run(x -> x > 0.1 ? Double.NaN : 1 - x, 1, 1.6);
 
         assertThat(found).isEqualTo(new LineSearch.Found(0.1, 0.9));
     }
 
     @Test
-    void aFunctionThatFallsForeverEndsTheSearch() {
+    void theSearchEndsForAFunctionThatAlwaysDecreases() {
         assertThat(LineSearch.run(x -> -x, 0, 1).length()).isEqualTo(1024);
     }
 }

@@ -59,48 +59,51 @@ class ObsImportanceTest {
                 .score(state.structure(), Log.NONE);
     }
 
-    /** The unit with the smallest score is the one whose removal alone leaves the smallest error, found by trying all. */
+    /**
+     * The unit with the smallest score is the one whose independent removal leaves the smallest error, found by trying
+     * all.
+     */
     @Test
-    void theFirstToGoIsTheOneThatCanBeMadeUpForBest() {
+    void theLeastImportantUnitIsTheOneThatIsCompensatedBest() {
         Structure structure = TestModels.structure("llama-gqa-d");
         PrunedState state = PrunedState.whole(structure, Plan.keepAll(""));
         Scores scores = scores(state, false);
-        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayers layers = LinearLayers.of(structure);
         Calibrator calibrator = Runs.calibrator(state.model(), folder);
         for (Dimension dimension : structure.dimensions()) {
             double[] units = scores.units().get(dimension.name());
             if (units == null) {
                 continue;
             }
-            LinearLayer consumer = consumers.of(dimension).get(0);
+            LinearLayer layer = layers.of(dimension).get(0);
             LoweredLinear linear = calibrator.linears().stream()
-                    .filter(each -> each.weight().equals(consumer.weight().name()))
+                    .filter(each -> each.weight().equals(layer.weight().name()))
                     .findFirst()
                     .orElseThrow();
-            double[] alone = alone(calibrator, linear, consumer, dimension);
-            assertThat(smallest(units)).as(dimension.name()).isEqualTo(smallest(alone));
+            double[] independent = independent(calibrator, linear, layer, dimension);
+            assertThat(smallest(units)).as(dimension.name()).isEqualTo(smallest(independent));
         }
         assertThat(scores.units()).hasSize(6);
     }
 
-    private static double[] alone(
-            Calibrator calibrator, LoweredLinear linear, LinearLayer consumer, Dimension dimension) {
+    private static double[] independent(
+            Calibrator calibrator, LoweredLinear linear, LinearLayer layer, Dimension dimension) {
         Map<Tap, HostTensor> sums = new HashMap<>();
         Tap tap = new Tap.SecondMoment(linear.input());
         calibrator.gather(Runs.rows(30), List.of(tap), sums::put);
-        int n = consumer.inputs();
-        int[] unitOf = consumer.units(dimension);
+        int n = layer.inputs();
+        int[] unitOf = layer.units(dimension);
         try (Matrix a = Matrix.of(sums.get(tap).asFloats(), n, n);
-                Matrix w = WeightStore.read(consumer.weight().constant(), consumer.axis())) {
+                Matrix w = WeightStore.read(layer.weight().constant(), layer.axis())) {
             double mean = IntStream.range(0, n)
                     .mapToDouble(i -> a.get(i, i))
                     .average()
                     .orElseThrow();
             double[] errors = new double[dimension.size()];
             for (int unit = 0; unit < errors.length; unit++) {
-                int gone = unit;
+                int pruned = unit;
                 int[] kept =
-                        IntStream.range(0, n).filter(row -> unitOf[row] != gone).toArray();
+                        IntStream.range(0, n).filter(row -> unitOf[row] != pruned).toArray();
                 Damping damping = new Damping(0.01, 480, "test", Log.NONE);
                 try (Matrix after = LeastSquares.keep(a, w, kept, damping);
                         Matrix damped = a.copy()) {
@@ -133,7 +136,7 @@ class ObsImportanceTest {
     }
 
     @Test
-    void ofASmallerModelTheUnitsThatAreLeftAreScored() {
+    void aPrunedModelScoresItsRemainingUnits() {
         Structure structure = TestModels.structure("llama-gqa-d");
         Plan plan = Runs.plan(structure, 0.2, "heads", "ffn");
         Scores scores = scores(PrunedState.of(structure, plan, Map.of()), true);

@@ -33,7 +33,7 @@ class ResidualRefitTest {
     @TempDir
     private Path folder;
 
-    /** Lets a test see what each edit takes from the error of the stream: ‖E‖² − ‖E − XΔW‖². */
+    /** Measures how much each edit reduces the error of the stream: ‖E‖² − ‖E − XΔW‖². */
     private record Watched(ResidualRefit inner, PrunedLinears sites, Map<String, Double> gains)
             implements SequentialRun.Editor {
         @Override
@@ -100,7 +100,7 @@ class ResidualRefitTest {
     @ParameterizedTest
     @ValueSource(
             strings = {"stories-llama", "opt-f-a-bert", "gpt-neox-d", "gpt2-cb", "llama-g16-e-fp16", "falcon-mqa-d"})
-    void everyBlockComesNearerToTheWholeModelAndSoDoTheLogits(String name) {
+    void everyBlockAndTheLogitsComeCloserToTheDenseModel(String name) {
         Structure structure = TestModels.structure(name);
         PrunedState state = PrunedState.of(structure, Runs.plan(structure, 0.2, "heads", "ffn"), Map.of());
         ResidualRefit refit = refit(state, Log.NONE);
@@ -117,7 +117,7 @@ class ResidualRefitTest {
     }
 
     @Test
-    void layersThatAreGoneAreMadeUpForByTheOthers() {
+    void otherLayersCompensateForPrunedLayers() {
         Structure structure = TestModels.structure("stories-llama");
         PrunedState state =
                 PrunedState.of(structure, new Plan("", Map.of(), new int[] {0, 1, 2, 4, 5}, null), Map.of());
@@ -131,9 +131,9 @@ class ResidualRefitTest {
         assertThat(difference(original, refitted)).isLessThan(0.8 * difference(original, state.model()));
     }
 
-    /** After the projections of gemma2 another normalisation follows, so nothing there is only added to the stream. */
+    /** In gemma2 another normalisation follows the projections, so no output is only added to the stream. */
     @Test
-    void whatIsNotOnlyAddedStaysWithAWarning() {
+    void layersNotOnlyAddedToTheStreamAreUnchangedWithAWarning() {
         Structure structure = TestModels.structure("gemma2-d");
         PrunedState state = PrunedState.of(structure, Runs.plan(structure, 0.1, "heads", "ffn"), Map.of());
         RecordedLog log = new RecordedLog();
@@ -142,6 +142,6 @@ class ResidualRefitTest {
 
         assertThat(refit.updates()).isEmpty();
         assertThat(log.warnings()).hasSize(1);
-        assertThat(log.warnings().get(0)).contains("not refitted at 4 places", "node ");
+        assertThat(log.warnings().get(0)).contains("not refitted at 4 linear layers", "node ");
     }
 }

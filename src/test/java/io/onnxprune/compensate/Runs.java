@@ -24,7 +24,7 @@ import java.util.List;
 import java.util.Random;
 import java.util.stream.IntStream;
 
-/** What tests of runs over whole models share. */
+/** Helpers of tests that run entire models. */
 final class Runs {
     static final int LENGTH = 16;
 

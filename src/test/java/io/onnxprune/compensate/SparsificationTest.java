@@ -58,7 +58,7 @@ class SparsificationTest {
     @TempDir
     private Path folder;
 
-    private static PrunedState whole(Structure structure) {
+    private static PrunedState dense(Structure structure) {
         return PrunedState.whole(structure, Plan.keepAll(""));
     }
 
@@ -69,22 +69,22 @@ class SparsificationTest {
         return editor;
     }
 
-    /** The products in residual blocks, found by their applications. */
+    /** The linear layers in residual blocks, found by their applications. */
     private static Set<LinearLayer> inBlocks(Structure structure) {
-        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayers layers = LinearLayers.of(structure);
         Set<Op> inside = new HashSet<>();
         structure.stream().blocks().forEach(block -> inside.addAll(block.ops()));
-        Set<LinearLayer> found = new HashSet<>(consumers.all());
-        found.removeIf(consumer -> consumers.applications(consumer).stream().noneMatch(inside::contains));
+        Set<LinearLayer> found = new HashSet<>(layers.all());
+        found.removeIf(layer -> layers.applications(layer).stream().noneMatch(inside::contains));
         return found;
     }
 
     @ParameterizedTest
     @ValueSource(strings = {"stories-llama", "llama-gqa-d", "opt-f-a-bert", "gpt2-g-merged", "llama-g16-e-fp16"})
-    void everyGroupOfEveryProductHasItsZeros(String name) {
+    void everyGroupOfEveryLinearLayerHasItsZeros(String name) {
         Structure structure = TestModels.structure(name);
         for (Method method : Method.values()) {
-            Sparsification editor = run(whole(structure), method, TWO_OF_FOUR, Log.NONE);
+            Sparsification editor = run(dense(structure), method, TWO_OF_FOUR, Log.NONE);
 
             assertThat(editor.updates().keySet())
                     .containsExactlyInAnyOrderElementsOf(inBlocks(structure).stream()
@@ -92,12 +92,12 @@ class SparsificationTest {
                             .toList());
             assertThat(editor.zeros().matrices()).isEqualTo(editor.updates().size());
             assertThat(editor.zeros().share()).isCloseTo(0.5, within(0.01));
-            for (LinearLayer consumer : inBlocks(structure)) {
-                Tensor sparse = editor.updates().get(consumer.weight());
+            for (LinearLayer layer : inBlocks(structure)) {
+                Tensor sparse = editor.updates().get(layer.weight());
                 assertThat(sparse.dtype())
-                        .isEqualTo(consumer.weight().constant().dtype());
-                try (Matrix w = WeightStore.read(sparse, consumer.axis());
-                        Matrix before = WeightStore.read(consumer.weight().constant(), consumer.axis())) {
+                        .isEqualTo(layer.weight().constant().dtype());
+                try (Matrix w = WeightStore.read(sparse, layer.axis());
+                        Matrix before = WeightStore.read(layer.weight().constant(), layer.axis())) {
                     boolean changed = false;
                     for (int i = 0; i < w.rows(); i += 4) {
                         for (int j = 0; j < w.columns(); j++) {
@@ -117,9 +117,9 @@ class SparsificationTest {
 
     @ParameterizedTest
     @EnumSource(Method.class)
-    void theShareOfZerosIsWhatWasAskedFor(Method method) {
+    void theSparsityIsTheRequestedOne(Method method) {
         Structure structure = TestModels.structure("llama-gqa-d");
-        Sparsification editor = run(whole(structure), method, new Pattern.Unstructured(0.3), Log.NONE);
+        Sparsification editor = run(dense(structure), method, new Pattern.Unstructured(0.3), Log.NONE);
 
         assertThat(editor.zeros().share()).isCloseTo(0.3, within(0.005));
         long weights = editor.updates().keySet().stream()
@@ -129,7 +129,7 @@ class SparsificationTest {
     }
 
     @Test
-    void whatWasPrunedStaysPruned() {
+    void prunedUnitsRemainPruned() {
         Structure structure = TestModels.structure("llama-gqa-d");
         Plan plan = Runs.plan(structure, 0.2, "heads", "ffn");
         Sparsification editor = run(PrunedState.of(structure, plan, Map.of()), Method.WANDA, HALF, Log.NONE);
@@ -137,31 +137,31 @@ class SparsificationTest {
 
         assertThat(editor.zeros().weights())
                 .isLessThan(inBlocks(structure).stream()
-                        .mapToLong(consumer -> consumer.weight().constant().elements())
+                        .mapToLong(layer -> layer.weight().constant().elements())
                         .sum());
         long left = inBlocks(structure).stream()
-                .mapToLong(consumer -> sparse.graph()
+                .mapToLong(layer -> sparse.graph()
                         .initializers()
-                        .get(consumer.weight().name())
+                        .get(layer.weight().name())
                         .elements())
                 .sum();
         assertThat(editor.zeros().weights()).isEqualTo(left);
     }
 
-    /** Weights of the smallest size go, whatever meets them. */
+    /** Sets the weights of the smallest magnitude to zero, without regard to inputs. */
     private static Map<Value, Tensor> magnitude(Structure structure, Path folder) {
         WeightStore store = new WeightStore(folder);
         Map<Value, Tensor> updates = new HashMap<>();
-        for (LinearLayer consumer : inBlocks(structure)) {
-            try (Matrix w = WeightStore.read(consumer.weight().constant(), consumer.axis());
+        for (LinearLayer layer : inBlocks(structure)) {
+            try (Matrix w = WeightStore.read(layer.weight().constant(), layer.axis());
                     Matrix identity = Matrix.zeros(w.rows(), w.rows())) {
                 for (int i = 0; i < w.rows(); i++) {
                     identity.set(i, i, 1);
                 }
                 try (Matrix sparse = LayerSparsifier.wanda(identity, w, HALF, new Damping(0, 1, "", Log.NONE))) {
                     updates.put(
-                            consumer.weight(),
-                            store.write(sparse, consumer.weight().constant(), consumer.axis(), consumer.node()));
+                            layer.weight(),
+                            store.write(sparse, layer.weight().constant(), layer.axis(), layer.node()));
                 }
             }
         }
@@ -169,7 +169,7 @@ class SparsificationTest {
     }
 
     @Test
-    void inputsTellWhatMattersAndOthersMakeUpForTheRest() {
+    void inputStatisticsAndCompensationLowerTheLoss() {
         Structure structure = TestModels.structure("stories-llama");
         List<long[]> rows = stories("calibration.jsonl", 24);
         List<long[]> heldOut = stories("eval.jsonl", 24);
@@ -178,7 +178,7 @@ class SparsificationTest {
         Map<Method, Double> found = new EnumMap<>(Method.class);
         for (Method method : Method.values()) {
             Sparsification editor = new Sparsification(
-                    whole(structure), LinearLayers.of(structure), new Request(method, HALF, 0.01), folder, Log.NONE);
+                    dense(structure), LinearLayers.of(structure), new Request(method, HALF, 0.01), folder, Log.NONE);
             CalibrationOptions options = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
             Calibrator calibrator = Calibrator.of(model, TestModels.runtime(), options, rows.get(0).length, Log.NONE);
             SequentialRun.run(calibrator, null, rows, editor);
@@ -190,7 +190,7 @@ class SparsificationTest {
         assertThat(found.get(Method.WANDA)).isLessThan(magnitude);
     }
 
-    /** Rows of such stories as the model was trained on. */
+    /** Rows of stories like those that the model was trained on. */
     private static List<long[]> stories(String name, int count) {
         Path file = Path.of("..", "shared", "data", "stories", name);
         assumeTrue(Files.exists(file), () -> file + " is not there");
@@ -210,16 +210,16 @@ class SparsificationTest {
     }
 
     @Test
-    void weightsThatCannotChangeStayWithAWarning() {
+    void weightsThatCannotChangeAreKeptWithAWarning() {
         RecordedLog log = new RecordedLog();
-        Sparsification editor = run(whole(TestModels.structure("mixtral-a")), Method.WANDA, HALF, log);
+        Sparsification editor = run(dense(TestModels.structure("mixtral-a")), Method.WANDA, HALF, log);
 
         assertThat(editor.updates()).isNotEmpty();
         assertThat(log.warnings())
                 .singleElement()
                 .asString()
-                .matches("\\d+ products of residual blocks keep their weights: node .*");
-        assertThatThrownBy(() -> run(whole(TestModels.structure("llama-g16-e-int4")), Method.WANDA, HALF, log))
+                .matches("\\d+ linear layers of residual blocks keep their weights: node .*");
+        assertThatThrownBy(() -> run(dense(TestModels.structure("llama-g16-e-int4")), Method.WANDA, HALF, log))
                 .isInstanceOf(UserException.class)
                 .hasMessageStartingWith("no weight of this model can become zero: node ")
                 .hasMessageContaining("plain floating-point matrix");
@@ -228,7 +228,7 @@ class SparsificationTest {
     @Test
     void groupsMustDivideTheInputs() {
         assertThatThrownBy(() -> run(
-                        whole(TestModels.structure("llama-gqa-d")),
+                        dense(TestModels.structure("llama-gqa-d")),
                         Method.SPARSEGPT,
                         new Pattern.Grouped(2, 5),
                         Log.NONE))

@@ -61,7 +61,7 @@ class SurgeonSparsificationTest {
                 request);
     }
 
-    /** Makes zeros in steps, each on the model that the one before left. */
+    /** Makes zeros in steps, each on the model that the step before produced. */
     private SurgeonSparsification.Result run(PrunedState state, Request request, int steps, Log log) {
         PrunedState now = state;
         SurgeonSparsification.Result result = null;
@@ -96,8 +96,8 @@ class SurgeonSparsificationTest {
     }
 
     private static Matrix read(Structure structure, Map<Value, Tensor> updates, Value weight) {
-        LinearLayer consumer = LinearLayers.of(structure).reading(weight.name());
-        return WeightStore.read(updates.get(weight), consumer.axis());
+        LinearLayer layer = LinearLayers.of(structure).ofWeight(weight.name());
+        return WeightStore.read(updates.get(weight), layer.axis());
     }
 
     @ParameterizedTest
@@ -146,7 +146,7 @@ class SurgeonSparsificationTest {
 
     @ParameterizedTest
     @CsvSource({"0, 1", "50, 1", "0, 3"})
-    void zerosOfEarlierStepsStay(int correlate, int steps) {
+    void zerosOfEarlierStepsAreKept(int correlate, int steps) {
         Structure structure = TestModels.structure("llama-gqa-d");
         Pattern pattern = new Pattern.Unstructured(0.5);
         Map<Value, Tensor> first = run(structure, new Request(pattern, 0.2, 0.01, 0.1, correlate), 1)
@@ -184,21 +184,21 @@ class SurgeonSparsificationTest {
         for (Value weight : result.updates().keySet()) {
             try (Matrix w = read(structure, result.updates(), weight);
                     Matrix turned = w.transposed()) {
-                int goneRows = whole(w);
-                int goneColumns = whole(turned);
+                int zeroRowCount = zeroRows(w);
+                int zeroColumnCount = zeroRows(turned);
                 long inStrips =
-                        (long) goneRows * w.columns() + (long) goneColumns * w.rows() - (long) goneRows * goneColumns;
+                        (long) zeroRowCount * w.columns() + (long) zeroColumnCount * w.rows() - (long) zeroRowCount * zeroColumnCount;
                 assertThat(Sparsification.Zeros.NONE.and(w).zeros()).isEqualTo(inStrips);
-                rows += goneRows;
-                columns += goneColumns;
+                rows += zeroRowCount;
+                columns += zeroColumnCount;
             }
         }
         assertThat(rows).isPositive();
         assertThat(columns).isPositive();
     }
 
-    /** How many rows are all zero. */
-    private static int whole(Matrix w) {
+    /** The number of rows that are all zero. */
+    private static int zeroRows(Matrix w) {
         int found = 0;
         double[] row = new double[w.columns()];
         for (int i = 0; i < w.rows(); i++) {
@@ -213,7 +213,7 @@ class SurgeonSparsificationTest {
     }
 
     @Test
-    void whatWasPrunedStaysPruned() {
+    void prunedUnitsRemainPruned() {
         Structure structure = TestModels.structure("llama-gqa-d");
         Plan plan = Runs.plan(structure, 0.2, "heads", "ffn");
         SurgeonSparsification.Result result =
@@ -230,11 +230,11 @@ class SurgeonSparsificationTest {
     }
 
     @Test
-    void weightsThatCannotChangeStayWithAWarning() {
+    void weightsThatCannotChangeAreKeptWithAWarning() {
         RecordedLog log = new RecordedLog();
         PrunedState state = PrunedState.whole(TestModels.structure("mixtral-a"), Plan.keepAll(""));
         assertThat(run(state, unstructured(0.5), log).updates()).isNotEmpty();
-        assertThat(log.warnings()).anyMatch(line -> line.matches("\\d+ products of residual blocks keep their.*"));
+        assertThat(log.warnings()).anyMatch(line -> line.matches("\\d+ linear layers of residual blocks keep their.*"));
 
         PrunedState quantised = PrunedState.whole(TestModels.structure("llama-g16-e-int4"), Plan.keepAll(""));
         assertThatThrownBy(() -> run(quantised, unstructured(0.5), log))
@@ -242,14 +242,14 @@ class SurgeonSparsificationTest {
                 .hasMessageStartingWith("no weight of this model can become zero: node ");
     }
 
-    /** Nothing that only a product of zeros reads has a gradient. */
+    /** The inputs of a layer of zeros get no gradient. */
     @Test
-    void whatNoGradientReachesGoesFirst() {
+    void weightsWithoutGradientBecomeZeroFirst() {
         Structure structure = TestModels.structure("llama-gqa-d");
-        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayers layers = LinearLayers.of(structure);
         LinearLayer last = structure.dimensions().stream()
                 .filter(dimension -> dimension.role() == Role.FFN)
-                .flatMap(dimension -> consumers.of(dimension).stream())
+                .flatMap(dimension -> layers.of(dimension).stream())
                 .findFirst()
                 .orElseThrow();
         Tensor weight = last.weight().constant();
@@ -262,7 +262,7 @@ class SurgeonSparsificationTest {
         assertThat(Set.copyOf(log.warnings()))
                 .hasSize(2)
                 .allMatch(line -> line.matches(
-                        "no gradient reaches node .*, so its weights cost nothing and are the first to become zero"));
+                        "no gradient reaches node .*, so its weights cost nothing and become zero first"));
         List<Double> shares = new ArrayList<>();
         for (Value changed : result.updates().keySet()) {
             try (Matrix w = read(structure, result.updates(), changed)) {

@@ -34,7 +34,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 
-/** A model with matrices of 8 bits beside one that holds the same numbers as floats. */
+/** A model with 8-bit matrices beside one with the same numbers as floats. */
 @Tag("ort")
 class IntegerScoresTest {
     @TempDir
@@ -56,13 +56,13 @@ class IntegerScoresTest {
             return this == SIGNED ? 0 : this == ONE_ZERO ? 117 : 90 + column % 40;
         }
 
-        /** By column, or else one for the whole matrix. */
+        /** Whether scales are per column; otherwise there is one for the matrix. */
         double scale(int column, double one) {
             return this == ZERO_BY_COLUMN ? one * (1 + column % 3) : one;
         }
     }
 
-    /** Both forms of the model; every product with a matrix of two axes is rewritten. */
+    /** Both forms of the model. Every linear layer with a matrix of rank 2 is rewritten. */
     private static final class Twins {
         private final Map<String, Tensor> integers = new LinkedHashMap<>();
         private final Map<String, Tensor> floats = new LinkedHashMap<>();
@@ -142,7 +142,7 @@ class IntegerScoresTest {
 
     @ParameterizedTest
     @EnumSource
-    void numbersScoreAsTheWeightsThatTheyStandFor(Storage storage) {
+    void integersScoreAsTheWeightsThatTheyRepresent(Storage storage) {
         Twins twins = new Twins(storage);
         for (Taylor.Kind kind : List.of(Taylor.Kind.ELEMENT1, Taylor.Kind.MIX)) {
             RecordedLog log = new RecordedLog();
@@ -165,7 +165,7 @@ class IntegerScoresTest {
     }
 
     @Test
-    void magnitudeTakesNumbersWhereNothingElseLiesAlongADimension() {
+    void magnitudeUsesIntegersWhereADimensionHasNoOtherWeights() {
         Structure structure = TestModels.structure(new Twins(Storage.ONE_ZERO).withIntegers());
         RecordedLog log = new RecordedLog();
         Scores scores = new Magnitude(Magnitude.Norm.L1, Reduction.SUM, 1).score(structure, log);

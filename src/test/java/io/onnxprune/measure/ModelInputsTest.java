@@ -58,13 +58,13 @@ class ModelInputsTest {
                 .toList();
     }
 
-    /** The model in which what went is zero carries the same at full size. */
+    /** The dense model with zeros for pruned units has the same inputs at full size. */
     @ParameterizedTest
     @ValueSource(strings = {"llama-gqa-d", "opt-c", "gpt2-g-merged", "bloom-d"})
-    void whatASmallerModelReadsIsToldInChannelsOfTheWhole(String name) {
+    void inputsOfAPrunedModelAreInChannelsOfTheDenseModel(String name) {
         Structure structure = TestModels.structure(name);
         Map<String, int[]> keep = new LinkedHashMap<>();
-        List<LinearLayer> consumers = new ArrayList<>();
+        List<LinearLayer> layers = new ArrayList<>();
         for (Dimension dimension : structure.dimensions()) {
             if (dimension.isPrunable() && PruneSet.standard().roles().contains(dimension.role())) {
                 keep.put(
@@ -72,16 +72,16 @@ class ModelInputsTest {
                         IntStream.range(0, dimension.size())
                                 .filter(unit -> unit % 3 != 1)
                                 .toArray());
-                consumers.addAll(LinearLayers.of(structure).of(dimension));
+                layers.addAll(LinearLayers.of(structure).of(dimension));
             }
         }
         Plan plan = new Plan("", keep, null, null);
         Map<Value, Channels> measured = new ModelInputs(
                         PrunedState.of(structure, plan, Map.of()), rows(), TestModels.runtime(), options(), Log.NONE)
-                .measure(consumers);
+                .measure(layers);
 
-        assertThat(measured).hasSameSizeAs(consumers);
-        Map<LinearLayer, LoweredLinear> linears = linears(structure, consumers);
+        assertThat(measured).hasSameSizeAs(layers);
+        Map<LinearLayer, LoweredLinear> linears = linears(structure, layers);
         Calibrator masked = Calibrator.of(
                 MaskedModel.of(structure, plan, Map.of()), TestModels.runtime(), options(), LENGTH, Log.NONE);
         List<Tap> taps = new ArrayList<>();
@@ -89,8 +89,8 @@ class ModelInputsTest {
         linears.values().forEach(linear -> taps.add(new Tap.Squares(linear.input())));
         Map<Tap, HostTensor> sums = new HashMap<>();
         masked.gather(rows(), taps, sums::put);
-        linears.forEach((consumer, linear) -> {
-            Channels channels = measured.get(consumer.weight());
+        linears.forEach((layer, linear) -> {
+            Channels channels = measured.get(layer.weight());
             assertSame(channels.total(), sums.get(new Tap.Total(linear.input())));
             assertSame(channels.squares(), sums.get(new Tap.Squares(linear.input())));
             assertThat(channels.squares()).contains(0);
@@ -106,43 +106,43 @@ class ModelInputsTest {
         }
     }
 
-    private Map<LinearLayer, LoweredLinear> linears(Structure structure, List<LinearLayer> consumers) {
-        Calibrator whole = Calibrator.of(
+    private Map<LinearLayer, LoweredLinear> linears(Structure structure, List<LinearLayer> layers) {
+        Calibrator dense = Calibrator.of(
                 structure.analysis().program().model(), TestModels.runtime(), options(), LENGTH, Log.NONE);
         Map<LinearLayer, LoweredLinear> found = new LinkedHashMap<>();
-        for (LoweredLinear linear : whole.linears()) {
-            consumers.stream()
-                    .filter(consumer -> consumer.weight().name().equals(linear.weight()))
-                    .forEach(consumer -> found.put(consumer, linear));
+        for (LoweredLinear linear : dense.linears()) {
+            layers.stream()
+                    .filter(layer -> layer.weight().name().equals(linear.weight()))
+                    .forEach(layer -> found.put(layer, linear));
         }
-        assertThat(found).hasSameSizeAs(consumers);
+        assertThat(found).hasSameSizeAs(layers);
         return found;
     }
 
     @Test
-    void anExpertReadsItsTokensOnly() {
+    void anExpertGetsOnlyItsTokens() {
         Structure structure = TestModels.structure("qwen3-moe-d");
         Dimension expert = structure.dimensions().stream()
                 .filter(dimension -> dimension.role() == Role.FFN)
                 .findFirst()
                 .orElseThrow();
         Dimension heads = structure.dimensions().get(0);
-        List<LinearLayer> consumers = new ArrayList<>(LinearLayers.of(structure).of(heads));
-        consumers.addAll(LinearLayers.of(structure).of(expert));
+        List<LinearLayer> layers = new ArrayList<>(LinearLayers.of(structure).of(heads));
+        layers.addAll(LinearLayers.of(structure).of(expert));
         Map<Value, Channels> measured = new ModelInputs(
                         PrunedState.whole(structure, Plan.keepAll("")),
                         rows(),
                         TestModels.runtime(),
                         options(),
                         Log.NONE)
-                .measure(consumers);
+                .measure(layers);
 
-        assertThat(measured.get(consumers.get(0).weight()).positions()).isEqualTo(ROWS * LENGTH);
-        assertThat(measured.get(consumers.get(1).weight()).positions()).isBetween(1L, ROWS * LENGTH - 1L);
+        assertThat(measured.get(layers.get(0).weight()).positions()).isEqualTo(ROWS * LENGTH);
+        assertThat(measured.get(layers.get(1).weight()).positions()).isBetween(1L, ROWS * LENGTH - 1L);
     }
 
     @Test
-    void whatWasMeasuredIsNotMeasuredAgain() {
+    void measuredInputsAreNotMeasuredAgain() {
         Structure structure = TestModels.structure("llama-gqa-d");
         List<LinearLayer> all = LinearLayers.of(structure).all();
         ModelInputs inputs = new ModelInputs(
@@ -157,7 +157,7 @@ class ModelInputsTest {
     }
 
     @Test
-    void aProductInARemovedBlockReadsNothing() {
+    void noTokenReachesALinearLayerInAPrunedBlock() {
         Structure structure = TestModels.structure("llama-gqa-d");
         List<LinearLayer> all = LinearLayers.of(structure).all();
         PrunedState state = PrunedState.of(structure, new Plan("", Map.of(), new int[] {1, 2}, null), Map.of());
@@ -165,6 +165,6 @@ class ModelInputsTest {
 
         assertThatThrownBy(() -> inputs.measure(all))
                 .isInstanceOf(UserException.class)
-                .hasMessageStartingWith("tokens do not reach node ");
+                .hasMessageStartingWith("no token reaches node ");
     }
 }

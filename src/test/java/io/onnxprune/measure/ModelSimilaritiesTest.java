@@ -42,7 +42,7 @@ class ModelSimilaritiesTest {
         return new ModelSimilarities(state, rows, TestModels.runtime(), options, Log.NONE);
     }
 
-    private static PrunedState whole(Structure structure) {
+    private static PrunedState dense(Structure structure) {
         return PrunedState.whole(structure, Plan.keepAll(""));
     }
 
@@ -54,14 +54,14 @@ class ModelSimilaritiesTest {
         return spans;
     }
 
-    /** One export has plain additions, the other of the same model fused ones, the last without its sum. */
+    /** One export has plain additions. The other export of the same model has fused ones, the last without its sum. */
     @Test
     void fusedAdditionsAreSeenThrough() {
         List<Span> spans = spans(0, 0, 1, 1, 4, 5, 11, 11, 10, 11, 0, 11);
         Map<Span, Double> plain =
-                of(whole(TestModels.structure("stories-llama"))).measure(spans);
+                of(dense(TestModels.structure("stories-llama"))).measure(spans);
         Map<Span, Double> fused =
-                of(whole(TestModels.structure("stories-llama-e-fp32"))).measure(spans);
+                of(dense(TestModels.structure("stories-llama-e-fp32"))).measure(spans);
 
         assertThat(plain).hasSameSizeAs(spans);
         assertThat(plain.values()).allMatch(cosine -> cosine > 0 && cosine < 0.999);
@@ -69,15 +69,15 @@ class ModelSimilaritiesTest {
     }
 
     @Test
-    void blocksThatAreGoneAreSteppedOver() {
+    void prunedBlocksAreSkipped() {
         for (String name : List.of("stories-llama", "stories-llama-e-fp32")) {
             Structure structure = TestModels.structure(name);
-            // Without blocks 0, 3 and 11: what was 1, 2, 4, ... is now 0, 1, 2, ...
+            // Blocks 0, 3 and 11 are pruned, so blocks 1, 2, 4, ... become 0, 1, 2, ...
             Plan plan = new Plan("", Map.of(), null, new int[] {1, 2, 4, 5, 6, 7, 8, 9, 10});
             PrunedState state = PrunedState.of(structure, plan, Map.of());
             Map<Span, Double> found = of(state).measure(spans(0, 1, 2, 3, 4, 4, 10, 11, 3, 3));
             Map<Span, Double> expected =
-                    of(whole(TestModels.structure(state.model()))).measure(spans(0, 0, 1, 1, 2, 2, 8, 8));
+                    of(dense(TestModels.structure(state.model()))).measure(spans(0, 0, 1, 1, 2, 2, 8, 8));
 
             assertThat(found).containsOnlyKeys(spans(0, 1, 2, 3, 4, 4, 10, 11));
             assertThat(found.values())
@@ -87,7 +87,7 @@ class ModelSimilaritiesTest {
     }
 
     @Test
-    void layersAndBlocksAreScoredByWhatTheyTurn() {
+    void layersAndBlocksAreScoredByTheirBlockInfluence() {
         Structure structure = TestModels.structure("llama-gqa-d");
         List<Span> asked = new ArrayList<>();
         BlockInfluence.Similarities similarities = (Collection<Span> spans) -> {

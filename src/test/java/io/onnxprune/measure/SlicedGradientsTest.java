@@ -32,7 +32,7 @@ import org.junit.jupiter.api.Test;
 @Tag("ort")
 class SlicedGradientsTest {
     @Test
-    void gradientsOfASmallerModelTakeTheirPlacesInTheWhole() {
+    void gradientsOfAPrunedModelHaveTheShapesOfTheDenseModel() {
         for (String name : TestModels.names()) {
             Structure structure = TestModels.structure(name);
             Budget budget = Budget.ofRatio(PruneSet.standard(), 0.05);
@@ -61,8 +61,8 @@ class SlicedGradientsTest {
                 .orElseThrow();
         Map<String, Slice> slices =
                 Map.of(name, new Slice(name, new int[][] {{0, 2}}), "other", new Slice(name, new int[][] {{2, 5, 6}}));
-        PrunedState whole = PrunedState.whole(structure, Plan.keepAll(""));
-        PrunedState state = PrunedState.of(structure, whole.plan(), new Sliced(whole.model(), slices));
+        PrunedState dense = PrunedState.whole(structure, Plan.keepAll(""));
+        PrunedState state = PrunedState.of(structure, dense.plan(), new Sliced(dense.model(), slices));
         Map<String, float[]> gradients = Map.of(name, new float[] {1, 2}, "other", new float[] {10, 20, 30});
         List<float[]> received = new ArrayList<>();
         new SlicedGradients(source(gradients), state).run(Set.of(name), false, (key, sum, squares) -> {
@@ -117,8 +117,8 @@ class SlicedGradientsTest {
                 if (source.equals(name)) {
                     expected += sum(gradients.get(piece));
                     if (pieces(state, initializers, name) == 1 && slice != null) {
-                        Tensor whole = Tensor.ofFloats(io.onnxprune.ir.DType.FLOAT, tensor.shape(), received.get(name));
-                        assertThat(Slicing.slice(whole, slice.kept()).toFloats())
+                        Tensor full = Tensor.ofFloats(io.onnxprune.ir.DType.FLOAT, tensor.shape(), received.get(name));
+                        assertThat(Slicing.slice(full, slice.kept()).toFloats())
                                 .containsExactly(gradients.get(piece));
                     }
                 }

@@ -25,12 +25,12 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 @Tag("ort")
 class ActivationImportanceTest {
-    /** Numbers that only depend on the name of the weight and the channel. */
-    private static Channels channels(LinearLayer consumer) {
-        Random random = new Random(consumer.weight().name().hashCode());
+    /** Random sums that depend only on the name of the weight and the channel. */
+    private static Channels channels(LinearLayer layer) {
+        Random random = new Random(layer.weight().name().hashCode());
         int positions = 50;
-        double[] total = new double[consumer.inputs()];
-        double[] squares = new double[consumer.inputs()];
+        double[] total = new double[layer.inputs()];
+        double[] squares = new double[layer.inputs()];
         for (int channel = 0; channel < total.length; channel++) {
             total[channel] = positions * random.nextGaussian();
             squares[channel] = total[channel] * total[channel] / positions + positions * random.nextDouble();
@@ -38,9 +38,9 @@ class ActivationImportanceTest {
         return new Channels(positions, total, squares);
     }
 
-    private static final LayerInputs INPUTS = consumers -> {
+    private static final LayerInputs INPUTS = layers -> {
         Map<Value, Channels> measured = new LinkedHashMap<>();
-        consumers.forEach(consumer -> measured.put(consumer.weight(), channels(consumer)));
+        layers.forEach(layer -> measured.put(layer.weight(), channels(layer)));
         return measured;
     };
 
@@ -48,19 +48,19 @@ class ActivationImportanceTest {
         return new ActivationImportance(kind, PruneSet.standard(), INPUTS).score(structure, log);
     }
 
-    /** The weights that multiply one channel. */
-    private static double[] row(LinearLayer consumer, int channel) {
-        Tensor tensor = consumer.weight().constant();
+    /** The weights of one input channel. */
+    private static double[] row(LinearLayer layer, int channel) {
+        Tensor tensor = layer.weight().constant();
         float[] values = tensor.toFloats();
         int columns = (int) tensor.dim(1);
-        double[] row = new double[consumer.outputs()];
-        Arrays.setAll(row, i -> consumer.axis() == 0 ? values[channel * columns + i] : values[i * columns + channel]);
+        double[] row = new double[layer.outputs()];
+        Arrays.setAll(row, i -> layer.axis() == 0 ? values[channel * columns + i] : values[i * columns + channel]);
         return row;
     }
 
-    private static double number(Kind kind, LinearLayer consumer, int channel) {
-        Channels input = channels(consumer);
-        double[] row = row(consumer, channel);
+    private static double number(Kind kind, LinearLayer layer, int channel) {
+        Channels input = channels(layer);
+        double[] row = row(layer, channel);
         double mean = input.total()[channel] / input.positions();
         double meanSquare = input.squares()[channel] / input.positions();
         return kind == Kind.WANDA
@@ -70,9 +70,9 @@ class ActivationImportanceTest {
 
     @ParameterizedTest
     @ValueSource(strings = {"stories-llama", "llama-gqa-d", "opt-c", "gpt2-g-merged", "llama-g16-e-fp16", "gpt-neox-d"})
-    void unitsAreScoredByTheChannelsThatTheirConsumersRead(String name) {
+    void unitsAreScoredByTheInputChannelsOfTheirConsumers(String name) {
         Structure structure = TestModels.structure(name);
-        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayers layers = LinearLayers.of(structure);
         for (Kind kind : Kind.values()) {
             Scores scores = score(kind, structure, Log.NONE);
             assertThat(scores.units()).isNotEmpty();
@@ -81,10 +81,10 @@ class ActivationImportanceTest {
                     assertThat(scores.units()).doesNotContainKey(dimension.name());
                     continue;
                 }
-                LinearLayer consumer = consumers.of(dimension).get(0);
-                int[] unitOf = consumer.units(dimension);
+                LinearLayer layer = layers.of(dimension).get(0);
+                int[] unitOf = layer.units(dimension);
                 double[] numbers = new double[unitOf.length];
-                Arrays.setAll(numbers, channel -> number(kind, consumer, channel));
+                Arrays.setAll(numbers, channel -> number(kind, layer, channel));
                 double mean = Arrays.stream(numbers).average().orElseThrow();
                 double deviation = Math.sqrt(
                         Arrays.stream(numbers).map(x -> (x - mean) * (x - mean)).sum() / (numbers.length - 1));
@@ -123,7 +123,7 @@ class ActivationImportanceTest {
     }
 
     @Test
-    void whatHasNoConsumersHasNoScores() {
+    void dimensionsWithoutConsumersHaveNoScores() {
         Structure structure = TestModels.structure("mixtral-a");
 
         assertThat(score(Kind.WANDA, structure, Log.NONE).units().keySet())

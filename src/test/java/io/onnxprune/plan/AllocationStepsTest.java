@@ -22,10 +22,10 @@ class AllocationStepsTest {
     private static List<Plan> plans(Structure structure, Budget budget, int steps, IntFunction<Importance> importance) {
         List<Plan> plans = new ArrayList<>();
         Plan reached = Plan.keepAll("");
-        ParameterCount.Size whole = ParameterCount.of(structure).whole();
+        ParameterCount.Size dense = ParameterCount.of(structure).dense();
         for (int step = 1; step <= steps; step++) {
             Scores scores = importance.apply(step).score(structure, Log.NONE).after(reached, structure);
-            reached = Allocation.of(structure, scores, budget.atStep(step, steps, whole), "", Log.NONE)
+            reached = Allocation.of(structure, scores, budget.atStep(step, steps, dense), "", Log.NONE)
                     .plan();
             plans.add(reached);
         }
@@ -34,7 +34,7 @@ class AllocationStepsTest {
 
     @ParameterizedTest
     @EnumSource(Budget.Scope.class)
-    void whatOneStepRemovesStaysRemoved(Budget.Scope scope) {
+    void whatOneStepPrunesRemainsPruned(Budget.Scope scope) {
         Structure structure = TestModels.structure("stories-llama");
         Budget budget = Budget.ofRatio(PruneSet.standard(), 0.5).withScope(scope);
         List<Plan> plans = plans(structure, budget, 5, RandomImportance::new);
@@ -43,9 +43,9 @@ class AllocationStepsTest {
         assertThat(plans).hasSize(5);
         for (int step = 0; step < 5; step++) {
             double left = 1 - 0.1 * (step + 1);
-            long whole = count.whole().parameters();
-            assertThat((double) count.under(plans.get(step)).parameters() / whole)
-                    .isBetween(left - 400.0 / whole, left + 400.0 / whole);
+            long dense = count.dense().parameters();
+            assertThat((double) count.under(plans.get(step)).parameters() / dense)
+                    .isBetween(left - 400.0 / dense, left + 400.0 / dense);
             for (Dimension dimension : structure.dimensions()) {
                 if (step > 0) {
                     assertThat(kept(plans.get(step - 1), dimension)).containsAll(kept(plans.get(step), dimension));
@@ -75,7 +75,7 @@ class AllocationStepsTest {
     }
 
     @Test
-    void layersThatAreGoneStayGone() {
+    void prunedLayersRemainPruned() {
         Structure structure = TestModels.structure("stories-llama");
         Budget budget = Budget.ofRatio(PruneSet.parse(List.of("layers")), 0.45);
         List<Plan> plans = plans(structure, budget, 3, RandomImportance::new);

@@ -42,7 +42,7 @@ class AllocationTest {
 
     @ParameterizedTest
     @MethodSource("models")
-    void whatIsLeftIsWithinOneUnitOfTheTarget(String name) {
+    void thePrunedSizeIsWithinOneUnitOfTheTarget(String name) {
         Structure structure = TestModels.structure(name);
         Random random = new Random(17);
         for (int round = 0; round < 60; round++) {
@@ -87,12 +87,12 @@ class AllocationTest {
     private static Budget aim(Structure structure, Budget budget, double least, Random random) {
         Goal goal = List.of(Goal.values()).get(random.nextInt(3));
         Budget aimed = budget.withTarget(goal == Goal.RATIO ? Goal.PARAMETERS : goal, 1);
-        double whole = aimed.measure(count(structure).whole());
+        double dense = aimed.measure(count(structure).dense());
         double smallest =
                 goal == Goal.BYTES ? aimed.measure(count(structure).under(smallest(structure, budget.prune()))) : least;
-        double target = smallest + random.nextDouble() * (whole - smallest);
+        double target = smallest + random.nextDouble() * (dense - smallest);
         return goal == Goal.RATIO
-                ? budget.withTarget(Goal.RATIO, 1 - target / whole)
+                ? budget.withTarget(Goal.RATIO, 1 - target / dense)
                 : budget.withTarget(goal, Math.rint(target));
     }
 
@@ -106,7 +106,7 @@ class AllocationTest {
         return new Plan("", keep, null, null);
     }
 
-    /** The smallest step of the budget on the whole model. */
+    /** The smallest step of the budget on the dense model. */
     private static double smallestUnit(Structure structure, Budget budget) {
         Map<String, Long> steps = new HashMap<>();
         for (Dimension dimension : structure.dimensions()) {
@@ -121,7 +121,7 @@ class AllocationTest {
 
     @ParameterizedTest
     @EnumSource(Scope.class)
-    void largerRatiosRemoveMore(Scope scope) {
+    void largerRatiosPruneMore(Scope scope) {
         Structure structure = TestModels.structure("stories-llama");
         Scores scores = new RandomImportance(3).score(structure, Log.NONE);
         long last = Long.MAX_VALUE;
@@ -136,7 +136,7 @@ class AllocationTest {
     }
 
     @Test
-    void localScopeTakesTheSameShareEverywhere() {
+    void localScopePrunesEveryDimensionByOneRatio() {
         Plan plan = allocate("stories-llama", Budget.ofRatio(PruneSet.standard(), 0.3))
                 .plan();
 
@@ -145,7 +145,7 @@ class AllocationTest {
         assertThat(channels).hasSize(6);
         int least = Arrays.stream(channels).min().orElseThrow();
         assertThat(Arrays.stream(channels).max().orElseThrow() - least).isLessThanOrEqualTo(1);
-        // The head rounds the share to 3/8; the channels make up for it.
+        // Heads are rounded to 3/8, and the channels take up the difference.
         assertThat(least / 344.0).isBetween(0.6, 0.75);
     }
 
@@ -170,7 +170,7 @@ class AllocationTest {
 
     @ParameterizedTest
     @EnumSource(Scope.class)
-    void sizesAreCutToMultiples(Scope scope) {
+    void sizesAreRoundedToMultiples(Scope scope) {
         Budget budget = Budget.ofRatio(PruneSet.parse(List.of("heads", "ffn", "hidden")), 0.4)
                 .withScope(scope)
                 .withRounding(32, 2);
@@ -196,7 +196,7 @@ class AllocationTest {
 
     @ParameterizedTest
     @EnumSource(Scope.class)
-    void theLeastImportantUnitsGo(Scope scope) {
+    void theLeastImportantUnitsArePruned(Scope scope) {
         Structure structure = TestModels.structure("stories-llama");
         Scores scores = new RandomImportance(9).score(structure, Log.NONE);
         Budget budget = Budget.ofRatio(PruneSet.standard(), 0.35).withScope(scope);
@@ -222,7 +222,7 @@ class AllocationTest {
         Plan plan = Allocation.of(structure, scores, budget, "", Log.NONE).plan();
 
         assertThat(plan.keep()).containsOnlyKeys("ffn.4");
-        // A head of equal score is 21 times as large, so it goes before any channel.
+        // A head of equal score is 21 times as large, so it is pruned before any channel.
         scores.units().values().forEach(units -> Arrays.fill(units, 1));
         Budget mixed = Budget.ofRatio(PruneSet.standard(), 0.1).withScope(Scope.GLOBAL);
         Plan heads = Allocation.of(structure, scores, mixed, "", Log.NONE).plan();
@@ -238,7 +238,7 @@ class AllocationTest {
 
     @ParameterizedTest
     @EnumSource(Scope.class)
-    void fineUnitsAreGivenBackWhenOnlyACoarseOneReachesTheTarget(Scope scope) {
+    void fineUnitsAreRestoredWhenOnlyACoarseOneReachesTheTarget(Scope scope) {
         Structure structure = TestModels.structure("stories-llama");
         ParameterCount count = count(structure);
         PruneSet prune = PruneSet.standard();
@@ -255,7 +255,7 @@ class AllocationTest {
     }
 
     @Test
-    void whatIsProtectedOrSkippedStays() {
+    void protectedAndSkippedUnitsAreKept() {
         Budget budget = Budget.ofRatio(PruneSet.standard(), 0.15).withProtection(List.of("ffn.2", "heads.?"), 1, 2);
         Plan plan = allocate("stories-llama", budget).plan();
 
@@ -263,45 +263,45 @@ class AllocationTest {
     }
 
     @Test
-    void theLeastImportantLayersGo() {
+    void theLeastImportantLayersArePruned() {
         Structure structure = TestModels.structure("stories-llama");
         Scores scores = new RandomImportance(2).score(structure, Log.NONE);
         Arrays.setAll(scores.layers(), layer -> List.of(5, 1, 4, 0, 2, 3).get(layer));
         PruneSet layers = PruneSet.parse(List.of("layers"));
         double layer = count(structure).layer(0).parameters();
-        double whole = count(structure).whole().parameters();
+        double dense = count(structure).dense().parameters();
 
-        assertThat(plan(structure, scores, Budget.ofRatio(layers, 2.4 * layer / whole))
+        assertThat(plan(structure, scores, Budget.ofRatio(layers, 2.4 * layer / dense))
                         .layers())
                 .containsExactly(0, 2, 4, 5);
-        assertThat(plan(structure, scores, Budget.ofRatio(layers, 2.6 * layer / whole))
+        assertThat(plan(structure, scores, Budget.ofRatio(layers, 2.6 * layer / dense))
                         .layers())
                 .containsExactly(0, 2, 5);
-        Budget skipping = Budget.ofRatio(layers, 2 * layer / whole).withProtection(List.of("layers.4"), 0, 3);
+        Budget skipping = Budget.ofRatio(layers, 2 * layer / dense).withProtection(List.of("layers.4"), 0, 3);
         assertThat(plan(structure, scores, skipping).layers()).containsExactly(0, 3, 4, 5);
-        assertThat(plan(structure, scores, Budget.ofRatio(layers, 5 * layer / whole))
+        assertThat(plan(structure, scores, Budget.ofRatio(layers, 5 * layer / dense))
                         .layers())
                 .containsExactly(0);
     }
 
     @Test
-    void layersGoFirstAndUnitsOfTheOthersFillUp() {
+    void layersArePrunedFirstThenUnitsUpToTheTarget() {
         Structure structure = TestModels.structure("stories-llama");
-        double whole = count(structure).whole().parameters();
+        double dense = count(structure).dense().parameters();
         double layer = count(structure).layer(0).parameters();
-        Budget budget = Budget.ofRatio(PruneSet.parse(List.of("ffn", "layers")), 2.5 * layer / whole);
+        Budget budget = Budget.ofRatio(PruneSet.parse(List.of("ffn", "layers")), 2.5 * layer / dense);
         Allocation allocation = allocate("stories-llama", budget);
 
         assertThat(allocation.plan().layers()).hasSize(4);
         List<Integer> kept = IntStream.of(allocation.plan().layers()).boxed().toList();
         assertThat(allocation.plan().keep().keySet())
                 .allSatisfy(name -> assertThat(kept).contains(Integer.valueOf(name.substring(4))));
-        assertThat(Math.abs(allocation.after().parameters() - (whole - 2.5 * layer)))
+        assertThat(Math.abs(allocation.after().parameters() - (dense - 2.5 * layer)))
                 .isLessThanOrEqualTo(384);
     }
 
     @Test
-    void blocksGoSingly() {
+    void blocksArePrunedSingly() {
         Plan single = allocate("stories-llama", Budget.ofRatio(PruneSet.parse(List.of("blocks")), 0.1))
                 .plan();
         assertThat(single.layers()).isNull();
@@ -309,14 +309,14 @@ class AllocationTest {
     }
 
     @Test
-    void blocksInsideBranchesCannotGo() {
+    void blocksInsideBranchesCannotBePruned() {
         assertThatThrownBy(() -> allocate("gpt2-g-merged", Budget.ofRatio(PruneSet.parse(List.of("blocks")), 0.2)))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("inside a branch of an If, at node \"/m/transformer/h.0/Add\" (Add)");
     }
 
     @Test
-    void nothingGoesAtRatioZero() {
+    void nothingIsPrunedAtRatioZero() {
         Allocation allocation = allocate("stories-llama", Budget.ofRatio(PruneSet.standard(), 0));
 
         assertThat(allocation.plan().keep()).isEmpty();
@@ -326,10 +326,10 @@ class AllocationTest {
     }
 
     @Test
-    void anUnreachableTargetSaysTheMostThatCanBeReached() {
+    void anUnreachableTargetNamesTheLargestReachableRatio() {
         assertThatThrownBy(() -> allocate("stories-llama", Budget.ofRatio(PruneSet.parse(List.of("ffn")), 0.9)))
                 .isInstanceOf(UserException.class)
-                .hasMessageContaining("cannot be reached by pruning ffn: at least 528,256 stay (ratio 0.5994)");
+                .hasMessageContaining("cannot be reached by pruning ffn: at least 528,256 remain (ratio 0.5994)");
         assertThatThrownBy(() -> allocate(
                         "stories-llama",
                         Budget.ofRatio(PruneSet.parse(List.of("ffn")), 0.5).withProtection(List.of("ffn.0"), 0, 2)))
@@ -368,7 +368,7 @@ class AllocationTest {
 
         assertThat(plan.keep().keySet()).hasSize(6).allMatch(name -> name.startsWith("ffn."));
         assertThat(warnings)
-                .containsExactly("heads are left whole in a uniform layout, which shrinks all layers or none:"
+                .containsExactly("heads are not pruned, because a uniform layout prunes all layers or none:"
                         + " heads.1 is protected");
     }
 
@@ -382,7 +382,7 @@ class AllocationTest {
         assertThat(warnings)
                 .singleElement()
                 .asString()
-                .contains("4 of 6 dimensions of value head size are left whole: v_head_dim.0-1, sliced by varying");
+                .contains("4 of 6 dimensions of value head size are not pruned: v_head_dim.0-1, sliced by varying");
     }
 
     @ParameterizedTest
@@ -437,7 +437,7 @@ class AllocationTest {
     /** 4 × 128 × 128 parameters in 8 heads, 3 × 128 in each of 344 channels. */
     @ParameterizedTest
     @ValueSource(doubles = {0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6})
-    void headCountsAreRoundedToTheShareThatAllLose(double ratio) {
+    void headCountsAreRoundedToTheCommonRatio(double ratio) {
         Allocation allocation = allocate("stories-llama", Budget.ofRatio(PruneSet.standard(), ratio));
         double share = ratio * allocation.before().parameters() / (6 * (4 * 128 * 128 + 344 * 3 * 128));
 
@@ -447,7 +447,7 @@ class AllocationTest {
     }
 
     @Test
-    void plainScoresRankWhatCostsMoreByWhatItIsWorth() {
+    void rankScoreIgnoresTheSizeOfUnits() {
         Structure structure = TestModels.structure("stories-llama");
         Map<String, double[]> units = new HashMap<>();
         for (Dimension dimension : structure.dimensions()) {
@@ -467,14 +467,14 @@ class AllocationTest {
 
     @Test
     void stepsToATargetAreEqual() {
-        ParameterCount.Size whole = new ParameterCount.Size(1000, 4000);
+        ParameterCount.Size dense = new ParameterCount.Size(1000, 4000);
         Budget ratio = Budget.ofRatio(PruneSet.standard(), 0.4);
         Budget bytes = ratio.withTarget(Goal.BYTES, 1000);
 
-        assertThat(ratio.atStep(1, 4, whole).amount()).isEqualTo(0.1);
-        assertThat(bytes.atStep(1, 4, whole).amount()).isEqualTo(3250);
-        assertThat(bytes.atStep(4, 4, whole)).isEqualTo(bytes);
-        assertThat(bytes.withTarget(Goal.BYTES, 5000).atStep(1, 4, whole).amount())
+        assertThat(ratio.atStep(1, 4, dense).amount()).isEqualTo(0.1);
+        assertThat(bytes.atStep(1, 4, dense).amount()).isEqualTo(3250);
+        assertThat(bytes.atStep(4, 4, dense)).isEqualTo(bytes);
+        assertThat(bytes.withTarget(Goal.BYTES, 5000).atStep(1, 4, dense).amount())
                 .isEqualTo(5000);
     }
 
@@ -494,7 +494,7 @@ class AllocationTest {
 
     @ParameterizedTest
     @ValueSource(strings = {"-1", "1.5", "-5%", "101%", "x", "%", ""})
-    void whatIsNoNumberOfLayersIsRefused(String text) {
+    void invalidNumbersOfLayersAreRefused(String text) {
         assertThatThrownBy(() -> LayerCount.parse(text)).isInstanceOf(UsageException.class);
     }
 }

@@ -58,7 +58,7 @@ class ImportanceTest {
         }
     }
 
-    /** For sums it does not matter how channels of members line up; TaylorTest has the other reductions. */
+    /** The alignment of channels of members does not affect sums. TaylorTest covers the other reductions. */
     @ParameterizedTest
     @EnumSource(
             value = Reduction.class,
@@ -78,7 +78,7 @@ class ImportanceTest {
         }
     }
 
-    /** Σ|w|ᵖ over the slice of a unit in each distinct member, by asking which indices are left without the unit. */
+    /** Σ|w|ᵖ over the slice of a unit in each distinct member, found by the indices that are kept without the unit. */
     private static List<Double> slices(Dimension dimension, int unit, Norm norm) {
         int[] others =
                 IntStream.range(0, dimension.size()).filter(i -> i != unit).toArray();
@@ -145,10 +145,10 @@ class ImportanceTest {
 
     @ParameterizedTest
     @org.junit.jupiter.params.provider.ValueSource(floats = {Float.NaN, Float.NEGATIVE_INFINITY})
-    void weightsThatAreNoNumbersAreRefused(float bad) {
+    void weightsThatAreNotFiniteAreRefused(float bad) {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
-        Structure whole = TestModels.structure("stories-llama");
-        Member member = ParameterCountTest.named(whole, "ffn.3").members().get(0);
+        Structure dense = TestModels.structure("stories-llama");
+        Member member = ParameterCountTest.named(dense, "ffn.3").members().get(0);
         String name = member.use().op().input(member.use().input()).name();
         Map<String, Tensor> changed = new LinkedHashMap<>(model.graph().initializers());
         float[] values = changed.get(name).toFloats();
@@ -165,7 +165,7 @@ class ImportanceTest {
     }
 
     @Test
-    void randomScoresDependOnSeedAndNameAlone() {
+    void randomScoresDependOnlyOnSeedAndName() {
         Structure small = TestModels.structure("llama-gqa-d");
         Structure other = TestModels.structure("llama-gqa-b");
         Scores first = new RandomImportance(7).score(small, Log.NONE);

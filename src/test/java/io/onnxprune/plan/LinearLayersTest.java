@@ -50,7 +50,7 @@ class LinearLayersTest {
     @MethodSource("models")
     void headsAndChannelsHaveConsumersUnlessWeightsAreQuantisedOrStacked(String name) {
         Structure structure = TestModels.structure(name);
-        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayers layers = LinearLayers.of(structure);
         boolean quantised = structure.analysis().program().ops().stream()
                 .anyMatch(op -> op.node().op().matches("MatMulNBits|MatMulInteger"));
         assertThat(prunable(structure)).isNotEmpty();
@@ -58,21 +58,21 @@ class LinearLayersTest {
             boolean stacked = dimension.members().stream()
                     .anyMatch(member -> member.tensor().rank() > 2);
             if (quantised || stacked) {
-                assertThat(consumers.problem(dimension)).contains("node ");
-                assertThat(consumers.of(dimension)).isEmpty();
+                assertThat(layers.problem(dimension)).contains("node ");
+                assertThat(layers.of(dimension)).isEmpty();
             } else {
-                assertThat(consumers.problem(dimension)).as(dimension.name()).isNull();
-                assertThat(consumers.of(dimension)).as(dimension.name()).isNotEmpty();
+                assertThat(layers.problem(dimension)).as(dimension.name()).isNull();
+                assertThat(layers.of(dimension)).as(dimension.name()).isNotEmpty();
             }
         }
     }
 
-    /** Rows stay where all units that they belong to stay, which is what slicing takes. */
+    /** A row is kept where all its units are kept, as in slicing. */
     @ParameterizedTest
     @MethodSource("models")
-    void aChannelBelongsToTheUnitThatItGoesWith(String name) {
+    void aChannelBelongsToTheUnitThatItIsPrunedWith(String name) {
         Structure structure = TestModels.structure(name);
-        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayers layers = LinearLayers.of(structure);
         Plan plan = new Plan("", Map.of(), null, null);
         for (Dimension dimension : prunable(structure)) {
             plan.keep()
@@ -85,50 +85,50 @@ class LinearLayersTest {
         Map<String, Slice> slices =
                 Slicer.trace(structure, plan.keep(structure), Map.of()).slices();
         for (Dimension dimension : prunable(structure)) {
-            for (LinearLayer consumer : consumers.of(dimension)) {
-                boolean[] stays = new boolean[consumer.inputs()];
-                Arrays.fill(stays, true);
+            for (LinearLayer layer : layers.of(dimension)) {
+                boolean[] kept = new boolean[layer.inputs()];
+                Arrays.fill(kept, true);
                 for (Dimension other : prunable(structure)) {
-                    int[] units = consumer.dim().atoms().contains(other.atom())
-                            ? consumer.units(other)
-                            : new int[stays.length];
-                    for (int row = 0; row < stays.length; row++) {
-                        stays[row] &= units[row] % 3 != 1;
+                    int[] units = layer.dim().atoms().contains(other.atom())
+                            ? layer.units(other)
+                            : new int[kept.length];
+                    for (int row = 0; row < kept.length; row++) {
+                        kept[row] &= units[row] % 3 != 1;
                     }
                 }
-                int[] rows = IntStream.range(0, stays.length)
-                        .filter(row -> stays[row])
+                int[] rows = IntStream.range(0, kept.length)
+                        .filter(row -> kept[row])
                         .toArray();
-                assertThat(slices.get(consumer.weight().name()).kept()[consumer.axis()])
-                        .as(consumer.node())
+                assertThat(slices.get(layer.weight().name()).kept()[layer.axis()])
+                        .as(layer.node())
                         .containsExactly(rows);
             }
         }
     }
 
-    /** The form that calibration runs is made another way, by the operators alone. */
+    /** Calibration finds linear layers independently, by the operators of the lowered model. */
     @ParameterizedTest
     @MethodSource("committed")
-    void consumersAreTheProductsThatCalibrationMeasures(String name, @TempDir Path folder) {
+    void consumersAreTheLinearLayersThatCalibrationMeasures(String name, @TempDir Path folder) {
         Structure structure = TestModels.structure(name);
-        LinearLayers consumers = LinearLayers.of(structure);
+        LinearLayers layers = LinearLayers.of(structure);
         CalibrationOptions options = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
         Set<String> measured = new HashSet<>();
         List<LoweredLinear> linears = Calibrator.of(
                         structure.analysis().program().model(), TestModels.runtime(), options, 8, Log.NONE)
                 .linears();
         for (LoweredLinear linear : linears) {
-            LinearLayer consumer = consumers.reading(linear.weight());
-            if (consumer != null) {
-                assertThat(consumer.inputs()).isEqualTo(linear.input().width());
-                assertThat(consumer.outputs()).isEqualTo(linear.output().width());
+            LinearLayer layer = layers.ofWeight(linear.weight());
+            if (layer != null) {
+                assertThat(layer.inputs()).isEqualTo(linear.input().width());
+                assertThat(layer.outputs()).isEqualTo(linear.output().width());
                 measured.add(linear.weight());
             }
         }
         for (Dimension dimension : prunable(structure)) {
-            assertThat(consumers.of(dimension))
-                    .allSatisfy(consumer ->
-                            assertThat(measured).contains(consumer.weight().name()));
+            assertThat(layers.of(dimension))
+                    .allSatisfy(layer ->
+                            assertThat(measured).contains(layer.weight().name()));
         }
     }
 
@@ -143,14 +143,14 @@ class LinearLayersTest {
                 .filter(dimension -> dimension.role() == Role.KV_HEADS && dimension.layer() == queries.layer())
                 .findFirst()
                 .orElseThrow();
-        LinearLayers consumers = LinearLayers.of(structure);
-        LinearLayer consumer = consumers.of(queries).get(0);
+        LinearLayers layers = LinearLayers.of(structure);
+        LinearLayer layer = layers.of(queries).get(0);
 
-        assertThat(consumers.of(groups)).containsExactly(consumer);
-        int size = consumer.inputs() / groups.size() / queries.size();
-        int[] ofQuery = consumer.units(queries);
-        int[] ofGroup = consumer.units(groups);
-        for (int row = 0; row < consumer.inputs(); row++) {
+        assertThat(layers.of(groups)).containsExactly(layer);
+        int size = layer.inputs() / groups.size() / queries.size();
+        int[] ofQuery = layer.units(queries);
+        int[] ofGroup = layer.units(groups);
+        for (int row = 0; row < layer.inputs(); row++) {
             assertThat(ofQuery[row]).isEqualTo(row / size % queries.size());
             assertThat(ofGroup[row]).isEqualTo(row / size / queries.size());
         }

@@ -34,7 +34,7 @@ class ParameterCountTest {
 
     @ParameterizedTest
     @MethodSource("models")
-    void theWholeModelHasTheElementsOfItsFloatConstantsButTables(String name) {
+    void theDenseModelHasTheElementsOfItsFloatConstantsExceptTables(String name) {
         Structure structure = TestModels.structure(name);
         Set<Tensor> tensors = new LinkedHashSet<>();
         collect(structure.analysis().program().model().graph(), tensors);
@@ -44,27 +44,27 @@ class ParameterCountTest {
                 .sum();
         long bytes = tensors.stream().mapToLong(tensor -> tensor.bytes().size()).sum();
 
-        Size whole = ParameterCount.of(structure).whole();
+        Size dense = ParameterCount.of(structure).dense();
         if (!name.contains("int4")) {
-            assertThat(whole.parameters()).isBetween(parameters * 9 / 10, parameters);
+            assertThat(dense.parameters()).isBetween(parameters * 9 / 10, parameters);
         }
-        assertThat(whole.bytes()).isEqualTo(bytes);
+        assertThat(dense.bytes()).isEqualTo(bytes);
     }
 
-    /** What the trained network has by its own definition, whatever tables and scalars an exporter adds. */
+    /** The parameters of the trained network by its own definition, without tables and scalars of exporters. */
     @ParameterizedTest
     @ValueSource(strings = {"stories-llama", "stories-llama-e-fp32"})
     void exportsOfOneNetworkHaveItsParameters(String name) {
-        Size whole = ParameterCount.of(TestModels.structure(name)).whole();
+        Size dense = ParameterCount.of(TestModels.structure(name)).dense();
 
-        assertThat(whole.parameters()).isEqualTo(1_318_528);
+        assertThat(dense.parameters()).isEqualTo(1_318_528);
     }
 
     @Test
-    void packedWeightsCountWhatTheyStandFor() {
+    void packedWeightsCountAsTheWeightsThatTheyRepresent() {
         Size packed =
-                ParameterCount.of(TestModels.structure("llama-g16-e-int4")).whole();
-        Size plain = ParameterCount.of(TestModels.structure("llama-g16-e-fp32")).whole();
+                ParameterCount.of(TestModels.structure("llama-g16-e-int4")).dense();
+        Size plain = ParameterCount.of(TestModels.structure("llama-g16-e-fp32")).dense();
         long scales = packed.parameters() - plain.parameters();
 
         // One scale for 32 weights of every projection.
@@ -96,7 +96,7 @@ class ParameterCountTest {
                     saved += tensor.bytes().size() - tensor.dtype().bytes(elements);
                 }
             }
-            assertThat(count.whole().bytes() - count.under(plan).bytes()).isEqualTo(saved);
+            assertThat(count.dense().bytes() - count.under(plan).bytes()).isEqualTo(saved);
         }
     }
 
@@ -111,7 +111,7 @@ class ParameterCountTest {
     }
 
     @Test
-    void aLayerIsWhatOnlyItsBlocksRead() {
+    void aLayerHasTheConstantsThatOnlyItsBlocksUse() {
         Structure structure = TestModels.structure("stories-llama");
         ParameterCount count = ParameterCount.of(structure);
         long attention = 4 * 128 * 128 + 128;
@@ -121,7 +121,7 @@ class ParameterCountTest {
         assertThat(count.blocks(1).parameters()).isEqualTo(forward);
         assertThat(count.layer(3).parameters()).isEqualTo(attention + forward);
         Plan plan = new Plan("", Map.of(), new int[] {0, 2, 4}, null);
-        assertThat(count.whole().parameters() - count.under(plan).parameters()).isEqualTo(3 * (attention + forward));
+        assertThat(count.dense().parameters() - count.under(plan).parameters()).isEqualTo(3 * (attention + forward));
     }
 
     @ParameterizedTest
@@ -131,12 +131,12 @@ class ParameterCountTest {
         ParameterCount count = ParameterCount.of(structure);
         for (int layer = 0; layer < structure.stream().layers(); layer++) {
             assertThat(count.layer(layer).parameters())
-                    .isBetween(count.whole().parameters() / 20, count.whole().parameters() / 2);
+                    .isBetween(count.dense().parameters() / 20, count.dense().parameters() / 2);
         }
     }
 
     @Test
-    void copiesOfABlockInTwoBranchesGoTogether() {
+    void copiesOfABlockInTwoBranchesArePrunedTogether() {
         Structure structure = TestModels.structure("gpt2-g-merged");
         ParameterCount count = ParameterCount.of(structure);
         List<int[]> blocks = PrunableBlocks.blocks(structure);
@@ -144,12 +144,12 @@ class ParameterCountTest {
         assertThat(blocks).hasSize(4).allSatisfy(copies -> assertThat(copies).hasSize(2));
         assertThat(count.blocks(blocks.get(0)[0]).parameters()).isZero();
         Plan plan = new Plan("", Map.of(), null, without(8, blocks.get(0)));
-        assertThat(count.whole().parameters() - count.under(plan).parameters()).isGreaterThan(10000);
+        assertThat(count.dense().parameters() - count.under(plan).parameters()).isGreaterThan(10000);
     }
 
-    static int[] without(int total, int... gone) {
+    static int[] without(int total, int... removed) {
         return IntStream.range(0, total)
-                .filter(i -> IntStream.of(gone).noneMatch(index -> index == i))
+                .filter(i -> IntStream.of(removed).noneMatch(index -> index == i))
                 .toArray();
     }
 

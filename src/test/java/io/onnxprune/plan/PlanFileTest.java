@@ -56,7 +56,7 @@ class PlanFileTest {
     }
 
     @Test
-    void aPlanThatRemovesNothingIsEmpty() {
+    void aPlanThatPrunesNothingIsEmpty() {
         Structure structure = TestModels.structure("stories-llama");
         Path file = folder.resolve("plan.json");
         PlanFile.write(file, Plan.keepAll(HASH), structure);
@@ -98,7 +98,7 @@ class PlanFileTest {
         "name": "heads.2",    | `        `            | has an entry of "dimensions" without a name
         [0, 5]}               | [0, 5                 | is not JSON at line
         """)
-    void whatDoesNotFitIsRefused(String part, String replacement, String message) {
+    void plansThatDoNotFitTheModelAreRefused(String part, String replacement, String message) {
         assertThat(GOOD).contains(part);
         assertThat(read(GOOD).keep().get("heads.2")).containsExactly(1, 3, 6);
         assertThatThrownBy(() -> read(GOOD.replace(part, replacement)))

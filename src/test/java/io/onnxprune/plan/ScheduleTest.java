@@ -46,7 +46,7 @@ class ScheduleTest {
 
     @ParameterizedTest
     @CsvSource({"LOG,0.1", "LOG,0.02", "LINEAR,0", "LINEAR,0.15", "LOG,0.4", "LINEAR,0.5"})
-    void channelsAreLostByTheFormula(Shape shape, double first) {
+    void channelsArePrunedByTheFormula(Shape shape, double first) {
         double ratio = 0.2;
         int[] lost = lostChannels(
                 allocate(PruneSet.parse(List.of("ffn")), ratio, new Schedule(shape, OptionalDouble.of(first))));
@@ -78,7 +78,7 @@ class ScheduleTest {
     }
 
     @Test
-    void sharesStartAtTheSamePartOfTheMeanUnlessSaidOtherwise() {
+    void theFirstRatioIsAFixedPartOfTheMeanByDefault() {
         int[] lost = lostChannels(
                 allocate(PruneSet.parse(List.of("ffn")), 0.2, new Schedule(Shape.LINEAR, OptionalDouble.empty())));
 
@@ -87,27 +87,27 @@ class ScheduleTest {
     }
 
     @Test
-    void aShareThatWouldTakeAWholeLayerIsCutOffAndMadeUpFor() {
+    void aRatioAboveOneIsClippedAndOtherLayersCompensate() {
         PruneSet channels = PruneSet.parse(List.of("ffn"));
         double all = 6.0 * CHANNELS * CHANNEL / WHOLE;
         Allocation most = allocate(channels, 0.8 * all, new Schedule(Shape.LINEAR, OptionalDouble.of(0)));
         int[] lost = lostChannels(most);
 
         assertThat((double) most.after().parameters()).isCloseTo(WHOLE * (1 - 0.8 * all), within(CHANNEL / 2.0));
-        // r₁ would be 1.6: the later layers keep one channel and the others lose more than their part of that.
+        // r₁ would be 1.6. The later layers keep one channel, and the others lose more than the formula says.
         assertThat(lost).isSorted();
         assertThat(lost[0]).isLessThanOrEqualTo(1);
         assertThat(lost[5]).isEqualTo(CHANNELS - 1);
         assertThat(lost[2]).isGreaterThan((int) (0.4 * 1.6 * CHANNELS));
 
-        // Where even that is too little the first layer follows.
+        // Where even that is not enough, the ratio of the first layer rises too.
         Allocation nearlyAll = allocate(channels, 0.9 * all, new Schedule(Shape.LINEAR, OptionalDouble.of(0)));
         assertThat(lostChannels(nearlyAll)[0]).isBetween(100, 250);
         assertThat(Arrays.copyOfRange(lostChannels(nearlyAll), 1, 6)).containsOnly(CHANNELS - 1);
     }
 
     @Test
-    void aFirstShareAboveTheTargetMakesSharesFall() {
+    void aFirstRatioAboveTheTargetMakesRatiosDecrease() {
         Allocation allocation = allocate(PruneSet.standard(), 0.3, new Schedule(Shape.LOG, OptionalDouble.of(0.6)));
 
         int[] lost = lostChannels(allocation);
@@ -117,7 +117,7 @@ class ScheduleTest {
         assertThat(lost[0]).isGreaterThan(lost[5] + CHANNELS / 4);
         assertThat((double) allocation.after().parameters()).isCloseTo(WHOLE * 0.7, within(CHANNEL / 2.0));
 
-        // One that alone is more than the target is cut down to it.
+        // A first ratio that exceeds the target by itself is reduced.
         Allocation little =
                 allocate(PruneSet.parse(List.of("ffn")), 0.02, new Schedule(Shape.LINEAR, OptionalDouble.of(0.99)));
         assertThat(Arrays.copyOfRange(lostChannels(little), 1, 6)).containsOnly(0);
@@ -125,7 +125,7 @@ class ScheduleTest {
     }
 
     @Test
-    void layersAreCountedOverThoseThatMayLoseSomething() {
+    void theScheduleCountsOnlyLayersThatMayBePruned() {
         Structure structure = TestModels.structure("stories-llama");
         Budget budget = Budget.ofRatio(PruneSet.parse(List.of("ffn")), 0.12)
                 .withProtection(List.of("ffn.2"), 1, 1)
@@ -133,7 +133,7 @@ class ScheduleTest {
         Plan plan = Allocation.of(structure, scores(structure), budget, "", Log.NONE)
                 .plan();
 
-        // Three of six layers are left: 0.1, the mean, and twice the mean less 0.1.
+        // Three of six layers are not protected: 0.1, the mean, and twice the mean minus 0.1.
         double mean = 0.12 * WHOLE / (3 * CHANNELS * CHANNEL);
         assertThat(plan.keep()).containsOnlyKeys("ffn.1", "ffn.3", "ffn.4");
         assertThat((double) plan.keep().get("ffn.1").length).isCloseTo(0.9 * CHANNELS, within(1.001));
@@ -142,7 +142,7 @@ class ScheduleTest {
     }
 
     @Test
-    void whatBelongsToNoLayerLosesTheMeanShare() {
+    void dimensionsOfNoLayerLoseTheMeanRatio() {
         Structure structure = TestModels.structure("stories-llama");
         Budget budget = Budget.ofRatio(PruneSet.parse(List.of("ffn", "hidden")), 0.4)
                 .withSchedule(new Schedule(Shape.LINEAR, OptionalDouble.of(0.05)));
@@ -154,7 +154,7 @@ class ScheduleTest {
     }
 
     @Test
-    void stepsOnTheWayHaveTheirPartOfTheFirstShare() {
+    void earlierStepsScaleTheFirstRatio() {
         Budget budget =
                 Budget.ofRatio(PruneSet.standard(), 0.4).withSchedule(new Schedule(Shape.LOG, OptionalDouble.of(0.2)));
 
@@ -167,14 +167,14 @@ class ScheduleTest {
 
     @ParameterizedTest
     @ValueSource(doubles = {-0.01, 1, 1.5, Double.NaN})
-    void firstSharesAreBelowOne(double first) {
+    void firstRatiosAreBelowOne(double first) {
         assertThatThrownBy(() -> new Schedule(Shape.LOG, OptionalDouble.of(first)))
                 .isInstanceOf(UsageException.class)
                 .hasMessage("first-ratio must be at least 0 and less than 1, not " + first);
     }
 
     @Test
-    void whatHasNoEffectIsRefused() {
+    void settingsWithoutEffectAreRefused() {
         assertThatThrownBy(() -> new Schedule(Shape.UNIFORM, OptionalDouble.of(0.1)))
                 .isInstanceOf(UsageException.class)
                 .hasMessageContaining("no effect in schedule uniform");

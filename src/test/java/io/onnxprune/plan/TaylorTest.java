@@ -37,7 +37,7 @@ class TaylorTest {
     private static final PruneSet ALL = PruneSet.parse(List.of("heads", "ffn", "hidden", "layers"));
     private static final int ROWS = 7;
 
-    /** Random sums of gradients, and squares that would be possible with them. */
+    /** Random sums of gradients, with squares that are consistent with them. */
     private static final class RandomGradients implements Gradients {
         private final Map<String, float[][]> values = new HashMap<>();
         private final Set<String> missing = new HashSet<>();
@@ -70,7 +70,7 @@ class TaylorTest {
             asked.addAll(initializers);
             initializers.stream().filter(name -> !missing.contains(name)).forEach(name -> {
                 float[][] both = values.get(name);
-                // Not from the start of a buffer.
+                // The data does not begin at the start of the buffer.
                 float[] shifted = new float[both[0].length + 3];
                 System.arraycopy(both[0], 0, shifted, 3, both[0].length);
                 sink.accept(name, FloatBuffer.wrap(shifted).position(3), squares ? FloatBuffer.wrap(both[1]) : null);
@@ -143,7 +143,7 @@ class TaylorTest {
         }
     }
 
-    /** Which indices go with a unit, by asking which are left without it. */
+    /** The indices of a unit, found by the indices that are kept without it. */
     private static int[] indices(Dimension dimension, Member member, int unit) {
         int[] others =
                 IntStream.range(0, dimension.size()).filter(i -> i != unit).toArray();
@@ -154,7 +154,7 @@ class TaylorTest {
                 .toArray();
     }
 
-    /** By hand: q and o have (groups, repeats, size) indices, k and v (groups, size). */
+    /** Computed by hand: q and o have (groups, repeats, size) indices, k and v have (groups, size). */
     @ParameterizedTest
     @EnumSource(Reduction.class)
     void queryHeadsAreFoldedOntoTheirOwnGroup(Reduction reduction) {
@@ -185,7 +185,7 @@ class TaylorTest {
         assertThat(scores.units().get("kv_heads.1")).containsExactly(expected, within(1e-6));
     }
 
-    /** Gate and up lie one after the other in one matrix, but are two members. */
+    /** Gate and up are concatenated in one matrix but are two members. */
     @ParameterizedTest
     @EnumSource(Reduction.class)
     void partsOfAFusedMatrixAreMembersOfTheirOwn(Reduction reduction) {
@@ -230,7 +230,7 @@ class TaylorTest {
     }
 
     @Test
-    void onlyWhatMayBeRemovedIsAskedFor() {
+    void onlyGradientsOfPrunableStructuresAreRequested() {
         Structure structure = TestModels.structure("stories-llama");
         RandomGradients gradients = new RandomGradients(structure);
         Scores scores = new Taylor(Kind.ELEMENT1, Reduction.SUM, PruneSet.parse(List.of("ffn")), gradients)
@@ -261,7 +261,7 @@ class TaylorTest {
     }
 
     @Test
-    void gradientsThatAreNoNumbersAreRefused() {
+    void gradientsThatAreNotFiniteAreRefused() {
         Structure structure = TestModels.structure("stories-llama");
         RandomGradients gradients = new RandomGradients(structure);
         String name =
@@ -271,6 +271,6 @@ class TaylorTest {
         assertThatThrownBy(() -> new Taylor(Kind.VECTOR, Reduction.SUM, ALL, gradients).score(structure, Log.NONE))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining('"' + name + '"')
-                .hasMessageContaining("no finite number at element 4321");
+                .hasMessageContaining("not finite at element 4321");
     }
 }

@@ -85,12 +85,12 @@ class OutputBiasesTest {
         LinearLayers consumers = LinearLayers.of(after);
         long added = 0;
         for (LinearLayer layer : linearLayers) {
-            LinearLayer same = consumers.reading(layer.weight().name());
+            LinearLayer same = consumers.ofWeight(layer.weight().name());
             assertThat(new OutputBiases(after).of(same)).as(layer.node()).isNotEmpty();
             added += new OutputBiases(structure).of(layer).isEmpty() ? layer.outputs() : 0;
         }
-        assertThat(ParameterCount.of(after).whole().parameters())
-                .isEqualTo(ParameterCount.of(structure).whole().parameters() + added);
+        assertThat(ParameterCount.of(after).dense().parameters())
+                .isEqualTo(ParameterCount.of(structure).dense().parameters() + added);
         assertThat(OutputBiases.complete(after, linearLayers(after))).isSameAs(completed);
     }
 
@@ -195,12 +195,12 @@ class OutputBiasesTest {
                 .containsExactly(0, 0, 1, 1);
 
         LinearLayer first =
-                LinearLayers.of(structure).reading(linearLayers.get(0).weight().name());
+                LinearLayers.of(structure).ofWeight(linearLayers.get(0).weight().name());
         Structure after = TestModels.structure(OutputBiases.complete(structure, List.of(first)));
         assertThat(linearLayers(after))
                 .allSatisfy(
                         layer -> assertThat(new OutputBiases(after).of(layer)).hasSize(1));
-        LinearLayer same = LinearLayers.of(after).reading(first.weight().name());
+        LinearLayer same = LinearLayers.of(after).ofWeight(first.weight().name());
         Value own = new OutputBiases(after).of(same).get(0);
         assertThat(own.constant().toFloats()).isEqualTo(bias.constant().toFloats());
         assertThat(own.name()).isNotEqualTo(bias.name());
