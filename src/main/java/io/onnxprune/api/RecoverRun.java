@@ -80,7 +80,13 @@ final class RecoverRun {
         }
         Recovery.Result result = clock.timed(
                 "train",
-                () -> Recovery.run(structure, data, new Recovery.Setup(job.teacher.map(ModelReader::read), options, !job.keepAdapters, folder, job.resume), runtime, log));
+                () -> Recovery.run(
+                        structure,
+                        data,
+                        new Recovery.Setup(
+                                job.teacher.map(ModelReader::read), options, !job.keepAdapters, folder, job.resume),
+                        runtime,
+                        log));
         Plan plan = Plan.keepAll(hash);
         Emitter.Emission emission = job.keepAdapters
                 ? beside(structure, plan, result, data, folder)

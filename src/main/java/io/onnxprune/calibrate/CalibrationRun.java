@@ -70,8 +70,9 @@ final class CalibrationRun implements AutoCloseable {
             for (int index = 0; index <= last; index++) {
                 List<Tap> segmentTaps = tapsOf(taps, index);
                 Segment segment = segments.get(index);
-                SegmentRequest request =
-                        index < last ? forward(segment).withTaps(segmentTaps) : SegmentRequest.capture(segment, segmentTaps, null);
+                SegmentRequest request = index < last
+                        ? forward(segment).withTaps(segmentTaps)
+                        : SegmentRequest.capture(segment, segmentTaps, null);
                 Set<Value> released = liveValues.release(segment);
                 released.addAll(segment.inputs());
                 runner.forward(request.withGiven(liveValues.needed(segment)).withReleased(released), progress);

@@ -270,14 +270,15 @@ public final class Calibrator {
         try (CalibrationRun run = begin(new Objective.NextToken(rows), taps)) {
             String runKey =
                     key + '-' + Integer.toHexString(Objects.hash(run.shape(), new HashSet<>(initializers), squares));
-            Checkpoint checkpoint =
-                    new Checkpoint(options.workFolder().resolve("gradients-" + runKey + ".safetensors"), checkpointSeconds);
+            Checkpoint checkpoint = new Checkpoint(
+                    options.workFolder().resolve("gradients-" + runKey + ".safetensors"), checkpointSeconds);
             Checkpoint.State saved = null;
             if (options.resume()) {
                 saved = checkpoint.load(sink).orElse(null);
                 log.info(
                         saved == null
-                                ? "nothing to resume in " + options.workFolder() + "; calibration starts from the beginning"
+                                ? "nothing to resume in " + options.workFolder()
+                                        + "; calibration starts from the beginning"
                                 : "calibration resumes: %d of %d segments are done"
                                         .formatted(run.segmentCount() - saved.next() - 1, run.segmentCount()));
             }
@@ -396,8 +397,8 @@ public final class Calibrator {
 
     private static void requireFound(String name, List<Segment> segments) {
         if (segments.stream().noneMatch(segment -> segment.find(name) != null)) {
-            throw new UserException(
-                    "\"" + name + "\" is not computed between the tokens and the logits, so there are no statistics of it");
+            throw new UserException("\"" + name
+                    + "\" is not computed between the tokens and the logits, so there are no statistics of it");
         }
     }
 }

@@ -86,7 +86,8 @@ final class SegmentRunner implements AutoCloseable {
             for (int batch = 0; batch < batches.count(); batch++) {
                 Map<String, HostTensor> feeds = feeds(graph, batch);
                 if (request.reference() != null) {
-                    feeds.put(graph.referenceInput(), request.reference().values().apply(batch));
+                    feeds.put(
+                            graph.referenceInput(), request.reference().values().apply(batch));
                 }
                 Map<String, HostTensor> into = accumulate(graph, feeds);
                 Set<String> wanted = batches.missing(request.yields(), batch);

@@ -212,7 +212,8 @@ public final class SequentialRun implements AutoCloseable {
         }
         boolean sameWidth = reference.width(schedule.referencePiece()) == model.width(schedule.piece());
         Value value = reference.pieces().get(schedule.referencePiece()).output();
-        return new ReferenceActivation(reference.flow().trace().dtype(value), sameWidth ? null : kept, reference::value);
+        return new ReferenceActivation(
+                reference.flow().trace().dtype(value), sameWidth ? null : kept, reference::value);
     }
 
     private void edit(InputGroup group) {

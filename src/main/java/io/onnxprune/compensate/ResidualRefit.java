@@ -138,7 +138,8 @@ public final class ResidualRefit implements SequentialRun.Editor {
     /** New weights of the dense model, zero for pruned units. */
     public Map<Value, Tensor> updates() {
         if (!problems.isEmpty()) {
-            log.warn("the residual stream is not refitted at " + problems.size() + " linear layers or dimensions, such as "
+            log.warn("the residual stream is not refitted at " + problems.size()
+                    + " linear layers or dimensions, such as "
                     + problems.values().iterator().next());
         }
         Map<Value, Tensor> all = new HashMap<>(updates);

@@ -64,7 +64,12 @@ final class StateRecovery {
         Optional<Model> teacher = options.distillation().distillWeight() == 0
                 ? Optional.empty()
                 : Optional.of(state.structure().analysis().program().model());
-        Recovery.Result result = Recovery.run(smaller, data, new Recovery.Setup(teacher, options.withRetries(RETRIES), true, own, false), runtime, context.log());
+        Recovery.Result result = Recovery.run(
+                smaller,
+                data,
+                new Recovery.Setup(teacher, options.withRetries(RETRIES), true, own, false),
+                runtime,
+                context.log());
         Map<Value, Tensor> updates = recovery.toOriginal(result.merged(own));
         Recovery.discard(own);
         return new Result(updates, TrainingReport.of(result, data));

@@ -257,8 +257,8 @@ public final class ParameterCount {
                     .forEach(atom -> found.computeIfAbsent(atom, key -> new ArrayList<>())
                             .add(constant));
         }
-        found.forEach((atom, indices) ->
-                constantsByAtom.put(atom, indices.stream().mapToInt(Integer::intValue).toArray()));
+        found.forEach((atom, indices) -> constantsByAtom.put(
+                atom, indices.stream().mapToInt(Integer::intValue).toArray()));
     }
 
     /** Counts of kept units, and the size of the model under them. Not thread-safe. */

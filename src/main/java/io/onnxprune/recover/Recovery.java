@@ -135,16 +135,19 @@ public final class Recovery {
         Model model = structure.analysis().program().model();
         CalibrationOptions calibration = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
         Calibrator calibrator = Calibrator.of(model, runtime, calibration, length, log);
-        List<TrainableLayer> layers =
-                new TrainableLayers(structure, merges).select(calibrator.linears(), Targets.of(options.trained().targets()), log);
+        List<TrainableLayer> layers = new TrainableLayers(structure, merges)
+                .select(calibrator.linears(), Targets.of(options.trained().targets()), log);
         List<LoweredLinear> linears =
                 layers.stream().map(TrainableLayer::linear).toList();
         boolean adapts = options.trained().train() == TrainingOptions.Mode.LORA;
         Model lowered = adapts ? Widening.widenInitializers(calibrator.lowered()) : calibrator.lowered();
         Trainable evaluated = adapts
                 ? adapters(lowered, linears, 0)
-                : Trainable.weights(lowered, Parameters.of(lowered, linears, options.trained().train()));
-        Trainable trained = adapts ? adapters(lowered, linears, options.trained().dropout()) : evaluated;
+                : Trainable.weights(
+                        lowered,
+                        Parameters.of(lowered, linears, options.trained().train()));
+        Trainable trained =
+                adapts ? adapters(lowered, linears, options.trained().dropout()) : evaluated;
         long count = evaluated.parameters().values().stream()
                 .mapToLong(Tensor::elements)
                 .sum();
@@ -167,7 +170,8 @@ public final class Recovery {
     }
 
     private Trainable adapters(Model lowered, List<LoweredLinear> linears, double dropout) {
-        return Trainable.adapters(lowered, linears, options.trained().rank(), options.trained().alpha(), dropout, options.seed());
+        return Trainable.adapters(
+                lowered, linears, options.trained().rank(), options.trained().alpha(), dropout, options.seed());
     }
 
     private List<Learned> learned(List<TrainableLayer> layers, List<Adapter> adapters, Map<String, Tensor> parameters) {
@@ -178,7 +182,8 @@ public final class Recovery {
             Tensor up = parameters.get(adapter.up());
             float[] scaled = up.toFloats();
             for (int i = 0; i < scaled.length; i++) {
-                scaled[i] *= (float) (options.trained().alpha() / options.trained().rank());
+                scaled[i] *=
+                        (float) (options.trained().alpha() / options.trained().rank());
             }
             TrainableLayer layer = byLinear.get(adapter.linear());
             learned.add(new Learned(

@@ -107,7 +107,12 @@ final class Trainer implements AutoCloseable {
         graphs.put(files.evaluation(), TrainingGraph.evaluation(setup.evaluation, evaluationTeacher));
         ModelWriter.writeTogether(graphs, files.weights());
         ModelWriter.write(
-                TrainingGraph.optimizer(train, options.optimizer().weightDecay(), options.optimizer().clip()), files.optimizer(), false);
+                TrainingGraph.optimizer(
+                        train,
+                        options.optimizer().weightDecay(),
+                        options.optimizer().clip()),
+                files.optimizer(),
+                false);
         this.checkpoint = new TrainingCheckpoint(folder);
         this.start = resume ? checkpoint.load() : Optional.empty();
         if (start.isEmpty()) {
@@ -191,7 +196,8 @@ final class Trainer implements AutoCloseable {
 
     /** Takes the steps until the next evaluation; null when the loss is not finite. */
     private EvalPoint trainUntilEvaluation(int from, int total, Log.Progress progress) {
-        int to = Math.min(total, (from / options.loop().evalEvery() + 1) * options.loop().evalEvery());
+        int to = Math.min(
+                total, (from / options.loop().evalEvery() + 1) * options.loop().evalEvery());
         long tokens = (long) options.loop().batch() * length;
         long started = System.nanoTime();
         double sum = 0;
@@ -243,7 +249,9 @@ final class Trainer implements AutoCloseable {
     /** The rows of a step. Every epoch has its own order, which depends on the seed. */
     private List<Example> batch(int step) {
         List<Example> batch = new ArrayList<>();
-        for (long at = (long) step * options.loop().batch(); batch.size() < options.loop().batch(); at++) {
+        for (long at = (long) step * options.loop().batch();
+                batch.size() < options.loop().batch();
+                at++) {
             batch.add(rows.get(order(rows.size(), at / rows.size())[(int) (at % rows.size())]));
         }
         return batch;

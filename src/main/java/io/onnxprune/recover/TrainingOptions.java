@@ -50,16 +50,20 @@ public record TrainingOptions(
      */
     public record Trained(
             @Option("All weights of the blocks, low-rank adapters that are merged, the scales of norms, or biases.")
-                    Mode train,
+            Mode train,
 
             @Option(value = "For lora.", min = 1) int rank,
-            @Option("For lora: the change is multiplied by alpha / rank.") double alpha,
-            @Option("For lora: share of adapters' inputs that are zero in a step, less than 1.") double dropout,
+
+            @Option("For lora: the change is multiplied by alpha / rank.")
+            double alpha,
+
+            @Option("For lora: share of adapters' inputs that are zero in a step, less than 1.")
+            double dropout,
 
             @Option(
-                            "The linear layers that are trained: attention, ffn, all for both, or patterns of names of weights, nodes or"
-                                    + " layers.")
-                    List<String> targets) {
+                    "The linear layers that are trained: attention, ffn, all for both, or patterns of names of weights, nodes or"
+                            + " layers.")
+            List<String> targets) {
         /** All weights. */
         public Trained() {
             this(Mode.FULL, 8, 16, 0, List.of("attention", "ffn"));
@@ -68,7 +72,9 @@ public record TrainingOptions(
         public Trained {
             require(rank >= 1, "--rank takes 1 or more, not " + rank);
             require(alpha > 0, "--alpha takes a number above 0, not " + alpha);
-            require(dropout >= 0 && dropout < 1, "--dropout takes a share of at least 0 and less than 1, not " + dropout);
+            require(
+                    dropout >= 0 && dropout < 1,
+                    "--dropout takes a share of at least 0 and less than 1, not " + dropout);
             Targets.of(targets);
         }
     }
@@ -85,9 +91,14 @@ public record TrainingOptions(
     public record Optimizer(
             @Option("Highest learning rate, less than 1.") double lr,
             @Option("How the learning rate falls.") Schedule schedule,
-            @Option("Steps in which the learning rate rises; without, a tenth of all, at most 100.") OptionalInt warmup,
+
+            @Option("Steps in which the learning rate rises; without, a tenth of all, at most 100.")
+            OptionalInt warmup,
+
             @Option("Of AdamW, less than 1.") double weightDecay,
-            @Option("Largest norm of the gradients; 0 for any.") double clip) {
+
+            @Option("Largest norm of the gradients; 0 for any.")
+            double clip) {
         /** Full training of small models. */
         public Optimizer() {
             this(2e-3, Schedule.COSINE, OptionalInt.empty(), 0, 1);
@@ -115,11 +126,21 @@ public record TrainingOptions(
      */
     public record Loop(
             @Option(value = "Rows of a step.", min = 1) int batch,
-            @Option(value = "Rows that are run at a time.", min = 1) int microBatch,
-            @Option(value = "How often the rows are gone through.", min = 1) int epochs,
-            @Option(value = "Number of steps, whatever the epochs.", min = 1) OptionalInt steps,
-            @Option(value = "Steps between evaluations of the loss.", min = 1) int evalEvery,
-            @Option("Evaluations without a new best after which training ends; 0 for never.") int patience) {
+
+            @Option(value = "Rows that are run at a time.", min = 1)
+            int microBatch,
+
+            @Option(value = "How often the rows are gone through.", min = 1)
+            int epochs,
+
+            @Option(value = "Number of steps, whatever the epochs.", min = 1)
+            OptionalInt steps,
+
+            @Option(value = "Steps between evaluations of the loss.", min = 1)
+            int evalEvery,
+
+            @Option("Evaluations without a new best after which training ends; 0 for never.")
+            int patience) {
         /** Five epochs. */
         public Loop() {
             this(16, 16, 5, OptionalInt.empty(), 10, 0);
@@ -148,11 +169,12 @@ public record TrainingOptions(
      */
     public record Distillation(
             @Option(
-                            "Weight of the KL divergence from the predictions of the dense model, at most 1; the cross-entropy of the"
-                                    + " rows has the rest.")
-                    double distillWeight,
+                    "Weight of the KL divergence from the predictions of the dense model, at most 1; the cross-entropy of the"
+                            + " rows has the rest.")
+            double distillWeight,
 
-            @Option("Logits are divided by this where they are compared with the dense model's.") double temperature) {
+            @Option("Logits are divided by this where they are compared with the dense model's.")
+            double temperature) {
         /** The predictions alone. */
         public Distillation() {
             this(1, 1);

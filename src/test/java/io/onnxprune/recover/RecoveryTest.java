@@ -195,7 +195,12 @@ class RecoveryTest {
 
     private Recovery.Result on(
             List<Example> rows, List<Example> heldOut, Structure structure, TrainingOptions options) {
-        return Recovery.run(structure, new TrainingRows(rows, heldOut), new Recovery.Setup(Optional.empty(), options, true, folder, false), TestModels.runtime(), Log.NONE);
+        return Recovery.run(
+                structure,
+                new TrainingRows(rows, heldOut),
+                new Recovery.Setup(Optional.empty(), options, true, folder, false),
+                TestModels.runtime(),
+                Log.NONE);
     }
 
     /** A training that was stopped after an evaluation resumes to the same result. */
@@ -248,7 +253,12 @@ class RecoveryTest {
 
     private static Recovery.Result in(
             Path folder, Structure structure, TrainingOptions options, boolean resume, Log log) {
-        return Recovery.run(structure, new TrainingRows(rows(ROWS, 1), rows(6, 2)), new Recovery.Setup(Optional.empty(), options, true, folder, resume), TestModels.runtime(), log);
+        return Recovery.run(
+                structure,
+                new TrainingRows(rows(ROWS, 1), rows(6, 2)),
+                new Recovery.Setup(Optional.empty(), options, true, folder, resume),
+                TestModels.runtime(),
+                log);
     }
 
     /** Distillation brings a model nearer to its teacher. */
@@ -283,7 +293,12 @@ class RecoveryTest {
                 "temperature",
                 Double.toString(temperature));
 
-        Recovery.Result result = Recovery.run(structure, new TrainingRows(rows(ROWS, 1), rows(6, 2)), new Recovery.Setup(Optional.of(teacher), distilling, true, folder, false), TestModels.runtime(), Log.NONE);
+        Recovery.Result result = Recovery.run(
+                structure,
+                new TrainingRows(rows(ROWS, 1), rows(6, 2)),
+                new Recovery.Setup(Optional.of(teacher), distilling, true, folder, false),
+                TestModels.runtime(),
+                Log.NONE);
 
         EvalPoint first = result.curve().get(1);
         EvalPoint last = result.curve().get(2);
@@ -317,7 +332,12 @@ class RecoveryTest {
                         .stream()
                         .map(Example::whole)
                         .toList();
-        Recovery.Result result = Recovery.run(structure, new TrainingRows(rows.subList(0, ROWS), rows.subList(ROWS, ROWS + 6)), new Recovery.Setup(Optional.empty(), wild, true, folder, false), TestModels.runtime(), log);
+        Recovery.Result result = Recovery.run(
+                structure,
+                new TrainingRows(rows.subList(0, ROWS), rows.subList(ROWS, ROWS + 6)),
+                new Recovery.Setup(Optional.empty(), wild, true, folder, false),
+                TestModels.runtime(),
+                log);
 
         assertThat(result.best()).isLessThanOrEqualTo(result.curve().get(0).heldOut());
         assertThat(result.curve().stream().map(EvalPoint::heldOut).toList())
