@@ -100,7 +100,8 @@ final class Batches {
     void keep(Set<Value> values, int batch, Outputs outputs) {
         for (Value value : values) {
             if (outputs.has(value.name())) {
-                sideValues.computeIfAbsent(value.name(), name -> new HashMap<>())
+                sideValues
+                        .computeIfAbsent(value.name(), name -> new HashMap<>())
                         .put(key(value, batch), outputs.tensor(value.name()).direct());
             }
         }

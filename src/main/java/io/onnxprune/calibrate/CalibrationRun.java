@@ -70,8 +70,9 @@ final class CalibrationRun implements AutoCloseable {
             for (int index = 0; index <= last; index++) {
                 List<Tap> segmentTaps = tapsOf(taps, index);
                 Segment segment = segments.get(index);
-                SegmentRequest request =
-                        index < last ? forward(segment).withTaps(segmentTaps) : SegmentRequest.capture(segment, segmentTaps, null);
+                SegmentRequest request = index < last
+                        ? forward(segment).withTaps(segmentTaps)
+                        : SegmentRequest.capture(segment, segmentTaps, null);
                 Set<Value> released = liveValues.release(segment);
                 released.addAll(segment.inputs());
                 runner.forward(request.withGiven(liveValues.needed(segment)).withReleased(released), progress);
@@ -279,7 +280,7 @@ final class CalibrationRun implements AutoCloseable {
                 carried--;
             }
             if (carry.after() != null) {
-                into.put(carry.after(), runner.zeros(DType.FLOAT, SegmentGraph.shape(graph.segment(), carry.tap())));
+                into.put(carry.after(), runner.zeros(DType.FLOAT, SumShapes.of(graph.segment(), carry.tap())));
             }
         }
     }

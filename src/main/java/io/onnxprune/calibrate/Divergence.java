@@ -64,7 +64,8 @@ public final class Divergence extends Objective implements AutoCloseable {
         Batches referenceBatches = new Batches(flow, reference.decoder(), rows, batches);
         ActivationStore store = new ActivationStore(
                 reference.options().memory() / 4, reference.options().workFolder());
-        SegmentRunner runner = new SegmentRunner(reference.runtime(), flow, referenceBatches, store, reference.weights());
+        SegmentRunner runner =
+                new SegmentRunner(reference.runtime(), flow, referenceBatches, store, reference.weights());
         int last = segments.size() - 1;
         try (Log.Progress progress = reference.log().progress("calibration", referenceBatches.tokens() * last)) {
             for (Segment segment : segments.subList(0, last)) {

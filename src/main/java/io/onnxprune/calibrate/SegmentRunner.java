@@ -86,7 +86,8 @@ final class SegmentRunner implements AutoCloseable {
             for (int batch = 0; batch < batches.count(); batch++) {
                 Map<String, HostTensor> feeds = feeds(graph, batch);
                 if (request.reference() != null) {
-                    feeds.put(graph.referenceInput(), request.reference().values().apply(batch));
+                    feeds.put(
+                            graph.referenceInput(), request.reference().values().apply(batch));
                 }
                 Map<String, HostTensor> into = accumulate(graph, feeds);
                 Set<String> wanted = batches.missing(request.yields(), batch);
@@ -213,7 +214,7 @@ final class SegmentRunner implements AutoCloseable {
     /** Creates a sum of zeros for each tap that no earlier segment started. */
     void start(Collection<Tap> taps, Segment segment) {
         for (Tap tap : taps) {
-            sums.computeIfAbsent(tap, key -> zeros(DType.FLOAT, SegmentGraph.shape(segment, key)));
+            sums.computeIfAbsent(tap, key -> zeros(DType.FLOAT, SumShapes.of(segment, key)));
         }
     }
 

@@ -28,9 +28,9 @@ public final class SequentialRun implements AutoCloseable {
          * Receives the statistics of one input and returns new contents of initializers by name, of the same shape and
          * element type. They are used for the rest of this piece and all later pieces.
          *
-         * @param sharing the selected layers with this input
+         * @param linears the selected layers with this input
          */
-        Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics);
+        Map<String, Tensor> edit(List<LoweredLinear> linears, InputStatistics statistics);
     }
 
     /**
@@ -212,7 +212,8 @@ public final class SequentialRun implements AutoCloseable {
         }
         boolean sameWidth = reference.width(schedule.referencePiece()) == model.width(schedule.piece());
         Value value = reference.pieces().get(schedule.referencePiece()).output();
-        return new ReferenceActivation(reference.flow().trace().dtype(value), sameWidth ? null : kept, reference::value);
+        return new ReferenceActivation(
+                reference.flow().trace().dtype(value), sameWidth ? null : kept, reference::value);
     }
 
     private void edit(InputGroup group) {

@@ -70,8 +70,8 @@ final class BiasStore {
             for (float value : dense.toFloats()) {
                 if (!Float.isFinite(value)) {
                     throw new UserException(
-                            "the new bias of node " + layer.dense().node() + " is outside the range of "
-                                    + dense.dtype() + "; calibrate on other data");
+                            "the new bias of node " + layer.dense().node() + " is outside the range of " + dense.dtype()
+                                    + "; calibrate on other data");
                 }
             }
             updates.put(bias, dense);

@@ -266,8 +266,8 @@ public final class KfacCorrection {
     }
 
     private NaturalGradientStep gradientStep(Divergence divergence) {
-        NaturalGradientStep step =
-                new NaturalGradientStep(layers, gradients(divergence), rows.get(0).length, settings.damping, store, log);
+        NaturalGradientStep step = new NaturalGradientStep(
+                layers, gradients(divergence), rows.get(0).length, settings.damping, store, log);
         current().gather(rows, step.taps(), step::accept);
         return step;
     }

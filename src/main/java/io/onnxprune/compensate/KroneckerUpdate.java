@@ -185,7 +185,8 @@ public final class KroneckerUpdate {
     private Matrix pruneOutputs(
             LoweredLinear linear, Matrix w, List<int[]> prunedUnits, Statistics statistics, Damping damping) {
         try (Matrix transposed = w.transposed();
-                Matrix updated = pruneInputs(() -> statistics.gradients(linear.output()), transposed, prunedUnits, damping)) {
+                Matrix updated =
+                        pruneInputs(() -> statistics.gradients(linear.output()), transposed, prunedUnits, damping)) {
             return updated.transposed();
         }
     }

@@ -138,17 +138,17 @@ public final class LayerwisePruning implements SequentialRun.Editor {
     }
 
     @Override
-    public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
-        int inputs = sharing.get(0).input().width();
+    public Map<String, Tensor> edit(List<LoweredLinear> linears, InputStatistics statistics) {
+        int inputs = linears.get(0).input().width();
         Map<String, Tensor> edited = new LinkedHashMap<>();
         List<Part> here = new ArrayList<>();
         try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs)) {
-            for (LoweredLinear linear : sharing) {
+            for (LoweredLinear linear : linears) {
                 here.add(part(linear, a, statistics));
             }
             choose(here, statistics.positions());
             for (int i = 0; i < here.size(); i++) {
-                edited.putAll(update(sharing.get(i), here.get(i), statistics));
+                edited.putAll(update(linears.get(i), here.get(i), statistics));
             }
         } finally {
             here.forEach(Part::close);
@@ -349,9 +349,8 @@ public final class LayerwisePruning implements SequentialRun.Editor {
         Map<String, int[]> keep = new LinkedHashMap<>(target.keep());
         prunedDimensions.values().stream().flatMap(List::stream).forEach(dimension -> {
             if (!kept.containsKey(dimension)) {
-                throw new UserException(
-                        "no units of " + dimension.name() + " can be chosen: the model does not run its"
-                                + " consumer, node " + consumer(dimension) + ", between the tokens and the logits");
+                throw new UserException("no units of " + dimension.name() + " can be chosen: the model does not run its"
+                        + " consumer, node " + consumer(dimension) + ", between the tokens and the logits");
             }
         });
         kept.forEach((dimension, units) -> keep.put(dimension.name(), units));
@@ -370,8 +369,8 @@ public final class LayerwisePruning implements SequentialRun.Editor {
     public Map<Value, Tensor> updates() {
         obstacles.entrySet().stream()
                 .findFirst()
-                .ifPresent(
-                        first -> log.warn(obstacles.size() + " linear layers compensate only for their own pruned units, not for"
+                .ifPresent(first ->
+                        log.warn(obstacles.size() + " linear layers compensate only for their own pruned units, not for"
                                 + " the error of the residual stream: " + first.getKey() + ", " + first.getValue()));
         Map<Value, Tensor> all = new HashMap<>(updates);
         all.putAll(biases.updates());

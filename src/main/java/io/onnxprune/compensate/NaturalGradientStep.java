@@ -111,7 +111,8 @@ final class NaturalGradientStep {
     }
 
     private Matrix gradient(LoweredLinear linear) {
-        return WeightStore.read(gradients.get(linear), layers.get(linear).dense().axis());
+        return WeightStore.read(
+                gradients.get(linear), layers.get(linear).dense().axis());
     }
 
     /** The gradients of the KL divergence, in the shapes of the weights. */

@@ -128,8 +128,8 @@ public final class ObsImportance implements Importance {
         return !producers
                 ? List.of()
                 : linears.stream()
-                        .filter(layer ->
-                                layer.dense().produces(dimension) && model.layers().isInside(layer.dense()))
+                        .filter(layer -> layer.dense().produces(dimension)
+                                && model.layers().isInside(layer.dense()))
                         .toList();
     }
 
@@ -168,7 +168,8 @@ public final class ObsImportance implements Importance {
     }
 
     /** Scores units by independent removal. Only one member of a group is in memory at a time. */
-    private static RemovalOrder independent(List<Supplier<LayerProblem>> members, int units, Rule rule, Damping damping) {
+    private static RemovalOrder independent(
+            List<Supplier<LayerProblem>> members, int units, Rule rule, Damping damping) {
         double[] costs = new double[units];
         for (Supplier<LayerProblem> member : members) {
             LayerProblem problem = member.get();

@@ -76,8 +76,8 @@ final class ModelInputs implements LayerInputs {
                 .filter(layer -> !linears.containsKey(layer))
                 .findFirst()
                 .ifPresent(layer -> {
-                    throw new UserException("no token reaches node " + layer.node()
-                            + ", so there are no statistics of its input");
+                    throw new UserException(
+                            "no token reaches node " + layer.node() + ", so there are no statistics of its input");
                 });
         Set<Tap> taps = new LinkedHashSet<>();
         linears.values().forEach(linear -> {

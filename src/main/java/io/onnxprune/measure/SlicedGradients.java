@@ -32,7 +32,8 @@ final class SlicedGradients implements Taylor.Gradients {
             Value value = use.op().input(use.input());
             denseTensors.putIfAbsent(value.name(), value.constant());
         });
-        denseTensors.putAll(state.structure().analysis().program().model().graph().initializers());
+        denseTensors.putAll(
+                state.structure().analysis().program().model().graph().initializers());
         state.updates().forEach((value, tensor) -> updated.put(value.name(), tensor));
     }
 

@@ -137,7 +137,9 @@ final class Allocator {
         BitSet before = new BitSet();
         for (int i = 0; i < structure.stream().blocks().size(); i++) {
             before.set(
-                    i, withoutLayers.removesBlock(i, structure.stream().blocks().get(i).layer()));
+                    i,
+                    withoutLayers.removesBlock(
+                            i, structure.stream().blocks().get(i).layer()));
         }
         List<Integer> remaining = candidates.blocks().stream()
                 .filter(position -> !before.get(copies.get(position)[0]))

@@ -152,7 +152,8 @@ final class GreedyAllocator {
         for (List<TiedDimensions> kind : kinds.subList(0, kinds.size() - 1)) {
             List<Integer> floor = kind.stream().map(TiedDimensions::position).toList();
             kind.forEach(group -> group.moveTo(group.nearest(wanted(group, level)), running));
-            // The finest kind can only restore its pruned units. If that is not enough, the coarse kind is not rounded up.
+            // The finest kind can only restore its pruned units. If that is not enough, the coarse kind is not rounded
+            // up.
             finest.forEach(group -> group.moveTo(0, running));
             if (excess() < -half) {
                 for (int i = 0; i < kind.size(); i++) {

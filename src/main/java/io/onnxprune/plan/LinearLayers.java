@@ -178,7 +178,8 @@ public final class LinearLayers {
             throw new UserException(method + " can prune no " + words + " in this model: " + why
                     + "; prune something else, or choose another method");
         }
-        log.warn(impossible.size() + " of " + requested.size() + " dimensions are not pruned by " + method + ": " + why);
+        log.warn(
+                impossible.size() + " of " + requested.size() + " dimensions are not pruned by " + method + ": " + why);
         List<String> protect = new ArrayList<>(budget.protect());
         impossible.forEach(dimension -> protect.add(dimension.name()));
         return budget.withProtection(protect, budget.skipFirst(), budget.skipLast());

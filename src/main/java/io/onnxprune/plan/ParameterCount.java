@@ -110,12 +110,12 @@ public final class ParameterCount {
     }
 
     /** The names of the dimensions that {@code plan} removes entirely, with their blocks. */
-    public Set<String> gone(Plan plan) {
-        return gone(blocksWithout(plan));
+    public Set<String> removedDimensions(Plan plan) {
+        return removedDimensions(blocksWithout(plan));
     }
 
     /** The names of the dimensions that disappear with the given blocks. */
-    Set<String> gone(BitSet blocks) {
+    Set<String> removedDimensions(BitSet blocks) {
         Running running = start();
         running.remove(blocks);
         Set<String> pruned = new LinkedHashSet<>();
@@ -257,8 +257,8 @@ public final class ParameterCount {
                     .forEach(atom -> found.computeIfAbsent(atom, key -> new ArrayList<>())
                             .add(constant));
         }
-        found.forEach((atom, indices) ->
-                constantsByAtom.put(atom, indices.stream().mapToInt(Integer::intValue).toArray()));
+        found.forEach((atom, indices) -> constantsByAtom.put(
+                atom, indices.stream().mapToInt(Integer::intValue).toArray()));
     }
 
     /** Counts of kept units, and the size of the model under them. Not thread-safe. */

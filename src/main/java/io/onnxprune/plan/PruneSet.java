@@ -56,7 +56,8 @@ public record PruneSet(Set<Role> roles, boolean layers, boolean blocks) {
             }
         }
         if (words.isEmpty()) {
-            throw new UsageException("no structure to prune was named; name one or more of " + String.join(", ", words()));
+            throw new UsageException(
+                    "no structure to prune was named; name one or more of " + String.join(", ", words()));
         }
         return new PruneSet(roles, layers, blocks);
     }

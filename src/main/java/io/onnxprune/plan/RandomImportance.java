@@ -38,7 +38,8 @@ public final class RandomImportance implements Importance {
     }
 
     private double[] uniform(String name, int count) {
-        // The multiplier, from SplittableRandom's own mixer, gives neighbouring seeds and similar names unrelated streams.
+        // The multiplier, from SplittableRandom's own mixer, gives neighbouring seeds and similar names unrelated
+        // streams.
         return new SplittableRandom(seed * 0x9e3779b97f4a7c15L + name.hashCode())
                 .doubles(count)
                 .toArray();

@@ -35,8 +35,8 @@ public record Scores(Map<String, double[]> units, double[] layers, double[] bloc
      */
     public Scores after(Plan plan, Structure structure) {
         Map<String, double[]> changed = new LinkedHashMap<>();
-        units.forEach(
-                (name, scores) -> changed.put(name, withPruned(scores, plan.keep().get(name))));
+        units.forEach((name, scores) ->
+                changed.put(name, withPruned(scores, plan.keep().get(name))));
         double[] changedBlocks = blocks.clone();
         List<Block> all = structure.stream().blocks();
         for (int index = 0; index < changedBlocks.length; index++) {

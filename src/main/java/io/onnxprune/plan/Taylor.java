@@ -89,7 +89,8 @@ public final class Taylor implements Importance {
         WeightMembers members = new WeightMembers(structure, this::isWanted, WeightMembers.Integers.ALWAYS, log);
         Map<String, Tensor> tensors = new LinkedHashMap<>();
         members.axes().keySet().forEach(tensor -> tensors.putIfAbsent(members.name(tensor), tensor));
-        // A name inside a branch may repeat one of the main graph. Then the name means the initializer of the main graph.
+        // A name inside a branch may repeat one of the main graph. Then the name means the initializer of the main
+        // graph.
         structure
                 .analysis()
                 .program()

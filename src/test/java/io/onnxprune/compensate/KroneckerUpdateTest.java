@@ -161,8 +161,7 @@ class KroneckerUpdateTest {
     }
 
     private static Matrix weights(LinearLayer layer, Value bias, Map<Value, Tensor> updates) {
-        Tensor weight =
-                updates.getOrDefault(layer.weight(), layer.weight().constant());
+        Tensor weight = updates.getOrDefault(layer.weight(), layer.weight().constant());
         double[] row = null;
         if (bias != null) {
             float[] values = updates.getOrDefault(bias, bias.constant()).toFloats();

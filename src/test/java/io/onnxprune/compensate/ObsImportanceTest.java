@@ -102,8 +102,9 @@ class ObsImportanceTest {
             double[] errors = new double[dimension.size()];
             for (int unit = 0; unit < errors.length; unit++) {
                 int pruned = unit;
-                int[] kept =
-                        IntStream.range(0, n).filter(row -> unitOf[row] != pruned).toArray();
+                int[] kept = IntStream.range(0, n)
+                        .filter(row -> unitOf[row] != pruned)
+                        .toArray();
                 Damping damping = new Damping(0.01, 480, "test", Log.NONE);
                 try (Matrix after = LeastSquares.keep(a, w, kept, damping);
                         Matrix damped = a.copy()) {

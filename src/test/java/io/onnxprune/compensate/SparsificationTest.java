@@ -94,8 +94,7 @@ class SparsificationTest {
             assertThat(editor.zeros().share()).isCloseTo(0.5, within(0.01));
             for (LinearLayer layer : inBlocks(structure)) {
                 Tensor sparse = editor.updates().get(layer.weight());
-                assertThat(sparse.dtype())
-                        .isEqualTo(layer.weight().constant().dtype());
+                assertThat(sparse.dtype()).isEqualTo(layer.weight().constant().dtype());
                 try (Matrix w = WeightStore.read(sparse, layer.axis());
                         Matrix before = WeightStore.read(layer.weight().constant(), layer.axis())) {
                     boolean changed = false;
@@ -140,10 +139,8 @@ class SparsificationTest {
                         .mapToLong(layer -> layer.weight().constant().elements())
                         .sum());
         long left = inBlocks(structure).stream()
-                .mapToLong(layer -> sparse.graph()
-                        .initializers()
-                        .get(layer.weight().name())
-                        .elements())
+                .mapToLong(layer ->
+                        sparse.graph().initializers().get(layer.weight().name()).elements())
                 .sum();
         assertThat(editor.zeros().weights()).isEqualTo(left);
     }
@@ -160,8 +157,7 @@ class SparsificationTest {
                 }
                 try (Matrix sparse = LayerSparsifier.wanda(identity, w, HALF, new Damping(0, 1, "", Log.NONE))) {
                     updates.put(
-                            layer.weight(),
-                            store.write(sparse, layer.weight().constant(), layer.axis(), layer.node()));
+                            layer.weight(), store.write(sparse, layer.weight().constant(), layer.axis(), layer.node()));
                 }
             }
         }

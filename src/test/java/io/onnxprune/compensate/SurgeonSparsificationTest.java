@@ -186,8 +186,9 @@ class SurgeonSparsificationTest {
                     Matrix turned = w.transposed()) {
                 int zeroRowCount = zeroRows(w);
                 int zeroColumnCount = zeroRows(turned);
-                long inStrips =
-                        (long) zeroRowCount * w.columns() + (long) zeroColumnCount * w.rows() - (long) zeroRowCount * zeroColumnCount;
+                long inStrips = (long) zeroRowCount * w.columns()
+                        + (long) zeroColumnCount * w.rows()
+                        - (long) zeroRowCount * zeroColumnCount;
                 assertThat(Sparsification.Zeros.NONE.and(w).zeros()).isEqualTo(inStrips);
                 rows += zeroRowCount;
                 columns += zeroColumnCount;
@@ -261,8 +262,8 @@ class SurgeonSparsificationTest {
 
         assertThat(Set.copyOf(log.warnings()))
                 .hasSize(2)
-                .allMatch(line -> line.matches(
-                        "no gradient reaches node .*, so its weights cost nothing and become zero first"));
+                .allMatch(line ->
+                        line.matches("no gradient reaches node .*, so its weights cost nothing and become zero first"));
         List<Double> shares = new ArrayList<>();
         for (Value changed : result.updates().keySet()) {
             try (Matrix w = read(structure, result.updates(), changed)) {

@@ -118,8 +118,7 @@ class SlicedGradientsTest {
                     expected += sum(gradients.get(piece));
                     if (pieces(state, initializers, name) == 1 && slice != null) {
                         Tensor full = Tensor.ofFloats(io.onnxprune.ir.DType.FLOAT, tensor.shape(), received.get(name));
-                        assertThat(Slicing.slice(full, slice.kept()).toFloats())
-                                .containsExactly(gradients.get(piece));
+                        assertThat(Slicing.slice(full, slice.kept()).toFloats()).containsExactly(gradients.get(piece));
                     }
                 }
             }

@@ -89,16 +89,14 @@ class LinearLayersTest {
                 boolean[] kept = new boolean[layer.inputs()];
                 Arrays.fill(kept, true);
                 for (Dimension other : prunable(structure)) {
-                    int[] units = layer.dim().atoms().contains(other.atom())
-                            ? layer.units(other)
-                            : new int[kept.length];
+                    int[] units =
+                            layer.dim().atoms().contains(other.atom()) ? layer.units(other) : new int[kept.length];
                     for (int row = 0; row < kept.length; row++) {
                         kept[row] &= units[row] % 3 != 1;
                     }
                 }
-                int[] rows = IntStream.range(0, kept.length)
-                        .filter(row -> kept[row])
-                        .toArray();
+                int[] rows =
+                        IntStream.range(0, kept.length).filter(row -> kept[row]).toArray();
                 assertThat(slices.get(layer.weight().name()).kept()[layer.axis()])
                         .as(layer.node())
                         .containsExactly(rows);
