@@ -164,7 +164,10 @@ final class PruneRun {
         return new PruneReport(
                 state,
                 new PruneReport.Sizes(
-                        state.dense().given(), count.under(state.plan()), count.gone(state.plan()), setup.requested()),
+                        state.dense().given(),
+                        count.under(state.plan()),
+                        count.removedDimensions(state.plan()),
+                        setup.requested()),
                 result.emission(),
                 new PruneReport.Evaluations(data, before, after),
                 new PruneReport.Effort(clock.times(), ProcessMemory.peakResidentBytes()),

@@ -31,7 +31,7 @@ final class ActivationStore implements AutoCloseable {
 
     private final long budget;
     private final Path folder;
-    private final Map<Place, HostTensor> held = new HashMap<>();
+    private final Map<Place, HostTensor> inMemory = new HashMap<>();
     private final Map<Place, Slot> spilled = new HashMap<>();
     private final Map<Long, Deque<Long>> free = new HashMap<>();
     private FileChannel file;
@@ -55,7 +55,7 @@ final class ActivationStore implements AutoCloseable {
         long size = tensor.bytes().remaining();
         if (used + size <= budget) {
             used += size;
-            held.put(key, tensor);
+            inMemory.put(key, tensor);
             return;
         }
         long offset = free.getOrDefault(size, new ArrayDeque<>()).isEmpty()
@@ -68,7 +68,7 @@ final class ActivationStore implements AutoCloseable {
 
     /** The tensor stored under {@code key}. */
     HostTensor get(Place key) {
-        HostTensor tensor = held.get(key);
+        HostTensor tensor = inMemory.get(key);
         return tensor != null ? tensor : read(spilled.get(key));
     }
 
@@ -81,7 +81,7 @@ final class ActivationStore implements AutoCloseable {
 
     /** Removes the tensor stored under {@code key} without reading it. */
     void drop(Place key) {
-        HostTensor tensor = held.remove(key);
+        HostTensor tensor = inMemory.remove(key);
         if (tensor != null) {
             used -= tensor.bytes().remaining();
             return;
@@ -150,7 +150,7 @@ final class ActivationStore implements AutoCloseable {
 
     @Override
     public void close() {
-        held.clear();
+        inMemory.clear();
         try {
             if (file != null) {
                 file.close();

@@ -131,7 +131,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         }
 
         private static long elements(Tap tap) {
-            long[] shape = SegmentGraph.shape(tap);
+            long[] shape = SumShapes.of(tap);
             long elements = Tensor.elements(shape);
             if (elements > MAX_ELEMENTS) {
                 throw new UserException(

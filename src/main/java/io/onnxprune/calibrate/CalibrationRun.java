@@ -280,7 +280,7 @@ final class CalibrationRun implements AutoCloseable {
                 carried--;
             }
             if (carry.after() != null) {
-                into.put(carry.after(), runner.zeros(DType.FLOAT, SegmentGraph.shape(graph.segment(), carry.tap())));
+                into.put(carry.after(), runner.zeros(DType.FLOAT, SumShapes.of(graph.segment(), carry.tap())));
             }
         }
     }

@@ -11,9 +11,7 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.lower.Lowering;
 import io.onnxprune.runtime.DecoderInterface;
-import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashMap;
@@ -243,7 +241,7 @@ public final class Calibrator {
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */
     public Summary gradients(List<long[]> rows, Collection<String> initializers, boolean squares, GradientSink sink) {
-        return gather(rows, gradientTaps(initializers, squares), paired(sink, squares));
+        return gather(rows, GradientTaps.of(initializers, squares), GradientTaps.sink(sink, squares));
     }
 
     /**
@@ -266,7 +264,7 @@ public final class Calibrator {
             ResumableSink sink,
             String key,
             double checkpointSeconds) {
-        List<Tap> taps = gradientTaps(initializers, squares);
+        List<Tap> taps = GradientTaps.of(initializers, squares);
         try (CalibrationRun run = begin(new Objective.NextToken(rows), taps)) {
             String runKey =
                     key + '-' + Integer.toHexString(Objects.hash(run.shape(), new HashSet<>(initializers), squares));
@@ -282,7 +280,7 @@ public final class Calibrator {
                                 : "calibration resumes: %d of %d segments are done"
                                         .formatted(run.segmentCount() - saved.next() - 1, run.segmentCount()));
             }
-            Summary summary = run.backward(taps, paired(sink, squares), saved, state -> {
+            Summary summary = run.backward(taps, GradientTaps.sink(sink, squares), saved, state -> {
                 if (checkpoint.isDue() && run.canStop()) {
                     checkpoint.save(state, sink);
                 }
@@ -292,37 +290,11 @@ public final class Calibrator {
         }
     }
 
-    private static List<Tap> gradientTaps(Collection<String> initializers, boolean squares) {
-        List<Tap> taps = new ArrayList<>();
-        for (String initializer : initializers) {
-            taps.add(new Tap.Gradient(initializer));
-            if (squares) {
-                taps.add(new Tap.SquaredGradient(initializer));
-            }
-        }
-        return taps;
-    }
-
-    /** Pairs each sum of gradients with the sum of their squares, and passes both to {@code sink}. */
-    private static TapSink paired(GradientSink sink, boolean squares) {
-        Map<String, HostTensor> waiting = new HashMap<>();
-        return (tap, sum) -> {
-            String name = tap.subject();
-            if (tap instanceof Tap.SquaredGradient) {
-                sink.accept(name, waiting.remove(name).asFloats(), sum.asFloats());
-            } else if (squares) {
-                waiting.put(name, sum);
-            } else {
-                sink.accept(name, sum.asFloats(), null);
-            }
-        };
-    }
-
     /** The shape of the sum of a tap. */
     long[] shape(Tap tap) {
         return tap instanceof Tap.Gradient || tap instanceof Tap.SquaredGradient
                 ? program.initializers().get(tap.subject()).constant().shape()
-                : SegmentGraph.shape(tap);
+                : SumShapes.of(tap);
     }
 
     /** The data flow of the model, with the parameters whose gradients these taps need. */

@@ -81,11 +81,11 @@ final class DataFlow {
     }
 
     private static boolean isMatrix(Tensor tensor) {
-        boolean wide = tensor != null && tensor.rank() >= 2;
-        for (int axis = 0; wide && axis < tensor.rank(); axis++) {
-            wide = axis < tensor.rank() - 2 || tensor.dim(axis) > 1;
+        boolean matrix = tensor != null && tensor.rank() >= 2;
+        for (int axis = 0; matrix && axis < tensor.rank(); axis++) {
+            matrix = axis < tensor.rank() - 2 || tensor.dim(axis) > 1;
         }
-        return wide;
+        return matrix;
     }
 
     private static Set<Op> before(Value result) {

@@ -44,7 +44,7 @@ final class LiveValues {
 
     private void require(String name, List<Segment> segments, int user) {
         Segment last = segments.get(user);
-        if (last.reach(name) != null) {
+        if (last.findOrInput(name) != null) {
             return;
         }
         int origin = user - 1;

@@ -94,18 +94,18 @@ record PieceSchedule(int piece, List<List<InputGroup>> captures, int referencePi
         }
 
         PieceSchedule schedule(Predicate<LoweredLinear> wanted) {
-            Map<Activation, Map<LoweredLinear, Op>> sharing = new LinkedHashMap<>();
+            Map<Activation, Map<LoweredLinear, Op>> byInput = new LinkedHashMap<>();
             Set<Op> layers = new LinkedHashSet<>();
             for (Op op : model.pieces().get(piece).ops()) {
                 LoweredLinear linear = model.linear(op);
                 if (linear != null && wanted.test(linear)) {
                     layers.add(op);
-                    sharing.computeIfAbsent(linear.input(), key -> new LinkedHashMap<>())
+                    byInput.computeIfAbsent(linear.input(), key -> new LinkedHashMap<>())
                             .put(linear, op);
                 }
             }
             List<InputGroup> groups = new ArrayList<>();
-            sharing.forEach((input, users) -> groups.add(group(input, users)));
+            byInput.forEach((input, users) -> groups.add(group(input, users)));
             List<List<InputGroup>> captures = new ArrayList<>();
             if (reference != null) {
                 groups.forEach(group -> captures.add(List.of(group)));

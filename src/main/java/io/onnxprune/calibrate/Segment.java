@@ -92,7 +92,7 @@ final class Segment {
     }
 
     /** The constant, computed value or stream input of this name, or null. */
-    Value reach(String name) {
+    Value findOrInput(String name) {
         return input() != null && input().name().equals(name) ? input() : find(name);
     }
 

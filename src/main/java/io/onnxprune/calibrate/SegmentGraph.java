@@ -170,40 +170,6 @@ final class SegmentGraph {
         outputs.add(loss.rows());
     }
 
-    /** The shape of a tap's sum. */
-    static long[] shape(Segment segment, Tap tap) {
-        if (tap instanceof Tap.Gradient || tap instanceof Tap.SquaredGradient) {
-            return segment.constants().get(tap.subject()).constant().shape();
-        }
-        return shape(tap);
-    }
-
-    /** The shape of the sum of a tap of activations, which the tap itself determines. */
-    static long[] shape(Tap tap) {
-        if (tap instanceof Tap.SecondMoment moment) {
-            return square(moment.activation());
-        }
-        if (tap instanceof Tap.GradientSecondMoment moment) {
-            return square(moment.activation());
-        }
-        if (tap instanceof Tap.Squares squares) {
-            return line(squares.activation());
-        }
-        if (tap instanceof Tap.ErrorMoment error) {
-            return new long[] {error.activation().width(), error.stream().width()};
-        }
-        if (tap instanceof Tap.TotalError error) {
-            return line(error.stream());
-        }
-        if (tap instanceof Tap.Positions) {
-            return new long[] {1};
-        }
-        if (tap instanceof Tap.Similarity) {
-            return new long[] {2};
-        }
-        return line(tap instanceof Tap.Total total ? total.activation() : ((Tap.Salience) tap).activation());
-    }
-
     /** Whether a segment contributes to a tap. */
     static boolean concerns(Segment segment, Tap tap) {
         return segment.find(tap.subject()) != null;
@@ -238,7 +204,7 @@ final class SegmentGraph {
     }
 
     private void tap(Tap tap) {
-        Value value = reach(tap.subject());
+        Value value = resolve(tap.subject());
         String gradient = gradients.get(value);
         if (tap.needsGradients() && gradient == null) {
             // There is no path from here to the loss, so the sum remains zero.
@@ -289,7 +255,7 @@ final class SegmentGraph {
     }
 
     private String rows(Activation activation) {
-        Value value = reach(activation.value());
+        Value value = resolve(activation.value());
         return rows(single(value, value.name()), activation.width());
     }
 
@@ -323,8 +289,8 @@ final class SegmentGraph {
     }
 
     /** The value of this name in the segment or among the given values. */
-    private Value reach(String name) {
-        Value value = segment.reach(name);
+    private Value resolve(String name) {
+        Value value = segment.findOrInput(name);
         return value != null
                 ? value
                 : given.stream()
@@ -336,14 +302,6 @@ final class SegmentGraph {
     private String count(String rows) {
         Map<String, Attribute> first = Map.of("start", new Attribute.Int(0), "end", new Attribute.Int(1));
         return cast(builder.add("Shape", List.of(rows), first));
-    }
-
-    private static long[] square(Activation activation) {
-        return new long[] {activation.width(), activation.width()};
-    }
-
-    private static long[] line(Activation activation) {
-        return new long[] {activation.width()};
     }
 
     private void accumulate(Tap tap, String share) {

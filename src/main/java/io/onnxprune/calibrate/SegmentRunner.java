@@ -214,7 +214,7 @@ final class SegmentRunner implements AutoCloseable {
     /** Creates a sum of zeros for each tap that no earlier segment started. */
     void start(Collection<Tap> taps, Segment segment) {
         for (Tap tap : taps) {
-            sums.computeIfAbsent(tap, key -> zeros(DType.FLOAT, SegmentGraph.shape(segment, key)));
+            sums.computeIfAbsent(tap, key -> zeros(DType.FLOAT, SumShapes.of(segment, key)));
         }
     }
 

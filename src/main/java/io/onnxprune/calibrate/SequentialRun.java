@@ -28,9 +28,9 @@ public final class SequentialRun implements AutoCloseable {
          * Receives the statistics of one input and returns new contents of initializers by name, of the same shape and
          * element type. They are used for the rest of this piece and all later pieces.
          *
-         * @param sharing the selected layers with this input
+         * @param linears the selected layers with this input
          */
-        Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics);
+        Map<String, Tensor> edit(List<LoweredLinear> linears, InputStatistics statistics);
     }
 
     /**

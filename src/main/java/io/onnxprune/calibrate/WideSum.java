@@ -22,7 +22,7 @@ final class WideSum {
 
     private static final int CHUNK = 1 << 26;
 
-    private final FloatBuffer narrow;
+    private final FloatBuffer floatSum;
     private final List<DoubleBuffer> chunks = new ArrayList<>();
 
     /**
@@ -31,9 +31,9 @@ final class WideSum {
      * @param sum the float32 sum; {@link #absorb} moves its contents to the wide sum
      */
     WideSum(HostTensor sum) {
-        this.narrow = sum.bytes().asFloatBuffer();
-        for (int start = 0; start < narrow.capacity(); start += CHUNK) {
-            int size = Math.min(CHUNK, narrow.capacity() - start);
+        this.floatSum = sum.bytes().asFloatBuffer();
+        for (int start = 0; start < floatSum.capacity(); start += CHUNK) {
+            int size = Math.min(CHUNK, floatSum.capacity() - start);
             chunks.add(ByteBuffer.allocateDirect(size * Double.BYTES)
                     .order(ByteOrder.nativeOrder())
                     .asDoubleBuffer());
@@ -45,8 +45,8 @@ final class WideSum {
         int start = 0;
         for (DoubleBuffer chunk : chunks) {
             for (int i = 0; i < chunk.capacity(); i++) {
-                chunk.put(i, chunk.get(i) + narrow.get(start + i));
-                narrow.put(start + i, 0);
+                chunk.put(i, chunk.get(i) + floatSum.get(start + i));
+                floatSum.put(start + i, 0);
             }
             start += chunk.capacity();
         }
@@ -57,7 +57,7 @@ final class WideSum {
         int start = 0;
         for (DoubleBuffer chunk : chunks) {
             for (int i = 0; i < chunk.capacity(); i++) {
-                narrow.put(start + i, (float) (chunk.get(i) + narrow.get(start + i)));
+                floatSum.put(start + i, (float) (chunk.get(i) + floatSum.get(start + i)));
             }
             start += chunk.capacity();
         }

@@ -138,17 +138,17 @@ public final class LayerwisePruning implements SequentialRun.Editor {
     }
 
     @Override
-    public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
-        int inputs = sharing.get(0).input().width();
+    public Map<String, Tensor> edit(List<LoweredLinear> layers, InputStatistics statistics) {
+        int inputs = layers.get(0).input().width();
         Map<String, Tensor> edited = new LinkedHashMap<>();
         List<Part> here = new ArrayList<>();
         try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs)) {
-            for (LoweredLinear linear : sharing) {
+            for (LoweredLinear linear : layers) {
                 here.add(part(linear, a, statistics));
             }
             choose(here, statistics.positions());
             for (int i = 0; i < here.size(); i++) {
-                edited.putAll(update(sharing.get(i), here.get(i), statistics));
+                edited.putAll(update(layers.get(i), here.get(i), statistics));
             }
         } finally {
             here.forEach(Part::close);
@@ -215,12 +215,14 @@ public final class LayerwisePruning implements SequentialRun.Editor {
     /** Σ mean(x_j)·W_j over the pruned channels j. */
     private double[] meanOfPruned(Part part, InputStatistics statistics) {
         Matrix w = part.w;
-        BitSet kept = new BitSet();
-        IntStream.of(keptRows(part)).forEach(kept::set);
+        BitSet keptChannels = new BitSet();
+        IntStream.of(keptRows(part)).forEach(keptChannels::set);
         FloatBuffer total = statistics.total().asFloats();
         double[] sum = new double[w.columns()];
         double[] row = new double[w.columns()];
-        for (int channel = kept.nextClearBit(0); channel < w.rows(); channel = kept.nextClearBit(channel + 1)) {
+        for (int channel = keptChannels.nextClearBit(0);
+                channel < w.rows();
+                channel = keptChannels.nextClearBit(channel + 1)) {
             double mean = (double) total.get(total.position() + channel) / Math.max(1, statistics.positions());
             w.getRow(channel, row);
             for (int i = 0; i < row.length; i++) {

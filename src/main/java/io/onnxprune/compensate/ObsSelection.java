@@ -24,8 +24,9 @@ import java.util.Locale;
 @Named(value = "obs", summary = "the loss of the consumers when the kept weights compensate")
 public record ObsSelection(
         @Option(
-                "One unit at a time by the exact cost of pruning it; the scores and groups of the SlimGPT paper; each unit"
-                        + " by its cost as if it alone were pruned; the cost without compensation; the cost by the diagonal alone.")
+                "exact: one unit at a time by the exact cost of pruning it; paper: the scores and groups of the SlimGPT paper;"
+                        + " independent: each unit by its cost of an independent removal; obd: the cost without"
+                        + " compensation; obd-diagonal: this cost by the diagonal only.")
         Order rule,
 
         @Option("What is added to the diagonal of XᵀX, as a share of its mean.")

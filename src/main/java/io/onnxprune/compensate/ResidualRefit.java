@@ -85,15 +85,15 @@ public final class ResidualRefit implements SequentialRun.Editor {
     }
 
     @Override
-    public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
-        sharing.forEach(linear -> {
+    public Map<String, Tensor> edit(List<LoweredLinear> linears, InputStatistics statistics) {
+        linears.forEach(linear -> {
             String obstacle = statistics.obstacles().get(linear);
             if (obstacle != null) {
                 problems.put(linear.node(), "node " + linear.node() + ", since " + obstacle);
             }
         });
         // Layers with the same input share one error, and the first of them takes all of it.
-        return sharing.stream()
+        return linears.stream()
                 .filter(linear -> !statistics.obstacles().containsKey(linear))
                 .findFirst()
                 .map(linear -> refit(linear, statistics))

@@ -100,15 +100,15 @@ public final class Sparsification implements SequentialRun.Editor {
     }
 
     @Override
-    public Map<String, Tensor> edit(List<LoweredLinear> sharing, InputStatistics statistics) {
+    public Map<String, Tensor> edit(List<LoweredLinear> layers, InputStatistics statistics) {
         Map<String, Tensor> edited = new LinkedHashMap<>();
         if (statistics.positions() == 0) {
-            sharing.forEach(linear -> blockLayers.markUnreached(linear.node()));
+            layers.forEach(linear -> blockLayers.markUnreached(linear.node()));
             return edited;
         }
-        int inputs = sharing.get(0).input().width();
+        int inputs = layers.get(0).input().width();
         try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs)) {
-            for (LoweredLinear linear : sharing) {
+            for (LoweredLinear linear : layers) {
                 PrunedLinear layer = linears.of(linear);
                 Damping damping = new Damping(
                         request.damping, statistics.positions(), layer.dense().node(), log);

@@ -158,7 +158,7 @@ final class Candidates {
                         .anyMatch(index -> isProtected("blocks." + index)
                                 || isProtected("layers."
                                         + structure.stream().blocks().get(index).layer()))
-                || count.gone(removed).stream().anyMatch(this::isProtected);
+                || count.removedDimensions(removed).stream().anyMatch(this::isProtected);
     }
 
     private boolean isProtected(String name) {

@@ -110,12 +110,12 @@ public final class ParameterCount {
     }
 
     /** The names of the dimensions that {@code plan} removes entirely, with their blocks. */
-    public Set<String> gone(Plan plan) {
-        return gone(blocksWithout(plan));
+    public Set<String> removedDimensions(Plan plan) {
+        return removedDimensions(blocksWithout(plan));
     }
 
     /** The names of the dimensions that disappear with the given blocks. */
-    Set<String> gone(BitSet blocks) {
+    Set<String> removedDimensions(BitSet blocks) {
         Running running = start();
         running.remove(blocks);
         Set<String> pruned = new LinkedHashSet<>();

@@ -18,15 +18,15 @@ import java.util.OptionalDouble;
 public record Schedule(
         @Option(
                 value =
-                        "For scope local: the same share in every layer, or a share that changes from the first layer"
-                                + " that may lose something to the last, by the logarithm of its number or evenly; the target is met all the same.",
+                        "For scope local: the same ratio in every layer, or a ratio that changes from the first prunable layer"
+                                + " to the last, by the logarithm of the layer's number or linearly; the total target is met in any case.",
                 key = "schedule")
         Shape shape,
 
         @Option(
                 value =
-                        "For schedule log and linear: the share that the first layer loses; one above the target makes the"
-                                + " shares fall. Without it 0.3125 of the share that a uniform schedule takes.",
+                        "For schedule log and linear: the ratio of the first layer; a ratio above the target makes later ratios"
+                                + " decrease. Without it, 0.3125 of the ratio of a uniform schedule.",
                 key = "first-ratio")
         OptionalDouble first) {
     /**

@@ -115,7 +115,7 @@ class StatisticsTest {
         Activation narrow = new Activation(linear.input().value(), 3);
         assertThatThrownBy(() -> Statistics.read(file, calibrator, List.of(new Tap.SecondMoment(narrow))))
                 .isInstanceOf(UserException.class)
-                .hasMessageContaining("where the model has [3, 3]");
+                .hasMessageContaining("but the model has [3, 3]");
         try (Statistics statistics = Statistics.read(file, calibrator, List.of(inputs))) {
             assertThatThrownBy(() -> statistics.sum(new Tap.Squares(linear.input())))
                     .isInstanceOf(IllegalArgumentException.class);

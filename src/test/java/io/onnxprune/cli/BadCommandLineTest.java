@@ -23,7 +23,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 class BadCommandLineTest {
     private static final Path TOKENIZER = Path.of("../shared/data/stories/tokenizer.json");
 
-    /** What a build with the Maven profile cuda has on its class path. */
+    /** A library on the class path of a build with the Maven profile cuda. */
     private static final String CUDA_PROVIDER =
             "org/bytedeco/onnxruntime/linux-x86_64-gpu/libonnxruntime_providers_cuda.so";
 
@@ -142,7 +142,7 @@ class BadCommandLineTest {
                 .failed(1, "cannot be reached by pruning heads, ffn: at least ", "(ratio 0.", "ask for less");
         prune("--params", "10").failed(1, "10 parameters cannot be reached", "at least ");
         prune("--size", "1KB").failed(1, "1,000 bytes cannot be reached", "at least ");
-        prune("--params", "1B").failed(1, "the model already has only ", "ask for less");
+        prune("--params", "1B").failed(1, "the model already has only ", "lower the target");
     }
 
     /** Calibration of a large model takes hours. */
