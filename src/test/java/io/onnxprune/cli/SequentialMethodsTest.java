@@ -348,7 +348,7 @@ class SequentialMethodsTest {
 
     @Test
     void incompatibleOptions() throws IOException {
-        run("llama-gqa-d", "--method", "slimgpt", "--scope", "global").failed(2, "ask for scope local");
+        run("llama-gqa-d", "--method", "slimgpt", "--scope", "global").failed(2, "choose scope local");
         run("llama-gqa-d", "--method", "magnitude", "--resume").failed(2, "--resume is for methods that calibrate");
         Path layerwise = recipe(
                 "{pass: score, metric: position}", "{pass: allocate}", "{pass: prune-layerwise, update: kronecker}");
