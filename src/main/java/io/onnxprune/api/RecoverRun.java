@@ -76,7 +76,7 @@ final class RecoverRun {
         Path folder = folder(hash, data);
         if (job.resume && !Files.isDirectory(folder)) {
             log.warn("there is no training of this model, on these data and with these options, to resume in "
-                    + job.workFolder() + "; it begins anew");
+                    + job.workFolder() + "; the run starts from the beginning");
         }
         Recovery.Result result = clock.timed(
                 "train",

@@ -113,8 +113,9 @@ final class RunSetup {
             return;
         }
         if (settings.plan().isPresent() || nothing) {
-            throw new UsageException((nothing ? "--ratio 0 removes nothing" : "--plan says already what to keep")
-                    + ", so " + option + " has no effect; leave it out");
+            throw new UsageException(
+                    (nothing ? "--ratio 0 removes nothing" : "--plan already determines the kept units") + ", so "
+                            + option + " has no effect; leave it out");
         }
         if (!needs.beginsWithMoments()) {
             throw new UsageException(

@@ -43,6 +43,11 @@ public abstract sealed class Objective permits Objective.NextToken, Divergence {
         }
     }
 
+    /** The mean next-token cross-entropy of each row, with the next tokens of the data. */
+    public static Objective ofNextTokens(List<long[]> rows) {
+        return new NextToken(rows);
+    }
+
     /** The rows to run. */
     abstract List<long[]> rows();
 

@@ -3,7 +3,6 @@ package io.onnxprune.compensate;
 
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.Divergence;
 import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.Objective;
 import io.onnxprune.calibrate.Tap;
@@ -47,16 +46,17 @@ public final class KfacCorrection {
      * @param damping λ and μ as a share of the mean diagonals of A and G
      * @param all whether all linear layers of the residual blocks change, not only the consumers of prunable
      *     dimensions
+     * @param objective the loss that corrections reduce
      */
-    public record Settings(int steps, double damping, boolean all) {}
+    public record Settings(int steps, double damping, boolean all, CorrectionObjective objective) {}
 
     /**
      * The result of a run.
      *
      * @param updates new weights of the dense model, zero for pruned units
-     * @param before mean KL divergence per token from the dense model before the first step, in nats, on the rows
+     * @param before mean loss per token before the first step, in nats, on the rows
      *     of the line search
-     * @param after the mean KL divergence after the last step
+     * @param after the mean loss after the last step
      */
     public record Result(Map<Value, Tensor> updates, double before, double after) {}
 
@@ -72,8 +72,8 @@ public final class KfacCorrection {
      * The progress of a run.
      *
      * @param step number of finished corrections
-     * @param before the KL divergence before the first correction
-     * @param reached the KL divergence after the last correction
+     * @param before the loss before the first correction
+     * @param reached the loss after the last correction
      * @param length the step length of the last correction
      * @param last the natural-gradient step of the last correction; null before the first one
      * @param directions the directions of the last correction
@@ -86,7 +86,7 @@ public final class KfacCorrection {
             NaturalGradientStep last,
             Map<LoweredLinear, Tensor> directions) {}
 
-    /** Number of rows on which the line search measures the KL divergence. */
+    /** Number of rows on which the line search measures the loss. */
     private static final int SEARCH_ROWS = 32;
 
     /**
@@ -95,7 +95,7 @@ public final class KfacCorrection {
      */
     private static final double FIRST_LENGTH = 0.5;
 
-    /** The KL divergence that rounding errors alone cause. */
+    /** The loss that rounding errors alone cause. */
     private static final double ROUNDING = 1e-6;
 
     private final PrunedState state;
@@ -139,8 +139,9 @@ public final class KfacCorrection {
     public static Result run(
             PrunedModel model, Reference reference, Settings settings, Optional<CheckpointFile> checkpoint) {
         KfacCorrection correction = new KfacCorrection(model, reference.rows, settings, checkpoint);
-        try (Divergence divergence = Divergence.from(reference.dense, model.calibrator(), reference.rows)) {
-            return correction.run(divergence);
+        try (CorrectionObjective.Losses losses =
+                settings.objective.open(model.calibrator(), reference.dense, reference.rows, SEARCH_ROWS)) {
+            return correction.run(losses);
         }
     }
 
@@ -169,12 +170,12 @@ public final class KfacCorrection {
         return found;
     }
 
-    private Result run(Divergence divergence) {
-        Objective searchRows = divergence.first(SEARCH_ROWS);
+    private Result run(CorrectionObjective.Losses losses) {
+        Objective searchRows = losses.search();
         Position at = checkpoint.flatMap(file -> file.load(this::restore)).orElseGet(() -> start(searchRows));
         boolean improved = true;
         while (improved && at.step < settings.steps && !layers.isEmpty() && at.reached > ROUNDING) {
-            Position next = correct(at, divergence, searchRows);
+            Position next = correct(at, losses);
             improved = next != null;
             at = improved ? next : at;
             if (improved && at.step < settings.steps) {
@@ -191,9 +192,10 @@ public final class KfacCorrection {
         return new Position(0, before, before, length, null, Map.of());
     }
 
-    /** Makes one correction; null if the KL divergence does not decrease. */
-    private Position correct(Position at, Divergence divergence, Objective searchRows) {
-        NaturalGradientStep step = gradientStep(divergence);
+    /** Makes one correction; null if the loss does not decrease. */
+    private Position correct(Position at, CorrectionObjective.Losses losses) {
+        Objective searchRows = losses.search();
+        NaturalGradientStep step = gradientStep(losses.all());
         Map<LoweredLinear, Tensor> directions =
                 at.last == null ? step.steps() : step.directions(at.last, at.directions);
         LineSearch.Found found = search(searchRows, directions, at.reached, at.length);
@@ -202,7 +204,12 @@ public final class KfacCorrection {
             found = search(searchRows, directions, at.reached, at.length);
         }
         String progress = String.format(
-                Locale.ROOT, "correction %d of %d: KL divergence %.4f", at.step + 1, settings.steps, at.reached);
+                Locale.ROOT,
+                "correction %d of %d: %s %.4f",
+                at.step + 1,
+                settings.steps,
+                settings.objective.title(),
+                at.reached);
         if (found.length() == 0) {
             log.info(progress + " does not decrease any more");
             return null;
@@ -265,9 +272,9 @@ public final class KfacCorrection {
         return found;
     }
 
-    private NaturalGradientStep gradientStep(Divergence divergence) {
-        NaturalGradientStep step = new NaturalGradientStep(
-                layers, gradients(divergence), rows.get(0).length, settings.damping, store, log);
+    private NaturalGradientStep gradientStep(Objective objective) {
+        NaturalGradientStep step =
+                new NaturalGradientStep(layers, gradients(objective), rows.get(0).length, settings.damping, store, log);
         current().gather(rows, step.taps(), step::accept);
         return step;
     }
@@ -277,7 +284,7 @@ public final class KfacCorrection {
         return LineSearch.run(
                 length -> {
                     double found = mean(rows, moved(directions, length));
-                    log.debug(String.format(Locale.ROOT, "step length %.4g: KL divergence %.5f", length, found));
+                    log.debug(String.format(Locale.ROOT, "step length %.4g: loss %.5f", length, found));
                     return found;
                 },
                 current,
@@ -288,12 +295,12 @@ public final class KfacCorrection {
         return Arrays.stream(model.withWeights(contents).losses(rows)).average().orElseThrow();
     }
 
-    /** The gradient of the summed KL divergence of the rows by each weight, in the shape of the weight. */
-    private Map<LoweredLinear, Tensor> gradients(Divergence divergence) {
+    /** The gradient of the summed loss of the rows by each weight, in the shape of the weight. */
+    private Map<LoweredLinear, Tensor> gradients(Objective objective) {
         Map<Tap, LoweredLinear> taps = new LinkedHashMap<>();
         layers.keySet().forEach(linear -> taps.put(new Tap.Gradient(linear.weight()), linear));
         Map<LoweredLinear, Tensor> gradients = new HashMap<>();
-        current().gather(divergence, taps.keySet(), (tap, sum) -> {
+        current().gather(objective, taps.keySet(), (tap, sum) -> {
             PrunedLinear layer = layers.get(taps.get(tap));
             int[] shape = Arrays.stream(layer.weight().shape())
                     .mapToInt(Math::toIntExact)

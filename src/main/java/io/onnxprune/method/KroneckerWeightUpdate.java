@@ -25,7 +25,7 @@ public record KroneckerWeightUpdate(
         @Option("The consumers of what is pruned change (inputs), its producers (outputs), or both.")
         Sides sides,
 
-        @Option("Pruned units are compensated for together (correlated updates), not each as if it alone were pruned.")
+        @Option("Pruned units are compensated for together (correlated updates), not one by one.")
         boolean together,
 
         @Option("What is added to the diagonal of XᵀX, as a share of its mean.")

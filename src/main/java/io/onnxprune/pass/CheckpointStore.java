@@ -285,7 +285,7 @@ final class CheckpointStore {
     }
 
     /**
-     * Removes the files: the run is done, or begins anew.
+     * Removes the files: the run is done, or starts again.
      *
      * @throws UserException if they cannot be removed
      */

@@ -232,7 +232,7 @@ public final class PassManager {
         return state;
     }
 
-    /** Whether there is a checkpoint to go on from. A run that begins anew removes it. */
+    /** Whether there is a checkpoint to go on from. A run that starts again removes it. */
     private boolean isResumed(Optional<CheckpointStore> store) {
         boolean asked = context.settings().calibration().resume();
         boolean exists = store.isPresent() && store.get().exists();
@@ -240,7 +240,8 @@ public final class PassManager {
             return true;
         }
         if (asked) {
-            log.info("there is no checkpoint of such a run in " + context.workFolder() + "; it begins anew");
+            log.info("there is no checkpoint of such a run in " + context.workFolder()
+                    + "; the run starts from the beginning");
         }
         if (exists) {
             store.get().remove();

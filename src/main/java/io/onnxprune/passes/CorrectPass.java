@@ -2,7 +2,9 @@
 package io.onnxprune.passes;
 
 import io.onnxprune.autodiff.NoDerivativeException;
+import io.onnxprune.compensate.CorrectionObjective;
 import io.onnxprune.compensate.KfacCorrection;
+import io.onnxprune.compensate.KlDivergenceObjective;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.measure.StatisticsProvider;
 import io.onnxprune.method.MeasuredStates;
@@ -20,12 +22,12 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 
-/** Brings the predictions of the pruned model near to those of the dense one, by gradients. */
+/** Changes weights by gradients so that a loss of the pruned model decreases. */
 @Named(
         value = "correct",
         summary =
-                "Changes weights by gradients so that the predictions of the pruned model come as near to those of the dense one as"
-                        + " they can.")
+                "Changes weights by gradients so that a loss of the pruned model decreases, as a rule its KL divergence from the dense"
+                        + " model.")
 public record CorrectPass(
         @Option(value = "Number of corrections; gradients are measured anew for each.", min = 1)
         int steps,
@@ -36,7 +38,9 @@ public record CorrectPass(
         double damping,
 
         @Option("The linear layers that sum over heads and FFN channels change, or all in residual blocks.")
-        Layers layers)
+        Layers layers,
+
+        @Option("The loss that corrections reduce.") CorrectionObjective objective)
         implements Pass {
     /** Which linear layers change. */
     public enum Layers {
@@ -44,9 +48,9 @@ public record CorrectPass(
         ALL
     }
 
-    /** Three corrections of the consumers. */
+    /** Three corrections of the consumers, which reduce the KL divergence from the dense model. */
     public CorrectPass() {
-        this(3, 0.1, Layers.CONSUMERS);
+        this(3, 0.1, Layers.CONSUMERS, new KlDivergenceObjective());
     }
 
     @Override
@@ -84,24 +88,26 @@ public record CorrectPass(
             return KfacCorrection.run(
                     MeasuredStates.of(state.pruned(), state, context),
                     new KfacCorrection.Reference(statistics.calibratorOfDense(state.pruned()), statistics.rows()),
-                    new KfacCorrection.Settings(steps, damping, layers == Layers.ALL),
+                    new KfacCorrection.Settings(steps, damping, layers == Layers.ALL, objective),
                     context.position().checkpoint());
         } catch (NoDerivativeException e) {
             throw new UserException(e.problem() + "; prune with --correct 0", e);
         }
     }
 
-    private static ReportEntry entry(KfacCorrection.Result result) {
+    private ReportEntry entry(KfacCorrection.Result result) {
         Map<String, Object> json = new LinkedHashMap<>();
         json.put("linear_layers", result.updates().size());
-        json.put("divergence_before", result.before());
-        json.put("divergence_after", result.after());
+        json.put("objective", objective.partName());
+        json.put("loss_before", result.before());
+        json.put("loss_after", result.after());
         return ReportEntry.of(
                 "correction",
                 String.format(
                         Locale.ROOT,
-                        "%d linear layers were corrected by gradients: KL divergence from the dense model %.4f -> %.4f nats a token",
+                        "%d linear layers were corrected by gradients: %s %.4f -> %.4f nats a token",
                         result.updates().size(),
+                        objective.title(),
                         result.before(),
                         result.after()),
                 json);

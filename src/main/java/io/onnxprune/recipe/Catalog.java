@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.recipe;
 
+import io.onnxprune.compensate.CorrectionObjective;
 import io.onnxprune.compensate.Selection;
 import io.onnxprune.method.ImportanceMetric;
 import io.onnxprune.method.Sparsifier;
@@ -33,6 +34,7 @@ public final class Catalog {
         catalog.parts("Importance metrics", "score metric", ImportanceMetric.class);
         catalog.parts("Selections", "prune-layerwise select", Selection.class);
         catalog.parts("Weight updates", "compensate and prune-layerwise update", WeightUpdate.class);
+        catalog.parts("Objectives", "correct objective", CorrectionObjective.class);
         catalog.parts("Sparsifiers", "sparsify by", Sparsifier.class);
         return catalog.text.toString().stripTrailing() + "\n";
     }

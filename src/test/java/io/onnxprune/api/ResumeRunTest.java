@@ -207,11 +207,11 @@ class ResumeRunTest {
         for (String other : others) {
             RecordedLog log = new RecordedLog();
             run("llama-gqa-d", other, 16, "other", true, log);
-            assertThat(log.lines()).anyMatch(line -> line.contains("it begins anew"));
+            assertThat(log.lines()).anyMatch(line -> line.contains("the run starts from the beginning"));
         }
         RecordedLog fewer = new RecordedLog();
         run("llama-gqa-d", SURGEON, 15, "other", true, fewer);
-        assertThat(fewer.lines()).anyMatch(line -> line.contains("it begins anew"));
+        assertThat(fewer.lines()).anyMatch(line -> line.contains("the run starts from the beginning"));
         assertThat(checkpoints()).hasSize(1);
 
         RecordedLog again = new RecordedLog();

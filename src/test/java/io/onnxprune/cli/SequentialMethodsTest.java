@@ -218,8 +218,9 @@ class SequentialMethodsTest {
         assertThat(run.err()).contains("correction 1 of 2: KL divergence ").doesNotContain("correction 3");
         JsonNode correction = report().path("correction");
         assertThat(correction.path("linear_layers").asInt()).isEqualTo(6);
-        assertThat(correction.path("divergence_after").asDouble())
-                .isLessThan(correction.path("divergence_before").asDouble());
+        assertThat(correction.path("objective").asText()).isEqualTo("kl-divergence");
+        assertThat(correction.path("loss_after").asDouble())
+                .isLessThan(correction.path("loss_before").asDouble());
         assertThat(report().path("verification").path("logit_scale").asDouble()).isPositive();
         double with = perplexity();
 

@@ -192,6 +192,6 @@ class StatisticsOptionsTest {
         keeping("out.onnx", "--recipe", recipe, "--stats", kept).failed(2, "give one of them");
         keeping("out.onnx", "--recipe", recipe(SCORE), "--ratio", 0).failed(2, "--ratio 0 removes nothing");
         Path plan = Files.writeString(folder.resolve("plan.json"), "{}");
-        keeping("out.onnx", "--recipe", recipe, "--plan", plan).failed(2, "--plan says already what to keep");
+        keeping("out.onnx", "--recipe", recipe, "--plan", plan).failed(2, "--plan already determines the kept units");
     }
 }

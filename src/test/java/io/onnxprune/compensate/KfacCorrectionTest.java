@@ -8,6 +8,7 @@ import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.Divergence;
+import io.onnxprune.calibrate.Objective;
 import io.onnxprune.compensate.KfacCorrection.Result;
 import io.onnxprune.compensate.KfacCorrection.Settings;
 import io.onnxprune.diag.Log;
@@ -29,7 +30,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 @Tag("ort")
 @Tag("slow")
 class KfacCorrectionTest {
-    private static final Settings TWO_STEPS = new Settings(2, 0.1, false);
+    private static final Settings TWO_STEPS = new Settings(2, 0.1, false, new KlDivergenceObjective());
 
     @TempDir
     private Path folder;
@@ -79,13 +80,35 @@ class KfacCorrectionTest {
         PrunedState state = PrunedState.of(structure, Runs.plan(structure, 0.2, "heads", "ffn"), Map.of());
         List<long[]> rows = Runs.rows(60);
 
-        Result few = correct(state, new Settings(1, 0.1, false), rows, Log.NONE);
-        Result all = correct(state, new Settings(1, 0.1, true), rows, Log.NONE);
+        Result few = correct(state, new Settings(1, 0.1, false, new KlDivergenceObjective()), rows, Log.NONE);
+        Result all = correct(state, new Settings(1, 0.1, true, new KlDivergenceObjective()), rows, Log.NONE);
 
         assertThat(few.updates()).hasSize(12);
         assertThat(all.updates()).hasSize(42);
         assertThat(all.before()).isEqualTo(few.before());
         assertThat(all.after()).isLessThan(all.before());
+    }
+
+    /** The cross-entropy decreases by as much as the result says. */
+    @Test
+    void theObjectiveMayBeTheNextTokensOfTheRows() {
+        Structure structure = TestModels.structure("stories-llama");
+        PrunedState state = PrunedState.of(structure, Runs.plan(structure, 0.2, "heads", "ffn"), Map.of());
+        List<long[]> rows = Runs.rows(32);
+
+        Result result = correct(state, new Settings(2, 0.1, false, new NextTokenObjective()), rows, Log.NONE);
+
+        PrunedState corrected = PrunedState.of(structure, state.plan(), result.updates());
+        assertThat(crossEntropy(state, rows)).isCloseTo(result.before(), withinPercentage(0.01));
+        assertThat(crossEntropy(corrected, rows)).isCloseTo(result.after(), withinPercentage(0.1));
+        assertThat(result.after()).isLessThan(result.before());
+    }
+
+    private double crossEntropy(PrunedState state, List<long[]> rows) {
+        Calibrator model = Runs.calibrator(state.model(), folder);
+        return Arrays.stream(model.losses(Objective.ofNextTokens(rows)))
+                .average()
+                .orElseThrow();
     }
 
     /** With a narrower stream and a pruned layer, the updates are still those of the dense model. */
@@ -115,8 +138,8 @@ class KfacCorrectionTest {
         PrunedState state = PrunedState.of(structure, Runs.plan(structure, 0.3, "heads", "ffn"), Map.of());
         List<long[]> rows = Runs.rows(60);
 
-        Result one = correct(state, new Settings(1, 0.1, false), rows, Log.NONE);
-        Result four = correct(state, new Settings(4, 0.1, false), rows, Log.NONE);
+        Result one = correct(state, new Settings(1, 0.1, false, new KlDivergenceObjective()), rows, Log.NONE);
+        Result four = correct(state, new Settings(4, 0.1, false, new KlDivergenceObjective()), rows, Log.NONE);
 
         assertThat(four.before()).isEqualTo(one.before());
         assertThat(four.after()).isLessThan(0.5 * one.after());

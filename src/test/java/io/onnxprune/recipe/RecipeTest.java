@@ -4,6 +4,7 @@ package io.onnxprune.recipe;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import io.onnxprune.compensate.CorrectionObjective;
 import io.onnxprune.compensate.Selection;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
@@ -224,8 +225,13 @@ class RecipeTest {
     /** The default of every option of every part is a value that the option takes. */
     @Test
     void everyDefaultIsValid() {
-        List<Class<? extends Part>> kinds =
-                List.of(Pass.class, ImportanceMetric.class, Selection.class, WeightUpdate.class, Sparsifier.class);
+        List<Class<? extends Part>> kinds = List.of(
+                Pass.class,
+                ImportanceMetric.class,
+                Selection.class,
+                WeightUpdate.class,
+                CorrectionObjective.class,
+                Sparsifier.class);
         for (Class<? extends Part> kind : kinds) {
             assertThat(Extensions.BUILT_IN.parts(kind)).isNotEmpty();
             Extensions.BUILT_IN.parts(kind).values().forEach(type -> {

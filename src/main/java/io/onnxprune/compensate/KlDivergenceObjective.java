@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.compensate;
+
+import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.Divergence;
+import io.onnxprune.option.Named;
+import java.util.List;
+
+/** The KL divergence of the predictions of the pruned model from those of the dense model. */
+@Named(value = "kl-divergence", summary = "the KL divergence from the predictions of the dense model")
+public record KlDivergenceObjective() implements CorrectionObjective {
+    @Override
+    public String title() {
+        return "KL divergence from the dense model";
+    }
+
+    @Override
+    public Losses open(Calibrator pruned, Calibrator dense, List<long[]> rows, int searchRows) {
+        Divergence divergence = Divergence.from(dense, pruned, rows);
+        return new Losses(divergence, divergence.first(searchRows), divergence::close);
+    }
+}
