@@ -3,6 +3,7 @@ package io.onnxprune.cli;
 
 import io.onnxprune.api.ProgressListener;
 import java.io.PrintWriter;
+import java.nio.file.Path;
 import me.tongfei.progressbar.ProgressBar;
 import me.tongfei.progressbar.ProgressBarBuilder;
 import me.tongfei.progressbar.ProgressBarStyle;
@@ -44,6 +45,12 @@ final class Console implements ProgressListener {
             out.println(line);
             out.flush();
         }
+    }
+
+    /** A path as users know it: from the working folder, if the file is below it. */
+    static Path shown(Path file) {
+        Path here = Path.of("").toAbsolutePath();
+        return file.startsWith(here) ? here.relativize(file) : file;
     }
 
     @Override

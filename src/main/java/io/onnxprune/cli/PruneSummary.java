@@ -59,7 +59,10 @@ final class PruneSummary {
         printEffort(report, console);
         report.emission()
                 .ifPresent(found -> console.print(String.format(
-                        Locale.ROOT, "wrote %s (%,d bytes)", found.files().get(0), found.modelBytes())));
+                        Locale.ROOT,
+                        "wrote %s (%,d bytes)",
+                        Console.shown(found.files().get(0)),
+                        found.modelBytes())));
     }
 
     /** Time of the passes that took any, and memory. */

@@ -164,6 +164,6 @@ final class RecoverCommand implements Callable<Integer> {
                 training.trained(),
                 training.rows(),
                 training.heldOut()));
-        report.emission().files().forEach(file -> console.print("wrote " + file));
+        report.emission().files().forEach(file -> console.print("wrote " + Console.shown(file)));
     }
 }

@@ -136,7 +136,7 @@ class ResumeAfterKillTest {
         List<String> lines = run("stories-llama", "auto", "resumed.onnx", true, null);
 
         assertThat(lines)
-                .anyMatch(line -> line.matches("corrections go on: [12] of 3 are done"))
+                .anyMatch(line -> line.matches("corrections resume: [12] of 3 are done"))
                 .noneMatch(line -> line.startsWith("correction 1 of 3"));
         assertThat(passes(lines).get(0)).endsWith(": correct");
         assertSameBytes("resumed.onnx", "whole.onnx");
