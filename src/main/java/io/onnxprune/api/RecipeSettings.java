@@ -7,6 +7,7 @@ import io.onnxprune.eval.DataRequest;
 import io.onnxprune.option.Extensions;
 import io.onnxprune.passes.AllocatePass;
 import io.onnxprune.passes.RecoverPass;
+import io.onnxprune.plan.Budget;
 import io.onnxprune.recipe.PassStep;
 import io.onnxprune.recipe.Recipe;
 import java.nio.file.Path;
@@ -287,8 +288,10 @@ public final class RecipeSettings {
                 extensions);
     }
 
-    /** The budget of a recipe's first allocate pass. */
-    static Optional<AllocatePass> allocation(Recipe recipe) {
-        return recipe.first(ALLOCATE).map(step -> (AllocatePass) step.pass());
+    /** The budgets of a recipe's allocate passes, in their order. */
+    static List<Budget> budgets(Recipe recipe) {
+        return recipe.all(ALLOCATE).stream()
+                .map(step -> ((AllocatePass) step.pass()).budget())
+                .toList();
     }
 }

@@ -4,7 +4,6 @@ package io.onnxprune.api;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.eval.DataRequest;
 import io.onnxprune.measure.StatisticsProvider;
-import io.onnxprune.passes.AllocatePass;
 import io.onnxprune.passes.CalibratePass;
 import io.onnxprune.passes.RecoverPass;
 import io.onnxprune.plan.Budget;
@@ -35,10 +34,10 @@ final class RunSetup {
         if (allocates && settings.plan().isEmpty()) {
             base = new UniformLayout(pruner.input(), settings.recipe(), listener).applied(base);
         }
-        requested = settings.plan().isPresent()
-                ? Optional.empty()
-                : RecipeSettings.allocation(base).map(AllocatePass::budget);
-        boolean nothing = requested.map(Budget::isNothing).orElse(false);
+        List<Budget> budgets = settings.plan().isPresent() ? List.of() : RecipeSettings.budgets(base);
+        // The last allocate pass decides how small the model becomes.
+        requested = budgets.isEmpty() ? Optional.empty() : Optional.of(budgets.get(budgets.size() - 1));
+        boolean nothing = !budgets.isEmpty() && budgets.stream().allMatch(Budget::isNothing);
         if (settings.recipe().trains() && nothing) {
             throw new UsageException(
                     "--ratio 0 removes nothing, so --recover has no effect; to train a model as it is, use"

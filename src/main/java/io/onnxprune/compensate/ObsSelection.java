@@ -29,7 +29,7 @@ public record ObsSelection(
                         + " compensation; obd-diagonal: this cost by the diagonal only.")
         Order rule,
 
-        @Option("What is added to the diagonal of XᵀX, as a share of its mean.")
+        @Option("Added to the diagonal of XᵀX, as a share of its mean.")
         double damping)
         implements Selection {
     /** The order in which units are pruned. */

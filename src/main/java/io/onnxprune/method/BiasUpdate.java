@@ -13,9 +13,7 @@ import java.util.Map;
 import java.util.Optional;
 
 /** The consumers of what is pruned add the mean of what they lose to their biases (FLAP, arXiv 2312.11983). */
-@Named(
-        value = "bias",
-        summary = "the linear layers that sum over what is pruned add the mean of what they lose to their biases")
+@Named(value = "bias", summary = "the consumers of pruned units add the mean of the pruned terms to their biases")
 public record BiasUpdate() implements WeightUpdate {
     @Override
     public boolean changesBiases() {

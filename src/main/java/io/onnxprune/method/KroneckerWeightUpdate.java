@@ -19,19 +19,19 @@ import java.util.Map;
 @Named(
         value = "kronecker",
         summary =
-                "least squares by XᵀX for consumers of what is pruned and by DᵀD for its producers, measured once and not block by"
+                "least squares by XᵀX for consumers of pruned units and by DᵀD for their producers, measured once and not block by"
                         + " block")
 public record KroneckerWeightUpdate(
-        @Option("The consumers of what is pruned change (inputs), its producers (outputs), or both.")
+        @Option("The consumers of pruned units change (inputs), their producers (outputs), or both.")
         Sides sides,
 
         @Option("Pruned units are compensated for together (correlated updates), not one by one.")
         boolean together,
 
-        @Option("What is added to the diagonal of XᵀX, as a share of its mean.")
+        @Option("Added to the diagonal of XᵀX, as a share of its mean.")
         double damping,
 
-        @Option("What is added to the diagonal of DᵀD, as a share of its mean.")
+        @Option("Added to the diagonal of DᵀD, as a share of its mean.")
         double gradientDamping)
         implements WeightUpdate {
     /** Correlated updates of the consumers. */

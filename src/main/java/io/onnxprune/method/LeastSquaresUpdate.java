@@ -13,17 +13,17 @@ import io.onnxprune.pass.PruningState;
 import java.util.Map;
 import java.util.Optional;
 
-/** The consumers of what is pruned come as near to their results as they can (SlimGPT, arXiv 2412.18110). */
+/** The outputs of the consumers of pruned units come as near to their former values as they can (SlimGPT, arXiv 2412.18110). */
 @Named(
         value = "least-squares",
-        summary = "the linear layers that sum over what is pruned come as near to their results as they can")
+        summary = "the outputs of the consumers of pruned units come as near to their former values as they can")
 public record LeastSquaresUpdate(
-        @Option("What is added to the diagonal of XᵀX, as a share of its mean.")
+        @Option("Added to the diagonal of XᵀX, as a share of its mean.")
         double damping,
 
         @Option(
-                "The results of the layers as the blocks before have become, or what the residual stream of the dense model"
-                        + " needs.")
+                "The outputs that the layer had on its present inputs, or those that bring the residual stream to that of the dense"
+                        + " model.")
         Target target)
         implements WeightUpdate {
     /** Which results are approached. */

@@ -20,7 +20,7 @@ import io.onnxprune.plan.Scores;
 /** The loss when the kept weights compensate (optimal brain surgeon; The LLM Surgeon, arXiv 2312.17244). */
 @Named(value = "obs", summary = "the loss when the kept weights compensate")
 public record ObsMetric(
-        @Option("Whether an error of a linear layer counts as it is, or by what it does to the loss.")
+        @Option("The cost of an error: its square at the output of the linear layer, or its effect on the loss.")
         Curvature curvature,
 
         ObsSelection selection,

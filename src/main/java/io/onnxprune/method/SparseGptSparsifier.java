@@ -7,14 +7,14 @@ import io.onnxprune.option.Option;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 
-/** Zeros block by block on what the blocks before have become; the other weights compensate (SparseGPT, arXiv 2301.00774). */
+/** Zeros block by block, on the outputs of the blocks before; the other weights compensate (SparseGPT, arXiv 2301.00774). */
 @Named(
         value = "sparsegpt",
-        summary = "block by block on what the blocks before have become, and the other weights compensate")
+        summary = "block by block, on the outputs of the sparsified blocks before; the other weights compensate")
 public record SparseGptSparsifier(
         LayerwiseZeros zeros,
 
-        @Option("What is added to the diagonal of XᵀX, as a share of its mean.")
+        @Option("Added to the diagonal of XᵀX, as a share of its mean.")
         double damping) implements Sparsifier {
     /** Half of the weights of each matrix. */
     public SparseGptSparsifier() {

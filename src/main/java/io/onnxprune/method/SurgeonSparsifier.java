@@ -32,10 +32,10 @@ public record SurgeonSparsifier(
                 below = 1)
         OptionalDouble ratio,
 
-        @Option("What is added to the diagonal of XᵀX, as a share of its mean.")
+        @Option("Added to the diagonal of XᵀX, as a share of its mean.")
         double damping,
 
-        @Option("What is added to the diagonal of DᵀD, as a share of its mean.")
+        @Option("Added to the diagonal of DᵀD, as a share of its mean.")
         double gradientDamping,
 
         @Option(

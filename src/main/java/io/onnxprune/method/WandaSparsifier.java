@@ -7,7 +7,9 @@ import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 
 /** Zeros by weights times the size of inputs; the other weights stay (Wanda, arXiv 2306.11695). */
-@Named(value = "wanda", summary = "block by block by weights times the size of inputs; the other weights stay")
+@Named(
+        value = "wanda",
+        summary = "block by block, by weights times the size of inputs; the other weights do not change")
 public record WandaSparsifier(LayerwiseZeros zeros) implements Sparsifier {
     private static final double DAMPING = 0.01;
 

@@ -24,8 +24,8 @@ import java.util.Set;
 @Named(
         value = "compensate",
         summary =
-                "Changes the kept weights so that they compensate for what is pruned, block by block on what the blocks before have"
-                        + " become.")
+                "Changes the kept weights so that they compensate for pruned units, block by block on the outputs of the pruned"
+                        + " blocks before.")
 public record CompensatePass(@Option("How weights change.") WeightUpdate update) implements Pass {
     /** The key of the report. */
     static final String KEY = "compensated";
@@ -36,7 +36,7 @@ public record CompensatePass(@Option("How weights change.") WeightUpdate update)
     }
 
     static String sentence(int layers) {
-        return "the weights of " + layers + " linear layers compensate for what was pruned";
+        return "the weights of " + layers + " linear layers compensate for pruned units";
     }
 
     static Set<Fact> requirements(WeightUpdate update, boolean rows) {

@@ -32,9 +32,8 @@ public record CorrectPass(
         @Option(value = "Number of corrections; gradients are measured anew for each.", min = 1)
         int steps,
 
-        @Option(
-                "What is added to the diagonals of XᵀX and of DᵀD, D the gradients of the linear layers, as a share of their"
-                        + " means.")
+        @Option("Added to the diagonals of XᵀX and of DᵀD, D the gradients of the linear layers, as a share of their"
+                + " means.")
         double damping,
 
         @Option("The linear layers that sum over heads and FFN channels change, or all in residual blocks.")

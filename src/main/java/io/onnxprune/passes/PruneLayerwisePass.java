@@ -30,8 +30,8 @@ import java.util.Set;
 @Named(
         value = "prune-layerwise",
         summary =
-                "Chooses units block by block, on what the blocks before have become, and compensates for them at once. The plan says"
-                        + " only how many units of each dimension to prune.")
+                "Chooses units block by block, on the outputs of the pruned blocks before, and compensates for them at once. The plan"
+                        + " says only how many units of each dimension to prune.")
 public record PruneLayerwisePass(
         @Option("How units are chosen.") Selection select,
         @Option("How weights change.") WeightUpdate update) implements Pass {

@@ -25,7 +25,7 @@ import java.util.Set;
                 "Changes the linear layers that end residual blocks so that the residual stream of the pruned model comes as near to"
                         + " that of the dense one as it can.")
 public record RefitPass(
-        @Option("What is added to the diagonal of XᵀX, as a share of its mean.")
+        @Option("Added to the diagonal of XᵀX, as a share of its mean.")
         double ridge,
 
         @Option("Biases change too; a pass add-biases must come before.")

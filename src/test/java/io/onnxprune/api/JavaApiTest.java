@@ -36,7 +36,7 @@ class JavaApiTest {
 
         assertThat(said.lines())
                 .contains("1/8 calibrate", "4/8 prune-layerwise", "8/8 verify")
-                .contains("the weights of 6 linear layers compensate for what was pruned")
+                .contains("the weights of 6 linear layers compensate for pruned units")
                 .anyMatch(line -> line.matches("10\\.\\d % of the parameters were pruned; perplexity \\d+\\.\\d+"));
         assertThat(out).exists();
     }

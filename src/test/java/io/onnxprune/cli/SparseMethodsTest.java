@@ -4,66 +4,24 @@ package io.onnxprune.cli;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
 
-import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.databind.ObjectMapper;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
-import java.util.Random;
-import java.util.stream.Collectors;
-import java.util.stream.IntStream;
-import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /** Methods that set weights to zero without changing shapes, on the command line. */
 @Tag("ort")
 @Tag("slow")
-class SparseMethodsTest {
-    @TempDir
-    private Path folder;
-
-    private Path tokens;
-    private Path out;
-    private Path json;
-
-    @BeforeEach
-    void data() throws IOException {
-        Random random = new Random(3);
-        String rows = IntStream.range(0, 24)
-                .mapToObj(row ->
-                        random.ints(32, 1, 100).mapToObj(Integer::toString).collect(Collectors.joining(",")))
-                .collect(Collectors.joining("]}\n{\"input_ids\":[", "{\"input_ids\":[", "]}\n"));
-        tokens = Files.writeString(folder.resolve("rows.jsonl"), rows);
-        out = folder.resolve("out.onnx");
-        json = folder.resolve("out.json");
-    }
-
-    private Cli.Run run(String model, Object... options) {
-        List<Object> all = new ArrayList<>(List.of(Cli.testModel(model), "-o", out));
-        all.addAll(List.of(options));
-        all.addAll(List.of("--calibration", tokens, "--work-dir", folder.resolve("work"), "--json", json));
-        return Cli.run(all.toArray());
-    }
-
-    private JsonNode report() throws IOException {
-        return new ObjectMapper().readTree(json.toFile());
-    }
-
-    private Path recipe(String... passes) throws IOException {
-        return Cli.recipe(folder, passes);
-    }
-
+class SparseMethodsTest extends PruningRuns {
     /** The sparsity of the matrices that the run changed. */
     private double zeros(String model) {
         Map<String, Tensor> before =
