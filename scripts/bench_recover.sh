@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures tokens per second of a LoRA training on the 1.3 M model (rank 8, all products, 20 steps of 32 rows of 256 tokens, 16 rows at a time), beside
+# Measures tokens per second of a LoRA training on the 1.3 M model (rank 8, all linear layers, 20 steps of 32 rows of 256 tokens, 16 rows at a time), beside
 # PyTorch with peft on the same threads in the same run. One minute.
 #
 #   scripts/bench_recover.sh [--threads N] [--markdown FILE]

@@ -3,7 +3,7 @@
 
     python3 scripts/bench_surgeon.py testmodels/stories-llama --tokens rows.jsonl --rows 128 --length 256 --threads 2
 
-The model is read as bench_gradients.py reads it. Hooks on the products that heads and FFN channels are summed over add up A = XᵀX and
+The model is read as bench_gradients.py reads it. Hooks on the linear layers that consume heads and FFN channels add up A = XᵀX and
 G = DᵀD, in float32, over one forward and backward pass of every row. A head or channel B costs ½ tr(P_BB⁻¹ S_BB) with P = (A + λI)⁻¹
 and S = W G Wᵀ (METHOD: llm-surgeon-fast), the cheapest per parameter go until a fifth of the parameters has gone, and the weights that
 stay become A_KK⁻¹ A_K: W, in float64. Nothing is sliced or written.
@@ -59,7 +59,7 @@ def damped(torch, moment):
 
 
 def costs(torch, linear, a, g, unit):
-    """What the loss rises by when each unit alone goes and the others make up for it."""
+    """The rise of the loss when each unit is pruned by itself and the others compensate."""
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(torch, a)))
     w = linear.weight.double().T
     s = w @ g.double() @ w.T
@@ -71,7 +71,7 @@ def costs(torch, linear, a, g, unit):
 
 
 def update(torch, linear, a, kept):
-    """The weights that stay, so that the products come as near to what they were as they can."""
+    """The kept weights that bring the outputs of the linear layers as near to the former ones as they can."""
     a = damped(torch, a)
     w = linear.weight.double().T
     factor = torch.linalg.cholesky(a[kept][:, kept])
