@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
+import io.onnxprune.TokenRows;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.runtime.RuntimeOptions;
@@ -14,9 +15,6 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
-import java.util.Random;
-import java.util.stream.Collectors;
-import java.util.stream.IntStream;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
@@ -57,12 +55,7 @@ class ResumeRunTest {
 
     @BeforeEach
     void data() throws IOException {
-        Random random = new Random(3);
-        String rows = IntStream.range(0, 24)
-                .mapToObj(row ->
-                        random.ints(32, 1, 32).mapToObj(Integer::toString).collect(Collectors.joining(",")))
-                .collect(Collectors.joining("]}\n{\"input_ids\":[", "{\"input_ids\":[", "]}\n"));
-        tokens = Files.writeString(folder.resolve("rows.jsonl"), rows);
+        tokens = TokenRows.random(folder, 32);
     }
 
     private Path work() {

@@ -3,14 +3,11 @@ package io.onnxprune.cli;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import io.onnxprune.TokenRows;
 import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Random;
-import java.util.stream.Collectors;
-import java.util.stream.IntStream;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -25,12 +22,7 @@ abstract class PruningRuns {
 
     @BeforeEach
     void data() throws IOException {
-        Random random = new Random(3);
-        String rows = IntStream.range(0, 24)
-                .mapToObj(row ->
-                        random.ints(32, 1, 100).mapToObj(Integer::toString).collect(Collectors.joining(",")))
-                .collect(Collectors.joining("]}\n{\"input_ids\":[", "{\"input_ids\":[", "]}\n"));
-        tokens = Files.writeString(folder.resolve("rows.jsonl"), rows);
+        tokens = TokenRows.random(folder, 100);
         out = folder.resolve("out.onnx");
         json = folder.resolve("out.json");
     }

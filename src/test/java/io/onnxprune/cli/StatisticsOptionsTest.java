@@ -3,15 +3,13 @@ package io.onnxprune.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import io.onnxprune.TokenRows;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
-import java.util.Random;
-import java.util.stream.Collectors;
-import java.util.stream.IntStream;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
@@ -32,12 +30,7 @@ class StatisticsOptionsTest {
 
     @BeforeEach
     void data() throws IOException {
-        Random random = new Random(3);
-        String rows = IntStream.range(0, 24)
-                .mapToObj(row ->
-                        random.ints(32, 1, 100).mapToObj(Integer::toString).collect(Collectors.joining(",")))
-                .collect(Collectors.joining("]}\n{\"input_ids\":[", "{\"input_ids\":[", "]}\n"));
-        tokens = Files.writeString(folder.resolve("rows.jsonl"), rows);
+        tokens = TokenRows.random(folder, 100);
         kept = folder.resolve("kept.safetensors");
     }
 
