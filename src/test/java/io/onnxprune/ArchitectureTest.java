@@ -32,7 +32,7 @@ class ArchitectureTest {
 
     /** The packages, each with the packages that it may use. */
     private static final Map<String, String> EDGES = Map.ofEntries(
-            Map.entry("algebra", "diag"),
+            Map.entry("algebra", "device diag"),
             Map.entry(
                     "api",
                     "algebra calibrate diag dims emit eval ir measure onnx option pass passes plan recipe recover rewrite runtime"),
@@ -41,6 +41,7 @@ class ArchitectureTest {
             Map.entry(
                     "cli", "api calibrate diag dims emit eval ir measure onnx pass passes plan recipe recover runtime"),
             Map.entry("compensate", "algebra calibrate diag dims ir obs option plan rewrite runtime"),
+            Map.entry("device", "diag"),
             Map.entry("diag", ""),
             Map.entry("dims", "diag ir onnx runtime"),
             Map.entry("emit", "diag dims ir onnx plan"),
@@ -70,6 +71,7 @@ class ArchitectureTest {
             new Confined("com.google.protobuf", "onnx"),
             new Confined("ai.onnx.proto", "onnx"),
             new Confined("org.bytedeco", "algebra"),
+            new Confined("com.sun.jna", "device"),
             new Confined("com.google.flatbuffers", "recover"),
             new Confined("ai.onnxruntime", "runtime"),
             new Confined("org.snakeyaml", "recipe"),

@@ -6,6 +6,7 @@ import ai.onnx.proto.OnnxMl;
 import ai.onnxruntime.OrtSession;
 import com.google.flatbuffers.FlatBufferBuilder;
 import com.google.protobuf.ByteString;
+import com.sun.jna.Library;
 import io.onnxprune.badexample.ir.UsedFromBelow;
 import java.util.List;
 import org.bytedeco.javacpp.Pointer;
@@ -17,6 +18,7 @@ public final class UsesWhatItMayNot {
     UsedFromBelow higher;
     FlatBufferBuilder builder;
     ByteString bytes;
+    Library library;
     OnnxMl.ModelProto proto;
     OrtSession session;
     Pointer pointer;

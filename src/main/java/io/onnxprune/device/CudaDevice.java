@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.device;
+
+import static java.nio.charset.StandardCharsets.UTF_8;
+
+import com.sun.jna.Native;
+import com.sun.jna.Pointer;
+import io.onnxprune.diag.UserException;
+import java.lang.ref.Reference;
+import java.nio.ByteBuffer;
+import java.util.HashMap;
+import java.util.Map;
+
+/**
+ * The memory of an NVIDIA GPU, through CUDA's runtime library. There is one instance for each GPU and process. All work
+ * is done on CUDA's default stream. Untried on a GPU.
+ */
+public final class CudaDevice implements Device {
+    /** The oldest version of CUDA's runtime, as {@code cudaRuntimeGetVersion} counts. */
+    private static final int MIN_VERSION = 12_000;
+    /** More bytes than a {@code struct cudaDeviceProp} has in any version. */
+    private static final int PROPERTIES = 1 << 14;
+
+    private static final int NAME = 256;
+    /** Bytes of a heap buffer that are copied at once. */
+    private static final int STEP = 1 << 20;
+
+    private static final Map<Integer, CudaDevice> OPEN = new HashMap<>();
+
+    private final CudaRuntime cuda;
+    private final int ordinal;
+    private final String name;
+
+    CudaDevice(CudaRuntime cuda, int ordinal) {
+        this.cuda = cuda;
+        this.ordinal = ordinal;
+        int[] version = new int[1];
+        opened(cuda.cudaRuntimeGetVersion(version));
+        if (version[0] < MIN_VERSION) {
+            throw CudaFailures.version(version[0], MIN_VERSION);
+        }
+        opened(cuda.cudaSetDevice(ordinal));
+        // The first call that needs the device creates its context.
+        opened(cuda.cudaFree(0));
+        byte[] properties = new byte[PROPERTIES];
+        opened(cuda.cudaGetDeviceProperties(properties, ordinal));
+        int length = 0;
+        while (length < NAME && properties[length] != 0) {
+            length++;
+        }
+        name = new String(properties, 0, length, UTF_8);
+    }
+
+    /**
+     * The memory of a GPU.
+     *
+     * @param ordinal CUDA's number of it, from 0 on
+     * @throws UserException when CUDA is not found or too old, or there is no driver or no such device
+     */
+    public static synchronized CudaDevice open(int ordinal) {
+        return OPEN.computeIfAbsent(ordinal, number -> new CudaDevice(CudaLibraries.runtime(), number));
+    }
+
+    @Override
+    public long allocate(long bytes) {
+        select();
+        long[] address = new long[1];
+        int error = cuda.cudaMalloc(address, Math.max(1, bytes));
+        if (error == CudaFailures.MEMORY_ALLOCATION) {
+            throw OutOfMemory.of(name, bytes, freeBytes(), totalBytes());
+        }
+        check("cudaMalloc", error);
+        return address[0];
+    }
+
+    @Override
+    public void free(long address) {
+        select();
+        check("cudaFree", cuda.cudaFree(address));
+    }
+
+    @Override
+    public void clear(long address, long bytes) {
+        select();
+        check("cudaMemset", cuda.cudaMemset(address, 0, bytes));
+        finish();
+    }
+
+    @Override
+    public void write(long address, ByteBuffer from) {
+        select();
+        ByteBuffer source = from.slice();
+        if (source.isDirect()) {
+            copy(addressOf(source), address, source.remaining(), true);
+            Reference.reachabilityFence(source);
+            return;
+        }
+        ByteBuffer part = ByteBuffer.allocateDirect(Math.min(STEP, source.remaining()));
+        for (int done = 0; source.hasRemaining(); ) {
+            part.clear().limit(Math.min(STEP, source.remaining()));
+            int count = part.remaining();
+            part.put(source.slice().limit(count)).flip();
+            write(address + done, part);
+            done += count;
+            source.position(source.position() + count);
+        }
+    }
+
+    @Override
+    public void read(long address, ByteBuffer to) {
+        select();
+        ByteBuffer target = to.slice();
+        if (target.isDirect()) {
+            copy(address, addressOf(target), target.remaining(), false);
+            Reference.reachabilityFence(target);
+            return;
+        }
+        ByteBuffer part = ByteBuffer.allocateDirect(Math.min(STEP, target.remaining()));
+        for (int done = 0; target.hasRemaining(); ) {
+            part.clear().limit(Math.min(STEP, target.remaining()));
+            int count = part.remaining();
+            read(address + done, part);
+            target.put(part);
+            done += count;
+        }
+    }
+
+    private static long addressOf(ByteBuffer direct) {
+        return Pointer.nativeValue(Native.getDirectBufferPointer(direct));
+    }
+
+    /** Copies between the host and the device. */
+    private void copy(long from, long to, long bytes, boolean toDevice) {
+        if (bytes > 0) {
+            int kind = toDevice ? CudaRuntime.HOST_TO_DEVICE : CudaRuntime.DEVICE_TO_HOST;
+            check("cudaMemcpy", cuda.cudaMemcpy(to, from, bytes, kind));
+            finish();
+        }
+    }
+
+    @Override
+    public void copy(long from, long to, long bytes) {
+        select();
+        if (bytes > 0) {
+            check("cudaMemcpy", cuda.cudaMemcpy(to, from, bytes, CudaRuntime.DEVICE_TO_DEVICE));
+            finish();
+        }
+    }
+
+    @Override
+    public long freeBytes() {
+        return memory()[0];
+    }
+
+    @Override
+    public long totalBytes() {
+        return memory()[1];
+    }
+
+    @Override
+    public String name() {
+        return name;
+    }
+
+    @Override
+    public boolean isHost() {
+        return false;
+    }
+
+    private long[] memory() {
+        select();
+        long[] free = new long[1];
+        long[] total = new long[1];
+        check("cudaMemGetInfo", cuda.cudaMemGetInfo(free, total));
+        return new long[] {free[0], total[0]};
+    }
+
+    /** Makes this the device of the calling thread; CUDA keeps that choice for each thread. */
+    private void select() {
+        check("cudaSetDevice", cuda.cudaSetDevice(ordinal));
+    }
+
+    /**
+     * Waits for the default stream. A copy from pageable memory and a copy within the device may return earlier, and
+     * sessions work on other streams, which do not wait for this one.
+     */
+    private void finish() {
+        check("cudaStreamSynchronize", cuda.cudaStreamSynchronize(0));
+    }
+
+    private void opened(int error) {
+        if (error != 0) {
+            throw CudaFailures.open(ordinal, error, cuda.cudaGetErrorString(error));
+        }
+    }
+
+    private void check(String function, int error) {
+        if (error != 0) {
+            throw CudaFailures.call(function, name, error, cuda.cudaGetErrorString(error));
+        }
+    }
+}
