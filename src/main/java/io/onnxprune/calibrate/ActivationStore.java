@@ -5,7 +5,9 @@ import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.runtime.DeviceTensor;
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.RuntimeTensor;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
@@ -18,8 +20,9 @@ import java.util.HashMap;
 import java.util.Map;
 
 /**
- * Stores the values between segments, one for each batch. Values are in memory as long as they fit the budget. The
- * others are in a file of the work folder, which is deleted when the store is closed.
+ * Stores the values between segments, one for each batch. Values in the memory of a device stay there as long as they
+ * fit its budget, values in this process's memory as long as they fit another one. The others are in a file of the work
+ * folder, which is deleted when the store is closed.
  */
 final class ActivationStore implements AutoCloseable {
     /** The key of a value: its name and its batch. */
@@ -29,13 +32,27 @@ final class ActivationStore implements AutoCloseable {
     @SuppressWarnings("ArrayRecordComponent") // private, never compared
     private record Slot(long offset, DType dtype, long[] shape) {}
 
-    private final long budget;
+    /**
+     * The bytes that may be held.
+     *
+     * @param device in the memory of a device
+     * @param host in this process's memory
+     */
+    record Budget(long device, long host) {
+        /** A budget for a share of the memory. */
+        Budget part(long divisor) {
+            return new Budget(device / divisor, host / divisor);
+        }
+    }
+
+    private final Budget budget;
     private final Path folder;
-    private final Map<Place, HostTensor> inMemory = new HashMap<>();
+    private final Map<Place, RuntimeTensor> inMemory = new HashMap<>();
     private final Map<Place, Slot> spilled = new HashMap<>();
     private final Map<Long, Deque<Long>> free = new HashMap<>();
     private FileChannel file;
     private long used;
+    private long usedOnDevice;
     private long end;
     private long newlyRead;
 
@@ -45,15 +62,26 @@ final class ActivationStore implements AutoCloseable {
      * @param budget bytes that may be held in memory
      * @param folder folder for the file with the other values
      */
-    ActivationStore(long budget, Path folder) {
+    ActivationStore(Budget budget, Path folder) {
         this.budget = budget;
         this.folder = folder;
     }
 
-    /** Stores a direct tensor. Nobody may write to it any more, unless it was taken back. */
-    void put(Place key, HostTensor tensor) {
-        long size = tensor.bytes().remaining();
-        if (used + size <= budget) {
+    /** Stores a tensor, direct if it is in this process. Nobody may write to it any more, unless it was taken back. */
+    void put(Place key, RuntimeTensor tensor) {
+        long size = tensor.byteSize();
+        if (tensor instanceof DeviceTensor) {
+            if (usedOnDevice + size <= budget.device) {
+                usedOnDevice += size;
+                inMemory.put(key, tensor);
+                return;
+            }
+            HostTensor copy = tensor.toHost();
+            tensor.release();
+            put(key, copy);
+            return;
+        }
+        if (used + size <= budget.host) {
             used += size;
             inMemory.put(key, tensor);
             return;
@@ -61,34 +89,45 @@ final class ActivationStore implements AutoCloseable {
         long offset = free.getOrDefault(size, new ArrayDeque<>()).isEmpty()
                 ? end
                 : free.get(size).pop();
-        write(tensor.bytes(), offset);
+        write(tensor.toHost().bytes(), offset);
         end = Math.max(end, offset + size);
         spilled.put(key, new Slot(offset, tensor.dtype(), tensor.shape()));
     }
 
-    /** The tensor stored under {@code key}. */
-    HostTensor get(Place key) {
-        HostTensor tensor = inMemory.get(key);
+    /** The tensor stored under {@code key}. The store may release it when the key is dropped. */
+    RuntimeTensor get(Place key) {
+        RuntimeTensor tensor = inMemory.get(key);
         return tensor != null ? tensor : read(spilled.get(key));
     }
 
-    /** Removes the tensor stored under {@code key} and returns it. */
-    HostTensor take(Place key) {
-        HostTensor tensor = get(key);
-        drop(key);
+    /** Removes the tensor stored under {@code key} and returns it. The caller releases it. */
+    RuntimeTensor take(Place key) {
+        RuntimeTensor tensor = get(key);
+        forget(key);
         return tensor;
     }
 
     /** Removes the tensor stored under {@code key} without reading it. */
     void drop(Place key) {
-        HostTensor tensor = inMemory.remove(key);
+        RuntimeTensor tensor = forget(key);
         if (tensor != null) {
-            used -= tensor.bytes().remaining();
-            return;
+            tensor.release();
         }
-        Slot slot = spilled.remove(key);
-        long size = slot.dtype.bytes(Tensor.elements(slot.shape));
-        free.computeIfAbsent(size, unused -> new ArrayDeque<>()).push(slot.offset);
+    }
+
+    /** Removes a key, and returns its tensor if it is in memory. */
+    private RuntimeTensor forget(Place key) {
+        RuntimeTensor tensor = inMemory.remove(key);
+        if (tensor instanceof DeviceTensor) {
+            usedOnDevice -= tensor.byteSize();
+        } else if (tensor != null) {
+            used -= tensor.byteSize();
+        } else {
+            Slot slot = spilled.remove(key);
+            long size = slot.dtype.bytes(Tensor.elements(slot.shape));
+            free.computeIfAbsent(size, unused -> new ArrayDeque<>()).push(slot.offset);
+        }
+        return tensor;
     }
 
     /** Bytes of the buffers that were read from the file since the last call. */
@@ -98,9 +137,9 @@ final class ActivationStore implements AutoCloseable {
         return bytes;
     }
 
-    /** Bytes that are held in memory. */
+    /** Bytes that are held in the memory that sessions work in. */
     long heldBytes() {
-        return used;
+        return budget.device > 0 ? usedOnDevice : used;
     }
 
     /** Bytes of the file. */
@@ -150,6 +189,7 @@ final class ActivationStore implements AutoCloseable {
 
     @Override
     public void close() {
+        inMemory.values().forEach(RuntimeTensor::release);
         inMemory.clear();
         try {
             if (file != null) {

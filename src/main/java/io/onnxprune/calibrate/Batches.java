@@ -5,6 +5,7 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.Outputs;
+import io.onnxprune.runtime.RuntimeTensor;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
@@ -22,7 +23,7 @@ final class Batches {
     private final List<long[]> rows;
     private final List<int[]> batches;
     /** Values beside the stream. Values that do not depend on the tokens are stored once for each batch size. */
-    private final Map<String, Map<Integer, HostTensor>> sideValues = new HashMap<>();
+    private final Map<String, Map<Integer, RuntimeTensor>> sideValues = new HashMap<>();
 
     /** Creates batches of rows of equal length. {@code batches} holds the row numbers of each batch. */
     Batches(DataFlow flow, DecoderInterface decoder, List<long[]> rows, List<int[]> batches) {
@@ -66,8 +67,8 @@ final class Batches {
     }
 
     /** The model inputs and sideValues values that a segment uses. */
-    Map<String, HostTensor> feeds(Segment segment, int batch) {
-        Map<String, HostTensor> feeds = new LinkedHashMap<>();
+    Map<String, RuntimeTensor> feeds(Segment segment, int batch) {
+        Map<String, RuntimeTensor> feeds = new LinkedHashMap<>();
         Map<String, HostTensor> all = inputs(batch);
         segment.given().forEach(value -> feeds.put(value.name(), all.get(value.name())));
         for (Value value : segment.taken()) {
@@ -102,7 +103,7 @@ final class Batches {
             if (outputs.has(value.name())) {
                 sideValues
                         .computeIfAbsent(value.name(), name -> new HashMap<>())
-                        .put(key(value, batch), outputs.tensor(value.name()).direct());
+                        .put(key(value, batch), outputs.keep(value.name()));
             }
         }
     }

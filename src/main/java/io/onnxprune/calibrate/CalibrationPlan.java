@@ -26,11 +26,6 @@ import java.util.function.ToLongFunction;
  * @param boundaryBytes estimated bytes of all values between segments
  */
 record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long boundaryBytes) {
-    /**
-     * The number of tokens in one run beyond which a larger batch is not faster, because the matrices are large enough.
-     */
-    private static final int TOKENS = 512;
-
     /** The number of elements that fit one buffer of float32. */
     private static final long MAX_ELEMENTS = (Integer.MAX_VALUE - 64) / Float.BYTES;
 
@@ -43,10 +38,11 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
      * @param samples number of rows
      * @param length number of tokens in a row
      * @param memory bytes that the run may use
+     * @param batchTokens the number of tokens in one run beyond which a larger batch is not faster
      */
-    record Workload(DataFlow flow, Value tokens, Value logits, int samples, int length, long memory) {
+    record Workload(DataFlow flow, Value tokens, Value logits, int samples, int length, long memory, int batchTokens) {
         private Estimate estimate(Collection<Tap> taps, Value end, ToLongFunction<Integer> atEnd) {
-            return new Estimate(new Footprint(flow, tokens), taps, samples, length, end, atEnd);
+            return new Estimate(this, taps, end, atEnd);
         }
 
         private List<Piece> smallestPieces() {
@@ -98,6 +94,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         private final Footprint footprint;
         private final int samples;
         private final int length;
+        private final int batchTokens;
         private final boolean backward;
         /** The parameters whose statistics have their own shape. */
         private final Set<String> parameters = new HashSet<>();
@@ -108,16 +105,11 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
         /** The additional bytes of the piece that computes the logits, by the number of rows of a batch. */
         private final ToLongFunction<Integer> atEnd;
 
-        Estimate(
-                Footprint footprint,
-                Collection<Tap> taps,
-                int samples,
-                int length,
-                Value logits,
-                ToLongFunction<Integer> atEnd) {
-            this.footprint = footprint;
-            this.samples = samples;
-            this.length = length;
+        Estimate(Workload workload, Collection<Tap> taps, Value logits, ToLongFunction<Integer> atEnd) {
+            this.footprint = new Footprint(workload.flow, workload.tokens);
+            this.samples = workload.samples;
+            this.length = workload.length;
+            this.batchTokens = workload.batchTokens;
             this.logits = logits;
             this.atEnd = atEnd;
             this.backward = taps.stream().anyMatch(Tap::needsGradients);
@@ -146,7 +138,7 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
          * be much smaller than the others.
          */
         int rows(List<Piece> pieces, boolean single, long memory) {
-            int rows = single || footprint.isSingleRow() ? 1 : Math.max(1, Math.min(samples, TOKENS / length));
+            int rows = single || footprint.isSingleRow() ? 1 : Math.max(1, Math.min(samples, batchTokens / length));
             while (rows > 1 && largest(pieces, rows) > memory / 2) {
                 rows = (rows + 1) / 2;
             }
@@ -225,6 +217,11 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
     /** The bytes of values between segments that may be in memory. */
     long boundaryBudget(long memory) {
         return Math.max(0, memory - segmentBytes);
+    }
+
+    /** The bytes of weights that may stay in the memory of a device between sessions. */
+    long weightBudget(long memory) {
+        return Math.max(0, memory - segmentBytes - boundaryBytes);
     }
 
     void announce(Log log, int samples, int length, long memory) {

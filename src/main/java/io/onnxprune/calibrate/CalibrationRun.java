@@ -11,8 +11,10 @@ import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.Outputs;
+import io.onnxprune.runtime.RuntimeTensor;
 import io.onnxprune.runtime.Session;
 import java.util.AbstractList;
+import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -126,7 +128,7 @@ final class CalibrationRun implements AutoCloseable {
             SegmentGraph graph = SegmentGraph.loss(segment, flow, new Objective.End(objective, segment, calibrator));
             try (Session session = runner.open(graph)) {
                 for (int batch = 0; batch < batches.count(); batch++) {
-                    Map<String, HostTensor> feeds = runner.feeds(graph, batch);
+                    Map<String, RuntimeTensor> feeds = runner.feeds(graph, batch);
                     feeds.putAll(graph.loss().feeds().of(batches, batch));
                     String rows = graph.loss().rows();
                     try (Outputs outputs = session.runInto(feeds, Map.of(), List.of(rows))) {
@@ -156,7 +158,7 @@ final class CalibrationRun implements AutoCloseable {
 
     private Checkpoint.State state(int next) {
         Map<String, HostTensor> sums = new LinkedHashMap<>();
-        runner.sums().forEach((tap, sum) -> sums.put(tap.toString(), sum));
+        runner.sums().forEach((tap, sum) -> sums.put(tap.toString(), sum.toHost()));
         return new Checkpoint.State(next, loss, kept(segments.get(next).output().name()), sums);
     }
 
@@ -168,7 +170,7 @@ final class CalibrationRun implements AutoCloseable {
         return new AbstractList<>() {
             @Override
             public HostTensor get(int batch) {
-                return boundaries.get(new Place(value, batch));
+                return boundaries.get(new Place(value, batch)).toHost();
             }
 
             @Override
@@ -182,11 +184,11 @@ final class CalibrationRun implements AutoCloseable {
         System.arraycopy(saved.loss(), 0, loss, 0, loss.length);
         for (int batch = 0; batch < batches.count(); batch++) {
             Place place = new Place(segments.get(saved.next()).output().name(), batch);
-            boundaries.put(place, saved.gradients().get(batch));
+            boundaries.put(place, runner.placed(saved.gradients().get(batch)));
         }
         for (Tap tap : taps) {
             if (saved.partial().containsKey(tap.toString())) {
-                runner.sums().put(tap, saved.partial().get(tap.toString()));
+                runner.sums().put(tap, runner.placed(saved.partial().get(tap.toString())));
             }
         }
     }
@@ -212,7 +214,7 @@ final class CalibrationRun implements AutoCloseable {
     private void deliver(List<Tap> taps, int from, int to, TapSink sink) {
         for (Tap tap : taps) {
             if (!concernsAny(List.of(tap), from, to)) {
-                sink.accept(tap, runner.sums().remove(tap));
+                sink.accept(tap, runner.takeSum(tap));
             }
         }
     }
@@ -232,23 +234,22 @@ final class CalibrationRun implements AutoCloseable {
         try (Session session = runner.open(graph)) {
             runner.start(taps, segment);
             for (int batch = 0; batch < batches.count(); batch++) {
-                Map<String, HostTensor> feeds = runner.feeds(graph, batch);
+                Map<String, RuntimeTensor> feeds = runner.feeds(graph, batch);
                 if (last) {
                     feeds.putAll(graph.loss().feeds().of(batches, batch));
                 }
                 Place input = segment.input() == null
                         ? null
                         : new Place(segment.input().name(), batch);
+                Map<String, RuntimeTensor> into = runner.accumulate(graph, feeds);
+                List<RuntimeTensor> taken = carry(graph, batch, feeds, into);
                 if (!last) {
-                    feeds.put(
-                            graph.outputGradient(),
-                            boundaries.take(new Place(segment.output().name(), batch)));
+                    taken.add(boundaries.take(new Place(segment.output().name(), batch)));
+                    feeds.put(graph.outputGradient(), taken.get(taken.size() - 1));
                 }
-                Map<String, HostTensor> into = runner.accumulate(graph, feeds);
-                carry(graph, batch, feeds, into);
-                HostTensor gradient = null;
+                RuntimeTensor gradient = null;
                 if (inputGradient) {
-                    HostTensor value = feeds.get(input.value());
+                    RuntimeTensor value = feeds.get(input.value());
                     gradient = runner.zeros(value.dtype(), value.shape());
                     into.put(graph.inputGradient(), gradient);
                 }
@@ -259,6 +260,7 @@ final class CalibrationRun implements AutoCloseable {
                         requireFinite(batch);
                     }
                 }
+                taken.forEach(RuntimeTensor::release);
                 keepCarried(graph, batch, into);
                 if (input != null) {
                     boundaries.drop(input);
@@ -273,19 +275,24 @@ final class CalibrationRun implements AutoCloseable {
         runner.dropKept(liveValues.release(segment));
     }
 
-    private void carry(SegmentGraph graph, int batch, Map<String, HostTensor> feeds, Map<String, HostTensor> into) {
+    /** Feeds gradients of single rows from later segments, and returns them. The caller releases them. */
+    private List<RuntimeTensor> carry(
+            SegmentGraph graph, int batch, Map<String, RuntimeTensor> feeds, Map<String, RuntimeTensor> into) {
+        List<RuntimeTensor> taken = new ArrayList<>();
         for (Carry carry : graph.carries()) {
             if (carry.before() != null) {
-                feeds.put(carry.before(), boundaries.take(new Place(carry.tap().toString(), batch)));
+                taken.add(boundaries.take(new Place(carry.tap().toString(), batch)));
+                feeds.put(carry.before(), taken.get(taken.size() - 1));
                 carried--;
             }
             if (carry.after() != null) {
                 into.put(carry.after(), runner.zeros(DType.FLOAT, SumShapes.of(graph.segment(), carry.tap())));
             }
         }
+        return taken;
     }
 
-    private void keepCarried(SegmentGraph graph, int batch, Map<String, HostTensor> into) {
+    private void keepCarried(SegmentGraph graph, int batch, Map<String, RuntimeTensor> into) {
         for (Carry carry : graph.carries()) {
             if (carry.after() != null) {
                 boundaries.put(new Place(carry.tap().toString(), batch), into.get(carry.after()));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
+import io.onnxprune.calibrate.ActivationStore.Budget;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Trace;
@@ -30,6 +31,15 @@ import java.util.Set;
 public final class Calibrator {
     /** The least time between two checkpoints of a long run. A stopped run loses at most this time. */
     private static final double CHECKPOINT_SECONDS = 30;
+
+    /** The number of tokens in one run beyond which a larger batch is not faster, because the matrices are large enough. */
+    private static final int BATCH_TOKENS = 512;
+
+    /** The same on a device, which has more arithmetic units than the CPU. */
+    private static final int DEVICE_BATCH_TOKENS = 8192;
+
+    /** The share of free device memory that a run may use. Allocators lose some between tensors. */
+    private static final double FREE_SHARE = 0.85;
 
     private final OnnxRuntime runtime;
     private final CalibrationOptions options;
@@ -320,9 +330,29 @@ public final class Calibrator {
         }
     }
 
+    /**
+     * Bytes that a run may use in the memory that sessions work in. On a device it is the limit of the options, or most
+     * of what is free.
+     */
+    long memory() {
+        if (runtime.device().isEmpty()) {
+            return options.memory();
+        }
+        return options.deviceMemory() > 0
+                ? options.deviceMemory()
+                : (long) (FREE_SHARE * runtime.device().get().freeBytes());
+    }
+
+    /** The bytes that values between segments may take, beside {@code held} bytes where sessions work. */
+    Budget boundaryBudget(CalibrationPlan plan, long held) {
+        long budget = plan.boundaryBudget(Math.max(1, memory() - held));
+        return runtime.device().isEmpty() ? new Budget(0, budget) : new Budget(budget, options.memory());
+    }
+
     /** The workload of a run over {@code samples} rows, with {@code memory} bytes. */
     CalibrationPlan.Workload workload(DataFlow flow, int samples, long memory) {
-        return new CalibrationPlan.Workload(flow, tokens(), logits(), samples, length, memory);
+        int batchTokens = runtime.device().isPresent() ? DEVICE_BATCH_TOKENS : BATCH_TOKENS;
+        return new CalibrationPlan.Workload(flow, tokens(), logits(), samples, length, memory, batchTokens);
     }
 
     /** The division of a run that yields the gradients of all linear layers. */
@@ -334,8 +364,7 @@ public final class Calibrator {
             }
         }
         DataFlow flow = flow(taps);
-        return CalibrationPlan.over(
-                new Partition(flow, logits()).pieces(), workload(flow, samples, options.memory()), taps);
+        return CalibrationPlan.over(new Partition(flow, logits()).pieces(), workload(flow, samples, memory()), taps);
     }
 
     private CalibrationRun begin(Objective objective, Collection<Tap> taps) {
@@ -346,7 +375,7 @@ public final class Calibrator {
                     "errors are measured against a reference, which only a SequentialRun has");
         }
         DataFlow flow = flow(taps);
-        long memory = Math.max(1, options.memory() - objective.heldBytes());
+        long memory = Math.max(1, memory() - objective.heldBytes());
         CalibrationPlan plan = CalibrationPlan.of(workload(flow, rows.size(), memory), taps, objective, single);
         List<Segment> segments = Segment.of(flow, plan.pieces());
         for (Tap tap : taps) {
@@ -362,8 +391,10 @@ public final class Calibrator {
         }
         List<int[]> division = objective.batches() == null ? plan.batches(rows.size()) : objective.batches();
         Batches batches = new Batches(flow, decoder, rows, division);
-        ActivationStore boundaries = new ActivationStore(plan.boundaryBudget(memory), options.workFolder());
-        SegmentRunner runner = new SegmentRunner(runtime, flow, batches, boundaries, weights);
+        ActivationStore boundaries =
+                new ActivationStore(boundaryBudget(plan, objective.heldBytes()), options.workFolder());
+        SegmentRunner runner =
+                new SegmentRunner(runtime, flow, batches, boundaries, weights, plan.weightBudget(memory));
         return new CalibrationRun(this, objective, segments, liveValues, runner);
     }
 

@@ -2,6 +2,7 @@
 package io.onnxprune.calibrate;
 
 import io.onnxprune.autodiff.DivergenceLoss;
+import io.onnxprune.calibrate.ActivationStore.Budget;
 import io.onnxprune.calibrate.ActivationStore.Place;
 import io.onnxprune.calibrate.Partition.Piece;
 import io.onnxprune.diag.Log;
@@ -12,7 +13,7 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.lower.Renaming;
-import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.RuntimeTensor;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.LinkedHashSet;
@@ -57,15 +58,17 @@ public final class Divergence extends Objective implements AutoCloseable {
      */
     public static Divergence from(Calibrator reference, Calibrator model, List<long[]> rows) {
         DataFlow flow = reference.flow(List.of());
-        CalibrationPlan plan = CalibrationPlan.ahead(
-                reference.workload(flow, rows.size(), reference.options().memory()));
+        CalibrationPlan plan = CalibrationPlan.ahead(reference.workload(flow, rows.size(), reference.memory()));
         List<int[]> batches = plan.beside(model.planOfGradients(rows.size())).batches(rows.size());
         List<Segment> segments = Segment.of(flow, plan.pieces());
         Batches referenceBatches = new Batches(flow, reference.decoder(), rows, batches);
-        ActivationStore store = new ActivationStore(
-                reference.options().memory() / 4, reference.options().workFolder());
+        long quarter = reference.memory() / 4;
+        Budget budget = reference.runtime().device().isPresent()
+                ? new Budget(quarter, reference.options().memory() / 4)
+                : new Budget(0, quarter);
+        ActivationStore store = new ActivationStore(budget, reference.options().workFolder());
         SegmentRunner runner =
-                new SegmentRunner(reference.runtime(), flow, referenceBatches, store, reference.weights());
+                new SegmentRunner(reference.runtime(), flow, referenceBatches, store, reference.weights(), 0);
         int last = segments.size() - 1;
         try (Log.Progress progress = reference.log().progress("calibration", referenceBatches.tokens() * last)) {
             for (Segment segment : segments.subList(0, last)) {
@@ -161,9 +164,9 @@ public final class Divergence extends Objective implements AutoCloseable {
         return new Part(loss.rows(), loss.gradient(), (unused, batch) -> feeds(batch, renamed));
     }
 
-    private Map<String, HostTensor> feeds(int batch, Map<String, String> renamed) {
+    private Map<String, RuntimeTensor> feeds(int batch, Map<String, String> renamed) {
         Segment last = reference.last;
-        Map<String, HostTensor> feeds = new HashMap<>();
+        Map<String, RuntimeTensor> feeds = new HashMap<>();
         reference.batches.feeds(last, batch).forEach((name, tensor) -> feeds.put(renamed.get(name), tensor));
         if (last.input() != null) {
             String input = last.input().name();

@@ -7,7 +7,7 @@ import io.onnxprune.ir.GraphBuilder;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
-import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.RuntimeTensor;
 import java.util.Collections;
 import java.util.List;
 import java.util.Map;
@@ -26,7 +26,7 @@ public abstract sealed class Objective permits Objective.NextToken, Divergence {
 
     /** Finds the feeds of the added inputs for a batch. */
     interface Feeds {
-        Map<String, HostTensor> of(Batches batches, int batch);
+        Map<String, ? extends RuntimeTensor> of(Batches batches, int batch);
     }
 
     /** The last segment of a model, which yields its logits. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
+import io.onnxprune.calibrate.ActivationStore.Budget;
 import io.onnxprune.calibrate.ActivationStore.Place;
 import io.onnxprune.calibrate.Partition.Piece;
 import io.onnxprune.diag.Log;
@@ -8,7 +9,7 @@ import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.lower.Lowering;
-import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.RuntimeTensor;
 import java.util.Collection;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -54,8 +55,7 @@ final class PieceExecutor implements AutoCloseable {
 
     /** The division of the run into batches if these statistics are measured. */
     CalibrationPlan plan(Collection<Tap> taps, int samples) {
-        CalibrationPlan.Workload workload =
-                calibrator.workload(flow, samples, calibrator.options().memory());
+        CalibrationPlan.Workload workload = calibrator.workload(flow, samples, calibrator.memory());
         return CalibrationPlan.over(pieces, workload, taps);
     }
 
@@ -65,14 +65,16 @@ final class PieceExecutor implements AutoCloseable {
      * @param rows token ids
      * @param batches the row numbers of each batch
      * @param budget bytes of the values between pieces that may be in memory
+     * @param weightBudget bytes of weights that may stay in the memory of a device between sessions
      */
-    void begin(List<long[]> rows, List<int[]> batches, long budget) {
+    void begin(List<long[]> rows, List<int[]> batches, Budget budget, long weightBudget) {
         runner = new SegmentRunner(
                 calibrator.runtime(),
                 flow,
                 new Batches(flow, calibrator.decoder(), rows, batches),
                 new ActivationStore(budget, calibrator.options().workFolder()),
-                calibrator.weights());
+                calibrator.weights(),
+                weightBudget);
     }
 
     SegmentRunner runner() {
@@ -169,7 +171,7 @@ final class PieceExecutor implements AutoCloseable {
     }
 
     /** The output of the last finished piece for a batch. */
-    HostTensor value(int batch) {
+    RuntimeTensor value(int batch) {
         return runner.boundaries().get(new Place(pieces.get(done - 1).output().name(), batch));
     }
 

@@ -2,7 +2,7 @@
 package io.onnxprune.calibrate;
 
 import io.onnxprune.ir.DType;
-import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.RuntimeTensor;
 import java.util.function.IntFunction;
 
 /**
@@ -13,4 +13,4 @@ import java.util.function.IntFunction;
  * @param values the value for each batch
  */
 @SuppressWarnings("ArrayRecordComponent") // never compared
-record ReferenceActivation(DType dtype, int[] kept, IntFunction<HostTensor> values) {}
+record ReferenceActivation(DType dtype, int[] kept, IntFunction<RuntimeTensor> values) {}

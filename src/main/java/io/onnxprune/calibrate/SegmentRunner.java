@@ -5,18 +5,22 @@ import io.onnxprune.calibrate.ActivationStore.Place;
 import io.onnxprune.calibrate.SegmentGraph.Accumulator;
 import io.onnxprune.diag.Log;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.runtime.DeviceTensor;
+import io.onnxprune.runtime.DeviceWeights;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
+import io.onnxprune.runtime.RuntimeTensor;
 import io.onnxprune.runtime.Session;
-import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 
 /**
@@ -30,7 +34,10 @@ final class SegmentRunner implements AutoCloseable {
     private final DataFlow flow;
     private final Batches batches;
     private final ActivationStore boundaries;
-    private final Map<Tap, HostTensor> sums = new HashMap<>();
+    /** The weights in the memory of a device; empty where sessions use them in place. */
+    private final Optional<DeviceWeights> deviceWeights;
+
+    private final Map<Tap, RuntimeTensor> sums = new HashMap<>();
     private final Map<String, Tensor> replaced = new HashMap<>();
     private long allocated;
 
@@ -39,17 +46,20 @@ final class SegmentRunner implements AutoCloseable {
      *
      * @param boundaries stores values between segments; it is closed with the runner
      * @param weights new contents for constants, in all sessions
+     * @param weightBudget bytes of weights that may stay in the memory of a device between sessions
      */
     SegmentRunner(
             OnnxRuntime runtime,
             DataFlow flow,
             Batches batches,
             ActivationStore boundaries,
-            Map<String, Tensor> weights) {
+            Map<String, Tensor> weights,
+            long weightBudget) {
         this.runtime = runtime;
         this.flow = flow;
         this.batches = batches;
         this.boundaries = boundaries;
+        this.deviceWeights = runtime.device().map(device -> runtime.weights(weightBudget));
         this.replaced.putAll(weights);
     }
 
@@ -65,9 +75,20 @@ final class SegmentRunner implements AutoCloseable {
         return boundaries;
     }
 
-    /** The sums of taps that were not passed to a sink yet. */
-    Map<Tap, HostTensor> sums() {
+    /** The sums of taps that were not passed to a sink yet, in the memory that sessions work in. */
+    Map<Tap, RuntimeTensor> sums() {
         return sums;
+    }
+
+    /** Removes the sum of a tap and returns it in this process's memory; null if no segment started it. */
+    HostTensor takeSum(Tap tap) {
+        RuntimeTensor sum = sums.remove(tap);
+        if (sum == null) {
+            return null;
+        }
+        HostTensor host = sum.toHost();
+        sum.release();
+        return host;
     }
 
     /** Replaces the contents of a constant in all later sessions. */
@@ -82,14 +103,14 @@ final class SegmentRunner implements AutoCloseable {
         Map<Integer, long[]> shapes = new HashMap<>();
         try (Session session = open(graph)) {
             start(request.taps(), segment);
-            List<WideSum> wide = wideSums(request.taps());
+            Map<Tap, WideSum> wide = wideSums(request.taps());
             for (int batch = 0; batch < batches.count(); batch++) {
-                Map<String, HostTensor> feeds = feeds(graph, batch);
+                Map<String, RuntimeTensor> feeds = feeds(graph, batch);
                 if (request.reference() != null) {
                     feeds.put(
                             graph.referenceInput(), request.reference().values().apply(batch));
                 }
-                Map<String, HostTensor> into = accumulate(graph, feeds);
+                Map<String, RuntimeTensor> into = accumulate(graph, feeds);
                 Set<String> wanted = batches.missing(request.yields(), batch);
                 request.kept().forEach(value -> wanted.add(value.name()));
                 if (request.yieldOutput()) {
@@ -107,19 +128,19 @@ final class SegmentRunner implements AutoCloseable {
                 progress.step(batches.tokens(batch));
                 free();
                 if ((batch + 1) % WideSum.RUNS == 0) {
-                    wide.forEach(WideSum::absorb);
+                    wide.values().forEach(WideSum::absorb);
                 }
             }
-            wide.forEach(WideSum::writeBack);
+            wide.forEach((tap, sum) -> sums.put(tap, sum.total()));
         }
     }
 
     /** Wide sums for taps with so many batches that float32 is not accurate enough. */
-    private List<WideSum> wideSums(Collection<Tap> taps) {
-        List<WideSum> wide = new ArrayList<>();
+    private Map<Tap, WideSum> wideSums(Collection<Tap> taps) {
+        Map<Tap, WideSum> wide = new LinkedHashMap<>();
         for (Tap tap : batches.count() > WideSum.RUNS ? taps : List.<Tap>of()) {
-            allocated += 2L * sums.get(tap).bytes().remaining();
-            wide.add(new WideSum(sums.get(tap)));
+            allocated += 2L * sums.get(tap).byteSize();
+            wide.put(tap, new WideSum(sums.get(tap)));
         }
         return wide;
     }
@@ -128,19 +149,17 @@ final class SegmentRunner implements AutoCloseable {
             SegmentRequest request,
             int batch,
             Outputs outputs,
-            Map<String, HostTensor> into,
+            Map<String, RuntimeTensor> into,
             Map<Integer, long[]> shapes) {
         batches.keep(request.yields(), batch, outputs);
         for (Value value : request.kept()) {
-            HostTensor tensor = outputs.tensor(value.name()).direct();
-            allocated += tensor.bytes().remaining();
+            RuntimeTensor tensor = outputs.keep(value.name());
+            allocated += tensor.byteSize();
             boundaries.put(sidePlace(value, batch), tensor);
         }
         if (request.yieldOutput()) {
             String output = request.segment().output().name();
-            HostTensor value = into.containsKey(output)
-                    ? into.get(output)
-                    : outputs.tensor(output).direct();
+            RuntimeTensor value = into.containsKey(output) ? into.get(output) : outputs.keep(output);
             shapes.putIfAbsent(batches.size(batch), value.shape());
             boundaries.put(new Place(output, batch), value);
         }
@@ -176,13 +195,22 @@ final class SegmentRunner implements AutoCloseable {
                 .constants()
                 .values()
                 .forEach(constant -> allocated += constant.constant().bytes().size());
-        return runtime.open(graph.model(replaced), true);
+        Model model = graph.model(replaced);
+        return deviceWeights.isPresent() ? runtime.open(model, deviceWeights.get()) : runtime.open(model, true);
     }
 
-    HostTensor zeros(DType dtype, long[] shape) {
-        HostTensor tensor = HostTensor.zeros(dtype, shape);
-        allocated += tensor.bytes().remaining();
+    /** A tensor of zeros in the memory that sessions work in. */
+    RuntimeTensor zeros(DType dtype, long[] shape) {
+        RuntimeTensor tensor = runtime.zeros(dtype, shape);
+        allocated += tensor.byteSize();
         return tensor;
+    }
+
+    /** A tensor of this process in the memory that sessions work in. */
+    RuntimeTensor placed(HostTensor tensor) {
+        return runtime.device()
+                .<RuntimeTensor>map(device -> DeviceTensor.of(device, tensor))
+                .orElse(tensor);
     }
 
     /**
@@ -198,9 +226,9 @@ final class SegmentRunner implements AutoCloseable {
     }
 
     /** The feeds of a segment: side values, the value at its start, and given values. */
-    Map<String, HostTensor> feeds(SegmentGraph graph, int batch) {
+    Map<String, RuntimeTensor> feeds(SegmentGraph graph, int batch) {
         Segment segment = graph.segment();
-        Map<String, HostTensor> feeds = batches.feeds(segment, batch);
+        Map<String, RuntimeTensor> feeds = batches.feeds(segment, batch);
         Value input = segment.input();
         if (input != null) {
             feeds.put(input.name(), boundaries.get(new Place(input.name(), batch)));
@@ -219,10 +247,10 @@ final class SegmentRunner implements AutoCloseable {
     }
 
     /** Adds the sums to {@code feeds}. Returns the outputs that write the new sums in place. */
-    Map<String, HostTensor> accumulate(SegmentGraph graph, Map<String, HostTensor> feeds) {
-        Map<String, HostTensor> into = new LinkedHashMap<>();
+    Map<String, RuntimeTensor> accumulate(SegmentGraph graph, Map<String, RuntimeTensor> feeds) {
+        Map<String, RuntimeTensor> into = new LinkedHashMap<>();
         for (Accumulator accumulator : graph.accumulators()) {
-            HostTensor sum = sums.get(accumulator.tap());
+            RuntimeTensor sum = sums.get(accumulator.tap());
             feeds.put(accumulator.before(), sum);
             into.put(accumulator.after(), sum);
         }
@@ -232,5 +260,7 @@ final class SegmentRunner implements AutoCloseable {
     @Override
     public void close() {
         boundaries.close();
+        sums.values().forEach(RuntimeTensor::release);
+        deviceWeights.ifPresent(DeviceWeights::close);
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
+import io.onnxprune.calibrate.ActivationStore.Budget;
 import io.onnxprune.calibrate.PieceSchedule.InputGroup;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
@@ -108,10 +109,13 @@ public final class SequentialRun implements AutoCloseable {
     private void runAll(List<long[]> rows) {
         CalibrationPlan plan = plan(rows.size());
         List<int[]> batches = plan.batches(rows.size());
-        long budget = plan.boundaryBudget(model.calibrator().options().memory());
-        model.begin(rows, batches, reference == null ? budget : budget / 2);
-        if (reference != null) {
-            reference.begin(rows, batches, budget / 2);
+        Budget budget = model.calibrator().boundaryBudget(plan, 0);
+        long weights = plan.weightBudget(model.calibrator().memory());
+        if (reference == null) {
+            model.begin(rows, batches, budget, weights);
+        } else {
+            model.begin(rows, batches, budget.part(2), weights / 2);
+            reference.begin(rows, batches, budget.part(2), weights / 2);
         }
         long tokens = (long) rows.size() * model.calibrator().length();
         try (WeightedProgress progress =
@@ -143,7 +147,7 @@ public final class SequentialRun implements AutoCloseable {
             plan = plan.beside(reference.plan(List.of(), samples));
         }
         Calibrator calibrator = model.calibrator();
-        long memory = calibrator.options().memory();
+        long memory = calibrator.memory();
         long room = plan.boundaryBudget(memory) - plan.boundaryBytes();
         long most = 0;
         for (ListIterator<PieceSchedule> each = schedules.listIterator(); each.hasNext(); ) {
@@ -217,13 +221,13 @@ public final class SequentialRun implements AutoCloseable {
     }
 
     private void edit(InputGroup group) {
-        Map<Tap, HostTensor> sums = model.runner().sums();
+        SegmentRunner sums = model.runner();
         InputStatistics statistics = new InputStatistics(
-                (long) sums.remove(new Tap.Positions(group.input())).asFloats().get(0),
-                sums.remove(new Tap.SecondMoment(group.input())),
-                sums.remove(new Tap.Total(group.input())),
-                sums.remove(new Tap.ErrorMoment(group.input(), group.stream())),
-                sums.remove(new Tap.TotalError(group.stream())),
+                (long) sums.takeSum(new Tap.Positions(group.input())).asFloats().get(0),
+                sums.takeSum(new Tap.SecondMoment(group.input())),
+                sums.takeSum(new Tap.Total(group.input())),
+                sums.takeSum(new Tap.ErrorMoment(group.input(), group.stream())),
+                sums.takeSum(new Tap.TotalError(group.stream())),
                 group.obstacles());
         Map<String, Tensor> edited = editor.edit(group.linears(), statistics);
         edited.forEach((name, tensor) -> model.replace(name, model.calibrator().inFormOf(name, tensor)));

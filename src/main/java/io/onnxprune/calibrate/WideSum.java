@@ -2,6 +2,7 @@
 package io.onnxprune.calibrate;
 
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.RuntimeTensor;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.DoubleBuffer;
@@ -22,7 +23,7 @@ final class WideSum {
 
     private static final int CHUNK = 1 << 26;
 
-    private final FloatBuffer floatSum;
+    private final RuntimeTensor sum;
     private final List<DoubleBuffer> chunks = new ArrayList<>();
 
     /**
@@ -30,10 +31,11 @@ final class WideSum {
      *
      * @param sum the float32 sum; {@link #absorb} moves its contents to the wide sum
      */
-    WideSum(HostTensor sum) {
-        this.floatSum = sum.bytes().asFloatBuffer();
-        for (int start = 0; start < floatSum.capacity(); start += CHUNK) {
-            int size = Math.min(CHUNK, floatSum.capacity() - start);
+    WideSum(RuntimeTensor sum) {
+        this.sum = sum;
+        int elements = Math.toIntExact(sum.byteSize() / Float.BYTES);
+        for (int start = 0; start < elements; start += CHUNK) {
+            int size = Math.min(CHUNK, elements - start);
             chunks.add(ByteBuffer.allocateDirect(size * Double.BYTES)
                     .order(ByteOrder.nativeOrder())
                     .asDoubleBuffer());
@@ -42,24 +44,34 @@ final class WideSum {
 
     /** Adds the float32 sum to the wide one and sets it to zero. */
     void absorb() {
+        FloatBuffer added = sum.toHost().bytes().asFloatBuffer();
         int start = 0;
         for (DoubleBuffer chunk : chunks) {
             for (int i = 0; i < chunk.capacity(); i++) {
-                chunk.put(i, chunk.get(i) + floatSum.get(start + i));
-                floatSum.put(start + i, 0);
+                chunk.put(i, chunk.get(i) + added.get(start + i));
             }
             start += chunk.capacity();
         }
+        sum.clear();
     }
 
-    /** Writes the total, rounded to float32, to the float32 sum. */
-    void writeBack() {
+    /**
+     * The total, rounded to float32, in this process's memory: the float32 sum itself if it is there. The other one is
+     * released.
+     */
+    HostTensor total() {
+        HostTensor total = sum.toHost();
+        FloatBuffer values = total.bytes().asFloatBuffer();
         int start = 0;
         for (DoubleBuffer chunk : chunks) {
             for (int i = 0; i < chunk.capacity(); i++) {
-                floatSum.put(start + i, (float) (chunk.get(i) + floatSum.get(start + i)));
+                values.put(start + i, (float) (chunk.get(i) + values.get(start + i)));
             }
             start += chunk.capacity();
         }
+        if (total != sum) {
+            sum.release();
+        }
+        return total;
     }
 }

@@ -6,7 +6,7 @@ import io.onnxprune.diag.CacheFolder;
 import io.onnxprune.diag.UserException;
 
 /** Loads JNA. Its native part is unpacked into the program's cache folder. */
-final class NativeAccess {
+public final class NativeAccess {
     private static final String FOLDER = "jna.tmpdir";
 
     private static boolean loaded;
@@ -18,7 +18,7 @@ final class NativeAccess {
      *
      * @throws UserException when its native part cannot be unpacked or loaded
      */
-    static synchronized void load() {
+    public static synchronized void load() {
         if (loaded) {
             return;
         }

@@ -20,7 +20,7 @@ import java.util.Objects;
  * @param bytes the elements, from the buffer's position to its limit
  */
 @SuppressWarnings("ArrayRecordComponent") // Shapes are arrays everywhere in this package; nothing compares tensors.
-public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
+public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) implements RuntimeTensor {
     /**
      * Checks that the number of bytes matches the shape.
      *
@@ -106,6 +106,30 @@ public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) {
     @Override
     public ByteBuffer bytes() {
         return bytes.duplicate().order(ByteOrder.LITTLE_ENDIAN);
+    }
+
+    @Override
+    public long byteSize() {
+        return bytes.remaining();
+    }
+
+    @Override
+    public HostTensor toHost() {
+        return this;
+    }
+
+    @Override
+    public void clear() {
+        ByteBuffer all = bytes.duplicate();
+        byte[] zeros = new byte[(int) Math.min(1 << 16, byteSize())];
+        while (all.hasRemaining()) {
+            all.put(zeros, 0, Math.min(zeros.length, all.remaining()));
+        }
+    }
+
+    @Override
+    public void release() {
+        // The garbage collector frees the buffer.
     }
 
     /** This tensor in a direct buffer, which the runtime uses without a copy; itself when its buffer is direct. */

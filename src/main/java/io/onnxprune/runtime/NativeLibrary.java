@@ -78,6 +78,20 @@ final class NativeLibrary {
         return Path.of(System.getProperty(FOLDER_PROPERTY, "."));
     }
 
+    /**
+     * The selected core library, which is loaded already.
+     *
+     * @throws UserException when Java's loader found it itself, so that its place is not known
+     */
+    static Path core() {
+        String folder = System.getProperty(FOLDER_PROPERTY);
+        if (folder == null) {
+            throw new UserException(
+                    "CUDA is supported on Linux on x86-64 with the library of the JavaCPP presets; use --provider cpu");
+        }
+        return Path.of(folder).resolve(CORE);
+    }
+
     private static boolean isLinuxX64() {
         String arch = System.getProperty("os.arch").toLowerCase(Locale.ROOT);
         return System.getProperty("os.name").toLowerCase(Locale.ROOT).contains("linux")

@@ -10,7 +10,8 @@ import ai.onnxruntime.OrtLoggingLevel;
 import ai.onnxruntime.OrtProvider;
 import ai.onnxruntime.OrtSession;
 import ai.onnxruntime.OrtSession.SessionOptions;
-import ai.onnxruntime.providers.OrtCUDAProviderOptions;
+import io.onnxprune.device.CudaDevice;
+import io.onnxprune.device.Device;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
@@ -20,6 +21,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -34,10 +36,13 @@ public final class OnnxRuntime implements AutoCloseable {
 
     private final OrtEnvironment environment;
     private final RuntimeOptions options;
+    /** The device whose memory calibration works in; empty for this process's memory. */
+    private final Optional<Device> device;
 
-    private OnnxRuntime(OrtEnvironment environment, RuntimeOptions options) {
+    private OnnxRuntime(OrtEnvironment environment, RuntimeOptions options, Optional<Device> device) {
         this.environment = environment;
         this.options = options;
+        this.device = device;
     }
 
     /**
@@ -46,18 +51,31 @@ public final class OnnxRuntime implements AutoCloseable {
      * @throws UserException when the library cannot be loaded or the provider cannot be used
      */
     public static OnnxRuntime open(RuntimeOptions options) {
+        OrtEnvironment environment = load(options);
+        if (options.provider() == RuntimeOptions.Provider.CPU) {
+            return new OnnxRuntime(environment, options, Optional.empty());
+        }
+        new OnnxRuntime(environment, options, Optional.empty()).checkCuda();
+        return new OnnxRuntime(environment, options, Optional.of(CudaDevice.open(options.device())));
+    }
+
+    /**
+     * Loads ONNX Runtime like {@link #open}, for calibration in the memory of {@code device}. On the CPU it can be a
+     * {@link io.onnxprune.device.HostDevice}, so that what runs on a GPU can be compared with what runs on the CPU.
+     *
+     * @throws UserException when the library cannot be loaded
+     */
+    public static OnnxRuntime openOn(Device device, RuntimeOptions options) {
+        return new OnnxRuntime(load(options), options, Optional.of(device));
+    }
+
+    private static OrtEnvironment load(RuntimeOptions options) {
         NativeLibrary.prepare(options);
-        OrtEnvironment environment;
         try {
-            environment = OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL, "onnx-prune");
+            return OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL, "onnx-prune");
         } catch (LinkageError | IllegalStateException | NullPointerException e) {
             throw new UserException("the native ONNX Runtime cannot be loaded: %s".formatted(rootReason(e)), e);
         }
-        OnnxRuntime runtime = new OnnxRuntime(environment, options);
-        if (options.provider() == RuntimeOptions.Provider.CUDA) {
-            runtime.checkCuda();
-        }
-        return runtime;
     }
 
     /**
@@ -93,6 +111,25 @@ public final class OnnxRuntime implements AutoCloseable {
     /** Whether the native library can train; recovery training needs this. */
     public boolean trainingEnabled() {
         return environment.isTrainingEnabled();
+    }
+
+    /** The device whose memory calibration works in; empty where that is this process's memory. */
+    public Optional<Device> device() {
+        return device;
+    }
+
+    /** Weights in the memory of the {@link #device}, for several sessions of {@link #open(Model, DeviceWeights)}. */
+    public DeviceWeights weights(long budget) {
+        return new DeviceWeights(device.orElseThrow(), budget);
+    }
+
+    /**
+     * A tensor of zeros in the memory that calibration works in.
+     *
+     * @throws UserException when the device has too little free memory
+     */
+    public RuntimeTensor zeros(DType dtype, long[] shape) {
+        return device.isPresent() ? DeviceTensor.zeros(device.get(), dtype, shape) : HostTensor.zeros(dtype, shape);
     }
 
     /** The options that models are run with. */
@@ -180,6 +217,35 @@ public final class OnnxRuntime implements AutoCloseable {
     }
 
     /**
+     * Opens a model in memory for runs on tensors in the memory of the {@link #device}. Nothing is folded from the
+     * weights, so half-precision weights are widened by the device, in each run.
+     *
+     * @param weights holds the weights of this and other sessions
+     * @throws UserException when ONNX Runtime rejects the model, or the device has too little memory for the weights
+     */
+    public Session open(Model model, DeviceWeights weights) {
+        SuppliedModel.OfInputs parts = SuppliedModel.OfInputs.of(model);
+        Runnable release = () -> weights.release(parts.weights().values());
+        Map<String, DeviceTensor> copies = weights.acquire(parts.weights());
+        try (SessionOptions sessionOptions = sessionOptions(true)) {
+            OrtSession session = environment.createSession(parts.graph(), sessionOptions);
+            Binding binding =
+                    new Binding(nativeApi(), NativeHandle.of(session), device.orElseThrow(), options.device(), copies);
+            return new Session(this, session, new Session.DeviceBinding(binding, release));
+        } catch (OrtException | NativeApi.Failure e) {
+            release.run();
+            throw failure("ONNX Runtime cannot load the model in memory", e);
+        } catch (UserException e) {
+            release.run();
+            throw e;
+        }
+    }
+
+    private static NativeApi nativeApi() throws NativeApi.Failure {
+        return NativeApi.of(NativeLibrary.core());
+    }
+
+    /**
      * Opens a serialised model in a direct buffer, from its position to its limit. The weights are supplied as in
      * {@link #open(byte[], Map, boolean)}.
      *
@@ -244,7 +310,7 @@ public final class OnnxRuntime implements AutoCloseable {
                 held.add(tensor);
                 weights.put(initializer.getKey(), tensor);
             }
-            supply(sessionOptions, weights, optimize);
+            supply(sessionOptions, weights, optimize || options.provider() == RuntimeOptions.Provider.CUDA);
             return new Session(this, factory.create(sessionOptions), held, loaded);
         } catch (OrtException e) {
             held.forEach(OnnxTensor::close);
@@ -262,15 +328,20 @@ public final class OnnxRuntime implements AutoCloseable {
      * initializers are visible to shape inference and constant folding, but are copied when the session is created.
      * Shared initializers are used in place by the kernels, but folding then looks for the file. Without optimisation
      * nothing is folded, so shared initializers suffice. The kernels' prepacked copies are switched off to save
-     * memory.
+     * memory. Kernels of CUDA cannot use memory of this process, and sessions fail with shared initializers there.
+     *
+     * @param external whether the weights are passed as external initializers too
      */
-    private static void supply(SessionOptions target, Map<String, OnnxTensorLike> weights, boolean optimize)
+    private void supply(SessionOptions target, Map<String, OnnxTensorLike> weights, boolean external)
             throws OrtException {
         if (weights.isEmpty()) {
             return;
         }
-        if (optimize) {
+        if (external) {
             target.addExternalInitializers(weights);
+        }
+        if (options.provider() == RuntimeOptions.Provider.CUDA) {
+            return;
         }
         for (Map.Entry<String, OnnxTensorLike> weight : weights.entrySet()) {
             target.addInitializer(weight.getKey(), weight.getValue());
@@ -300,13 +371,15 @@ public final class OnnxRuntime implements AutoCloseable {
     }
 
     private void addCuda(SessionOptions target, boolean optimize) throws OrtException {
-        try (OrtCUDAProviderOptions cuda = new OrtCUDAProviderOptions(options.device())) {
-            // TF32 keeps 10 bits of mantissa, too few to compare a pruned model with its original.
-            cuda.add("use_tf32", options.tf32() && optimize ? "1" : "0");
-            // Growing by powers of two could take twice the needed memory.
-            cuda.add("arena_extend_strategy", "kSameAsRequested");
-            target.addCUDA(cuda);
-        } catch (OrtException e) {
+        Map<String, String> cuda = new LinkedHashMap<>();
+        cuda.put("device_id", Integer.toString(options.device()));
+        // TF32 keeps 10 bits of mantissa, too few to compare a pruned model with its original.
+        cuda.put("use_tf32", options.tf32() && optimize ? "1" : "0");
+        // Growing by powers of two could take twice the needed memory.
+        cuda.put("arena_extend_strategy", "kSameAsRequested");
+        try {
+            nativeApi().appendCuda(NativeHandle.of(target), cuda);
+        } catch (NativeApi.Failure e) {
             throw Failures.cuda(options.device(), NativeLibrary.folder(), e);
         }
     }
@@ -326,16 +399,12 @@ public final class OnnxRuntime implements AutoCloseable {
             throw new UserException("ONNX Runtime's Java API cannot take the tensor %s of type %s; keep it in the model"
                     .formatted(name, tensor.dtype()));
         }
-        ByteBuffer bytes = tensor.bytes();
-        if (bytes.remaining() > MAX_TENSOR_BYTES) {
+        if (tensor.byteSize() > MAX_TENSOR_BYTES) {
             throw new UserException("the tensor %s has %d bytes, more than a Java buffer can hand over; keep it in the"
-                            .formatted(name, bytes.remaining())
+                            .formatted(name, tensor.byteSize())
                     + " model's external data");
         }
-        if (!bytes.isDirect() || bytes.alignmentOffset(0, tensor.dtype().bits() / 8) != 0) {
-            // Vectorised kernels require aligned elements and crash without.
-            bytes = ByteBuffer.allocateDirect(bytes.remaining()).put(bytes).flip();
-        }
+        ByteBuffer bytes = aligned(tensor);
         try {
             return OnnxTensor.createTensor(
                     environment,
@@ -345,6 +414,14 @@ public final class OnnxRuntime implements AutoCloseable {
         } catch (OrtException e) {
             throw failure("ONNX Runtime cannot take the tensor " + name, e);
         }
+    }
+
+    /** The elements of a tensor in a direct buffer. Vectorised kernels require aligned elements and crash without. */
+    static ByteBuffer aligned(HostTensor tensor) {
+        ByteBuffer bytes = tensor.bytes();
+        return bytes.isDirect() && bytes.alignmentOffset(0, tensor.dtype().bits() / 8) == 0
+                ? bytes
+                : ByteBuffer.allocateDirect(bytes.remaining()).put(bytes).flip();
     }
 
     /** A message of one sentence that includes the runtime's own reason, or says how to use less memory. */

@@ -1,79 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.runtime;
 
-import ai.onnxruntime.OnnxTensor;
-import ai.onnxruntime.OrtSession.Result;
 import ai.onnxruntime.TensorInfo;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
-import java.nio.ByteBuffer;
 
 /** The outputs of a run, in the runtime's memory until this is closed. */
-public final class Outputs implements AutoCloseable {
+public abstract sealed class Outputs implements AutoCloseable permits HostOutputs, DeviceOutputs {
     private static final String TYPE_PREFIX = "ONNX_TENSOR_ELEMENT_DATA_TYPE_";
-
-    private final Result result;
-
-    Outputs(Result result) {
-        this.result = result;
-    }
 
     static DType dtype(TensorInfo info) {
         return DType.valueOf(info.onnxType.name().substring(TYPE_PREFIX.length()));
     }
 
     /** Whether the output was computed and is a tensor. */
-    public boolean has(String name) {
-        return result.get(name).filter(OnnxTensor.class::isInstance).isPresent();
-    }
+    public abstract boolean has(String name);
 
     /**
      * The extents of an output.
      *
      * @throws UserException when it was not computed or is not a tensor
      */
-    public long[] shape(String name) {
-        return onnx(name).getInfo().getShape().clone();
-    }
+    public abstract long[] shape(String name);
 
     /**
      * The element type of an output.
      *
      * @throws UserException when it was not computed or is not a tensor
      */
-    public DType dtype(String name) {
-        return dtype(onnx(name).getInfo());
-    }
+    public abstract DType dtype(String name);
 
     /**
-     * A copy of an output in its own element type.
+     * A copy of an output in its own element type, in this process's memory.
      *
      * @throws UserException when it was not computed, is not a numeric tensor, or has 2 GiB or more
      */
     public HostTensor tensor(String name) {
-        OnnxTensor tensor = onnx(name);
-        DType dtype = dtype(tensor.getInfo());
-        long[] shape = tensor.getInfo().getShape();
+        DType dtype = dtype(name);
         if (dtype.bits() < 8) {
             throw new UserException("the output %s is of type %s and cannot be read".formatted(name, dtype));
         }
-        if (dtype.bytes(HostTensor.elements(shape)) > Integer.MAX_VALUE - 64L) {
+        if (dtype.bytes(HostTensor.elements(shape(name))) > Integer.MAX_VALUE - 64L) {
             throw new UserException(
                     "the output %s has 2 GiB or more, which Java cannot read; run smaller batches".formatted(name));
         }
-        ByteBuffer bytes = tensor.getByteBuffer();
-        return new HostTensor(dtype, shape, bytes);
+        return read(name);
     }
 
-    OnnxTensor onnx(String name) {
-        if (result.get(name).orElse(null) instanceof OnnxTensor tensor) {
-            return tensor;
-        }
-        throw new UserException("the output " + name + " was not computed or is not a tensor");
+    /**
+     * A copy of an output that outlives the run and can be fed without another copy: in the memory of the device that
+     * the session runs on.
+     *
+     * @throws UserException as for {@link #tensor}
+     */
+    public abstract RuntimeTensor keep(String name);
+
+    abstract HostTensor read(String name);
+
+    static UserException missing(String name) {
+        return new UserException("the output " + name + " was not computed or is not a tensor");
     }
 
     @Override
-    public void close() {
-        result.close();
-    }
+    public abstract void close();
 }

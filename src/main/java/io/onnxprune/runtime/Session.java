@@ -26,6 +26,9 @@ public final class Session implements AutoCloseable {
     private final OrtSession session;
     private final List<OnnxTensor> initializers;
     private final Optional<LoadedAdapter> adapter;
+    /** Present where tensors are in the memory of a device. */
+    private final Optional<DeviceBinding> device;
+
     private final List<Io> inputs;
     private final List<Io> outputs;
 
@@ -45,13 +48,38 @@ public final class Session implements AutoCloseable {
         }
     }
 
+    /** The binding of a session to the memory of a device, and how its weights are given back. */
+    record DeviceBinding(Binding binding, Runnable release) implements AutoCloseable {
+        @Override
+        public void close() {
+            binding.close();
+            release.run();
+        }
+    }
+
     Session(OnnxRuntime runtime, OrtSession session, List<OnnxTensor> initializers, Optional<LoadedAdapter> adapter)
+            throws OrtException {
+        this(runtime, session, initializers, adapter, Optional.empty());
+    }
+
+    /** Creates a session whose weights are in the memory of a device. */
+    Session(OnnxRuntime runtime, OrtSession session, DeviceBinding device) throws OrtException {
+        this(runtime, session, List.of(), Optional.empty(), Optional.of(device));
+    }
+
+    private Session(
+            OnnxRuntime runtime,
+            OrtSession session,
+            List<OnnxTensor> initializers,
+            Optional<LoadedAdapter> adapter,
+            Optional<DeviceBinding> device)
             throws OrtException {
         this.runtime = runtime;
         this.session = session;
         // The runtime uses the weights in place. These references keep their memory alive.
         this.initializers = List.copyOf(initializers);
         this.adapter = adapter;
+        this.device = device;
         this.inputs = describe(session.getInputInfo());
         this.outputs = describe(session.getOutputInfo());
     }
@@ -103,22 +131,39 @@ public final class Session implements AutoCloseable {
     public Outputs run(
             Map<String, HostTensor> feeds, Outputs earlier, Map<String, String> carried, Collection<String> wanted) {
         Map<String, OnnxTensorLike> fed = new HashMap<>();
-        carried.forEach((input, output) -> fed.put(input, earlier.onnx(output)));
+        carried.forEach((input, output) -> fed.put(input, ((HostOutputs) earlier).onnx(output)));
         return execute(feeds, fed, Map.of(), wanted);
     }
 
     /**
-     * Runs the model once and writes outputs to given tensors, without a copy on the CPU. An output may overwrite an
-     * input that is read element by element at the position being written (an accumulator).
+     * Runs the model once and writes outputs to given tensors, without a copy where they are in the memory that the
+     * session works in. An output may overwrite an input that is read element by element at the position being written
+     * (an accumulator).
      *
      * @param feeds tensors by input name
-     * @param into direct tensors of the outputs' types and shapes, by output name
+     * @param into tensors of the outputs' types and shapes, by output name; direct where they are in this process
      * @param wanted names of further outputs to compute
      * @return the further outputs
      * @throws UserException when an input is missing or has a wrong type or shape, or the run fails
      */
-    public Outputs runInto(Map<String, HostTensor> feeds, Map<String, HostTensor> into, Collection<String> wanted) {
-        return execute(feeds, new HashMap<>(), into, wanted);
+    public Outputs runInto(
+            Map<String, ? extends RuntimeTensor> feeds,
+            Map<String, ? extends RuntimeTensor> into,
+            Collection<String> wanted) {
+        if (device.isEmpty()) {
+            return execute(inHost(feeds), new HashMap<>(), inHost(into), wanted);
+        }
+        try {
+            return device.get().binding().run(feeds, into, wanted);
+        } catch (NativeApi.Failure e) {
+            throw OnnxRuntime.failure("ONNX Runtime cannot run the model on " + describeFeeds(feeds), e);
+        }
+    }
+
+    private static Map<String, HostTensor> inHost(Map<String, ? extends RuntimeTensor> tensors) {
+        Map<String, HostTensor> inHost = new LinkedHashMap<>();
+        tensors.forEach((name, tensor) -> inHost.put(name, tensor.toHost()));
+        return inHost;
     }
 
     private Outputs execute(
@@ -140,7 +185,7 @@ public final class Session implements AutoCloseable {
                 targets.put(target.getKey(), tensor);
             }
             RunOptions options = adapter.map(LoadedAdapter::options).orElse(null);
-            return new Outputs(session.run(fed, new LinkedHashSet<>(wanted), targets, options));
+            return new HostOutputs(session.run(fed, new LinkedHashSet<>(wanted), targets, options));
         } catch (OrtException e) {
             throw OnnxRuntime.failure("ONNX Runtime cannot run the model on " + describeFeeds(feeds), e);
         } finally {
@@ -148,9 +193,9 @@ public final class Session implements AutoCloseable {
         }
     }
 
-    private static String describeFeeds(Map<String, HostTensor> feeds) {
-        Map<String, HostTensor> few = new LinkedHashMap<>();
-        for (Map.Entry<String, HostTensor> feed : feeds.entrySet()) {
+    private static String describeFeeds(Map<String, ? extends RuntimeTensor> feeds) {
+        Map<String, RuntimeTensor> few = new LinkedHashMap<>();
+        for (Map.Entry<String, ? extends RuntimeTensor> feed : feeds.entrySet()) {
             if (few.size() < 4) {
                 few.put(feed.getKey(), feed.getValue());
             }
@@ -161,6 +206,7 @@ public final class Session implements AutoCloseable {
     @Override
     public void close() {
         try {
+            device.ifPresent(DeviceBinding::close);
             session.close();
         } catch (OrtException e) {
             throw OnnxRuntime.failure("ONNX Runtime cannot close a session", e);

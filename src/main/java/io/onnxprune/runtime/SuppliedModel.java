@@ -5,8 +5,11 @@ import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.ir.ValueInfo.Extent;
 import io.onnxprune.onnx.ModelWriter;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -24,13 +27,7 @@ record SuppliedModel(byte[] graph, Map<String, HostTensor> weights) {
     private static final long SUPPLIED_BYTES = 4096;
 
     static SuppliedModel of(Model full) {
-        // The runtime drops unused initializers and then rejects values for them.
-        Map<String, Tensor> used = new LinkedHashMap<>(full.graph().initializers());
-        used.keySet().retainAll(full.graph().reads());
-        Graph graph = full.graph()
-                .withInitializers(used)
-                .withInterface(full.graph().givenInputs(), full.graph().outputs());
-        Model model = full.withGraph(graph.withNodes(weightsFirst(graph)));
+        Model model = ordered(full);
         Map<String, HostTensor> weights = new LinkedHashMap<>();
         model.graph().initializers().forEach((name, tensor) -> {
             if (isSupplied(tensor)) {
@@ -41,6 +38,45 @@ record SuppliedModel(byte[] graph, Map<String, HostTensor> weights) {
             }
         });
         return new SuppliedModel(ModelWriter.skeleton(model, SuppliedModel::isSupplied), weights);
+    }
+
+    /**
+     * The model with weights as inputs instead of initializers, for sessions whose weights are in the memory of a
+     * device already. So the runtime neither copies them nor computes anything from them when it opens the session.
+     *
+     * @param graph a {@code ModelProto} with the small constants
+     * @param weights the contents of the added inputs, by name
+     */
+    record OfInputs(byte[] graph, Map<String, Tensor> weights) {
+        static OfInputs of(Model full) {
+            Model model = ordered(full);
+            Map<String, Tensor> constants = new LinkedHashMap<>(model.graph().initializers());
+            Map<String, Tensor> weights = new LinkedHashMap<>(constants);
+            weights.values().removeIf(tensor -> !isSupplied(tensor));
+            constants.keySet().removeAll(weights.keySet());
+            List<ValueInfo> inputs = new ArrayList<>(model.graph().inputs());
+            weights.forEach((name, tensor) -> inputs.add(declare(name, tensor)));
+            Graph graph = model.graph()
+                    .withInitializers(constants)
+                    .withInterface(inputs, model.graph().outputs());
+            return new OfInputs(ModelWriter.skeleton(model.withGraph(graph), tensor -> false), weights);
+        }
+
+        private static ValueInfo declare(String name, Tensor tensor) {
+            List<Extent> shape =
+                    Arrays.stream(tensor.shape()).mapToObj(Extent::of).toList();
+            return new ValueInfo(name, tensor.dtype(), shape, new byte[0]);
+        }
+    }
+
+    /** Without unused initializers, for which the runtime rejects values, and with the nodes in {@link #weightsFirst order}. */
+    private static Model ordered(Model full) {
+        Map<String, Tensor> used = new LinkedHashMap<>(full.graph().initializers());
+        used.keySet().retainAll(full.graph().reads());
+        Graph graph = full.graph()
+                .withInitializers(used)
+                .withInterface(full.graph().givenInputs(), full.graph().outputs());
+        return full.withGraph(graph.withNodes(weightsFirst(graph)));
     }
 
     /**

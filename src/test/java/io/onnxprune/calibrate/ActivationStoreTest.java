@@ -4,6 +4,7 @@ package io.onnxprune.calibrate;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import io.onnxprune.calibrate.ActivationStore.Budget;
 import io.onnxprune.calibrate.ActivationStore.Place;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.runtime.HostTensor;
@@ -27,7 +28,7 @@ class ActivationStoreTest {
     void anyOrderOfPutAndTake() {
         Random random = new Random(3);
         Map<Place, float[]> expected = new HashMap<>();
-        try (ActivationStore store = new ActivationStore(400, folder)) {
+        try (ActivationStore store = new ActivationStore(new Budget(0, 400), folder)) {
             for (int step = 0; step < 2000; step++) {
                 List<Place> keys = new ArrayList<>(expected.keySet());
                 if (keys.size() < 5 || keys.size() < 40 && random.nextBoolean()) {
@@ -40,9 +41,9 @@ class ActivationStoreTest {
                     expected.put(key, values);
                 } else {
                     Place key = keys.get(random.nextInt(keys.size()));
-                    assertThat(store.get(key).toFloats()).isEqualTo(expected.get(key));
+                    assertThat(store.get(key).toHost().toFloats()).isEqualTo(expected.get(key));
                     if (random.nextBoolean()) {
-                        assertThat(store.take(key).toFloats()).isEqualTo(expected.remove(key));
+                        assertThat(store.take(key).toHost().toFloats()).isEqualTo(expected.remove(key));
                     }
                 }
             }
@@ -56,7 +57,7 @@ class ActivationStoreTest {
     void dropping() {
         Place held = new Place("held", 0);
         Place first = new Place("spilled", 0);
-        try (ActivationStore store = new ActivationStore(4, folder)) {
+        try (ActivationStore store = new ActivationStore(new Budget(0, 4), folder)) {
             store.put(held, HostTensor.ofFloat32(new long[] {1}, 1f));
             store.put(first, HostTensor.ofFloat32(new long[] {2}, 2f, 3f));
             store.drop(first);
@@ -64,12 +65,12 @@ class ActivationStoreTest {
             assertThat(store.newlyRead()).isZero();
             assertThat(store.spilledBytes()).isEqualTo(8);
 
-            assertThat(store.take(first).toFloats()).containsExactly(4f, 5f);
+            assertThat(store.take(first).toHost().toFloats()).containsExactly(4f, 5f);
             assertThat(store.newlyRead()).isEqualTo(8);
             assertThat(store.newlyRead()).isZero();
             store.drop(held);
             store.put(held, HostTensor.ofFloat32(new long[] {1}, 6f));
-            assertThat(store.get(held).toFloats()).containsExactly(6f);
+            assertThat(store.get(held).toHost().toFloats()).containsExactly(6f);
             assertThat(store.newlyRead()).isZero();
         }
     }
@@ -77,7 +78,7 @@ class ActivationStoreTest {
     @Test
     void aFolderThatCannotBeWrittenIsNamed() throws IOException {
         Path file = Files.writeString(folder.resolve("file"), "");
-        try (ActivationStore store = new ActivationStore(0, file)) {
+        try (ActivationStore store = new ActivationStore(new Budget(0, 0), file)) {
             assertThatThrownBy(() -> store.put(new Place("x", 0), HostTensor.ofFloat32(new long[] {1}, 1f)))
                     .isInstanceOf(UserException.class)
                     .hasMessageContainingAll("cannot be written to " + file, "--work-dir");

@@ -26,8 +26,8 @@ record Gathered(double[] loss, Map<Tap, float[]> sums, List<String> messages) {
     static Gathered gather(
             Model model, List<long[]> rows, Collection<Tap> taps, long memory, Path folder, OnnxRuntime runtime) {
         RecordedLog log = new RecordedLog();
-        Calibrator calibrator =
-                Calibrator.of(model, runtime, new CalibrationOptions(memory, folder, false), rows.get(0).length, log);
+        CalibrationOptions options = new CalibrationOptions(memory, folder, false).withDeviceMemory(memory);
+        Calibrator calibrator = Calibrator.of(model, runtime, options, rows.get(0).length, log);
         Map<Tap, float[]> sums = new LinkedHashMap<>();
         Calibrator.Summary summary = calibrator.gather(rows, taps, (tap, sum) -> sums.put(tap, sum.toFloats()));
         return new Gathered(summary.loss(), sums, log.lines());
