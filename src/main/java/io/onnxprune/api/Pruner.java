@@ -104,6 +104,7 @@ public final class Pruner {
         private Optional<Long> seed = Optional.empty();
         private long memory = CalibrationOptions.DEFAULT_MEMORY;
         private boolean memoryGiven;
+        private long deviceMemory;
         private Optional<Path> workFolder = Optional.empty();
         private boolean resume;
         private RuntimeOptions runtime = RuntimeOptions.cpu();
@@ -200,6 +201,15 @@ public final class Pruner {
             return this;
         }
 
+        /** Sets the memory in bytes that calibration may take on a GPU; most of what is free by default. */
+        public Builder deviceMemory(long bytes) {
+            if (bytes <= 0) {
+                throw new UsageException("--device-memory takes 1 byte or more, like 24GB, not \"" + bytes + '"');
+            }
+            deviceMemory = bytes;
+            return this;
+        }
+
         /** Sets the folder for checkpoints and files of the run; by default in the user's cache folder. */
         public Builder workFolder(Path folder) {
             if (Files.exists(folder) && !Files.isDirectory(folder)) {
@@ -271,13 +281,21 @@ public final class Pruner {
             return memoryGiven;
         }
 
+        boolean runsOnDevice() {
+            return runtime.provider() != RuntimeOptions.Provider.CPU;
+        }
+
+        boolean deviceMemoryGiven() {
+            return deviceMemory > 0;
+        }
+
         boolean resumes() {
             return resume;
         }
 
         CalibrationOptions calibration() {
-            return new CalibrationOptions(
-                    memory, workFolder.orElseGet(() -> CacheFolder.path().resolve("work")), resume);
+            Path folder = workFolder.orElseGet(() -> CacheFolder.path().resolve("work"));
+            return new CalibrationOptions(memory, folder, resume).withDeviceMemory(deviceMemory);
         }
 
         int threads() {

@@ -123,12 +123,23 @@ final class RunSetup {
         }
     }
 
+    private static void rejectWithoutCalibration(boolean given, String option) {
+        if (given) {
+            throw new UsageException(
+                    option + " is for methods that calibrate, which this one does not; leave it out");
+        }
+    }
+
     private DataRequest request(DataNeeds needs) {
         boolean measured = settings.statistics().in().isPresent() && needs.onlyMoments();
         boolean calibrates = needs.rows() && !measured;
-        if (!calibrates && (settings.memoryGiven() || settings.resumes())) {
-            throw new UsageException((settings.memoryGiven() ? "--memory" : "--resume")
-                    + " is for methods that calibrate, which this one does not; leave it out");
+        if (settings.deviceMemoryGiven() && !settings.runsOnDevice()) {
+            throw new UsageException("--device-memory has an effect only with --provider cuda; leave it out");
+        }
+        if (!calibrates) {
+            rejectWithoutCalibration(settings.memoryGiven(), "--memory");
+            rejectWithoutCalibration(settings.deviceMemoryGiven(), "--device-memory");
+            rejectWithoutCalibration(settings.resumes(), "--resume");
         }
         DataRequest asked = settings.data().request(calibrates, trainingFile().isPresent(), seed());
         return calibrates

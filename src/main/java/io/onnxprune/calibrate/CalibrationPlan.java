@@ -196,6 +196,15 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
                 boundaryBytes + other.boundaryBytes);
     }
 
+    /**
+     * Whether no plan has smaller pieces or batches.
+     *
+     * @param fixed whether the objective determines the batches
+     */
+    boolean isSmallest(Workload workload, boolean fixed) {
+        return (rows == 1 || fixed) && pieces.size() == workload.smallestPieces().size();
+    }
+
     /** This plan with further bytes of values between segments. */
     CalibrationPlan keeping(long bytes) {
         return new CalibrationPlan(pieces, rows, segmentBytes, boundaryBytes + bytes);

@@ -34,6 +34,7 @@ final class CalibrationRun implements AutoCloseable {
     private final ActivationStore boundaries;
     private final Log log;
     private final double[] loss;
+    private final boolean smallest;
 
     /** The number of stored gradients of single rows that earlier segments still add to. */
     private int carried;
@@ -43,18 +44,21 @@ final class CalibrationRun implements AutoCloseable {
      *
      * @param liveValues the values that taps need in later segments
      * @param runner runs the segments; it is closed with the run
+     * @param smallest whether the segments cannot be divided further
      */
     CalibrationRun(
             Calibrator calibrator,
             Objective objective,
             List<Segment> segments,
             LiveValues liveValues,
-            SegmentRunner runner) {
+            SegmentRunner runner,
+            boolean smallest) {
         this.calibrator = calibrator;
         this.objective = objective;
         this.segments = segments;
         this.liveValues = liveValues;
         this.runner = runner;
+        this.smallest = smallest;
         this.flow = runner.flow();
         this.batches = runner.batches();
         this.boundaries = runner.boundaries();
@@ -145,6 +149,11 @@ final class CalibrationRun implements AutoCloseable {
     /** The properties that a stopped run and the resumed one must share. */
     List<Integer> shape() {
         return List.of(segments.size(), batches.count(), batches.rowCount(), (int) batches.tokens());
+    }
+
+    /** Whether the segments and batches are as small as they can be. */
+    boolean isSmallest() {
+        return smallest;
     }
 
     int segmentCount() {

@@ -3,6 +3,7 @@ package io.onnxprune.calibrate;
 
 import io.onnxprune.calibrate.ActivationStore.Budget;
 import io.onnxprune.diag.Log;
+import io.onnxprune.diag.OutOfMemoryException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Trace;
 import io.onnxprune.ir.Model;
@@ -22,6 +23,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.BiFunction;
 
 /**
  * Measures statistics of a model over rows of tokens. The model is lowered to primitive operators and cut into segments
@@ -236,10 +239,37 @@ public final class Calibrator {
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */
     public Summary gather(Objective objective, Collection<Tap> taps, TapSink sink) {
-        try (CalibrationRun run = begin(objective, taps)) {
-            return taps.stream().anyMatch(Tap::needsGradients)
-                    ? run.backward(List.copyOf(taps), sink, null, state -> {})
-                    : run.forward(List.copyOf(taps), sink);
+        boolean backward = taps.stream().anyMatch(Tap::needsGradients);
+        return smallerIfNeeded(objective, taps, sink, (run, target) -> {
+            return backward
+                    ? run.backward(List.copyOf(taps), target, null, state -> {})
+                    : run.forward(List.copyOf(taps), target);
+        });
+    }
+
+    /**
+     * Runs {@code work}. If the memory of a device does not suffice, because it is shared or an estimate was too low,
+     * it starts again with half of it, unless sums were passed on already.
+     */
+    private Summary smallerIfNeeded(
+            Objective objective, Collection<Tap> taps, TapSink sink, BiFunction<CalibrationRun, TapSink, Summary> work) {
+        long limit = memory();
+        AtomicBoolean delivered = new AtomicBoolean();
+        while (true) {
+            CalibrationRun run = begin(objective, taps, limit);
+            try (run) {
+                return work.apply(run, (tap, sum) -> {
+                    delivered.set(true);
+                    sink.accept(tap, sum);
+                });
+            } catch (OutOfMemoryException e) {
+                if (runtime.device().isEmpty() || delivered.get() || run.isSmallest()) {
+                    throw e;
+                }
+                limit /= 2;
+                log.warn("%s; the run starts again with %s on the device, in smaller segments"
+                        .formatted(e.getMessage(), CalibrationPlan.bytes(limit)));
+            }
         }
     }
 
@@ -275,7 +305,7 @@ public final class Calibrator {
             String key,
             double checkpointSeconds) {
         List<Tap> taps = GradientTaps.of(initializers, squares);
-        try (CalibrationRun run = begin(new Objective.NextToken(rows), taps)) {
+        return smallerIfNeeded(new Objective.NextToken(rows), taps, GradientTaps.sink(sink, squares), (run, target) -> {
             String runKey =
                     key + '-' + Integer.toHexString(Objects.hash(run.shape(), new HashSet<>(initializers), squares));
             Checkpoint checkpoint = new Checkpoint(
@@ -290,14 +320,14 @@ public final class Calibrator {
                                 : "calibration resumes: %d of %d segments are done"
                                         .formatted(run.segmentCount() - saved.next() - 1, run.segmentCount()));
             }
-            Summary summary = run.backward(taps, GradientTaps.sink(sink, squares), saved, state -> {
+            Summary summary = run.backward(taps, target, saved, state -> {
                 if (checkpoint.isDue() && run.canStop()) {
                     checkpoint.save(state, sink);
                 }
             });
             checkpoint.remove();
             return summary;
-        }
+        });
     }
 
     /** The shape of the sum of a tap. */
@@ -325,7 +355,7 @@ public final class Calibrator {
      * @throws UserException when a run fails
      */
     public double[] losses(Objective objective) {
-        try (CalibrationRun run = begin(objective, List.of())) {
+        try (CalibrationRun run = begin(objective, List.of(), memory())) {
             return run.losses();
         }
     }
@@ -343,9 +373,9 @@ public final class Calibrator {
                 : (long) (FREE_SHARE * runtime.device().get().freeBytes());
     }
 
-    /** The bytes that values between segments may take, beside {@code held} bytes where sessions work. */
-    Budget boundaryBudget(CalibrationPlan plan, long held) {
-        long budget = plan.boundaryBudget(Math.max(1, memory() - held));
+    /** The bytes that values between segments may take, of {@code memory} bytes where sessions work. */
+    Budget boundaryBudget(CalibrationPlan plan, long memory) {
+        long budget = plan.boundaryBudget(memory);
         return runtime.device().isEmpty() ? new Budget(0, budget) : new Budget(budget, options.memory());
     }
 
@@ -367,7 +397,7 @@ public final class Calibrator {
         return CalibrationPlan.over(new Partition(flow, logits()).pieces(), workload(flow, samples, memory()), taps);
     }
 
-    private CalibrationRun begin(Objective objective, Collection<Tap> taps) {
+    private CalibrationRun begin(Objective objective, Collection<Tap> taps, long limit) {
         List<long[]> rows = objective.rows();
         boolean single = taps.stream().anyMatch(Tap.SquaredGradient.class::isInstance);
         if (taps.stream().anyMatch(tap -> tap instanceof Tap.ErrorMoment || tap instanceof Tap.TotalError)) {
@@ -375,7 +405,7 @@ public final class Calibrator {
                     "errors are measured against a reference, which only a SequentialRun has");
         }
         DataFlow flow = flow(taps);
-        long memory = Math.max(1, memory() - objective.heldBytes());
+        long memory = Math.max(1, limit - objective.heldBytes());
         CalibrationPlan plan = CalibrationPlan.of(workload(flow, rows.size(), memory), taps, objective, single);
         List<Segment> segments = Segment.of(flow, plan.pieces());
         for (Tap tap : taps) {
@@ -385,6 +415,7 @@ public final class Calibrator {
             }
         }
         LiveValues liveValues = LiveValues.of(segments, taps);
+        boolean smallest = plan.isSmallest(workload(flow, rows.size(), memory), objective.batches() != null);
         plan = plan.keeping(liveValues.bytes(new Footprint(flow, tokens()), rows.size(), length));
         if (!taps.isEmpty() && weights.isEmpty()) {
             plan.announce(log, rows.size(), length, memory);
@@ -392,10 +423,10 @@ public final class Calibrator {
         List<int[]> division = objective.batches() == null ? plan.batches(rows.size()) : objective.batches();
         Batches batches = new Batches(flow, decoder, rows, division);
         ActivationStore boundaries =
-                new ActivationStore(boundaryBudget(plan, objective.heldBytes()), options.workFolder());
+                new ActivationStore(boundaryBudget(plan, memory), options.workFolder());
         SegmentRunner runner =
                 new SegmentRunner(runtime, flow, batches, boundaries, weights, plan.weightBudget(memory));
-        return new CalibrationRun(this, objective, segments, liveValues, runner);
+        return new CalibrationRun(this, objective, segments, liveValues, runner, smallest);
     }
 
     private static void requireFound(String name, List<Segment> segments) {

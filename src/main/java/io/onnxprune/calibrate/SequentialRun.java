@@ -109,8 +109,9 @@ public final class SequentialRun implements AutoCloseable {
     private void runAll(List<long[]> rows) {
         CalibrationPlan plan = plan(rows.size());
         List<int[]> batches = plan.batches(rows.size());
-        Budget budget = model.calibrator().boundaryBudget(plan, 0);
-        long weights = plan.weightBudget(model.calibrator().memory());
+        long memory = model.calibrator().memory();
+        Budget budget = model.calibrator().boundaryBudget(plan, memory);
+        long weights = plan.weightBudget(memory);
         if (reference == null) {
             model.begin(rows, batches, budget, weights);
         } else {

@@ -74,6 +74,12 @@ final class DataArguments {
     private String memory;
 
     @Option(
+            names = "--device-memory",
+            paramLabel = "N",
+            description = "memory limit of calibration on the GPU: 24GB (default: most of what is free)")
+    private String deviceMemory;
+
+    @Option(
             names = "--resume",
             description = "continue a stopped run of the same model, data and options (same --work-dir)")
     private boolean resume;
@@ -83,6 +89,9 @@ final class DataArguments {
         builder.data(this::describe).resume(resume);
         if (memory != null) {
             builder.memory((long) Amount.bytes(memory, "--memory"));
+        }
+        if (deviceMemory != null) {
+            builder.deviceMemory((long) Amount.bytes(deviceMemory, "--device-memory"));
         }
         if (workDir != null) {
             builder.workFolder(workDir);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.runtime;
 
+import io.onnxprune.diag.OutOfMemoryException;
 import io.onnxprune.diag.UserException;
 import java.nio.file.Path;
+import java.util.Set;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -26,6 +28,13 @@ final class Failures {
 
     private static final Pattern CUDA_FAILURE = Pattern.compile("CUDA failure (\\d+): ([^;]*[^;\\s])");
 
+    /**
+     * {@code cudaErrorDevicesUnavailable}, {@code cudaErrorECCUncorrectable}, {@code cudaErrorIllegalAddress}, {@code
+     * cudaErrorHardwareStackError}, {@code cudaErrorLaunchFailure} and {@code cudaErrorUnknown}. No later call
+     * succeeds in this process.
+     */
+    private static final Set<String> LOST = Set.of("46", "214", "700", "714", "719", "999");
+
     /** {@code cudaErrorInsufficientDriver}, which CUDA also returns when there is no driver at all. */
     private static final String NO_DRIVER = "35";
 
@@ -37,6 +46,15 @@ final class Failures {
      * @param what the failed action, as the beginning of the sentence
      */
     static UserException of(String what, Exception cause) {
+        return of(what, cause, "--memory, --seq-len, --samples or --threads");
+    }
+
+    /** A message of one sentence about a session that works in the memory of a device. */
+    static UserException onDevice(String what, Exception cause) {
+        return of(what, cause, "--device-memory, --seq-len or --samples");
+    }
+
+    private static UserException of(String what, Exception cause, String toLower) {
         String message = String.valueOf(cause.getMessage());
         Matcher unknown = NO_OPERATOR.matcher(message);
         if (unknown.find()) {
@@ -45,17 +63,25 @@ final class Failures {
                             .formatted(what, unknown.group(2), unknown.group(1)),
                     cause);
         }
-        return new UserException(
-                OUT_OF_MEMORY.matcher(message).find() ? outOfMemory(what, message) : what + ": " + shorten(message),
-                cause);
+        if (OUT_OF_MEMORY.matcher(message).find()) {
+            return new OutOfMemoryException(outOfMemory(what, message, toLower), cause);
+        }
+        Matcher cuda = CUDA_FAILURE.matcher(message);
+        if (cuda.find() && LOST.contains(cuda.group(1))) {
+            return new UserException(
+                    "%s: the CUDA device was lost (CUDA error %s: %s); see whether nvidia-smi lists it, and go on with --resume"
+                            .formatted(what, cuda.group(1), cuda.group(2)),
+                    cause);
+        }
+        return new UserException(what + ": " + shorten(message), cause);
     }
 
-    private static String outOfMemory(String what, String message) {
+    private static String outOfMemory(String what, String message, String toLower) {
         Matcher node = RUNNING.matcher(message);
         Matcher bytes = REQUESTED.matcher(message);
         String where = node.find() ? ", at node \"%s\" (%s)".formatted(node.group(2), node.group(1)) : "";
         String size = bytes.find() ? ", which requests %s bytes".formatted(bytes.group(1)) : "";
-        return "out of memory: %s%s%s; lower --memory, --seq-len, --samples or --threads".formatted(what, where, size);
+        return "out of memory: %s%s%s; lower %s".formatted(what, where, size, toLower);
     }
 
     /**

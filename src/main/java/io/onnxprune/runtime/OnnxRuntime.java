@@ -234,7 +234,7 @@ public final class OnnxRuntime implements AutoCloseable {
             return new Session(this, session, new Session.DeviceBinding(binding, release));
         } catch (OrtException | NativeApi.Failure e) {
             release.run();
-            throw failure("ONNX Runtime cannot load the model in memory", e);
+            throw Failures.onDevice("ONNX Runtime cannot load the model in memory", e);
         } catch (UserException e) {
             release.run();
             throw e;

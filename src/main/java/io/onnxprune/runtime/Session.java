@@ -156,7 +156,7 @@ public final class Session implements AutoCloseable {
         try {
             return device.get().binding().run(feeds, into, wanted);
         } catch (NativeApi.Failure e) {
-            throw OnnxRuntime.failure("ONNX Runtime cannot run the model on " + describeFeeds(feeds), e);
+            throw Failures.onDevice("ONNX Runtime cannot run the model on " + describeFeeds(feeds), e);
         }
     }
 

@@ -2,9 +2,11 @@
 package io.onnxprune.calibrate;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.onnxprune.TestModels;
 import io.onnxprune.device.HostDevice;
+import io.onnxprune.diag.OutOfMemoryException;
 import io.onnxprune.ir.Model;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.OnnxRuntime;
@@ -13,6 +15,7 @@ import java.nio.file.Path;
 import java.util.List;
 import java.util.Set;
 import org.junit.jupiter.api.Tag;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -53,5 +56,39 @@ class DeviceStateTest {
                         .isEqualTo(host.sums().get(tap)));
             }
         }
+    }
+
+    /** A device with too little memory for the whole model gets smaller segments, and the user is told. */
+    @Test
+    void tooLittleMemoryMakesSegmentsSmaller() {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Gathered.randomRows(3, LENGTH, 32, 7);
+        Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
+        LimitedDevice device = new LimitedDevice(14_000_000);
+
+        Gathered found = Gathered.gather(
+                model, rows, taps, Gathered.AMPLE, folder, OnnxRuntime.openOn(device, ONE_THREAD));
+        Gathered expected = Gathered.gather(model, rows, taps, Gathered.AMPLE, folder);
+
+        assertThat(found.messages())
+                .anyMatch(line -> line.contains("the run starts again with") && line.contains("in smaller segments"));
+        taps.forEach(tap -> assertThat(Gathered.distance(found.sums().get(tap), expected.sums().get(tap)))
+                .as(tap.toString())
+                .isLessThan(1e-4));
+        assertThat(device.used()).isZero();
+    }
+
+    @Test
+    void farTooLittleMemoryIsAnError() {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Gathered.randomRows(3, LENGTH, 32, 7);
+        Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
+        LimitedDevice device = new LimitedDevice(100_000);
+        OnnxRuntime runtime = OnnxRuntime.openOn(device, ONE_THREAD);
+
+        assertThatThrownBy(() -> Gathered.gather(model, rows, taps, Gathered.AMPLE, folder, runtime))
+                .isInstanceOf(OutOfMemoryException.class)
+                .hasMessageContainingAll("out of memory on limited memory", "--device-memory");
+        assertThat(device.used()).isZero();
     }
 }
