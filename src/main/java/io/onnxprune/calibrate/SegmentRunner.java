@@ -139,7 +139,7 @@ final class SegmentRunner implements AutoCloseable {
     private Map<Tap, WideSum> wideSums(Collection<Tap> taps) {
         Map<Tap, WideSum> wide = new LinkedHashMap<>();
         for (Tap tap : batches.count() > WideSum.RUNS ? taps : List.<Tap>of()) {
-            allocated += 2L * sums.get(tap).byteSize();
+            allocated += 2 * sums.get(tap).byteSize();
             wide.put(tap, new WideSum(sums.get(tap)));
         }
         return wide;
@@ -153,9 +153,7 @@ final class SegmentRunner implements AutoCloseable {
             Map<Integer, long[]> shapes) {
         batches.keep(request.yields(), batch, outputs);
         for (Value value : request.kept()) {
-            RuntimeTensor tensor = outputs.keep(value.name());
-            allocated += tensor.byteSize();
-            boundaries.put(sidePlace(value, batch), tensor);
+            boundaries.put(sidePlace(value, batch), counted(outputs.keep(value.name())));
         }
         if (request.yieldOutput()) {
             String output = request.segment().output().name();
@@ -201,8 +199,11 @@ final class SegmentRunner implements AutoCloseable {
 
     /** A tensor of zeros in the memory that sessions work in. */
     RuntimeTensor zeros(DType dtype, long[] shape) {
-        RuntimeTensor tensor = runtime.zeros(dtype, shape);
-        allocated += tensor.byteSize();
+        return counted(runtime.zeros(dtype, shape));
+    }
+
+    private RuntimeTensor counted(RuntimeTensor tensor) {
+        allocated += tensor instanceof HostTensor ? tensor.byteSize() : 0;
         return tensor;
     }
 
