@@ -125,8 +125,7 @@ final class RunSetup {
 
     private static void rejectWithoutCalibration(boolean given, String option) {
         if (given) {
-            throw new UsageException(
-                    option + " is for methods that calibrate, which this one does not; leave it out");
+            throw new UsageException(option + " is for methods that calibrate, which this one does not; leave it out");
         }
     }
 

@@ -202,7 +202,8 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
      * @param fixed whether the objective determines the batches
      */
     boolean isSmallest(Workload workload, boolean fixed) {
-        return (rows == 1 || fixed) && pieces.size() == workload.smallestPieces().size();
+        return (rows == 1 || fixed)
+                && pieces.size() == workload.smallestPieces().size();
     }
 
     /** This plan with further bytes of values between segments. */

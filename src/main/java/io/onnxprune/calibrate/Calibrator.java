@@ -252,7 +252,10 @@ public final class Calibrator {
      * it starts again with half of it, unless sums were passed on already.
      */
     private Summary smallerIfNeeded(
-            Objective objective, Collection<Tap> taps, TapSink sink, BiFunction<CalibrationRun, TapSink, Summary> work) {
+            Objective objective,
+            Collection<Tap> taps,
+            TapSink sink,
+            BiFunction<CalibrationRun, TapSink, Summary> work) {
         long limit = memory();
         AtomicBoolean delivered = new AtomicBoolean();
         while (true) {
@@ -422,8 +425,7 @@ public final class Calibrator {
         }
         List<int[]> division = objective.batches() == null ? plan.batches(rows.size()) : objective.batches();
         Batches batches = new Batches(flow, decoder, rows, division);
-        ActivationStore boundaries =
-                new ActivationStore(boundaryBudget(plan, memory), options.workFolder());
+        ActivationStore boundaries = new ActivationStore(boundaryBudget(plan, memory), options.workFolder());
         SegmentRunner runner =
                 new SegmentRunner(runtime, flow, batches, boundaries, weights, plan.weightBudget(memory));
         return new CalibrationRun(this, objective, segments, liveValues, runner, smallest);

@@ -31,7 +31,7 @@ public record CostModel(List<LinearLayer> layers, List<LinearLayer> consumers, l
 
     /** A forward pass: 2nmT. */
     public Cost forward() {
-        return Cost.ofFlops(2 * tokens * sum(layers, layer -> n(layer) * m(layer)));
+        return Cost.ofModel(2 * tokens * sum(layers, layer -> n(layer) * m(layer)));
     }
 
     /** A forward pass and gradients of activations, with the second forward pass of their segments: 6nmT. */
@@ -46,24 +46,25 @@ public record CostModel(List<LinearLayer> layers, List<LinearLayer> consumers, l
 
     /** XᵀX of the consumers: 2n²T. */
     public Cost inputMoments() {
-        return new Cost(2 * tokens * sum(consumers, layer -> n(layer) * n(layer)), 0, (long)
+        return new Cost(2 * tokens * sum(consumers, layer -> n(layer) * n(layer)), 0, 0, (long)
                 (Float.BYTES * sum(consumers, layer -> n(layer) * n(layer))));
     }
 
     /** DᵀD of the consumers: 2m²T. */
     public Cost gradientMoments() {
-        return new Cost(2 * tokens * sum(consumers, layer -> m(layer) * m(layer)), 0, (long)
+        return new Cost(2 * tokens * sum(consumers, layer -> m(layer) * m(layer)), 0, 0, (long)
                 (Float.BYTES * sum(consumers, layer -> m(layer) * m(layer))));
     }
 
     /** XᵀE of the consumers: 2nmT. */
     public Cost errorMoments() {
-        return Cost.ofFlops(2 * tokens * sum(consumers, layer -> n(layer) * m(layer)));
+        return Cost.ofModel(2 * tokens * sum(consumers, layer -> n(layer) * m(layer)));
     }
 
     /** Removal of the consumers' inputs one by one: 3n³ + 2nm(n + m). */
     public Cost removal() {
         return new Cost(
+                0,
                 sum(consumers, layer -> 3 * Math.pow(n(layer), 3) + 2 * n(layer) * m(layer) * (n(layer) + m(layer))),
                 matrices(),
                 0);
@@ -72,6 +73,7 @@ public record CostModel(List<LinearLayer> layers, List<LinearLayer> consumers, l
     /** Weights of the consumers that compensate: n³/3 + 2n²m. */
     public Cost solving() {
         return new Cost(
+                0,
                 sum(consumers, layer -> Math.pow(n(layer), 3) / 3 + 2 * n(layer) * n(layer) * m(layer)),
                 matrices(),
                 // New weights, their checkpoint, and the checkpoint before until it is replaced.

@@ -1,30 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.pass;
 
-import io.onnxprune.algebra.Blas;
-import io.onnxprune.algebra.Matrix;
 import io.onnxprune.diag.Log;
 import io.onnxprune.plan.PruneSet;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.function.Supplier;
 
 /**
  * Tells before a run how long it will take, if that is worth telling: passes count their operations, which are divided by the
- * speed at which this machine multiplies matrices at that moment. After each step of a repeat block the measured time tells how
+ * {@link Speed} of the machine at that moment. After each step of a repeat block the measured time tells how
  * long the other steps will take.
  */
 final class Forecast {
     /** What takes less is over before the estimate is read. */
     private static final double WORTH_SECONDS = 10;
 
-    private static final int PROBE = 512;
-    private static final long PROBE_NANOS = 200_000_000;
-
     private final List<Scheduled> schedule;
     private final List<Cost> costs;
     private final Log log;
+    /** Both kinds of operations count alike until the speed is known. */
+    private Speed speed = new Speed(1, 1);
+
     private long start;
     private int first;
 
@@ -50,13 +49,14 @@ final class Forecast {
                 log);
     }
 
-    /** Tells what is to come when {@code done} passes are done. */
-    void begin(int done) {
+    /** Tells what is to come when {@code done} passes are done. The speed is measured only if it is needed. */
+    void begin(int done, Supplier<Speed> measured) {
         first = done;
         start = System.nanoTime();
         Cost all = total(done);
         if (all.flops() > 0) {
-            begin(all, rate());
+            speed = measured.get();
+            begin(all, speed);
         }
     }
 
@@ -69,18 +69,15 @@ final class Forecast {
             disk.merge(schedule.get(i).step(), costs.get(i).disk(), Long::sum);
         }
         return new Cost(
-                all.flops(),
+                all.model(),
+                all.algebra(),
                 all.memory(),
                 disk.values().stream().mapToLong(Long::longValue).max().orElse(0));
     }
 
-    /**
-     * Tells what is to come.
-     *
-     * @param rate floating-point operations a second
-     */
-    void begin(Cost all, double rate) {
-        double seconds = all.flops() / rate;
+    /** Tells what is to come. */
+    void begin(Cost all, Speed speed) {
+        double seconds = speed.seconds(all);
         if (seconds >= WORTH_SECONDS) {
             log.info(
                     "%d passes of about %s in all; matrices of the widest linear layer take %s of memory beside --memory, statistics and new weights %s of disk"
@@ -92,10 +89,10 @@ final class Forecast {
     void done(int index) {
         Scheduled last = schedule.get(index);
         boolean ends = last.step() < last.steps() && schedule.get(index + 1).step() != last.step();
-        double counted = total(first).flops() - total(index + 1).flops();
+        double counted = seconds(first) - seconds(index + 1);
         if (ends && counted > 0) {
             double seconds = (System.nanoTime() - start) * 1e-9;
-            double left = seconds * total(index + 1).flops() / counted;
+            double left = seconds * seconds(index + 1) / counted;
             if (seconds + left >= WORTH_SECONDS) {
                 log.info("step %d of %d is done; about %s for the passes left"
                         .formatted(last.step(), last.steps(), time(left)));
@@ -103,21 +100,8 @@ final class Forecast {
         }
     }
 
-    /** Floating-point operations a second in a product of matrices of float64. */
-    private static double rate() {
-        try (Matrix a = Matrix.zeros(PROBE, PROBE)) {
-            for (int i = 0; i < PROBE; i++) {
-                a.set(i, i, 1);
-            }
-            double best = Double.POSITIVE_INFINITY;
-            // The best of several: other load on the machine comes and goes.
-            for (long end = System.nanoTime() + PROBE_NANOS; System.nanoTime() < end; ) {
-                long begun = System.nanoTime();
-                Blas.product(a, a).close();
-                best = Math.min(best, (System.nanoTime() - begun) * 1e-9);
-            }
-            return 2.0 * PROBE * PROBE * PROBE / best;
-        }
+    private double seconds(int done) {
+        return speed.seconds(total(done));
     }
 
     /** A time as {@code 12 s}, {@code 3 min} or {@code 2.5 h}. */

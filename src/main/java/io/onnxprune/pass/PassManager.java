@@ -99,7 +99,7 @@ public final class PassManager {
                 done = saved.done();
             }
             Forecast forecast = Forecast.of(schedule, start.dense(), context.prune(), data.tokens(), log);
-            forecast.begin(done);
+            forecast.begin(done, () -> Speed.of(context.runtime()));
             for (int i = done; i < schedule.size(); i++) {
                 Scheduled scheduled = schedule.get(i);
                 if (done > 0 && scheduled.pass().isRepeatedOnResume()) {

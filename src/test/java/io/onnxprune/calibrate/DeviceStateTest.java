@@ -66,13 +66,14 @@ class DeviceStateTest {
         Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
         LimitedDevice device = new LimitedDevice(14_000_000);
 
-        Gathered found = Gathered.gather(
-                model, rows, taps, Gathered.AMPLE, folder, OnnxRuntime.openOn(device, ONE_THREAD));
+        Gathered found =
+                Gathered.gather(model, rows, taps, Gathered.AMPLE, folder, OnnxRuntime.openOn(device, ONE_THREAD));
         Gathered expected = Gathered.gather(model, rows, taps, Gathered.AMPLE, folder);
 
         assertThat(found.messages())
                 .anyMatch(line -> line.contains("the run starts again with") && line.contains("in smaller segments"));
-        taps.forEach(tap -> assertThat(Gathered.distance(found.sums().get(tap), expected.sums().get(tap)))
+        taps.forEach(tap -> assertThat(
+                        Gathered.distance(found.sums().get(tap), expected.sums().get(tap)))
                 .as(tap.toString())
                 .isLessThan(1e-4));
         assertThat(device.used()).isZero();

@@ -27,8 +27,8 @@ final class LimitedDevice implements Device {
     @Override
     public synchronized long allocate(long bytes) {
         if (used + bytes > limit) {
-            throw new OutOfMemoryException("out of memory on %s: %d bytes are requested; lower --device-memory"
-                    .formatted(name(), bytes));
+            throw new OutOfMemoryException(
+                    "out of memory on %s: %d bytes are requested; lower --device-memory".formatted(name(), bytes));
         }
         long address = host.allocate(bytes);
         sizes.put(address, bytes);

@@ -83,13 +83,13 @@ class ForecastTest {
                 "{pass: score, metric: obs, curvature: loss}",
                 "{pass: allocate}",
                 "{pass: compensate, update: kronecker}");
-        forecast.begin(forecast.total(0), 1e12);
-        forecast.begin(0);
+        forecast.begin(forecast.total(0), new Speed(1e12, 1e12));
+        forecast.begin(0, () -> new Speed(1e12, 1e12));
         forecast.done(3);
         assertThat(log.lines()).isEmpty();
 
         Cost all = forecast.total(0);
-        forecast.begin(all, 1e8);
+        forecast.begin(all, new Speed(1e8, 1e8));
         assertThat(log.lines())
                 .containsExactly("info: 13 passes of about " + Forecast.time(all.flops() / 1e8)
                         + " in all; matrices of the widest linear layer take 5 MB of memory beside --memory, statistics and"
@@ -101,6 +101,12 @@ class ForecastTest {
         return CostModel.of(DENSE, PruneSet.standard(), 1).consumers().stream()
                 .reduce((a, b) -> a.inputs() >= b.inputs() ? a : b)
                 .orElseThrow();
+    }
+
+    /** Work of both kinds takes its own time. */
+    @Test
+    void modelAndAlgebraHaveTheirOwnSpeed() {
+        assertThat(new Speed(100, 10).seconds(new Cost(200, 30, 0, 0))).isEqualTo(5);
     }
 
     @Test
