@@ -241,7 +241,9 @@ public final class Calibrator {
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */
     public Summary gradients(List<long[]> rows, Collection<String> initializers, boolean squares, GradientSink sink) {
-        return gather(rows, GradientTaps.of(initializers, squares), GradientTaps.sink(sink, squares));
+        try (GradientReduction reduction = new GradientReduction(runtime, lowered())) {
+            return gather(rows, GradientTaps.of(initializers, squares), GradientTaps.sink(sink, squares, reduction));
+        }
     }
 
     /**
@@ -265,7 +267,8 @@ public final class Calibrator {
             String key,
             double checkpointSeconds) {
         List<Tap> taps = GradientTaps.of(initializers, squares);
-        try (CalibrationRun run = begin(new Objective.NextToken(rows), taps)) {
+        try (CalibrationRun run = begin(new Objective.NextToken(rows), taps);
+                GradientReduction reduction = new GradientReduction(runtime, lowered())) {
             String runKey =
                     key + '-' + Integer.toHexString(Objects.hash(run.shape(), new HashSet<>(initializers), squares));
             Checkpoint checkpoint = new Checkpoint(
@@ -280,7 +283,7 @@ public final class Calibrator {
                                 : "calibration resumes: %d of %d segments are done"
                                         .formatted(run.segmentCount() - saved.next() - 1, run.segmentCount()));
             }
-            Summary summary = run.backward(taps, GradientTaps.sink(sink, squares), saved, state -> {
+            Summary summary = run.backward(taps, GradientTaps.sink(sink, squares, reduction), saved, state -> {
                 if (checkpoint.isDue() && run.canStop()) {
                     checkpoint.save(state, sink);
                 }

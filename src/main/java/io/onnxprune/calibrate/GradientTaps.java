@@ -24,17 +24,21 @@ final class GradientTaps {
         return taps;
     }
 
-    /** A sink that pairs each sum of gradients with the sum of their squares, and passes both to {@code sink}. */
-    static TapSink sink(GradientSink sink, boolean squares) {
+    /**
+     * A sink that pairs each sum of gradients with the sum of their squares, and passes both to {@code sink}.
+     *
+     * @param reduction reduces the sums if {@code sink} asks for it
+     */
+    static TapSink sink(GradientSink sink, boolean squares, GradientReduction reduction) {
         Map<String, HostTensor> waiting = new HashMap<>();
         return (tap, sum) -> {
             String name = tap.subject();
             if (tap instanceof Tap.SquaredGradient) {
-                sink.accept(name, waiting.remove(name).asFloats(), sum.asFloats());
+                sink.accept(name, reduction.sums(waiting.remove(name), sum));
             } else if (squares) {
                 waiting.put(name, sum);
             } else {
-                sink.accept(name, sum.asFloats(), null);
+                sink.accept(name, reduction.sums(sum, null));
             }
         };
     }

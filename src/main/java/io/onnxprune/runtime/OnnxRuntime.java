@@ -100,6 +100,11 @@ public final class OnnxRuntime implements AutoCloseable {
         return options;
     }
 
+    /** Whether models run in memory other than that of this process, so that each tensor that is read is copied. */
+    public boolean hasOwnMemory() {
+        return options.provider() == RuntimeOptions.Provider.CUDA;
+    }
+
     /**
      * Whether tensors of this type can be fed or supplied as initializers. Initializers of other types must stay in
      * the model.

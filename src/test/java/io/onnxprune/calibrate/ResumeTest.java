@@ -47,10 +47,11 @@ class ResumeTest {
         }
 
         @Override
-        public void accept(String initializer, FloatBuffer sum, FloatBuffer squares) {
+        public void accept(String initializer, GradientSums sums) {
             if (accepted++ == stopAfter) {
                 throw new IllegalStateException("stopped");
             }
+            FloatBuffer sum = sums.sum();
             double total = 0;
             while (sum.hasRemaining()) {
                 float value = sum.get();

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import io.onnxprune.TestModels;
 import io.onnxprune.calibrate.GradientSink;
+import io.onnxprune.calibrate.GradientSums;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Slicing;
@@ -65,11 +66,11 @@ class SlicedGradientsTest {
         PrunedState state = PrunedState.of(structure, dense.plan(), new Sliced(dense.model(), slices));
         Map<String, float[]> gradients = Map.of(name, new float[] {1, 2}, "other", new float[] {10, 20, 30});
         List<float[]> received = new ArrayList<>();
-        new SlicedGradients(source(gradients), state).run(Set.of(name), false, (key, sum, squares) -> {
+        new SlicedGradients(source(gradients), state).run(Set.of(name), false, (key, sums) -> {
             assertThat(key).isEqualTo(name);
-            assertThat(squares).isNull();
+            assertThat(sums.squares()).isNull();
             float[] first = new float[7];
-            sum.get(first);
+            sums.sum().get(first);
             received.add(first);
         });
 
@@ -96,10 +97,11 @@ class SlicedGradientsTest {
             gradients.put(name, values);
         });
         Map<String, float[]> received = new HashMap<>();
-        new SlicedGradients(source(gradients), state).run(originals.keySet(), true, (name, sum, squares) -> {
+        new SlicedGradients(source(gradients), state).run(originals.keySet(), true, (name, sums) -> {
+            FloatBuffer sum = sums.sum();
             float[] values = new float[sum.remaining()];
-            sum.duplicate().get(values);
-            assertThat(squares.remaining()).isEqualTo(values.length);
+            sum.get(values);
+            assertThat(sums.squares().remaining()).isEqualTo(values.length);
             assertThat(received.put(name, values)).as(name).isNull();
         });
 
@@ -156,7 +158,7 @@ class SlicedGradientsTest {
             public void run(Set<String> initializers, boolean squares, GradientSink sink) {
                 gradients.forEach((name, values) -> {
                     if (initializers.contains(name)) {
-                        sink.accept(name, FloatBuffer.wrap(values), FloatBuffer.wrap(values));
+                        sink.accept(name, GradientSums.of(FloatBuffer.wrap(values), FloatBuffer.wrap(values)));
                     }
                 });
             }

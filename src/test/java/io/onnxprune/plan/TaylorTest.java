@@ -8,6 +8,7 @@ import static org.assertj.core.api.Assertions.within;
 import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.calibrate.GradientSink;
+import io.onnxprune.calibrate.GradientSums;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
@@ -73,7 +74,8 @@ class TaylorTest {
                 // The data does not begin at the start of the buffer.
                 float[] shifted = new float[both[0].length + 3];
                 System.arraycopy(both[0], 0, shifted, 3, both[0].length);
-                sink.accept(name, FloatBuffer.wrap(shifted).position(3), squares ? FloatBuffer.wrap(both[1]) : null);
+                FloatBuffer sum = FloatBuffer.wrap(shifted).position(3);
+                sink.accept(name, GradientSums.of(sum, squares ? FloatBuffer.wrap(both[1]) : null));
             });
         }
 
