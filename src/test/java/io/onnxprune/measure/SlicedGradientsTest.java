@@ -4,6 +4,7 @@ package io.onnxprune.measure;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import io.onnxprune.TestModels;
+import io.onnxprune.calibrate.AxisReduction;
 import io.onnxprune.calibrate.GradientSink;
 import io.onnxprune.calibrate.GradientSums;
 import io.onnxprune.diag.Log;
@@ -24,6 +25,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Random;
 import java.util.Set;
 import org.junit.jupiter.api.Tag;
@@ -69,6 +71,9 @@ class SlicedGradientsTest {
         new SlicedGradients(source(gradients), state).run(Set.of(name), false, (key, sums) -> {
             assertThat(key).isEqualTo(name);
             assertThat(sums.squares()).isNull();
+            assertThat(sums.along(new AxisReduction(null, null, null, 0, null)))
+                    .as("absolute values of sums cannot be added")
+                    .isEmpty();
             float[] first = new float[7];
             sums.sum().get(first);
             received.add(first);
@@ -147,6 +152,25 @@ class SlicedGradientsTest {
         return sum;
     }
 
+    /** Gradients that refuse to be reduced. */
+    @SuppressWarnings("ArrayRecordComponent") // never compared
+    private record Unreducible(float[] values) implements GradientSums {
+        @Override
+        public FloatBuffer sum() {
+            return FloatBuffer.wrap(values);
+        }
+
+        @Override
+        public FloatBuffer squares() {
+            return sum();
+        }
+
+        @Override
+        public Optional<double[][]> along(AxisReduction reduction) {
+            throw new AssertionError("reduced");
+        }
+    }
+
     private static Taylor.Gradients source(Map<String, float[]> gradients) {
         return new Taylor.Gradients() {
             @Override
@@ -158,7 +182,7 @@ class SlicedGradientsTest {
             public void run(Set<String> initializers, boolean squares, GradientSink sink) {
                 gradients.forEach((name, values) -> {
                     if (initializers.contains(name)) {
-                        sink.accept(name, GradientSums.of(FloatBuffer.wrap(values), FloatBuffer.wrap(values)));
+                        sink.accept(name, new Unreducible(values));
                     }
                 });
             }
