@@ -173,7 +173,9 @@ final class GradientReduction implements AutoCloseable {
         Arrays.fill(shape, 1);
         shape[reduction.zeroAxis()] = zeros.length;
         HostTensor tensor = HostTensor.zeros(DType.DOUBLE, shape);
-        tensor.bytes().asDoubleBuffer().put(Arrays.stream(zeros).asDoubleStream().toArray());
+        tensor.bytes()
+                .asDoubleBuffer()
+                .put(Arrays.stream(zeros).asDoubleStream().toArray());
         return tensor;
     }
 
@@ -218,8 +220,7 @@ final class GradientReduction implements AutoCloseable {
     }
 
     private static String along(GraphBuilder builder, String term, int axis, int rank) {
-        long[] others =
-                LongStream.range(0, rank).filter(other -> other != axis).toArray();
+        long[] others = LongStream.range(0, rank).filter(other -> other != axis).toArray();
         // Without any axis, ReduceSum would sum over all.
         return others.length == 0
                 ? builder.add("Identity", term)

@@ -14,7 +14,8 @@ public interface GradientSums {
     FloatBuffer sum();
 
     /** Σ over rows of the elementwise squares of that gradient; null unless requested. */
-    @Nullable FloatBuffer squares();
+    @Nullable
+    FloatBuffer squares();
 
     /**
      * Sums of a term that the runtime computes where the gradients are, so that only these sums are copied. Some are

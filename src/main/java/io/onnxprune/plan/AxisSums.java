@@ -104,8 +104,7 @@ final class AxisSums {
         double total = 0;
         for (int axis = along.length - 1; axis >= 0; axis--) {
             if (along[axis] != null) {
-                sums[axis] =
-                        Arrays.stream(along[axis]).map(sum -> scale * sum).toArray();
+                sums[axis] = Arrays.stream(along[axis]).map(sum -> scale * sum).toArray();
                 total = Arrays.stream(sums[axis]).sum();
             }
         }

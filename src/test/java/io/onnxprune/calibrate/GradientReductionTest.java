@@ -25,10 +25,10 @@ import org.junit.jupiter.params.provider.EnumSource;
 @Tag("ort")
 class GradientReductionTest {
     private static final long[][] SHAPES = {{7}, {1}, {5, 6}, {1, 9}, {3, 4, 5}, {2, 3, 2, 4}};
-    private static final Term PRODUCT = (builder, weights, gradients, squares) ->
-            builder.add("Abs", builder.add("Mul", weights, gradients));
-    private static final Term SECOND = (builder, weights, gradients, squares) ->
-            builder.add("Mul", builder.add("Mul", weights, weights), squares);
+    private static final Term PRODUCT =
+            (builder, weights, gradients, squares) -> builder.add("Abs", builder.add("Mul", weights, gradients));
+    private static final Term SECOND =
+            (builder, weights, gradients, squares) -> builder.add("Mul", builder.add("Mul", weights, weights), squares);
 
     private final Random random = new Random(11);
 
@@ -128,13 +128,13 @@ class GradientReductionTest {
                 HostTensor gradients = randomSums(new long[] {3, 2});
                 float[] whole = new float[30];
                 for (int i = 0; i < 6; i++) {
-                    whole[6 * slice(i / 2, 0, 3, 4) + slice(i % 2, 1, 2)] = gradients.toFloats()[i];
+                    whole[6 * slice(i / 2, 0, 3, 4) + slice(i % 2, 1, 2)] =
+                            gradients.toFloats()[i];
                 }
                 double[][] expected = direct(wanted, whole, whole);
                 double[][] found = reduction.sums(gradients, null).reduce(slice);
                 assertThat(found[0])
-                        .containsExactly(
-                                new double[] {expected[0][0], expected[0][3], expected[0][4]}, within(1e-10));
+                        .containsExactly(new double[] {expected[0][0], expected[0][3], expected[0][4]}, within(1e-10));
                 assertThat(found[1]).containsExactly(new double[] {expected[1][1], expected[1][2]}, within(1e-10));
             }
         }

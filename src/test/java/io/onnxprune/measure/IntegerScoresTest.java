@@ -178,8 +178,7 @@ class IntegerScoresTest {
         Model model = new Twins(storage).withIntegers();
         for (Taylor.Kind kind : Taylor.Kind.values()) {
             RuntimeGradients inRuntime = new RuntimeGradients(gradients(model));
-            ScoresAssert.assertEqual(
-                    scores(model, kind, inRuntime, Log.NONE), scores(model, kind, Log.NONE), ROUNDING);
+            ScoresAssert.assertEqual(scores(model, kind, inRuntime, Log.NONE), scores(model, kind, Log.NONE), ROUNDING);
             assertThat(inRuntime.reduced()).anyMatch(name -> name.endsWith("_q"));
             assertThat(inRuntime.read()).isEmpty();
         }

@@ -96,7 +96,8 @@ class RuntimeScoresTest {
         Map<Value, Tensor> updates = new HashMap<>();
         structure.analysis().constantUses().keySet().stream()
                 .map(use -> use.op().input(use.input()))
-                .filter(value -> value.constant().rank() == 2 && value.constant().dtype().isFloat())
+                .filter(value ->
+                        value.constant().rank() == 2 && value.constant().dtype().isFloat())
                 .limit(3)
                 .forEach(value -> updates.put(value, doubled(value.constant())));
         PrunedState state = PrunedState.of(structure, plan, updates);
