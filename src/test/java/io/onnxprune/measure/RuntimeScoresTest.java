@@ -60,6 +60,8 @@ class RuntimeScoresTest {
         Scores found = scores(structure, kind, new SlicedGradients(inRuntime, state));
 
         ScoresAssert.assertEqual(found, expected, ROUNDING);
+        assertThat(plan(structure, found).describe())
+                .isEqualTo(plan(structure, expected).describe());
         assertThat(inRuntime.reduced()).isNotEmpty();
         assertThat(inRuntime.read()).isEmpty();
     }
@@ -87,12 +89,15 @@ class RuntimeScoresTest {
         compare(pruned(name), Taylor.Kind.ELEMENT1);
     }
 
+    private static Plan plan(Structure structure, Scores scores) {
+        Budget budget = Budget.ofRatio(ALL, 0.2);
+        return Allocation.of(structure, scores, budget, "", Log.NONE).plan();
+    }
+
     /** A pruned model of which some matrices changed too. */
     private static PrunedState pruned(String name) {
         Structure structure = TestModels.structure(name);
         Scores scores = new RandomImportance(3).score(structure, Log.NONE);
-        Plan plan = Allocation.of(structure, scores, Budget.ofRatio(ALL, 0.2), "", Log.NONE)
-                .plan();
         Map<Value, Tensor> updates = new HashMap<>();
         structure.analysis().constantUses().keySet().stream()
                 .map(use -> use.op().input(use.input()))
@@ -100,7 +105,7 @@ class RuntimeScoresTest {
                         value.constant().rank() == 2 && value.constant().dtype().isFloat())
                 .limit(3)
                 .forEach(value -> updates.put(value, doubled(value.constant())));
-        PrunedState state = PrunedState.of(structure, plan, updates);
+        PrunedState state = PrunedState.of(structure, plan(structure, scores), updates);
         assertThat(state.slices()).isNotEmpty();
         return state;
     }
