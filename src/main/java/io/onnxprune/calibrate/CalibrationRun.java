@@ -67,7 +67,7 @@ final class CalibrationRun implements AutoCloseable {
     }
 
     /** Runs only forward, and passes sums to {@code sink} in order of execution. */
-    Summary forward(List<Tap> taps, TapSink sink) {
+    Summary forward(List<Tap> taps, SumSink sink) {
         int last = segments.size() - 1;
         while (last >= 0 && tapsOf(taps, last).isEmpty()) {
             last--;
@@ -94,7 +94,7 @@ final class CalibrationRun implements AutoCloseable {
      * @param saved the state of a stopped run to resume; null to start from the last segment
      * @param onCheckpoint called after each segment with the state that a resumed run needs
      */
-    Summary backward(List<Tap> taps, TapSink sink, Checkpoint.State saved, Consumer<Checkpoint.State> onCheckpoint) {
+    Summary backward(List<Tap> taps, SumSink sink, Checkpoint.State saved, Consumer<Checkpoint.State> onCheckpoint) {
         List<Tap> gradients = taps.stream().filter(Tap::needsGradients).toList();
         int first = saved == null ? segments.size() - 1 : saved.next();
         try (Log.Progress progress = log.progress("calibration", batches.tokens() * (4L * first + 3))) {
@@ -220,10 +220,10 @@ final class CalibrationRun implements AutoCloseable {
     }
 
     /** Passes the sums of those taps to {@code sink} that none of the segments {@code from} to {@code to} adds to. */
-    private void deliver(List<Tap> taps, int from, int to, TapSink sink) {
+    private void deliver(List<Tap> taps, int from, int to, SumSink sink) {
         for (Tap tap : taps) {
             if (!concernsAny(List.of(tap), from, to)) {
-                sink.accept(tap, runner.takeSum(tap));
+                sink.accept(tap, runner.sums().remove(tap));
             }
         }
     }

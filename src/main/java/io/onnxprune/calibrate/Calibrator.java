@@ -239,6 +239,10 @@ public final class Calibrator {
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */
     public Summary gather(Objective objective, Collection<Tap> taps, TapSink sink) {
+        return gatherSums(objective, taps, SumSink.of(sink));
+    }
+
+    private Summary gatherSums(Objective objective, Collection<Tap> taps, SumSink sink) {
         boolean backward = taps.stream().anyMatch(Tap::needsGradients);
         return smallerIfNeeded(objective, taps, sink, (run, target) -> {
             return backward
@@ -254,8 +258,8 @@ public final class Calibrator {
     private Summary smallerIfNeeded(
             Objective objective,
             Collection<Tap> taps,
-            TapSink sink,
-            BiFunction<CalibrationRun, TapSink, Summary> work) {
+            SumSink sink,
+            BiFunction<CalibrationRun, SumSink, Summary> work) {
         long limit = memory();
         AtomicBoolean delivered = new AtomicBoolean();
         while (true) {
@@ -284,7 +288,11 @@ public final class Calibrator {
      * @throws UserException when an operator has no derivative, the loss is not finite, or a run fails
      */
     public Summary gradients(List<long[]> rows, Collection<String> initializers, boolean squares, GradientSink sink) {
-        return gather(rows, GradientTaps.of(initializers, squares), GradientTaps.sink(sink, squares));
+        try (GradientReduction reduction = new GradientReduction(runtime, lowered())) {
+            Objective objective = Objective.NextToken.drawn(rows, options.draws());
+            return gatherSums(
+                    objective, GradientTaps.of(initializers, squares), GradientTaps.sink(sink, squares, reduction));
+        }
     }
 
     /**
@@ -308,29 +316,35 @@ public final class Calibrator {
             String key,
             double checkpointSeconds) {
         List<Tap> taps = GradientTaps.of(initializers, squares);
-        return smallerIfNeeded(new Objective.NextToken(rows), taps, GradientTaps.sink(sink, squares), (run, target) -> {
-            String runKey =
-                    key + '-' + Integer.toHexString(Objects.hash(run.shape(), new HashSet<>(initializers), squares));
-            Checkpoint checkpoint = new Checkpoint(
-                    options.workFolder().resolve("gradients-" + runKey + ".safetensors"), checkpointSeconds);
-            Checkpoint.State saved = null;
-            if (options.resume()) {
-                saved = checkpoint.load(sink).orElse(null);
-                log.info(
-                        saved == null
-                                ? "nothing to resume in " + options.workFolder()
-                                        + "; calibration starts from the beginning"
-                                : "calibration resumes: %d of %d segments are done"
-                                        .formatted(run.segmentCount() - saved.next() - 1, run.segmentCount()));
-            }
-            Summary summary = run.backward(taps, target, saved, state -> {
-                if (checkpoint.isDue() && run.canStop()) {
-                    checkpoint.save(state, sink);
-                }
+        try (GradientReduction reduction = new GradientReduction(runtime, lowered())) {
+            SumSink reduced = GradientTaps.sink(sink, squares, reduction);
+            return smallerIfNeeded(new Objective.NextToken(rows), taps, reduced, (run, target) -> {
+                int form = Objects.hash(run.shape(), new HashSet<>(initializers), squares);
+                String name = "gradients-" + key + '-' + Integer.toHexString(form) + ".safetensors";
+                Checkpoint checkpoint = new Checkpoint(options.workFolder().resolve(name), checkpointSeconds);
+                Summary summary = run.backward(taps, target, saved(checkpoint, sink, run), state -> {
+                    if (checkpoint.isDue() && run.canStop()) {
+                        checkpoint.save(state, sink);
+                    }
+                });
+                checkpoint.remove();
+                return summary;
             });
-            checkpoint.remove();
-            return summary;
-        });
+        }
+    }
+
+    /** The state of a stopped run; null to start from the beginning. */
+    private Checkpoint.State saved(Checkpoint checkpoint, ResumableSink sink, CalibrationRun run) {
+        if (!options.resume()) {
+            return null;
+        }
+        Checkpoint.State saved = checkpoint.load(sink).orElse(null);
+        log.info(
+                saved == null
+                        ? "nothing to resume in " + options.workFolder() + "; calibration starts from the beginning"
+                        : "calibration resumes: %d of %d segments are done"
+                                .formatted(run.segmentCount() - saved.next() - 1, run.segmentCount()));
+        return saved;
     }
 
     /** The shape of the sum of a tap. */

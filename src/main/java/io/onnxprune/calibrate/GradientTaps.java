@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
-import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.RuntimeTensor;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashMap;
@@ -24,17 +24,25 @@ final class GradientTaps {
         return taps;
     }
 
-    /** A sink that pairs each sum of gradients with the sum of their squares, and passes both to {@code sink}. */
-    static TapSink sink(GradientSink sink, boolean squares) {
-        Map<String, HostTensor> waiting = new HashMap<>();
+    /**
+     * A sink that pairs each sum of gradients with the sum of their squares, and passes both to {@code sink}.
+     *
+     * @param reduction reduces the sums if {@code sink} asks for it
+     */
+    static SumSink sink(GradientSink sink, boolean squares, GradientReduction reduction) {
+        Map<String, RuntimeTensor> waiting = new HashMap<>();
         return (tap, sum) -> {
             String name = tap.subject();
             if (tap instanceof Tap.SquaredGradient) {
-                sink.accept(name, waiting.remove(name).asFloats(), sum.asFloats());
+                RuntimeTensor gradients = waiting.remove(name);
+                sink.accept(name, reduction.sums(gradients, sum));
+                gradients.release();
+                sum.release();
             } else if (squares) {
                 waiting.put(name, sum);
             } else {
-                sink.accept(name, sum.asFloats(), null);
+                sink.accept(name, reduction.sums(sum, null));
+                sum.release();
             }
         };
     }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.measure;
 
+import io.onnxprune.calibrate.AxisReduction;
 import io.onnxprune.calibrate.GradientSink;
+import io.onnxprune.calibrate.GradientSums;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Taylor;
@@ -13,6 +15,7 @@ import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Optional;
 import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
@@ -64,36 +67,94 @@ final class SlicedGradients implements Taylor.Gradients {
             }
         });
         Map<String, Sum> incomplete = new LinkedHashMap<>();
-        pruned.run(wanted, squares, (name, gradient, gradientSquares) -> {
+        pruned.run(wanted, squares, (name, sums) -> {
             Slice slice = state.slices().get(name);
             String source = slice == null ? name : slice.source();
             if (slice == null && !pieces.containsKey(name)) {
-                sink.accept(name, gradient, gradientSquares);
+                sink.accept(name, sums);
                 return;
             }
-            Sum sum = incomplete.computeIfAbsent(
-                    source, key -> new Sum(Objects.requireNonNull(denseTensors.get(key), key), squares));
-            sum.add(slice == null ? sum.whole() : slice.kept(), gradient, gradientSquares);
-            if (pieces.getOrDefault(source, 0) == 0) {
-                sum.passTo(source, sink);
-                incomplete.remove(source);
+            Tensor dense = Objects.requireNonNull(denseTensors.get(source), source);
+            if (slice != null && pieces.getOrDefault(source, 0) == 0) {
+                sink.accept(source, new OneSlice(sums, slice.kept(), dense));
+                return;
             }
+            Sum sum = incomplete.computeIfAbsent(source, key -> new Sum(dense.shape(), squares));
+            sum.add(slice == null ? sum.whole() : slice.kept(), sums);
         });
-        incomplete.forEach((source, sum) -> sum.passTo(source, sink));
+        incomplete.forEach((source, sum) -> sink.accept(source, sum.sums()));
     }
 
-    /** The sum of gradients of slices, in the shape of the dense constant. */
+    /** Adds the elements of a slice to those of the dense constant. */
+    private static void scatter(FloatBuffer slice, int[][] kept, long[] shape, float[] target) {
+        scatter(0, 0, slice.duplicate(), kept, shape, target);
+    }
+
+    private static void scatter(int axis, int start, FloatBuffer slice, int[][] kept, long[] shape, float[] target) {
+        if (axis == shape.length) {
+            target[start] += slice.get();
+            return;
+        }
+        int extent = (int) shape[axis];
+        int count = kept[axis] == null ? extent : kept[axis].length;
+        for (int i = 0; i < count; i++) {
+            int index = kept[axis] == null ? i : kept[axis][i];
+            scatter(axis + 1, start * extent + index, slice, kept, shape, target);
+        }
+    }
+
+    /** The gradients of a constant of which the pruned model has one slice. Outside it all terms are zero. */
+    @SuppressWarnings("ArrayRecordComponent") // never compared
+    private record OneSlice(GradientSums slice, int[][] kept, Tensor dense) implements GradientSums {
+        @Override
+        public FloatBuffer sum() {
+            return whole(slice.sum());
+        }
+
+        @Override
+        public @Nullable FloatBuffer squares() {
+            FloatBuffer squares = slice.squares();
+            return squares == null ? null : whole(squares);
+        }
+
+        private FloatBuffer whole(FloatBuffer elements) {
+            float[] whole = new float[Math.toIntExact(dense.elements())];
+            scatter(elements, kept, dense.shape(), whole);
+            return FloatBuffer.wrap(whole);
+        }
+
+        @Override
+        public Optional<double[][]> along(AxisReduction reduction) {
+            return slice.along(reduction.slice(kept)).map(this::whole);
+        }
+
+        private double[][] whole(double[][] along) {
+            double[][] whole = along.clone();
+            for (int axis = 0; axis < along.length; axis++) {
+                if (along[axis] != null && kept[axis] != null) {
+                    whole[axis] = new double[Math.toIntExact(dense.dim(axis))];
+                    for (int i = 0; i < along[axis].length; i++) {
+                        whole[axis][kept[axis][i]] = along[axis][i];
+                    }
+                }
+            }
+            return whole;
+        }
+    }
+
+    /**
+     * The sum of gradients of several slices, in the shape of the dense constant. They are added element by element and
+     * not reduced before, because slices overlap, and a sum of absolute values is not the absolute value of a sum.
+     */
     private static final class Sum {
         private final long[] shape;
-        private final float[] gradient;
-        private final boolean withSquares;
-        private final float[] squares;
+        private final float[] gradients;
+        private final float @Nullable [] squares;
 
-        Sum(Tensor dense, boolean withSquares) {
-            shape = dense.shape();
-            gradient = new float[Math.toIntExact(dense.elements())];
-            this.withSquares = withSquares;
-            squares = new float[withSquares ? gradient.length : 0];
+        Sum(long[] shape, boolean withSquares) {
+            this.shape = shape;
+            gradients = new float[Math.toIntExact(Tensor.elements(shape))];
+            squares = withSquares ? new float[gradients.length] : null;
         }
 
         /** What a slice keeps that keeps everything: null for every axis, as in {@link Slice}. */
@@ -101,29 +162,16 @@ final class SlicedGradients implements Taylor.Gradients {
             return new int[shape.length][];
         }
 
-        /** Adds a slice. There are no squares where {@link GradientSink} is given none. */
-        void add(int[][] kept, FloatBuffer piece, @Nullable FloatBuffer pieceSquares) {
-            add(0, 0, kept, piece.duplicate(), gradient);
-            if (withSquares) {
-                add(0, 0, kept, Objects.requireNonNull(pieceSquares).duplicate(), squares);
+        /** Adds a slice. There are no squares where {@link GradientSums} has none. */
+        void add(int[][] kept, GradientSums slice) {
+            scatter(slice.sum(), kept, shape, gradients);
+            if (squares != null) {
+                scatter(Objects.requireNonNull(slice.squares()), kept, shape, squares);
             }
         }
 
-        private void add(int axis, int start, int[][] kept, FloatBuffer piece, float[] target) {
-            if (axis == shape.length) {
-                target[start] += piece.get();
-                return;
-            }
-            int extent = (int) shape[axis];
-            int count = kept[axis] == null ? extent : kept[axis].length;
-            for (int i = 0; i < count; i++) {
-                int index = kept[axis] == null ? i : kept[axis][i];
-                add(axis + 1, start * extent + index, kept, piece, target);
-            }
-        }
-
-        void passTo(String name, GradientSink sink) {
-            sink.accept(name, FloatBuffer.wrap(gradient), withSquares ? FloatBuffer.wrap(squares) : null);
+        GradientSums sums() {
+            return GradientSums.of(FloatBuffer.wrap(gradients), squares == null ? null : FloatBuffer.wrap(squares));
         }
     }
 }

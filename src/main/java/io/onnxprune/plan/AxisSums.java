@@ -93,6 +93,29 @@ final class AxisSums {
         this.total = total;
     }
 
+    /**
+     * Sums of {@code tensor} that were computed elsewhere.
+     *
+     * @param along the sums by axis, null for an axis that was not requested; at least one was
+     * @param scale the sums are multiplied by it
+     */
+    static AxisSums of(Tensor tensor, double[][] along, double scale) {
+        double[][] sums = new double[along.length][];
+        double total = 0;
+        for (int axis = along.length - 1; axis >= 0; axis--) {
+            if (along[axis] != null) {
+                sums[axis] = Arrays.stream(along[axis]).map(sum -> scale * sum).toArray();
+                total = Arrays.stream(sums[axis]).sum();
+            }
+        }
+        return new AxisSums(tensor, sums, total);
+    }
+
+    /** Whether no term was NaN or infinite. */
+    boolean isFinite() {
+        return Double.isFinite(total);
+    }
+
     /** Writes the sums. */
     void write(DataOutput out) throws IOException {
         out.writeDouble(total);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.plan;
 
+import io.onnxprune.calibrate.AxisReduction;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
+import java.util.BitSet;
 import java.util.HashSet;
 import java.util.Set;
 
@@ -59,9 +61,22 @@ record IntegerWeights(Tensor numbers, Tensor zero, int axis) {
         return found;
     }
 
+    /**
+     * The sums of a term with q − z in place of q.
+     *
+     * @param weights q where the gradients were taken
+     */
+    AxisReduction reduction(AxisReduction.Term term, Tensor weights, BitSet axes) {
+        return new AxisReduction(term, weights, zeros(), axis, axes);
+    }
+
+    private long[] zeros() {
+        return zero == null ? new long[] {0} : zero.toLongs();
+    }
+
     /** Wraps {@code terms} so that they get q − z in place of q. */
     AxisSums.Terms counted(AxisSums.Terms terms) {
-        long[] zeros = zero == null ? new long[] {0} : zero.toLongs();
+        long[] zeros = zeros();
         if (zeros.length == 1 && zeros[0] == 0) {
             return terms;
         }

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.plan;
 
+import io.onnxprune.calibrate.AxisReduction;
 import io.onnxprune.calibrate.GradientSink;
+import io.onnxprune.calibrate.GradientSums;
 import io.onnxprune.calibrate.ResumableSink;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Attribute;
+import io.onnxprune.ir.DType;
+import io.onnxprune.ir.GraphBuilder;
 import io.onnxprune.ir.Tensor;
 import java.io.DataInput;
 import java.io.DataOutput;
@@ -13,8 +18,10 @@ import java.io.IOException;
 import java.nio.FloatBuffer;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Taylor scores: the estimated change of the loss if the weights of a unit became zero, to first or second order
@@ -32,11 +39,12 @@ import java.util.Set;
  * and counts once. For weights of 8 bits the integers count ({@link IntegerWeights}). For weights of fewer bits the
  * scales count, which amounts to a sum over each block before the absolute value.
  *
- * <p>Gradients arrive one initializer at a time and are reduced at once, so that only one is in memory.
+ * <p>Gradients arrive one initializer at a time and are reduced at once, so that only one is in memory. Where they are
+ * in the memory of a device they are reduced there.
  */
 public final class Taylor implements Importance {
     /** The terms of the expansion, and where the absolute value is taken. */
-    public enum Kind {
+    public enum Kind implements AxisReduction.Term {
         VECTOR,
         ELEMENT1,
         ELEMENT2,
@@ -45,6 +53,23 @@ public final class Taylor implements Importance {
         /** Whether sums of squared row gradients are needed. */
         public boolean needsSquares() {
             return this == ELEMENT2 || this == MIX;
+        }
+
+        /** The terms without the factor 1/N. */
+        @Override
+        public String append(GraphBuilder builder, String weights, String gradients, @Nullable String squares) {
+            return switch (this) {
+                case VECTOR -> builder.add("Mul", weights, gradients);
+                case ELEMENT1 -> builder.add("Abs", builder.add("Mul", weights, gradients));
+                case ELEMENT2 -> builder.add("Mul", builder.add("Mul", weights, weights), squares);
+                case MIX -> {
+                    Map<String, Attribute> toDouble = Map.of("to", new Attribute.Int(DType.DOUBLE.code()));
+                    String half = builder.add("Cast", List.of(builder.scalar(0.5f)), toDouble);
+                    String second = builder.add("Mul", builder.add("Mul", weights, weights), squares);
+                    String first = builder.add("Mul", weights, gradients);
+                    yield builder.add("Abs", builder.add("Sub", first, builder.add("Mul", half, second)));
+                }
+            };
         }
     }
 
@@ -174,20 +199,27 @@ public final class Taylor implements Importance {
         }
 
         @Override
-        public void accept(String name, FloatBuffer sum, FloatBuffer squares) {
+        public void accept(String name, GradientSums received) {
             Tensor tensor = tensors.get(name);
             if (tensor != null) {
-                check(name, tensor, sum, squares);
-                AxisSums measured = new AxisSums(
-                        gradients.weights(name, tensor),
-                        members.axes().get(tensor),
-                        members.counted(tensor, terms(sum, squares)),
-                        members.label(tensor),
-                        elements -> {});
+                Tensor weights = gradients.weights(name, tensor);
+                // Sums that are not finite are computed again from the elements, to name the element in the message.
+                AxisSums measured = received.along(members.reduction(tensor, kind, weights))
+                        .map(along -> AxisSums.of(tensor, along, 1.0 / gradients.rows()))
+                        .filter(AxisSums::isFinite)
+                        .orElseGet(() -> elementwise(name, tensor, weights, received));
                 if (sums.put(tensor, measured) != null) {
                     throw new IllegalStateException("the gradient of " + name + " came twice");
                 }
             }
+        }
+
+        private AxisSums elementwise(String name, Tensor tensor, Tensor weights, GradientSums received) {
+            FloatBuffer sum = received.sum();
+            FloatBuffer squares = received.squares();
+            check(name, tensor, sum, squares);
+            AxisSums.Terms terms = members.counted(tensor, terms(sum, squares));
+            return new AxisSums(weights, members.axes().get(tensor), terms, members.label(tensor), elements -> {});
         }
 
         @Override

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.plan;
 
+import io.onnxprune.calibrate.AxisReduction;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
@@ -137,6 +138,18 @@ final class WeightMembers {
     AxisSums.Terms counted(Tensor tensor, AxisSums.Terms terms) {
         IntegerWeights weights = integers.get(tensor);
         return weights == null ? terms : weights.counted(terms);
+    }
+
+    /**
+     * The sums of a term along the axes of a tensor, where 8-bit integers are taken relative to the zero point.
+     *
+     * @param weights the tensor's contents where the gradients were taken
+     */
+    AxisReduction reduction(Tensor tensor, AxisReduction.Term term, Tensor weights) {
+        IntegerWeights integer = integers.get(tensor);
+        return integer == null
+                ? new AxisReduction(term, weights, new long[] {0}, 0, axes.get(tensor))
+                : integer.reduction(term, weights, axes.get(tensor));
     }
 
     /** The names of the dimensions without a member in {@code measured}. */

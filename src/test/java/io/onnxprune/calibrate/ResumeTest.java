@@ -8,6 +8,7 @@ import io.onnxprune.TestModels;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
 import java.io.DataInput;
 import java.io.DataOutput;
@@ -15,6 +16,8 @@ import java.io.IOException;
 import java.nio.FloatBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.BitSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -38,25 +41,44 @@ class ResumeTest {
 
     /** Stores the norm of each gradient, and stops the run after a number of them. */
     private static final class Lengths implements ResumableSink {
+        private static final AxisReduction.Term SQUARES =
+                (builder, weights, gradients, squares) -> builder.add("Mul", gradients, gradients);
+
         private final Map<String, Double> found = new TreeMap<>();
         private final int stopAfter;
         private int accepted;
+
+        /** The initializers, if their gradients are reduced in the runtime; null if they are read. */
+        private Map<String, Tensor> weights;
 
         Lengths(int stopAfter) {
             this.stopAfter = stopAfter;
         }
 
         @Override
-        public void accept(String initializer, FloatBuffer sum, FloatBuffer squares) {
+        public void accept(String initializer, GradientSums sums) {
             if (accepted++ == stopAfter) {
                 throw new IllegalStateException("stopped");
             }
+            double length = weights == null ? length(sums.sum()) : length(sums, weights.get(initializer));
+            assertThat(found.put(initializer, length)).isNull();
+        }
+
+        private static double length(FloatBuffer sum) {
             double total = 0;
             while (sum.hasRemaining()) {
                 float value = sum.get();
                 total += value * value;
             }
-            assertThat(found.put(initializer, total)).isNull();
+            return total;
+        }
+
+        private static double length(GradientSums sums, Tensor tensor) {
+            BitSet first = new BitSet();
+            first.set(0);
+            AxisReduction reduction = new AxisReduction(SQUARES, tensor, new long[] {0}, 0, first);
+            double[][] along = RuntimeReduction.of(sums).along(reduction).orElseThrow();
+            return Arrays.stream(along[0]).sum();
         }
 
         @Override
@@ -77,8 +99,14 @@ class ResumeTest {
     }
 
     @ParameterizedTest
-    @CsvSource({"stories-llama,20,false", "qwen2-g16-e-fp32,6,false", "stories-llama,33,true"})
-    void resumesFromTheCheckpoint(String name, int stopAfter, boolean squares) throws IOException {
+    @CsvSource({
+        "stories-llama,20,false,false",
+        "qwen2-g16-e-fp32,6,false,false",
+        "stories-llama,33,true,false",
+        "qwen2-g16-e-fp32,6,false,true",
+        "stories-llama,33,true,true"
+    })
+    void resumesFromTheCheckpoint(String name, int stopAfter, boolean squares, boolean inRuntime) throws IOException {
         Model model = ModelReader.read(TestModels.file(name));
         List<long[]> rows = Gathered.randomRows(3, LENGTH, 32, 5);
         Lengths expected = new Lengths(-1);
@@ -86,11 +114,13 @@ class ResumeTest {
         assertThat(folder).isEmptyDirectory();
 
         Lengths stopped = new Lengths(stopAfter);
+        stopped.weights = inRuntime ? weights(model) : null;
         assertThatThrownBy(() -> run(model, rows, squares, stopped, false, Log.NONE))
                 .hasMessage("stopped");
         assertThat(checkpoints()).hasSize(1);
 
         Lengths resumed = new Lengths(expected.found.size() - 1);
+        resumed.weights = stopped.weights;
         Calibrator.Summary rest = run(model, rows, squares, resumed, true, Log.NONE);
 
         assertThat(resumed.accepted).isPositive().isLessThan(expected.accepted);
@@ -132,6 +162,14 @@ class ResumeTest {
         assertThatThrownBy(() -> run(model, rows, false, new Lengths(-1), true, Log.NONE))
                 .isInstanceOf(UserException.class)
                 .hasMessageContainingAll("the checkpoint", "is damaged", "--resume");
+    }
+
+    private Map<String, Tensor> weights(Model model) {
+        CalibrationOptions options = new CalibrationOptions(Gathered.SCANT, folder, false);
+        return Calibrator.of(model, TestModels.runtime(), options, LENGTH, Log.NONE)
+                .lowered()
+                .graph()
+                .initializers();
     }
 
     private Calibrator.Summary run(

@@ -19,6 +19,7 @@ import io.onnxprune.plan.Magnitude;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Reduction;
 import io.onnxprune.plan.Scores;
+import io.onnxprune.plan.ScoresAssert;
 import io.onnxprune.plan.Taylor;
 import java.nio.ByteBuffer;
 import java.nio.file.Path;
@@ -37,6 +38,8 @@ import org.junit.jupiter.params.provider.EnumSource;
 /** A model with 8-bit matrices beside one with the same numbers as floats. */
 @Tag("ort")
 class IntegerScoresTest {
+    private static final double ROUNDING = 1e-11;
+
     @TempDir
     private Path folder;
 
@@ -129,15 +132,20 @@ class IntegerScoresTest {
     }
 
     private Scores scores(Model model, Taylor.Kind kind, Log log) {
+        return scores(model, kind, gradients(model), log);
+    }
+
+    private static Scores scores(Model model, Taylor.Kind kind, Taylor.Gradients gradients, Log log) {
+        return new Taylor(kind, Reduction.SUM, PruneSet.standard(), gradients).score(TestModels.structure(model), log);
+    }
+
+    private Taylor.Gradients gradients(Model model) {
         Random random = new Random(3);
         List<long[]> rows = IntStream.range(0, 3)
                 .mapToObj(row -> random.longs(12, 1, 60).toArray())
                 .toList();
         CalibrationOptions options = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
-        ModelGradients gradients =
-                new ModelGradients(model, rows, TestModels.runtime(), options, "0".repeat(64), Log.NONE);
-        Structure structure = TestModels.structure(model);
-        return new Taylor(kind, Reduction.SUM, PruneSet.standard(), gradients).score(structure, log);
+        return new ModelGradients(model, rows, TestModels.runtime(), options, "0".repeat(64), Log.NONE);
     }
 
     @ParameterizedTest
@@ -161,6 +169,18 @@ class IntegerScoresTest {
                             .isCloseTo(units[i], within(2e-3 * units[i]));
                 }
             });
+        }
+    }
+
+    @ParameterizedTest
+    @EnumSource
+    void theRuntimeReducesIntegersToTheSameScores(Storage storage) {
+        Model model = new Twins(storage).withIntegers();
+        for (Taylor.Kind kind : Taylor.Kind.values()) {
+            RuntimeGradients inRuntime = new RuntimeGradients(gradients(model));
+            ScoresAssert.assertEqual(scores(model, kind, inRuntime, Log.NONE), scores(model, kind, Log.NONE), ROUNDING);
+            assertThat(inRuntime.reduced()).anyMatch(name -> name.endsWith("_q"));
+            assertThat(inRuntime.read()).isEmpty();
         }
     }
 

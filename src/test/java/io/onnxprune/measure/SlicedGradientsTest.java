@@ -4,7 +4,9 @@ package io.onnxprune.measure;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import io.onnxprune.TestModels;
+import io.onnxprune.calibrate.AxisReduction;
 import io.onnxprune.calibrate.GradientSink;
+import io.onnxprune.calibrate.GradientSums;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Slicing;
@@ -23,6 +25,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Random;
 import java.util.Set;
 import org.junit.jupiter.api.Tag;
@@ -65,11 +68,14 @@ class SlicedGradientsTest {
         PrunedState state = PrunedState.of(structure, dense.plan(), new Sliced(dense.model(), slices));
         Map<String, float[]> gradients = Map.of(name, new float[] {1, 2}, "other", new float[] {10, 20, 30});
         List<float[]> received = new ArrayList<>();
-        new SlicedGradients(source(gradients), state).run(Set.of(name), false, (key, sum, squares) -> {
+        new SlicedGradients(source(gradients), state).run(Set.of(name), false, (key, sums) -> {
             assertThat(key).isEqualTo(name);
-            assertThat(squares).isNull();
+            assertThat(sums.squares()).isNull();
+            assertThat(sums.along(new AxisReduction(null, null, null, 0, null)))
+                    .as("absolute values of sums cannot be added")
+                    .isEmpty();
             float[] first = new float[7];
-            sum.get(first);
+            sums.sum().get(first);
             received.add(first);
         });
 
@@ -96,10 +102,11 @@ class SlicedGradientsTest {
             gradients.put(name, values);
         });
         Map<String, float[]> received = new HashMap<>();
-        new SlicedGradients(source(gradients), state).run(originals.keySet(), true, (name, sum, squares) -> {
+        new SlicedGradients(source(gradients), state).run(originals.keySet(), true, (name, sums) -> {
+            FloatBuffer sum = sums.sum();
             float[] values = new float[sum.remaining()];
-            sum.duplicate().get(values);
-            assertThat(squares.remaining()).isEqualTo(values.length);
+            sum.get(values);
+            assertThat(sums.squares().remaining()).isEqualTo(values.length);
             assertThat(received.put(name, values)).as(name).isNull();
         });
 
@@ -145,6 +152,25 @@ class SlicedGradientsTest {
         return sum;
     }
 
+    /** Gradients that refuse to be reduced. */
+    @SuppressWarnings("ArrayRecordComponent") // never compared
+    private record Unreducible(float[] values) implements GradientSums {
+        @Override
+        public FloatBuffer sum() {
+            return FloatBuffer.wrap(values);
+        }
+
+        @Override
+        public FloatBuffer squares() {
+            return sum();
+        }
+
+        @Override
+        public Optional<double[][]> along(AxisReduction reduction) {
+            throw new AssertionError("reduced");
+        }
+    }
+
     private static Taylor.Gradients source(Map<String, float[]> gradients) {
         return new Taylor.Gradients() {
             @Override
@@ -156,7 +182,7 @@ class SlicedGradientsTest {
             public void run(Set<String> initializers, boolean squares, GradientSink sink) {
                 gradients.forEach((name, values) -> {
                     if (initializers.contains(name)) {
-                        sink.accept(name, FloatBuffer.wrap(values), FloatBuffer.wrap(values));
+                        sink.accept(name, new Unreducible(values));
                     }
                 });
             }

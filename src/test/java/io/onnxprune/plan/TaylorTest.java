@@ -8,6 +8,9 @@ import static org.assertj.core.api.Assertions.within;
 import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.calibrate.GradientSink;
+import io.onnxprune.calibrate.GradientSums;
+import io.onnxprune.calibrate.ResumableSink;
+import io.onnxprune.calibrate.RuntimeReduction;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
@@ -17,6 +20,12 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Taylor.Gradients;
 import io.onnxprune.plan.Taylor.Kind;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.DataInputStream;
+import java.io.DataOutputStream;
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.FloatBuffer;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -31,6 +40,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 @Tag("ort")
 class TaylorTest {
@@ -40,8 +50,12 @@ class TaylorTest {
     /** Random sums of gradients, with squares that are consistent with them. */
     private static final class RandomGradients implements Gradients {
         private final Map<String, float[][]> values = new HashMap<>();
+        private final Map<String, long[]> shapes = new HashMap<>();
         private final Set<String> missing = new HashSet<>();
         private final Set<String> asked = new HashSet<>();
+
+        /** Reduces the sums in the runtime; null to leave them to the caller. */
+        private RuntimeReduction reduction;
 
         RandomGradients(Structure structure) {
             Random random = new Random(5);
@@ -49,6 +63,7 @@ class TaylorTest {
                 Tensor tensor = use.op().input(use.input()).constant();
                 if (tensor.dtype().isFloat()) {
                     values.computeIfAbsent(use.op().input(use.input()).name(), name -> {
+                        shapes.put(name, tensor.shape());
                         float[][] both = new float[2][(int) tensor.elements()];
                         for (int i = 0; i < both[0].length; i++) {
                             both[0][i] = (float) random.nextGaussian();
@@ -73,7 +88,12 @@ class TaylorTest {
                 // The data does not begin at the start of the buffer.
                 float[] shifted = new float[both[0].length + 3];
                 System.arraycopy(both[0], 0, shifted, 3, both[0].length);
-                sink.accept(name, FloatBuffer.wrap(shifted).position(3), squares ? FloatBuffer.wrap(both[1]) : null);
+                FloatBuffer sum = FloatBuffer.wrap(shifted).position(3);
+                sink.accept(
+                        name,
+                        reduction == null
+                                ? GradientSums.of(sum, squares ? FloatBuffer.wrap(both[1]) : null)
+                                : reduction.sums(shapes.get(name), both[0], squares ? both[1] : null));
             });
         }
 
@@ -260,17 +280,87 @@ class TaylorTest {
                 .containsExactly("the loss does not depend on the weights of ffn.3, so all its units score 0");
     }
 
-    @Test
-    void gradientsThatAreNotFiniteAreRefused() {
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void gradientsThatAreNotFiniteAreRefused(boolean inRuntime) {
         Structure structure = TestModels.structure("stories-llama");
         RandomGradients gradients = new RandomGradients(structure);
         String name =
                 nameOf(ParameterCountTest.named(structure, "ffn.2").members().get(0));
-        gradients.values.get(name)[0][4321] = Float.NaN;
+        try (RuntimeReduction reduction = reduction(structure)) {
+            gradients.reduction = inRuntime ? reduction : null;
+            for (float value : new float[] {Float.NaN, Float.NEGATIVE_INFINITY}) {
+                gradients.values.get(name)[0][4321] = value;
 
-        assertThatThrownBy(() -> new Taylor(Kind.VECTOR, Reduction.SUM, ALL, gradients).score(structure, Log.NONE))
-                .isInstanceOf(UserException.class)
-                .hasMessageContaining('"' + name + '"')
-                .hasMessageContaining("not finite at element 4321");
+                assertThatThrownBy(
+                                () -> new Taylor(Kind.VECTOR, Reduction.SUM, ALL, gradients).score(structure, Log.NONE))
+                        .isInstanceOf(UserException.class)
+                        .hasMessageContaining('"' + name + '"')
+                        .hasMessageContaining("not finite at element 4321");
+            }
+        }
+    }
+
+    @ParameterizedTest
+    @EnumSource(Kind.class)
+    void theRuntimeReducesToTheSameScores(Kind kind) {
+        for (String name : TestModels.names()) {
+            Structure structure = TestModels.structure(name);
+            RandomGradients gradients = new RandomGradients(structure);
+            Scores expected = new Taylor(kind, Reduction.SUM, ALL, gradients).score(structure, Log.NONE);
+            try (RuntimeReduction reduction = reduction(structure)) {
+                gradients.reduction = reduction;
+                Scores found = new Taylor(kind, Reduction.SUM, ALL, gradients).score(structure, Log.NONE);
+                ScoresAssert.assertEqual(found, expected, 1e-12);
+            }
+        }
+    }
+
+    /** The first run passes half of the gradients and saves the state of the sink, and the second run continues. */
+    private record Stopped(RandomGradients gradients, ByteArrayOutputStream saved) implements Gradients {
+        @Override
+        public int rows() {
+            return ROWS;
+        }
+
+        @Override
+        public void run(Set<String> initializers, boolean squares, GradientSink sink) {
+            List<String> all = List.copyOf(initializers);
+            int half = all.size() / 2;
+            ResumableSink resumable = (ResumableSink) sink;
+            try {
+                if (saved.size() == 0) {
+                    gradients.run(Set.copyOf(all.subList(0, half)), squares, sink);
+                    resumable.save(new DataOutputStream(saved));
+                } else {
+                    resumable.restore(new DataInputStream(new ByteArrayInputStream(saved.toByteArray())));
+                    gradients.run(Set.copyOf(all.subList(half, all.size())), squares, sink);
+                }
+            } catch (IOException e) {
+                throw new UncheckedIOException(e);
+            }
+        }
+    }
+
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void aResumedRunGivesTheSameScores(boolean inRuntime) {
+        Structure structure = TestModels.structure("llama-gqa-d");
+        RandomGradients gradients = new RandomGradients(structure);
+        Scores expected = new Taylor(Kind.MIX, Reduction.SUM, ALL, gradients).score(structure, Log.NONE);
+        try (RuntimeReduction reduction = reduction(structure)) {
+            gradients.reduction = inRuntime ? reduction : null;
+            Taylor taylor =
+                    new Taylor(Kind.MIX, Reduction.SUM, ALL, new Stopped(gradients, new ByteArrayOutputStream()));
+            taylor.score(structure, Log.NONE);
+            Scores resumed = taylor.score(structure, Log.NONE);
+
+            ScoresAssert.assertEqual(resumed, expected, 1e-12);
+        }
+    }
+
+    private static RuntimeReduction reduction(Structure structure) {
+        return new RuntimeReduction(
+                TestModels.runtime(), structure.analysis().program().model());
     }
 }
