@@ -21,6 +21,7 @@ public final class StandInCuda {
             try {
                 Path folder = Files.createTempDirectory("stand-in-cuda");
                 compile(folder, "cudart.c", "libcudart.so.13");
+                compile(folder, "cublas.c", "libcublas.so.13");
                 System.setProperty(CudaLibraries.FOLDER_PROPERTY, folder.toString());
             } catch (IOException e) {
                 throw new AssertionError(e);
