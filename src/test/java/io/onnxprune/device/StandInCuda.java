@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.device;
 
+import com.sun.jna.NativeLibrary;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.file.Files;
@@ -29,6 +30,16 @@ public final class StandInCuda {
             compiled = true;
         }
         return CudaDevice.open(0);
+    }
+
+    /** The number of copies between host and "GPU" since the last call, and of their bytes. */
+    public static long[] transfers() {
+        long[] result = new long[2];
+        NativeLibrary.getInstance(Path.of(System.getProperty(CudaLibraries.FOLDER_PROPERTY), "libcudart.so.13")
+                        .toString())
+                .getFunction("standInTransfers")
+                .invokeVoid(new Object[] {result});
+        return result;
     }
 
     private static boolean canCompile() {
