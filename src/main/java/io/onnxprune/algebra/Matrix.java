@@ -226,19 +226,17 @@ public final class Matrix implements AutoCloseable {
     private void selectFromDevice(int[] selectedRows, int[] selectedColumns, Matrix target) {
         int left = IntStream.of(selectedColumns).min().orElse(0);
         int width = IntStream.of(selectedColumns).max().orElse(-1) + 1 - left;
-        int[] shifted = IntStream.of(selectedColumns).map(column -> column - left).toArray();
+        int[] shifted =
+                IntStream.of(selectedColumns).map(column -> column - left).toArray();
         int end;
         for (int begin = 0; begin < selectedRows.length && width > 0; begin = end) {
             end = begin + 1;
-            while (end < selectedRows.length
-                    && end - begin < RUN
-                    && selectedRows[end] == selectedRows[end - 1] + 1) {
+            while (end < selectedRows.length && end - begin < RUN && selectedRows[end] == selectedRows[end - 1] + 1) {
                 end++;
             }
             int count = end - begin;
             try (Matrix run = Place.HOST.borrow(block(selectedRows[begin], left, count, width))) {
-                run.select(
-                        IntStream.range(0, count).toArray(), shifted, target.block(begin, 0, count, shifted.length));
+                run.select(IntStream.range(0, count).toArray(), shifted, target.block(begin, 0, count, shifted.length));
             }
         }
     }

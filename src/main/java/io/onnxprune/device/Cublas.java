@@ -59,10 +59,30 @@ public interface Cublas extends Library {
             int incY);
 
     int cublasDsymv_v2(
-            long handle, int fill, int n, double[] alpha, long a, int lda, long x, int incX, double[] beta, long y, int incY);
+            long handle,
+            int fill,
+            int n,
+            double[] alpha,
+            long a,
+            int lda,
+            long x,
+            int incX,
+            double[] beta,
+            long y,
+            int incY);
 
     int cublasDsyrk_v2(
-            long handle, int fill, int trans, int n, int k, double[] alpha, long a, int lda, double[] beta, long c, int ldc);
+            long handle,
+            int fill,
+            int trans,
+            int n,
+            int k,
+            double[] alpha,
+            long a,
+            int lda,
+            double[] beta,
+            long c,
+            int ldc);
 
     int cublasDsyr2k_v2(
             long handle,

@@ -133,12 +133,12 @@ class OnDeviceTest {
     @Test
     void leastSquares() {
         LayerProblem layer = Problems.layer(new Random(5), 6, true, 5, 4, 4, 4, 4);
-        int[] kept = IntStream.range(0, layer.a().rows()).filter(i -> i % 3 != 1).toArray();
+        int[] kept =
+                IntStream.range(0, layer.a().rows()).filter(i -> i % 3 != 1).toArray();
         int[] keptOutputs = {0, 2, 3, 5};
         Damping damping = Problems.damping(SHARE);
         assertSame(() -> LeastSquares.keep(layer.a(), layer.w(), kept, damping));
-        assertSame(() ->
-                LeastSquares.keep(layer.a(), layer.g(), layer.w(), kept, keptOutputs, damping, damping));
+        assertSame(() -> LeastSquares.keep(layer.a(), layer.g(), layer.w(), kept, keptOutputs, damping, damping));
         assertSame(() -> LeastSquares.independentUpdates(
                 layer.a(), layer.w(), layer.units().subList(1, 3), damping));
         assertSame(() -> LeastSquares.correction(layer.a(), layer.w(), kept, null, damping)
