@@ -101,8 +101,7 @@ public final class CudaDevice implements Device {
         select();
         ByteBuffer source = from.slice();
         if (source.isDirect()) {
-            copy(addressOf(source), address, source.remaining(), true);
-            Reference.reachabilityFence(source);
+            copyDirect(address, source, true);
             return;
         }
         ByteBuffer part = ByteBuffer.allocateDirect(Math.min(STEP, source.remaining()));
@@ -121,8 +120,7 @@ public final class CudaDevice implements Device {
         select();
         ByteBuffer target = to.slice();
         if (target.isDirect()) {
-            copy(address, addressOf(target), target.remaining(), false);
-            Reference.reachabilityFence(target);
+            copyDirect(address, target, false);
             return;
         }
         ByteBuffer part = ByteBuffer.allocateDirect(Math.min(STEP, target.remaining()));
@@ -133,10 +131,6 @@ public final class CudaDevice implements Device {
             target.put(part);
             done += count;
         }
-    }
-
-    private static long addressOf(ByteBuffer direct) {
-        return Pointer.nativeValue(Native.getDirectBufferPointer(direct));
     }
 
     /** Reads the first {@code count} numbers of {@code to} from the device. */
@@ -192,12 +186,20 @@ public final class CudaDevice implements Device {
         return blas;
     }
 
-    /** Copies between the host and the device. */
-    private void copy(long from, long to, long bytes, boolean toDevice) {
-        if (bytes > 0) {
-            int kind = toDevice ? CudaRuntime.HOST_TO_DEVICE : CudaRuntime.DEVICE_TO_HOST;
-            check("cudaMemcpy", cuda.cudaMemcpy(to, from, bytes, kind));
+    /** Copies between a direct buffer without a position and the device. */
+    private void copyDirect(long address, ByteBuffer buffer, boolean toDevice) {
+        if (!buffer.hasRemaining()) {
+            return;
+        }
+        try {
+            long host = Pointer.nativeValue(Native.getDirectBufferPointer(buffer));
+            int error = toDevice
+                    ? cuda.cudaMemcpy(address, host, buffer.remaining(), CudaRuntime.HOST_TO_DEVICE)
+                    : cuda.cudaMemcpy(host, address, buffer.remaining(), CudaRuntime.DEVICE_TO_HOST);
+            check("cudaMemcpy", error);
             finish();
+        } finally {
+            Reference.reachabilityFence(buffer);
         }
     }
 
