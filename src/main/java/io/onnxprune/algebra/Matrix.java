@@ -14,7 +14,8 @@ import org.bytedeco.javacpp.DoublePointer;
  * several threads while one of them writes.
  *
  * <p>A matrix lives on the host or on a GPU, see {@link Place}. On a GPU, each access to an element or a row is a copy
- * that takes at least ten microseconds, so large matrices are moved to the host before they are read.
+ * that takes at least ten microseconds, so large matrices are moved to the host before they are read. Such a matrix must
+ * be closed; the garbage collector does not free it.
  */
 public final class Matrix implements AutoCloseable {
     /** Largest number of rows that are copied from a device at once. */

@@ -4,6 +4,7 @@ package io.onnxprune.algebra;
 import io.onnxprune.device.CudaDevice;
 import io.onnxprune.device.CudaDevice.Rows;
 import io.onnxprune.device.Device;
+import java.lang.ref.Reference;
 
 /**
  * Where matrices live and are worked on: the host, with OpenBLAS, or a GPU, with cuBLAS. The operands of one operation
@@ -127,14 +128,20 @@ public final class Place {
         long width = (long) to.columns() * Double.BYTES;
         Place source = from.place();
         Place target = to.place();
-        if (source.isHost()) {
-            target.device.write(rows(to), rows(from), width, to.rows());
-        } else if (target.isHost()) {
-            source.device.read(rows(from), rows(to), width, to.rows());
-        } else if (source == target) {
-            target.device.copy(rows(from), rows(to), width, to.rows());
-        } else {
-            throw new IllegalArgumentException("matrices on two devices");
+        try {
+            if (source.isHost()) {
+                target.device.write(rows(to), rows(from), width, to.rows());
+            } else if (target.isHost()) {
+                source.device.read(rows(from), rows(to), width, to.rows());
+            } else if (source == target) {
+                target.device.copy(rows(from), rows(to), width, to.rows());
+            } else {
+                throw new IllegalArgumentException("matrices on two devices");
+            }
+        } finally {
+            // Memory of the host is freed when its matrix is no longer reachable.
+            Reference.reachabilityFence(from);
+            Reference.reachabilityFence(to);
         }
     }
 

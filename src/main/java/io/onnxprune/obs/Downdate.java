@@ -99,7 +99,7 @@ final class Downdate implements AutoCloseable {
         panelOfZ = place.zeros(capacity, n);
         try {
             compute();
-        } catch (SingularException e) {
+        } catch (RuntimeException e) {
             close();
             throw e;
         }
