@@ -4,6 +4,7 @@ import com.sun.jna.NativeLibrary;
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
+import io.onnxprune.algebra.Place;
 import java.io.IOException;
 import java.lang.management.ManagementFactory;
 import java.nio.file.Files;
@@ -21,7 +22,7 @@ import java.util.stream.Stream;
  * </pre>
  *
  * Prints seconds, minimum and median, and how far the results are apart. Rows of either matrix are as far apart as in {@code
- * Matrix.padded}. What is the upper triangle row by row is the lower one column by column, so LAPACK works in place; its wrapper's search
+ * Place.padded}. What is the upper triangle row by row is the lower one column by column, so LAPACK works in place; its wrapper's search
  * for NaN is left out. With one thread the seconds are the processor's, which other programs disturb less.
  */
 public final class BenchCholesky {
@@ -38,7 +39,7 @@ public final class BenchCholesky {
         single = arguments[1].equals("1");
         double[][] times = new double[4][repeats];
         double apart = 0;
-        try (Matrix ours = Matrix.padded(n);
+        try (Matrix ours = Place.HOST.padded(n);
                 Memory theirs = new Memory((long) n * stride * Double.BYTES)) {
             NativeLibrary library = NativeLibrary.getInstance(openBlas());
             Function factor = library.getFunction("LAPACKE_dpotrf_work");

@@ -6,13 +6,15 @@
 
 enum { TOTAL = 1 << 30, ERROR_INVALID_VALUE = 1, ERROR_MEMORY = 2, ERROR_INVALID_DEVICE = 101 };
 
-static size_t calls;
+static size_t transfers;
+static size_t transferred;
 
-/* Number of copies between host and device since the last call, for tests that count them. */
-size_t standInTransfers(void) {
-    size_t result = calls;
-    calls = 0;
-    return result;
+/* For tests: the numbers of copies between host and device and of their bytes since the last call. */
+void standInTransfers(size_t *result) {
+    result[0] = transfers;
+    result[1] = transferred;
+    transfers = 0;
+    transferred = 0;
 }
 
 int cudaRuntimeGetVersion(int *version) {
@@ -54,7 +56,10 @@ int cudaMemcpy2D(
     if (width > to_pitch || width > from_pitch || kind < 0 || kind > 3) {
         return ERROR_INVALID_VALUE;
     }
-    calls += kind == 1 || kind == 2;
+    if (kind == 1 || kind == 2) {
+        transfers++;
+        transferred += width * height;
+    }
     for (size_t row = 0; row < height; row++) {
         memcpy((char *) to + row * to_pitch, (const char *) from + row * from_pitch, width);
     }

@@ -35,7 +35,7 @@ class ArchitectureTest {
             Map.entry("algebra", "device diag"),
             Map.entry(
                     "api",
-                    "algebra calibrate diag dims emit eval ir measure onnx option pass passes plan recipe recover rewrite runtime"),
+                    "algebra calibrate device diag dims emit eval ir measure onnx option pass passes plan recipe recover rewrite runtime"),
             Map.entry("autodiff", "diag dims ir"),
             Map.entry("calibrate", "algebra autodiff device diag dims eval ir lower runtime"),
             Map.entry(

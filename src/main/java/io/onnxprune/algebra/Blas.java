@@ -9,13 +9,15 @@ import static org.bytedeco.openblas.global.openblas_nolapack.CblasRowMajor;
 import static org.bytedeco.openblas.global.openblas_nolapack.CblasTrans;
 import static org.bytedeco.openblas.global.openblas_nolapack.CblasUpper;
 
+import io.onnxprune.device.Device;
 import java.util.Arrays;
 import org.bytedeco.openblas.global.openblas_nolapack;
 
 /**
- * Matrix products, rank updates and triangular solves, each one call of OpenBLAS. Of a symmetric matrix only the upper
- * triangle is read and written; the lower one is undefined until {@link #mirror} fills it. All methods throw
- * {@link IllegalArgumentException} when the sizes of their operands do not match.
+ * Matrix products, rank updates and triangular solves, each one call of OpenBLAS, or of cuBLAS for operands on a GPU. Of
+ * a symmetric matrix only the upper triangle is read and written; the lower one is undefined until {@link #mirror} fills
+ * it. All methods throw {@link IllegalArgumentException} when the sizes of their operands do not match, or when the
+ * operands live in different places.
  */
 public final class Blas {
     private Blas() {}
@@ -23,6 +25,32 @@ public final class Blas {
     /** Sets the number of threads of the whole process; 0 for as many as there are cores. */
     public static void setThreads(int threads) {
         NativeBlas.setThreads(threads);
+    }
+
+    /**
+     * Selects the device for large matrices of the whole process; the default is the host.
+     *
+     * @throws io.onnxprune.diag.UserException when cuBLAS is not found or does not start
+     * @throws IllegalArgumentException when the device is neither the host nor an NVIDIA GPU
+     */
+    public static void useDevice(Device device) {
+        useDevice(device, Place.MIN_ROWS);
+    }
+
+    /**
+     * Selects the device for large matrices of the whole process.
+     *
+     * @param minRows fewest rows of such matrices; those with less stay on the host
+     * @throws io.onnxprune.diag.UserException when cuBLAS is not found or does not start
+     * @throws IllegalArgumentException when the device is neither the host nor an NVIDIA GPU
+     */
+    public static void useDevice(Device device, int minRows) {
+        Place.use(device, minRows);
+    }
+
+    /** Selects the host for the matrices of the whole process. */
+    public static void useHost() {
+        Place.useHost();
     }
 
     /**
@@ -51,6 +79,10 @@ public final class Blas {
             vector(alpha, a, transposeA, b, transposeB ? 1 : b.stride(), beta, c, c.stride());
             return;
         }
+        if (!c.place().isHost()) {
+            c.place().blas().multiply(alpha, a, transposeA, b, transposeB, beta, c);
+            return;
+        }
         openblas_nolapack.cblas_dgemm(
                 CblasRowMajor,
                 transposeA ? CblasTrans : CblasNoTrans,
@@ -76,6 +108,10 @@ public final class Blas {
      */
     private static void vector(
             double alpha, Matrix a, boolean transposed, Matrix x, int stepX, double beta, Matrix y, int stepY) {
+        if (!y.place().isHost()) {
+            y.place().blas().vector(alpha, a, transposed, x, stepX, beta, y, stepY);
+            return;
+        }
         openblas_nolapack.cblas_dgemv(
                 CblasRowMajor,
                 transposed ? CblasTrans : CblasNoTrans,
@@ -100,7 +136,9 @@ public final class Blas {
                 a,
                 x,
                 y);
-        if (n > 0) {
+        if (n > 0 && !a.place().isHost()) {
+            a.place().blas().multiplySymmetric(a, x, y);
+        } else if (n > 0) {
             openblas_nolapack.cblas_dsymv(
                     CblasRowMajor,
                     CblasUpper,
@@ -116,9 +154,22 @@ public final class Blas {
         }
     }
 
-    /** The product {@code a b}, in a new matrix. */
+    /**
+     * The product {@code a b} of matrices of the host, in a new matrix of the host. It is computed on the selected
+     * device when it is large.
+     */
+    public static Matrix largeProduct(Matrix a, Matrix b) {
+        long elements = (long) a.rows() * a.columns() + (long) b.rows() * b.columns() + (long) a.rows() * b.columns();
+        Place place = Place.forWork(Math.min(a.columns(), Math.min(a.rows(), b.columns())), elements);
+        try (Matrix left = place.borrow(a);
+                Matrix right = place.borrow(b)) {
+            return Place.HOST.move(product(left, right));
+        }
+    }
+
+    /** The product {@code a b}, in a new matrix where the operands are. */
     public static Matrix product(Matrix a, Matrix b) {
-        Matrix result = Matrix.zeros(a.rows(), b.columns());
+        Matrix result = a.place().zeros(a.rows(), b.columns());
         multiply(1, a, false, b, false, 0, result);
         return result;
     }
@@ -131,6 +182,10 @@ public final class Blas {
         int size = transposed ? a.columns() : a.rows();
         check(size == c.rows() && size == c.columns(), "rank update", a, c);
         if (size == 0) {
+            return;
+        }
+        if (!c.place().isHost()) {
+            c.place().blas().rankUpdate(alpha, a, transposed, beta, c);
             return;
         }
         openblas_nolapack.cblas_dsyrk(
@@ -158,7 +213,9 @@ public final class Blas {
                 a,
                 b,
                 c);
-        if (c.rows() > 0 && a.rows() > 0) {
+        if (c.rows() > 0 && a.rows() > 0 && !c.place().isHost()) {
+            c.place().blas().subtractTwice(a, b, c);
+        } else if (c.rows() > 0 && a.rows() > 0) {
             openblas_nolapack.cblas_dsyr2k(
                     CblasRowMajor,
                     CblasUpper,
@@ -196,9 +253,7 @@ public final class Blas {
         if (i == j) {
             return;
         }
-        double first = a.get(i, i);
-        a.set(i, i, a.get(j, j));
-        a.set(j, j, first);
+        exchange(a.block(i, i, 1, 1), 1, a.block(j, j, 1, 1), 1, 1);
         exchangeColumns(a.block(0, 0, i, n), i, j);
         exchange(a.block(i, i + 1, 1, j - i - 1), 1, a.block(i + 1, j, j - i - 1, 1), a.stride(), j - i - 1);
         exchange(a.block(i, j + 1, 1, n - j - 1), 1, a.block(j, j + 1, 1, n - j - 1), 1, n - j - 1);
@@ -212,7 +267,9 @@ public final class Blas {
     }
 
     private static void exchange(Matrix x, int stepX, Matrix y, int stepY, int count) {
-        if (count > 0) {
+        if (count > 0 && !x.place().isHost()) {
+            x.place().blas().exchange(x, stepX, y, stepY, count);
+        } else if (count > 0) {
             openblas_nolapack.cblas_dswap(count, x.pointer(), stepX, y.pointer(), stepY);
         }
     }
@@ -222,22 +279,26 @@ public final class Blas {
      */
     public static void solveTriangle(Matrix u, boolean transposed, Matrix b) {
         check(u.rows() == u.columns() && u.rows() == b.rows(), "triangular solution", u, b);
-        triangular(CblasLeft, transposed, 1, u, b);
+        triangular(false, transposed, 1, u, b);
     }
 
     /** Solves from the right with an upper triangular {@code u}: {@code b = alpha b u⁻¹} (BLAS dtrsm). */
     public static void solveTriangleFromRight(double alpha, Matrix u, Matrix b) {
         check(u.rows() == u.columns() && u.rows() == b.columns(), "triangular solution", u, b);
-        triangular(CblasRight, false, alpha, u, b);
+        triangular(true, false, alpha, u, b);
     }
 
-    private static void triangular(int side, boolean transposed, double alpha, Matrix u, Matrix b) {
+    private static void triangular(boolean fromRight, boolean transposed, double alpha, Matrix u, Matrix b) {
         if (b.rows() == 0 || b.columns() == 0) {
+            return;
+        }
+        if (!b.place().isHost()) {
+            b.place().blas().solveTriangle(fromRight, transposed, alpha, u, b);
             return;
         }
         openblas_nolapack.cblas_dtrsm(
                 CblasRowMajor,
-                side,
+                fromRight ? CblasRight : CblasLeft,
                 CblasUpper,
                 transposed ? CblasTrans : CblasNoTrans,
                 CblasNonUnit,
@@ -254,6 +315,10 @@ public final class Blas {
     public static void multiplyTriangleFromRight(Matrix u, Matrix b) {
         check(u.rows() == u.columns() && u.rows() == b.columns(), "triangular product", u, b);
         if (b.rows() == 0 || b.columns() == 0) {
+            return;
+        }
+        if (!b.place().isHost()) {
+            b.place().blas().multiplyTriangleFromRight(u, b);
             return;
         }
         openblas_nolapack.cblas_dtrmm(
@@ -276,6 +341,10 @@ public final class Blas {
         check(a.rows() == a.columns(), "mirror", a);
         int size = a.rows();
         int tile = 64;
+        if (!a.place().isHost()) {
+            mirrorOnDevice(a, tile);
+            return;
+        }
         for (int top = 0; top < size; top += tile) {
             for (int left = top; left < size; left += tile) {
                 for (int i = top; i < Math.min(size, top + tile); i++) {
@@ -287,9 +356,33 @@ public final class Blas {
         }
     }
 
+    /** Mirrors by halving; blocks across the diagonal are transposed on the device, small ones mirrored on the host. */
+    private static void mirrorOnDevice(Matrix a, int smallest) {
+        int n = a.rows();
+        if (n <= 1) {
+            return;
+        }
+        if (n <= smallest) {
+            try (Matrix host = Place.HOST.borrow(a)) {
+                mirror(host);
+                a.assign(host);
+            }
+            return;
+        }
+        int half = n / 2;
+        mirrorOnDevice(a.block(0, 0, half, half), smallest);
+        mirrorOnDevice(a.block(half, half, n - half, n - half), smallest);
+        a.place().blas().transpose(a.block(0, half, half, n - half), a.block(half, 0, n - half, half));
+    }
+
     private static void check(boolean fits, String what, Matrix... operands) {
         if (!fits) {
             throw new IllegalArgumentException("no " + what + " of matrices " + Arrays.toString(operands));
+        }
+        for (Matrix operand : operands) {
+            if (operand.place() != operands[0].place()) {
+                throw new IllegalArgumentException("no " + what + " of matrices in different places");
+            }
         }
     }
 }

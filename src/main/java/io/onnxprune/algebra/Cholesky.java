@@ -6,7 +6,8 @@ import java.util.Arrays;
 /**
  * Cholesky factorisation and inversion of symmetric positive definite matrices by recursive halving. Nearly all work
  * is done by large products and triangular solves of {@link Blas}; only blocks of up to 64 rows are computed here. As
- * in {@link Blas}, only the upper triangle is used.
+ * in {@link Blas}, only the upper triangle is used. Blocks of a matrix on a GPU are copied to the host and back, each
+ * at once; cuSOLVER is not needed.
  *
  * <p>OpenBLAS has {@code dpotrf} and {@code dpotri}, but JavaCPP's glue to them is 24 MB and loads OpenBLAS a second time, and where it
  * takes seconds they are hardly faster. A Zen 4 took so long for a factor and an inverse (scripts/BenchCholesky.java, minima):
@@ -49,8 +50,18 @@ public final class Cholesky {
         return factor(second);
     }
 
-    /** Solves {@code b = a⁻¹b}, where {@code u} is the Cholesky factor of {@code a}. */
+    /**
+     * Solves {@code b = a⁻¹b}, where {@code u} is the Cholesky factor of {@code a}. If the two live in different places,
+     * {@code b} is copied to the place of {@code u} and back.
+     */
     public static void solve(Matrix u, Matrix b) {
+        if (b.place() != u.place()) {
+            try (Matrix there = u.place().borrow(b)) {
+                solve(u, there);
+                b.assign(there);
+            }
+            return;
+        }
         Blas.solveTriangle(u, true, b);
         Blas.solveTriangle(u, false, b);
     }
@@ -113,6 +124,13 @@ public final class Cholesky {
     }
 
     private static boolean leaf(Matrix a, LeafOperation operation) {
+        if (!a.place().isHost()) {
+            try (Matrix host = Place.HOST.borrow(a)) {
+                boolean done = leaf(host, operation);
+                a.assign(host);
+                return done;
+            }
+        }
         double[][] values = new double[a.rows()][a.columns()];
         for (int i = 0; i < values.length; i++) {
             a.getRow(i, values[i]);

@@ -3,9 +3,8 @@ package io.onnxprune.algebra;
 
 import java.nio.FloatBuffer;
 import java.util.Objects;
+import java.util.stream.IntStream;
 import org.bytedeco.javacpp.DoublePointer;
-import org.bytedeco.javacpp.Pointer;
-import org.bytedeco.javacpp.indexer.DoubleIndexer;
 
 /**
  * A dense row-major matrix of float64 outside the heap, with any number of elements, or a view of a block of one. A
@@ -13,39 +12,14 @@ import org.bytedeco.javacpp.indexer.DoubleIndexer;
  *
  * <p>Elements are read and written singly or by row; {@link Blas} does all heavier work. Instances must not be used by
  * several threads while one of them writes.
+ *
+ * <p>A matrix lives on the host or on a GPU, see {@link Place}. On a GPU, each access to an element or a row is a copy
+ * that takes at least ten microseconds, so large matrices are moved to the host before they are read. Such a matrix must
+ * be closed; the garbage collector does not free it.
  */
 public final class Matrix implements AutoCloseable {
-    /** The memory that a matrix and its views share; it is released when the matrix is closed. */
-    private static final class Memory {
-        private DoublePointer pointer;
-        private DoubleIndexer indexer;
-
-        Memory(long elements) {
-            NativeBlas.load();
-            // At least one element, so that an empty matrix has a valid address.
-            pointer = new DoublePointer(Math.max(1, elements));
-            indexer = DoubleIndexer.create(pointer);
-        }
-
-        DoubleIndexer elements() {
-            if (indexer == null) {
-                throw new IllegalStateException("the matrix is closed");
-            }
-            return indexer;
-        }
-
-        DoublePointer at(long offset) {
-            elements();
-            return offset == 0 ? pointer : pointer.getPointer(offset);
-        }
-
-        void free() {
-            if (indexer != null) {
-                indexer = null;
-                pointer.deallocate();
-            }
-        }
-    }
+    /** Largest number of rows that are copied from a device at once. */
+    private static final int RUN = 256;
 
     private final Memory memory;
     private final boolean view;
@@ -63,28 +37,33 @@ public final class Matrix implements AutoCloseable {
         this.stride = stride;
     }
 
-    /** A matrix whose elements are not initialised. */
+    /** A matrix of the host whose elements are not initialised. */
     static Matrix uninitialized(int rows, int columns) {
+        return uninitialized(Place.HOST, rows, columns);
+    }
+
+    /** A matrix whose elements are not initialised. */
+    static Matrix uninitialized(Place place, int rows, int columns) {
         if (rows < 0 || columns < 0) {
             throw new IllegalArgumentException("a matrix cannot be " + rows + " x " + columns);
         }
-        return new Matrix(new Memory((long) rows * columns), false, 0, rows, columns, columns);
+        return new Matrix(place.allocate((long) rows * columns), false, 0, rows, columns, columns);
     }
 
-    /** A matrix of zeros. */
+    /** A matrix of zeros of the host. */
     public static Matrix zeros(int rows, int columns) {
-        Matrix result = uninitialized(rows, columns);
-        Pointer.memset(result.memory.pointer, 0, (long) rows * columns * Double.BYTES);
+        return zeros(Place.HOST, rows, columns);
+    }
+
+    static Matrix zeros(Place place, int rows, int columns) {
+        Matrix result = uninitialized(place, rows, columns);
+        result.memory.clear((long) rows * columns);
         return result;
     }
 
-    /**
-     * An {@code n x n} matrix of zeros whose row stride is not a multiple of 64 elements, so that elements of one
-     * column do not map to the same cache sets.
-     */
-    public static Matrix padded(int n) {
+    static Matrix padded(Place place, int n) {
         int stride = n % 64 == 0 ? n + 8 : n;
-        Matrix all = zeros(n, stride);
+        Matrix all = zeros(place, n, stride);
         return new Matrix(all.memory, false, 0, n, n, stride);
     }
 
@@ -128,30 +107,30 @@ public final class Matrix implements AutoCloseable {
 
     /** Returns one element. */
     public double get(int row, int column) {
-        return memory.elements().get(index(row, column));
+        return memory.get(index(row, column));
     }
 
     /** Replaces one element. */
     public void set(int row, int column, double value) {
-        memory.elements().put(index(row, column), value);
+        memory.put(index(row, column), value);
     }
 
     /** Adds to one element. */
     public void add(int row, int column, double value) {
         long index = index(row, column);
-        memory.elements().put(index, memory.elements().get(index) + value);
+        memory.put(index, memory.get(index) + value);
     }
 
     /** Copies a row into the first elements of {@code target}. */
     public void getRow(int row, double[] target) {
         Objects.checkIndex(row, rows);
-        at(row, 0).get(target, 0, columns);
+        memory.get(offset + (long) row * stride, target, columns);
     }
 
     /** Replaces a row by the first elements of {@code values}. */
     public void setRow(int row, double[] values) {
         Objects.checkIndex(row, rows);
-        at(row, 0).put(values, 0, columns);
+        memory.put(offset + (long) row * stride, values, columns);
     }
 
     /** A view of {@code rows x columns} elements whose first is at ({@code row}, {@code column}). */
@@ -161,18 +140,51 @@ public final class Matrix implements AutoCloseable {
         return new Matrix(memory, true, offset + (long) row * stride + column, rows, columns, stride);
     }
 
-    /** A copy of all elements. */
+    /** Where the elements are. */
+    public Place place() {
+        return memory.place();
+    }
+
+    /** A copy of all elements, in the same place. */
     public Matrix copy() {
-        Matrix result = uninitialized(rows, columns);
+        Matrix result = uninitialized(place(), rows, columns);
+        result.assign(this);
+        return result;
+    }
+
+    /** Copies all elements of a matrix of the same size, which may live in another place. */
+    public void assign(Matrix from) {
+        if (from.rows != rows || from.columns != columns) {
+            throw new IllegalArgumentException("a matrix of " + from + " cannot replace one of " + this);
+        }
+        if (!place().isHost() || !from.place().isHost()) {
+            Place.copy(from, this);
+            return;
+        }
         double[] row = new double[columns];
         for (int i = 0; i < rows; i++) {
-            getRow(i, row);
-            result.setRow(i, row);
+            from.getRow(i, row);
+            setRow(i, row);
+        }
+    }
+
+    /** A copy of the diagonal of a square matrix. */
+    public double[] diagonal() {
+        double[] result = new double[rows];
+        if (place().isHost() || rows <= 1) {
+            for (int i = 0; i < rows; i++) {
+                result[i] = get(i, i);
+            }
+        } else {
+            try (Matrix packed = uninitialized(place(), 1, rows)) {
+                place().blas().copy(this, stride() + 1, packed, 1, rows);
+                packed.getRow(0, result);
+            }
         }
         return result;
     }
 
-    /** A copy of the given rows, in this order. */
+    /** A copy of the given rows on the host, in this order. */
     public Matrix selectRows(int[] selected) {
         Matrix result = uninitialized(selected.length, columns);
         double[] row = new double[columns];
@@ -183,7 +195,7 @@ public final class Matrix implements AutoCloseable {
         return result;
     }
 
-    /** A copy of the elements at the given rows and columns, in this order. */
+    /** A copy of the elements at the given rows and columns on the host, in this order. */
     public Matrix select(int[] selectedRows, int[] selectedColumns) {
         Matrix result = uninitialized(selectedRows.length, selectedColumns.length);
         select(selectedRows, selectedColumns, result);
@@ -196,6 +208,10 @@ public final class Matrix implements AutoCloseable {
      * @param target {@code [selectedRows, selectedColumns]}
      */
     public void select(int[] selectedRows, int[] selectedColumns, Matrix target) {
+        if (!place().isHost()) {
+            selectFromDevice(selectedRows, selectedColumns, target);
+            return;
+        }
         double[] full = new double[columns];
         double[] selected = new double[selectedColumns.length];
         for (int i = 0; i < selectedRows.length; i++) {
@@ -207,7 +223,26 @@ public final class Matrix implements AutoCloseable {
         }
     }
 
-    /** A copy with one more row at the end. */
+    /** Copies each run of consecutive rows to the host, from the first selected column to the last, and selects there. */
+    private void selectFromDevice(int[] selectedRows, int[] selectedColumns, Matrix target) {
+        int left = IntStream.of(selectedColumns).min().orElse(0);
+        int width = IntStream.of(selectedColumns).max().orElse(-1) + 1 - left;
+        int[] shifted =
+                IntStream.of(selectedColumns).map(column -> column - left).toArray();
+        int end;
+        for (int begin = 0; begin < selectedRows.length && width > 0; begin = end) {
+            end = begin + 1;
+            while (end < selectedRows.length && end - begin < RUN && selectedRows[end] == selectedRows[end - 1] + 1) {
+                end++;
+            }
+            int count = end - begin;
+            try (Matrix run = Place.HOST.borrow(block(selectedRows[begin], left, count, width))) {
+                run.select(IntStream.range(0, count).toArray(), shifted, target.block(begin, 0, count, shifted.length));
+            }
+        }
+    }
+
+    /** A copy on the host with one more row at the end. */
     public Matrix withRow(double[] last) {
         Matrix result = zeros(rows + 1, columns);
         double[] row = new double[columns];
@@ -220,7 +255,7 @@ public final class Matrix implements AutoCloseable {
     }
 
     /**
-     * A copy of a symmetric matrix with one more row and column at the end.
+     * A copy of a symmetric matrix on the host with one more row and column at the end.
      *
      * @param border {@code [n]}, elements of the new row and of the new column
      * @param corner their common last element
@@ -239,7 +274,7 @@ public final class Matrix implements AutoCloseable {
         return result;
     }
 
-    /** A transposed copy. */
+    /** A transposed copy on the host. */
     public Matrix transposed() {
         Matrix result = uninitialized(columns, rows);
         double[] row = new double[columns];
@@ -304,13 +339,17 @@ public final class Matrix implements AutoCloseable {
         return Math.max(1, stride);
     }
 
-    /** The address of the first element. */
+    /** The first element of a matrix of the host. */
     DoublePointer pointer() {
-        return memory.at(offset);
+        if (memory instanceof Memory.Host host) {
+            return host.at(offset);
+        }
+        throw new IllegalStateException("the matrix is not in the host's memory");
     }
 
-    private DoublePointer at(int row, int column) {
-        return memory.at(offset + (long) row * stride + column);
+    /** The address of the first element, on the host or on the device. */
+    long address() {
+        return memory.address(offset);
     }
 
     private long index(int row, int column) {

@@ -1,3 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Dense linear algebra in float64 outside the heap. Only this package uses the native library. */
+/**
+ * Dense linear algebra in float64 outside the heap: on the host with OpenBLAS, which only this package uses, or on a GPU
+ * with cuBLAS.
+ */
 package io.onnxprune.algebra;

@@ -78,6 +78,7 @@ public final class Pruner {
         PruneRun run = new PruneRun(this, listener);
         Blas.setThreads(settings.threads());
         try (OnnxRuntime runtime = OnnxRuntime.open(settings.runtime)) {
+            AlgebraDevice.select(runtime);
             return run.on(runtime);
         }
     }
@@ -86,6 +87,7 @@ public final class Pruner {
     public PruneReport run(OnnxRuntime runtime, ProgressListener listener) {
         PruneRun run = new PruneRun(this, listener);
         Blas.setThreads(settings.threads());
+        AlgebraDevice.select(runtime);
         return run.on(runtime);
     }
 

@@ -97,6 +97,7 @@ public final class Recoverer {
 
     /** Does the work on a runtime that is open already. */
     public Report run(OnnxRuntime runtime, ProgressListener listener) {
+        AlgebraDevice.select(runtime);
         return new RecoverRun(this, runtime, listener).run();
     }
 

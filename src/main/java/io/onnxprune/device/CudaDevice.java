@@ -10,6 +10,7 @@ import java.lang.ref.Reference;
 import java.nio.ByteBuffer;
 import java.util.HashMap;
 import java.util.Map;
+import org.jspecify.annotations.Nullable;
 
 /**
  * The memory of an NVIDIA GPU, through CUDA's runtime library. There is one instance for each GPU and process. All work
@@ -30,6 +31,15 @@ public final class CudaDevice implements Device {
     private final CudaRuntime cuda;
     private final int ordinal;
     private final String name;
+    private @Nullable CudaBlas blas;
+
+    /**
+     * Rows of bytes at equal distances, in the memory of the host or of the device.
+     *
+     * @param address of the first row
+     * @param pitch distance of the beginnings of two rows in bytes
+     */
+    public record Rows(long address, long pitch) {}
 
     CudaDevice(CudaRuntime cuda, int ordinal) {
         this.cuda = cuda;
@@ -91,8 +101,7 @@ public final class CudaDevice implements Device {
         select();
         ByteBuffer source = from.slice();
         if (source.isDirect()) {
-            copy(addressOf(source), address, source.remaining(), true);
-            Reference.reachabilityFence(source);
+            copyDirect(address, source, true);
             return;
         }
         ByteBuffer part = ByteBuffer.allocateDirect(Math.min(STEP, source.remaining()));
@@ -111,8 +120,7 @@ public final class CudaDevice implements Device {
         select();
         ByteBuffer target = to.slice();
         if (target.isDirect()) {
-            copy(address, addressOf(target), target.remaining(), false);
-            Reference.reachabilityFence(target);
+            copyDirect(address, target, false);
             return;
         }
         ByteBuffer part = ByteBuffer.allocateDirect(Math.min(STEP, target.remaining()));
@@ -125,16 +133,73 @@ public final class CudaDevice implements Device {
         }
     }
 
-    private static long addressOf(ByteBuffer direct) {
-        return Pointer.nativeValue(Native.getDirectBufferPointer(direct));
+    /** Reads the first {@code count} numbers of {@code to} from the device. */
+    public void read(long address, double[] to, int count) {
+        select();
+        check("cudaMemcpy", cuda.cudaMemcpy(to, address, (long) count * Double.BYTES, CudaRuntime.DEVICE_TO_HOST));
     }
 
-    /** Copies between the host and the device. */
-    private void copy(long from, long to, long bytes, boolean toDevice) {
-        if (bytes > 0) {
-            int kind = toDevice ? CudaRuntime.HOST_TO_DEVICE : CudaRuntime.DEVICE_TO_HOST;
-            check("cudaMemcpy", cuda.cudaMemcpy(to, from, bytes, kind));
+    /** Writes the first {@code count} numbers of {@code from} to the device. */
+    public void write(long address, double[] from, int count) {
+        select();
+        check("cudaMemcpy", cuda.cudaMemcpy(address, from, (long) count * Double.BYTES, CudaRuntime.HOST_TO_DEVICE));
+    }
+
+    /** Copies {@code height} rows of {@code width} bytes from the device to the host. */
+    public void read(Rows device, Rows host, long width, long height) {
+        copy(device, host, width, height, CudaRuntime.DEVICE_TO_HOST);
+    }
+
+    /** Copies {@code height} rows of {@code width} bytes from the host to the device. */
+    public void write(Rows device, Rows host, long width, long height) {
+        copy(host, device, width, height, CudaRuntime.HOST_TO_DEVICE);
+    }
+
+    /** Copies {@code height} rows of {@code width} bytes within the device, in the order of the default stream. */
+    public void copy(Rows from, Rows to, long width, long height) {
+        copy(from, to, width, height, CudaRuntime.DEVICE_TO_DEVICE);
+    }
+
+    private void copy(Rows from, Rows to, long width, long height, int kind) {
+        if (width == 0 || height == 0) {
+            return;
+        }
+        select();
+        if (height == 1 || (from.pitch == width && to.pitch == width)) {
+            check("cudaMemcpy", cuda.cudaMemcpy(to.address, from.address, width * height, kind));
+        } else {
+            check(
+                    "cudaMemcpy2D",
+                    cuda.cudaMemcpy2D(to.address, to.pitch, from.address, from.pitch, width, height, kind));
+        }
+    }
+
+    /**
+     * cuBLAS on this device, which is loaded when this is called for the first time.
+     *
+     * @throws UserException when it is not found or does not start
+     */
+    public synchronized CudaBlas blas() {
+        if (blas == null) {
+            blas = new CudaBlas(this, CudaLibraries.blas());
+        }
+        return blas;
+    }
+
+    /** Copies between a direct buffer without a position and the device. */
+    private void copyDirect(long address, ByteBuffer buffer, boolean toDevice) {
+        if (!buffer.hasRemaining()) {
+            return;
+        }
+        try {
+            long host = Pointer.nativeValue(Native.getDirectBufferPointer(buffer));
+            int error = toDevice
+                    ? cuda.cudaMemcpy(address, host, buffer.remaining(), CudaRuntime.HOST_TO_DEVICE)
+                    : cuda.cudaMemcpy(host, address, buffer.remaining(), CudaRuntime.DEVICE_TO_HOST);
+            check("cudaMemcpy", error);
             finish();
+        } finally {
+            Reference.reachabilityFence(buffer);
         }
     }
 
@@ -176,7 +241,7 @@ public final class CudaDevice implements Device {
     }
 
     /** Makes this the device of the calling thread; CUDA keeps that choice for each thread. */
-    private void select() {
+    void select() {
         check("cudaSetDevice", cuda.cudaSetDevice(ordinal));
     }
 

@@ -6,6 +6,9 @@ import io.onnxprune.diag.UserException;
 /** Turns error codes of CUDA into messages of one sentence that name a remedy. */
 final class CudaFailures {
     static final int MEMORY_ALLOCATION = 2;
+    /** A status of cuBLAS: too little memory for its own use. */
+    private static final int BLAS_ALLOCATION = 3;
+
     private static final int STUB_LIBRARY = 34;
     /** CUDA also returns this when there is no driver at all. */
     private static final int INSUFFICIENT_DRIVER = 35;
@@ -58,5 +61,17 @@ final class CudaFailures {
         return new UserException(
                 "%s stopped working: %s failed (CUDA error %d: %s); see what nvidia-smi says, and start again, or use --provider cpu"
                         .formatted(device, function, error, text));
+    }
+
+    /** A call of cuBLAS that fails. */
+    static UserException blas(String function, String device, int status, String text) {
+        if (status == BLAS_ALLOCATION) {
+            return new UserException(
+                    "out of memory on %s: %s finds no memory (cuBLAS status %d: %s); lower --device-memory, --samples or --seq-len"
+                            .formatted(device, function, status, text));
+        }
+        return new UserException(
+                "linear algebra on %s failed: %s (cuBLAS status %d: %s); see what nvidia-smi says, and start again, or use --provider cpu"
+                        .formatted(device, function, status, text));
     }
 }

@@ -17,6 +17,8 @@ final class CudaLibraries {
 
     private static final List<String> RUNTIME = List.of("libcudart.so.13", "libcudart.so.12", "libcudart.so");
 
+    private static final List<String> BLAS = List.of("libcublas.so.13", "libcublas.so.12", "libcublas.so");
+
     private static @Nullable CudaRuntime runtime;
 
     private CudaLibraries() {}
@@ -34,11 +36,20 @@ final class CudaLibraries {
     }
 
     /**
+     * cuBLAS.
+     *
+     * @throws UserException when it is not found
+     */
+    static Cublas blas() {
+        return load(BLAS, Cublas.class);
+    }
+
+    /**
      * Loads the first of several libraries that is found.
      *
      * @throws UserException when none is found
      */
-    static <T extends Library> T load(List<String> names, Class<T> functions) {
+    private static <T extends Library> T load(List<String> names, Class<T> functions) {
         NativeAccess.load();
         LinkageError first = null;
         for (String name : names) {

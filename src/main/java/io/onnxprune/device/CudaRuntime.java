@@ -28,6 +28,12 @@ interface CudaRuntime extends Library {
 
     int cudaMemcpy(long to, long from, long bytes, int kind);
 
+    /** The same function with an array of the host as its target. */
+    int cudaMemcpy(double[] to, long from, long bytes, int kind);
+
+    /** The same function with an array of the host as its source. */
+    int cudaMemcpy(long to, double[] from, long bytes, int kind);
+
     int cudaMemcpy2D(long to, long toPitch, long from, long fromPitch, long width, long height, int kind);
 
     int cudaMemGetInfo(long[] free, long[] total);

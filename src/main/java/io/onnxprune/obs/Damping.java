@@ -3,6 +3,7 @@ package io.onnxprune.obs;
 
 import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
+import io.onnxprune.algebra.Place;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import java.util.function.DoubleFunction;
@@ -105,16 +106,18 @@ public record Damping(double share, long tokens, String label, Log log) {
     }
 
     /**
-     * Replaces {@code a} by the Cholesky factor of {@code a + λI} and returns it.
+     * Replaces {@code a} by the Cholesky factor of {@code a + λI} and returns it. When it is large, it lives on the
+     * selected device, and {@code a} is closed.
      *
      * @throws SingularException when {@code a + λI} is not positive definite; {@code a} is closed then
      */
     static Matrix factored(Matrix a, double lambda) {
         apply(a, lambda);
-        if (Cholesky.factor(a)) {
-            return a;
+        Matrix factor = Place.forWork(a.rows(), 2L * a.rows() * a.rows()).move(a);
+        if (Cholesky.factor(factor)) {
+            return factor;
         }
-        a.close();
+        factor.close();
         throw new SingularException();
     }
 }

@@ -4,6 +4,7 @@ package io.onnxprune.obs;
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
+import io.onnxprune.algebra.Place;
 import java.util.Arrays;
 import java.util.stream.IntStream;
 
@@ -25,6 +26,9 @@ import java.util.stream.IntStream;
  * gathered in a <em>panel</em>. Until the panel is full, only the rows of the next pivot are updated. Then all of
  * {@code p} and {@code s} are updated by large matrix products. Channels are permuted so that the remaining ones come
  * last. Only upper triangles are used.
+ *
+ * <p>On a GPU, {@code p}, {@code s} and the panels stay there. Removing a unit of one channel copies its rows of l and z
+ * to the host, for the small units, and three numbers.
  */
 final class Downdate implements AutoCloseable {
     /** Number of channels in a panel. More of them make the matrix products faster and each pivot slower. */
@@ -88,16 +92,22 @@ final class Downdate implements AutoCloseable {
         Arrays.setAll(positionOf, i -> i);
         small = new SmallUnits(layer.units());
         int capacity = layer.units().stream().mapToInt(unit -> unit.length).reduce(panel, Math::max);
-        p = Matrix.padded(n);
-        s = Matrix.padded(n);
-        panelOfL = Matrix.zeros(capacity, n);
-        panelOfZ = Matrix.zeros(capacity, n);
+        Place place = Place.forWork(n, 2L * n * (n + capacity + layer.w().columns()));
+        p = place.padded(n);
+        s = place.padded(n);
+        panelOfL = place.zeros(capacity, n);
+        panelOfZ = place.zeros(capacity, n);
         try {
             compute();
-        } catch (SingularException e) {
+        } catch (RuntimeException e) {
             close();
             throw e;
         }
+    }
+
+    /** Where the state lives. */
+    Place place() {
+        return p.place();
     }
 
     /** The largest relative residual of all checks so far. */
@@ -198,8 +208,7 @@ final class Downdate implements AutoCloseable {
         int[] remaining = Arrays.copyOfRange(channelAt, first, n);
         int[] removed = Arrays.copyOfRange(channelAt, 0, first);
         Matrix inverse = active(p);
-        layer.a().select(remaining, remaining, inverse);
-        Damping.apply(inverse, lambda);
+        damped(remaining, inverse);
         if (!Cholesky.factor(inverse)) {
             throw new SingularException();
         }
@@ -211,16 +220,38 @@ final class Downdate implements AutoCloseable {
                 }
             }
             Cholesky.invert(inverse);
-            if (layer.g() == null) {
-                Blas.rankUpdate(1, w, false, 0, active(s));
-            } else {
-                try (Matrix wg = Blas.product(w, layer.g())) {
-                    Blas.symmetricProduct(wg, w, active(s));
-                }
-            }
+            form(w, active(s));
         }
         filled = 0;
         small.read(p, s, positionOf, first);
+    }
+
+    /** The damped second moment of the given channels. */
+    private void damped(int[] channels, Matrix target) {
+        if (target.place().isHost()) {
+            layer.a().select(channels, channels, target);
+            Damping.apply(target, lambda);
+            return;
+        }
+        try (Matrix moment = layer.a().select(channels, channels)) {
+            Damping.apply(moment, lambda);
+            target.assign(moment);
+        }
+    }
+
+    /** {@code target = w g wᵀ}, upper triangle. */
+    private void form(Matrix w, Matrix target) {
+        Place place = target.place();
+        try (Matrix left = place.borrow(w)) {
+            if (layer.g() == null) {
+                Blas.rankUpdate(1, left, false, 0, target);
+                return;
+            }
+            try (Matrix g = place.borrow(layer.g());
+                    Matrix product = Blas.product(left, g)) {
+                Blas.symmetricProduct(product, left, target);
+            }
+        }
     }
 
     /** The cost of removing a unit that is too large for {@link SmallUnits}; 0 when p_BB is not positive definite. */
@@ -271,11 +302,7 @@ final class Downdate implements AutoCloseable {
 
     private Matrix copyRows(Matrix from, Matrix panel, int size) {
         Matrix rows = panel.block(filled, first, size, n - first);
-        double[] row = new double[n - first];
-        for (int i = 0; i < size; i++) {
-            from.block(first + i, first, 1, n - first).getRow(0, row);
-            rows.setRow(i, row);
-        }
+        rows.assign(from.block(first, first, size, n - first));
         return rows;
     }
 
@@ -286,6 +313,9 @@ final class Downdate implements AutoCloseable {
     }
 
     private void updateSmall(Matrix l, Matrix z) {
+        if (small.isEmpty()) {
+            return;
+        }
         double[] rowOfL = new double[l.columns()];
         double[] rowOfZ = new double[l.columns()];
         for (int row = 0; row < l.rows(); row++) {
@@ -316,8 +346,18 @@ final class Downdate implements AutoCloseable {
         return matrix.block(first, first, n - first, n - first);
     }
 
-    /** A copy of the given rows and columns of a symmetric matrix, upper triangle only. */
+    /** A copy of the given rows and columns of a symmetric matrix on the host, upper triangle only. */
     private static Matrix gather(Matrix matrix, int[] positions) {
+        if (!matrix.place().isHost()) {
+            int[] sorted = IntStream.of(positions).sorted().toArray();
+            try (Matrix all = matrix.select(sorted, sorted)) {
+                return gather(
+                        all,
+                        IntStream.of(positions)
+                                .map(position -> Arrays.binarySearch(sorted, position))
+                                .toArray());
+            }
+        }
         Matrix result = Matrix.zeros(positions.length, positions.length);
         for (int i = 0; i < positions.length; i++) {
             for (int j = i; j < positions.length; j++) {
@@ -330,8 +370,8 @@ final class Downdate implements AutoCloseable {
 
     private static double trace(Matrix matrix) {
         double sum = 0;
-        for (int i = 0; i < matrix.rows(); i++) {
-            sum += matrix.get(i, i);
+        for (double element : matrix.diagonal()) {
+            sum += element;
         }
         return sum;
     }

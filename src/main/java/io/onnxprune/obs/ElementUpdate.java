@@ -4,8 +4,8 @@ package io.onnxprune.obs;
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
+import io.onnxprune.algebra.Place;
 import io.onnxprune.diag.UserException;
-import java.util.Arrays;
 import java.util.BitSet;
 import java.util.stream.IntStream;
 
@@ -15,16 +15,6 @@ import java.util.stream.IntStream;
  * {@code [out, n]} here, because elements are taken output by output.
  */
 public final class ElementUpdate {
-    /** Maximal number of conjugate-gradient iterations. Each costs four matrix products; ten to twenty are usual. */
-    private static final int MAX_ITERATIONS = 100;
-
-    /**
-     * Relative decrease of the preconditioned squared gradient at which the iteration stops. Half of that squared
-     * gradient bounds the distance of the loss from its minimum, because the inverse of a principal block of a
-     * positive definite form is never larger than that block of its inverse.
-     */
-    private static final double PRECISION = 1e-5;
-
     private final KroneckerFactor inputs;
     private final KroneckerFactor outputs;
     private final Matrix w;
@@ -49,7 +39,7 @@ public final class ElementUpdate {
      * @param zeros for each output the inputs whose elements are pruned
      */
     public static void together(KroneckerFactor inputs, KroneckerFactor outputs, Matrix w, BitSet[] zeros) {
-        new ElementUpdate(inputs, outputs, w, zeros).minimise();
+        JointUpdate.run(inputs, outputs, w, zeros);
     }
 
     /**
@@ -119,8 +109,9 @@ public final class ElementUpdate {
             for (int k = 0; k < count; k++) {
                 right.set(k, 0, w.get(output[k], input[k]));
             }
-            factor(system);
-            Cholesky.solve(system, right);
+            try (Matrix factor = factor(system)) {
+                Cholesky.solve(factor, right);
+            }
             for (int k = 0; k < count; k++) {
                 scattered.set(output[k] - begin, input[k], right.get(k, 0));
             }
@@ -170,9 +161,8 @@ public final class ElementUpdate {
     }
 
     private void solvePruned(int[] pruned, Matrix right, Matrix direction) {
-        try (Matrix system = inputs.inverse().select(pruned, pruned)) {
-            factor(system);
-            Cholesky.solve(system, right);
+        try (Matrix factor = factor(inputs.inverse().select(pruned, pruned))) {
+            Cholesky.solve(factor, right);
         }
         try (Matrix scattered = Matrix.zeros(n, 1)) {
             for (int k = 0; k < pruned.length; k++) {
@@ -186,9 +176,8 @@ public final class ElementUpdate {
         int[] kept = IntStream.range(0, n).filter(i -> !zeros[j].get(i)).toArray();
         try (Matrix across = inputs.damped().select(kept, pruned);
                 Matrix solution = Blas.product(across, right);
-                Matrix system = inputs.damped().select(kept, kept)) {
-            factor(system);
-            Cholesky.solve(system, solution);
+                Matrix factor = factor(inputs.damped().select(kept, kept))) {
+            Cholesky.solve(factor, solution);
             for (int k = 0; k < kept.length; k++) {
                 direction.set(kept[k], 0, -solution.get(k, 0));
             }
@@ -198,89 +187,15 @@ public final class ElementUpdate {
         }
     }
 
-    private static void factor(Matrix system) {
-        if (!Cholesky.factor(system)) {
+    /** The Cholesky factor of a system, which is overwritten, or closed when a large one moves to the selected device. */
+    private static Matrix factor(Matrix system) {
+        Matrix factor = Place.forWork(system.rows(), (long) system.rows() * system.rows())
+                .move(system);
+        if (!Cholesky.factor(factor)) {
+            factor.close();
             throw new UserException("the linear system for the pruned elements of a layer is not positive definite;"
                     + " raise the damping");
         }
-    }
-
-    /**
-     * Preconditioned conjugate gradients, starting from the weights with the pruned elements set to zero. Pruned
-     * elements stay zero in every direction.
-     */
-    private void minimise() {
-        int out = zeros.length;
-        try (Matrix residual = Matrix.zeros(out, n);
-                Matrix direction = Matrix.zeros(out, n);
-                Matrix image = Matrix.zeros(out, n);
-                Matrix between = Matrix.zeros(out, n)) {
-            start(direction);
-            apply(outputs.damped(), direction, inputs.damped(), between, residual);
-            apply(outputs.inverse(), residual, inputs.inverse(), between, direction);
-            double size = dot(residual, direction);
-            double target = PRECISION * size;
-            for (int step = 0; step < MAX_ITERATIONS && size > target; step++) {
-                apply(outputs.damped(), direction, inputs.damped(), between, image);
-                double length = size / dot(direction, image);
-                combine(length, direction, 1, w);
-                combine(-length, image, 1, residual);
-                apply(outputs.inverse(), residual, inputs.inverse(), between, image);
-                double next = dot(residual, image);
-                combine(1, image, next / size, direction);
-                size = next;
-            }
-        }
-    }
-
-    /** Sets the pruned elements to zero and copies their former values to {@code lost}. */
-    private void start(Matrix lost) {
-        double[] row = new double[n];
-        double[] cleared = new double[n];
-        for (int j = 0; j < zeros.length; j++) {
-            w.getRow(j, row);
-            Arrays.fill(cleared, 0);
-            for (int i = zeros[j].nextSetBit(0); i >= 0; i = zeros[j].nextSetBit(i + 1)) {
-                cleared[i] = row[i];
-                row[i] = 0;
-            }
-            w.setRow(j, row);
-            lost.setRow(j, cleared);
-        }
-    }
-
-    /** {@code result = left x right} at the kept elements, zero elsewhere. */
-    private void apply(Matrix left, Matrix x, Matrix right, Matrix between, Matrix result) {
-        Blas.multiply(1, left, false, x, false, 0, between);
-        Blas.multiply(1, between, false, right, false, 0, result);
-        clear(result, zeros);
-    }
-
-    private static double dot(Matrix left, Matrix right) {
-        double[] one = new double[left.columns()];
-        double[] other = new double[left.columns()];
-        double sum = 0;
-        for (int j = 0; j < left.rows(); j++) {
-            left.getRow(j, one);
-            right.getRow(j, other);
-            for (int i = 0; i < one.length; i++) {
-                sum += one[i] * other[i];
-            }
-        }
-        return sum;
-    }
-
-    /** {@code sum = factor term + share sum}. */
-    private static void combine(double factor, Matrix term, double share, Matrix sum) {
-        double[] one = new double[sum.columns()];
-        double[] other = new double[sum.columns()];
-        for (int j = 0; j < sum.rows(); j++) {
-            term.getRow(j, one);
-            sum.getRow(j, other);
-            for (int i = 0; i < other.length; i++) {
-                other[i] = factor * one[i] + share * other[i];
-            }
-            sum.setRow(j, other);
-        }
+        return factor;
     }
 }

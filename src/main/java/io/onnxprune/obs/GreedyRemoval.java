@@ -121,17 +121,19 @@ public final class GreedyRemoval {
                 costs[i] = sum(layer -> layer.remove(unit));
             }
             damping.log()
-                    .debug("%s: inverse in %.2f s, %d of %d units removed in %.2f s, largest relative residual %.1e"
-                            .formatted(
-                                    damping.label(),
-                                    (inverted - start) / 1e9,
-                                    order.length,
-                                    removed.length,
-                                    (System.nanoTime() - inverted) / 1e9,
-                                    layers.stream()
-                                            .mapToDouble(Downdate::worstResidual)
-                                            .max()
-                                            .orElse(0)));
+                    .debug(
+                            "%s: on %s, inverse in %.2f s, %d of %d units removed in %.2f s, largest relative residual %.1e"
+                                    .formatted(
+                                            damping.label(),
+                                            layers.get(0).place(),
+                                            (inverted - start) / 1e9,
+                                            order.length,
+                                            removed.length,
+                                            (System.nanoTime() - inverted) / 1e9,
+                                            layers.stream()
+                                                    .mapToDouble(Downdate::worstResidual)
+                                                    .max()
+                                                    .orElse(0)));
             return new RemovalOrder(order, costs, share);
         } finally {
             layers.forEach(Downdate::close);

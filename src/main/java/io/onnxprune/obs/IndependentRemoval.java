@@ -37,7 +37,7 @@ final class IndependentRemoval {
      * @param diagonal whether only i = j counts
      */
     private static void addCosts(LayerProblem layer, boolean diagonal, double[] costs) {
-        try (Matrix weighted = layer.g() == null ? layer.w().copy() : Blas.product(layer.w(), layer.g())) {
+        try (Matrix weighted = layer.g() == null ? layer.w().copy() : Blas.largeProduct(layer.w(), layer.g())) {
             double[] left = new double[weighted.columns()];
             double[] right = new double[weighted.columns()];
             for (int unit = 0; unit < costs.length; unit++) {

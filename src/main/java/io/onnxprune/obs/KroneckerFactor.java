@@ -4,6 +4,7 @@ package io.onnxprune.obs;
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
+import io.onnxprune.algebra.Place;
 
 /**
  * One Kronecker factor of a linear layer's Hessian or Fisher matrix, for the quadratic model ½ tr(Δwᵀ a Δw g): the
@@ -41,7 +42,8 @@ public final class KroneckerFactor implements AutoCloseable {
                     moment.set(i, i, diagonal[i]);
                 }
                 Damping.apply(moment, share * mean);
-                Matrix factor = moment.copy();
+                Matrix factor = Place.forWork(diagonal.length, 2L * diagonal.length * diagonal.length)
+                        .move(moment.copy());
                 if (!Cholesky.factor(factor)) {
                     factor.close();
                     throw new SingularException();
@@ -51,7 +53,7 @@ public final class KroneckerFactor implements AutoCloseable {
             });
             Blas.mirror(moment);
             Blas.mirror(inverse);
-            return new KroneckerFactor(moment, inverse, diagonal);
+            return new KroneckerFactor(moment, Place.HOST.move(inverse), diagonal);
         } catch (RuntimeException e) {
             moment.close();
             throw e;
@@ -99,7 +101,7 @@ public final class KroneckerFactor implements AutoCloseable {
         double[] sums = new double[w.columns()];
         double[] row = new double[w.columns()];
         double[] other = new double[w.columns()];
-        try (Matrix product = Blas.product(damped, w)) {
+        try (Matrix product = Blas.largeProduct(damped, w)) {
             for (int i = 0; i < w.rows(); i++) {
                 w.getRow(i, row);
                 product.getRow(i, other);

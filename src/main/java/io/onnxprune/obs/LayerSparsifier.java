@@ -4,6 +4,7 @@ package io.onnxprune.obs;
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
+import io.onnxprune.algebra.Place;
 import java.util.Arrays;
 
 /**
@@ -46,9 +47,9 @@ public final class LayerSparsifier {
         check(a, w, pattern, damping);
         double mean = Damping.meanDiagonal(a);
         try (Matrix u = damping.raise(a.rows(), share -> factorOfInverse(a, share * mean))) {
-            Matrix result = w.copy();
+            Matrix result = u.place().move(w.copy());
             new LayerSparsifier(a, result, pattern).sparsify(u);
-            return result;
+            return Place.HOST.move(result);
         }
     }
 
@@ -127,10 +128,18 @@ public final class LayerSparsifier {
         int size = Math.max(BLOCK / group, 1) * group;
         for (int begin = 0; begin < n; begin += size) {
             int end = Math.min(n, begin + size);
-            try (Matrix errors = Matrix.zeros(end - begin, out)) {
-                sparsifyBlock(begin, end, u, errors);
-                Matrix later = w.block(end, 0, n - end, out);
-                Blas.multiply(-1, u.block(begin, end, end - begin, n - end), true, errors, false, 1, later);
+            Matrix block = w.block(begin, 0, end - begin, out);
+            try (Matrix weights = Place.HOST.borrow(block);
+                    Matrix effects = Place.HOST.borrow(u.block(begin, begin, end - begin, end - begin));
+                    Matrix errors = Matrix.zeros(end - begin, out)) {
+                sparsifyBlock(begin, weights, effects, errors);
+                if (!w.place().isHost()) {
+                    block.assign(weights);
+                }
+                try (Matrix moved = w.place().borrow(errors)) {
+                    Matrix later = w.block(end, 0, n - end, out);
+                    Blas.multiply(-1, u.block(begin, end, end - begin, n - end), true, moved, false, 1, later);
+                }
             }
         }
     }
@@ -138,39 +147,42 @@ public final class LayerSparsifier {
     /**
      * Prunes elements in one block of inputs and updates the later inputs of the block.
      *
+     * @param begin the block's first input
+     * @param weights the block's rows of w, on the host
+     * @param u the block's rows and columns of u, on the host
      * @param errors {@code [end - begin, out]}; receives the scaled errors by which inputs after the block have to
      *     change
      */
-    private void sparsifyBlock(int begin, int end, Matrix u, Matrix errors) {
-        boolean[] zero = new boolean[(end - begin) * out];
+    private void sparsifyBlock(int begin, Matrix weights, Matrix u, Matrix errors) {
+        int size = weights.rows();
+        boolean[] zero = new boolean[size * out];
         if (pattern instanceof Pattern.Unstructured unstructured) {
-            long count = zeros(unstructured, (long) end * out) - zeros(unstructured, (long) begin * out);
-            markLowest(scores(begin, end, u), 0, zero.length, (int) count, zero);
+            long count = zeros(unstructured, (long) (begin + size) * out) - zeros(unstructured, (long) begin * out);
+            markLowest(scores(begin, 0, size, weights, u), 0, zero.length, (int) count, zero);
         }
         double[] row = new double[out];
         double[] error = new double[out];
-        for (int i = begin; i < end; i++) {
-            if (pattern instanceof Pattern.Grouped grouped && (i - begin) % grouped.of() == 0) {
-                markGroups(i, begin, u, grouped, zero);
+        for (int i = 0; i < size; i++) {
+            if (pattern instanceof Pattern.Grouped grouped && i % grouped.of() == 0) {
+                markGroups(scores(begin, i, i + grouped.of(), weights, u), grouped, i, zero);
             }
-            w.getRow(i, row);
+            weights.getRow(i, row);
             double pivot = u.get(i, i);
             for (int j = 0; j < out; j++) {
-                boolean removed = zero[(i - begin) * out + j];
+                boolean removed = zero[i * out + j];
                 error[j] = removed ? row[j] / pivot : 0;
                 row[j] = removed ? 0 : row[j];
             }
-            w.setRow(i, row);
-            errors.setRow(i - begin, error);
-            Matrix later = w.block(i + 1, 0, end - i - 1, out);
-            Matrix current = errors.block(i - begin, 0, 1, out);
-            Blas.multiply(-1, u.block(i, i + 1, 1, end - i - 1), true, current, false, 1, later);
+            weights.setRow(i, row);
+            errors.setRow(i, error);
+            Matrix later = weights.block(i + 1, 0, size - i - 1, out);
+            Matrix current = errors.block(i, 0, 1, out);
+            Blas.multiply(-1, u.block(i, i + 1, 1, size - i - 1), true, current, false, 1, later);
         }
     }
 
-    /** Marks the elements to prune in the group of inputs that begins at {@code i}, by the current weights. */
-    private void markGroups(int i, int begin, Matrix u, Pattern.Grouped grouped, boolean[] zero) {
-        double[] groupScores = scores(i, i + grouped.of(), u);
+    /** Marks the elements to prune in the group of inputs that begins at row {@code i} of the block. */
+    private void markGroups(double[] groupScores, Pattern.Grouped grouped, int i, boolean[] zero) {
         double[] scores = new double[grouped.of()];
         boolean[] chosen = new boolean[grouped.of()];
         for (int j = 0; j < out; j++) {
@@ -179,20 +191,24 @@ public final class LayerSparsifier {
             }
             markLowest(scores, 0, scores.length, grouped.zeros(), chosen);
             for (int t = 0; t < scores.length; t++) {
-                zero[(i - begin + t) * out + j] = chosen[t];
+                zero[(i + t) * out + j] = chosen[t];
             }
         }
     }
 
-    /** Scores w²/d of all elements of inputs {@code begin} to {@code end}, input by input; 0 for dead inputs. */
-    private double[] scores(int begin, int end, Matrix u) {
-        double[] scores = new double[(end - begin) * out];
+    /**
+     * Scores w²/d of the current weights in some rows of a block, input by input; 0 for dead inputs.
+     *
+     * @param begin the block's first input
+     */
+    private double[] scores(int begin, int from, int to, Matrix weights, Matrix u) {
+        double[] scores = new double[(to - from) * out];
         double[] row = new double[out];
-        for (int i = begin; i < end; i++) {
-            double factor = a.get(i, i) > 0 ? 1 / (u.get(i, i) * u.get(i, i)) : 0;
-            w.getRow(i, row);
+        for (int i = from; i < to; i++) {
+            double factor = a.get(begin + i, begin + i) > 0 ? 1 / (u.get(i, i) * u.get(i, i)) : 0;
+            weights.getRow(i, row);
             for (int j = 0; j < out; j++) {
-                scores[(i - begin) * out + j] = row[j] * row[j] * factor;
+                scores[(i - from) * out + j] = row[j] * row[j] * factor;
             }
         }
         return scores;

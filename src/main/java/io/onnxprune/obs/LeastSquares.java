@@ -4,6 +4,7 @@ package io.onnxprune.obs;
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Cholesky;
 import io.onnxprune.algebra.Matrix;
+import io.onnxprune.algebra.Place;
 import java.util.BitSet;
 import java.util.List;
 import java.util.stream.IntStream;
@@ -109,9 +110,10 @@ public final class LeastSquares {
         double mean = Damping.meanDiagonal(a);
         int[] all = IntStream.range(0, a.rows()).toArray();
         Matrix result = w.copy();
-        try (Matrix p = damping.raise(a.rows(), share -> Damping.factored(a.copy(), share * mean))) {
-            Cholesky.invert(p);
-            Blas.mirror(p);
+        Matrix inverse = damping.raise(a.rows(), share -> Damping.factored(a.copy(), share * mean));
+        Cholesky.invert(inverse);
+        Blas.mirror(inverse);
+        try (Matrix p = Place.HOST.move(inverse)) {
             for (int[] unit : removed) {
                 try (Matrix factor = p.select(unit, unit);
                         Matrix unitWeights = w.selectRows(unit);
@@ -143,7 +145,7 @@ public final class LeastSquares {
         int[] live = IntStream.of(pruned).filter(i -> a.get(i, i) > 0).toArray();
         try (Matrix across = a.select(kept, live);
                 Matrix prunedWeights = w.selectRows(live)) {
-            Matrix result = Blas.product(across, prunedWeights);
+            Matrix result = Blas.largeProduct(across, prunedWeights);
             clearDead(a, kept, result);
             Cholesky.solve(factor, result);
             addRows(w, kept, result);

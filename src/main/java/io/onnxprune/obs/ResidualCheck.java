@@ -45,7 +45,7 @@ final class ResidualCheck {
             for (int i = 0; i < size; i++) {
                 x.set(i, 0, isDead(remaining[i]) ? 0 : random.nextDouble() - 0.5);
             }
-            Blas.multiplySymmetric(p, x, px);
+            multiply(p, x, px);
             for (int i = 0; i < size; i++) {
                 full.set(remaining[i], 0, px.get(i, 0));
             }
@@ -55,9 +55,22 @@ final class ResidualCheck {
             weights(image, full);
             moment(full, image);
             gather(image, remaining, px);
-            Blas.multiplySymmetric(p, px, expected);
-            Blas.multiplySymmetric(s, x, found);
+            multiply(p, px, expected);
+            multiply(s, x, found);
             return Math.max(error, distance(found, expected));
+        }
+    }
+
+    /** {@code y = m x} for a symmetric matrix in any place and vectors on the host. */
+    private static void multiply(Matrix m, Matrix x, Matrix y) {
+        if (m.place().isHost()) {
+            Blas.multiplySymmetric(m, x, y);
+            return;
+        }
+        try (Matrix there = m.place().borrow(x);
+                Matrix image = m.place().zeros(y.rows(), 1)) {
+            Blas.multiplySymmetric(m, there, image);
+            y.assign(image);
         }
     }
 

@@ -51,19 +51,44 @@ final class SmallUnits {
         return begin[unit + 1] - begin[unit];
     }
 
+    /** Whether no unit is small. */
+    boolean isEmpty() {
+        return channels.length == 0;
+    }
+
     /** Reads the blocks of all remaining units, those at positions from {@code first} on, from upper triangles. */
     void read(Matrix fullP, Matrix fullS, int[] positionOf, int first) {
+        if (!isEmpty()) {
+            read(fullP, positionOf, first, p);
+            read(fullS, positionOf, first, s);
+        }
+    }
+
+    /** Reads the diagonal at once and other elements by parts of rows, so that a GPU is not asked for each element. */
+    private void read(Matrix full, int[] positionOf, int first, double[] blocks) {
+        double[] diagonal = full.diagonal();
+        double[] part = new double[full.columns()];
         for (int unit = 0; unit < count(); unit++) {
             int size = size(unit);
             if (size == 0 || positionOf[channels[begin[unit]]] < first) {
                 continue;
             }
+            int[] positions = new int[size];
+            int last = 0;
             for (int i = 0; i < size; i++) {
-                for (int j = i; j < size; j++) {
-                    int a = positionOf[channels[begin[unit] + i]];
-                    int b = positionOf[channels[begin[unit] + j]];
-                    p[block[unit] + i * size + j] = fullP.get(Math.min(a, b), Math.max(a, b));
-                    s[block[unit] + i * size + j] = fullS.get(Math.min(a, b), Math.max(a, b));
+                positions[i] = positionOf[channels[begin[unit] + i]];
+                last = Math.max(last, positions[i]);
+            }
+            for (int i = 0; i < size; i++) {
+                int row = positions[i];
+                blocks[block[unit] + i * size + i] = diagonal[row];
+                if (row < last) {
+                    full.block(row, row, 1, last - row + 1).getRow(0, part);
+                }
+                for (int j = 0; j < size; j++) {
+                    if (positions[j] > row) {
+                        blocks[block[unit] + Math.min(i, j) * size + Math.max(i, j)] = part[positions[j] - row];
+                    }
                 }
             }
         }

@@ -3,6 +3,7 @@ package io.onnxprune.pass;
 
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Matrix;
+import io.onnxprune.algebra.Place;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
@@ -55,11 +56,16 @@ record Speed(double model, double algebra) {
     }
 
     private static double ofProduct(int n) {
-        try (Matrix a = Matrix.zeros(n, n)) {
+        try (Matrix a = Place.forWork(n, 2L * n * n).zeros(n, n)) {
             for (int i = 0; i < n; i++) {
                 a.set(i, i, 1);
             }
-            return rate(n, () -> Blas.product(a, a).close());
+            return rate(n, () -> {
+                try (Matrix product = Blas.product(a, a)) {
+                    // A GPU has finished when an element is read.
+                    product.get(0, 0);
+                }
+            });
         }
     }
 
