@@ -5,6 +5,7 @@ import io.onnxprune.calibrate.ActivationStore.Place;
 import io.onnxprune.calibrate.Calibrator.Summary;
 import io.onnxprune.calibrate.SegmentGraph.Carry;
 import io.onnxprune.diag.Log;
+import io.onnxprune.diag.OutOfMemoryException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.eval.NonFinite;
 import io.onnxprune.ir.DType;
@@ -81,7 +82,10 @@ final class CalibrationRun implements AutoCloseable {
                         : SegmentRequest.capture(segment, segmentTaps, null);
                 Set<Value> released = liveValues.release(segment);
                 released.addAll(segment.inputs());
-                runner.forward(request.withGiven(liveValues.needed(segment)).withReleased(released), progress);
+                inSegment(
+                        index,
+                        () -> runner.forward(
+                                request.withGiven(liveValues.needed(segment)).withReleased(released), progress));
                 deliver(segmentTaps, index + 1, segments.size(), sink);
             }
         }
@@ -99,7 +103,8 @@ final class CalibrationRun implements AutoCloseable {
         int first = saved == null ? segments.size() - 1 : saved.next();
         try (Log.Progress progress = log.progress("calibration", batches.tokens() * (4L * first + 3))) {
             for (int index = 0; index < first; index++) {
-                runner.forward(forward(segments.get(index)), progress);
+                Segment segment = segments.get(index);
+                inSegment(index, () -> runner.forward(forward(segment), progress));
             }
             if (saved != null) {
                 restore(taps, saved);
@@ -107,7 +112,8 @@ final class CalibrationRun implements AutoCloseable {
             for (int index = first; index >= 0 && concernsAny(taps, 0, index + 1); index--) {
                 List<Tap> segmentTaps = tapsOf(taps, index);
                 boolean continues = concernsAny(gradients, 0, index);
-                backward(index, segmentTaps, continues, progress);
+                int current = index;
+                inSegment(index, () -> backward(current, segmentTaps, continues, progress));
                 deliver(segmentTaps, 0, index, sink);
                 if (continues) {
                     onCheckpoint.accept(state(index - 1));
@@ -115,6 +121,16 @@ final class CalibrationRun implements AutoCloseable {
             }
         }
         return new Summary(loss, batches.tokens());
+    }
+
+    /** Does the work of a segment. If memory does not suffice, the error says which segment it is. */
+    private void inSegment(int index, Runnable work) {
+        try {
+            work.run();
+        } catch (OutOfMemoryException e) {
+            throw new OutOfMemoryException(
+                    "%s (segment %d of %d)".formatted(e.getMessage(), index + 1, segments.size()), e);
+        }
     }
 
     private SegmentRequest forward(Segment segment) {

@@ -4,6 +4,7 @@ package io.onnxprune.runtime;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import io.onnxprune.diag.OutOfMemoryException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
@@ -16,6 +17,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 @Tag("ort")
@@ -62,6 +64,30 @@ class FailuresTest {
         assertThat(Failures.of("the run failed", new IllegalStateException(message)))
                 .hasMessageStartingWith("out of memory: the run failed")
                 .hasMessageContaining(part);
+    }
+
+    @Test
+    void outOfDeviceMemoryNamesTheDevicesOption() {
+        String message = "Non-zero status code returned while running MatMul node. Name:'mm' Status Message:"
+                + " bfc_arena.cc:358 AllocateRawInternal Failed to allocate memory for requested buffer of size 640";
+        assertThat(Failures.onDevice("it failed", new IllegalStateException(message)))
+                .isInstanceOf(OutOfMemoryException.class)
+                .hasMessage("out of memory: it failed, at node \"mm\" (MatMul), which requests 640 bytes; lower"
+                        + " --device-memory, --seq-len or --samples");
+    }
+
+    /** A device that is lost in the middle of a run. */
+    @ParameterizedTest
+    @ValueSource(
+            strings = {
+                "CUDA failure 719: unspecified launch failure ; GPU=0 ; hostname=h ; file=f ; expr=cudaStreamSynchronize",
+                "Non-zero status code returned while running Add node. Name:'a' Status Message: CUDA error CUDA failure 700: an illegal memory access was encountered ; GPU=0",
+                "CUDA failure 46: CUDA-capable device(s) is/are busy or unavailable ; GPU=0"
+            })
+    void aLostDeviceIsSaidAndHowToGoOn(String message) {
+        assertThat(Failures.onDevice("it failed", new IllegalStateException(message)))
+                .hasMessageStartingWith("it failed: the CUDA device was lost (CUDA error ")
+                .hasMessageEndingWith("go on with --resume");
     }
 
     @Test
