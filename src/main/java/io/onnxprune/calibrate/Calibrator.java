@@ -3,7 +3,6 @@ package io.onnxprune.calibrate;
 
 import io.onnxprune.calibrate.ActivationStore.Budget;
 import io.onnxprune.diag.Log;
-import io.onnxprune.diag.OutOfMemoryException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Trace;
 import io.onnxprune.ir.Model;
@@ -23,7 +22,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
-import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.BiFunction;
 
 /**
@@ -34,15 +32,6 @@ import java.util.function.BiFunction;
 public final class Calibrator {
     /** The least time between two checkpoints of a long run. A stopped run loses at most this time. */
     private static final double CHECKPOINT_SECONDS = 30;
-
-    /** The number of tokens in one run beyond which a larger batch is not faster, because the matrices are large enough. */
-    private static final int BATCH_TOKENS = 512;
-
-    /** The same on a device, which has more arithmetic units than the CPU. */
-    private static final int DEVICE_BATCH_TOKENS = 8192;
-
-    /** The share of free device memory that a run may use. Allocators lose some between tensors. */
-    private static final double FREE_SHARE = 0.85;
 
     private final OnnxRuntime runtime;
     private final CalibrationOptions options;
@@ -251,33 +240,12 @@ public final class Calibrator {
         });
     }
 
-    /**
-     * Runs {@code work}. If the memory of a device does not suffice, because it is shared or an estimate was too low,
-     * it starts again with half of it, unless sums were passed on already.
-     */
     private Summary smallerIfNeeded(
             Objective objective,
             Collection<Tap> taps,
             SumSink sink,
             BiFunction<CalibrationRun, SumSink, Summary> work) {
-        long limit = memory();
-        AtomicBoolean delivered = new AtomicBoolean();
-        while (true) {
-            CalibrationRun run = begin(objective, taps, limit);
-            try (run) {
-                return work.apply(run, (tap, sum) -> {
-                    delivered.set(true);
-                    sink.accept(tap, sum);
-                });
-            } catch (OutOfMemoryException e) {
-                if (runtime.device().isEmpty() || delivered.get() || run.isSmallest()) {
-                    throw e;
-                }
-                limit /= 2;
-                log.warn("%s; the run starts again with %s on the device, in smaller segments"
-                        .formatted(e.getMessage(), CalibrationPlan.bytes(limit)));
-            }
-        }
+        return RunMemory.smallerIfNeeded(this, limit -> begin(objective, taps, limit), sink, work);
     }
 
     /**
@@ -377,29 +345,20 @@ public final class Calibrator {
         }
     }
 
-    /**
-     * Bytes that a run may use in the memory that sessions work in. On a device it is the limit of the options, or most
-     * of what is free.
-     */
+    /** Bytes that a run may use in the memory that sessions work in. */
     long memory() {
-        if (runtime.device().isEmpty()) {
-            return options.memory();
-        }
-        return options.deviceMemory() > 0
-                ? options.deviceMemory()
-                : (long) (FREE_SHARE * runtime.device().get().freeBytes());
+        return RunMemory.limit(runtime, options);
     }
 
     /** The bytes that values between segments may take, of {@code memory} bytes where sessions work. */
     Budget boundaryBudget(CalibrationPlan plan, long memory) {
-        long budget = plan.boundaryBudget(memory);
-        return runtime.device().isEmpty() ? new Budget(0, budget) : new Budget(budget, options.memory());
+        return RunMemory.boundaries(runtime, options, plan.boundaryBudget(memory));
     }
 
     /** The workload of a run over {@code samples} rows, with {@code memory} bytes. */
     CalibrationPlan.Workload workload(DataFlow flow, int samples, long memory) {
-        int batchTokens = runtime.device().isPresent() ? DEVICE_BATCH_TOKENS : BATCH_TOKENS;
-        return new CalibrationPlan.Workload(flow, tokens(), logits(), samples, length, memory, batchTokens);
+        return new CalibrationPlan.Workload(
+                flow, tokens(), logits(), samples, length, memory, RunMemory.batchTokens(runtime));
     }
 
     /** The division of a run that yields the gradients of all linear layers. */

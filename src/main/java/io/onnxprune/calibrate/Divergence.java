@@ -62,10 +62,8 @@ public final class Divergence extends Objective implements AutoCloseable {
         List<int[]> batches = plan.beside(model.planOfGradients(rows.size())).batches(rows.size());
         List<Segment> segments = Segment.of(flow, plan.pieces());
         Batches referenceBatches = new Batches(flow, reference.decoder(), rows, batches);
-        long quarter = reference.memory() / 4;
-        Budget budget = reference.runtime().device().isPresent()
-                ? new Budget(quarter, reference.options().memory() / 4)
-                : new Budget(0, quarter);
+        Budget budget = RunMemory.boundaries(reference.runtime(), reference.options(), reference.memory())
+                .part(4);
         ActivationStore store = new ActivationStore(budget, reference.options().workFolder());
         SegmentRunner runner =
                 new SegmentRunner(reference.runtime(), flow, referenceBatches, store, reference.weights(), 0);

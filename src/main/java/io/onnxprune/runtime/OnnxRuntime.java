@@ -7,7 +7,6 @@ import ai.onnxruntime.OnnxTensorLike;
 import ai.onnxruntime.OrtEnvironment;
 import ai.onnxruntime.OrtException;
 import ai.onnxruntime.OrtLoggingLevel;
-import ai.onnxruntime.OrtProvider;
 import ai.onnxruntime.OrtSession;
 import ai.onnxruntime.OrtSession.SessionOptions;
 import io.onnxprune.device.CudaDevice;
@@ -21,7 +20,6 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashMap;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -55,7 +53,7 @@ public final class OnnxRuntime implements AutoCloseable {
         if (options.provider() == RuntimeOptions.Provider.CPU) {
             return new OnnxRuntime(environment, options, Optional.empty());
         }
-        new OnnxRuntime(environment, options, Optional.empty()).checkCuda();
+        CudaProvider.check(options);
         return new OnnxRuntime(environment, options, Optional.of(CudaDevice.open(options.device())));
     }
 
@@ -75,23 +73,6 @@ public final class OnnxRuntime implements AutoCloseable {
             return OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL, "onnx-prune");
         } catch (LinkageError | IllegalStateException | NullPointerException e) {
             throw new UserException("the native ONNX Runtime cannot be loaded: %s".formatted(rootReason(e)), e);
-        }
-    }
-
-    /**
-     * Checks that CUDA is usable before any other work. CUDA looks for libraries and devices when it is first
-     * requested.
-     */
-    private void checkCuda() {
-        if (!OrtEnvironment.getAvailableProviders().contains(OrtProvider.CUDA)) {
-            throw new UserException(
-                    "the ONNX Runtime library that was loaded is built without CUDA; give one with CUDA by"
-                            + " --ort-library, or use --provider cpu");
-        }
-        try (SessionOptions target = new SessionOptions()) {
-            addCuda(target, false);
-        } catch (OrtException e) {
-            throw Failures.cuda(options.device(), NativeLibrary.folder(), e);
         }
     }
 
@@ -229,8 +210,12 @@ public final class OnnxRuntime implements AutoCloseable {
         Map<String, DeviceTensor> copies = weights.acquire(parts.weights());
         try (SessionOptions sessionOptions = sessionOptions(true)) {
             OrtSession session = environment.createSession(parts.graph(), sessionOptions);
-            Binding binding =
-                    new Binding(nativeApi(), NativeHandle.of(session), device.orElseThrow(), options.device(), copies);
+            Binding binding = new Binding(
+                    NativeApi.of(NativeLibrary.core()),
+                    NativeHandle.of(session),
+                    device.orElseThrow(),
+                    options.device(),
+                    copies);
             return new Session(this, session, new Session.DeviceBinding(binding, release));
         } catch (OrtException | NativeApi.Failure e) {
             release.run();
@@ -239,10 +224,6 @@ public final class OnnxRuntime implements AutoCloseable {
             release.run();
             throw e;
         }
-    }
-
-    private static NativeApi nativeApi() throws NativeApi.Failure {
-        return NativeApi.of(NativeLibrary.core());
     }
 
     /**
@@ -365,23 +346,9 @@ public final class OnnxRuntime implements AutoCloseable {
             result.setIntraOpNumThreads(options.threads());
         }
         if (options.provider() == RuntimeOptions.Provider.CUDA) {
-            addCuda(result, optimize);
+            CudaProvider.append(result, options, optimize);
         }
         return result;
-    }
-
-    private void addCuda(SessionOptions target, boolean optimize) throws OrtException {
-        Map<String, String> cuda = new LinkedHashMap<>();
-        cuda.put("device_id", Integer.toString(options.device()));
-        // TF32 keeps 10 bits of mantissa, too few to compare a pruned model with its original.
-        cuda.put("use_tf32", options.tf32() && optimize ? "1" : "0");
-        // Growing by powers of two could take twice the needed memory.
-        cuda.put("arena_extend_strategy", "kSameAsRequested");
-        try {
-            nativeApi().appendCuda(NativeHandle.of(target), cuda);
-        } catch (NativeApi.Failure e) {
-            throw Failures.cuda(options.device(), NativeLibrary.folder(), e);
-        }
     }
 
     OrtEnvironment environment() {
