@@ -108,6 +108,12 @@ final class Batches {
         }
     }
 
+    /** Gives the memory of all values beside the stream back. */
+    void release() {
+        sideValues.values().forEach(each -> each.values().forEach(RuntimeTensor::release));
+        sideValues.clear();
+    }
+
     private int key(Value value, int batch) {
         return flow.dependsOnTokens(value) ? batch : -size(batch);
     }

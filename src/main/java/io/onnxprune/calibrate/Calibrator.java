@@ -22,7 +22,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
-import java.util.function.BiFunction;
 
 /**
  * Measures statistics of a model over rows of tokens. The model is lowered to primitive operators and cut into segments
@@ -233,19 +232,9 @@ public final class Calibrator {
 
     private Summary gatherSums(Objective objective, Collection<Tap> taps, SumSink sink) {
         boolean backward = taps.stream().anyMatch(Tap::needsGradients);
-        return smallerIfNeeded(objective, taps, sink, (run, target) -> {
-            return backward
-                    ? run.backward(List.copyOf(taps), target, null, state -> {})
-                    : run.forward(List.copyOf(taps), target);
+        return RunMemory.smallerIfNeeded(this, objective, taps, sink, (run, left, target) -> {
+            return backward ? run.backward(left, target, null, state -> {}) : run.forward(left, target);
         });
-    }
-
-    private Summary smallerIfNeeded(
-            Objective objective,
-            Collection<Tap> taps,
-            SumSink sink,
-            BiFunction<CalibrationRun, SumSink, Summary> work) {
-        return RunMemory.smallerIfNeeded(this, limit -> begin(objective, taps, limit), sink, work);
     }
 
     /**
@@ -286,11 +275,12 @@ public final class Calibrator {
         List<Tap> taps = GradientTaps.of(initializers, squares);
         try (GradientReduction reduction = new GradientReduction(runtime, lowered())) {
             SumSink reduced = GradientTaps.sink(sink, squares, reduction);
-            return smallerIfNeeded(new Objective.NextToken(rows), taps, reduced, (run, target) -> {
+            Objective objective = new Objective.NextToken(rows);
+            return RunMemory.smallerIfNeeded(this, objective, taps, reduced, (run, left, target) -> {
                 int form = Objects.hash(run.shape(), new HashSet<>(initializers), squares);
                 String name = "gradients-" + key + '-' + Integer.toHexString(form) + ".safetensors";
                 Checkpoint checkpoint = new Checkpoint(options.workFolder().resolve(name), checkpointSeconds);
-                Summary summary = run.backward(taps, target, saved(checkpoint, sink, run), state -> {
+                Summary summary = run.backward(left, target, saved(checkpoint, sink, run), state -> {
                     if (checkpoint.isDue() && run.canStop()) {
                         checkpoint.save(state, sink);
                     }
@@ -373,7 +363,8 @@ public final class Calibrator {
         return CalibrationPlan.over(new Partition(flow, logits()).pieces(), workload(flow, samples, memory()), taps);
     }
 
-    private CalibrationRun begin(Objective objective, Collection<Tap> taps, long limit) {
+    /** Prepares a run within {@code limit} bytes of the memory that sessions work in. */
+    CalibrationRun begin(Objective objective, Collection<Tap> taps, long limit) {
         List<long[]> rows = objective.rows();
         boolean single = taps.stream().anyMatch(Tap.SquaredGradient.class::isInstance);
         if (taps.stream().anyMatch(tap -> tap instanceof Tap.ErrorMoment || tap instanceof Tap.TotalError)) {

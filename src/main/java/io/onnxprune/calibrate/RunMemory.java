@@ -5,9 +5,10 @@ import io.onnxprune.calibrate.ActivationStore.Budget;
 import io.onnxprune.calibrate.Calibrator.Summary;
 import io.onnxprune.diag.OutOfMemoryException;
 import io.onnxprune.runtime.OnnxRuntime;
-import java.util.concurrent.atomic.AtomicBoolean;
-import java.util.function.BiFunction;
-import java.util.function.LongFunction;
+import java.util.Collection;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Set;
 
 /** The memory of runs: of this process, or of the device that sessions work in. */
 final class RunMemory {
@@ -19,6 +20,11 @@ final class RunMemory {
 
     /** The share of free device memory that a run may use. Allocators lose some between tensors. */
     private static final double FREE_SHARE = 0.85;
+
+    /** The work of a run: some statistics, whose sums it passes on. */
+    interface Work {
+        Summary on(CalibrationRun run, List<Tap> taps, SumSink sink);
+    }
 
     private RunMemory() {}
 
@@ -44,27 +50,23 @@ final class RunMemory {
 
     /**
      * Does the work of a run. If the memory of a device does not suffice, because it is shared or an estimate was too
-     * low, the work starts again with half of it, unless sums were passed on already.
+     * low, the work starts again with half of it, for the statistics that were not passed on yet.
      *
-     * @param begin prepares a run within so many bytes
      * @param sink receives the sums that {@code work} passes on
      */
     static Summary smallerIfNeeded(
-            Calibrator calibrator,
-            LongFunction<CalibrationRun> begin,
-            SumSink sink,
-            BiFunction<CalibrationRun, SumSink, Summary> work) {
+            Calibrator calibrator, Objective objective, Collection<Tap> taps, SumSink sink, Work work) {
         long limit = calibrator.memory();
-        AtomicBoolean delivered = new AtomicBoolean();
+        Set<Tap> left = new LinkedHashSet<>(taps);
         while (true) {
-            CalibrationRun run = begin.apply(limit);
+            CalibrationRun run = calibrator.begin(objective, left, limit);
             try (run) {
-                return work.apply(run, (tap, sum) -> {
-                    delivered.set(true);
+                return work.on(run, List.copyOf(left), (tap, sum) -> {
+                    left.remove(tap);
                     sink.accept(tap, sum);
                 });
             } catch (OutOfMemoryException e) {
-                if (calibrator.runtime().device().isEmpty() || delivered.get() || run.isSmallest()) {
+                if (calibrator.runtime().device().isEmpty() || run.isSmallest()) {
                     throw e;
                 }
                 limit /= 2;

@@ -261,6 +261,7 @@ final class SegmentRunner implements AutoCloseable {
     @Override
     public void close() {
         boundaries.close();
+        batches.release();
         sums.values().forEach(RuntimeTensor::release);
         deviceWeights.ifPresent(DeviceWeights::close);
     }
