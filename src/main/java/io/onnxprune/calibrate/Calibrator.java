@@ -266,8 +266,10 @@ public final class Calibrator {
             double checkpointSeconds) {
         List<Tap> taps = GradientTaps.of(initializers, squares);
         try (CalibrationRun run = begin(new Objective.NextToken(rows), taps)) {
-            String runKey =
-                    key + '-' + Integer.toHexString(Objects.hash(run.shape(), new HashSet<>(initializers), squares));
+            String precision = runtime.options().precision().title();
+            String runKey = key + '-'
+                    + Integer.toHexString(
+                            Objects.hash(run.shape(), new HashSet<>(initializers), squares, precision));
             Checkpoint checkpoint = new Checkpoint(
                     options.workFolder().resolve("gradients-" + runKey + ".safetensors"), checkpointSeconds);
             Checkpoint.State saved = null;
@@ -339,6 +341,9 @@ public final class Calibrator {
     }
 
     private CalibrationRun begin(Objective objective, Collection<Tap> taps) {
+        if (taps.stream().anyMatch(Tap::needsGradients)) {
+            runtime.options().precision().requireGradients("this method");
+        }
         List<long[]> rows = objective.rows();
         boolean single = taps.stream().anyMatch(Tap.SquaredGradient.class::isInstance);
         if (taps.stream().anyMatch(tap -> tap instanceof Tap.ErrorMoment || tap instanceof Tap.TotalError)) {

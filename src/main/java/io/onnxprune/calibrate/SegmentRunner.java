@@ -176,7 +176,7 @@ final class SegmentRunner implements AutoCloseable {
                 .constants()
                 .values()
                 .forEach(constant -> allocated += constant.constant().bytes().size());
-        return runtime.open(graph.model(replaced), true);
+        return runtime.open(graph.model(replaced, runtime.options()), true);
     }
 
     HostTensor zeros(DType dtype, long[] shape) {

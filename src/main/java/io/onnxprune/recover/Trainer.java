@@ -5,10 +5,12 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.eval.Example;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelWriter;
 import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.RuntimeOptions;
 import io.onnxprune.runtime.TrainingSession;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -103,8 +105,8 @@ final class Trainer implements AutoCloseable {
         this.runtime = runtime;
         this.files = files(folder);
         Map<Path, Model> graphs = new LinkedHashMap<>();
-        graphs.put(files.training(), train);
-        graphs.put(files.evaluation(), TrainingGraph.evaluation(setup.evaluation, evaluationTeacher));
+        graphs.put(files.training(), stored(train));
+        graphs.put(files.evaluation(), stored(TrainingGraph.evaluation(setup.evaluation, evaluationTeacher)));
         ModelWriter.writeTogether(graphs, files.weights());
         ModelWriter.write(
                 TrainingGraph.optimizer(
@@ -121,6 +123,11 @@ final class Trainer implements AutoCloseable {
         TrainingSession.Files resumed =
                 start.map(progress -> files.at(checkpoint.parameters(progress))).orElse(files);
         this.session = runtime.train(resumed);
+    }
+
+    /** A graph as it is written: on the CPU, the runtime casts constants when it opens the graph. */
+    private Model stored(Model graph) {
+        return runtime.options().provider() == RuntimeOptions.Provider.CPU ? graph : Widening.castAtUse(graph);
     }
 
     static TrainingSession.Files files(Path folder) {

@@ -212,6 +212,11 @@ public final class OnnxRuntime implements AutoCloseable {
         requireTraining();
         try (SessionOptions sessionOptions = sessionOptions(true)) {
             sessionOptions.addConfigEntry("session.disable_prepacking", "1");
+            if (options.provider() == RuntimeOptions.Provider.CUDA) {
+                // Frozen half-precision weights stay so on the device: folding would widen them there.
+                sessionOptions.addConfigEntry(
+                        "optimization.disable_specified_optimizers", "ConstantFolding;CommonSubexpressionElimination");
+            }
             return new TrainingSession(
                     this,
                     environment.createTrainingSession(
@@ -302,7 +307,8 @@ public final class OnnxRuntime implements AutoCloseable {
     private void addCuda(SessionOptions target, boolean optimize) throws OrtException {
         try (OrtCUDAProviderOptions cuda = new OrtCUDAProviderOptions(options.device())) {
             // TF32 keeps 10 bits of mantissa, too few to compare a pruned model with its original.
-            cuda.add("use_tf32", options.tf32() && optimize ? "1" : "0");
+            boolean tf32 = options.precision() == RuntimeOptions.Precision.TF32 && optimize;
+            cuda.add("use_tf32", tf32 ? "1" : "0");
             // Growing by powers of two could take twice the needed memory.
             cuda.add("arena_extend_strategy", "kSameAsRequested");
             target.addCUDA(cuda);

@@ -200,7 +200,7 @@ class OnnxRuntimeTest {
 
     @Test
     void anotherLibraryInTheSameProcessIsRefused() {
-        RuntimeOptions cuda = new RuntimeOptions(RuntimeOptions.Provider.CUDA, 0, 0, Optional.empty(), false);
+        RuntimeOptions cuda = new RuntimeOptions(RuntimeOptions.Provider.CUDA, 0, 0, Optional.empty(), RuntimeOptions.Precision.FLOAT32);
         assertThatThrownBy(() -> OnnxRuntime.open(cuda))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("start a new process");
