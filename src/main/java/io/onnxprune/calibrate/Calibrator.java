@@ -267,9 +267,9 @@ public final class Calibrator {
         List<Tap> taps = GradientTaps.of(initializers, squares);
         try (CalibrationRun run = begin(new Objective.NextToken(rows), taps)) {
             String precision = runtime.options().precision().title();
-            String runKey = key + '-'
-                    + Integer.toHexString(
-                            Objects.hash(run.shape(), new HashSet<>(initializers), squares, precision));
+            String runKey = key
+                    + '-'
+                    + Integer.toHexString(Objects.hash(run.shape(), new HashSet<>(initializers), squares, precision));
             Checkpoint checkpoint = new Checkpoint(
                     options.workFolder().resolve("gradients-" + runKey + ".safetensors"), checkpointSeconds);
             Checkpoint.State saved = null;

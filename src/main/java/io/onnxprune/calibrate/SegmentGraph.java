@@ -56,6 +56,7 @@ final class SegmentGraph {
     private final Set<String> outputs = new LinkedHashSet<>();
     /** The products that are statistics themselves. */
     private final Set<String> exact = new HashSet<>();
+
     private Map<Value, String> gradients = Map.of();
     private String outputGradient;
     private String inputGradientName;

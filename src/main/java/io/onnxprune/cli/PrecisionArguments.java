@@ -21,7 +21,7 @@ final class PrecisionArguments {
             names = "--precision",
             paramLabel = "TYPE",
             description = "type of matrix products: float32 (default), tf32 (with --provider cuda); in calibration and"
-                    + " training also bfloat16, float16 (not for gradients)")
+                    + " training also bfloat16, float16 (not for gradients), which the CPU only rounds to")
     private Type type = Type.float32;
 
     @Option(names = "--tf32", hidden = true)
@@ -42,8 +42,8 @@ final class PrecisionArguments {
     RuntimeOptions ofEvaluation(RuntimeOptions options) {
         RuntimeOptions result = of(options);
         if (result.precision().rounded().isPresent()) {
-            throw new UsageException("eval runs a model in its own types, so --precision " + type
-                    + " has no effect; leave it out");
+            throw new UsageException(
+                    "eval runs a model in its own types, so --precision " + type + " has no effect; leave it out");
         }
         return result;
     }

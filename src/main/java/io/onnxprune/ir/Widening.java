@@ -155,9 +155,7 @@ public final class Widening {
         }
         Set<String> reads = graph.withNodes(others).reads();
         List<Node> nodes = new ArrayList<>(casts.nodes());
-        shared.values().stream()
-                .filter(cast -> reads.contains(cast.output(0)))
-                .forEach(nodes::add);
+        shared.values().stream().filter(cast -> reads.contains(cast.output(0))).forEach(nodes::add);
         nodes.addAll(others);
         return model.withGraph(graph.withNodes(nodes));
     }

@@ -72,8 +72,8 @@ public final class ProductPrecision {
         boolean multiplies = options.provider() != RuntimeOptions.Provider.CPU;
         return options.precision()
                 .rounded()
-                .map(type -> model.withGraph(
-                        new ProductPrecision(model.graph(), known, type, multiplies).rewritten(exact)))
+                .map(type ->
+                        model.withGraph(new ProductPrecision(model.graph(), known, type, multiplies).rewritten(exact)))
                 .orElse(model);
     }
 
@@ -136,8 +136,7 @@ public final class ProductPrecision {
     private void multiply(Node node) {
         Map<String, Attribute> attributes = new LinkedHashMap<>(node.attributes());
         attributes.remove("beta");
-        String product =
-                builder.add(node.op(), List.of(operand(node.input(0)), operand(node.input(1))), attributes);
+        String product = builder.add(node.op(), List.of(operand(node.input(0)), operand(node.input(1))), attributes);
         String half = multiplies ? product : cast(product, type);
         if (node.input(2).isEmpty()) {
             builder.add(node(node, "Cast", List.of(half), castTo(DType.FLOAT)));

@@ -66,8 +66,8 @@ final class TrainingGraph {
         Set<Value> wanted = new LinkedHashSet<>();
         parameters.keySet().forEach(name -> wanted.add(program.initializers().get(name)));
         Trace trace = Trace.of(program, runtime, log);
-        Map<Value, String> gradients = Backward.append(
-                program.ops(), trace, Map.of(logits, loss.gradient()), wanted, graph.builder);
+        Map<Value, String> gradients =
+                Backward.append(program.ops(), trace, Map.of(logits, loss.gradient()), wanted, graph.builder);
         List<ValueInfo> outputs = new ArrayList<>(List.of(loss.total()));
         List<ValueInfo> buffers = new ArrayList<>();
         String reset = "lazy_reset_grad";

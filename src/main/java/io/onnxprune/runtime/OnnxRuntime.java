@@ -32,6 +32,13 @@ public final class OnnxRuntime implements AutoCloseable {
     /** Largest tensor in bytes that can be passed from Java, because buffers have int sizes. */
     private static final long MAX_TENSOR_BYTES = Integer.MAX_VALUE - 64L;
 
+    /**
+     * The optimizers that widen half-precision weights for good: by folding their casts, by sharing them, or by
+     * replacing float16 initializers. The last one also crashes if an initializer has two casts.
+     */
+    static final String WIDENING_OPTIMIZERS =
+            "ConstantFolding;CommonSubexpressionElimination;FuseFp16InitializerToFp32NodeTransformer";
+
     private final OrtEnvironment environment;
     private final RuntimeOptions options;
 
@@ -213,9 +220,7 @@ public final class OnnxRuntime implements AutoCloseable {
         try (SessionOptions sessionOptions = sessionOptions(true)) {
             sessionOptions.addConfigEntry("session.disable_prepacking", "1");
             if (options.provider() == RuntimeOptions.Provider.CUDA) {
-                // Frozen half-precision weights stay so on the device: folding would widen them there.
-                sessionOptions.addConfigEntry(
-                        "optimization.disable_specified_optimizers", "ConstantFolding;CommonSubexpressionElimination");
+                sessionOptions.addConfigEntry("optimization.disable_specified_optimizers", WIDENING_OPTIMIZERS);
             }
             return new TrainingSession(
                     this,

@@ -17,8 +17,7 @@ import java.util.Optional;
  * @param precision the type of matrix products. Sessions without optimisation, whose results are compared with each
  *     other, always multiply float32 as float32
  */
-public record RuntimeOptions(
-        Provider provider, int device, int threads, Optional<Path> library, Precision precision) {
+public record RuntimeOptions(Provider provider, int device, int threads, Optional<Path> library, Precision precision) {
     /** An ONNX Runtime execution provider. */
     public enum Provider {
         CPU,

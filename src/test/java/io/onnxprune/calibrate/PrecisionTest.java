@@ -110,15 +110,11 @@ class PrecisionTest {
         List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 7);
         List<Tap> taps = List.copyOf(Gathered.everyTap(model, LENGTH, true));
         Calibrator calibrator = Calibrator.of(
-                model,
-                TestModels.runtime(),
-                new CalibrationOptions(Gathered.AMPLE, folder, false),
-                LENGTH,
-                Log.NONE);
+                model, TestModels.runtime(), new CalibrationOptions(Gathered.AMPLE, folder, false), LENGTH, Log.NONE);
         DataFlow flow = calibrator.flow(taps);
         Objective objective = new Objective.NextToken(rows);
-        CalibrationPlan plan = CalibrationPlan.of(
-                calibrator.workload(flow, rows.size(), Gathered.AMPLE), taps, objective, true);
+        CalibrationPlan plan =
+                CalibrationPlan.of(calibrator.workload(flow, rows.size(), Gathered.AMPLE), taps, objective, true);
         Segment segment = Segment.of(flow, plan.pieces()).get(0);
 
         Model graph = SegmentGraph.backward(

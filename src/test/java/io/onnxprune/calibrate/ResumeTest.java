@@ -126,7 +126,7 @@ class ResumeTest {
         Lengths more = new Lengths(-1);
         OnnxRuntime rounding = OnnxRuntime.open(RuntimeOptions.cpu().with(RuntimeOptions.Precision.BFLOAT16));
 
-        run(model, rows, false, more, true, Log.NONE, rounding);
+        run(calibrator(model, true, rounding, Log.NONE), rows, false, more);
 
         assertThat(more.accepted).isEqualTo(more.found.size());
         assertThat(checkpoints()).hasSize(1);
@@ -153,19 +153,15 @@ class ResumeTest {
 
     private Calibrator.Summary run(
             Model model, List<long[]> rows, boolean squares, Lengths sink, boolean resume, Log log) {
-        return run(model, rows, squares, sink, resume, log, TestModels.runtime());
+        return run(calibrator(model, resume, TestModels.runtime(), log), rows, squares, sink);
     }
 
-    private Calibrator.Summary run(
-            Model model,
-            List<long[]> rows,
-            boolean squares,
-            Lengths sink,
-            boolean resume,
-            Log log,
-            OnnxRuntime runtime) {
+    private Calibrator calibrator(Model model, boolean resume, OnnxRuntime runtime, Log log) {
         CalibrationOptions options = new CalibrationOptions(Gathered.SCANT, folder, resume);
-        Calibrator calibrator = Calibrator.of(model, runtime, options, LENGTH, log);
+        return Calibrator.of(model, runtime, options, LENGTH, log);
+    }
+
+    private static Calibrator.Summary run(Calibrator calibrator, List<long[]> rows, boolean squares, Lengths sink) {
         Set<String> initializers = new java.util.TreeSet<>();
         for (LoweredLinear linear : calibrator.linears()) {
             initializers.add(linear.weight());

@@ -46,7 +46,9 @@ class ProductPrecisionTest {
                   t = Transpose <perm = [1, 0]> (w)
                   z = MatMul (x, t)
                 }
-                """).runs(model -> on(CUDA, Precision.FLOAT16, model)).yields("""
+                """)
+                .runs(model -> on(CUDA, Precision.FLOAT16, model))
+                .yields("""
                 ir_version 9
                 opset "" 17
                 main (float[rows,2] x) => (float[rows,2] y, float[rows,2] z)
@@ -59,7 +61,8 @@ class ProductPrecisionTest {
                   onnx_prune_precision_4 = MatMul (onnx_prune_precision_0, onnx_prune_precision_3)  # onnx_prune_precision_4
                   z = Cast <to = 1> (onnx_prune_precision_4)
                 }
-                """).computesTheSame();
+                """)
+                .computesTheSame();
     }
 
     /** A weight of this type is not widened first. One of another type is converted, and the bias stays float32. */
