@@ -114,11 +114,8 @@ public final class Widening {
         Map<String, Tensor> initializers = new LinkedHashMap<>(graph.initializers());
         List<Node> nodes = new ArrayList<>();
         for (Node node : graph.nodes()) {
-            Tensor half = node.is("Cast") && node.intAttribute("to", 0) == DType.FLOAT.code()
-                    ? graph.initializers().get(node.input(0))
-                    : null;
-            if (half != null && isHalf(half.dtype())) {
-                initializers.put(node.output(0), widen(half));
+            if (widensInitializer(graph, node)) {
+                initializers.put(node.output(0), widen(graph.initializers().get(node.input(0))));
             } else {
                 nodes.add(node);
             }
@@ -137,10 +134,7 @@ public final class Widening {
         Map<String, Node> shared = new LinkedHashMap<>();
         List<Node> others = new ArrayList<>();
         for (Node node : graph.nodes()) {
-            Tensor weight = node.is("Cast") && node.intAttribute("to", 0) == DType.FLOAT.code()
-                    ? graph.initializers().get(node.input(0))
-                    : null;
-            if (weight != null && isHalf(weight.dtype())) {
+            if (widensInitializer(graph, node)) {
                 shared.put(node.output(0), node);
                 continue;
             }
@@ -158,6 +152,18 @@ public final class Widening {
         shared.values().stream().filter(cast -> reads.contains(cast.output(0))).forEach(nodes::add);
         nodes.addAll(others);
         return model.withGraph(graph.withNodes(nodes));
+    }
+
+    /** Whether a graph casts half-precision initializers to float32. */
+    public static boolean widensInitializers(Graph graph) {
+        return graph.nodes().stream().anyMatch(node -> widensInitializer(graph, node));
+    }
+
+    private static boolean widensInitializer(Graph graph, Node node) {
+        Tensor cast = node.is("Cast") && node.intAttribute("to", 0) == DType.FLOAT.code()
+                ? graph.initializers().get(node.input(0))
+                : null;
+        return cast != null && isHalf(cast.dtype());
     }
 
     /** Half-precision elements as float32. */

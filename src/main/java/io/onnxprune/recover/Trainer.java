@@ -71,6 +71,7 @@ final class Trainer implements AutoCloseable {
     private TrainingSession session;
     private final DecoderInterface decoder;
     private final boolean hasDropout;
+    private final boolean keepsHalf;
     private final int length;
     private final List<Example> rows;
     private final List<Example> heldOut;
@@ -105,8 +106,12 @@ final class Trainer implements AutoCloseable {
         this.runtime = runtime;
         this.files = files(folder);
         Map<Path, Model> graphs = new LinkedHashMap<>();
-        graphs.put(files.training(), stored(train));
-        graphs.put(files.evaluation(), stored(TrainingGraph.evaluation(setup.evaluation, evaluationTeacher)));
+        Model evaluation = TrainingGraph.evaluation(setup.evaluation, evaluationTeacher);
+        // On the CPU, the runtime casts constants once, when it opens a graph.
+        this.keepsHalf = runtime.options().provider() != RuntimeOptions.Provider.CPU
+                && (Widening.widensInitializers(train.graph()) || Widening.widensInitializers(evaluation.graph()));
+        graphs.put(files.training(), keepsHalf ? Widening.castAtUse(train) : train);
+        graphs.put(files.evaluation(), keepsHalf ? Widening.castAtUse(evaluation) : evaluation);
         ModelWriter.writeTogether(graphs, files.weights());
         ModelWriter.write(
                 TrainingGraph.optimizer(
@@ -122,12 +127,7 @@ final class Trainer implements AutoCloseable {
         }
         TrainingSession.Files resumed =
                 start.map(progress -> files.at(checkpoint.parameters(progress))).orElse(files);
-        this.session = runtime.train(resumed);
-    }
-
-    /** A graph as it is written: on the CPU, the runtime casts constants when it opens the graph. */
-    private Model stored(Model graph) {
-        return runtime.options().provider() == RuntimeOptions.Provider.CPU ? graph : Widening.castAtUse(graph);
+        this.session = runtime.train(resumed, keepsHalf);
     }
 
     static TrainingSession.Files files(Path folder) {
@@ -153,7 +153,7 @@ final class Trainer implements AutoCloseable {
                     "training restarts with a learning rate of %.2e",
                     rateFactor * options.optimizer().lr()));
             session.close();
-            session = runtime.train(files);
+            session = runtime.train(files, keepsHalf);
             start = Optional.empty();
             diverged = false;
             reached = attempt();

@@ -213,13 +213,14 @@ public final class OnnxRuntime implements AutoCloseable {
      * Opens a model for training. The training and the evaluation graph use frozen weights in place, in the file that
      * they are mapped from; the kernels' prepacked copies are switched off.
      *
+     * @param keepsHalf whether casts of half-precision weights run in each step, so that the weights stay half
      * @throws UserException when the native library cannot train or rejects a file
      */
-    public TrainingSession train(TrainingSession.Files files) {
+    public TrainingSession train(TrainingSession.Files files, boolean keepsHalf) {
         requireTraining();
         try (SessionOptions sessionOptions = sessionOptions(true)) {
             sessionOptions.addConfigEntry("session.disable_prepacking", "1");
-            if (options.provider() == RuntimeOptions.Provider.CUDA) {
+            if (keepsHalf) {
                 sessionOptions.addConfigEntry("optimization.disable_specified_optimizers", WIDENING_OPTIMIZERS);
             }
             return new TrainingSession(

@@ -106,6 +106,10 @@ class TrainingPrecisionTest {
         for (int step = 0; step <= STEPS; step++) {
             assertThat(half.get(step).heldOut()).isCloseTo(widened.get(step).heldOut(), within(1e-4));
         }
+        assertThatCode(() -> TestModels.runtime()
+                        .train(Trainer.files(folder.resolve("half")), true)
+                        .close())
+                .doesNotThrowAnyException();
     }
 
     /** The CPU provider takes float16 products, so it shows whether the types of the form for a GPU fit. */

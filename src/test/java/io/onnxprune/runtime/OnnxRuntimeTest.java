@@ -238,8 +238,7 @@ class OnnxRuntimeTest {
         ModelWriter.write(model, written, false);
 
         try (SessionOptions options = RUNTIME.sessionOptions(true)) {
-            options.addConfigEntry(
-                    "optimization.disable_specified_optimizers", OnnxRuntime.WIDENING_OPTIMIZERS);
+            options.addConfigEntry("optimization.disable_specified_optimizers", OnnxRuntime.WIDENING_OPTIMIZERS);
             options.setOptimizedModelFilePath(optimized.toString());
             RUNTIME.environment().createSession(written.toString(), options).close();
         }
