@@ -55,7 +55,7 @@ class ArchitectureTest {
             Map.entry("option", "diag"),
             Map.entry(
                     "pass",
-                    "algebra calibrate device diag dims emit eval ir measure option plan recover rewrite runtime"),
+                    "algebra calibrate device diag dims emit eval ir lower measure option plan recover rewrite runtime"),
             Map.entry(
                     "passes",
                     "algebra autodiff compensate diag dims emit eval ir measure method option pass plan recover rewrite runtime verify"),

@@ -65,6 +65,7 @@ final class RecoverRun {
     }
 
     Recoverer.Report run() {
+        runtime.options().precision().requireGradients("training");
         runtime.requireTraining();
         job.artifacts.ifPresent(RecoverRun::create);
         Path file = input.model();
@@ -150,6 +151,7 @@ final class RecoverRun {
                 hash,
                 job.teacher.map(Fingerprint::of).orElse(""),
                 options,
+                runtime.options().precision(),
                 job.keepAdapters,
                 data.rows().size(),
                 all.stream().map(Example::first).toList());

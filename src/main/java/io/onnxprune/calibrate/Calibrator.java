@@ -277,7 +277,8 @@ public final class Calibrator {
             SumSink reduced = GradientTaps.sink(sink, squares, reduction);
             Objective objective = new Objective.NextToken(rows);
             return RunMemory.smallerIfNeeded(this, objective, taps, reduced, (run, left, target) -> {
-                int form = Objects.hash(run.shape(), new HashSet<>(initializers), squares);
+                String precision = runtime.options().precision().title();
+                int form = Objects.hash(run.shape(), new HashSet<>(initializers), squares, precision);
                 String name = "gradients-" + key + '-' + Integer.toHexString(form) + ".safetensors";
                 Checkpoint checkpoint = new Checkpoint(options.workFolder().resolve(name), checkpointSeconds);
                 Summary summary = run.backward(left, target, saved(checkpoint, sink, run), state -> {
@@ -365,6 +366,9 @@ public final class Calibrator {
 
     /** Prepares a run within {@code limit} bytes of the memory that sessions work in. */
     CalibrationRun begin(Objective objective, Collection<Tap> taps, long limit) {
+        if (taps.stream().anyMatch(Tap::needsGradients)) {
+            runtime.options().precision().requireGradients("this method");
+        }
         List<long[]> rows = objective.rows();
         boolean single = taps.stream().anyMatch(Tap.SquaredGradient.class::isInstance);
         if (taps.stream().anyMatch(tap -> tap instanceof Tap.ErrorMoment || tap instanceof Tap.TotalError)) {

@@ -10,9 +10,12 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.lower.ProductPrecision;
+import io.onnxprune.runtime.RuntimeOptions;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collection;
+import java.util.HashSet;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
@@ -51,6 +54,9 @@ final class SegmentGraph {
     private final List<Carry> carries = new ArrayList<>();
     private final List<ValueInfo> inputs = new ArrayList<>();
     private final Set<String> outputs = new LinkedHashSet<>();
+    /** The products that are statistics themselves. */
+    private final Set<String> exact = new HashSet<>();
+
     private Map<Value, String> gradients = Map.of();
     private String outputGradient;
     private String inputGradientName;
@@ -264,7 +270,9 @@ final class SegmentGraph {
     }
 
     private String cross(String left, String right) {
-        return builder.add("Gemm", List.of(left, right), Map.of("transA", new Attribute.Int(1)));
+        String product = builder.add("Gemm", List.of(left, right), Map.of("transA", new Attribute.Int(1)));
+        exact.add(product);
+        return product;
     }
 
     private String total(String rows) {
@@ -350,11 +358,12 @@ final class SegmentGraph {
     }
 
     /**
-     * The graph as a model.
+     * The graph as a model. Statistics are float32 in any precision.
      *
      * @param replaced new contents for constants, by name; names of other segments are ignored
      */
-    Model model(Map<String, Tensor> replaced) {
-        return segment.model(replaced, given, builder, inputs, outputs);
+    Model model(Map<String, Tensor> replaced, RuntimeOptions options) {
+        Model model = segment.model(replaced, given, builder, inputs, outputs);
+        return ProductPrecision.of(model, ProductPrecision.types(segment.ops(), trace), exact, options);
     }
 }

@@ -193,7 +193,7 @@ final class SegmentRunner implements AutoCloseable {
                 .constants()
                 .values()
                 .forEach(constant -> allocated += constant.constant().bytes().size());
-        Model model = graph.model(replaced);
+        Model model = graph.model(replaced, runtime.options());
         return deviceWeights.isPresent() ? runtime.open(model, deviceWeights.get()) : runtime.open(model, true);
     }
 

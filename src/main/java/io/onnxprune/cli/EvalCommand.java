@@ -101,6 +101,9 @@ final class EvalCommand implements Callable<Integer> {
     private RuntimeArguments runtime = new RuntimeArguments();
 
     @Mixin
+    private PrecisionArguments precision = new PrecisionArguments();
+
+    @Mixin
     private OutputArguments output = new OutputArguments();
 
     @Override
@@ -141,7 +144,7 @@ final class EvalCommand implements Callable<Integer> {
 
     private ModelEvaluator evaluator(Path path) {
         ModelEvaluator.Builder builder =
-                ModelEvaluator.builder(path, data).prompt(prompt).runtime(runtime.options());
+                ModelEvaluator.builder(path, data).prompt(prompt).runtime(precision.ofEvaluation(runtime.options()));
         if (tokenizer != null) {
             builder.tokenizer(tokenizer);
         }

@@ -216,6 +216,9 @@ final class PruneCommand implements Callable<Integer> {
     private RuntimeArguments runtime = new RuntimeArguments();
 
     @Mixin
+    private PrecisionArguments precision = new PrecisionArguments();
+
+    @Mixin
     private OutputArguments output = new OutputArguments();
 
     @Option(
@@ -252,7 +255,7 @@ final class PruneCommand implements Callable<Integer> {
         Pruner.Builder builder = Pruner.builder(model)
                 .externalData(externalData)
                 .statistics(statistics.files())
-                .runtime(runtime.options())
+                .runtime(precision.of(runtime.options()))
                 .recipe(this::describe);
         data.describe(builder);
         if (out != null) {

@@ -108,6 +108,9 @@ final class RecoverCommand implements Callable<Integer> {
     private RuntimeArguments runtime = new RuntimeArguments();
 
     @Mixin
+    private PrecisionArguments precision = new PrecisionArguments();
+
+    @Mixin
     private OutputArguments output = new OutputArguments();
 
     @Override
@@ -129,7 +132,7 @@ final class RecoverCommand implements Callable<Integer> {
                 .externalData(externalData)
                 .resume(resume)
                 .seed(seed)
-                .runtime(runtime.options());
+                .runtime(precision.of(runtime.options()));
         training.given(schedule, steps).forEach(builder::training);
         if (evaluation != null) {
             builder.evaluation(evaluation);

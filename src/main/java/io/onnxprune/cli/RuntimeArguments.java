@@ -34,9 +34,7 @@ final class RuntimeArguments {
             description = "another libonnxruntime to use instead of the bundled one")
     private Path library;
 
-    @Option(names = "--tf32", description = "multiply float32 on CUDA in TF32: faster, 10 bits of mantissa")
-    private boolean tf32;
-
+    /** Options with float32 products. */
     RuntimeOptions options() {
         if (threads < 0 || device < 0) {
             throw new UsageException(
@@ -44,15 +42,12 @@ final class RuntimeArguments {
                             ? "--threads takes 1 or more, or 0 for all cores, not " + threads
                             : "--device takes the number of a GPU, 0 or more, not " + device);
         }
-        if (tf32 && provider != Provider.cuda) {
-            throw new UsageException("--tf32 has an effect only with --provider cuda; leave it out");
-        }
         return new RuntimeOptions(
                 RuntimeOptions.Provider.valueOf(provider.name().toUpperCase(Locale.ROOT)),
                 device,
                 threads,
                 Optional.ofNullable(library),
-                tf32);
+                RuntimeOptions.Precision.FLOAT32);
     }
 
     int threads() {

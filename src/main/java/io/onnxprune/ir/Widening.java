@@ -114,16 +114,56 @@ public final class Widening {
         Map<String, Tensor> initializers = new LinkedHashMap<>(graph.initializers());
         List<Node> nodes = new ArrayList<>();
         for (Node node : graph.nodes()) {
-            Tensor half = node.is("Cast") && node.intAttribute("to", 0) == DType.FLOAT.code()
-                    ? graph.initializers().get(node.input(0))
-                    : null;
-            if (half != null && isHalf(half.dtype())) {
-                initializers.put(node.output(0), widen(half));
+            if (widensInitializer(graph, node)) {
+                initializers.put(node.output(0), widen(graph.initializers().get(node.input(0))));
             } else {
                 nodes.add(node);
             }
         }
         return model.withGraph(graph.withNodes(nodes).withInitializers(initializers));
+    }
+
+    /**
+     * The model with a cast of its own for each use of a half-precision initializer that is cast to float32. The casts
+     * are the first nodes. ONNX Runtime then runs each just before its use, so that only the widened weights in use
+     * are held. Bodies of control flow are not changed.
+     */
+    public static Model castAtUse(Model model) {
+        Graph graph = model.graph();
+        GraphBuilder casts = new GraphBuilder("onnx_prune_widened_at_use_", GraphBuilder.names(graph));
+        Map<String, Node> shared = new LinkedHashMap<>();
+        List<Node> others = new ArrayList<>();
+        for (Node node : graph.nodes()) {
+            if (widensInitializer(graph, node)) {
+                shared.put(node.output(0), node);
+                continue;
+            }
+            Node changed = node;
+            for (int i = 0; i < node.inputs().size(); i++) {
+                Node cast = shared.get(node.input(i));
+                if (cast != null) {
+                    changed = changed.withInput(i, casts.add("Cast", cast.inputs(), cast.attributes()));
+                }
+            }
+            others.add(changed);
+        }
+        Set<String> reads = graph.withNodes(others).reads();
+        List<Node> nodes = new ArrayList<>(casts.nodes());
+        shared.values().stream().filter(cast -> reads.contains(cast.output(0))).forEach(nodes::add);
+        nodes.addAll(others);
+        return model.withGraph(graph.withNodes(nodes));
+    }
+
+    /** Whether a graph casts half-precision initializers to float32. */
+    public static boolean widensInitializers(Graph graph) {
+        return graph.nodes().stream().anyMatch(node -> widensInitializer(graph, node));
+    }
+
+    private static boolean widensInitializer(Graph graph, Node node) {
+        Tensor cast = node.is("Cast") && node.intAttribute("to", 0) == DType.FLOAT.code()
+                ? graph.initializers().get(node.input(0))
+                : null;
+        return cast != null && isHalf(cast.dtype());
     }
 
     /** Half-precision elements as float32. */

@@ -28,6 +28,11 @@ public interface ImportanceMetric extends Part {
         return Pass.Moments.NONE;
     }
 
+    /** Whether this metric computes gradients. */
+    default boolean differentiates() {
+        return moments() == Pass.Moments.FISHER;
+    }
+
     /**
      * Narrows a budget to the dimensions that this metric can score.
      *

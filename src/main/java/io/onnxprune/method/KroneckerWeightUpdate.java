@@ -46,6 +46,11 @@ public record KroneckerWeightUpdate(
     }
 
     @Override
+    public boolean differentiates() {
+        return sides != Sides.INPUTS;
+    }
+
+    @Override
     public Cost cost(CostModel model) {
         return model.solving();
     }

@@ -38,6 +38,11 @@ public record TaylorMetric(
     }
 
     @Override
+    public boolean differentiates() {
+        return true;
+    }
+
+    @Override
     public Cost cost(CostModel model) {
         return model.weightGradients();
     }

@@ -42,6 +42,11 @@ public interface WeightUpdate extends Part {
         return Pass.Moments.NONE;
     }
 
+    /** Whether this update computes gradients. */
+    default boolean differentiates() {
+        return moments() == Pass.Moments.FISHER;
+    }
+
     /** The work of one update. */
     default Cost cost(CostModel model) {
         return Cost.NONE;

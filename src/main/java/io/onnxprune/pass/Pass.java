@@ -89,6 +89,11 @@ public interface Pass extends Part {
         return Moments.NONE;
     }
 
+    /** Whether this pass computes gradients. */
+    default boolean differentiates() {
+        return moments() == Moments.FISHER;
+    }
+
     /** The work of this pass, in the model's own numbers. */
     default Cost cost(CostModel model) {
         return Cost.NONE;

@@ -77,7 +77,11 @@ public final class PassManager {
      */
     public void check(DenseModel dense) {
         for (int i = 0; i < schedule.size(); i++) {
-            schedule.get(i).pass().check(dense, at(context, i, Optional.empty()));
+            Pass pass = schedule.get(i).pass();
+            if (pass.differentiates()) {
+                context.runtime().options().precision().requireGradients("pass " + pass.partName());
+            }
+            pass.check(dense, at(context, i, Optional.empty()));
         }
     }
 
@@ -206,6 +210,7 @@ public final class PassManager {
             }
         }
         parts.add(context.settings().seed());
+        parts.add(context.runtime().options().precision());
         List<long[]> rows =
                 new ArrayList<>(data.calibration().map(CalibrationData::rows).orElse(List.of()));
         data.training().ifPresent(training -> training.rows().forEach(row -> rows.add(row.tokens())));

@@ -9,12 +9,14 @@ import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.lower.ProductPrecision;
 import io.onnxprune.runtime.DeviceWeights;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeTensor;
 import io.onnxprune.runtime.Session;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * The speed of a machine, in floating-point operations a second.
@@ -79,11 +81,15 @@ record Speed(double model, double algebra) {
                 Map.of(),
                 List.of(Node.of("product", "MatMul", List.of("a", "b"), List.of("c"), Map.of())),
                 new byte[0]);
+        Model model = ProductPrecision.of(
+                new Model(IR_VERSION, Map.of("", OPSET), graph, Map.of(), false, null, new byte[0]),
+                Map.of(),
+                Set.of(),
+                runtime.options());
         RuntimeTensor a = runtime.zeros(DType.FLOAT, shape);
         RuntimeTensor c = runtime.zeros(DType.FLOAT, shape);
         try (DeviceWeights none = runtime.weights(0);
-                Session session = runtime.open(
-                        new Model(IR_VERSION, Map.of("", OPSET), graph, Map.of(), false, null, new byte[0]), none)) {
+                Session session = runtime.open(model, none)) {
             return rate(
                     n,
                     () -> session.runInto(Map.of("a", a, "b", a), Map.of("c", c), List.of())

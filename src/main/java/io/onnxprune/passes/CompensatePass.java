@@ -71,6 +71,11 @@ public record CompensatePass(@Option("How weights change.") WeightUpdate update)
     }
 
     @Override
+    public boolean differentiates() {
+        return update.differentiates();
+    }
+
+    @Override
     public Collection<LinearLayer> changesBiasesOf(DenseModel dense, Collection<LinearLayer> shrinking) {
         return update.changesBiases() ? shrinking : Set.of();
     }

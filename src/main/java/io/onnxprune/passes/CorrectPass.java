@@ -63,6 +63,11 @@ public record CorrectPass(
     }
 
     @Override
+    public boolean differentiates() {
+        return true;
+    }
+
+    @Override
     public boolean solves() {
         return true;
     }

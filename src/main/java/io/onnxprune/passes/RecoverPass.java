@@ -71,6 +71,11 @@ public record RecoverPass(Rows rows, Distillation teacher, Trained trained, Opti
     }
 
     @Override
+    public boolean differentiates() {
+        return true;
+    }
+
+    @Override
     public void check(DenseModel dense, PassContext context) {
         context.runtime().requireTraining();
     }

@@ -44,6 +44,11 @@ public record ScorePass(@Option("The importance metric.") ImportanceMetric metri
     }
 
     @Override
+    public boolean differentiates() {
+        return metric.differentiates();
+    }
+
+    @Override
     public Budget restrict(Budget budget, DenseModel dense, PassContext context) {
         return metric.restrict(budget, dense, context);
     }

@@ -22,6 +22,7 @@ import io.onnxprune.recover.Trainable.Adapter;
 import io.onnxprune.recover.TrainableLayers.TrainableLayer;
 import io.onnxprune.rewrite.AdapterInputs.Place;
 import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.RuntimeOptions;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -140,7 +141,7 @@ public final class Recovery {
         List<LoweredLinear> linears =
                 layers.stream().map(TrainableLayer::linear).toList();
         boolean adapts = options.trained().train() == TrainingOptions.Mode.LORA;
-        Model lowered = adapts ? Widening.widenInitializers(calibrator.lowered()) : calibrator.lowered();
+        Model lowered = adapts ? frozen(calibrator.lowered()) : calibrator.lowered();
         Trainable evaluated = adapts
                 ? adapters(lowered, linears, 0)
                 : Trainable.weights(
@@ -153,7 +154,7 @@ public final class Recovery {
                 .sum();
         log.info(String.format("training %,d parameters of %d linear layers", count, linears.size()));
         Optional<Teacher> teacher = original.map(other -> new Teacher(
-                Widening.widenInitializers(Lowering.lower(other, runtime, length, log)),
+                frozen(Lowering.lower(other, runtime, length, log)),
                 options.distillation().temperature(),
                 options.distillation().distillWeight()));
         Trainer.Result result;
@@ -167,6 +168,16 @@ public final class Recovery {
                 count,
                 result.curve(),
                 result.best());
+    }
+
+    /**
+     * A lowered model with its frozen weights as a training session takes them: on the CPU in float32, which the
+     * sessions share in a file; on another device as they are stored.
+     */
+    private Model frozen(Model lowered) {
+        return runtime.options().provider() == RuntimeOptions.Provider.CPU
+                ? Widening.widenInitializers(lowered)
+                : lowered;
     }
 
     private Trainable adapters(Model lowered, List<LoweredLinear> linears, double dropout) {

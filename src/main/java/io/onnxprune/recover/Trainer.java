@@ -5,10 +5,12 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.eval.Example;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelWriter;
 import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.RuntimeOptions;
 import io.onnxprune.runtime.TrainingSession;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -69,6 +71,7 @@ final class Trainer implements AutoCloseable {
     private TrainingSession session;
     private final DecoderInterface decoder;
     private final boolean hasDropout;
+    private final boolean keepsHalf;
     private final int length;
     private final List<Example> rows;
     private final List<Example> heldOut;
@@ -103,8 +106,12 @@ final class Trainer implements AutoCloseable {
         this.runtime = runtime;
         this.files = files(folder);
         Map<Path, Model> graphs = new LinkedHashMap<>();
-        graphs.put(files.training(), train);
-        graphs.put(files.evaluation(), TrainingGraph.evaluation(setup.evaluation, evaluationTeacher));
+        Model evaluation = TrainingGraph.evaluation(setup.evaluation, evaluationTeacher);
+        // On the CPU, the runtime casts constants once, when it opens a graph.
+        this.keepsHalf = runtime.options().provider() != RuntimeOptions.Provider.CPU
+                && (Widening.widensInitializers(train.graph()) || Widening.widensInitializers(evaluation.graph()));
+        graphs.put(files.training(), keepsHalf ? Widening.castAtUse(train) : train);
+        graphs.put(files.evaluation(), keepsHalf ? Widening.castAtUse(evaluation) : evaluation);
         ModelWriter.writeTogether(graphs, files.weights());
         ModelWriter.write(
                 TrainingGraph.optimizer(
@@ -120,7 +127,7 @@ final class Trainer implements AutoCloseable {
         }
         TrainingSession.Files resumed =
                 start.map(progress -> files.at(checkpoint.parameters(progress))).orElse(files);
-        this.session = runtime.train(resumed);
+        this.session = runtime.train(resumed, keepsHalf);
     }
 
     static TrainingSession.Files files(Path folder) {
@@ -146,7 +153,7 @@ final class Trainer implements AutoCloseable {
                     "training restarts with a learning rate of %.2e",
                     rateFactor * options.optimizer().lr()));
             session.close();
-            session = runtime.train(files);
+            session = runtime.train(files, keepsHalf);
             start = Optional.empty();
             diverged = false;
             reached = attempt();

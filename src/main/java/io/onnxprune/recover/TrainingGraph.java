@@ -16,6 +16,7 @@ import io.onnxprune.ir.Program;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.lower.ProductPrecision;
 import io.onnxprune.onnx.SequenceInfo;
 import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.OnnxRuntime;
@@ -64,8 +65,9 @@ final class TrainingGraph {
         Value logits = program.output(graph.decoder.logits().name());
         Set<Value> wanted = new LinkedHashSet<>();
         parameters.keySet().forEach(name -> wanted.add(program.initializers().get(name)));
-        Map<Value, String> gradients = Backward.append(
-                program.ops(), Trace.of(program, runtime, log), Map.of(logits, loss.gradient()), wanted, graph.builder);
+        Trace trace = Trace.of(program, runtime, log);
+        Map<Value, String> gradients =
+                Backward.append(program.ops(), trace, Map.of(logits, loss.gradient()), wanted, graph.builder);
         List<ValueInfo> outputs = new ArrayList<>(List.of(loss.total()));
         List<ValueInfo> buffers = new ArrayList<>();
         String reset = "lazy_reset_grad";
@@ -82,10 +84,17 @@ final class TrainingGraph {
                     contrib("InPlaceAccumulatorV2", List.of(buffer, name + "_grad", reset), List.of(done), Map.of()));
         }
         buffers.add(new ValueInfo(reset, DType.BOOL, List.of(ValueInfo.Extent.of(1)), new byte[0]));
-        return graph.assembled(inputs, buffers, outputs);
+        return ProductPrecision.of(
+                graph.assembled(inputs, buffers, outputs),
+                ProductPrecision.types(program.ops(), trace),
+                Set.of(),
+                runtime.options());
     }
 
-    /** The evaluation graph: the loss only. */
+    /**
+     * The evaluation graph: the loss only. It is float32 in any precision, because its loss selects parameters and is
+     * compared with that of the written model.
+     */
     static Model evaluation(Trainable trainable, Optional<Teacher> teacher) {
         TrainingGraph graph = new TrainingGraph(trainable);
         List<ValueInfo> inputs = new ArrayList<>();

@@ -42,7 +42,8 @@ final class CudaProvider {
         Map<String, String> cuda = new LinkedHashMap<>();
         cuda.put("device_id", Integer.toString(options.device()));
         // TF32 keeps 10 bits of mantissa, too few to compare a pruned model with its original.
-        cuda.put("use_tf32", options.tf32() && optimize ? "1" : "0");
+        boolean tf32 = options.precision() == RuntimeOptions.Precision.TF32 && optimize;
+        cuda.put("use_tf32", tf32 ? "1" : "0");
         // Growing by powers of two could take twice the needed memory.
         cuda.put("arena_extend_strategy", "kSameAsRequested");
         try {

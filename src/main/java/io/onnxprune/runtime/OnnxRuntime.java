@@ -32,6 +32,13 @@ public final class OnnxRuntime implements AutoCloseable {
     /** Largest tensor in bytes that can be passed from Java, because buffers have int sizes. */
     private static final long MAX_TENSOR_BYTES = Integer.MAX_VALUE - 64L;
 
+    /**
+     * The optimizers that widen half-precision weights for good: by folding their casts, by sharing them, or by
+     * replacing float16 initializers. The last one also crashes if an initializer has two casts.
+     */
+    static final String WIDENING_OPTIMIZERS =
+            "ConstantFolding;CommonSubexpressionElimination;FuseFp16InitializerToFp32NodeTransformer";
+
     private final OrtEnvironment environment;
     private final RuntimeOptions options;
     /** The device whose memory calibration works in; empty for this process's memory. */
@@ -253,12 +260,16 @@ public final class OnnxRuntime implements AutoCloseable {
      * Opens a model for training. The training and the evaluation graph use frozen weights in place, in the file that
      * they are mapped from; the kernels' prepacked copies are switched off.
      *
+     * @param keepsHalf whether casts of half-precision weights run in each step, so that the weights stay half
      * @throws UserException when the native library cannot train or rejects a file
      */
-    public TrainingSession train(TrainingSession.Files files) {
+    public TrainingSession train(TrainingSession.Files files, boolean keepsHalf) {
         requireTraining();
         try (SessionOptions sessionOptions = sessionOptions(true)) {
             sessionOptions.addConfigEntry("session.disable_prepacking", "1");
+            if (keepsHalf) {
+                sessionOptions.addConfigEntry("optimization.disable_specified_optimizers", WIDENING_OPTIMIZERS);
+            }
             return new TrainingSession(
                     this,
                     environment.createTrainingSession(

@@ -10,6 +10,8 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.RuntimeOptions;
 import java.io.DataInput;
 import java.io.DataOutput;
 import java.io.IOException;
@@ -145,6 +147,21 @@ class ResumeTest {
         assertThat(checkpoints()).hasSize(1);
     }
 
+    @Test
+    void anotherPrecisionDoesNotResume() throws IOException {
+        Model model = ModelReader.read(TestModels.file("stories-llama"));
+        List<long[]> rows = Gathered.randomRows(3, LENGTH, 32, 5);
+        assertThatThrownBy(() -> run(model, rows, false, new Lengths(20), false, Log.NONE))
+                .hasMessage("stopped");
+        Lengths more = new Lengths(-1);
+        OnnxRuntime rounding = OnnxRuntime.open(RuntimeOptions.cpu().with(RuntimeOptions.Precision.BFLOAT16));
+
+        run(calibrator(model, true, rounding, Log.NONE), rows, false, more);
+
+        assertThat(more.accepted).isEqualTo(more.found.size());
+        assertThat(checkpoints()).hasSize(1);
+    }
+
     /** A truncated file, or one with a changed byte. */
     @ParameterizedTest
     @CsvSource({"true,0.5", "true,0.999", "false,0.00001", "false,0.01", "false,0.5", "false,0.999"})
@@ -174,8 +191,15 @@ class ResumeTest {
 
     private Calibrator.Summary run(
             Model model, List<long[]> rows, boolean squares, Lengths sink, boolean resume, Log log) {
+        return run(calibrator(model, resume, TestModels.runtime(), log), rows, squares, sink);
+    }
+
+    private Calibrator calibrator(Model model, boolean resume, OnnxRuntime runtime, Log log) {
         CalibrationOptions options = new CalibrationOptions(Gathered.SCANT, folder, resume);
-        Calibrator calibrator = Calibrator.of(model, TestModels.runtime(), options, LENGTH, log);
+        return Calibrator.of(model, runtime, options, LENGTH, log);
+    }
+
+    private static Calibrator.Summary run(Calibrator calibrator, List<long[]> rows, boolean squares, Lengths sink) {
         Set<String> initializers = new java.util.TreeSet<>();
         for (LoweredLinear linear : calibrator.linears()) {
             initializers.add(linear.weight());

@@ -144,8 +144,8 @@ class SegmentsTest {
         Model model = ModelReader.read(TestModels.file("stories-llama"));
         List<long[]> rows = Gathered.randomRows(6, LENGTH, VOCABULARY, 10);
         Set<Tap> taps = Gathered.everyTap(model, LENGTH, true);
-        OnnxRuntime single =
-                OnnxRuntime.open(new RuntimeOptions(RuntimeOptions.Provider.CPU, 0, 1, Optional.empty(), false));
+        OnnxRuntime single = OnnxRuntime.open(new RuntimeOptions(
+                RuntimeOptions.Provider.CPU, 0, 1, Optional.empty(), RuntimeOptions.Precision.FLOAT32));
 
         Gathered first = Gathered.gather(model, rows, taps, Gathered.SCANT, folder, single);
         Gathered second = Gathered.gather(model, rows, taps, Gathered.SCANT, folder, single);

@@ -64,7 +64,10 @@ class BadCommandLineTest {
 
     @ParameterizedTest
     @CsvSource(delimiter = '|', textBlock = """
-            --tf32                   | --tf32 has an effect only with --provider cuda
+            --tf32                   | --tf32 is written --precision tf32 now
+            --precision tf32         | --precision tf32 has an effect only with --provider cuda
+            --precision half         | --precision takes float32 or tf32 or bfloat16 or float16, not "half"
+            --precision float16 --method llm-pruner --calibration x | computes gradients, and float16
             --ratio 1                | --ratio must be a number less than 1
             --ratio 1.5              | --ratio must be a number less than 1
             --ratio -0.1             | --ratio must be a number of at least 0

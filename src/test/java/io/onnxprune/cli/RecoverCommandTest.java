@@ -71,17 +71,24 @@ class RecoverCommandTest {
         // They are complete, because a session can start from them.
         Path artifacts = folder.resolve("artifacts");
         TestModels.runtime()
-                .train(new TrainingSession.Files(
-                        artifacts.resolve("checkpoint"),
-                        artifacts.resolve("training_model.onnx"),
-                        artifacts.resolve("eval_model.onnx"),
-                        artifacts.resolve("optimizer_model.onnx"),
-                        artifacts.resolve("frozen.data")))
+                .train(
+                        new TrainingSession.Files(
+                                artifacts.resolve("checkpoint"),
+                                artifacts.resolve("training_model.onnx"),
+                                artifacts.resolve("eval_model.onnx"),
+                                artifacts.resolve("optimizer_model.onnx"),
+                                artifacts.resolve("frozen.data")),
+                        false)
                 .close();
         assertThat(run.out()).contains("held-out perplexity", "trained ", "wrote ");
         assertThat(Files.readAllBytes(Cli.testModel("llama-gqa-d"))).isEqualTo(before);
         Cli.run("eval", folder.resolve("trained.onnx"), "--data", Cli.tokens(folder), "--seq-len", "8")
                 .succeeded();
+    }
+
+    @Test
+    void float16IsTooNarrowForGradients() throws IOException {
+        run("--precision", "float16").failed(2, "training computes gradients", "--precision bfloat16");
     }
 
     /**

@@ -8,6 +8,7 @@ import io.onnxprune.eval.CausalLm;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.onnx.ModelWriter;
 import java.nio.file.Path;
+import java.util.List;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -48,6 +49,30 @@ class WideningTest {
 
         assertThat(Widening.widen(model).graph().initializers())
                 .isEqualTo(model.graph().initializers());
+    }
+
+    /** The casts come first, and the logits are bit for bit those of shared casts. */
+    @Test
+    void everyUseMayHaveACastOfItsOwn() {
+        Model widened = Widening.widen(ModelReader.read(TestModels.file("llama-g16-e-fp16")));
+        Path shared = folder.resolve("shared.onnx");
+        Path own = folder.resolve("own.onnx");
+        ModelWriter.write(widened, shared, false);
+
+        Model changed = Widening.castAtUse(widened);
+        ModelWriter.write(changed, own, false);
+
+        List<Node> nodes = changed.graph().nodes();
+        List<Node> casts = nodes.stream()
+                .takeWhile(node -> node.output(0).startsWith("onnx_prune_widened_at_use_"))
+                .toList();
+        assertThat(casts).isNotEmpty();
+        for (Node cast : casts) {
+            assertThat(nodes.stream().flatMap(node -> node.inputs().stream()))
+                    .filteredOn(cast.output(0)::equals)
+                    .hasSize(1);
+        }
+        assertThat(logits(own)).isEqualTo(logits(shared));
     }
 
     @Test

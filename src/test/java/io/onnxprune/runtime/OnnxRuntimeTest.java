@@ -13,8 +13,15 @@ import ai.onnx.proto.OnnxMl.TensorProto;
 import ai.onnx.proto.OnnxMl.TensorShapeProto;
 import ai.onnx.proto.OnnxMl.TypeProto;
 import ai.onnx.proto.OnnxMl.ValueInfoProto;
+import ai.onnxruntime.OrtException;
+import ai.onnxruntime.OrtSession.SessionOptions;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.GraphParser;
+import io.onnxprune.ir.Model;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.onnx.ModelWriter;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
@@ -22,6 +29,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import org.junit.jupiter.api.Tag;
@@ -200,10 +208,44 @@ class OnnxRuntimeTest {
 
     @Test
     void anotherLibraryInTheSameProcessIsRefused() {
-        RuntimeOptions cuda = new RuntimeOptions(RuntimeOptions.Provider.CUDA, 0, 0, Optional.empty(), false);
+        RuntimeOptions cuda = new RuntimeOptions(
+                RuntimeOptions.Provider.CUDA, 0, 0, Optional.empty(), RuntimeOptions.Precision.FLOAT32);
         assertThatThrownBy(() -> OnnxRuntime.open(cuda))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("start a new process");
+    }
+
+    /** This is how a training session on CUDA keeps them. With one optimizer less, the process would crash. */
+    @ParameterizedTest
+    @EnumSource(
+            value = DType.class,
+            names = {"FLOAT16", "BFLOAT16"})
+    void halfPrecisionWeightsCanBeCastAtEachUse(DType half, @TempDir Path folder) throws OrtException {
+        Path written = folder.resolve("model.onnx");
+        Path optimized = folder.resolve("optimized.onnx");
+        Model model = GraphParser.parse("""
+                ir_version 9
+                opset "" 17
+                main (float[rows,64] x) => (float[rows,64] y, float[rows,64] z)
+                  <%s[64,64] w = random(1)>
+                {
+                  a = Cast <to = 1> (w)
+                  y = MatMul (x, a)
+                  b = Cast <to = 1> (w)
+                  z = MatMul (y, b)
+                }
+                """.formatted(half.name().toLowerCase(Locale.ROOT)));
+        ModelWriter.write(model, written, false);
+
+        try (SessionOptions options = RUNTIME.sessionOptions(true)) {
+            options.addConfigEntry("optimization.disable_specified_optimizers", OnnxRuntime.WIDENING_OPTIMIZERS);
+            options.setOptimizedModelFilePath(optimized.toString());
+            RUNTIME.environment().createSession(written.toString(), options).close();
+        }
+
+        Graph graph = ModelReader.read(optimized).graph();
+        assertThat(graph.initializers().get("w").dtype()).isEqualTo(half);
+        assertThat(graph.nodes()).filteredOn(node -> node.is("Cast")).hasSize(2);
     }
 
     @Test
