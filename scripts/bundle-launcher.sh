@@ -26,7 +26,7 @@ choose_place() {
     own=${TMPDIR:-/tmp}/onnx-prune-bundle-$(id -u)
     if [[ -n ${ONNX_PRUNE_UNPACKED:-} ]]; then
         echo "$ONNX_PRUNE_UNPACKED"
-    elif [[ -d $bundle/unpacked/$digest || -w $bundle && ! -e $bundle/unpacked || -w $bundle/unpacked ]]; then
+    elif [[ -d $bundle/unpacked/$digest || -d $bundle/unpacked && -w $bundle/unpacked || ! -e $bundle/unpacked && -w $bundle ]]; then
         echo "$bundle/unpacked"
     elif mkdir -p "$cache" 2>/dev/null && [[ -w $cache ]]; then
         echo "$cache"

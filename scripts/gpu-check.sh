@@ -28,7 +28,7 @@ default_sections=stories,1b,lora,7b-llm-pruner,precision
 all_sections=$default_sections,1b-cpu,7b-slimgpt,7b-auto
 only='' budget='' dir=${TMPDIR:-/tmp}/onnx-prune-check json='' provider=cuda tiny=0 device=0 methods='' limit_memory=0 arguments=''
 torch=1 python=python3
-rows=() missed=0 sampler='' maker='' log='' seconds=- memory=- status=0
+rows=() missed=0 maker='' log='' seconds=- memory=- status=0
 
 fail() {
     echo "gpu-check: $*" >&2
@@ -71,7 +71,8 @@ if [[ $provider == cpu ]]; then tiny=1; fi
 
 # --- where things are ---
 
-mkdir -p "$dir" && [[ -w $dir ]] || fail "$dir cannot be written; name another folder with --dir"
+mkdir -p "$dir" 2>/dev/null
+[[ -d $dir && -w $dir ]] || fail "$dir cannot be written; name another folder with --dir"
 dir=$(cd -P "$dir" && pwd)
 json=${json:-$dir/gpu-check.json}
 out=$dir/out logs=$dir/logs samples=$dir/samples
@@ -92,7 +93,7 @@ stories=$data/stories-llama calibration=$data/calibration.jsonl evaluation=$data
 if [[ ! -f $calibration || ! -f $evaluation ]]; then
     calibration=$data/../../shared/data/stories/calibration.jsonl evaluation=$data/../../shared/data/stories/eval.jsonl
 fi
-if [[ ! -f $calibration || ! -f $evaluation ]]; then calibration=$data/tokens.jsonl evaluation=$data/tokens.jsonl; fi
+if ((tiny)) || [[ ! -f $calibration || ! -f $evaluation ]]; then calibration=$data/tokens.jsonl evaluation=$data/tokens.jsonl; fi
 version=$("$tool" --version) || fail "$tool does not start"
 help=$("$tool" --help | tr -s ' \n' ' ')
 device_arguments=(--provider "$provider")
@@ -100,25 +101,30 @@ if [[ $provider == cuda ]]; then device_arguments+=(--device "$device"); fi
 extra=()
 read -ra extra <<<"$arguments"
 
-# Shapes: layers, width, FFN width, heads, key/value heads, vocabulary.
+# Shapes: layers, width, FFN width, heads, key/value heads, vocabulary. Both are read by their names.
+# shellcheck disable=SC2034
 shape_1b=22,2048,5632,32,4,32000 shape_7b=32,4096,11008,32,32,32000
-few=8x128 many=64x512 pruner=10x128 slim=128x2048 auto=64x512 steps=12 train=8x512
+short=() few=8x128 many=64x512 pruner=10x128 slim=128x2048 auto=64x512 steps=12 train=8x512
 if ((tiny)); then
+    # shellcheck disable=SC2034
     shape_1b=2,128,352,4,2,500 shape_7b=2,128,352,4,4,500
+    short=(--samples 8 --seq-len 32)
     few=4x32 many=8x32 pruner=4x32 slim=8x64 auto=8x32 steps=4 train=4x32
 fi
 
 # --- measuring ---
 
+# A line of a program's output, fit for the table and for JSON.
+clean() { tr -cd '[:print:]' | tr -d '|"\\' | cut -c 1-160; }
 device_memory() { nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits --id="$device" 2>/dev/null; }
-gpu=$(nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader --id="$device" 2>/dev/null | head -n 1 | tr -d '"\\') || gpu=
+gpu=$(nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader --id="$device" 2>/dev/null | head -n 1 | clean) || gpu=
 : >"$samples"
+idle=$(device_memory)
 if [[ $provider == cuda && -n $gpu ]]; then
     while :; do
         device_memory
         sleep 0.1
     done >>"$samples" &
-    sampler=$!
 fi
 torch_version=
 if ((torch)); then
@@ -134,28 +140,27 @@ sampled() { tail -n +"$(($1 + 1))" "$samples" | sort -n | tail -n 1; }
 java_helper() { "$java" -Xlog:disable -Xlog:all=error:stderr -XX:+UseSerialGC "${helper[@]}" "$@"; }
 values() { java_helper values "$@" 2>/dev/null; }
 
-# measure NAME LIMIT COMMAND...: sets seconds, memory (GB of device memory above what was in use before), status and log
+# measure NAME LIMIT COMMAND...: sets seconds, memory (GB of device memory above what was in use at the beginning), status and log
 measure() {
-    local limit=$2 begin before first peak
+    local limit=$2 begin first peak
     log=$logs/$1.log
     shift 2
     ((limit <= $(left))) || limit=$(left)
     ((limit > 0)) || limit=1
     first=$(wc -l <"$samples")
-    before=$(tail -n 1 "$samples")
     begin=$EPOCHREALTIME
     status=0
-    timeout -k 5 "$limit" "$@" >"$log" 2>&1 </dev/null || status=$?
+    timeout -k 5 "$limit" "$@" >"$log" 2>&1 </dev/null &
+    wait $! || status=$?
     seconds=$(calculate %.2f "$EPOCHREALTIME - $begin")
     peak=$(sampled "$first")
     memory=-
-    if [[ $peak =~ ^[0-9]+$ && $before =~ ^[0-9]+$ ]]; then memory=$(calculate %.2f "($peak - $before) * 1.048576 / 1000"); fi
+    if [[ $peak =~ ^[0-9]+$ && $idle =~ ^[0-9]+$ ]]; then memory=$(calculate %.2f "($peak - $idle) * 1.048576 / 1000"); fi
 }
 
 # row SECTION CASE SECONDS MEMORY MEASURED BOUND PYTORCH RESULT
 row() {
-    local IFS='|'
-    rows+=("$*")
+    rows+=("$(IFS='|' && echo "$*")")
     case $8 in
         MISSED* | failed* | "timed out"*) missed=1 ;;
     esac
@@ -167,7 +172,7 @@ outcome() { # of a run that did not end well
     if ((status == 124 || status == 137)); then
         echo "timed out after $seconds s"
     else
-        echo "failed, exit code $status: $(grep -vE '^\s+at |^$' "$log" | tail -n 1 | tr -d '|"\\' | cut -c 1-160)"
+        echo "failed, exit code $status: $(grep -vE '^\s+at |^$' "$log" | tail -n 1 | clean)"
     fi
 }
 
@@ -235,10 +240,8 @@ write_json() {
 
 finish() {
     trap - EXIT INT TERM
-    local children
-    children=$(jobs -p)
-    # shellcheck disable=SC2086  # several process ids in one variable
-    [[ -z $children ]] || kill $children 2>/dev/null
+    local child
+    for child in $(jobs -p); do kill "$child" 2>/dev/null; done
     write_json
     echo
     print_table
@@ -284,7 +287,7 @@ need_model() {
     start_models
     while [[ ! -f $model/model.onnx ]] && kill -0 "$maker" 2>/dev/null && (($(left) > 0)); do sleep 0.1; done
     if [[ ! -f $model/model.onnx ]]; then
-        row "$1" "$1: the model" $((SECONDS - begin)) - - - - "failed, no model: $(tail -n 1 "$logs/models.log" | tr -d '|"\\' | cut -c 1-160)"
+        row "$1" "$1: the model" $((SECONDS - begin)) - - - - "failed, no model: $(tail -n 1 "$logs/models.log" | clean)"
         return 1
     fi
 }
@@ -298,11 +301,11 @@ tokens() {
 
 has_option() { [[ $help == *"$1"* ]]; }
 
-precisions() { # precisions NAME...: those that this build has; the first is the default where there is no such option
-    if has_option --precision=; then echo "$@"; else echo "$1"; fi
+precisions() { # precisions NAME...: the first alone where this build or the CPU has no others
+    if has_option --precision= && [[ $provider == cuda ]]; then echo "$@"; else echo "$1"; fi
 }
 
-precision_arguments() { if has_option --precision=; then echo "--precision $1"; fi; }
+precision_arguments() { if has_option --precision= && [[ $provider == cuda ]]; then echo "--precision $1"; fi; }
 
 memory_arguments() { if ((limit_memory)) && has_option --device-memory; then echo "--device-memory $1"; fi; }
 
@@ -324,24 +327,40 @@ pytorch() {
 # --- sections ---
 
 story_run() { # story_run METHOD PROVIDER LIMIT: for the pool; leaves a JSON file and the seconds
-    local begin=$EPOCHREALTIME name=stories-$1-$2 run_status=0 short=() place=(--provider "$2")
-    if ((tiny)); then short=(--samples 8 --seq-len 32); fi
+    local begin=$EPOCHREALTIME name=stories-$1-$2 run_status=0 place=(--provider "$2")
     if [[ $2 == cuda ]]; then place+=(--device "$device"); else place+=(--threads 2); fi
     timeout -k 5 "$3" "$tool" "$stories/model.onnx" -o "$out/$name.onnx" --method "$1" --calibration "$calibration" --eval "$evaluation" \
-        "${place[@]}" ${short[@]+"${short[@]}"} --work-dir "$out/work-$name" --json "$out/$name.json" >"$logs/$name.log" 2>&1 </dev/null || run_status=$?
+        "${place[@]}" ${short[@]+"${short[@]}"} --work-dir "$out/work-$name" --json "$out/$name.json" >"$logs/$name.log" 2>&1 </dev/null &
+    # shellcheck disable=SC2064  # the process of now
+    trap "kill $!; exit" TERM
+    wait $! || run_status=$?
     echo "$run_status $(calculate %.2f "$EPOCHREALTIME - $begin")" >"$out/$name.end"
     rm -rf "$out/work-$name" "$out/$name".onnx*
 }
 
+pool=()
+await() { # await COUNT: until fewer runs of the pool than that are left
+    local each alive
+    while :; do
+        alive=()
+        for each in ${pool[@]+"${pool[@]}"}; do
+            if kill -0 "$each" 2>/dev/null; then alive+=("$each"); fi
+        done
+        pool=(${alive[@]+"${alive[@]}"})
+        ((${#pool[@]} >= $1)) || return 0
+        sleep 0.1
+    done
+}
+
 section_stories() {
-    local method side first='' running=() limit jobs=$(($(getconf _NPROCESSORS_ONLN) / 3)) agreed=0 count=0
+    local method side sides=("$provider") first='' limit jobs=$(($(getconf _NPROCESSORS_ONLN) / 3)) agreed=0 count=0
     local gpu_status cpu_status gpu_seconds perplexity expected difference
     [[ -f $stories/model.onnx ]] || { row stories stories - - - - - "failed, no model: $stories"; return; }
     fits stories 45 || return
     # The first run reads libraries from disk; the second is timed.
     for first in first second; do
-        measure "stories-auto-$first" 60 "$tool" "$stories/model.onnx" -o "$out/auto.onnx" --method auto --calibration "$calibration" \
-            --eval "$evaluation" "${device_arguments[@]}" --work-dir "$out/work-auto" --json "$out/auto.json" $( ((tiny)) && echo --samples 8 --seq-len 32)
+        measure "stories-auto-$first" $((tiny ? 200 : 60)) "$tool" "$stories/model.onnx" -o "$out/auto.onnx" --method auto --calibration "$calibration" \
+            --eval "$evaluation" "${device_arguments[@]}" --work-dir "$out/work-auto" --json "$out/auto.json" ${short[@]+"${short[@]}"}
         rm -rf "$out/work-auto"
         ((status == 0)) || break
     done
@@ -353,21 +372,18 @@ section_stories() {
         methods=${methods:-auto,flap,llm-pruner,magnitude,slimgpt,sparsegpt,wanda}
     fi
     ((jobs >= 2)) || jobs=2
+    if [[ $provider != cpu ]]; then sides+=(cpu); fi
     for method in ${methods//,/ }; do
-        for side in "$provider" cpu; do
-            if ((side == 0)) 2>/dev/null && [[ $side == cpu && $provider == cpu && -f $out/stories-$method-cpu.end ]]; then continue; fi
-            while :; do
-                mapfile -t running < <(jobs -pr)
-                ((${#running[@]} < jobs + (${#sampler} > 0) + $(kill -0 "$maker" 2>/dev/null && echo 1 || echo 0))) && break
-                sleep 0.1
-            done
+        for side in "${sides[@]}"; do
+            await "$jobs"
             limit=$(($(left) - 5))
             ((limit <= 150)) || limit=150
             ((limit >= 5)) || continue
             story_run "$method" "$side" "$limit" &
+            pool+=($!)
         done
     done
-    while mapfile -t running < <(jobs -pr) && ((${#running[@]} > (${#sampler} > 0) + $(kill -0 "$maker" 2>/dev/null && echo 1 || echo 0))); do sleep 0.2; done
+    await 1
 
     for method in ${methods//,/ }; do
         count=$((count + 1))
@@ -401,14 +417,14 @@ section_stories() {
 }
 
 section_1b() {
-    local score few_score type rate ours share before
+    local score few_score type rate ours share
     fits 1b 40 || return
     need_model 1b 1b || return
     # shellcheck disable=SC2046  # several words
     measure 1b-llm-pruner 90 "$tool" "$model" -o "$out/1b" --method llm-pruner --ratio 0.2 --samples "${few%x*}" --seq-len "${few#*x}" \
         --calibration "$(tokens "$few" 1)" --eval "$(tokens "2x${few#*x}" 2)" "${device_arguments[@]}" $(memory_arguments 12GB) \
         ${extra[@]+"${extra[@]}"} --plan-out "$dir/1b-plan-$provider.json" --work-dir "$out/work" --json "$out/1b.json"
-    read -r score before < <(values "$out/1b.json" passes/score /evaluation_before/perplexity)
+    score=$(values "$out/1b.json" passes/score)
     few_score=${score:--}
     row 1b "1.1 B LLM-Pruner $few, score" "$seconds" - "${score:--} s" "3 s" - "$(verdict "${score:--}, <= 3")"
     row 1b "1.1 B LLM-Pruner $few, whole run" "$seconds" - "$seconds s" "15 s" - "$(verdict "$seconds, <= 15")"
@@ -435,7 +451,7 @@ section_1b() {
                 "$(calculate %.0f "(${many%x*} * ${many#*x} - ${few%x*} * ${few#*x}) / ($score - $few_score)") tokens/s" - "$rate" measured
         fi
     done
-    has_option --precision= || row 1b "1.1 B gradients $many, bfloat16" - - - "0.5 of PyTorch's" - "skipped: this build has no --precision"
+    [[ $(precisions float32 bfloat16) != float32 ]] || row 1b "1.1 B gradients $many, bfloat16" - - - "0.5 of PyTorch's" - "skipped: this build or provider has no --precision"
 }
 
 section_lora() {
@@ -460,7 +476,7 @@ section_lora() {
         row lora "1.1 B LoRA, batch $train, $type" "$seconds" "$memory" "$ours tokens/s" "0.7 of PyTorch's" \
             "$rate$([[ $share == - ]] || echo ", share $share")" "$(verdict "$share, >= 0.7")"
     done
-    has_option --precision= || row lora "1.1 B LoRA, batch $train, bfloat16" - - - "0.7 of PyTorch's" - "skipped: this build has no --precision"
+    [[ $(precisions float32 bfloat16) != float32 ]] || row lora "1.1 B LoRA, batch $train, bfloat16" - - - "0.7 of PyTorch's" - "skipped: this build or provider has no --precision"
 }
 
 # large SECTION METHOD ROWSxLENGTH NEED BOUND MEMORY_BOUND: a pruning run of the large model
@@ -474,7 +490,7 @@ large() {
         --calibration "$(tokens "$size" 5)" --eval "$(tokens "2x${few#*x}" 2)" "${device_arguments[@]}" \
         $([[ $memory_bound == - ]] || memory_arguments "${memory_bound}GB") ${extra[@]+"${extra[@]}"} --work-dir "$out/work" --json "$out/7b.json"
     rm -rf "$out/7b" "$out/work"
-    read -r score told < <(grep -oE 'about [0-9.]+ (s|min|h) in all' "$log" | head -n 1 | awk '{print $2, $3}')
+    read -r score told < <(grep -oE 'about [0-9.]+ (s|min|h)( |;|,|$)' "$log" | tr -d ';,' | head -n 1 | awk '{print $2, $3}')
     row "$section" "7 B $method 20 % $size, whole run" "$seconds" - "$seconds s" "$bound s" - "$(verdict "$seconds, < $bound")"
     if [[ $memory_bound == - ]]; then
         row "$section" "7 B $method 20 % $size, device memory" "$seconds" "$memory" "$memory GB" - - measured
@@ -497,8 +513,8 @@ large() {
 
 section_precision() {
     local type plan=$out/plan reference='' perplexity first='' score kept
-    if ! has_option --precision=; then
-        row precision "float32, tf32, bfloat16" - - - - - "skipped: this build has no --precision"
+    if [[ $(precisions float32 tf32) == float32 ]]; then
+        row precision "float32, tf32, bfloat16" - - - - - "skipped: this build or provider has no --precision"
         return
     fi
     fits precision 60 || return
