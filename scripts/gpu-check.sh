@@ -104,11 +104,11 @@ read -ra extra <<<"$arguments"
 # Shapes: layers, width, FFN width, heads, key/value heads, vocabulary. Both are read by their names.
 # shellcheck disable=SC2034
 shape_1b=22,2048,5632,32,4,32000 shape_7b=32,4096,11008,32,32,32000
-short=() few=8x128 many=64x512 pruner=10x128 slim=128x2048 auto=64x512 steps=12 train=8x512
+small='1.1 B' big='7 B' short=() few=8x128 many=64x512 pruner=10x128 slim=128x2048 auto=64x512 steps=12 train=8x512
 if ((tiny)); then
     # shellcheck disable=SC2034
     shape_1b=2,128,352,4,2,500 shape_7b=2,128,352,4,4,500
-    short=(--samples 8 --seq-len 32)
+    small='tiny (1.1 B)' big='tiny (7 B)' short=(--samples 8 --seq-len 32)
     few=4x32 many=8x32 pruner=4x32 slim=8x64 auto=8x32 steps=4 train=4x32
 fi
 
@@ -128,7 +128,7 @@ if [[ $provider == cuda && -n $gpu ]]; then
 fi
 torch_version=
 if ((torch)); then
-    if [[ $provider == cuda ]]; then test='assert torch.cuda.is_available()'; else test=''; fi
+    if [[ $provider == cuda ]]; then test='assert torch.cuda.is_available()'; else test=pass; fi
     torch_version=$(timeout 60 "$python" -c "import torch; $test; print(torch.__version__)" 2>/dev/null) || torch_version=
 fi
 
@@ -180,8 +180,8 @@ outcome() { # of a run that did not end well
 verdict() {
     if ((status)); then
         outcome
-    elif [[ $1 == *-,* ]]; then
-        echo "not measured"
+    elif [[ $1 == -,* ]]; then
+        echo "not compared"
     elif ((tiny)); then
         echo "ran (tiny)"
     elif holds "${1//,/ }"; then
@@ -286,6 +286,10 @@ need_model() {
     model=$dir/$2-${!shape}
     start_models
     while [[ ! -f $model/model.onnx ]] && kill -0 "$maker" 2>/dev/null && (($(left) > 0)); do sleep 0.1; done
+    if [[ ! -f $model/model.onnx ]] && kill -0 "$maker" 2>/dev/null; then
+        row "$1" "$1: the model" $((SECONDS - begin)) - - - - "timed out: it is not written yet; a folder in memory for --dir is faster"
+        return 1
+    fi
     if [[ ! -f $model/model.onnx ]]; then
         row "$1" "$1: the model" $((SECONDS - begin)) - - - - "failed, no model: $(tail -n 1 "$logs/models.log" | clean)"
         return 1
@@ -353,7 +357,7 @@ await() { # await COUNT: until fewer runs of the pool than that are left
 }
 
 section_stories() {
-    local method side sides=("$provider") first='' limit jobs=$(($(getconf _NPROCESSORS_ONLN) / 3)) agreed=0 count=0
+    local method side sides=("$provider") first='' limit jobs=$(($(getconf _NPROCESSORS_ONLN) / 3)) agreed=0 count=0 end=$budget
     local gpu_status cpu_status gpu_seconds perplexity expected difference
     [[ -f $stories/model.onnx ]] || { row stories stories - - - - - "failed, no model: $stories"; return; }
     fits stories 45 || return
@@ -373,10 +377,12 @@ section_stories() {
     fi
     ((jobs >= 2)) || jobs=2
     if [[ $provider != cpu ]]; then sides+=(cpu); fi
+    # Other sections need their time too.
+    if [[ $only == *,* ]] && ((SECONDS + 150 < end)) && ((budget < 1000)); then end=$((SECONDS + 150)); fi
     for method in ${methods//,/ }; do
         for side in "${sides[@]}"; do
             await "$jobs"
-            limit=$(($(left) - 5))
+            limit=$((end - SECONDS))
             ((limit <= 150)) || limit=150
             ((limit >= 5)) || continue
             story_run "$method" "$side" "$limit" &
@@ -388,7 +394,7 @@ section_stories() {
     for method in ${methods//,/ }; do
         count=$((count + 1))
         if [[ ! -f $out/stories-$method-$provider.end || ! -f $out/stories-$method-cpu.end ]]; then
-            row stories "1.3 M $method" - - - "CPU's to 1e-3" - "skipped: the budget is used up"
+            row stories "1.3 M $method" - - - "CPU's to 1e-3" - "skipped: the time of this section is used up"
             continue
         fi
         read -r gpu_status gpu_seconds <"$out/stories-$method-$provider.end"
@@ -426,9 +432,9 @@ section_1b() {
         ${extra[@]+"${extra[@]}"} --plan-out "$dir/1b-plan-$provider.json" --work-dir "$out/work" --json "$out/1b.json"
     score=$(values "$out/1b.json" passes/score)
     few_score=${score:--}
-    row 1b "1.1 B LLM-Pruner $few, score" "$seconds" - "${score:--} s" "3 s" - "$(verdict "${score:--}, <= 3")"
-    row 1b "1.1 B LLM-Pruner $few, whole run" "$seconds" - "$seconds s" "15 s" - "$(verdict "$seconds, <= 15")"
-    row 1b "1.1 B LLM-Pruner $few, device memory" "$seconds" "$memory" "$memory GB" "12 GB" - "$(verdict "$memory, <= 12")"
+    row 1b "$small LLM-Pruner $few, score" "$seconds" - "${score:--} s" "3 s" - "$(verdict "${score:--}, <= 3")"
+    row 1b "$small LLM-Pruner $few, whole run" "$seconds" - "$seconds s" "15 s" - "$(verdict "$seconds, <= 15")"
+    row 1b "$small LLM-Pruner $few, device memory" "$seconds" "$memory" "$memory GB" "12 GB" - "$(verdict "$memory, <= 12")"
     rm -rf "$out/1b" "$out/work"
     for type in $(precisions float32 bfloat16); do
         fits 1b 25 || return
@@ -444,14 +450,14 @@ section_1b() {
             ours=$(calculate %.0f "${many%x*} * ${many#*x} / $score")
             [[ $rate == - ]] || share=$(calculate %.2f "$ours / $rate")
         fi
-        row 1b "1.1 B gradients $many, $type, whole score pass" "$seconds" "$memory" "$ours tokens/s" "0.5 of PyTorch's" \
+        row 1b "$small gradients $many, $type, whole score pass" "$seconds" "$memory" "$ours tokens/s" "0.5 of PyTorch's" \
             "$rate$([[ $share == - ]] || echo ", share $share")" "$(verdict "$share, >= 0.5")"
         if [[ $type == float32 ]] && number "${few_score:--}" && number "${score:--}" && holds "$score > $few_score"; then
-            row 1b "1.1 B gradients $many, $type, without the time of $few" - - \
+            row 1b "$small gradients $many, $type, without the time of $few" - - \
                 "$(calculate %.0f "(${many%x*} * ${many#*x} - ${few%x*} * ${few#*x}) / ($score - $few_score)") tokens/s" - "$rate" measured
         fi
     done
-    [[ $(precisions float32 bfloat16) != float32 ]] || row 1b "1.1 B gradients $many, bfloat16" - - - "0.5 of PyTorch's" - "skipped: this build or provider has no --precision"
+    [[ $(precisions float32 bfloat16) != float32 ]] || row 1b "$small gradients $many, bfloat16" - - - "0.5 of PyTorch's" - "skipped: this build or provider has no --precision"
 }
 
 section_lora() {
@@ -473,10 +479,10 @@ section_lora() {
         else
             ours=-
         fi
-        row lora "1.1 B LoRA, batch $train, $type" "$seconds" "$memory" "$ours tokens/s" "0.7 of PyTorch's" \
+        row lora "$small LoRA, batch $train, $type" "$seconds" "$memory" "$ours tokens/s" "0.7 of PyTorch's" \
             "$rate$([[ $share == - ]] || echo ", share $share")" "$(verdict "$share, >= 0.7")"
     done
-    [[ $(precisions float32 bfloat16) != float32 ]] || row lora "1.1 B LoRA, batch $train, bfloat16" - - - "0.7 of PyTorch's" - "skipped: this build or provider has no --precision"
+    [[ $(precisions float32 bfloat16) != float32 ]] || row lora "$small LoRA, batch $train, bfloat16" - - - "0.7 of PyTorch's" - "skipped: this build or provider has no --precision"
 }
 
 # large SECTION METHOD ROWSxLENGTH NEED BOUND MEMORY_BOUND: a pruning run of the large model
@@ -491,14 +497,14 @@ large() {
         $([[ $memory_bound == - ]] || memory_arguments "${memory_bound}GB") ${extra[@]+"${extra[@]}"} --work-dir "$out/work" --json "$out/7b.json"
     rm -rf "$out/7b" "$out/work"
     read -r score told < <(grep -oE 'about [0-9.]+ (s|min|h)( |;|,|$)' "$log" | tr -d ';,' | head -n 1 | awk '{print $2, $3}')
-    row "$section" "7 B $method 20 % $size, whole run" "$seconds" - "$seconds s" "$bound s" - "$(verdict "$seconds, < $bound")"
+    row "$section" "$big $method 20 % $size, whole run" "$seconds" - "$seconds s" "$bound s" - "$(verdict "$seconds, < $bound")"
     if [[ $memory_bound == - ]]; then
-        row "$section" "7 B $method 20 % $size, device memory" "$seconds" "$memory" "$memory GB" - - measured
+        row "$section" "$big $method 20 % $size, device memory" "$seconds" "$memory" "$memory GB" - - "$([[ $memory == - ]] && echo "not measured" || echo measured)"
     else
-        row "$section" "7 B $method 20 % $size, device memory" "$seconds" "$memory" "$memory GB" "$memory_bound GB" - "$(verdict "$memory, <= $memory_bound")"
+        row "$section" "$big $method 20 % $size, device memory" "$seconds" "$memory" "$memory GB" "$memory_bound GB" - "$(verdict "$memory, <= $memory_bound")"
     fi
     if [[ -z $told ]]; then
-        row "$section" "7 B $method 20 % $size, estimate" "$seconds" - "none printed" "factor 1.5" - "not measured"
+        row "$section" "$big $method 20 % $size, estimate" "$seconds" - "none printed" "factor 1.5" - "not measured"
     else
         case $told in
             s) unit=1 ;;
@@ -506,7 +512,7 @@ large() {
             *) unit=3600 ;;
         esac
         estimate=$(calculate %.0f "$score * $unit")
-        row "$section" "7 B $method 20 % $size, estimate" "$seconds" - "$estimate s" "factor 1.5" - \
+        row "$section" "$big $method 20 % $size, estimate" "$seconds" - "$estimate s" "factor 1.5" - \
             "$(verdict "$estimate, <= 1.5 * $seconds && $estimate >= $seconds / 1.5")"
     fi
 }
@@ -531,7 +537,7 @@ section_precision() {
             reference=${reference:-$plan-$type}
             kept=$(java_helper kept "$reference" "$plan-$type")
         fi
-        row precision "1.1 B LLM-Pruner $few, $type, units with float32's fate" "$seconds" "$memory" "$kept; score ${score:--} s" - - "$( ((status)) && outcome || echo measured)"
+        row precision "$small LLM-Pruner $few, $type, units with float32's fate" "$seconds" "$memory" "$kept; score ${score:--} s" - - "$( ((status)) && outcome || echo measured)"
         measure "precision-stories-$type" 60 "$tool" "$stories/model.onnx" -o "$out/small.onnx" --method llm-pruner --ratio 0.2 --calibration "$calibration" \
             --eval "$evaluation" "${device_arguments[@]}" --precision "$type" --work-dir "$out/work" --json "$out/small.json"
         rm -rf "$out/work" "$out"/small.onnx*
@@ -548,13 +554,13 @@ section_1b_cpu() {
     local kept
     fits 1b-cpu 60 || return
     need_model 1b-cpu 1b || return
-    [[ -f $dir/1b-plan-$provider.json ]] || { row 1b-cpu "1.1 B LLM-Pruner $few on the CPU" - - - - - "skipped: the section 1b left no plan"; return; }
+    [[ -f $dir/1b-plan-$provider.json ]] || { row 1b-cpu "$small LLM-Pruner $few on the CPU" - - - - - "skipped: the section 1b left no plan"; return; }
     measure 1b-cpu 240 "$tool" "$model" --dry-run --method llm-pruner --ratio 0.2 --samples "${few%x*}" --seq-len "${few#*x}" \
         --calibration "$(tokens "$few" 1)" --eval "$(tokens "2x${few#*x}" 2)" --provider cpu --plan-out "$out/plan-cpu" --work-dir "$out/work"
     rm -rf "$out/work"
     kept=-
     if ((status == 0)); then kept=$(java_helper kept "$dir/1b-plan-$provider.json" "$out/plan-cpu"); fi
-    row 1b-cpu "1.1 B LLM-Pruner $few on the CPU, units with the same fate" "$seconds" - "$kept" - - "$( ((status)) && outcome || echo measured)"
+    row 1b-cpu "$small LLM-Pruner $few on the CPU, units with the same fate" "$seconds" - "$kept" - - "$( ((status)) && outcome || echo measured)"
 }
 
 echo "gpu-check: ${gpu:-no GPU}, $provider, torch ${torch_version:-none}, sections $only, $budget s at most" >&2
