@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Runs onnx-prune from the bundle that scripts/gpu-bundle.sh made: this file, the parts of an archive, and their check sums.
-# The first start checks and unpacks the parts; it takes some seconds. Arguments go to the program.
-#   ONNX_PRUNE_UNPACKED   where to unpack (default: "unpacked" in the bundle's folder, or below ~/.cache where that cannot be written)
+# The first start checks and unpacks the parts; it takes some seconds. Arguments go to the program. --unpack as the only argument
+# unpacks and prints the folder.
+#   ONNX_PRUNE_UNPACKED   where to unpack (default: "unpacked" in the bundle's folder; where that cannot be written, below ~/.cache;
+#                         where that cannot either, below the folder for temporary files)
 #   ONNX_PRUNE_JAVA_OPTS  further options for the JVM, separated by blanks: "-Xmx24g"
 set -euo pipefail
 
@@ -20,17 +22,33 @@ digest=$(sha256sum "$bundle/SHA256SUMS")
 digest=${digest:0:12}
 
 choose_place() {
+    local cache=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/onnx-prune/bundle own
+    own=${TMPDIR:-/tmp}/onnx-prune-bundle-$(id -u)
     if [[ -n ${ONNX_PRUNE_UNPACKED:-} ]]; then
         echo "$ONNX_PRUNE_UNPACKED"
-    elif [[ -d $bundle/unpacked/$digest || -w $bundle ]]; then
+    elif [[ -d $bundle/unpacked/$digest || -d $bundle/unpacked && -w $bundle/unpacked || ! -e $bundle/unpacked && -w $bundle ]]; then
         echo "$bundle/unpacked"
+    elif mkdir -p "$cache" 2>/dev/null && [[ -w $cache ]]; then
+        echo "$cache"
+    elif { mkdir -m 700 "$own" 2>/dev/null || [[ -O $own && ! -L $own ]]; } && [[ -w $own ]]; then
+        echo "$own"
     else
-        echo "${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/onnx-prune/bundle"
+        fail "neither $bundle nor $cache nor $own can be written; set ONNX_PRUNE_UNPACKED to a folder that can"
+    fi
+}
+
+decompress() {
+    if command -v xz >/dev/null; then
+        xz --decompress --stdout
+    else
+        python3 -c 'import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.stdin.buffer), sys.stdout.buffer, 1 << 20)'
     fi
 }
 
 # Unpacked beside its place and moved there whole, so that of two first starts neither sees half of the other's files.
 unpack() {
+    command -v xz >/dev/null || python3 -c 'import lzma' 2>/dev/null ||
+        fail "unpacking needs xz, or python3 with lzma, and neither is on the PATH; install xz (Debian: xz-utils)"
     echo "onnx-prune: unpacking to $place (first start)" >&2
     (cd "$bundle" && sha256sum --check --strict --quiet SHA256SUMS >&2) ||
         fail "a part of the bundle is missing or damaged (see above); copy the folder again"
@@ -38,7 +56,7 @@ unpack() {
     temporary=$(mktemp -d "$place/.unpacking.XXXXXX") ||
         fail "$place cannot be written; set ONNX_PRUNE_UNPACKED to a folder that can"
     trap 'rm -rf "$temporary"' EXIT
-    cat "$bundle"/part-[0-9][0-9] | tar --extract --gzip --directory "$temporary" ||
+    cat "$bundle"/part-[0-9][0-9][0-9] | decompress | tar --extract --no-same-owner --directory "$temporary" ||
         fail "the bundle cannot be unpacked to $place; make room there, or set ONNX_PRUNE_UNPACKED"
     chmod 755 "$temporary"
     mv -T "$temporary" "$place/$digest" 2>/dev/null || [[ -d $place/$digest ]] ||
@@ -64,6 +82,10 @@ cuda_path() {
 place=$(choose_place)
 if [[ ! -d $place/$digest ]]; then unpack; fi
 home=$place/$digest
+if [[ $# == 1 && $1 == --unpack ]]; then
+    echo "$home"
+    exit 0
+fi
 
 case " $* " in
     *" --provider cuda "* | *" --provider=cuda "*)
