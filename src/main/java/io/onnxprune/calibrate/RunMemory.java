@@ -69,6 +69,7 @@ final class RunMemory {
                 if (calibrator.runtime().device().isEmpty() || run.isSmallest()) {
                     throw e;
                 }
+                calibrator.runtime().closeIdle();
                 limit /= 2;
                 calibrator
                         .log()

@@ -44,6 +44,8 @@ public final class OnnxRuntime implements AutoCloseable {
     /** The device whose memory calibration works in; empty for this process's memory. */
     private final Optional<Device> device;
 
+    private final DeviceSessions deviceSessions = new DeviceSessions(this);
+
     private OnnxRuntime(OrtEnvironment environment, RuntimeOptions options, Optional<Device> device) {
         this.environment = environment;
         this.options = options;
@@ -212,25 +214,12 @@ public final class OnnxRuntime implements AutoCloseable {
      * @throws UserException when ONNX Runtime rejects the model, or the device has too little memory for the weights
      */
     public Session open(Model model, DeviceWeights weights) {
-        SuppliedModel.OfInputs parts = SuppliedModel.OfInputs.of(model);
-        Runnable release = () -> weights.release(parts.weights().values());
-        Map<String, DeviceTensor> copies = weights.acquire(parts.weights());
-        try (SessionOptions sessionOptions = sessionOptions(true)) {
-            OrtSession session = environment.createSession(parts.graph(), sessionOptions);
-            Binding binding = new Binding(
-                    NativeApi.of(NativeLibrary.core()),
-                    NativeHandle.of(session),
-                    device.orElseThrow(),
-                    options.device(),
-                    copies);
-            return new Session(this, session, new Session.DeviceBinding(binding, release));
-        } catch (OrtException | NativeApi.Failure e) {
-            release.run();
-            throw Failures.onDevice("ONNX Runtime cannot load the model in memory", e);
-        } catch (UserException e) {
-            release.run();
-            throw e;
-        }
+        return deviceSessions.open(model, weights);
+    }
+
+    /** Closes sessions that are kept for later use, to give their memory back. */
+    public void closeIdle() {
+        deviceSessions.close();
     }
 
     /**
@@ -407,7 +396,9 @@ public final class OnnxRuntime implements AutoCloseable {
         return Failures.of(what, cause);
     }
 
-    /** Does nothing: callers close their sessions, and the runtime lives as long as the process. */
+    /** Closes idle sessions. Callers close their own, and the library stays as long as the process. */
     @Override
-    public void close() {}
+    public void close() {
+        deviceSessions.close();
+    }
 }

@@ -19,6 +19,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Consumer;
 
 /** A loaded model that is ready to run. Closing it frees its memory. */
 public final class Session implements AutoCloseable {
@@ -27,7 +28,7 @@ public final class Session implements AutoCloseable {
     private final List<OnnxTensor> initializers;
     private final Optional<LoadedAdapter> adapter;
     /** Present where tensors are in the memory of a device. */
-    private final Optional<DeviceBinding> device;
+    private final Optional<Bound> device;
 
     private final List<Io> inputs;
     private final List<Io> outputs;
@@ -48,31 +49,30 @@ public final class Session implements AutoCloseable {
         }
     }
 
-    /** The binding of a session to the memory of a device, and how its weights are given back. */
-    record DeviceBinding(Binding binding, Runnable release) implements AutoCloseable {
-        @Override
-        public void close() {
-            binding.close();
-            release.run();
-        }
-    }
-
     Session(OnnxRuntime runtime, OrtSession session, List<OnnxTensor> initializers, Optional<LoadedAdapter> adapter)
             throws OrtException {
         this(runtime, session, initializers, adapter, Optional.empty());
     }
 
-    /** Creates a session whose weights are in the memory of a device. */
-    Session(OnnxRuntime runtime, OrtSession session, DeviceBinding device) throws OrtException {
-        this(runtime, session, List.of(), Optional.empty(), Optional.of(device));
+    /**
+     * Creates a session whose weights are in the memory of a device.
+     *
+     * @param release takes the session and the weights back when this is closed
+     */
+    Session(OnnxRuntime runtime, OrtSession session, Binding binding, Consumer<OrtSession> release)
+            throws OrtException {
+        this(runtime, session, List.of(), Optional.empty(), Optional.of(new Bound(binding, release)));
     }
+
+    /** The binding of a session to the memory of a device. */
+    private record Bound(Binding binding, Consumer<OrtSession> release) {}
 
     private Session(
             OnnxRuntime runtime,
             OrtSession session,
             List<OnnxTensor> initializers,
             Optional<LoadedAdapter> adapter,
-            Optional<DeviceBinding> device)
+            Optional<Bound> device)
             throws OrtException {
         this.runtime = runtime;
         this.session = session;
@@ -205,8 +205,12 @@ public final class Session implements AutoCloseable {
 
     @Override
     public void close() {
+        if (device.isPresent()) {
+            device.get().binding.close();
+            device.get().release.accept(session);
+            return;
+        }
         try {
-            device.ifPresent(DeviceBinding::close);
             session.close();
         } catch (OrtException e) {
             throw OnnxRuntime.failure("ONNX Runtime cannot close a session", e);

@@ -62,6 +62,13 @@ record SuppliedModel(byte[] graph, Map<String, HostTensor> weights) {
             return new OfInputs(ModelWriter.skeleton(model.withGraph(graph), tensor -> false), weights);
         }
 
+        /** Bytes of the weights. */
+        long bytes() {
+            return weights.values().stream()
+                    .mapToLong(tensor -> tensor.dtype().bytes(tensor.elements()))
+                    .sum();
+        }
+
         private static ValueInfo declare(String name, Tensor tensor) {
             List<Extent> shape =
                     Arrays.stream(tensor.shape()).mapToObj(Extent::of).toList();

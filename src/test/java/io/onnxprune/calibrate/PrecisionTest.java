@@ -10,7 +10,6 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
-import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
