@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.api;
 
+import io.onnxprune.diag.InputFiles;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.measure.AnalysedModel;
 import io.onnxprune.plan.ParameterCount;
@@ -54,8 +55,13 @@ public final class Inspector {
 
     /** Does the work on a runtime that is open already. */
     public Inspection run(OnnxRuntime open, ProgressListener listener) {
-        AnalysedModel model = AnalysedModel.load(input.model(), open, listener);
-        return new Inspection(input.model(), model, ParameterCount.of(model.structure()));
+        InputFiles inputs = InputFiles.unread(List.of(input.model()));
+        return inputs.guard(() -> {
+            AnalysedModel model = AnalysedModel.load(input.model(), open, listener);
+            Inspection found = new Inspection(input.model(), model, ParameterCount.of(model.structure()));
+            inputs.requireUnchanged();
+            return found;
+        });
     }
 
     /** The description of an inspection. */

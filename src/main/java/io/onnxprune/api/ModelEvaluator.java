@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.api;
 
+import io.onnxprune.diag.InputFiles;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
+import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
 import java.nio.file.Path;
@@ -64,7 +66,13 @@ public final class ModelEvaluator {
 
     /** Does the work on a runtime that is open already. */
     public Evaluation run(OnnxRuntime open, ProgressListener listener) {
-        return Evaluator.evaluate(open, input.model(), options, listener);
+        InputFiles inputs = InputFiles.of(inputs());
+        return inputs.guard(() -> {
+            inputs.add(ModelFolder.weightFiles(ModelReader.read(input.model()).graph()));
+            Evaluation found = Evaluator.evaluate(open, input.model(), options, listener);
+            inputs.requireUnchanged();
+            return found;
+        });
     }
 
     /** The description of an evaluation. Every method returns the builder. */

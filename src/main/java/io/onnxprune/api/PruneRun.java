@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.api;
 
-import io.onnxprune.diag.Fingerprint;
+import io.onnxprune.diag.InputFiles;
 import io.onnxprune.diag.PassClock;
 import io.onnxprune.diag.ProcessMemory;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.Emitter;
+import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.CausalLm;
 import io.onnxprune.eval.EvalOptions;
@@ -33,6 +34,7 @@ import java.nio.file.Path;
 import java.util.List;
 import java.util.Optional;
 import java.util.OptionalInt;
+import java.util.Set;
 
 /** One run of a {@link Pruner}: reads the model and the data, and lets the pass manager run the recipe. */
 final class PruneRun {
@@ -41,6 +43,7 @@ final class PruneRun {
     private final RunSetup setup;
     private final ProgressListener listener;
     private final PassClock clock;
+    private final InputFiles inputs;
     private Optional<Evaluation> before = Optional.empty();
     private Optional<TrainingRows> training = Optional.empty();
 
@@ -52,22 +55,28 @@ final class PruneRun {
     PruneRun(Pruner pruner, ProgressListener listener) {
         this.pruner = pruner;
         this.settings = pruner.settings();
-        this.setup = new RunSetup(pruner, listener);
         this.listener = listener;
         this.clock = new PassClock(listener);
+        this.inputs = clock.timed("hash", () -> InputFiles.of(pruner.inputs()));
+        this.setup = new RunSetup(pruner, listener);
     }
 
     /** Does the work. */
     PruneReport on(OnnxRuntime runtime) {
+        return inputs.guard(() -> pruned(runtime));
+    }
+
+    private PruneReport pruned(OnnxRuntime runtime) {
         Path file = pruner.input().model();
         if (setup.recipe().has("recover")) {
             runtime.requireTraining();
         }
         Model model = clock.timed("import", () -> ModelReader.read(file));
+        List<String> weights = clock.timed("hash", () -> weights(model));
         Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, listener))
                 .structure();
-        DenseModel dense = DenseModel.of(model, structure, clock.timed("hash", () -> Fingerprint.of(file)));
-        try (StatisticsProvider statistics = statistics(dense, runtime)) {
+        DenseModel dense = DenseModel.of(model, structure, inputs.hash(file));
+        try (StatisticsProvider statistics = statistics(dense, weights, runtime)) {
             List<Scheduled> schedule = setup.recipe().schedule(repeat -> repeat.count(ratio(dense)));
             PassManager manager = new PassManager(
                     schedule,
@@ -78,7 +87,7 @@ final class PruneRun {
                             runtime,
                             new PassContext.Position(schedule, 0, Optional.empty()),
                             listener),
-                    new PassManager.Instruments(clock, listener, settings.dumpIr()));
+                    new PassManager.Instruments(clock, listener, settings.dumpIr(), inputs, weights));
             settings.dumpIr().ifPresent(folder -> manager.dump(folder, "import", model));
             manager.check(dense);
             Optional<CalibrationData> data = data(file, runtime);
@@ -93,10 +102,17 @@ final class PruneRun {
         }
     }
 
-    private StatisticsProvider statistics(DenseModel dense, OnnxRuntime runtime) {
+    /** The hashes of the files with weights outside the model file. */
+    private List<String> weights(Model model) {
+        Set<Path> files = ModelFolder.weightFiles(model.graph());
+        inputs.add(files);
+        return files.stream().map(inputs::hash).toList();
+    }
+
+    private StatisticsProvider statistics(DenseModel dense, List<String> weights, OnnxRuntime runtime) {
         return new StatisticsProvider(
                 new StatisticsProvider.Setup(
-                        dense.hash(), settings.statistics(), runSettings().calibration()),
+                        dense.hash(), weights, settings.statistics(), runSettings().calibration()),
                 runtime,
                 clock,
                 listener);

@@ -3,6 +3,7 @@ package io.onnxprune.api;
 
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Fingerprint;
+import io.onnxprune.diag.InputFiles;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.PassClock;
 import io.onnxprune.diag.UserException;
@@ -32,6 +33,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
@@ -53,6 +55,7 @@ final class RecoverRun {
     private final OnnxRuntime runtime;
     private final Log log;
     private final PassClock clock;
+    private final InputFiles inputs;
 
     RecoverRun(Recoverer recoverer, OnnxRuntime runtime, Log log) {
         this.job = recoverer.job();
@@ -62,19 +65,25 @@ final class RecoverRun {
         this.runtime = runtime;
         this.log = log;
         this.clock = new PassClock(log);
+        this.inputs = clock.timed("hash", () -> InputFiles.of(recoverer.inputs()));
     }
 
     Recoverer.Report run() {
+        return inputs.guard(this::trained);
+    }
+
+    private Recoverer.Report trained() {
         runtime.options().precision().requireGradients("training");
         runtime.requireTraining();
         job.artifacts.ifPresent(RecoverRun::create);
         Path file = input.model();
         Model model = clock.timed("import", () -> ModelReader.read(file));
+        Optional<Model> teacher = job.teacher.map(ModelReader::read);
+        List<String> weights = clock.timed("hash", () -> hashes(file, model, teacher));
         Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
                 .structure();
         TrainingRows data = clock.timed("data", () -> data(file));
-        String hash = clock.timed("hash", () -> Fingerprint.of(file));
-        Path folder = folder(hash, data);
+        Path folder = folder(weights, data);
         if (job.resume && !Files.isDirectory(folder)) {
             log.warn("there is no training of this model, on these data and with these options, to resume in "
                     + job.workFolder() + "; the run starts from the beginning");
@@ -84,11 +93,11 @@ final class RecoverRun {
                 () -> Recovery.run(
                         structure,
                         data,
-                        new Recovery.Setup(
-                                job.teacher.map(ModelReader::read), options, !job.keepAdapters, folder, job.resume),
+                        new Recovery.Setup(teacher, options, !job.keepAdapters, folder, job.resume),
                         runtime,
                         log));
-        Plan plan = Plan.keepAll(hash);
+        requireInputs(folder);
+        Plan plan = Plan.keepAll(inputs.hash(file));
         Emitter.Emission emission = job.keepAdapters
                 ? beside(structure, plan, result, data, folder)
                 : merged(structure, plan, result, data, folder);
@@ -134,22 +143,42 @@ final class RecoverRun {
         return clock.timed("emit", () -> {
             try (Emitter.Staged staged = Emitter.stage(request, beside, log)) {
                 check.accept(staged.model());
+                inputs.requireUnchanged();
                 return staged.commit();
             }
         });
+    }
+
+    /** What was trained on two contents is of no use to a later run. */
+    private void requireInputs(Path folder) {
+        try {
+            inputs.requireSameStamps();
+        } catch (UserException e) {
+            Recovery.discard(folder);
+            throw e;
+        }
     }
 
     private Emitter.Request request(Model model, Structure structure, Plan plan) {
         return new Emitter.Request(model, structure, plan, input, target, job.externalData);
     }
 
+    /** The hashes of the model's files and the teacher's. */
+    private List<String> hashes(Path file, Model model, Optional<Model> teacher) {
+        List<Path> files = new ArrayList<>(List.of(file));
+        files.addAll(ModelFolder.weightFiles(model.graph()));
+        job.teacher.ifPresent(files::add);
+        teacher.ifPresent(found -> files.addAll(ModelFolder.weightFiles(found.graph())));
+        inputs.add(files);
+        return files.stream().map(inputs::hash).toList();
+    }
+
     /** A folder of its own for each kind of training: what decides how it goes is in the name. */
-    private Path folder(String hash, TrainingRows data) {
+    private Path folder(List<String> weights, TrainingRows data) {
         List<Example> all =
                 Stream.concat(data.rows().stream(), data.heldOut().stream()).toList();
         List<Object> parts = List.of(
-                hash,
-                job.teacher.map(Fingerprint::of).orElse(""),
+                weights,
                 options,
                 runtime.options().precision(),
                 job.keepAdapters,

@@ -77,6 +77,7 @@ public final class Recoverer {
         files.addAll(input.companions());
         job.evaluation.ifPresent(files::add);
         job.tokenizer.ifPresent(files::add);
+        job.teacher.ifPresent(files::add);
         return files;
     }
 

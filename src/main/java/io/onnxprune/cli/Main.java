@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
+import io.onnxprune.diag.InputFiles;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import java.io.PrintWriter;
@@ -35,7 +36,7 @@ public final class Main {
                 .setExecutionExceptionHandler((failure, command, parsed) -> failed(failure, err, arguments));
         try {
             return line.execute(arguments);
-        } catch (OutOfMemoryError | StackOverflowError e) {
+        } catch (OutOfMemoryError | StackOverflowError | InternalError e) {
             return failed(e, err, arguments);
         }
     }
@@ -60,6 +61,8 @@ public final class Main {
         boolean verbose = Arrays.asList(arguments).contains("--verbose");
         if (failure instanceof UserException) {
             err.println("error: " + failure.getMessage());
+        } else if (InputFiles.isLostPage(failure)) {
+            err.println("error: " + InputFiles.lostPage());
         } else if (failure instanceof OutOfMemoryError) {
             err.println("error: out of memory; give the virtual machine more, as with ONNX_PRUNE_JAVA_OPTS=-Xmx8g");
         } else {

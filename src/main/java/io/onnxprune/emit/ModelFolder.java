@@ -87,7 +87,7 @@ public final class ModelFolder {
     }
 
     /** The external data files of {@code graph}. */
-    static Set<Path> weightFiles(Graph graph) {
+    public static Set<Path> weightFiles(Graph graph) {
         Set<Path> files = new TreeSet<>();
         graph.initializers().values().forEach(tensor -> addFile(tensor, files));
         for (Node node : graph.nodes()) {

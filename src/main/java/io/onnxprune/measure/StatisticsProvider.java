@@ -66,10 +66,11 @@ public final class StatisticsProvider implements AutoCloseable {
      * The settings of measurements.
      *
      * @param hash hash of the model's file
+     * @param weights hashes of the files with weights outside it
      * @param files the statistics files
      * @param calibration the resources of calibration
      */
-    public record Setup(String hash, Files files, CalibrationOptions calibration) {}
+    public record Setup(String hash, List<String> weights, Files files, CalibrationOptions calibration) {}
 
     /**
      * Prepares measurements. Nothing is run before a pass needs it.
@@ -199,7 +200,8 @@ public final class StatisticsProvider implements AutoCloseable {
      * @param use identifies the use of the gradients, because a stopped run resumes with it
      */
     public Taylor.Gradients gradients(PrunedState pruned, List<?> use) {
-        String key = Fingerprint.of(List.of(pruned.plan().model(), pruned.plan().describe(), use), List.of());
+        String key = Fingerprint.of(
+                List.of(pruned.plan().model(), setup.weights, pruned.plan().describe(), use), List.of());
         return new SlicedGradients(
                 new ModelGradients(pruned.model(), rows(), runtime, setup.calibration, key, log), pruned);
     }

@@ -3,6 +3,7 @@ package io.onnxprune.pass;
 
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Fingerprint;
+import io.onnxprune.diag.InputFiles;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.PassClock;
 import io.onnxprune.diag.UserException;
@@ -19,6 +20,7 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
 import java.util.Set;
+import java.util.function.Consumer;
 
 /**
  * Runs passes in their order. It alone checks order and requirements, verifies the graph after each pass, writes it as text,
@@ -38,8 +40,11 @@ public final class PassManager {
      * @param clock measures times
      * @param listener is told which pass runs
      * @param dump folder for the model as text after each pass
+     * @param inputs are to stay as they are
+     * @param weights SHA-256 of the files with weights outside the model file
      */
-    public record Instruments(PassClock clock, RunListener listener, Optional<Path> dump) {}
+    public record Instruments(
+            PassClock clock, RunListener listener, Optional<Path> dump, InputFiles inputs, List<String> weights) {}
 
     /**
      * The end of a run.
@@ -111,6 +116,7 @@ public final class PassManager {
                 }
                 announce(i, done);
                 state = step(state, scheduled, contextOf(run, i, store));
+                requireInputs(store, InputFiles::requireSameStamps);
                 Optional<Emitter.Staged> now = state.output().file();
                 if (!staged.equals(now)) {
                     staged.ifPresent(Emitter.Staged::close);
@@ -121,11 +127,22 @@ public final class PassManager {
                 }
                 forecast.done(i);
             }
+            requireInputs(store, InputFiles::requireUnchanged);
             Optional<Emitter.Emission> emission = staged.map(Emitter.Staged::commit);
             store.ifPresent(CheckpointStore::remove);
             return new Result(state.settled(), emission);
         } finally {
             staged.ifPresent(Emitter.Staged::close);
+        }
+    }
+
+    /** A checkpoint may hold what came of two contents, so no run is to go on from it. */
+    private void requireInputs(Optional<CheckpointStore> store, Consumer<InputFiles> check) {
+        try {
+            check.accept(instruments.inputs());
+        } catch (UserException e) {
+            store.ifPresent(CheckpointStore::remove);
+            throw e;
         }
     }
 
@@ -204,6 +221,7 @@ public final class PassManager {
             return Optional.empty();
         }
         List<Object> parts = new ArrayList<>(List.of(start.dense().hash()));
+        parts.addAll(instruments.weights());
         for (Scheduled scheduled : schedule) {
             if (isSaved(scheduled) || scheduled.pass().isRepeatedOnResume()) {
                 parts.add(scheduled.step() + "/" + scheduled.steps() + ' ' + scheduled.pass());
