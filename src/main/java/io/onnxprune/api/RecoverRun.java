@@ -56,6 +56,9 @@ final class RecoverRun {
     private final Log log;
     private final PassClock clock;
     private final InputFiles inputs;
+    /** The folder of the training, once it is known. */
+    private Optional<Path> work = Optional.empty();
+
 
     RecoverRun(Recoverer recoverer, OnnxRuntime runtime, Log log) {
         this.job = recoverer.job();
@@ -69,7 +72,13 @@ final class RecoverRun {
     }
 
     Recoverer.Report run() {
-        return inputs.guard(this::trained);
+        try {
+            return inputs.guard(this::trained);
+        } catch (InputFiles.Changed e) {
+            // What was trained on two contents is of no use to a later run.
+            work.filter(Files::isDirectory).ifPresent(Recovery::discard);
+            throw e;
+        }
     }
 
     private Recoverer.Report trained() {
@@ -84,6 +93,7 @@ final class RecoverRun {
                 .structure();
         TrainingRows data = clock.timed("data", () -> data(file));
         Path folder = folder(weights, data);
+        work = Optional.of(folder);
         if (job.resume && !Files.isDirectory(folder)) {
             log.warn("there is no training of this model, on these data and with these options, to resume in "
                     + job.workFolder() + "; the run starts from the beginning");
@@ -96,7 +106,7 @@ final class RecoverRun {
                         new Recovery.Setup(teacher, options, !job.keepAdapters, folder, job.resume),
                         runtime,
                         log));
-        requireInputs(folder);
+        inputs.requireSameStamps();
         Plan plan = Plan.keepAll(inputs.hash(file));
         Emitter.Emission emission = job.keepAdapters
                 ? beside(structure, plan, result, data, folder)
@@ -147,16 +157,6 @@ final class RecoverRun {
                 return staged.commit();
             }
         });
-    }
-
-    /** What was trained on two contents is of no use to a later run. */
-    private void requireInputs(Path folder) {
-        try {
-            inputs.requireSameStamps();
-        } catch (UserException e) {
-            Recovery.discard(folder);
-            throw e;
-        }
     }
 
     private Emitter.Request request(Model model, Structure structure, Plan plan) {

@@ -36,6 +36,15 @@ public final class InputFiles {
 
     private static final String CHANGED = "unix:ctime";
 
+    /** An input file was changed during the run. */
+    public static final class Changed extends UserException {
+        private static final long serialVersionUID = 1L;
+
+        private Changed(String message, @Nullable Throwable cause) {
+            super(message, cause);
+        }
+    }
+
     private final Map<Path, State> files = new LinkedHashMap<>();
 
     /** What the file system tells about a file. */
@@ -117,7 +126,7 @@ public final class InputFiles {
     /**
      * Checks that no file has changed, before a result gets its name.
      *
-     * @throws UserException if one has
+     * @throws Changed if one has
      */
     public void requireUnchanged() {
         require(change(true));
@@ -126,7 +135,7 @@ public final class InputFiles {
     /**
      * Checks what the file system tells, on the way.
      *
-     * @throws UserException if a file has changed
+     * @throws Changed if a file has
      */
     public void requireSameStamps() {
         require(change(false));
@@ -134,7 +143,7 @@ public final class InputFiles {
 
     private static void require(Optional<String> change) {
         change.ifPresent(sentence -> {
-            throw new UserException(sentence);
+            throw new Changed(sentence, null);
         });
     }
 
@@ -170,15 +179,19 @@ public final class InputFiles {
     /**
      * Does {@code work}. Where it fails and an input has changed, that is the reason to tell; else the failure stays as it is.
      *
-     * @throws UserException if an input changed and the work failed, or if a page of a mapped file is lost
+     * @throws Changed if an input changed and the work failed
+     * @throws UserException if a page of a mapped file is lost
      */
     public <T> T guard(Supplier<T> work) {
         try {
             return work.get();
         } catch (RuntimeException | InternalError e) {
+            if (e instanceof Changed) {
+                throw e;
+            }
             Optional<String> change = change(false);
             if (change.isPresent()) {
-                throw new UserException(change.get(), e);
+                throw new Changed(change.get(), e);
             }
             if (isLostPage(e)) {
                 throw new UserException(lostPage(), e);

@@ -20,7 +20,6 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
 import java.util.Set;
-import java.util.function.Consumer;
 
 /**
  * Runs passes in their order. It alone checks order and requirements, verifies the graph after each pass, writes it as text,
@@ -96,8 +95,17 @@ public final class PassManager {
      * @throws UserException if one cannot do its work; nothing is left at the output then
      */
     public Result run(PruningState start, RunData data) {
-        PassContext run = context.withData(data);
         Optional<CheckpointStore> store = store(start, data);
+        try {
+            return instruments.inputs().guard(() -> run(start, context.withData(data), store));
+        } catch (InputFiles.Changed e) {
+            // A checkpoint may hold what came of two contents, so no run is to go on from it.
+            store.ifPresent(CheckpointStore::remove);
+            throw e;
+        }
+    }
+
+    private Result run(PruningState start, PassContext run, Optional<CheckpointStore> store) {
         PruningState state = start;
         Optional<Emitter.Staged> staged = Optional.empty();
         try {
@@ -107,7 +115,7 @@ public final class PassManager {
                 state = saved.state();
                 done = saved.done();
             }
-            Forecast forecast = Forecast.of(schedule, start.dense(), context.prune(), data.tokens(), log);
+            Forecast forecast = Forecast.of(schedule, start.dense(), context.prune(), run.data().tokens(), log);
             forecast.begin(done, () -> Speed.of(context.runtime()));
             for (int i = done; i < schedule.size(); i++) {
                 Scheduled scheduled = schedule.get(i);
@@ -116,33 +124,23 @@ public final class PassManager {
                 }
                 announce(i, done);
                 state = step(state, scheduled, contextOf(run, i, store));
-                requireInputs(store, InputFiles::requireSameStamps);
                 Optional<Emitter.Staged> now = state.output().file();
                 if (!staged.equals(now)) {
                     staged.ifPresent(Emitter.Staged::close);
                 }
                 staged = now;
+                instruments.inputs().requireSameStamps();
                 if (store.isPresent() && isSaved(scheduled)) {
                     store.get().save(new CheckpointStore.Saved(i + 1, state));
                 }
                 forecast.done(i);
             }
-            requireInputs(store, InputFiles::requireUnchanged);
+            instruments.inputs().requireUnchanged();
             Optional<Emitter.Emission> emission = staged.map(Emitter.Staged::commit);
             store.ifPresent(CheckpointStore::remove);
             return new Result(state.settled(), emission);
         } finally {
             staged.ifPresent(Emitter.Staged::close);
-        }
-    }
-
-    /** A checkpoint may hold what came of two contents, so no run is to go on from it. */
-    private void requireInputs(Optional<CheckpointStore> store, Consumer<InputFiles> check) {
-        try {
-            check.accept(instruments.inputs());
-        } catch (UserException e) {
-            store.ifPresent(CheckpointStore::remove);
-            throw e;
         }
     }
 
