@@ -4,8 +4,10 @@ package io.onnxprune.rewrite;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.AnalysisFacts.Mean;
 import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.DimensionAnalysis;
 import io.onnxprune.dims.ResidualStream;
+import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
@@ -15,6 +17,7 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Plan;
 import java.util.ArrayList;
+import java.util.EnumSet;
 import java.util.HashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -58,6 +61,27 @@ public final class MaskedModel {
         masked.maskMeans();
         Model result = masked.editor.apply(Map.of());
         return result.withGraph(result.graph().withValues(List.of()));
+    }
+
+    /**
+     * What normalisations beside the residual stream average over, where a plan prunes some of it: the heads of a norm that
+     * spans all of them. Their means are over the kept indices here too, which plain zeros would not give.
+     */
+    public static Set<Role> averagedOverKept(Structure structure, Plan plan) {
+        Dim.Keep keep = plan.keep(structure);
+        Set<Role> roles = EnumSet.noneOf(Role.class);
+        for (Mean mean : structure.analysis().facts().means()) {
+            Dim[] dims = structure.analysis().operand(mean.op(), mean.input());
+            boolean quantises = mean.op().node().is("DynamicQuantizeLinear");
+            for (Dimension dimension : structure.dimensions()) {
+                boolean spans = mean.axes().stream()
+                        .anyMatch(axis -> dims[axis].atoms().contains(dimension.atom()));
+                if (spans && !quantises && dimension.role() != Role.HIDDEN && keep.kept(dimension.atom()) != null) {
+                    roles.add(dimension.role());
+                }
+            }
+        }
+        return roles;
     }
 
     private void maskWeights() {
