@@ -51,7 +51,8 @@ int cudaMemset(void *address, int value, size_t bytes) {
     return 0;
 }
 
-int cudaMemcpy2D(
+/* Static, since CUDA's own library may be in the process too, and its functions would be called by their names. */
+static int copy(
         void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height, int kind) {
     if (width > to_pitch || width > from_pitch || kind < 0 || kind > 3) {
         return ERROR_INVALID_VALUE;
@@ -66,8 +67,13 @@ int cudaMemcpy2D(
     return 0;
 }
 
+int cudaMemcpy2D(
+        void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height, int kind) {
+    return copy(to, to_pitch, from, from_pitch, width, height, kind);
+}
+
 int cudaMemcpy(void *to, const void *from, size_t bytes, int kind) {
-    return cudaMemcpy2D(to, bytes, from, bytes, bytes, 1, kind);
+    return copy(to, bytes, from, bytes, bytes, 1, kind);
 }
 
 int cudaMemGetInfo(size_t *free_bytes, size_t *total) {
