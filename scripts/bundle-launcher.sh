@@ -97,7 +97,9 @@ esac
 export ONNX_PRUNE_TERMINAL=0
 if [[ -t 2 ]]; then ONNX_PRUNE_TERMINAL=1; fi
 
-# The options of scripts/onnx-prune: warnings of the JVM not among the output, and no bound on memory outside the heap.
+# The options of scripts/onnx-prune: a sentence for what Java cannot catch, warnings of the JVM not among the output, and no bound on memory outside the heap.
 # shellcheck disable=SC2086  # several options in one variable
-exec "$home/runtime/bin/java" -Xlog:disable -Xlog:all=error:stderr -XX:+UseSerialGC -XX:MaxDirectMemorySize=1024g -Xshare:auto \
+exec "$home/runtime/bin/java" \
+    "-XX:OnError=echo 'error: the process crashed in native code, perhaps because an input file was cut short while it was read' >&2" \
+    -Xlog:disable -Xlog:all=error:stderr -XX:+UseSerialGC -XX:MaxDirectMemorySize=1024g -Xshare:auto \
     -Donnxruntime.native.path="$home/native" ${ONNX_PRUNE_JAVA_OPTS:-} -jar "$home/onnx-prune.jar" "$@"
