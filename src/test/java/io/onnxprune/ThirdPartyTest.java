@@ -28,14 +28,17 @@ class ThirdPartyTest {
     @ValueSource(strings = {"dependencies.lock.json", "dependencies-cuda.lock.json"})
     void everyBundledLibraryIsListed(String lock) throws IOException {
         Set<String> bundled = new TreeSet<>();
-        JsonNode locked = new ObjectMapper()
-                .readTree(Path.of(".mvn", lock).toFile())
-                .path("dependencies");
+        JsonNode locked =
+                new ObjectMapper().readTree(Path.of(".mvn", lock).toFile()).path("dependencies");
         for (JsonNode library : locked) {
-            assertThat(library.path("integrity").asText()).as(library.toString()).startsWith("sha512:");
+            assertThat(library.path("integrity").asText())
+                    .as(library.toString())
+                    .startsWith("sha512:");
             if (!library.path("scope").asText().equals("test")) {
-                bundled.add(library.path("groupId").asText() + ':'
-                        + library.path("artifactId").asText() + ' '
+                bundled.add(library.path("groupId").asText()
+                        + ':'
+                        + library.path("artifactId").asText()
+                        + ' '
                         + library.path("version").asText());
             }
         }

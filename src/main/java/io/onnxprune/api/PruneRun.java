@@ -112,7 +112,10 @@ final class PruneRun {
     private StatisticsProvider statistics(DenseModel dense, List<String> weights, OnnxRuntime runtime) {
         return new StatisticsProvider(
                 new StatisticsProvider.Setup(
-                        dense.hash(), weights, settings.statistics(), runSettings().calibration()),
+                        dense.hash(),
+                        weights,
+                        settings.statistics(),
+                        runSettings().calibration()),
                 runtime,
                 clock,
                 listener);

@@ -59,7 +59,6 @@ final class RecoverRun {
     /** The folder of the training, once it is known. */
     private Optional<Path> work = Optional.empty();
 
-
     RecoverRun(Recoverer recoverer, OnnxRuntime runtime, Log log) {
         this.job = recoverer.job();
         this.input = recoverer.input();

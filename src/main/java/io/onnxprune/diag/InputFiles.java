@@ -48,14 +48,19 @@ public final class InputFiles {
     private final Map<Path, State> files = new LinkedHashMap<>();
 
     /** What the file system tells about a file. */
-    private record Stamp(long size, FileTime modified, @Nullable FileTime changed, @Nullable Object identity) {
+    private record Stamp(
+            long size,
+            FileTime modified,
+            @Nullable FileTime changed,
+            @Nullable Object identity) {
         static Optional<Stamp> of(Path file) {
             try {
                 BasicFileAttributes found = Files.readAttributes(file, BasicFileAttributes.class);
                 if (!found.isRegularFile()) {
                     return Optional.empty();
                 }
-                boolean unix = FileSystems.getDefault().supportedFileAttributeViews().contains("unix");
+                boolean unix =
+                        FileSystems.getDefault().supportedFileAttributeViews().contains("unix");
                 FileTime changed = unix ? (FileTime) Files.getAttribute(file, CHANGED) : null;
                 return Optional.of(new Stamp(found.size(), found.lastModifiedTime(), changed, found.fileKey()));
             } catch (IOException e) {
@@ -204,7 +209,8 @@ public final class InputFiles {
     public static boolean isLostPage(Throwable failure) {
         Throwable cause = failure;
         while (cause != null) {
-            if (cause instanceof InternalError && Objects.toString(cause.getMessage(), "").contains(LOST_PAGE)) {
+            if (cause instanceof InternalError
+                    && Objects.toString(cause.getMessage(), "").contains(LOST_PAGE)) {
                 return true;
             }
             cause = cause.getCause();

@@ -115,7 +115,8 @@ public final class PassManager {
                 state = saved.state();
                 done = saved.done();
             }
-            Forecast forecast = Forecast.of(schedule, start.dense(), context.prune(), run.data().tokens(), log);
+            Forecast forecast = Forecast.of(
+                    schedule, start.dense(), context.prune(), run.data().tokens(), log);
             forecast.begin(done, () -> Speed.of(context.runtime()));
             for (int i = done; i < schedule.size(); i++) {
                 Scheduled scheduled = schedule.get(i);

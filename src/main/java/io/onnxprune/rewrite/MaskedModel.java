@@ -74,8 +74,8 @@ public final class MaskedModel {
             Dim[] dims = structure.analysis().operand(mean.op(), mean.input());
             boolean quantises = mean.op().node().is("DynamicQuantizeLinear");
             for (Dimension dimension : structure.dimensions()) {
-                boolean spans = mean.axes().stream()
-                        .anyMatch(axis -> dims[axis].atoms().contains(dimension.atom()));
+                boolean spans =
+                        mean.axes().stream().anyMatch(axis -> dims[axis].atoms().contains(dimension.atom()));
                 if (spans && !quantises && dimension.role() != Role.HIDDEN && keep.kept(dimension.atom()) != null) {
                     roles.add(dimension.role());
                 }

@@ -171,7 +171,9 @@ class ChangedInputTest {
         Path changed = folder.resolve(name);
 
         assertRefused(
-                () -> measuring().build().run(TestModels.runtime(), new Watching("verify", () -> flipLastByte(changed))),
+                () -> measuring()
+                        .build()
+                        .run(TestModels.runtime(), new Watching("verify", () -> flipLastByte(changed))),
                 changed);
         // What was measured on two contents is not gone on from.
         try (Stream<Path> left = Files.list(folder.resolve("work"))) {
@@ -291,7 +293,8 @@ class ChangedInputTest {
                         .build()
                         .run(
                                 TestModels.runtime(),
-                                new Watching("traced at", () -> Files.setLastModifiedTime(changed, FileTime.fromMillis(0)))),
+                                new Watching(
+                                        "traced at", () -> Files.setLastModifiedTime(changed, FileTime.fromMillis(0)))),
                 changed);
     }
 }

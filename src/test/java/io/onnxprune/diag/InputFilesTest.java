@@ -79,8 +79,7 @@ class InputFilesTest {
     /** A write in the same tick of the clock as the note, or through a page that was written before, leaves no trace in the times. */
     @Test
     void writesThroughMappedPagesAreNoticed() throws IOException {
-        try (FileChannel channel = FileChannel.open(
-                file, StandardOpenOption.READ, StandardOpenOption.WRITE)) {
+        try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ, StandardOpenOption.WRITE)) {
             MappedByteBuffer mapped = channel.map(FileChannel.MapMode.READ_WRITE, 0, PAGES);
             mapped.put(0, (byte) 1);
             InputFiles inputs = InputFiles.of(List.of(file));

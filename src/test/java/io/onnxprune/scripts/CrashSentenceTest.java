@@ -16,8 +16,9 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /** A lost page that native code reads ends the process, which Java cannot catch: the launchers say a sentence then. */
 class CrashSentenceTest {
-    private static final String SENTENCE = "error: the process crashed in native code, perhaps because an input file was"
-            + " cut short while it was read";
+    private static final String SENTENCE =
+            "error: the process crashed in native code, perhaps because an input file was"
+                    + " cut short while it was read";
 
     @TempDir
     private Path folder;

@@ -102,7 +102,9 @@ class SpanningNormTest {
 
     @Test
     void theSummarySaysWhatIsCompared() throws IOException {
-        assertThat(verification(model(true), "heads")).startsWith("verified on 14 tokens").endsWith(SAID);
+        assertThat(verification(model(true), "heads"))
+                .startsWith("verified on 14 tokens")
+                .endsWith(SAID);
     }
 
     @Test
