@@ -281,29 +281,19 @@ public final class Calibrator {
                 int form = Objects.hash(run.shape(), new HashSet<>(initializers), squares, precision);
                 String name = "gradients-" + key + '-' + Integer.toHexString(form) + ".safetensors";
                 Checkpoint checkpoint = new Checkpoint(options.workFolder().resolve(name), checkpointSeconds);
-                Summary summary = run.backward(left, target, saved(checkpoint, sink, run), state -> {
-                    if (checkpoint.isDue() && run.canStop()) {
-                        checkpoint.save(state, sink);
-                    }
-                });
+                Summary summary = run.backward(
+                        left,
+                        target,
+                        options.resume() ? checkpoint.resumed(sink, run.segmentCount(), log) : null,
+                        state -> {
+                            if (checkpoint.isDue() && run.canStop()) {
+                                checkpoint.save(state, sink);
+                            }
+                        });
                 checkpoint.remove();
                 return summary;
             });
         }
-    }
-
-    /** The state of a stopped run; null to start from the beginning. */
-    private Checkpoint.State saved(Checkpoint checkpoint, ResumableSink sink, CalibrationRun run) {
-        if (!options.resume()) {
-            return null;
-        }
-        Checkpoint.State saved = checkpoint.load(sink).orElse(null);
-        log.info(
-                saved == null
-                        ? "nothing to resume in " + options.workFolder() + "; calibration starts from the beginning"
-                        : "calibration resumes: %d of %d segments are done"
-                                .formatted(run.segmentCount() - saved.next() - 1, run.segmentCount()));
-        return saved;
     }
 
     /** The shape of the sum of a tap. */

@@ -84,6 +84,15 @@ final class Failures {
         return "out of memory: %s%s%s; lower %s".formatted(what, where, size, toLower);
     }
 
+    /** The message of the first cause, shortened. */
+    static String root(Throwable failure) {
+        Throwable cause = failure;
+        while (cause.getCause() != null) {
+            cause = cause.getCause();
+        }
+        return shorten(String.valueOf(cause.getMessage()));
+    }
+
     /**
      * A message that says why CUDA cannot be used.
      *

@@ -81,16 +81,8 @@ public final class OnnxRuntime implements AutoCloseable {
         try {
             return OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL, "onnx-prune");
         } catch (LinkageError | IllegalStateException | NullPointerException e) {
-            throw new UserException("the native ONNX Runtime cannot be loaded: %s".formatted(rootReason(e)), e);
+            throw new UserException("the native ONNX Runtime cannot be loaded: %s".formatted(Failures.root(e)), e);
         }
-    }
-
-    private static String rootReason(Throwable failure) {
-        Throwable cause = failure;
-        while (cause.getCause() != null) {
-            cause = cause.getCause();
-        }
-        return Failures.shorten(String.valueOf(cause.getMessage()));
     }
 
     /** The version of the native library, for example {@code 1.24.1}. */
