@@ -2,6 +2,7 @@
 package io.onnxprune.calibrate;
 
 import io.onnxprune.calibrate.ActivationStore.Budget;
+import io.onnxprune.diag.Claim;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.OutOfMemoryException;
 import io.onnxprune.diag.UserException;
@@ -14,6 +15,8 @@ import io.onnxprune.ir.Widening;
 import io.onnxprune.lower.Lowering;
 import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.OnnxRuntime;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashMap;
@@ -320,17 +323,30 @@ public final class Calibrator {
             SumSink reduced = GradientTaps.sink(sink, squares, reduction);
             return smallerIfNeeded(new Objective.NextToken(rows), taps, reduced, (run, target) -> {
                 int form = Objects.hash(run.shape(), new HashSet<>(initializers), squares);
-                String name = "gradients-" + key + '-' + Integer.toHexString(form) + ".safetensors";
-                Checkpoint checkpoint = new Checkpoint(options.workFolder().resolve(name), checkpointSeconds);
-                Summary summary = run.backward(taps, target, saved(checkpoint, sink, run), state -> {
-                    if (checkpoint.isDue() && run.canStop()) {
-                        checkpoint.save(state, sink);
-                    }
-                });
-                checkpoint.remove();
-                return summary;
+                try (Claim claim = checkpoint(key + '-' + Integer.toHexString(form))) {
+                    Checkpoint checkpoint = new Checkpoint(checkpointFile(claim.name()), checkpointSeconds);
+                    Summary summary = run.backward(taps, target, saved(checkpoint, sink, run), state -> {
+                        if (checkpoint.isDue() && run.canStop()) {
+                            checkpoint.save(state, sink);
+                        }
+                    });
+                    checkpoint.remove();
+                    return summary;
+                }
             });
         }
+    }
+
+    private Claim checkpoint(String key) {
+        return Claim.of(
+                options.workFolder(),
+                "gradients",
+                key,
+                name -> !options.resume() || Files.exists(checkpointFile(name)));
+    }
+
+    private Path checkpointFile(String name) {
+        return options.workFolder().resolve(name + ".safetensors");
     }
 
     /** The state of a stopped run; null to start from the beginning. */

@@ -111,13 +111,11 @@ final class EvalCommand implements Callable<Integer> {
             throw new UsageException("--adapter is for one model, so it does not go with --against; run eval for each");
         }
         Map<Path, ModelEvaluator> evaluators = new LinkedHashMap<>();
-        List<Path> inputs = new ArrayList<>();
         for (Path path : against == null ? List.of(model) : List.of(model, against)) {
             ModelEvaluator evaluator = evaluator(path);
             evaluators.put(path, evaluator);
-            inputs.addAll(evaluator.inputs());
+            output.check(evaluator.files());
         }
-        output.check(Inputs.of(inputs.toArray(Path[]::new)));
         Table table = new Table(
                 "model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">weight bytes");
         List<Result> results = new ArrayList<>();

@@ -63,7 +63,7 @@ final class InspectCommand implements Callable<Integer> {
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
         Inspector inspector = Inspector.builder(path).runtime(runtime.options()).build();
-        output.check(Inputs.of(inspector.inputs().toArray(Path[]::new)));
+        output.check(inspector.files());
         Inspector.Inspection found = inspector.run(console);
         Structure structure = found.model().structure();
         ParameterCount count = found.count();

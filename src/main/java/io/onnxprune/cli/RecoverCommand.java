@@ -115,7 +115,7 @@ final class RecoverCommand implements Callable<Integer> {
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
         Recoverer recoverer = recoverer();
-        output.check(Inputs.of(recoverer.inputs().toArray(Path[]::new)));
+        output.check(recoverer.files());
         Recoverer.Report report = recoverer.run(console);
         print(report, console);
         output.writeJson(report.toJson());

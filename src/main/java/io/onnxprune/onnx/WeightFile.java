@@ -83,8 +83,7 @@ final class WeightFile implements AutoCloseable {
         if (channel == null) {
             channel = FileChannel.open(
                     path,
-                    StandardOpenOption.CREATE,
-                    StandardOpenOption.TRUNCATE_EXISTING,
+                    StandardOpenOption.CREATE_NEW,
                     StandardOpenOption.READ,
                     StandardOpenOption.WRITE);
         }

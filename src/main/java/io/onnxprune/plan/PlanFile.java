@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.plan;
 
+import static java.nio.charset.StandardCharsets.UTF_8;
+
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.core.util.DefaultIndenter;
 import com.fasterxml.jackson.core.util.DefaultPrettyPrinter;
@@ -11,12 +13,12 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Nearest;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.diag.WholeFile;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Iterator;
@@ -42,17 +44,14 @@ public final class PlanFile {
     }
 
     /**
-     * Writes {@code plan}. It writes a temporary file first, so that a failure does not leave a partial file.
+     * Writes {@code plan}. A failure does not leave a partial file.
      *
      * @throws UserException if the file cannot be written
      */
     public static void write(Path file, Plan plan, Structure structure) {
-        Path temporary = file.resolveSibling(file.getFileName() + ".tmp");
         try {
-            Files.writeString(temporary, text(plan, structure) + "\n");
-            Files.move(temporary, file, StandardCopyOption.REPLACE_EXISTING);
+            WholeFile.write(file, (text(plan, structure) + "\n").getBytes(UTF_8));
         } catch (IOException e) {
-            temporary.toFile().delete();
             throw new UserException("cannot write the plan " + file + ": " + FileFailure.reason(e), e);
         }
     }
