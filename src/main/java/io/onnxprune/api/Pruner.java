@@ -12,6 +12,7 @@ import io.onnxprune.measure.StatisticsProvider;
 import io.onnxprune.pass.PassManager;
 import io.onnxprune.passes.ApplyPlanPass;
 import io.onnxprune.passes.RecoverPass;
+import io.onnxprune.plan.PlanFile;
 import io.onnxprune.recipe.Recipe;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
@@ -39,6 +40,7 @@ public final class Pruner {
         // A broken recipe is told before anything is opened.
         settings.recipe.resolve(settings.seed, settings.data.sequenceLength());
         files().check();
+        settings.plan.ifPresent(PlanFile::require);
     }
 
     /** Begins to describe a run. */
@@ -71,7 +73,7 @@ public final class Pruner {
                 .reads(settings.runtime.library());
         recipe.all("recover").forEach(step -> files.reads(((RecoverPass) step.pass()).file()));
         recipe.all("apply-plan")
-                .forEach(step -> files.reads(List.of(Path.of(((ApplyPlanPass) step.pass()).file()))));
+                .forEach(step -> files.reads(List.of(((ApplyPlanPass) step.pass()).path())));
         target().ifPresent(out -> files.writes(out, input));
         settings.planOut.ifPresent(file -> files.writes("--plan-out", file));
         settings.statistics.out().ifPresent(file -> files.writes("--stats-out", file));

@@ -132,7 +132,7 @@ final class EvalCommand implements Callable<Integer> {
                     number(found.decodeTokensPerSecond(), "%.0f"),
                     bytes);
         });
-        console.print(table.toString());
+        console.print(table);
         output.writeJson(new Report(results.get(0), results.size() > 1 ? results.get(1) : null));
         return 0;
     }

@@ -157,7 +157,7 @@ final class RecoverCommand implements Callable<Integer> {
                 "held-out perplexity",
                 String.format(Locale.ROOT, "%.4f", Math.exp(before.heldOut())),
                 String.format(Locale.ROOT, "%.4f", Math.exp(training.best())));
-        console.print(table.toString());
+        console.print(table);
         console.print(String.format(
                 Locale.ROOT,
                 "trained %,d parameters on %,d rows; %,d held out",

@@ -15,6 +15,7 @@ import com.google.protobuf.CodedInputStream;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.UnsafeByteOperations;
 import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.PathText;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.Bytes;
@@ -120,7 +121,10 @@ public final class ModelReader {
     private Graph graph(GraphProto proto) {
         Map<String, Tensor> initializers = new LinkedHashMap<>();
         for (TensorProto tensor : proto.getInitializerList()) {
-            initializers.put(tensor.getName(), tensor(tensor, "initializer \"" + tensor.getName() + '"'));
+            String where = "initializer \"" + tensor.getName() + '"';
+            if (initializers.put(tensor.getName(), tensor(tensor, where)) != null) {
+                throw new UserException(where + " of " + file + " is there twice; the model is damaged");
+            }
         }
         List<Node> nodes = new ArrayList<>();
         for (NodeProto node : proto.getNodeList()) {
@@ -258,6 +262,10 @@ public final class ModelReader {
             throw new UserException(where + " of " + file + " keeps its data in \"" + location
                     + "\", which is not inside the model's folder; move the data beside the model");
         }
+        if (!ModelPlace.owns(file, data)) {
+            throw new UserException(where + " of " + file + " keeps its data in \"" + location
+                    + "\", a link that leads out of the model's folder; put the data there in place of the link");
+        }
         long fileSize = externalSizes.computeIfAbsent(data, path -> {
             try {
                 return Files.size(path);
@@ -296,7 +304,7 @@ public final class ModelReader {
             boolean inside = data.startsWith(folder) && !data.equals(folder);
             return inside && !Path.of(location).isAbsolute() ? data : null;
         } catch (InvalidPathException e) {
-            return null;
+            throw new UserException("the external data of a model cannot be found: " + PathText.problem(location), e);
         }
     }
 

@@ -36,6 +36,7 @@ public final class PlanFile {
     private static final ObjectMapper JSON = new ObjectMapper();
 
     private final Path file;
+    /** The structure of the plan's model; null while none is known. */
     private final Structure structure;
 
     private PlanFile(Path file, Structure structure) {
@@ -110,7 +111,17 @@ public final class PlanFile {
         return reader.read(reader.parse(text), model);
     }
 
-    private Plan read(JsonNode root, String model) {
+    /**
+     * Checks that a file is a plan, for whatever model.
+     *
+     * @throws UserException if it cannot be read or is none
+     */
+    public static void require(Path file) {
+        PlanFile reader = new PlanFile(file, null);
+        reader.requirePlan(reader.parse());
+    }
+
+    private void requirePlan(JsonNode root) {
         if (!root.isObject() || !FORMAT.equals(root.path("format").asText())) {
             throw problem("is not a plan: its \"format\" is not \"" + FORMAT + '"');
         }
@@ -118,6 +129,10 @@ public final class PlanFile {
             throw problem("has version " + root.path("version") + ", but this program reads version " + VERSION);
         }
         checkKeys(root, KEYS, "");
+    }
+
+    private Plan read(JsonNode root, String model) {
+        requirePlan(root);
         String planned = root.path("model_sha256").asText("");
         if (!planned.isEmpty() && !planned.equalsIgnoreCase(model)) {
             throw problem("was made for another model (SHA-256 " + planned + ", not " + model + ")");
@@ -150,7 +165,8 @@ public final class PlanFile {
             throw new UserException(
                     "the plan " + file + " is not JSON at line "
                             + e.getLocation().getLineNr() + ", column "
-                            + e.getLocation().getColumnNr() + ": " + e.getOriginalMessage(),
+                            + e.getLocation().getColumnNr() + ": "
+                            + e.getOriginalMessage().replaceFirst("(?s) ?\\(start marker at.*", ""),
                     e);
         }
     }

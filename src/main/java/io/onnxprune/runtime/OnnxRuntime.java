@@ -15,6 +15,7 @@ import io.onnxprune.device.Device;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
+import io.onnxprune.onnx.ModelReader;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
@@ -170,6 +171,9 @@ public final class OnnxRuntime implements AutoCloseable {
         if (!Files.isRegularFile(model)) {
             throw new UserException("the model file " + model + " does not exist; give the path of an ONNX model");
         }
+        if (!NativePath.isPlain(model)) {
+            return open(ModelReader.read(model), adapter, optimize);
+        }
         return create(
                 model.toString(), Map.of(), adapter, optimize, o -> environment.createSession(model.toString(), o));
     }
@@ -281,10 +285,10 @@ public final class OnnxRuntime implements AutoCloseable {
             return new TrainingSession(
                     this,
                     environment.createTrainingSession(
-                            files.checkpoint().toString(),
-                            files.training().toString(),
-                            files.evaluation().toString(),
-                            files.optimizer().toString(),
+                            NativePath.of(files.checkpoint()),
+                            NativePath.of(files.training()),
+                            NativePath.of(files.evaluation()),
+                            NativePath.of(files.optimizer()),
                             sessionOptions));
         } catch (OrtException e) {
             throw failure("ONNX Runtime cannot prepare the training of " + files.training(), e);
