@@ -4,6 +4,7 @@ package io.onnxprune.cli;
 import com.fasterxml.jackson.annotation.JsonUnwrapped;
 import io.onnxprune.api.ModelEvaluator;
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.emit.RunFiles;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.onnx.ModelReader;
@@ -111,11 +112,13 @@ final class EvalCommand implements Callable<Integer> {
             throw new UsageException("--adapter is for one model, so it does not go with --against; run eval for each");
         }
         Map<Path, ModelEvaluator> evaluators = new LinkedHashMap<>();
+        RunFiles files = new RunFiles();
         for (Path path : against == null ? List.of(model) : List.of(model, against)) {
             ModelEvaluator evaluator = evaluator(path);
             evaluators.put(path, evaluator);
-            output.check(evaluator.files());
+            files.with(evaluator.files());
         }
+        output.check(files);
         Table table = new Table(
                 "model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">weight bytes");
         List<Result> results = new ArrayList<>();

@@ -33,17 +33,18 @@ public final class PathText {
      */
     public static void require(String... arguments) {
         for (String argument : arguments) {
-            if (!fits(argument)) {
+            if (!isNameable(argument)) {
                 throw unreadable(argument);
             }
         }
         String here = System.getProperty("user.dir");
-        if (!fits(here)) {
+        if (!isNameable(here)) {
             throw unreadable(here);
         }
     }
 
-    private static boolean fits(String text) {
+    /** Whether this locale has all characters of a text. */
+    public static boolean isNameable(String text) {
         Charset charset = charset();
         return text.indexOf(UNKNOWN) < 0 && charset.newEncoder().canEncode(text);
     }
@@ -60,7 +61,7 @@ public final class PathText {
 
     /** A sentence that says why a text cannot be a path. */
     public static String problem(String text) {
-        if (fits(text)) {
+        if (isNameable(text)) {
             return "\"" + text + "\" is no path";
         }
         return charset().equals(StandardCharsets.UTF_8)

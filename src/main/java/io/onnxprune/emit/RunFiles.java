@@ -77,6 +77,14 @@ public final class RunFiles {
         return this;
     }
 
+    /** Adds all files of another part of the run. */
+    public RunFiles with(RunFiles other) {
+        inputs.addAll(other.inputs);
+        models.addAll(other.models);
+        outputs.addAll(other.outputs);
+        return this;
+    }
+
     /** Adds a file that is written. */
     public RunFiles writes(String option, Path file) {
         outputs.add(output(option, file, Kind.FILE, name -> true));
@@ -147,13 +155,15 @@ public final class RunFiles {
             throw new UsageException(one.option + " and " + other.option + " are one "
                     + (one.isFolder() ? "folder" : "file") + "; give each a name of its own");
         }
-        boolean lies = one.isFolder() && !other.isFolder() && one.writes(other.path, other.place)
-                || other.isFolder() && !one.isFolder() && other.writes(one.path, one.place)
-                || contains(one, other)
-                || contains(other, one);
-        if (lies) {
-            throw new UsageException(
-                    one.option + " and " + other.option + " would overwrite one another; give names apart");
+        if (one.isFolder() && !other.isFolder() && one.writes(other.path, other.place)
+                || other.isFolder() && !one.isFolder() && other.writes(one.path, one.place)) {
+            throw new UsageException(one.option + " and " + other.option
+                    + " would write a file of the same name; give each a name of its own");
+        }
+        if (contains(one, other) || contains(other, one)) {
+            Output inner = contains(one, other) ? other : one;
+            Output outer = contains(one, other) ? one : other;
+            throw new UsageException(inner.option + " lies in " + outer.option + "; give a place outside it");
         }
     }
 

@@ -257,6 +257,10 @@ public final class ModelReader {
         }
         String location = entries.getOrDefault("location", "");
         Path folder = file.toAbsolutePath().getParent().normalize();
+        if (!PathText.isNameable(location)) {
+            throw new UserException(where + " of " + file + " keeps its data in another file, but "
+                    + PathText.problem(location));
+        }
         Path data = inside(folder, location);
         if (data == null) {
             throw new UserException(where + " of " + file + " keeps its data in \"" + location
@@ -304,7 +308,7 @@ public final class ModelReader {
             boolean inside = data.startsWith(folder) && !data.equals(folder);
             return inside && !Path.of(location).isAbsolute() ? data : null;
         } catch (InvalidPathException e) {
-            throw new UserException("the external data of a model cannot be found: " + PathText.problem(location), e);
+            return null;
         }
     }
 

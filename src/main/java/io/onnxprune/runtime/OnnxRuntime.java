@@ -171,11 +171,11 @@ public final class OnnxRuntime implements AutoCloseable {
         if (!Files.isRegularFile(model)) {
             throw new UserException("the model file " + model + " does not exist; give the path of an ONNX model");
         }
-        if (!NativePath.isPlain(model)) {
+        if (!NativePath.isPlain(model.getFileName())) {
             return open(ModelReader.read(model), adapter, optimize);
         }
-        return create(
-                model.toString(), Map.of(), adapter, optimize, o -> environment.createSession(model.toString(), o));
+        String place = NativePath.of(model);
+        return create(model.toString(), Map.of(), adapter, optimize, o -> environment.createSession(place, o));
     }
 
     /**
