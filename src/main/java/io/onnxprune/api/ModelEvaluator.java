@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.api;
 
-import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.CacheFolder;
+import io.onnxprune.diag.UsageException;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.RunFiles;
 import io.onnxprune.eval.EvalOptions;

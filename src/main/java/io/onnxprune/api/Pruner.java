@@ -72,8 +72,7 @@ public final class Pruner {
                 .reads(settings.statistics.in())
                 .reads(settings.runtime.library());
         recipe.all("recover").forEach(step -> files.reads(((RecoverPass) step.pass()).file()));
-        recipe.all("apply-plan")
-                .forEach(step -> files.reads(List.of(((ApplyPlanPass) step.pass()).path())));
+        recipe.all("apply-plan").forEach(step -> files.reads(List.of(((ApplyPlanPass) step.pass()).path())));
         target().ifPresent(out -> files.writes(out, input));
         settings.planOut.ifPresent(file -> files.writes("--plan-out", file));
         settings.statistics.out().ifPresent(file -> files.writes("--stats-out", file));

@@ -87,7 +87,8 @@ public final class Recoverer {
         if (job.keepAdapters) {
             files.writes("-o", target.folder().resolve(target.adapterName(AdapterFile.EXTENSION)));
         }
-        job.artifacts.ifPresent(folder -> files.writesInto("--export-training-artifacts", folder, Recovery::isArtifact));
+        job.artifacts.ifPresent(
+                folder -> files.writesInto("--export-training-artifacts", folder, Recovery::isArtifact));
         job.workFolder.ifPresent(folder -> files.worksIn("--work-dir", folder));
         return files;
     }

@@ -80,7 +80,8 @@ public final class Main {
         } else if (failure instanceof OutOfMemoryError) {
             err.println("error: out of memory; give the virtual machine more, as with ONNX_PRUNE_JAVA_OPTS=-Xmx8g");
         } else {
-            err.println("error: internal failure (" + Visible.line(failure.toString()) + "); run again with --verbose and report it");
+            err.println("error: internal failure (" + Visible.line(failure.toString())
+                    + "); run again with --verbose and report it");
         }
         if (verbose) {
             failure.printStackTrace(err);

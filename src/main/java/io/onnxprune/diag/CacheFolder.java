@@ -125,7 +125,10 @@ public final class CacheFolder {
     /** A path of the environment if it is absolute. Java knows the home of a user without an entry as "?". */
     private static Optional<Path> absolute(@Nullable String text) {
         try {
-            return Optional.ofNullable(text).filter(given -> !given.isBlank()).map(Path::of).filter(Path::isAbsolute);
+            return Optional.ofNullable(text)
+                    .filter(given -> !given.isBlank())
+                    .map(Path::of)
+                    .filter(Path::isAbsolute);
         } catch (InvalidPathException e) {
             return Optional.empty();
         }

@@ -141,8 +141,7 @@ public final class RunFiles {
         Path place = FileTree.place(input);
         for (Output output : outputs) {
             if (!WholeFile.isDevice(output.path) && output.writes(input, place)) {
-                throw new UsageException(
-                        output.option + " would overwrite an input, " + input + "; give another name");
+                throw new UsageException(output.option + " would overwrite an input, " + input + "; give another name");
             }
         }
     }

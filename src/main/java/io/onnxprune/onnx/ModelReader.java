@@ -258,8 +258,8 @@ public final class ModelReader {
         String location = entries.getOrDefault("location", "");
         Path folder = file.toAbsolutePath().getParent().normalize();
         if (!PathText.isNameable(location)) {
-            throw new UserException(where + " of " + file + " keeps its data in another file, but "
-                    + PathText.problem(location));
+            throw new UserException(
+                    where + " of " + file + " keeps its data in another file, but " + PathText.problem(location));
         }
         Path data = inside(folder, location);
         if (data == null) {

@@ -31,7 +31,6 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -94,7 +93,8 @@ public final class ModelWriter {
                         : weights::storeInline;
                 for (Map.Entry<Path, Model> model : models.entrySet()) {
                     ModelProto proto = new Serializer(store).model(model.getValue());
-                    try (OutputStream out = new BufferedOutputStream(Files.newOutputStream(temporary.get(model.getKey()), StandardOpenOption.CREATE_NEW),
+                    try (OutputStream out = new BufferedOutputStream(
+                            Files.newOutputStream(temporary.get(model.getKey()), StandardOpenOption.CREATE_NEW),
                             1 << 20)) {
                         proto.writeTo(out);
                     }

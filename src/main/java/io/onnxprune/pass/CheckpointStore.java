@@ -70,7 +70,8 @@ final class CheckpointStore implements AutoCloseable {
      */
     CheckpointStore(Path folder, String key, boolean resumes) {
         this.folder = folder;
-        this.claim = Claim.of(folder, "run", key, named -> !resumes || file(named).exists());
+        this.claim =
+                Claim.of(folder, "run", key, named -> !resumes || file(named).exists());
         this.name = claim.name();
     }
 

@@ -93,7 +93,8 @@ final class UnpackedFiles {
     private void keep(String name, Entry entry) throws IOException {
         entries.put(name, entry);
         StringBuilder text = new StringBuilder();
-        entries.forEach((file, known) -> text.append("%s %d %s %s\n".formatted(known.sum, known.size, known.time, file)));
+        entries.forEach(
+                (file, known) -> text.append("%s %d %s %s\n".formatted(known.sum, known.size, known.time, file)));
         WholeFile.write(folder.resolve(LIST), text.toString().getBytes(UTF_8));
     }
 }

@@ -43,7 +43,8 @@ class HostilePlacesTest {
         command.addAll(jvm);
         command.addAll(List.of("-cp", classPath(), Main.class.getName()));
         Stream.of(arguments).map(String::valueOf).forEach(command::add);
-        ProcessBuilder builder = new ProcessBuilder(command).directory(in.toFile()).redirectErrorStream(true);
+        ProcessBuilder builder =
+                new ProcessBuilder(command).directory(in.toFile()).redirectErrorStream(true);
         environment.forEach((name, value) -> {
             builder.environment().remove(name);
             if (!value.isEmpty()) {
@@ -76,7 +77,13 @@ class HostilePlacesTest {
     void aNameThatTheLocaleDoesNotHave() throws IOException, InterruptedException {
         inFolder("$'caf\\xc3\\xa9'");
         Ended named = run(
-                folder, Map.of("LC_ALL", "C"), List.of(), "inspect", folder.resolve("plain"), "--json", "caf\u00e9.json");
+                folder,
+                Map.of("LC_ALL", "C"),
+                List.of(),
+                "inspect",
+                folder.resolve("plain"),
+                "--json",
+                "caf\u00e9.json");
         Process process = new ProcessBuilder("/bin/bash", "-c", "cd caf*; pwd; exec \"$@\"", "in", "/bin/true")
                 .directory(folder.toFile())
                 .start();

@@ -113,7 +113,8 @@ class OutputsTest {
         assertThat(found.err().lines()).hasSize(1);
         assertThat(file).hasContent("{}");
         assertThat(link).isSymbolicLink();
-        if (!Set.of("--recipe", "--extensions", "--against", "--distill", "--plan", "--stats").contains(in)) {
+        if (!Set.of("--recipe", "--extensions", "--against", "--distill", "--plan", "--stats")
+                .contains(in)) {
             found.failed(2, "would overwrite an input, ");
         }
     }
@@ -158,7 +159,8 @@ class OutputsTest {
                 .failed(2, "would overwrite an input, ");
         assertThat(data).hasBinaryContent(before);
 
-        run("", "-o", folder.resolve("a.onnx"), "--json", folder.resolve("a.onnx.data")).failed(2, "are one file");
+        run("", "-o", folder.resolve("a.onnx"), "--json", folder.resolve("a.onnx.data"))
+                .failed(2, "are one file");
         run("recover", "-o", folder.resolve("a.onnx"), "--keep-adapters", "--json", folder.resolve("a.onnx_adapter"))
                 .failed(2, "are one file");
         Files.createDirectory(folder.resolve("out"));
@@ -180,7 +182,8 @@ class OutputsTest {
         run("", "-o", out, "--work-dir", out.resolve("work")).failed(2, " lies in -o ");
         run("", "-o", out.resolve("x.onnx"), "--json", folder.resolve("in")).failed(1, "is a folder; name a file");
         run("", "-o", out.resolve("x.onnx"), "--json", out).failed(2, " lies in --json ");
-        run("recover", "-o", out, "--export-training-artifacts", out.resolve("in")).failed(2, " lies in -o ");
+        run("recover", "-o", out, "--export-training-artifacts", out.resolve("in"))
+                .failed(2, " lies in -o ");
         assertThat(out).doesNotExist();
         Path rows = Files.createDirectory(folder.resolve("ir")).resolve("00-import.txt");
         Files.writeString(rows, "x");

@@ -21,7 +21,9 @@ class WholeFileTest {
     void namesCannotBeGuessed() throws IOException {
         Path target = folder.resolve("plan.json");
 
-        assertThat(WholeFile.unpredictable(target)).isNotEqualTo(WholeFile.unpredictable(target)).hasParentRaw(folder);
+        assertThat(WholeFile.unpredictable(target))
+                .isNotEqualTo(WholeFile.unpredictable(target))
+                .hasParentRaw(folder);
         // Names of 255 bytes are the longest.
         for (String letter : new String[] {"x", "ü", "😀"}) {
             Path longest = folder.resolve(letter.repeat(255 / letter.getBytes("UTF-8").length));
@@ -69,7 +71,8 @@ class WholeFileTest {
         WholeFile.write(Path.of("/dev/null"), new byte[5]);
 
         assertThat(Files.isRegularFile(Path.of("/dev/null"))).isFalse();
-        assertThatThrownBy(() -> WholeFile.write(Path.of("/dev/full"), new byte[5])).isInstanceOf(IOException.class);
+        assertThatThrownBy(() -> WholeFile.write(Path.of("/dev/full"), new byte[5]))
+                .isInstanceOf(IOException.class);
     }
 
     @Test
@@ -79,10 +82,12 @@ class WholeFileTest {
         Files.createSymbolicLink(folder.resolve("dangling"), Path.of("a/b/none"));
         Files.createSymbolicLink(folder.resolve("circle"), Path.of("circle"));
 
-        assertThat(FileTree.place(link.resolve("../c/x"))).isEqualTo(folder.toRealPath().resolve("a/c/x"));
+        assertThat(FileTree.place(link.resolve("../c/x")))
+                .isEqualTo(folder.toRealPath().resolve("a/c/x"));
         assertThat(FileTree.place(link.resolve("new/../x"))).isEqualTo(real.resolve("x"));
         assertThat(FileTree.place(folder.resolve("dangling"))).isEqualTo(real.resolve("none"));
         assertThat(FileTree.place(folder.resolve("circle"))).isNotNull();
-        assertThat(FileTree.place(Path.of("none/./x"))).isEqualTo(Path.of("none/x").toAbsolutePath());
+        assertThat(FileTree.place(Path.of("none/./x")))
+                .isEqualTo(Path.of("none/x").toAbsolutePath());
     }
 }

@@ -44,9 +44,11 @@ class StagingTest {
             Path folder = Path.of(arguments[0]);
             for (int i = 0; ; i++) {
                 try (Staging staging = new Staging(folder)) {
-                    staging.write(folder.resolve("model.onnx"), Integer.toString(i).getBytes(StandardCharsets.UTF_8));
                     staging.write(
-                            folder.resolve("model.onnx.data"), Integer.toString(i).getBytes(StandardCharsets.UTF_8));
+                            folder.resolve("model.onnx"), Integer.toString(i).getBytes(StandardCharsets.UTF_8));
+                    staging.write(
+                            folder.resolve("model.onnx.data"),
+                            Integer.toString(i).getBytes(StandardCharsets.UTF_8));
                     staging.commit();
                 }
                 if (i == 0) {
@@ -192,6 +194,8 @@ class StagingTest {
         }
 
         assertThat(blob).hasContent("old");
-        assertThat(model).hasContent("new").satisfies(file -> assertThat(Files.isSymbolicLink(file)).isFalse());
+        assertThat(model)
+                .hasContent("new")
+                .satisfies(file -> assertThat(Files.isSymbolicLink(file)).isFalse());
     }
 }

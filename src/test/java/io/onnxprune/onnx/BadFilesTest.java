@@ -170,7 +170,8 @@ class BadFilesTest {
 
         // Whoever packed the folder may have put the link there, to a file of the user's.
         assertRefused(model)
-                .hasMessageContaining("\"weights.bin\", a link that leads out of the model's folder; put the data there");
+                .hasMessageContaining(
+                        "\"weights.bin\", a link that leads out of the model's folder; put the data there");
     }
 
     /** The caches of model hubs keep all files of a model in a store, and put links to them into a folder. */
@@ -193,11 +194,13 @@ class BadFilesTest {
 
     @Test
     void twoInitializersOfOneName() throws IOException {
-        TensorProto twice = external("w.bin", "0", "16").toBuilder().setName("twice").build();
+        TensorProto twice =
+                external("w.bin", "0", "16").toBuilder().setName("twice").build();
         Files.write(folder.resolve("w.bin"), new byte[16]);
 
         assertRefused(Protos.write(
-                        folder, Protos.model(Protos.graph().addInitializer(twice).addInitializer(twice))))
+                        folder,
+                        Protos.model(Protos.graph().addInitializer(twice).addInitializer(twice))))
                 .hasMessageContaining("initializer \"twice\" of ")
                 .hasMessageEndingWith(" is there twice; the model is damaged");
     }
