@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.api;
 
+import io.onnxprune.diag.CacheFolder;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.emit.RunFiles;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.OptionalInt;
@@ -37,13 +38,14 @@ public final class ModelEvaluator {
         return new Builder(model, data);
     }
 
-    /** The model's files, and all other files that the evaluation reads. */
-    public List<Path> inputs() {
-        List<Path> files = new ArrayList<>(List.of(input.model(), options.data()));
-        files.addAll(input.companions());
-        options.tokenizer().ifPresent(files::add);
-        options.adapter().ifPresent(files::add);
-        return files;
+    /** All files that the evaluation reads. */
+    public RunFiles files() {
+        return new RunFiles()
+                .reads(input)
+                .reads(List.of(options.data()))
+                .reads(options.tokenizer())
+                .reads(options.adapter())
+                .reads(runtime.library());
     }
 
     /** The model's file. */
@@ -57,6 +59,7 @@ public final class ModelEvaluator {
      * @throws io.onnxprune.diag.UserException if the model or the data cannot be read or run
      */
     public Evaluation run(ProgressListener listener) {
+        CacheFolder.warning().ifPresent(listener::warn);
         try (OnnxRuntime open = OnnxRuntime.open(runtime)) {
             return run(open, listener);
         }

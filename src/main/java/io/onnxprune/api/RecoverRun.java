@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.api;
 
+import io.onnxprune.diag.Claim;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Fingerprint;
 import io.onnxprune.diag.Log;
@@ -74,11 +75,12 @@ final class RecoverRun {
                 .structure();
         TrainingRows data = clock.timed("data", () -> data(file));
         String hash = clock.timed("hash", () -> Fingerprint.of(file));
-        Path folder = folder(hash, data);
-        if (job.resume && !Files.isDirectory(folder)) {
-            log.warn("there is no training of this model, on these data and with these options, to resume in "
-                    + job.workFolder() + "; the run starts from the beginning");
+        try (Claim claim = claim(hash, data)) {
+            return train(structure, data, hash, job.workFolder().resolve(claim.name()));
         }
+    }
+
+    private Recoverer.Report train(Structure structure, TrainingRows data, String hash, Path folder) {
         Recovery.Result result = clock.timed(
                 "train",
                 () -> Recovery.run(
@@ -116,8 +118,7 @@ final class RecoverRun {
             contents.put(names.down(), rounded(learned.down(), names));
             contents.put(names.up(), rounded(learned.up(), names));
         }
-        String model = target.model().getFileName().toString();
-        String name = model.substring(0, model.lastIndexOf('.')) + AdapterFile.EXTENSION;
+        String name = target.adapterName(AdapterFile.EXTENSION);
         Path adapter = folder.resolve(name);
         AdapterFile.write(adapter, contents);
         return emit(
@@ -143,8 +144,28 @@ final class RecoverRun {
         return new Emitter.Request(model, structure, plan, input, target, job.externalData);
     }
 
-    /** A folder of its own for each kind of training: what decides how it goes is in the name. */
-    private Path folder(String hash, TrainingRows data) {
+    /** The name of a folder of its own for each training: what decides how it goes is in the name. */
+    private Claim claim(String hash, TrainingRows data) {
+        Path work = job.workFolder();
+        Claim claim = Claim.of(
+                work, "recover", key(hash, data), name -> !job.resume || Files.isDirectory(work.resolve(name)));
+        boolean exists = Files.isDirectory(work.resolve(claim.name()));
+        if (job.resume && !exists && !claim.isFirst()) {
+            claim.close();
+            throw new UserException("such a training goes on in another process, with its checkpoints in " + work
+                    + "; wait for its end, or leave out --resume");
+        }
+        if (job.resume && !exists) {
+            log.warn("there is no training of this model, on these data and with these options, to resume in " + work
+                    + "; the run starts from the beginning");
+        }
+        if (!claim.isFirst()) {
+            log.info("such a training goes on in another process, so this one has a folder of its own");
+        }
+        return claim;
+    }
+
+    private String key(String hash, TrainingRows data) {
         List<Example> all =
                 Stream.concat(data.rows().stream(), data.heldOut().stream()).toList();
         List<Object> parts = List.of(
@@ -155,10 +176,7 @@ final class RecoverRun {
                 job.keepAdapters,
                 data.rows().size(),
                 all.stream().map(Example::first).toList());
-        return job.workFolder()
-                .resolve("recover-"
-                        + Fingerprint.of(
-                                parts, all.stream().map(Example::tokens).toList()));
+        return Fingerprint.of(parts, all.stream().map(Example::tokens).toList());
     }
 
     private static void create(Path folder) {

@@ -15,14 +15,15 @@ import java.util.OptionalLong;
 
 /** Encodes text into token ids with a {@code tokenizer.json}, without network access. */
 final class TextTokenizer implements AutoCloseable {
-    static {
+    private final HuggingFaceTokenizer tokenizer;
+
+    /** Must be called before any class of the library is initialised. */
+    private static void prepare() {
         // In offline mode the library loads its native part from the jar, also beside a GPU, and connects to no server.
         setDefault("ai.djl.offline", "true");
         setDefault("OPT_OUT_TRACKING", "true");
-        setDefault("DJL_CACHE_DIR", CacheFolder.path().resolve("tokenizers").toString());
+        setDefault("DJL_CACHE_DIR", CacheFolder.folder("tokenizers").toString());
     }
-
-    private final HuggingFaceTokenizer tokenizer;
 
     private static void setDefault(String property, String value) {
         if (System.getProperty(property) == null) {
@@ -40,6 +41,7 @@ final class TextTokenizer implements AutoCloseable {
             throw new UserException("the tokenizer " + file + " does not exist; give the tokenizer.json that the model"
                     + " was exported with");
         }
+        prepare();
         // Data is cut into windows later, so the tokenizer must neither truncate nor pad.
         Map<String, String> options =
                 Map.of("truncation", "do_not_truncate", "padding", "do_not_pad", "addSpecialTokens", "true");

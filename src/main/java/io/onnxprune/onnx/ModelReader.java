@@ -15,6 +15,7 @@ import com.google.protobuf.CodedInputStream;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.UnsafeByteOperations;
 import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.PathText;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.Bytes;
@@ -120,7 +121,10 @@ public final class ModelReader {
     private Graph graph(GraphProto proto) {
         Map<String, Tensor> initializers = new LinkedHashMap<>();
         for (TensorProto tensor : proto.getInitializerList()) {
-            initializers.put(tensor.getName(), tensor(tensor, "initializer \"" + tensor.getName() + '"'));
+            String where = "initializer \"" + tensor.getName() + '"';
+            if (initializers.put(tensor.getName(), tensor(tensor, where)) != null) {
+                throw new UserException(where + " of " + file + " is there twice; the model is damaged");
+            }
         }
         List<Node> nodes = new ArrayList<>();
         for (NodeProto node : proto.getNodeList()) {
@@ -253,10 +257,18 @@ public final class ModelReader {
         }
         String location = entries.getOrDefault("location", "");
         Path folder = file.toAbsolutePath().getParent().normalize();
+        if (!PathText.isNameable(location)) {
+            throw new UserException(
+                    where + " of " + file + " keeps its data in another file, but " + PathText.problem(location));
+        }
         Path data = inside(folder, location);
         if (data == null) {
             throw new UserException(where + " of " + file + " keeps its data in \"" + location
                     + "\", which is not inside the model's folder; move the data beside the model");
+        }
+        if (!ModelPlace.owns(file, data)) {
+            throw new UserException(where + " of " + file + " keeps its data in \"" + location
+                    + "\", a link that leads out of the model's folder; put the data there in place of the link");
         }
         long fileSize = externalSizes.computeIfAbsent(data, path -> {
             try {

@@ -4,7 +4,9 @@ package io.onnxprune.runtime;
 import ai.onnxruntime.OrtException;
 import ai.onnxruntime.OrtLoraAdapter;
 import ai.onnxruntime.OrtSession.RunOptions;
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
+import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
@@ -29,10 +31,14 @@ final class LoadedAdapter implements AutoCloseable {
         }
         OrtLoraAdapter adapter = null;
         try {
-            adapter = OrtLoraAdapter.create(file.toString());
+            adapter = NativePath.isPlain(file)
+                    ? OrtLoraAdapter.create(file.toString())
+                    : OrtLoraAdapter.create(Files.readAllBytes(file));
             RunOptions options = new RunOptions();
             options.addActiveLoraAdapter(adapter);
             return new LoadedAdapter(adapter, options);
+        } catch (IOException e) {
+            throw new UserException("cannot read the adapter " + file + ": " + FileFailure.reason(e), e);
         } catch (OrtException e) {
             if (adapter != null) {
                 adapter.close();

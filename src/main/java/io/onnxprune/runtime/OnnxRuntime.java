@@ -14,6 +14,7 @@ import io.onnxprune.device.Device;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
+import io.onnxprune.onnx.ModelReader;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
@@ -152,8 +153,11 @@ public final class OnnxRuntime implements AutoCloseable {
         if (!Files.isRegularFile(model)) {
             throw new UserException("the model file " + model + " does not exist; give the path of an ONNX model");
         }
-        return create(
-                model.toString(), Map.of(), adapter, optimize, o -> environment.createSession(model.toString(), o));
+        if (!NativePath.isPlain(model.getFileName())) {
+            return open(ModelReader.read(model), adapter, optimize);
+        }
+        String place = NativePath.of(model);
+        return create(model.toString(), Map.of(), adapter, optimize, o -> environment.createSession(place, o));
     }
 
     /**
@@ -254,10 +258,10 @@ public final class OnnxRuntime implements AutoCloseable {
             return new TrainingSession(
                     this,
                     environment.createTrainingSession(
-                            files.checkpoint().toString(),
-                            files.training().toString(),
-                            files.evaluation().toString(),
-                            files.optimizer().toString(),
+                            NativePath.of(files.checkpoint()),
+                            NativePath.of(files.training()),
+                            NativePath.of(files.evaluation()),
+                            NativePath.of(files.optimizer()),
                             sessionOptions));
         } catch (OrtException e) {
             throw failure("ONNX Runtime cannot prepare the training of " + files.training(), e);
