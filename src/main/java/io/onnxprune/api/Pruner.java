@@ -67,7 +67,9 @@ public final class Pruner {
                 .reads(settings.plan)
                 .reads(settings.recipe.file())
                 .reads(settings.recipe.extensionFiles())
-                .reads(settings.statistics.in().filter(file -> settings.statistics.out().isEmpty()))
+                .reads(settings.statistics
+                        .in()
+                        .filter(file -> settings.statistics.out().isEmpty()))
                 .reads(settings.runtime.library());
         recipe.all("recover").forEach(step -> files.reads(((RecoverPass) step.pass()).file()));
         recipe.all("apply-plan").forEach(step -> files.reads(List.of(((ApplyPlanPass) step.pass()).path())));
