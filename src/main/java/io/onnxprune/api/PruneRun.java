@@ -53,6 +53,7 @@ final class PruneRun {
         this.pruner = pruner;
         this.settings = pruner.settings();
         this.setup = new RunSetup(pruner, listener);
+        settings.plan().ifPresent(PlanFile::require);
         this.listener = listener;
         this.clock = new PassClock(listener);
     }

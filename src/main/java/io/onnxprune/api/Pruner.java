@@ -12,7 +12,6 @@ import io.onnxprune.measure.StatisticsProvider;
 import io.onnxprune.pass.PassManager;
 import io.onnxprune.passes.ApplyPlanPass;
 import io.onnxprune.passes.RecoverPass;
-import io.onnxprune.plan.PlanFile;
 import io.onnxprune.recipe.Recipe;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
@@ -40,7 +39,6 @@ public final class Pruner {
         // A broken recipe is told before anything is opened.
         settings.recipe.resolve(settings.seed, settings.data.sequenceLength());
         files().check();
-        settings.plan.ifPresent(PlanFile::require);
     }
 
     /** Begins to describe a run. */
@@ -69,7 +67,9 @@ public final class Pruner {
                 .reads(settings.plan)
                 .reads(settings.recipe.file())
                 .reads(settings.recipe.extensionFiles())
-                .reads(settings.statistics.in())
+                .reads(settings.statistics
+                        .in()
+                        .filter(file -> settings.statistics.out().isEmpty()))
                 .reads(settings.runtime.library());
         recipe.all("recover").forEach(step -> files.reads(((RecoverPass) step.pass()).file()));
         recipe.all("apply-plan").forEach(step -> files.reads(List.of(((ApplyPlanPass) step.pass()).path())));
