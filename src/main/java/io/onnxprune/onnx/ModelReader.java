@@ -15,6 +15,7 @@ import com.google.protobuf.CodedInputStream;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.UnsafeByteOperations;
 import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.Sizes;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.Bytes;
@@ -41,6 +42,8 @@ import java.util.Map;
  * external ones are ranges of their file, so weights are not copied to the heap.
  */
 public final class ModelReader {
+    private static final String DAMAGED = "the file is damaged; export or download it again";
+
     private final Path file;
     private final Map<Path, Long> externalSizes = new LinkedHashMap<>();
     private boolean externalData;
@@ -61,6 +64,7 @@ public final class ModelReader {
 
     private Model read() {
         ModelProto proto = parse();
+        ModelLimits.check(proto, file);
         if (!proto.hasGraph()
                 || proto.getGraph().getNodeCount() == 0 && proto.getGraph().getOutputCount() == 0) {
             throw new UserException(
@@ -213,15 +217,15 @@ public final class ModelReader {
     private Tensor tensor(TensorProto proto, String where) {
         DType dtype = DType.of(proto.getDataType());
         long[] shape = proto.getDimsList().stream().mapToLong(Long::longValue).toArray();
+        long expected = new Sizes(where + " of " + file, DAMAGED).bytes(dtype.bits(), shape);
         if (proto.getDataLocation() == TensorProto.DataLocation.EXTERNAL) {
             externalData = true;
-            return Tensor.of(dtype, shape, external(proto, dtype, shape, where), rest(proto));
+            return Tensor.of(dtype, shape, external(proto, dtype, expected, where), rest(proto));
         }
         if (dtype.bits() == 0 || proto.hasSegment()) {
             return Tensor.opaque(dtype, shape, proto.toByteArray());
         }
-        long expected = dtype.bytes(Tensor.elements(shape));
-        ByteString raw = proto.hasRawData() ? proto.getRawData() : TensorFields.toRawData(proto, dtype, shape);
+        ByteString raw = proto.hasRawData() ? proto.getRawData() : TensorFields.toRawData(proto, dtype, expected);
         if (raw.size() != expected) {
             throw new UserException(where + " of " + file + " holds " + raw.size() + " bytes where its shape needs "
                     + expected + "; the file is damaged");
@@ -246,7 +250,7 @@ public final class ModelReader {
                 .toByteArray();
     }
 
-    private Bytes external(TensorProto proto, DType dtype, long[] shape, String where) {
+    private Bytes external(TensorProto proto, DType dtype, long expected, String where) {
         Map<String, String> entries = new LinkedHashMap<>();
         for (StringStringEntryProto entry : proto.getExternalDataList()) {
             entries.put(entry.getKey(), entry.getValue());
@@ -268,7 +272,6 @@ public final class ModelReader {
             }
         });
         long offset = number(entries, "offset", 0, where);
-        long expected = dtype.bytes(Tensor.elements(shape));
         long length = number(entries, "length", expected, where);
         if (dtype.bits() == 0) {
             throw new UserException(where + " of " + file + " has element type code " + proto.getDataType()
