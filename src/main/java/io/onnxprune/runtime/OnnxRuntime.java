@@ -15,6 +15,7 @@ import io.onnxprune.device.Device;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
+import io.onnxprune.onnx.ModelReader;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
@@ -170,6 +171,8 @@ public final class OnnxRuntime implements AutoCloseable {
         if (!Files.isRegularFile(model)) {
             throw new UserException("the model file " + model + " does not exist; give the path of an ONNX model");
         }
+        // The runtime does not check what it reads: circles of functions would end the process.
+        ModelReader.read(model);
         return create(
                 model.toString(), Map.of(), adapter, optimize, o -> environment.createSession(model.toString(), o));
     }

@@ -170,12 +170,12 @@ class OnnxRuntimeTest {
     }
 
     @Test
-    void failuresAreOneLineWithTheRuntimesReason(@TempDir Path folder) throws IOException {
+    void failuresAreOneLineWithTheirReason(@TempDir Path folder) throws IOException {
         Path broken = Files.writeString(folder.resolve("model.onnx"), "not a model");
         assertThatThrownBy(() -> RUNTIME.open(broken, true))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("model.onnx")
-                .hasMessageContaining("rotobuf")
+                .hasMessageContaining("is not an ONNX model")
                 .hasMessageNotContaining("\n");
         assertThatThrownBy(() -> RUNTIME.open(folder.resolve("none.onnx"), true))
                 .isInstanceOf(UserException.class)
