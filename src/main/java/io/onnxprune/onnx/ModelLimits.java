@@ -26,8 +26,16 @@ final class ModelLimits {
     /** Subgraphs inside subgraphs. ONNX Runtime's own parser ends at about 30. */
     static final int MAX_SUBGRAPHS = 30;
 
-    /** Nodes after all calls are inlined. The largest exports of mixtures of experts have about 200,000. */
-    static final long MAX_NODES = 1_000_000;
+    /**
+     * Nodes after all calls are inlined, unless the file itself has a good part of them. ONNX Runtime takes half a minute
+     * to load as many. A dense model has some 10,000.
+     */
+    static final long MAX_NODES = 100_000;
+
+    private static final int MAX_GROWTH = 5;
+
+    /** Where counting stops, to keep sums from overflowing. */
+    private static final long COUNTED = 1L << 40;
 
     /** What a list of nodes unfolds to. */
     private record Extent(long nodes, int calls, int subgraphs) {}
@@ -60,9 +68,15 @@ final class ModelLimits {
         for (Map.Entry<String, FunctionProto> function : limits.functions.entrySet()) {
             nodes = Math.max(nodes, limits.function(function.getKey(), function.getValue()).nodes());
         }
-        if (nodes > MAX_NODES) {
-            throw new UserException("%s has more than %,d nodes%s; export it in parts, or with fewer functions"
-                    .formatted(file, MAX_NODES, limits.functions.isEmpty() ? "" : " after its functions are inlined"));
+        long written = model.getGraph().getNodeCount();
+        for (FunctionProto function : model.getFunctionsList()) {
+            written += function.getNodeCount();
+        }
+        long limit = Math.max(MAX_NODES, MAX_GROWTH * written);
+        if (nodes > limit) {
+            throw new UserException(
+                    "%s has more than %,d nodes when its functions are inlined; export it with fewer calls of functions"
+                            .formatted(file, limit));
         }
     }
 
@@ -100,8 +114,7 @@ final class ModelLimits {
                     subgraphs = Math.max(subgraphs, body.subgraphs + 1);
                 }
             }
-            // Beyond the limit only the fact counts; this also keeps the sum from overflowing.
-            count = Math.min(count, MAX_NODES + 1);
+            count = Math.min(count, COUNTED);
         }
         if (calls > MAX_CALLS) {
             throw tooDeep();
