@@ -34,14 +34,21 @@ public final class Trace {
      * What tracing may take. The copy that is traced takes milliseconds, and little more memory than the constants that
      * it makes at run time.
      *
-     * @param time of all runs together
+     * @param time of all runs together, beside what follows from the number of nodes
      * @param bytes of all values of a run, beside what follows from the constants of the model
      */
     record Budget(Duration time, long bytes) {
-        static final Budget USUAL = new Budget(Duration.ofSeconds(90), 2L << 30);
+        static final Budget USUAL = new Budget(Duration.ofSeconds(30), 2L << 30);
+
+        /** Every value is an output, which takes ONNX Runtime longer the more there are. */
+        private static final Duration EACH_NODE = Duration.ofMillis(5);
 
         /** Values computed from a large constant, each in float32: some exports chain several. */
         private static final int COPIES = 8;
+
+        private Duration time(Program program) {
+            return time.plus(EACH_NODE.multipliedBy(program.ops().size()));
+        }
 
         private long bytes(Program program) {
             long elements = 0;
@@ -113,7 +120,7 @@ public final class Trace {
                             record(input, run, inputs.get(input.name()));
                         }
                         try (Outputs outputs =
-                                session.run(inputs, graph.valueNames().keySet(), remaining())) {
+                                session.run(inputs, graph.valueNames().keySet(), remaining(program))) {
                             collect(graph, outputs, run);
                         }
                     }
@@ -133,13 +140,13 @@ public final class Trace {
                 failure);
     }
 
-    private Duration remaining() {
-        return Duration.ofNanos(Math.max(1, budget.time.toNanos() - (System.nanoTime() - start)));
+    private Duration remaining(Program program) {
+        return Duration.ofNanos(Math.max(1, budget.time(program).toNanos() - (System.nanoTime() - start)));
     }
 
     private UserException overBudget(Program program, long bytes, UserException failure) {
         String limit = failure instanceof TimeLimitException
-                ? "%d seconds, so it may be endless; look for a Loop without an end".formatted(budget.time.toSeconds())
+                ? "%d seconds, so it may be endless; look for a Loop without an end".formatted(budget.time(program).toSeconds())
                 : "%.1f GiB%s; look for an Expand, a ConstantOfShape or a Tile to a large extent"
                         .formatted(bytes / (double) (1 << 30), place(failure.getMessage()));
         return new UserException(

@@ -27,10 +27,10 @@ final class ModelLimits {
     static final int MAX_SUBGRAPHS = 30;
 
     /**
-     * Nodes after all calls are inlined, unless the file itself has a good part of them. ONNX Runtime takes half a minute
-     * to load as many. A dense model has some 10,000.
+     * Nodes after all calls are inlined, unless the file itself has a good part of them. A dense model has some 10,000, and
+     * ONNX Runtime's effort grows with the square of the number.
      */
-    static final long MAX_NODES = 100_000;
+    static final long MAX_NODES = 40_000;
 
     private static final int MAX_GROWTH = 5;
 

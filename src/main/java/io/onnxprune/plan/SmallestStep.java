@@ -2,6 +2,9 @@
 package io.onnxprune.plan;
 
 import io.onnxprune.diag.UserException;
+import java.math.BigDecimal;
+import java.math.MathContext;
+import java.math.RoundingMode;
 import java.util.Locale;
 
 /**
@@ -31,7 +34,9 @@ record SmallestStep(String what, double size, double least) {
                 share(Math.min(size, least), dense)));
     }
 
+    /** Three digits, rounded up, so that what is asked for in these words is enough. */
     private static String share(double part, double dense) {
-        return String.format(Locale.ROOT, "%.3g %%", 100 * part / dense);
+        BigDecimal percent = new BigDecimal(100 * part / dense).round(new MathContext(3, RoundingMode.CEILING));
+        return percent.toPlainString() + " %";
     }
 }
