@@ -36,7 +36,9 @@ public final class Sizes {
                 throw wrong("has a negative extent in its shape " + Arrays.toString(shape));
             }
             empty |= extent == 0;
-            product = extent == 0 ? product : multiply(product, extent, "has the impossible shape " + Arrays.toString(shape));
+            product = extent == 0
+                    ? product
+                    : multiply(product, extent, "has the impossible shape " + Arrays.toString(shape));
         }
         return empty ? 0 : product;
     }

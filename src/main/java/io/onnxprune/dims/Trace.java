@@ -146,7 +146,8 @@ public final class Trace {
 
     private UserException overBudget(Program program, long bytes, UserException failure) {
         String limit = failure instanceof TimeLimitException
-                ? "%d seconds, so it may be endless; look for a Loop without an end".formatted(budget.time(program).toSeconds())
+                ? "%d seconds, so it may be endless; look for a Loop without an end"
+                        .formatted(budget.time(program).toSeconds())
                 : "%.1f GiB%s; look for an Expand, a ConstantOfShape or a Tile to a large extent"
                         .formatted(bytes / (double) (1 << 30), place(failure.getMessage()));
         return new UserException(

@@ -78,8 +78,8 @@ final class TokenizerLimits {
                 throw refused("has a regular expression of more than %,d characters".formatted(MAX_EXPRESSION));
             }
             if (groups(value) > MAX_GROUPS) {
-                throw refused("has a regular expression with more than %d groups inside each other"
-                        .formatted(MAX_GROUPS));
+                throw refused(
+                        "has a regular expression with more than %d groups inside each other".formatted(MAX_GROUPS));
             }
         }
     }

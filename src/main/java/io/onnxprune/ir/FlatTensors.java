@@ -42,8 +42,8 @@ public record FlatTensors(int name, int shape, int type, int content) {
                 throw sizes.wrong("has an unknown element type");
             }
             if (sizes.bytes(dtype.bits(), extents) != held) {
-                throw sizes.wrong("holds %d bytes where its shape needs %d"
-                        .formatted(held, sizes.bytes(dtype.bits(), extents)));
+                throw sizes.wrong(
+                        "holds %d bytes where its shape needs %d".formatted(held, sizes.bytes(dtype.bits(), extents)));
             }
             if (tensors.put(called, Tensor.of(dtype, extents, Bytes.of(orEmpty(bytes)))) != null) {
                 throw sizes.wrong("is there twice");

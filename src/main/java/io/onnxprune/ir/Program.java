@@ -6,8 +6,10 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.PriorityQueue;
 import java.util.Set;
 import java.util.TreeSet;
 
@@ -119,6 +121,9 @@ public final class Program {
      * @param taken true for the then-branch, false for the else-branch
      */
     public record Branch(Node owner, boolean taken) {}
+
+    /** Files are nearly in order. Passes over one that is not would take a time that grows with the square of its nodes. */
+    private static final int MAX_PASSES = 20;
 
     private final Model model;
     private final List<Op> ops = new ArrayList<>();
@@ -280,7 +285,11 @@ public final class Program {
         Set<String> defined = new HashSet<>(outer.keySet());
         defined.add("");
         List<Node> pending = graph.nodes();
-        while (!pending.isEmpty()) {
+        for (int pass = 0; !pending.isEmpty(); pass++) {
+            if (pass == MAX_PASSES) {
+                sorted.addAll(sortedByNeeds(pending, defined));
+                break;
+            }
             List<Node> later = new ArrayList<>();
             for (Node node : pending) {
                 if (defined.containsAll(node.inputs()) && defined.containsAll(captures(node))) {
@@ -298,6 +307,40 @@ public final class Program {
             pending = later;
         }
         return sorted;
+    }
+
+    /** The nodes with each after those that it needs; in the order of the file what cannot be placed. */
+    private static List<Node> sortedByNeeds(List<Node> nodes, Set<String> defined) {
+        int[] missing = new int[nodes.size()];
+        Map<String, List<Integer>> readers = new HashMap<>();
+        PriorityQueue<Integer> ready = new PriorityQueue<>();
+        for (int i = 0; i < missing.length; i++) {
+            Set<String> needs = new HashSet<>(nodes.get(i).inputs());
+            needs.addAll(captures(nodes.get(i)));
+            needs.removeAll(defined);
+            missing[i] = needs.size();
+            for (String need : needs) {
+                readers.computeIfAbsent(need, key -> new ArrayList<>()).add(i);
+            }
+            if (needs.isEmpty()) {
+                ready.add(i);
+            }
+        }
+        Set<Node> sorted = new LinkedHashSet<>();
+        while (!ready.isEmpty()) {
+            Node node = nodes.get(ready.remove());
+            sorted.add(node);
+            for (String output : node.outputs()) {
+                for (int reader : readers.getOrDefault(output, List.of())) {
+                    if (--missing[reader] == 0) {
+                        ready.add(reader);
+                    }
+                }
+                readers.remove(output);
+            }
+        }
+        sorted.addAll(nodes);
+        return List.copyOf(sorted);
     }
 
     private void walkBranches(Node node, Map<String, Value> scope, List<Branch> branch) {

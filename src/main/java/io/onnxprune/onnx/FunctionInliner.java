@@ -140,9 +140,7 @@ public final class FunctionInliner {
     }
 
     private static String overload(Node node) throws InvalidProtocolBufferException {
-        return node.rest().length == 0
-                ? ""
-                : NodeProto.parseFrom(node.rest()).getOverload();
+        return node.rest().length == 0 ? "" : NodeProto.parseFrom(node.rest()).getOverload();
     }
 
     private String freshName(String base) {

@@ -66,7 +66,9 @@ final class ModelLimits {
         long nodes = limits.extent(model.getGraph().getNodeList()).nodes();
         // Functions that the graph does not call are checked too, because ONNX Runtime descends into all of them.
         for (Map.Entry<String, FunctionProto> function : limits.functions.entrySet()) {
-            nodes = Math.max(nodes, limits.function(function.getKey(), function.getValue()).nodes());
+            nodes = Math.max(
+                    nodes,
+                    limits.function(function.getKey(), function.getValue()).nodes());
         }
         long written = model.getGraph().getNodeCount();
         for (FunctionProto function : model.getFunctionsList()) {
@@ -87,8 +89,11 @@ final class ModelLimits {
 
     private static String name(String key) {
         String[] parts = key.split("\n", -1);
-        return '"' + (parts[0].isEmpty() ? "" : parts[0] + ".") + parts[1]
-                + (parts[2].isEmpty() ? "" : ":" + parts[2]) + '"';
+        return '"'
+                + (parts[0].isEmpty() ? "" : parts[0] + ".")
+                + parts[1]
+                + (parts[2].isEmpty() ? "" : ":" + parts[2])
+                + '"';
     }
 
     private Extent extent(List<NodeProto> nodes) {
@@ -120,8 +125,9 @@ final class ModelLimits {
             throw tooDeep();
         }
         if (subgraphs > MAX_SUBGRAPHS) {
-            throw new UserException("%s nests subgraphs more than %d deep; export it with fewer If, Loop or Scan nodes inside each other"
-                    .formatted(file, MAX_SUBGRAPHS));
+            throw new UserException(
+                    "%s nests subgraphs more than %d deep; export it with fewer If, Loop or Scan nodes inside each other"
+                            .formatted(file, MAX_SUBGRAPHS));
         }
         return new Extent(count, calls, subgraphs);
     }
@@ -131,8 +137,9 @@ final class ModelLimits {
                 || attribute.getType() == AttributeProto.AttributeType.GRAPHS;
         if (graphs && !attribute.getRefAttrName().isEmpty()) {
             // Each reference copies the subgraph of the call, and calls inside it multiply.
-            throw new UserException("a function of %s takes the subgraph \"%s\" from its call, which this version does not know; export it without functions"
-                    .formatted(file, attribute.getRefAttrName()));
+            throw new UserException(
+                    "a function of %s takes the subgraph \"%s\" from its call, which this version does not know; export it without functions"
+                            .formatted(file, attribute.getRefAttrName()));
         }
         List<GraphProto> all = new ArrayList<>(attribute.getGraphsList());
         if (attribute.hasG()) {
@@ -145,8 +152,8 @@ final class ModelLimits {
         Extent extent = known.get(key);
         if (extent == null) {
             if (open.contains(key)) {
-                throw new UserException("the function " + name(key) + " of " + file + " calls itself"
-                        + through(key) + "; export the model again");
+                throw new UserException("the function " + name(key) + " of " + file + " calls itself" + through(key)
+                        + "; export the model again");
             }
             if (open.size() >= MAX_CALLS) {
                 throw tooDeep();
@@ -169,7 +176,8 @@ final class ModelLimits {
     }
 
     private UserException tooDeep() {
-        return new UserException("%s has functions that call each other more than %d deep; export it with fewer levels of functions"
-                .formatted(file, MAX_CALLS));
+        return new UserException(
+                "%s has functions that call each other more than %d deep; export it with fewer levels of functions"
+                        .formatted(file, MAX_CALLS));
     }
 }

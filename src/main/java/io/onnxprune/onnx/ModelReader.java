@@ -104,7 +104,6 @@ public final class ModelReader {
             MappedByteBuffer mapped = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size());
             CodedInputStream input = UnsafeByteOperations.unsafeWrap(mapped).newCodedInput();
             input.enableAliasing(true);
-            input.setRecursionLimit(1000);
             return ModelProto.parseFrom(input);
         } catch (InvalidProtocolBufferException e) {
             throw new UserException(

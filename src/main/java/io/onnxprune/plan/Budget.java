@@ -236,8 +236,7 @@ public record Budget(
     }
 
     public Budget withProtection(List<String> patterns, LayerCount first, LayerCount last) {
-        return new Budget(
-                prune, target, competition, rounding, new Protection(patterns, first, last), refused);
+        return new Budget(prune, target, competition, rounding, new Protection(patterns, first, last), refused);
     }
 
     /** This budget for a method that cannot prune some dimensions, by name, each with the reason. */

@@ -183,8 +183,8 @@ public final class LinearLayers {
         log.warn(
                 impossible.size() + " of " + requested.size() + " dimensions are not pruned by " + method + ": " + why);
         Map<String, String> refused = new LinkedHashMap<>();
-        impossible.forEach(dimension -> refused.put(
-                dimension.name(), "not pruned by " + method + " (" + reason(dimension, ofLoss) + ")"));
+        impossible.forEach(dimension ->
+                refused.put(dimension.name(), "not pruned by " + method + " (" + reason(dimension, ofLoss) + ")"));
         return budget.withRefused(refused);
     }
 
@@ -253,7 +253,9 @@ public final class LinearLayers {
         if (!matrixProduct) {
             boolean experts = node.op().endsWith("MoE");
             boolean quantised = node.op().startsWith("MatMul") || node.op().startsWith("QLinear");
-            return Source.refused((experts ? "has the matrices of experts" : quantised ? "has quantised weights" : "is not a matrix product")
+            return Source.refused((experts
+                            ? "has the matrices of experts"
+                            : quantised ? "has quantised weights" : "is not a matrix product")
                     + NEEDED);
         }
         boolean leftTransposed = node.intAttribute("transA", 0) != 0 || node.intAttribute("transBatchA", 0) != 0;

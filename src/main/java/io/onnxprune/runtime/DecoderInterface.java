@@ -334,7 +334,8 @@ public final class DecoderInterface {
             }
         }
         Sizes sizes = new Sizes(
-                "the cache input \"" + cache.input().name() + '"', "export the model again with the extents of its caches");
+                "the cache input \"" + cache.input().name() + '"',
+                "export the model again with the extents of its caches");
         sizes.between("a size in bytes of", sizes.bytes(cache.input().dtype().bits(), shape), 0, MAX_CACHE_BYTES);
         return HostTensor.zeros(cache.input().dtype(), shape);
     }

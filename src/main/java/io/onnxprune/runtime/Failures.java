@@ -27,7 +27,8 @@ final class Failures {
     private static final Pattern MISSING_LIBRARY = Pattern.compile("([^\\s/:]+): cannot open shared object file");
 
     /** Two or more names of values or types in parentheses, as of the inputs of a node. */
-    private static final Pattern NAMES = Pattern.compile("\\((?:\"[^\"]*\"(?:: [^,()]*(?:\\([^()]*\\))?)?,\\s?){3,}\\)");
+    private static final Pattern NAMES =
+            Pattern.compile("\\((?:\"[^\"]*\"(?:: [^,()]*(?:\\([^()]*\\))?)?,\\s?){3,}\\)");
 
     private static final Pattern CUDA_FAILURE = Pattern.compile("CUDA failure (\\d+): ([^;]*[^;\\s])");
 

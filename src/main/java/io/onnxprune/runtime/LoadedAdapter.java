@@ -82,13 +82,16 @@ final class LoadedAdapter implements AutoCloseable {
             }
             TENSORS.read(tensors, "the adapter " + file, REMEDY).forEach((name, tensor) -> {
                 if (!OnnxRuntime.accepts(tensor.dtype())) {
-                    throw new UserException("tensor \"%s\" of the adapter %s has the element type %s, which no input takes; %s"
-                            .formatted(name, file, tensor.dtype(), REMEDY));
+                    throw new UserException(
+                            "tensor \"%s\" of the adapter %s has the element type %s, which no input takes; %s"
+                                    .formatted(name, file, tensor.dtype(), REMEDY));
                 }
             });
         } catch (FlatTable.DamagedException e) {
             throw new UserException(
-                    "%s is not an adapter of ONNX Runtime, or is damaged (%s); %s".formatted(file, e.getMessage(), REMEDY), e);
+                    "%s is not an adapter of ONNX Runtime, or is damaged (%s); %s"
+                            .formatted(file, e.getMessage(), REMEDY),
+                    e);
         } catch (IOException e) {
             throw new UserException("cannot read the adapter " + file + ": " + FileFailure.reason(e), e);
         }

@@ -28,7 +28,10 @@ class NumpyReaderTest {
 
     private Path file(int version, int length, String header) throws IOException {
         ByteBuffer bytes = ByteBuffer.allocate(12 + header.length() + 64).order(ByteOrder.LITTLE_ENDIAN);
-        bytes.put((byte) 0x93).put("NUMPY".getBytes(ISO_8859_1)).put((byte) version).put((byte) 0);
+        bytes.put((byte) 0x93)
+                .put("NUMPY".getBytes(ISO_8859_1))
+                .put((byte) version)
+                .put((byte) 0);
         if (version == 1) {
             bytes.putShort((short) length);
         } else {

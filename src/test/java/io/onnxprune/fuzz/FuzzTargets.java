@@ -94,7 +94,11 @@ final class FuzzTargets {
 
     private void addModels() throws IOException {
         byte[] functions = Files.readAllBytes(TestModels.file("llama-functions"));
-        add("functions", "functions.onnx", functions, file -> Program.of(FunctionInliner.inline(ModelReader.read(file))));
+        add(
+                "functions",
+                "functions.onnx",
+                functions,
+                file -> Program.of(FunctionInliner.inline(ModelReader.read(file))));
         Model small = GraphParser.parse("""
                 ir_version 10
                 opset "" 21
@@ -123,7 +127,11 @@ final class FuzzTargets {
     }
 
     private static void readAll(Model model) {
-        for (Tensor tensor : Program.of(FunctionInliner.inline(model)).model().graph().initializers().values()) {
+        for (Tensor tensor : Program.of(FunctionInliner.inline(model))
+                .model()
+                .graph()
+                .initializers()
+                .values()) {
             if (tensor.bytes() != null) {
                 tensor.bytes().toArray();
             }
@@ -135,9 +143,19 @@ final class FuzzTargets {
         Path statistics = folder.resolve("statistics.safetensors");
         Tensor tensor = Tensor.ofFloats(DType.FLOAT, new long[] {2, 3}, 1, 2, 3, 4, 5, 6);
         Map<String, String> origin = Map.of(
-                "format", "onnx-prune statistics", "version", "1", "model_sha256", "00ff", "rows", "2", "seq_len", "8", "fisher", "none");
-        try (TensorFile file =
-                TensorFile.named(statistics, Map.of("inputs/a", TensorFile.Form.of(tensor)), origin)) {
+                "format",
+                "onnx-prune statistics",
+                "version",
+                "1",
+                "model_sha256",
+                "00ff",
+                "rows",
+                "2",
+                "seq_len",
+                "8",
+                "fisher",
+                "none");
+        try (TensorFile file = TensorFile.named(statistics, Map.of("inputs/a", TensorFile.Form.of(tensor)), origin)) {
             file.write("inputs/a", tensor.bytes());
             file.complete();
         }
@@ -145,13 +163,25 @@ final class FuzzTargets {
             Statistics.isFile(file);
             Statistics.origin(file);
         });
-        add("adapter", "a.onnx_adapter", Files.readAllBytes(BUFFERS.resolve("parameters.onnx_adapter")), AdapterReaders::adapter);
-        add("checkpoint", "a.checkpoint", Files.readAllBytes(BUFFERS.resolve("parameters.checkpoint")), CheckpointReaders::checkpoint);
+        add(
+                "adapter",
+                "a.onnx_adapter",
+                Files.readAllBytes(BUFFERS.resolve("parameters.onnx_adapter")),
+                AdapterReaders::adapter);
+        add(
+                "checkpoint",
+                "a.checkpoint",
+                Files.readAllBytes(BUFFERS.resolve("parameters.checkpoint")),
+                CheckpointReaders::checkpoint);
     }
 
     private void addTexts() throws IOException {
         Plan plan = new Plan("00ff", Map.of("ffn.0", new int[] {1, 2, 5}), new int[] {0, 1}, null);
-        add("plan", "plan.json", PlanFile.text(plan, structure).getBytes(UTF_8), file -> PlanFile.read(file, structure, "00ff"));
+        add(
+                "plan",
+                "plan.json",
+                PlanFile.text(plan, structure).getBytes(UTF_8),
+                file -> PlanFile.read(file, structure, "00ff"));
         add("recipe", "recipe.yaml", RECIPE.getBytes(UTF_8), file -> Recipe.read(file, Extensions.BUILT_IN));
         byte[] config = Files.readAllBytes(TestModels.file(MODEL).resolveSibling("config.json"));
         add("config", "config.json", config, file -> {
@@ -162,10 +192,20 @@ final class FuzzTargets {
 
     private void addData() throws IOException {
         add("npy", "a.npy", numpy(), FuzzTargets::data);
-        add("jsonl", "a.jsonl", "{\"input_ids\": [1, 2, 3, 4]}\n{\"input_ids\": [5, 6]}\n".repeat(3).getBytes(UTF_8), FuzzTargets::data);
+        add(
+                "jsonl",
+                "a.jsonl",
+                "{\"input_ids\": [1, 2, 3, 4]}\n{\"input_ids\": [5, 6]}\n"
+                        .repeat(3)
+                        .getBytes(UTF_8),
+                FuzzTargets::data);
         Path tokenizer = folder.resolve("intact-tokenizer.json");
         Files.writeString(tokenizer, TOKENIZER);
-        add("tokenizer", "tokenizer.json", TOKENIZER.getBytes(UTF_8), file -> DataReaders.tokenizer(file, "aab abba 123 c"));
+        add(
+                "tokenizer",
+                "tokenizer.json",
+                TOKENIZER.getBytes(UTF_8),
+                file -> DataReaders.tokenizer(file, "aab abba 123 c"));
     }
 
     private static void data(Path file) {

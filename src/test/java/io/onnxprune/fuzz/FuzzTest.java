@@ -30,9 +30,11 @@ class FuzzTest {
     @TestFactory
     List<DynamicTest> readersReadOrRefuse() throws IOException {
         return FuzzTargets.in(folder).stream()
-                .map(target -> DynamicTest.dynamicTest(target.name(), () -> assertThat(
-                                target.run(SEED, Duration.ofSeconds(SECONDS)).failures())
-                        .isEmpty()))
+                .map(target -> DynamicTest.dynamicTest(
+                        target.name(),
+                        () -> assertThat(target.run(SEED, Duration.ofSeconds(SECONDS))
+                                        .failures())
+                                .isEmpty()))
                 .toList();
     }
 

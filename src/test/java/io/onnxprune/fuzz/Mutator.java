@@ -14,10 +14,35 @@ final class Mutator {
         0, 1, -1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, Integer.MAX_VALUE, Integer.MIN_VALUE, Long.MAX_VALUE, Long.MIN_VALUE
     };
     private static final List<String> TEXTS = List.of(
-            "-1", "0", "99999999999999999999999999", "1e999999999", "NaN", "null", "true", "\"\"", "[]", "{}", "[[[[[[[[",
-            "{\"a\":", "\\u0000", "\ud800", "(", "*", "&a", "*a", "!!x", "- ", ": ", "\n", "\r", "\t", "'", "\"", ",");
-    private static final List<String> WORDS =
-            List.of("-1", "0", "2147483647", "9223372036854775807", "1e999", "0.5", "null", "true", "{}", "[]", "(a*)*b", "a");
+            "-1",
+            "0",
+            "99999999999999999999999999",
+            "1e999999999",
+            "NaN",
+            "null",
+            "true",
+            "\"\"",
+            "[]",
+            "{}",
+            "[[[[[[[[",
+            "{\"a\":",
+            "\\u0000",
+            "\ud800",
+            "(",
+            "*",
+            "&a",
+            "*a",
+            "!!x",
+            "- ",
+            ": ",
+            "\n",
+            "\r",
+            "\t",
+            "'",
+            "\"",
+            ",");
+    private static final List<String> WORDS = List.of(
+            "-1", "0", "2147483647", "9223372036854775807", "1e999", "0.5", "null", "true", "{}", "[]", "(a*)*b", "a");
     private static final int MOST_REPEATS = 20_000;
     private static final int MOST_BYTES = 1 << 20;
 
@@ -44,7 +69,9 @@ final class Mutator {
             case 2 -> bytes[at] = (byte) random.nextInt(256);
             case 3, 4 -> overwrite(bytes, at);
             case 5 -> {
-                return random.nextInt(4) == 0 ? Arrays.copyOf(bytes, at) : without(bytes, at, length(bytes.length - at));
+                return random.nextInt(4) == 0
+                        ? Arrays.copyOf(bytes, at)
+                        : without(bytes, at, length(bytes.length - at));
             }
             case 6 -> {
                 byte[] inserted = new byte[1 + random.nextInt(8)];

@@ -19,6 +19,7 @@ import java.util.Arrays;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** Models that unfold without an end, or to more than a runtime can take, are refused when they are read. */
@@ -89,10 +90,11 @@ class ModelLimitsTest {
     @Test
     void aCircleThroughASubgraph() throws IOException {
         function("F0", 21, "Relu");
-        NodeProto.Builder choice = Protos.node("If", "v0", "z").addAttribute(AttributeProto.newBuilder()
-                .setName("then_branch")
-                .setType(AttributeProto.AttributeType.GRAPH)
-                .setG(GraphProto.newBuilder().addNode(node("F0", "v0", "w"))));
+        NodeProto.Builder choice = Protos.node("If", "v0", "z")
+                .addAttribute(AttributeProto.newBuilder()
+                        .setName("then_branch")
+                        .setType(AttributeProto.AttributeType.GRAPH)
+                        .setG(GraphProto.newBuilder().addNode(node("F0", "v0", "w"))));
         model.getFunctionsBuilder(0).addNode(choice);
 
         refused("calls itself");
@@ -122,7 +124,8 @@ class ModelLimitsTest {
             model.getGraphBuilder().addNode(node("Relu", i == 0 ? "x" : "n" + i, i == 49_999 ? "y" : "n" + (i + 1)));
         }
 
-        assertThat(ModelReader.read(Protos.write(folder, model)).graph().nodes()).hasSize(50_000);
+        assertThat(ModelReader.read(Protos.write(folder, model)).graph().nodes())
+                .hasSize(50_000);
     }
 
     @Test
@@ -134,19 +137,22 @@ class ModelLimitsTest {
         assertThat(inlined.graph().nodes()).hasSize(1 << 12).allMatch(node -> node.is("Relu"));
     }
 
-    @Test
-    void subgraphsInSubgraphs() throws IOException {
+    /** The parser ends first where they are deeper still. */
+    @ParameterizedTest
+    @CsvSource({"31, nests subgraphs more than 30 deep", "300, too many levels of nesting"})
+    void subgraphsInSubgraphs(int depth, String message) throws IOException {
         GraphProto.Builder inner = GraphProto.newBuilder().addNode(node("Relu", "x", "y"));
-        for (int i = 0; i < 40; i++) {
+        for (int i = 0; i < depth; i++) {
             inner = GraphProto.newBuilder()
-                    .addNode(Protos.node("If", "x", "y").addAttribute(AttributeProto.newBuilder()
-                            .setName("then_branch")
-                            .setType(AttributeProto.AttributeType.GRAPH)
-                            .setG(inner)));
+                    .addNode(Protos.node("If", "x", "y")
+                            .addAttribute(AttributeProto.newBuilder()
+                                    .setName("then_branch")
+                                    .setType(AttributeProto.AttributeType.GRAPH)
+                                    .setG(inner)));
         }
         model.getGraphBuilder().addNode(inner.getNode(0));
 
-        refused("nests subgraphs more than 30 deep");
+        refused(message);
     }
 
     @Test
@@ -160,11 +166,12 @@ class ModelLimitsTest {
     @ParameterizedTest
     @ValueSource(longs = {-1, Long.MIN_VALUE, Long.MAX_VALUE, 1L << 62})
     void impossibleShapes(long extent) throws IOException {
-        model.getGraphBuilder().addInitializer(TensorProto.newBuilder()
-                .setName("w")
-                .setDataType(TensorProto.DataType.FLOAT_VALUE)
-                .addDims(4)
-                .addDims(extent));
+        model.getGraphBuilder()
+                .addInitializer(TensorProto.newBuilder()
+                        .setName("w")
+                        .setDataType(TensorProto.DataType.FLOAT_VALUE)
+                        .addDims(4)
+                        .addDims(extent));
 
         refused("initializer \"w\"", "shape [4, " + extent + "]");
     }
@@ -172,11 +179,12 @@ class ModelLimitsTest {
     /** The shape claims 2 GiB; nothing is allocated for it. */
     @Test
     void aLargeShapeWithoutValues() throws IOException {
-        model.getGraphBuilder().addInitializer(TensorProto.newBuilder()
-                .setName("w")
-                .setDataType(TensorProto.DataType.FLOAT_VALUE)
-                .addDims(1L << 40)
-                .addFloatData(1));
+        model.getGraphBuilder()
+                .addInitializer(TensorProto.newBuilder()
+                        .setName("w")
+                        .setDataType(TensorProto.DataType.FLOAT_VALUE)
+                        .addDims(1L << 40)
+                        .addFloatData(1));
 
         refused("holds 4 bytes where its shape needs");
     }
