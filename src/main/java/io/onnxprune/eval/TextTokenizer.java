@@ -103,7 +103,7 @@ final class TextTokenizer implements AutoCloseable {
         settings.put("DJL_CACHE_DIR", CacheFolder.path().resolve("tokenizers").toString());
         settings.replaceAll(System::getProperty);
         List<String> command = new ArrayList<>(List.of(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                java(),
                 "-XX:+UseSerialGC",
                 "-XX:TieredStopAtLevel=1",
                 "-XX:+SuppressFatalErrorMessage",
@@ -115,6 +115,13 @@ final class TextTokenizer implements AutoCloseable {
         command.add(NativeTokenizer.class.getName());
         command.add(file.toAbsolutePath().toString());
         return command;
+    }
+
+    private static String java() {
+        Path java = Path.of(System.getProperty("java.home"), "bin", "java");
+        return Files.isExecutable(java)
+                ? java.toString()
+                : ProcessHandle.current().info().command().orElse("java");
     }
 
     private interface Exchange<T> {
