@@ -221,7 +221,11 @@ public final class ModelReader {
             externalData = true;
             return Tensor.of(dtype, shape, external(proto, dtype, expected, where), rest(proto));
         }
-        if (dtype.bits() == 0 || proto.hasSegment()) {
+        if (proto.hasSegment()) {
+            throw new UserException(where + " of " + file
+                    + " is a part of a tensor, which this version does not read; export it whole");
+        }
+        if (dtype.bits() == 0) {
             return Tensor.opaque(dtype, shape, proto.toByteArray());
         }
         ByteString raw = proto.hasRawData() ? proto.getRawData() : TensorFields.toRawData(proto, dtype, expected);

@@ -8,6 +8,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
@@ -23,8 +24,9 @@ import java.util.regex.Pattern;
  * @param name of the reader
  * @param file where the damaged copies are put
  * @param intact content of an intact file
+ * @param head the number of its first bytes that are damaged; the others are weights, which no reader looks into
  */
-record FuzzTarget(String name, Path file, byte[] intact, Reader reader) {
+record FuzzTarget(String name, Path file, byte[] intact, int head, Reader reader) {
     private static final Duration LONGEST = Duration.ofSeconds(20);
     private static final int MOST_FAILURES = 20;
 
@@ -51,7 +53,18 @@ record FuzzTarget(String name, Path file, byte[] intact, Reader reader) {
 
     /** A target with a file of its own in {@code folder}. */
     static FuzzTarget of(String name, Path folder, String fileName, byte[] intact, Reader reader) {
-        return new FuzzTarget(name, folder.resolve(fileName), intact, reader);
+        return new FuzzTarget(name, folder.resolve(fileName), intact, intact.length, reader);
+    }
+
+    FuzzTarget withHead(int bytes) {
+        return new FuzzTarget(name, file, intact, Math.min(bytes, intact.length), reader);
+    }
+
+    private byte[] damaged(long seed) {
+        byte[] damaged = new Mutator(seed).damaged(Arrays.copyOf(intact, head));
+        byte[] whole = Arrays.copyOf(damaged, damaged.length + intact.length - head);
+        System.arraycopy(intact, head, whole, damaged.length, intact.length - head);
+        return whole;
     }
 
     /**
@@ -73,7 +86,7 @@ record FuzzTarget(String name, Path file, byte[] intact, Reader reader) {
         Files.write(file, intact);
         reader.read(file);
         for (long at = seed; System.nanoTime() < end && failures.size() < MOST_FAILURES; at++) {
-            byte[] damaged = new Mutator(at).damaged(intact);
+            byte[] damaged = damaged(at);
             Files.write(file, damaged);
             long start = System.nanoTime();
             String failure = null;

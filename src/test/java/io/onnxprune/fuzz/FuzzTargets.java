@@ -22,10 +22,16 @@ import io.onnxprune.onnx.FunctionInliner;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.onnx.ModelWriter;
 import io.onnxprune.option.Extensions;
+import io.onnxprune.plan.Allocation;
+import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PlanFile;
+import io.onnxprune.plan.PruneSet;
+import io.onnxprune.plan.RandomImportance;
+import io.onnxprune.plan.Scores;
 import io.onnxprune.recipe.Recipe;
 import io.onnxprune.recover.CheckpointReaders;
+import io.onnxprune.rewrite.Slicer;
 import io.onnxprune.runtime.AdapterReaders;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.io.IOException;
@@ -92,13 +98,21 @@ final class FuzzTargets {
         all.add(FuzzTarget.of(name, folder, fileName, intact, reader));
     }
 
+    /** A target whose file starts with the nodes of a graph, followed by its weights. */
+    private void addGraph(String name, Model model, FuzzTarget.Reader reader) {
+        byte[] intact = ModelWriter.skeleton(model, tensor -> false);
+        int weights = model.graph().initializers().values().stream()
+                .mapToInt(tensor ->
+                        tensor.bytes() == null ? 0 : (int) tensor.bytes().size())
+                .sum();
+        all.add(FuzzTarget.of(name, folder, name + ".onnx", intact, reader).withHead(intact.length - weights));
+    }
+
     private void addModels() throws IOException {
-        byte[] functions = Files.readAllBytes(TestModels.file("llama-functions"));
-        add(
-                "functions",
-                "functions.onnx",
-                functions,
-                file -> Program.of(FunctionInliner.inline(ModelReader.read(file))));
+        Model functions = ModelReader.read(TestModels.file("llama-functions"));
+        addGraph("functions", functions, file -> Program.of(FunctionInliner.inline(ModelReader.read(file))));
+        addGraph("trace", functions, this::structure);
+        addGraph("prune", ModelReader.read(TestModels.file(MODEL)), this::prune);
         Model small = GraphParser.parse("""
                 ir_version 10
                 opset "" 21
@@ -119,11 +133,19 @@ final class FuzzTargets {
         Path external = folder.resolve("external.onnx");
         ModelWriter.write(small, external, true);
         add("external", "external.onnx", Files.readAllBytes(external), file -> readAll(ModelReader.read(file)));
-        byte[] traced = ModelWriter.skeleton(ModelReader.read(TestModels.file("llama-functions")), tensor -> false);
-        add("trace", "traced.onnx", traced, file -> {
-            Program program = Program.of(FunctionInliner.inline(ModelReader.read(file)));
-            Structure.of(DimensionAnalysis.of(program, Trace.of(program, runtime, Log.NONE)));
-        });
+    }
+
+    private void prune(Path file) {
+        Structure found = structure(file);
+        Budget budget = Budget.ofRatio(PruneSet.standard(), 0.3);
+        Scores scores = new RandomImportance(0).score(found, Log.NONE);
+        Plan plan = Allocation.of(found, scores, budget, "", Log.NONE).plan();
+        ModelWriter.skeleton(Slicer.slice(found, plan.keep(found), Map.of()), tensor -> false);
+    }
+
+    private Structure structure(Path file) {
+        Program program = Program.of(FunctionInliner.inline(ModelReader.read(file)));
+        return Structure.of(DimensionAnalysis.of(program, Trace.of(program, runtime, Log.NONE)));
     }
 
     private static void readAll(Model model) {

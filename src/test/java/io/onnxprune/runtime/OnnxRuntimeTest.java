@@ -173,7 +173,11 @@ class OnnxRuntimeTest {
     /** ONNX Runtime inlines functions without a limit, and would end this process. */
     @Test
     void filesAreCheckedBeforeTheRuntimeReadsThem(@TempDir Path folder) throws IOException {
-        NodeProto.Builder call = NodeProto.newBuilder().setDomain("local").setOpType("F").addInput("i").addOutput("o");
+        NodeProto.Builder call = NodeProto.newBuilder()
+                .setDomain("local")
+                .setOpType("F")
+                .addInput("i")
+                .addOutput("o");
         ModelProto.Builder model = gather(DType.FLOAT, 300).toBuilder();
         model.addFunctions(FunctionProto.newBuilder()
                 .setDomain("local")
