@@ -35,7 +35,6 @@ final class TextTokenizer implements AutoCloseable {
     private static final Duration ENCODING = Duration.ofSeconds(30);
 
     private static final int BYTES_PER_SECOND = 20_000;
-    private static final int MAX_REASON = 300;
 
     private final Path file;
     private final Duration patience;
@@ -154,7 +153,6 @@ final class TextTokenizer implements AutoCloseable {
             return Files.readAllLines(errors, UTF_8).stream()
                     .filter(line -> !line.isBlank() && !line.contains("panicked at") && !line.startsWith("Picked up"))
                     .findFirst()
-                    .map(line -> line.length() > MAX_REASON ? line.substring(0, MAX_REASON) : line)
                     .orElseGet(() -> process.isAlive() ? "it does not answer" : "exit code " + process.exitValue());
         } catch (IOException e) {
             return FileFailure.reason(e);

@@ -27,7 +27,7 @@ import java.util.regex.Pattern;
  * @param head the number of its first bytes that are damaged; the others are weights, which no reader looks into
  */
 record FuzzTarget(String name, Path file, byte[] intact, int head, Reader reader) {
-    private static final Duration LONGEST = Duration.ofSeconds(20);
+    private static final Duration LONGEST = Duration.ofSeconds(60);
     private static final int MOST_FAILURES = 20;
 
     /** A value that a message lacks. Parsers name the token in quotes. */
