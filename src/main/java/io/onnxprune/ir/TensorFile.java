@@ -8,6 +8,8 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.onnxprune.diag.Sizes;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.diag.WholeFile;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -251,21 +253,25 @@ public final class TensorFile implements AutoCloseable {
                 .orElseThrow(() -> new DamagedException("\"" + name + "\" has an unknown element type"));
         JsonNode extents = entry.path("shape");
         long[] shape = new long[extents.size()];
-        long elements = 1;
         for (int axis = 0; axis < shape.length; axis++) {
-            shape[axis] = extents.get(axis).asLong(-1);
-            // The product cannot overflow, because it is compared with the length of the file at each step.
-            elements = shape[axis] < 0 || shape[axis] > data || elements > data ? -1 : elements * shape[axis];
-            if (elements < 0) {
-                throw new DamagedException("\"" + name + "\" has a shape that does not fit the file");
-            }
+            shape[axis] = whole(extents.get(axis));
         }
-        long from = entry.path("data_offsets").path(0).asLong(-1);
-        long to = entry.path("data_offsets").path(1).asLong(-1);
-        if (from < 0 || to > data || to - from != dtype.bytes(elements) || to - from > Integer.MAX_VALUE) {
+        long bytes;
+        try {
+            bytes = new Sizes('"' + name + '"', "").bytes(dtype.bits(), shape);
+        } catch (UserException e) {
+            throw new DamagedException("\"" + name + "\" has a shape that does not fit the file");
+        }
+        long from = whole(entry.path("data_offsets").path(0));
+        long to = whole(entry.path("data_offsets").path(1));
+        if (from < 0 || to < from || to > data || to - from != bytes || to - from > Integer.MAX_VALUE) {
             throw new DamagedException("\"" + name + "\" has offsets that do not match its shape or the file");
         }
         return new Slot(new Form(dtype, shape), from, to - from);
+    }
+
+    private static long whole(JsonNode number) {
+        return number.isIntegralNumber() && number.canConvertToLong() ? number.longValue() : -1;
     }
 
     private void readSums(byte[] header) throws IOException {

@@ -11,6 +11,7 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.JsonPlace;
 import io.onnxprune.diag.Nearest;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.diag.WholeFile;
@@ -162,12 +163,7 @@ public final class PlanFile {
         try {
             return JSON.readTree(text);
         } catch (JsonProcessingException e) {
-            throw new UserException(
-                    "the plan " + file + " is not JSON at line "
-                            + e.getLocation().getLineNr() + ", column "
-                            + e.getLocation().getColumnNr() + ": "
-                            + e.getOriginalMessage().replaceFirst("(?s) ?\\(start marker at.*", ""),
-                    e);
+            throw new UserException("the plan " + file + " is not JSON" + JsonPlace.of(e), e);
         }
     }
 

@@ -71,7 +71,7 @@ final class TrainingCheckpoint {
         }
         try {
             TrainingProgress progress = JSON.readValue(stateFile.toFile(), TrainingProgress.class);
-            if (progress == null || progress.curve().isEmpty()) {
+            if (progress == null || progress.curve() == null || progress.curve().isEmpty()) {
                 throw new UserException(stateFile + " is damaged; remove it to start again");
             }
             return Optional.of(progress);

@@ -9,6 +9,7 @@ import ai.onnxruntime.OrtException;
 import ai.onnxruntime.OrtLoggingLevel;
 import ai.onnxruntime.OrtSession;
 import ai.onnxruntime.OrtSession.SessionOptions;
+import com.sun.jna.Pointer;
 import io.onnxprune.device.CudaDevice;
 import io.onnxprune.device.Device;
 import io.onnxprune.diag.UserException;
@@ -153,8 +154,10 @@ public final class OnnxRuntime implements AutoCloseable {
         if (!Files.isRegularFile(model)) {
             throw new UserException("the model file " + model + " does not exist; give the path of an ONNX model");
         }
+        // The runtime does not check what it reads: circles of functions would end the process.
+        Model read = ModelReader.read(model);
         if (!NativePath.isPlain(model.getFileName())) {
-            return open(ModelReader.read(model), adapter, optimize);
+            return open(read, adapter, optimize);
         }
         String place = NativePath.of(model);
         return create(model.toString(), Map.of(), adapter, optimize, o -> environment.createSession(place, o));
@@ -173,6 +176,38 @@ public final class OnnxRuntime implements AutoCloseable {
      */
     public Session open(byte[] model, Map<String, HostTensor> initializers, boolean optimize) {
         return create("in memory", initializers, Optional.empty(), optimize, o -> environment.createSession(model, o));
+    }
+
+    /**
+     * Opens a serialised model without supplied weights that may ask for any amount of memory. It runs as written.
+     *
+     * @param memory bytes of all values of a run; a run that needs more fails with an {@link
+     *     io.onnxprune.diag.OutOfMemoryException}. Without a limit where the place of the native library is not known
+     * @throws UserException when ONNX Runtime rejects the model
+     */
+    public Session openWithin(byte[] model, long memory) {
+        NativeApi api;
+        try {
+            api = NativeApi.of(NativeLibrary.core());
+        } catch (NativeApi.Failure | UserException e) {
+            return open(model, Map.of(), false);
+        }
+        synchronized (OnnxRuntime.class) {
+            try {
+                long handle = NativeHandle.of(environment);
+                Pointer registered = api.registerAllocator(handle, memory);
+                try {
+                    return create("in memory", Map.of(), Optional.empty(), false, o -> {
+                        o.addConfigEntry("session.use_env_allocators", "1");
+                        return environment.createSession(model, o);
+                    });
+                } finally {
+                    api.unregisterAllocator(handle, registered);
+                }
+            } catch (NativeApi.Failure e) {
+                throw failure("ONNX Runtime cannot limit the memory of a model", e);
+            }
+        }
     }
 
     /**
