@@ -100,7 +100,8 @@ final class TokenizerLimits {
     }
 
     private UserException refused(String problem) {
-        return new UserException("the tokenizer %s %s; give the tokenizer.json that the model was exported with"
-                .formatted(file, problem));
+        return new UserException(
+                "the tokenizer %s cannot be read (it %s); give the tokenizer.json that the model was exported with"
+                        .formatted(file, problem));
     }
 }
