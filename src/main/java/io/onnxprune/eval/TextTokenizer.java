@@ -130,7 +130,8 @@ final class TextTokenizer implements AutoCloseable {
     /** Does something with the process, which is ended when it takes too long. */
     private <T> T within(Duration limit, String what, Exchange<T> exchange) {
         CompletableFuture<Void> late = new CompletableFuture<>();
-        late.completeOnTimeout(null, limit.toMillis(), TimeUnit.MILLISECONDS).thenRun(() -> process.destroyForcibly());
+        CompletableFuture<Void> ended = late.completeOnTimeout(null, limit.toMillis(), TimeUnit.MILLISECONDS)
+                .thenRun(() -> process.destroyForcibly());
         try {
             return exchange.run();
         } catch (IOException e) {
@@ -142,6 +143,7 @@ final class TextTokenizer implements AutoCloseable {
                                     .formatted(file, what, lastWords(), REMEDY),
                     e);
         } finally {
+            ended.cancel(false);
             late.cancel(false);
         }
     }

@@ -11,10 +11,12 @@ import java.util.concurrent.TimeUnit;
 final class TimeLimit implements AutoCloseable {
     private final RunOptions options = new RunOptions();
     private final CompletableFuture<Void> expiry = new CompletableFuture<>();
+    private final CompletableFuture<Void> termination;
     private boolean closed;
 
     TimeLimit(Duration limit) throws OrtException {
-        expiry.completeOnTimeout(null, limit.toMillis(), TimeUnit.MILLISECONDS).thenRun(this::terminate);
+        termination = expiry.completeOnTimeout(null, limit.toMillis(), TimeUnit.MILLISECONDS)
+                .thenRun(this::terminate);
     }
 
     private synchronized void terminate() {
@@ -38,6 +40,7 @@ final class TimeLimit implements AutoCloseable {
     @Override
     public synchronized void close() {
         closed = true;
+        termination.cancel(false);
         expiry.cancel(false);
         options.close();
     }

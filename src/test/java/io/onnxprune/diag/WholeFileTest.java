@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.diag;
 
+import static java.nio.charset.StandardCharsets.UTF_8;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
@@ -26,7 +27,7 @@ class WholeFileTest {
                 .hasParentRaw(folder);
         // Names of 255 bytes are the longest.
         for (String letter : new String[] {"x", "ü", "😀"}) {
-            Path longest = folder.resolve(letter.repeat(255 / letter.getBytes("UTF-8").length));
+            Path longest = folder.resolve(letter.repeat(255 / letter.getBytes(UTF_8).length));
             WholeFile.write(longest, new byte[1]);
             assertThat(longest).hasSize(1);
         }
@@ -46,7 +47,7 @@ class WholeFileTest {
     void aLinkIsReplaced() throws IOException {
         Path other = Files.writeString(folder.resolve("other"), "old");
         Path link = Files.createSymbolicLink(folder.resolve("link"), other);
-        WholeFile.write(link, "new".getBytes());
+        WholeFile.write(link, "new".getBytes(UTF_8));
 
         assertThat(other).hasContent("old");
         assertThat(link).hasContent("new").isRegularFile();

@@ -26,6 +26,7 @@ import java.util.regex.Pattern;
  * @param intact content of an intact file
  * @param head the number of its first bytes that are damaged; the others are weights, which no reader looks into
  */
+@SuppressWarnings("ArrayRecordComponent") // plain data of tests
 record FuzzTarget(String name, Path file, byte[] intact, int head, Reader reader) {
     private static final Duration LONGEST = Duration.ofSeconds(60);
     private static final int MOST_FAILURES = 20;

@@ -77,10 +77,11 @@ class SmallestStepTest {
     @Test
     void parametersToKeep() {
         long dense = ParameterCount.of(structure).dense().parameters();
-        Budget budget = Budget.ofRatio(PruneSet.standard(), 0).withTarget(Budget.Goal.PARAMETERS, dense - 3);
+        Budget budget = Budget.ofRatio(PruneSet.standard(), 0).withTarget(Budget.Goal.PARAMETERS, (double) dense - 3);
 
         assertThatThrownBy(() -> allocate(budget)).hasMessageContaining("of the %,d parameters is asked for", dense);
-        assertThat(allocate(budget.withTarget(Budget.Goal.PARAMETERS, dense)).ratio())
+        assertThat(allocate(budget.withTarget(Budget.Goal.PARAMETERS, (double) dense))
+                        .ratio())
                 .isZero();
     }
 
