@@ -94,6 +94,12 @@ case " $* " in
         ;;
 esac
 
+# Java can name only files whose names the locale has. In a locale of ASCII that would be few.
+if [[ $(locale charmap 2>/dev/null || echo ANSI_X3.4-1968) == ANSI_X3.4-1968 ]]; then export LC_ALL=C.UTF-8; fi
+# Java knows the folder for temporary files only as a property.
+temporary=()
+if [[ -n ${TMPDIR:-} ]]; then temporary=("-Djava.io.tmpdir=$TMPDIR"); fi
+
 export ONNX_PRUNE_TERMINAL=0
 if [[ -t 2 ]]; then ONNX_PRUNE_TERMINAL=1; fi
 
@@ -102,4 +108,4 @@ if [[ -t 2 ]]; then ONNX_PRUNE_TERMINAL=1; fi
 exec "$home/runtime/bin/java" \
     "-XX:OnError=echo 'error: the process crashed in native code, perhaps because an input file was cut short while it was read' >&2" \
     -Xlog:disable -Xlog:all=error:stderr -XX:+UseSerialGC -XX:MaxDirectMemorySize=1024g -Xshare:auto \
-    -Donnxruntime.native.path="$home/native" ${ONNX_PRUNE_JAVA_OPTS:-} -jar "$home/onnx-prune.jar" "$@"
+    -Donnxruntime.native.path="$home/native" ${temporary[@]+"${temporary[@]}"} ${ONNX_PRUNE_JAVA_OPTS:-} -jar "$home/onnx-prune.jar" "$@"

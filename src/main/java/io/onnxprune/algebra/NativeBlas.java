@@ -24,7 +24,7 @@ final class NativeBlas {
         if (loaded) {
             return;
         }
-        setDefault(CACHE, CacheFolder.path().resolve("javacpp").toString());
+        setDefault(CACHE, CacheFolder.folder("javacpp").toString());
         // JavaCPP must not write to standard error; failures are thrown anyway.
         setDefault("org.bytedeco.javacpp.logger", "slf4j");
         // Otherwise JavaCPP would limit memory outside the heap to the size of the heap.
@@ -34,7 +34,7 @@ final class NativeBlas {
             Loader.load(openblas_nolapack.class);
         } catch (LinkageError e) {
             throw new UserException(
-                    "the native library for linear algebra (OpenBLAS) cannot be loaded from %s: %s; this build has it for Linux on x86-64, and needs XDG_CACHE_HOME or ~/.cache to be writable"
+                    "the native library for linear algebra (OpenBLAS) cannot be loaded from %s: %s; this build has it for Linux on x86-64"
                             .formatted(System.getProperty(CACHE), e.getMessage()),
                     e);
         }

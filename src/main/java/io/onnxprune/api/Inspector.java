@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.api;
 
+import io.onnxprune.diag.CacheFolder;
 import io.onnxprune.diag.InputFiles;
 import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.emit.RunFiles;
 import io.onnxprune.measure.AnalysedModel;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
 
 /** Finds what can be pruned in a model, and what cannot: {@code Inspector.builder(model).build().run(listener)}. */
@@ -35,11 +36,9 @@ public final class Inspector {
         return new Builder(model);
     }
 
-    /** The model's files. */
-    public List<Path> inputs() {
-        List<Path> files = new ArrayList<>(List.of(input.model()));
-        files.addAll(input.companions());
-        return files;
+    /** The files that are read. */
+    public RunFiles files() {
+        return new RunFiles().reads(input).reads(runtime.library());
     }
 
     /**
@@ -48,6 +47,7 @@ public final class Inspector {
      * @throws io.onnxprune.diag.UserException if the model cannot be read or run
      */
     public Inspection run(ProgressListener listener) {
+        CacheFolder.warning().ifPresent(listener::warn);
         try (OnnxRuntime open = OnnxRuntime.open(runtime)) {
             return run(open, listener);
         }

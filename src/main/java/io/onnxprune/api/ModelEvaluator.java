@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.api;
 
+import io.onnxprune.diag.CacheFolder;
 import io.onnxprune.diag.InputFiles;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.emit.RunFiles;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
@@ -11,7 +13,6 @@ import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.OptionalInt;
@@ -39,13 +40,14 @@ public final class ModelEvaluator {
         return new Builder(model, data);
     }
 
-    /** The model's files, and all other files that the evaluation reads. */
-    public List<Path> inputs() {
-        List<Path> files = new ArrayList<>(List.of(input.model(), options.data()));
-        files.addAll(input.companions());
-        options.tokenizer().ifPresent(files::add);
-        options.adapter().ifPresent(files::add);
-        return files;
+    /** All files that the evaluation reads. */
+    public RunFiles files() {
+        return new RunFiles()
+                .reads(input)
+                .reads(List.of(options.data()))
+                .reads(options.tokenizer())
+                .reads(options.adapter())
+                .reads(runtime.library());
     }
 
     /** The model's file. */
@@ -59,6 +61,7 @@ public final class ModelEvaluator {
      * @throws io.onnxprune.diag.UserException if the model or the data cannot be read or run
      */
     public Evaluation run(ProgressListener listener) {
+        CacheFolder.warning().ifPresent(listener::warn);
         try (OnnxRuntime open = OnnxRuntime.open(runtime)) {
             return run(open, listener);
         }
@@ -66,7 +69,7 @@ public final class ModelEvaluator {
 
     /** Does the work on a runtime that is open already. */
     public Evaluation run(OnnxRuntime open, ProgressListener listener) {
-        InputFiles inputs = InputFiles.of(inputs());
+        InputFiles inputs = InputFiles.of(files().inputs());
         return inputs.guard(() -> {
             inputs.add(ModelFolder.weightFiles(ModelReader.read(input.model()).graph()));
             Evaluation found = Evaluator.evaluate(open, input.model(), options, listener);

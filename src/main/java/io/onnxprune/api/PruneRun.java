@@ -57,12 +57,14 @@ final class PruneRun {
         this.settings = pruner.settings();
         this.listener = listener;
         this.clock = new PassClock(listener);
-        this.inputs = clock.timed("hash", () -> InputFiles.of(pruner.inputs()));
+        this.inputs = InputFiles.of(settings.recipe().file().stream().toList());
         this.setup = new RunSetup(pruner, listener);
+        settings.plan().ifPresent(PlanFile::require);
     }
 
     /** Does the work. */
     PruneReport on(OnnxRuntime runtime) {
+        clock.timed("hash", () -> inputs.add(pruner.files().inputs()));
         return inputs.guard(() -> pruned(runtime));
     }
 

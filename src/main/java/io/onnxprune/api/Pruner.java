@@ -7,12 +7,16 @@ import io.onnxprune.diag.CacheFolder;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
+import io.onnxprune.emit.RunFiles;
 import io.onnxprune.measure.StatisticsProvider;
+import io.onnxprune.pass.PassManager;
+import io.onnxprune.passes.ApplyPlanPass;
+import io.onnxprune.passes.RecoverPass;
+import io.onnxprune.recipe.Recipe;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.function.Consumer;
@@ -34,6 +38,7 @@ public final class Pruner {
         }
         // A broken recipe is told before anything is opened.
         settings.recipe.resolve(settings.seed, settings.data.sequenceLength());
+        files().check();
     }
 
     /** Begins to describe a run. */
@@ -53,19 +58,26 @@ public final class Pruner {
         return settings.dryRun ? Optional.empty() : target;
     }
 
-    /** The model's files, and all other files that the run reads. */
-    public List<Path> inputs() {
-        List<Path> files = new ArrayList<>(List.of(input.model()));
-        files.addAll(input.companions());
-        files.addAll(settings.data.inputs());
-        settings.plan.ifPresent(files::add);
-        settings.recipe.file().ifPresent(files::add);
-        settings.statistics.in().ifPresent(files::add);
-        settings.recipe
-                .resolve(settings.seed, settings.data.sequenceLength())
-                .all("recover")
-                .forEach(step ->
-                        ((io.onnxprune.passes.RecoverPass) step.pass()).file().ifPresent(files::add));
+    /** All files that the run reads and writes. */
+    public RunFiles files() {
+        Recipe recipe = settings.recipe.resolve(settings.seed, settings.data.sequenceLength());
+        RunFiles files = new RunFiles()
+                .reads(input)
+                .reads(settings.data.inputs())
+                .reads(settings.plan)
+                .reads(settings.recipe.file())
+                .reads(settings.recipe.extensionFiles())
+                .reads(settings.statistics
+                        .in()
+                        .filter(file -> settings.statistics.out().isEmpty()))
+                .reads(settings.runtime.library());
+        recipe.all("recover").forEach(step -> files.reads(((RecoverPass) step.pass()).file()));
+        recipe.all("apply-plan").forEach(step -> files.reads(List.of(((ApplyPlanPass) step.pass()).path())));
+        target().ifPresent(out -> files.writes(out, input));
+        settings.planOut.ifPresent(file -> files.writes("--plan-out", file));
+        settings.statistics.out().ifPresent(file -> files.writes("--stats-out", file));
+        settings.dumpIr.ifPresent(folder -> files.writesInto("--dump-ir", folder, PassManager::isDump));
+        settings.workFolder.ifPresent(folder -> files.worksIn("--work-dir", folder));
         return files;
     }
 
@@ -76,6 +88,7 @@ public final class Pruner {
      */
     public PruneReport run(ProgressListener listener) {
         PruneRun run = new PruneRun(this, listener);
+        CacheFolder.warning().ifPresent(listener::warn);
         Blas.setThreads(settings.threads());
         try (OnnxRuntime runtime = OnnxRuntime.open(settings.runtime)) {
             AlgebraDevice.select(runtime);

@@ -134,6 +134,10 @@ public final class RecipeSettings {
     }
 
     /** The recipe file. */
+    List<Path> extensionFiles() {
+        return extensions;
+    }
+
     Optional<Path> file() {
         return file;
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.api;
 
+import io.onnxprune.diag.Claim;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Fingerprint;
 import io.onnxprune.diag.InputFiles;
@@ -56,8 +57,6 @@ final class RecoverRun {
     private final Log log;
     private final PassClock clock;
     private final InputFiles inputs;
-    /** The folder of the training, once it is known. */
-    private Optional<Path> work = Optional.empty();
 
     RecoverRun(Recoverer recoverer, OnnxRuntime runtime, Log log) {
         this.job = recoverer.job();
@@ -67,17 +66,11 @@ final class RecoverRun {
         this.runtime = runtime;
         this.log = log;
         this.clock = new PassClock(log);
-        this.inputs = clock.timed("hash", () -> InputFiles.of(recoverer.inputs()));
+        this.inputs = clock.timed("hash", () -> InputFiles.of(recoverer.files().inputs()));
     }
 
     Recoverer.Report run() {
-        try {
-            return inputs.guard(this::trained);
-        } catch (InputFiles.Changed e) {
-            // What was trained on two contents is of no use to a later run.
-            work.filter(Files::isDirectory).ifPresent(Recovery::discard);
-            throw e;
-        }
+        return inputs.guard(this::trained);
     }
 
     private Recoverer.Report trained() {
@@ -91,12 +84,21 @@ final class RecoverRun {
         Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, log))
                 .structure();
         TrainingRows data = clock.timed("data", () -> data(file));
-        Path folder = folder(weights, data);
-        work = Optional.of(folder);
-        if (job.resume && !Files.isDirectory(folder)) {
-            log.warn("there is no training of this model, on these data and with these options, to resume in "
-                    + job.workFolder() + "; the run starts from the beginning");
+        try (Claim claim = claim(weights, data)) {
+            Path folder = job.workFolder().resolve(claim.name());
+            try {
+                return inputs.guard(() -> train(structure, data, teacher, folder));
+            } catch (InputFiles.Changed e) {
+                // What was trained on two contents is of no use to a later run.
+                if (Files.isDirectory(folder)) {
+                    Recovery.discard(folder);
+                }
+                throw e;
+            }
         }
+    }
+
+    private Recoverer.Report train(Structure structure, TrainingRows data, Optional<Model> teacher, Path folder) {
         Recovery.Result result = clock.timed(
                 "train",
                 () -> Recovery.run(
@@ -106,7 +108,7 @@ final class RecoverRun {
                         runtime,
                         log));
         inputs.requireSameStamps();
-        Plan plan = Plan.keepAll(inputs.hash(file));
+        Plan plan = Plan.keepAll(inputs.hash(input.model()));
         Emitter.Emission emission = job.keepAdapters
                 ? beside(structure, plan, result, data, folder)
                 : merged(structure, plan, result, data, folder);
@@ -134,8 +136,7 @@ final class RecoverRun {
             contents.put(names.down(), rounded(learned.down(), names));
             contents.put(names.up(), rounded(learned.up(), names));
         }
-        String model = target.model().getFileName().toString();
-        String name = model.substring(0, model.lastIndexOf('.')) + AdapterFile.EXTENSION;
+        String name = target.adapterName(AdapterFile.EXTENSION);
         Path adapter = folder.resolve(name);
         AdapterFile.write(adapter, contents);
         return emit(
@@ -172,8 +173,28 @@ final class RecoverRun {
         return files.stream().map(inputs::hash).toList();
     }
 
-    /** A folder of its own for each kind of training: what decides how it goes is in the name. */
-    private Path folder(List<String> weights, TrainingRows data) {
+    /** The name of a folder of its own for each training: what decides how it goes is in the name. */
+    private Claim claim(List<String> weights, TrainingRows data) {
+        Path work = job.workFolder();
+        Claim claim = Claim.of(
+                work, "recover", key(weights, data), name -> !job.resume || Files.isDirectory(work.resolve(name)));
+        boolean exists = Files.isDirectory(work.resolve(claim.name()));
+        if (job.resume && !exists && !claim.isFirst()) {
+            claim.close();
+            throw new UserException("such a training goes on in another process, with its checkpoints in " + work
+                    + "; wait for its end, or leave out --resume");
+        }
+        if (job.resume && !exists) {
+            log.warn("there is no training of this model, on these data and with these options, to resume in " + work
+                    + "; the run starts from the beginning");
+        }
+        if (!claim.isFirst()) {
+            log.info("such a training goes on in another process, so this one has a folder of its own");
+        }
+        return claim;
+    }
+
+    private String key(List<String> weights, TrainingRows data) {
         List<Example> all =
                 Stream.concat(data.rows().stream(), data.heldOut().stream()).toList();
         List<Object> parts = List.of(
@@ -183,10 +204,7 @@ final class RecoverRun {
                 job.keepAdapters,
                 data.rows().size(),
                 all.stream().map(Example::first).toList());
-        return job.workFolder()
-                .resolve("recover-"
-                        + Fingerprint.of(
-                                parts, all.stream().map(Example::tokens).toList()));
+        return Fingerprint.of(parts, all.stream().map(Example::tokens).toList());
     }
 
     private static void create(Path folder) {

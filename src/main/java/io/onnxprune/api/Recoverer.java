@@ -8,15 +8,17 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.emit.Emitter;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
+import io.onnxprune.emit.RunFiles;
 import io.onnxprune.option.Extensions;
 import io.onnxprune.passes.RecoverPass;
 import io.onnxprune.recipe.PassStep;
+import io.onnxprune.recover.AdapterFile;
+import io.onnxprune.recover.Recovery;
 import io.onnxprune.recover.TrainingOptions;
 import io.onnxprune.recover.TrainingReport;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -46,6 +48,7 @@ public final class Recoverer {
         job.options();
         this.input = ModelFolder.of(job.model);
         this.target = OutputTarget.of(input, job.output);
+        files().check();
     }
 
     /**
@@ -71,13 +74,22 @@ public final class Recoverer {
         return target;
     }
 
-    /** The model's files, and all other files that the run reads. */
-    public List<Path> inputs() {
-        List<Path> files = new ArrayList<>(List.of(input.model(), job.data));
-        files.addAll(input.companions());
-        job.evaluation.ifPresent(files::add);
-        job.tokenizer.ifPresent(files::add);
-        job.teacher.ifPresent(files::add);
+    /** All files that the run reads and writes. */
+    public RunFiles files() {
+        RunFiles files = new RunFiles()
+                .reads(input)
+                .reads(List.of(job.data))
+                .reads(job.evaluation)
+                .reads(job.tokenizer)
+                .reads(job.runtime.library());
+        job.teacher.ifPresent(teacher -> files.reads(ModelFolder.of(teacher)));
+        files.writes(target, input);
+        if (job.keepAdapters) {
+            files.writes("-o", target.folder().resolve(target.adapterName(AdapterFile.EXTENSION)));
+        }
+        job.artifacts.ifPresent(
+                folder -> files.writesInto("--export-training-artifacts", folder, Recovery::isArtifact));
+        job.workFolder.ifPresent(folder -> files.worksIn("--work-dir", folder));
         return files;
     }
 
@@ -87,6 +99,7 @@ public final class Recoverer {
      * @throws UserException if it cannot be done; nothing is left at the output then
      */
     public Report run(ProgressListener listener) {
+        CacheFolder.warning().ifPresent(listener::warn);
         Blas.setThreads(
                 job.runtime.threads() > 0
                         ? job.runtime.threads()

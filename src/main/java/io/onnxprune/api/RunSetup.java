@@ -6,6 +6,7 @@ import io.onnxprune.eval.DataRequest;
 import io.onnxprune.measure.StatisticsProvider;
 import io.onnxprune.passes.CalibratePass;
 import io.onnxprune.passes.RecoverPass;
+import io.onnxprune.passes.SparsifyPass;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.recipe.Recipe;
 import java.util.List;
@@ -43,7 +44,7 @@ final class RunSetup {
                     "--ratio 0 removes nothing, so --recover has no effect; to train a model as it is, use"
                             + " onnx-prune recover");
         }
-        recipe = settled(nothing ? keepingAll(base) : base);
+        recipe = settled(nothing ? keepingAll(base) : withoutIdleZeros(base));
         recipe.check();
         DataNeeds needs = new DataNeeds(recipe.schedule(repeat -> repeat.count(mostPruned())));
         checkStatistics(needs, nothing);
@@ -92,6 +93,12 @@ final class RunSetup {
     private static Recipe keepingAll(Recipe base) {
         return base.without(
                 "add-biases", "score", "allocate", "prune-layerwise", "compensate", "refit", "correct", "recover");
+    }
+
+    /** A recipe without passes that are to make no zeros. */
+    private static Recipe withoutIdleZeros(Recipe base) {
+        boolean idle = base.all("sparsify").stream().allMatch(step -> ((SparsifyPass) step.pass()).isNothing());
+        return idle ? base.without("sparsify") : base;
     }
 
     /** The largest share of the parameters that the target may come to. */

@@ -259,45 +259,49 @@ final class CalibrationRun implements AutoCloseable {
         try (Session session = runner.open(graph)) {
             runner.start(taps, segment);
             for (int batch = 0; batch < batches.count(); batch++) {
-                Map<String, RuntimeTensor> feeds = runner.feeds(graph, batch);
-                if (last) {
-                    feeds.putAll(graph.loss().feeds().of(batches, batch));
-                }
-                Place input = segment.input() == null
-                        ? null
-                        : new Place(segment.input().name(), batch);
-                Map<String, RuntimeTensor> into = runner.accumulate(graph, feeds);
-                List<RuntimeTensor> taken = carry(graph, batch, feeds, into);
-                if (!last) {
-                    taken.add(boundaries.take(new Place(segment.output().name(), batch)));
-                    feeds.put(graph.outputGradient(), taken.get(taken.size() - 1));
-                }
-                RuntimeTensor gradient = null;
-                if (inputGradient) {
-                    RuntimeTensor value = feeds.get(input.value());
-                    gradient = runner.zeros(value.dtype(), value.shape());
-                    into.put(graph.inputGradient(), gradient);
-                }
-                try (Outputs outputs =
-                        session.runInto(feeds, into, last ? List.of(graph.loss().rows()) : List.of())) {
-                    if (last) {
-                        keepLoss(batch, outputs.tensor(graph.loss().rows()).toFloats());
-                        requireFinite(batch);
-                    }
-                }
-                taken.forEach(RuntimeTensor::release);
-                keepCarried(graph, batch, into);
-                if (input != null) {
-                    boundaries.drop(input);
-                    if (inputGradient) {
-                        boundaries.put(input, gradient);
-                    }
-                }
+                backward(graph, session, batch);
                 progress.step(3L * batches.tokens(batch));
                 runner.free();
             }
         }
         runner.dropKept(liveValues.release(segment));
+    }
+
+    /** Runs one batch. The gradient of the segment's input takes the place of the input. */
+    private void backward(SegmentGraph graph, Session session, int batch) {
+        Segment segment = graph.segment();
+        boolean last = graph.loss() != null;
+        Map<String, RuntimeTensor> feeds = runner.feeds(graph, batch);
+        Map<String, RuntimeTensor> into = runner.accumulate(graph, feeds);
+        List<RuntimeTensor> taken = carry(graph, batch, feeds, into);
+        if (last) {
+            feeds.putAll(graph.loss().feeds().of(batches, batch));
+        } else {
+            taken.add(boundaries.take(new Place(segment.output().name(), batch)));
+            feeds.put(graph.outputGradient(), taken.get(taken.size() - 1));
+        }
+        RuntimeTensor gradient = null;
+        if (graph.inputGradient() != null) {
+            RuntimeTensor value = feeds.get(segment.input().name());
+            gradient = runner.zeros(value.dtype(), value.shape());
+            into.put(graph.inputGradient(), gradient);
+        }
+        try (Outputs outputs =
+                session.runInto(feeds, into, last ? List.of(graph.loss().rows()) : List.of())) {
+            if (last) {
+                keepLoss(batch, outputs.tensor(graph.loss().rows()).toFloats());
+                requireFinite(batch);
+            }
+        }
+        taken.forEach(RuntimeTensor::release);
+        keepCarried(graph, batch, into);
+        if (segment.input() != null) {
+            Place input = new Place(segment.input().name(), batch);
+            boundaries.drop(input);
+            if (gradient != null) {
+                boundaries.put(input, gradient);
+            }
+        }
     }
 
     /** Feeds gradients of single rows from later segments, and returns them. The caller releases them. */

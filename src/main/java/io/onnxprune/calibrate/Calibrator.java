@@ -2,6 +2,7 @@
 package io.onnxprune.calibrate;
 
 import io.onnxprune.calibrate.ActivationStore.Budget;
+import io.onnxprune.diag.Claim;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Trace;
@@ -13,6 +14,8 @@ import io.onnxprune.ir.Widening;
 import io.onnxprune.lower.Lowering;
 import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.OnnxRuntime;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashMap;
@@ -279,31 +282,32 @@ public final class Calibrator {
             return RunMemory.smallerIfNeeded(this, objective, taps, reduced, (run, left, target) -> {
                 String precision = runtime.options().precision().title();
                 int form = Objects.hash(run.shape(), new HashSet<>(initializers), squares, precision);
-                String name = "gradients-" + key + '-' + Integer.toHexString(form) + ".safetensors";
-                Checkpoint checkpoint = new Checkpoint(options.workFolder().resolve(name), checkpointSeconds);
-                Summary summary = run.backward(left, target, saved(checkpoint, sink, run), state -> {
-                    if (checkpoint.isDue() && run.canStop()) {
-                        checkpoint.save(state, sink);
-                    }
-                });
-                checkpoint.remove();
-                return summary;
+                try (Claim claim = checkpoint(key + '-' + Integer.toHexString(form))) {
+                    Checkpoint checkpoint = new Checkpoint(checkpointFile(claim.name()), checkpointSeconds);
+                    Checkpoint.State saved =
+                            options.resume() ? checkpoint.resumed(sink, run.segmentCount(), log) : null;
+                    Summary summary = run.backward(left, target, saved, state -> {
+                        if (checkpoint.isDue() && run.canStop()) {
+                            checkpoint.save(state, sink);
+                        }
+                    });
+                    checkpoint.remove();
+                    return summary;
+                }
             });
         }
     }
 
-    /** The state of a stopped run; null to start from the beginning. */
-    private Checkpoint.State saved(Checkpoint checkpoint, ResumableSink sink, CalibrationRun run) {
-        if (!options.resume()) {
-            return null;
-        }
-        Checkpoint.State saved = checkpoint.load(sink).orElse(null);
-        log.info(
-                saved == null
-                        ? "nothing to resume in " + options.workFolder() + "; calibration starts from the beginning"
-                        : "calibration resumes: %d of %d segments are done"
-                                .formatted(run.segmentCount() - saved.next() - 1, run.segmentCount()));
-        return saved;
+    private Claim checkpoint(String key) {
+        return Claim.of(
+                options.workFolder(),
+                "gradients",
+                key,
+                name -> !options.resume() || Files.exists(checkpointFile(name)));
+    }
+
+    private Path checkpointFile(String name) {
+        return options.workFolder().resolve(name + ".safetensors");
     }
 
     /** The shape of the sum of a tap. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
+import io.onnxprune.diag.Log;
 import io.onnxprune.ir.Bytes;
 import io.onnxprune.ir.CheckpointFile;
 import io.onnxprune.ir.CheckpointFile.Content;
@@ -33,6 +34,7 @@ final class Checkpoint {
     private static final String SINK = "sink";
 
     private final CheckpointFile file;
+    private final Path folder;
     private final long intervalNanos;
     private long last = System.nanoTime();
 
@@ -44,6 +46,7 @@ final class Checkpoint {
      */
     Checkpoint(Path file, double seconds) {
         this.file = new CheckpointFile(file);
+        this.folder = file.getParent();
         this.intervalNanos = (long) (seconds * 1e9);
     }
 
@@ -100,6 +103,22 @@ final class Checkpoint {
      */
     Optional<State> load(ResumableSink sink) {
         return file.load(content -> state(content, sink));
+    }
+
+    /**
+     * Loads the state of a stopped run like {@link #load}, and logs how much of it is done.
+     *
+     * @param segments number of segments of the run
+     * @return null to start from the beginning
+     */
+    State resumed(ResumableSink sink, int segments, Log log) {
+        State saved = load(sink).orElse(null);
+        log.info(
+                saved == null
+                        ? "nothing to resume in " + folder + "; calibration starts from the beginning"
+                        : "calibration resumes: %d of %d segments are done"
+                                .formatted(segments - saved.next - 1, segments));
+        return saved;
     }
 
     private static State state(Content content, ResumableSink sink) {

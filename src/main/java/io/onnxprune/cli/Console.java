@@ -41,8 +41,17 @@ final class Console implements ProgressListener {
 
     /** Prints a line of the result. */
     void print(String line) {
+        println(Visible.line(line));
+    }
+
+    /** Prints a table. */
+    void print(Table table) {
+        println(table.toString());
+    }
+
+    private void println(String text) {
         if (level != Level.QUIET) {
-            out.println(line);
+            out.println(text);
             out.flush();
         }
     }
@@ -56,21 +65,21 @@ final class Console implements ProgressListener {
     @Override
     public void info(String message) {
         if (level != Level.QUIET) {
-            err.println(message);
+            err.println(Visible.line(message));
             err.flush();
         }
     }
 
     @Override
     public void warn(String message) {
-        err.println("warning: " + message);
+        err.println("warning: " + Visible.line(message));
         err.flush();
     }
 
     @Override
     public void debug(String message) {
         if (level == Level.VERBOSE) {
-            err.println(message);
+            err.println(Visible.line(message));
             err.flush();
         }
     }

@@ -4,6 +4,7 @@ package io.onnxprune.cli;
 import io.onnxprune.api.DataSettings;
 import io.onnxprune.api.Pruner;
 import io.onnxprune.diag.Amount;
+import io.onnxprune.diag.PathText;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.DataRequest;
@@ -127,8 +128,8 @@ final class DataArguments {
     /** Parses a file name with a weight after a colon. If a file of the entire name exists, there is no weight. */
     private static WeightedFile weighted(String argument) {
         Matcher form = WEIGHTED.matcher(argument);
-        if (!form.matches() || Files.exists(Path.of(argument))) {
-            return new WeightedFile(Path.of(argument), 1);
+        if (!form.matches() || Files.exists(PathText.of(argument))) {
+            return new WeightedFile(PathText.of(argument), 1);
         }
         double weight;
         try {
@@ -140,6 +141,6 @@ final class DataArguments {
             throw new UsageException("--calibration takes a weight of more than 0 after the file, as in b.txt:2, not \""
                     + argument + '"');
         }
-        return new WeightedFile(Path.of(form.group(1)), weight);
+        return new WeightedFile(PathText.of(form.group(1)), weight);
     }
 }

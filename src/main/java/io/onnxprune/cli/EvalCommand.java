@@ -4,6 +4,7 @@ package io.onnxprune.cli;
 import com.fasterxml.jackson.annotation.JsonUnwrapped;
 import io.onnxprune.api.ModelEvaluator;
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.emit.RunFiles;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.onnx.ModelReader;
@@ -114,13 +115,13 @@ final class EvalCommand implements Callable<Integer> {
             throw new UsageException("--adapter is for one model, so it does not go with --against; run eval for each");
         }
         Map<Path, ModelEvaluator> evaluators = new LinkedHashMap<>();
-        List<Path> inputs = new ArrayList<>();
+        RunFiles files = new RunFiles();
         for (Path path : against == null ? List.of(model) : List.of(model, against)) {
             ModelEvaluator evaluator = evaluator(path);
             evaluators.put(path, evaluator);
-            inputs.addAll(evaluator.inputs());
+            files.with(evaluator.files());
         }
-        output.check(Inputs.of(inputs.toArray(Path[]::new)));
+        output.check(files);
         Table table = new Table(
                 "model", ">perplexity", ">nll", ">tokens", ">prefill tok/s", ">decode tok/s", ">weight bytes");
         List<Result> results = new ArrayList<>();
@@ -137,7 +138,7 @@ final class EvalCommand implements Callable<Integer> {
                     number(found.decodeTokensPerSecond(), "%.0f"),
                     bytes);
         });
-        console.print(table.toString());
+        console.print(table);
         output.writeJson(new Report(results.get(0), results.size() > 1 ? results.get(1) : null));
         return 0;
     }

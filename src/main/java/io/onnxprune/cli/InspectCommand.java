@@ -63,12 +63,12 @@ final class InspectCommand implements Callable<Integer> {
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
         Inspector inspector = Inspector.builder(path).runtime(runtime.options()).build();
-        output.check(Inputs.of(inspector.inputs().toArray(Path[]::new)));
+        output.check(inspector.files());
         Inspector.Inspection found = inspector.run(console);
         Structure structure = found.model().structure();
         ParameterCount count = found.count();
         if (explain != null) {
-            console.print(explanation(structure));
+            explanation(structure).lines().forEach(console::print);
             output.writeJson(InspectReport.of(structure, count));
             return 0;
         }
@@ -82,11 +82,11 @@ final class InspectCommand implements Callable<Integer> {
                 PrunableBlocks.blocks(structure).size(),
                 found.model().model().opset()));
         console.print("");
-        console.print(prunable(structure, count).toString());
+        console.print(prunable(structure, count));
         Table pinned = pinned(structure);
         if (!pinned.isEmpty()) {
             console.print("");
-            console.print(pinned.toString());
+            console.print(pinned);
         }
         if (groups) {
             console.print("");
@@ -195,7 +195,7 @@ final class InspectCommand implements Callable<Integer> {
         StringBuilder text = new StringBuilder();
         Set<Dim.Atom> seen = new LinkedHashSet<>();
         found.forEach((name, dims) -> {
-            text.append(name).append('\n');
+            text.append(Visible.line(name)).append('\n');
             for (int axis = 0; axis < dims.length; axis++) {
                 text.append("    axis ")
                         .append(axis)
@@ -213,12 +213,12 @@ final class InspectCommand implements Callable<Integer> {
         text.append(structure.describe(atom)).append(": ");
         text.append(atom.isDynamic() ? "varies between runs" : atom.size(0) + " units");
         if (atom.pin() != null) {
-            text.append(", pinned: ").append(atom.pin());
+            text.append(", pinned: ").append(Visible.line(atom.pin()));
         }
         text.append('\n');
         List<String> nodes = new ArrayList<>(atom.evidence());
         for (String node : nodes.subList(0, Math.min(EVIDENCE, nodes.size()))) {
-            text.append("    tied at node ").append(node).append('\n');
+            text.append("    tied at node ").append(Visible.line(node)).append('\n');
         }
         if (nodes.size() > EVIDENCE) {
             text.append("    and at more\n");

@@ -2,10 +2,12 @@
 package io.onnxprune.cli;
 
 import io.onnxprune.diag.InputFiles;
+import io.onnxprune.diag.PathText;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
 import java.util.Arrays;
 import picocli.CommandLine;
 import picocli.CommandLine.ParameterException;
@@ -29,13 +31,27 @@ public final class Main {
 
     /** Runs the command line and returns the exit code. */
     static int run(PrintWriter out, PrintWriter err, String... arguments) {
+        PrintWriter shown = new PrintWriter(new Visible(out), true);
+        PrintWriter told = new PrintWriter(new Visible(err), true);
+        try {
+            return execute(shown, told, arguments);
+        } finally {
+            shown.flush();
+            told.flush();
+        }
+    }
+
+    private static int execute(PrintWriter out, PrintWriter err, String... arguments) {
         CommandLine line = commandLine()
                 .setOut(out)
                 .setErr(err)
                 .setParameterExceptionHandler(Main::wrongUsage)
                 .setExecutionExceptionHandler((failure, command, parsed) -> failed(failure, err, arguments));
         try {
+            PathText.require(arguments);
             return line.execute(arguments);
+        } catch (UsageException e) {
+            return failed(e, err, arguments);
         } catch (OutOfMemoryError | StackOverflowError | InternalError e) {
             return failed(e, err, arguments);
         }
@@ -46,13 +62,14 @@ public final class Main {
         return new CommandLine(new PruneCommand())
                 .addSubcommand(new InspectCommand())
                 .addSubcommand(new EvalCommand())
-                .addSubcommand(new RecoverCommand());
+                .addSubcommand(new RecoverCommand())
+                .registerConverter(Path.class, PathText::of);
     }
 
     private static int wrongUsage(ParameterException failure, String[] arguments) {
         CommandLine command = failure.getCommandLine();
         command.getErr()
-                .println("error: " + UsageMessage.of(failure, arguments) + " (see "
+                .println("error: " + Visible.line(UsageMessage.of(failure, arguments)) + " (see "
                         + command.getCommandSpec().qualifiedName() + " --help)");
         return USAGE;
     }
@@ -60,13 +77,14 @@ public final class Main {
     private static int failed(Throwable failure, PrintWriter err, String... arguments) {
         boolean verbose = Arrays.asList(arguments).contains("--verbose");
         if (failure instanceof UserException) {
-            err.println("error: " + failure.getMessage());
+            err.println("error: " + Visible.line(failure.getMessage()));
         } else if (InputFiles.isLostPage(failure)) {
             err.println("error: " + InputFiles.lostPage());
         } else if (failure instanceof OutOfMemoryError) {
             err.println("error: out of memory; give the virtual machine more, as with ONNX_PRUNE_JAVA_OPTS=-Xmx8g");
         } else {
-            err.println("error: internal failure (" + failure + "); run again with --verbose and report it");
+            err.println("error: internal failure (" + Visible.line(failure.toString())
+                    + "); run again with --verbose and report it");
         }
         if (verbose) {
             failure.printStackTrace(err);

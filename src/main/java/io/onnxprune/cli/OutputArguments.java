@@ -7,9 +7,10 @@ import com.fasterxml.jackson.databind.SerializationFeature;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.diag.WholeFile;
+import io.onnxprune.emit.RunFiles;
 import java.io.IOException;
 import java.io.PrintWriter;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import picocli.CommandLine.Option;
 
@@ -40,9 +41,12 @@ final class OutputArguments {
         return new Console(out, err, level, terminal);
     }
 
-    /** Checks that the file of {@code --json} can be written, before any work is done. */
-    void check(Inputs inputs) {
-        inputs.checkWritable("--json", json);
+    /** Checks that the file of {@code --json} can be written and is no other of the run, before any work is done. */
+    void check(RunFiles files) {
+        if (json != null) {
+            files.writes("--json", json).check();
+        }
+        SideFile.check("--json", json);
     }
 
     /**
@@ -56,7 +60,7 @@ final class OutputArguments {
         }
         try {
             byte[] text = JSON.writeValueAsBytes(content);
-            Files.write(json, text);
+            WholeFile.write(json, text);
         } catch (IOException e) {
             throw new UserException("cannot write " + json + ": " + FileFailure.reason(e), e);
         }

@@ -244,7 +244,8 @@ final class PruneCommand implements Callable<Integer> {
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
         checkCombination();
         Pruner pruner = pruner();
-        checkOutputs(Inputs.of(pruner.inputs().toArray(Path[]::new)));
+        output.check(pruner.files());
+        checkOutputs();
         PruneReport report = pruner.run(console);
         PruneSummary.print(report, console);
         output.writeJson(report.toJson());
@@ -320,10 +321,9 @@ final class PruneCommand implements Callable<Integer> {
         return given;
     }
 
-    private void checkOutputs(Inputs inputs) {
-        output.check(inputs);
-        inputs.checkWritable("--plan-out", planOut);
-        statistics.check(inputs);
+    private void checkOutputs() {
+        SideFile.check("--plan-out", planOut);
+        statistics.check();
         if (dumpIr != null && Files.exists(dumpIr) && !Files.isDirectory(dumpIr)) {
             throw new UserException("--dump-ir " + dumpIr + " is a file; name a folder");
         }

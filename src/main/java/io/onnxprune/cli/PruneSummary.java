@@ -40,11 +40,15 @@ final class PruneSummary {
                     report.blocksKept());
         }
         evaluation(table, report);
-        console.print(table.toString());
+        console.print(table);
         console.print("");
         Table dimensions = dimensions(report);
         if (!dimensions.isEmpty() || !report.state().report().containsKey("zeros")) {
-            console.print(dimensions.isEmpty() ? "nothing was pruned" : dimensions.toString());
+            if (dimensions.isEmpty()) {
+                console.print("nothing was pruned");
+            } else {
+                console.print(dimensions);
+            }
             console.print("");
         }
         report.sizes().requested().ifPresent(requested -> console.print(achieved(requested, report)));

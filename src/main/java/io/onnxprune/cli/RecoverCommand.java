@@ -118,7 +118,7 @@ final class RecoverCommand implements Callable<Integer> {
         Console console =
                 output.console(spec.commandLine().getOut(), spec.commandLine().getErr());
         Recoverer recoverer = recoverer();
-        output.check(Inputs.of(recoverer.inputs().toArray(Path[]::new)));
+        output.check(recoverer.files());
         Recoverer.Report report = recoverer.run(console);
         print(report, console);
         output.writeJson(report.toJson());
@@ -160,7 +160,7 @@ final class RecoverCommand implements Callable<Integer> {
                 "held-out perplexity",
                 String.format(Locale.ROOT, "%.4f", Math.exp(before.heldOut())),
                 String.format(Locale.ROOT, "%.4f", Math.exp(training.best())));
-        console.print(table.toString());
+        console.print(table);
         console.print(String.format(
                 Locale.ROOT,
                 "trained %,d parameters on %,d rows; %,d held out",

@@ -22,8 +22,8 @@ final class StatisticsArguments {
     private Path in;
 
     /** Checks that the file of {@code --stats-out} can be written, before any work is done. */
-    void check(Inputs inputs) {
-        inputs.checkWritable("--stats-out", out, Statistics::isFile, "holds no statistics");
+    void check() {
+        SideFile.check("--stats-out", out, Statistics::isFile, "holds no statistics");
     }
 
     StatisticsProvider.Files files() {

@@ -2,6 +2,7 @@
 package io.onnxprune.cli;
 
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import java.util.StringJoiner;
@@ -32,7 +33,9 @@ final class Table {
     }
 
     void row(Object... cells) {
-        rows.add(cells);
+        rows.add(Arrays.stream(cells)
+                .map(cell -> Visible.line(String.valueOf(cell)))
+                .toArray());
     }
 
     boolean isEmpty() {

@@ -2,6 +2,7 @@
 package io.onnxprune.cli;
 
 import io.onnxprune.diag.Nearest;
+import io.onnxprune.diag.UsageException;
 import java.util.Arrays;
 import java.util.Locale;
 import java.util.Set;
@@ -19,6 +20,9 @@ final class UsageMessage {
         CommandLine command = failure.getCommandLine();
         if (failure instanceof UnmatchedArgumentException unmatched) {
             return unmatched(command, unmatched.getUnmatched().get(0), arguments);
+        }
+        if (failure.getCause() instanceof UsageException path) {
+            return path.getMessage();
         }
         if (failure.getArgSpec() instanceof OptionSpec option && failure.getValue() != null) {
             return option.longestName() + " takes " + values(option) + ", not \"" + failure.getValue() + '"';

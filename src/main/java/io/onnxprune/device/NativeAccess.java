@@ -22,14 +22,14 @@ public final class NativeAccess {
         if (loaded) {
             return;
         }
-        setDefault(FOLDER, CacheFolder.path().resolve("jna").toString());
+        setDefault(FOLDER, CacheFolder.folder("jna").toString());
         // A library of the system may belong to another version of JNA.
         setDefault("jna.nosys", "true");
         try {
             loaded = Native.POINTER_SIZE == Long.BYTES;
         } catch (LinkageError e) {
             throw new UserException(
-                    "the library for native calls (JNA) cannot be loaded from %s: %s; it needs XDG_CACHE_HOME or ~/.cache to be writable"
+                    "the library for native calls (JNA) cannot be loaded from %s: %s"
                             .formatted(System.getProperty(FOLDER), e.getMessage()),
                     e);
         }

@@ -2,6 +2,7 @@
 package io.onnxprune.diag;
 
 import java.io.IOException;
+import java.nio.charset.CharacterCodingException;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.FileSystemException;
@@ -22,6 +23,9 @@ public final class FileFailure {
         }
         if (failure instanceof NotDirectoryException || failure instanceof FileAlreadyExistsException) {
             return "a file is in the place of its folder";
+        }
+        if (failure instanceof CharacterCodingException) {
+            return "it is not UTF-8 text";
         }
         String reason = failure instanceof FileSystemException named ? named.getReason() : failure.getMessage();
         return reason == null ? failure.getClass().getSimpleName() : reason;

@@ -86,9 +86,7 @@ public final class InputFiles {
 
     /** Files with their content, as {@link #add} notes them. */
     public static InputFiles of(Collection<Path> files) {
-        InputFiles inputs = new InputFiles();
-        inputs.add(files);
-        return inputs;
+        return new InputFiles().add(files);
     }
 
     /** Files that are not read, for short work on large ones. */
@@ -99,8 +97,9 @@ public final class InputFiles {
     }
 
     /** Notes files with their content. What is no file, or cannot be read, is left to those who read it. */
-    public void add(Collection<Path> more) {
+    public InputFiles add(Collection<Path> more) {
         more.forEach(file -> note(file, true));
+        return this;
     }
 
     private void note(Path named, boolean read) {

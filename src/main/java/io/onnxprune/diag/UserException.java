@@ -2,6 +2,7 @@
 package io.onnxprune.diag;
 
 import java.util.Objects;
+import java.util.regex.Pattern;
 import org.jspecify.annotations.NullMarked;
 
 /**
@@ -11,13 +12,19 @@ import org.jspecify.annotations.NullMarked;
 @NullMarked
 public class UserException extends RuntimeException {
     private static final long serialVersionUID = 1L;
+    private static final Pattern CONTROL = Pattern.compile("\\p{Cntrl}+");
 
     public UserException(String message) {
-        super(message);
+        super(printable(message));
     }
 
     public UserException(String message, Throwable cause) {
-        super(message, cause);
+        super(printable(message), cause);
+    }
+
+    /** Names from a file may hold line breaks and escapes of terminals, which have no place in a sentence. */
+    private static String printable(String message) {
+        return CONTROL.matcher(message).replaceAll(" ");
     }
 
     @Override

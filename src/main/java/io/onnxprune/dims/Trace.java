@@ -2,6 +2,8 @@
 package io.onnxprune.dims;
 
 import io.onnxprune.diag.Log;
+import io.onnxprune.diag.OutOfMemoryException;
+import io.onnxprune.diag.TimeLimitException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program;
@@ -13,9 +15,12 @@ import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
+import java.time.Duration;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 /**
  * Concrete shapes of all values, and the contents of small integer ones, from two runs of the graph with different
@@ -23,6 +28,38 @@ import java.util.Map;
  */
 public final class Trace {
     private static final int MAX_ELEMENTS = 256;
+    private static final Pattern REQUEST = Pattern.compile("at node .*, which requests \\d+ bytes");
+
+    /**
+     * What tracing may take. The copy that is traced takes milliseconds, and little more memory than the constants that
+     * it makes at run time.
+     *
+     * @param time of all runs together, beside what follows from the number of nodes
+     * @param bytes of all values of a run, beside what follows from the constants of the model
+     */
+    record Budget(Duration time, long bytes) {
+        static final Budget USUAL = new Budget(Duration.ofSeconds(30), 2L << 30);
+
+        /** Every value is an output, which takes ONNX Runtime longer the more there are. */
+        private static final Duration EACH_NODE = Duration.ofMillis(5);
+
+        /** Values computed from a large constant, each in float32: some exports chain several. */
+        private static final int COPIES = 8;
+
+        private Duration time(Program program) {
+            return time.plus(EACH_NODE.multipliedBy(program.ops().size()));
+        }
+
+        private long bytes(Program program) {
+            long elements = 0;
+            for (Value constant : program.constants().values()) {
+                elements += constant.constant().bytes() == null
+                        ? 0
+                        : constant.constant().elements();
+            }
+            return bytes + COPIES * Float.BYTES * elements;
+        }
+    }
 
     /** Batch, sequence and past length of one run. */
     private record Size(int batch, int sequence, int past) {}
@@ -44,15 +81,25 @@ public final class Trace {
     private final Map<Value, long[][]> contents = new HashMap<>();
     private final Map<Value, DType> dtypes = new HashMap<>();
 
-    private Trace() {}
+    private final Budget budget;
+    private final long start = System.nanoTime();
+
+    private Trace(Budget budget) {
+        this.budget = budget;
+    }
 
     /**
      * Traces {@code program}. Weights are not read: large constants are replaced by computed ones of the same shape.
      *
-     * @throws UserException when ONNX Runtime cannot run the model at any of the sizes
+     * @throws UserException when ONNX Runtime cannot run the model at any of the sizes, or when that takes too much
+     *     time or memory
      */
     public static Trace of(Program program, OnnxRuntime runtime, Log log) {
-        Trace trace = new Trace();
+        return of(program, runtime, log, Budget.USUAL);
+    }
+
+    static Trace of(Program program, OnnxRuntime runtime, Log log, Budget budget) {
+        Trace trace = new Trace(budget);
         for (TraceGraph graph : TraceGraph.variants(program)) {
             trace.run(program, graph, runtime, log);
         }
@@ -61,7 +108,8 @@ public final class Trace {
 
     private void run(Program program, TraceGraph graph, OnnxRuntime runtime, Log log) {
         UserException failure = null;
-        try (Session session = runtime.open(graph.serialized(), Map.of(), false)) {
+        long bytes = budget.bytes(program);
+        try (Session session = runtime.openWithin(graph.serialized(), bytes)) {
             DecoderInterface decoder = DecoderInterface.of(program.model().graph());
             Map<String, Long> hints = graph.extentHints();
             for (List<Size> attempt : ATTEMPTS) {
@@ -72,12 +120,14 @@ public final class Trace {
                             record(input, run, inputs.get(input.name()));
                         }
                         try (Outputs outputs =
-                                session.run(inputs, graph.valueNames().keySet())) {
+                                session.run(inputs, graph.valueNames().keySet(), remaining(program))) {
                             collect(graph, outputs, run);
                         }
                     }
                     log.debug("traced at " + attempt);
                     return;
+                } catch (TimeLimitException | OutOfMemoryException e) {
+                    throw overBudget(program, bytes, e);
                 } catch (UserException e) {
                     failure = failure == null ? e : failure;
                     log.debug("trace at " + attempt + " failed: " + e.getMessage());
@@ -88,6 +138,28 @@ public final class Trace {
                 "ONNX Runtime cannot run " + program.model().source() + ": "
                         + (failure == null ? "" : failure.getMessage()),
                 failure);
+    }
+
+    private Duration remaining(Program program) {
+        return Duration.ofNanos(Math.max(1, budget.time(program).toNanos() - (System.nanoTime() - start)));
+    }
+
+    private UserException overBudget(Program program, long bytes, UserException failure) {
+        String limit = failure instanceof TimeLimitException
+                ? "%d seconds, so it may be endless; look for a Loop without an end"
+                        .formatted(budget.time(program).toSeconds())
+                : "%.1f GiB%s; look for an Expand, a ConstantOfShape or a Tile to a large extent"
+                        .formatted(bytes / (double) (1 << 30), place(failure.getMessage()));
+        return new UserException(
+                "a run of %s with a few tokens, which finds its shapes, takes more than %s"
+                        .formatted(program.model().source(), limit),
+                failure);
+    }
+
+    /** The node that failed and what it requested; empty when the runtime does not say. */
+    private static String place(String message) {
+        Matcher node = REQUEST.matcher(message);
+        return node.find() ? ", " + node.group() : "";
     }
 
     private static Map<String, HostTensor> feeds(DecoderInterface decoder, Size size, Map<String, Long> hints) {

@@ -6,6 +6,7 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Model;
+import io.onnxprune.onnx.ModelPlace;
 import io.onnxprune.onnx.ModelWriter;
 import io.onnxprune.plan.Plan;
 import java.io.IOException;
@@ -175,7 +176,10 @@ public final class Emitter {
             if (inputWeights.stream().anyMatch(weights -> isSame(companion, weights))) {
                 continue;
             }
-            if (ModelFolder.size(companion) > MAX_COMPANION_BYTES) {
+            if (!ModelPlace.owns(input.model(), companion)) {
+                log.warn(companion + " is a link that leads out of the model's folder and was not copied; copy it"
+                        + " yourself if the model needs it");
+            } else if (ModelFolder.size(companion) > MAX_COMPANION_BYTES) {
                 log.warn(companion + " is over " + gigabytes(MAX_COMPANION_BYTES)
                         + " and was not copied; copy it yourself if the model needs it");
             } else {

@@ -17,6 +17,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
+import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -52,7 +53,8 @@ record JsonFile(ObjectNode root, String text) {
             String text = Files.readString(file);
             JsonNode root = JSON.readTree(text);
             return root instanceof ObjectNode object ? Optional.of(new JsonFile(object, text)) : Optional.empty();
-        } catch (JsonProcessingException | java.nio.charset.CharacterCodingException e) {
+        } catch (JsonProcessingException | CharacterCodingException | NumberFormatException e) {
+            // The parser leaves numbers with absurd exponents to Java.
             return Optional.empty();
         } catch (IOException e) {
             throw new UserException("cannot read " + file + ": " + FileFailure.reason(e), e);

@@ -2,10 +2,12 @@
 package io.onnxprune.emit;
 
 import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Locale;
 
 /** The output: a model file, or a folder with a complete model to serve. */
@@ -34,11 +36,11 @@ public final class OutputTarget {
                     + " is a file where a folder would be written; end the name in .onnx to get one model file");
         }
         if (!file && isSame(out, input.folder())) {
-            throw new UserException("output " + out + " is the folder of the input; give another folder");
+            throw new UsageException("output " + out + " is the folder of the input; give another folder");
         }
         Path model = file ? out : out.resolve(input.model().getFileName());
         if (isSame(model, input.model())) {
-            throw new UserException("output " + model + " is the input itself; give another name");
+            throw new UsageException("output " + model + " is the input itself; give another name");
         }
         OutputTarget target = new OutputTarget(model.toAbsolutePath(), !file);
         checkWritable(existing(target.folder()), out);
@@ -48,6 +50,18 @@ public final class OutputTarget {
     /** The ONNX file to write, absolute. */
     public Path model() {
         return model;
+    }
+
+    /** The names of the files that a model may be written to: its own, and that of its external data. */
+    List<String> fileNames() {
+        String name = model.getFileName().toString();
+        return List.of(name, name + ".data");
+    }
+
+    /** The name of a file of adapters beside the model. */
+    public String adapterName(String extension) {
+        String name = model.getFileName().toString();
+        return name.substring(0, name.lastIndexOf('.')) + extension;
     }
 
     /** The folder of the model file; it may not exist yet. */

@@ -3,68 +3,84 @@ package io.onnxprune.eval;
 
 import static java.nio.charset.StandardCharsets.ISO_8859_1;
 
+import io.onnxprune.diag.Sizes;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.channels.FileChannel;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /** Reads token ids from NumPy .npy files: little-endian int32 or int64, one or two axes, C order. */
 final class NumpyReader {
+    private static final String REMEDY = "save int64 rows with numpy.save";
     private static final Pattern TYPE = Pattern.compile("'descr'\\s*:\\s*'([^']*)'");
     private static final Pattern FORTRAN = Pattern.compile("'fortran_order'\\s*:\\s*(\\w+)");
-    private static final Pattern SHAPE = Pattern.compile("'shape'\\s*:\\s*\\(\\s*(\\d+)\\s*,?\\s*(\\d*)\\s*,?\\s*\\)");
+    private static final Pattern SHAPE = Pattern.compile("'shape'\\s*:\\s*\\(([^)]*)\\)");
+
+    /** The longest header of an array of one or two axes that NumPy writes is of some hundred bytes. */
+    private static final int MAX_HEADER_BYTES = 1 << 16;
+
+    private static final byte[] MAGIC = {(byte) 0x93, 'N', 'U', 'M', 'P', 'Y'};
 
     private NumpyReader() {}
 
     static TokenData.Rows read(Path file) throws IOException {
-        ByteBuffer bytes;
         try (FileChannel channel = FileChannel.open(file)) {
-            bytes = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size())
+            if (channel.size() > Integer.MAX_VALUE) {
+                throw unreadable(file, "it is larger than 2 GiB");
+            }
+            ByteBuffer bytes = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size())
                     .order(ByteOrder.LITTLE_ENDIAN);
+            return readRows(file, header(file, bytes), bytes);
         }
-        if (bytes.remaining() < 12 || (bytes.get(0) & 0xff) != 0x93 || bytes.get(1) != 'N') {
+    }
+
+    /** The header; the buffer is left at the first element. */
+    private static String header(Path file, ByteBuffer bytes) {
+        if (bytes.remaining() < 12 || !bytes.slice(0, MAGIC.length).equals(ByteBuffer.wrap(MAGIC))) {
             throw unreadable(file, "it has no NumPy header");
         }
-        boolean first = bytes.get(6) == 1;
-        int start = first ? 10 : 12;
-        int length = first ? bytes.getShort(8) & 0xffff : bytes.getInt(8);
-        if (length < 0 || length > bytes.remaining() - start) {
+        int version = bytes.get(6);
+        if (version < 1 || version > 3) {
+            throw unreadable(file, "its header is of version " + (version & 0xff));
+        }
+        int start = version == 1 ? 10 : 12;
+        int length = version == 1 ? bytes.getShort(8) & 0xffff : bytes.getInt(8);
+        if (length < 0 || length > bytes.remaining() - start || length > MAX_HEADER_BYTES) {
             throw unreadable(file, "its header is truncated");
         }
         byte[] header = new byte[length];
-        bytes.get(start, header);
-        return readRows(file, new String(header, ISO_8859_1), bytes.position(start + length));
+        bytes.get(start, header).position(start + length);
+        return new String(header, ISO_8859_1);
     }
 
     private static TokenData.Rows readRows(Path file, String header, ByteBuffer bytes) {
         Matcher type = TYPE.matcher(header);
-        Matcher shape = SHAPE.matcher(header);
         Matcher fortran = FORTRAN.matcher(header);
         if (!type.find() || !(type.group(1).equals("<i4") || type.group(1).equals("<i8"))) {
             throw unreadable(file, "it does not hold int32 or int64");
         }
-        if (!shape.find()) {
-            throw unreadable(file, "it does not have one or two axes");
-        }
-        boolean flat = shape.group(2).isEmpty();
+        long[] shape = shape(file, header);
+        boolean flat = shape.length == 1;
         if (fortran.find() && fortran.group(1).equals("True") && !flat) {
             throw unreadable(file, "it is in Fortran order");
         }
-        int width = type.group(1).equals("<i8") ? 8 : 4;
-        long rows = flat ? 1 : Long.parseLong(shape.group(1));
-        long columns = Long.parseLong(shape.group(flat ? 1 : 2));
-        if (rows * columns * width > bytes.remaining()) {
+        int width = type.group(1).equals("<i8") ? Long.BYTES : Integer.BYTES;
+        Sizes sizes = new Sizes("the data file " + file, REMEDY);
+        if (sizes.bytes(width * Byte.SIZE, shape) > bytes.remaining()) {
             throw unreadable(file, "it is truncated");
         }
         TokenData.Rows result = new TokenData.Rows();
+        // Without columns there is nothing to read, however many rows there are.
+        long rows = flat ? 1 : sizes.elements(shape) == 0 ? 0 : shape[0];
         for (long row = 0; row < rows; row++) {
-            long[] ids = new long[(int) columns];
+            long[] ids = new long[(int) shape[shape.length - 1]];
             for (int i = 0; i < ids.length; i++) {
-                ids[i] = width == 8 ? bytes.getLong() : bytes.getInt();
+                ids[i] = width == Long.BYTES ? bytes.getLong() : bytes.getInt();
             }
             if (flat) {
                 result.running.add(TokenData.Piece.of(ids));
@@ -75,9 +91,21 @@ final class NumpyReader {
         return result;
     }
 
+    private static long[] shape(Path file, String header) {
+        Matcher shape = SHAPE.matcher(header);
+        String[] extents = shape.find() ? shape.group(1).strip().split("\\s*,\\s*") : new String[0];
+        if (extents.length < 1 || extents.length > 2) {
+            throw unreadable(file, "it does not have one or two axes");
+        }
+        try {
+            return Arrays.stream(extents).mapToLong(Long::parseLong).toArray();
+        } catch (NumberFormatException e) {
+            throw unreadable(file, "its shape is (" + shape.group(1) + ")");
+        }
+    }
+
     private static UserException unreadable(Path file, String why) {
         return new UserException(
-                "the data file %s is not a readable NumPy array of token ids: %s; save int64 rows with numpy.save"
-                        .formatted(file, why));
+                "the data file %s is not a readable NumPy array of token ids: %s; %s".formatted(file, why, REMEDY));
     }
 }

@@ -6,6 +6,7 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.diag.WholeFile;
 import io.onnxprune.ir.Bytes;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
@@ -14,7 +15,6 @@ import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.Arrays;
@@ -186,13 +186,8 @@ final class SelfData {
 
     private static void write(Path target, List<long[]> rows) {
         try {
-            Path temporary = Files.createTempFile(target.getParent(), "writing", ".jsonl");
-            try {
-                Files.write(temporary, rows.stream().map(SelfData::line).toList());
-                Files.move(temporary, target, StandardCopyOption.REPLACE_EXISTING);
-            } finally {
-                Files.deleteIfExists(temporary);
-            }
+            String text = rows.stream().map(row -> line(row) + "\n").collect(Collectors.joining());
+            WholeFile.write(target, text.getBytes(UTF_8));
         } catch (IOException e) {
             throw notStored(target, e);
         }

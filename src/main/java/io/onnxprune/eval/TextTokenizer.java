@@ -1,34 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.eval;
 
-import ai.djl.huggingface.tokenizers.Encoding;
-import ai.djl.huggingface.tokenizers.HuggingFaceTokenizer;
+import static java.nio.charset.StandardCharsets.UTF_8;
+
 import io.onnxprune.diag.CacheFolder;
+import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
+import java.io.BufferedInputStream;
+import java.io.BufferedOutputStream;
+import java.io.DataInputStream;
+import java.io.DataOutputStream;
 import java.io.IOException;
-import java.io.InputStream;
+import java.lang.ProcessBuilder.Redirect;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.OptionalLong;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
 
-/** Encodes text into token ids with a {@code tokenizer.json}, without network access. */
+/**
+ * Encodes text into token ids with a {@code tokenizer.json}, without network access. The native library runs in a
+ * process of its own ({@link NativeTokenizer}): where it ends or hangs, this is one sentence here.
+ */
 final class TextTokenizer implements AutoCloseable {
-    static {
-        // In offline mode the library loads its native part from the jar, also beside a GPU, and connects to no server.
-        setDefault("ai.djl.offline", "true");
-        setDefault("OPT_OUT_TRACKING", "true");
-        setDefault("DJL_CACHE_DIR", CacheFolder.path().resolve("tokenizers").toString());
-    }
+    private static final String REMEDY = "give the tokenizer.json that the model was exported with";
+    private static final Duration LOADING = Duration.ofMinutes(2);
+    /** A text may take this long, and longer when it is long: tokenizers take over 100 kB in a second. */
+    private static final Duration ENCODING = Duration.ofSeconds(30);
 
-    private final HuggingFaceTokenizer tokenizer;
+    private static final int BYTES_PER_SECOND = 20_000;
 
-    private static void setDefault(String property, String value) {
-        if (System.getProperty(property) == null) {
-            System.setProperty(property, value);
-        }
-    }
+    private final Path file;
+    private final Duration patience;
+    private final Path errors;
+    private final Process process;
+    private final DataOutputStream request;
+    private final DataInputStream response;
+
+    /** The ids of a text, and which of them are special tokens. */
+    @SuppressWarnings("ArrayRecordComponent") // plain data, never compared
+    private record Encoded(long[] ids, boolean[] special) {}
 
     /**
      * Loads a tokenizer.
@@ -36,55 +53,170 @@ final class TextTokenizer implements AutoCloseable {
      * @throws UserException when the file does not exist or is not a tokenizer
      */
     TextTokenizer(Path file) {
+        this(file, ENCODING);
+    }
+
+    /**
+     * Loads a tokenizer.
+     *
+     * @param patience the time that a short text may take
+     * @throws UserException when the file does not exist or is not a tokenizer
+     */
+    TextTokenizer(Path file, Duration patience) {
         if (!Files.isRegularFile(file)) {
-            throw new UserException("the tokenizer " + file + " does not exist; give the tokenizer.json that the model"
-                    + " was exported with");
+            throw new UserException("the tokenizer " + file + " does not exist; " + REMEDY);
         }
-        // Data is cut into windows later, so the tokenizer must neither truncate nor pad.
-        Map<String, String> options =
-                Map.of("truncation", "do_not_truncate", "padding", "do_not_pad", "addSpecialTokens", "true");
-        try (InputStream in = Files.newInputStream(file)) {
-            tokenizer = HuggingFaceTokenizer.newInstance(in, options);
-        } catch (IOException | RuntimeException | LinkageError e) {
+        TokenizerLimits.check(file);
+        this.file = file;
+        this.patience = patience;
+        try {
+            this.errors = Files.createTempFile("onnx-prune-tokenizer", ".log");
+            this.process = new ProcessBuilder(command(file))
+                    .redirectError(Redirect.to(errors.toFile()))
+                    .start();
+        } catch (IOException e) {
             throw new UserException(
-                    "the tokenizer %s cannot be read (%s); give the tokenizer.json that the model was exported with"
-                            .formatted(file, firstLine(e)),
-                    e);
+                    "the tokenizer runs in a process of its own, which cannot be started: " + FileFailure.reason(e), e);
+        }
+        this.request = new DataOutputStream(new BufferedOutputStream(process.getOutputStream()));
+        this.response = new DataInputStream(new BufferedInputStream(process.getInputStream()));
+        try {
+            within(LOADING, "be loaded", () -> {
+                if (response.readInt() != NativeTokenizer.DONE) {
+                    throw new UserException(
+                            "the tokenizer %s cannot be read (%s); %s".formatted(file, readText(), REMEDY));
+                }
+                return null;
+            });
+        } catch (UserException e) {
+            close();
+            throw e;
         }
     }
 
-    private static String firstLine(Throwable failure) {
-        return String.valueOf(failure.getMessage())
-                .lines()
-                .findFirst()
-                .orElse(failure.getClass().getSimpleName());
+    private static List<String> command(Path file) {
+        Map<String, String> settings = new LinkedHashMap<>();
+        // In offline mode the library loads its native part from the jar, also beside a GPU, and connects to no server.
+        settings.put("ai.djl.offline", "true");
+        settings.put("OPT_OUT_TRACKING", "true");
+        settings.put("DJL_CACHE_DIR", CacheFolder.folder("tokenizers").toString());
+        settings.replaceAll(System::getProperty);
+        List<String> command = new ArrayList<>(List.of(
+                java(),
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+                "-XX:+SuppressFatalErrorMessage",
+                "-XX:+DisplayVMOutputToStderr",
+                "-Xmx" + Runtime.getRuntime().maxMemory(),
+                "-cp",
+                System.getProperty("java.class.path")));
+        settings.forEach((key, value) -> command.add("-D" + key + '=' + value));
+        command.add(NativeTokenizer.class.getName());
+        command.add(file.toAbsolutePath().toString());
+        return command;
+    }
+
+    private static String java() {
+        Path java = Path.of(System.getProperty("java.home"), "bin", "java");
+        return Files.isExecutable(java)
+                ? java.toString()
+                : ProcessHandle.current().info().command().orElse("java");
+    }
+
+    private interface Exchange<T> {
+        T run() throws IOException;
+    }
+
+    /** Does something with the process, which is ended when it takes too long. */
+    private <T> T within(Duration limit, String what, Exchange<T> exchange) {
+        CompletableFuture<Void> late = new CompletableFuture<>();
+        CompletableFuture<Void> ended = late.completeOnTimeout(null, limit.toMillis(), TimeUnit.MILLISECONDS)
+                .thenRun(() -> process.destroyForcibly());
+        try {
+            return exchange.run();
+        } catch (IOException e) {
+            throw new UserException(
+                    late.isDone()
+                            ? "the tokenizer %s took more than %d seconds to %s; %s, or shorter text"
+                                    .formatted(file, limit.toSeconds(), what, REMEDY)
+                            : "the tokenizer %s cannot %s: its native library ended (%s); %s"
+                                    .formatted(file, what, lastWords(), REMEDY),
+                    e);
+        } finally {
+            ended.cancel(false);
+            late.cancel(false);
+        }
+    }
+
+    /** What the native library wrote before it ended. */
+    private String lastWords() {
+        try {
+            process.waitFor(5, TimeUnit.SECONDS);
+            return Files.readAllLines(errors, UTF_8).stream()
+                    .filter(line -> !line.isBlank() && !line.contains("panicked at") && !line.startsWith("Picked up"))
+                    .findFirst()
+                    .orElseGet(() -> process.isAlive() ? "it does not answer" : "exit code " + process.exitValue());
+        } catch (IOException e) {
+            return FileFailure.reason(e);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+            return "interrupted";
+        }
+    }
+
+    private String readText() throws IOException {
+        return new String(response.readNBytes(response.readInt()), UTF_8);
+    }
+
+    private Encoded run(String text) {
+        byte[] bytes = text.getBytes(UTF_8);
+        Duration limit = patience.plusSeconds(bytes.length / BYTES_PER_SECOND);
+        return within(limit, "encode text", () -> {
+            request.writeInt(bytes.length);
+            request.write(bytes);
+            request.flush();
+            if (response.readInt() != NativeTokenizer.DONE) {
+                throw new UserException(
+                        "the tokenizer %s cannot encode text (%s); %s".formatted(file, readText(), REMEDY));
+            }
+            long[] ids = new long[response.readInt()];
+            boolean[] special = new boolean[ids.length];
+            for (int i = 0; i < ids.length; i++) {
+                ids[i] = response.readLong();
+                special[i] = response.readBoolean();
+            }
+            return new Encoded(ids, special);
+        });
     }
 
     /**
      * The ids of a text, with the special tokens that the tokenizer puts in front (BOS) and without those that it
      * appends.
+     *
+     * @throws UserException when the tokenizer cannot encode it, or takes too long
      */
     long[] encode(String text) {
-        Encoding encoding = tokenizer.encode(text, true, false);
-        long[] ids = encoding.getIds();
-        long[] special = encoding.getSpecialTokenMask();
-        int end = ids.length;
-        while (end > 0 && special[end - 1] != 0) {
+        Encoded encoded = run(text);
+        int end = encoded.ids.length;
+        while (end > 0 && encoded.special[end - 1]) {
             end--;
         }
-        return Arrays.copyOf(ids, end);
+        return Arrays.copyOf(encoded.ids, end);
     }
 
     /** The special token that the tokenizer puts in front (BOS); empty when there is none. */
     OptionalLong beginning() {
-        Encoding encoding = tokenizer.encode("a", true, false);
-        return encoding.getIds().length > 1 && encoding.getSpecialTokenMask()[0] != 0
-                ? OptionalLong.of(encoding.getIds()[0])
-                : OptionalLong.empty();
+        Encoded encoded = run("a");
+        return encoded.ids.length > 1 && encoded.special[0] ? OptionalLong.of(encoded.ids[0]) : OptionalLong.empty();
     }
 
     @Override
     public void close() {
-        tokenizer.close();
+        process.destroyForcibly();
+        try {
+            Files.deleteIfExists(errors);
+        } catch (IOException e) {
+            errors.toFile().deleteOnExit();
+        }
     }
 }

@@ -124,16 +124,16 @@ public record TokenData(Path source, List<long[]> rows) {
             node = JSON.readTree(line);
         } catch (JsonProcessingException e) {
             throw new UserException(
-                    "line %d of %s is not valid JSON from column %d on; write one JSON object on each line"
-                            .formatted(number, file, e.getLocation().getColumnNr()),
+                    "line %d of %s is not valid JSON%s; write one JSON object on each line"
+                            .formatted(number, file, column(e)),
                     e);
         }
         JsonNode ids = node.path("input_ids");
         if (ids.isArray()) {
             long[] row = new long[ids.size()];
             for (int i = 0; i < row.length; i++) {
-                if (!ids.get(i).isIntegralNumber()) {
-                    throw new UserException("line %d of %s has an input_ids entry that is not an integer: %s"
+                if (!ids.get(i).isIntegralNumber() || !ids.get(i).canConvertToLong()) {
+                    throw new UserException("line %d of %s has an input_ids entry that is not an integer of 64 bits: %s"
                             .formatted(number, file, ids.get(i)));
                 }
                 row[i] = ids.get(i).asLong();
@@ -148,6 +148,13 @@ public record TokenData(Path source, List<long[]> rows) {
                                     .formatted(number, file)));
             rows.running.add(exchange.encode(text.get()));
         }
+    }
+
+    /** Where a line stops being JSON. One that is over a limit of the parser has no such place. */
+    private static String column(JsonProcessingException failure) {
+        return failure.getLocation() == null
+                ? ": " + failure.getOriginalMessage()
+                : " from column " + failure.getLocation().getColumnNr() + " on";
     }
 
     /**

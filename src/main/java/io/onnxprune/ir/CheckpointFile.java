@@ -6,6 +6,7 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.TensorFile.DamagedException;
 import io.onnxprune.ir.TensorFile.Form;
 import java.io.IOException;
+import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.HashMap;
@@ -48,6 +49,7 @@ public final class CheckpointFile {
         content.tensors.forEach((name, tensor) -> forms.put(name, Form.of(tensor)));
         try {
             Files.createDirectories(file.getParent());
+            removeUnfinished();
             try (TensorFile target = TensorFile.named(file, forms, content.values)) {
                 for (Map.Entry<String, Tensor> tensor : content.tensors.entrySet()) {
                     target.write(tensor.getKey(), tensor.getValue().bytes());
@@ -59,6 +61,16 @@ public final class CheckpointFile {
                     "cannot write a checkpoint to %s: %s; free space there or name another --work-dir"
                             .formatted(file.getParent(), FileFailure.reason(e)),
                     e);
+        }
+    }
+
+    /** A process that was killed while it wrote left a file of this name's that nobody else writes. */
+    private void removeUnfinished() throws IOException {
+        String name = file.getFileName().toString();
+        try (DirectoryStream<Path> files = Files.newDirectoryStream(file.getParent(), name + ".*.part")) {
+            for (Path left : files) {
+                Files.deleteIfExists(left);
+            }
         }
     }
 

@@ -4,12 +4,9 @@ package io.onnxprune.ir;
 import io.onnxprune.diag.UserException;
 import java.util.ArrayList;
 import java.util.HashMap;
-import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Set;
-import java.util.TreeSet;
 
 /**
  * The use-def view of a model: every operator application with its input and output values. Branches of an {@code If}
@@ -227,7 +224,7 @@ public final class Program {
     }
 
     private void walk(Graph graph, Map<String, Value> scope, List<Branch> branch) {
-        for (Node node : sorted(graph, scope)) {
+        for (Node node : NodeOrder.sorted(graph, scope.keySet())) {
             List<Value> operands = new ArrayList<>();
             for (String name : node.inputs()) {
                 operands.add(name.isEmpty() ? null : resolve(scope, name, node.label()));
@@ -235,7 +232,7 @@ public final class Program {
             if (node.is("If")) {
                 walkBranches(node, scope, branch);
             } else {
-                for (String captured : captures(node)) {
+                for (String captured : NodeOrder.captures(node)) {
                     if (scope.containsKey(captured)) {
                         operands.add(scope.get(captured));
                     }
@@ -271,35 +268,6 @@ public final class Program {
         }
     }
 
-    /**
-     * The nodes in an order of execution. The order of the file is kept unless a node stands before the producer of
-     * its input.
-     */
-    private static List<Node> sorted(Graph graph, Map<String, Value> outer) {
-        List<Node> sorted = new ArrayList<>();
-        Set<String> defined = new HashSet<>(outer.keySet());
-        defined.add("");
-        List<Node> pending = graph.nodes();
-        while (!pending.isEmpty()) {
-            List<Node> later = new ArrayList<>();
-            for (Node node : pending) {
-                if (defined.containsAll(node.inputs()) && defined.containsAll(captures(node))) {
-                    sorted.add(node);
-                    defined.addAll(node.outputs());
-                } else {
-                    later.add(node);
-                }
-            }
-            if (later.size() == pending.size()) {
-                // No node can be placed. Resolving the first of them reports the undefined name.
-                sorted.addAll(later);
-                break;
-            }
-            pending = later;
-        }
-        return sorted;
-    }
-
     private void walkBranches(Node node, Map<String, Value> scope, List<Branch> branch) {
         List<List<Value>> yields = new ArrayList<>();
         for (String key : List.of("then_branch", "else_branch")) {
@@ -327,24 +295,6 @@ public final class Program {
                     + "\", which no input, initializer or earlier node defines");
         }
         return value;
-    }
-
-    /** Names of outer values that the bodies of a node capture, in a stable order. */
-    private static TreeSet<String> captures(Node node) {
-        TreeSet<String> names = new TreeSet<>();
-        for (Attribute attribute : node.attributes().values()) {
-            if (attribute instanceof Attribute.Body body) {
-                for (Node inner : body.graph().nodes()) {
-                    names.addAll(inner.inputs());
-                    names.addAll(captures(inner));
-                }
-                body.graph().outputs().forEach(output -> names.add(output.name()));
-                body.graph().nodes().forEach(inner -> names.removeAll(inner.outputs()));
-                body.graph().inputs().forEach(input -> names.remove(input.name()));
-                body.graph().initializers().keySet().forEach(names::remove);
-            }
-        }
-        return names;
     }
 
     /** The numeric tensor of a Constant node; null for any other node or attribute. */

@@ -8,6 +8,9 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.onnxprune.diag.Sizes;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.diag.WholeFile;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -15,7 +18,6 @@ import java.nio.channels.FileChannel;
 import java.nio.channels.FileChannel.MapMode;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
 import java.util.Comparator;
@@ -81,10 +83,9 @@ public final class TensorFile implements AutoCloseable {
     private record Slot(Form form, long offset, long size) {}
 
     private final FileChannel channel;
-    /** The file's name before and after it is complete; null for an unnamed file. */
-    private final Path part;
+    /** The file until it has its name; null for an unnamed file. */
+    private final WholeFile whole;
 
-    private final Path target;
     private final Map<String, String> metadata;
     private final Map<String, Slot> slots;
     private final Map<String, String> sums = new LinkedHashMap<>();
@@ -93,14 +94,12 @@ public final class TensorFile implements AutoCloseable {
 
     private TensorFile(
             FileChannel channel,
-            Path part,
-            Path target,
+            WholeFile whole,
             Map<String, String> metadata,
             Map<String, Slot> slots,
             long dataStart) {
         this.channel = channel;
-        this.part = part;
-        this.target = target;
+        this.whole = whole;
         this.metadata = metadata;
         this.slots = slots;
         this.dataStart = dataStart;
@@ -117,7 +116,7 @@ public final class TensorFile implements AutoCloseable {
         Path path = Files.createTempFile(folder, "tensors", ".bin");
         FileChannel channel = FileChannel.open(
                 path, StandardOpenOption.READ, StandardOpenOption.WRITE, StandardOpenOption.DELETE_ON_CLOSE);
-        return create(channel, null, null, forms, Map.of());
+        return create(channel, null, forms, Map.of());
     }
 
     /**
@@ -128,18 +127,12 @@ public final class TensorFile implements AutoCloseable {
      */
     public static TensorFile named(Path file, Map<String, Form> forms, Map<String, String> metadata)
             throws IOException {
-        Path part = file.resolveSibling(file.getFileName() + ".part");
-        FileChannel channel = FileChannel.open(
-                part,
-                StandardOpenOption.READ,
-                StandardOpenOption.WRITE,
-                StandardOpenOption.CREATE,
-                StandardOpenOption.TRUNCATE_EXISTING);
-        return create(channel, part, file, forms, metadata);
+        WholeFile whole = WholeFile.create(file);
+        return create(whole.channel(), whole, forms, metadata);
     }
 
     private static TensorFile create(
-            FileChannel channel, Path part, Path target, Map<String, Form> forms, Map<String, String> metadata) {
+            FileChannel channel, WholeFile whole, Map<String, Form> forms, Map<String, String> metadata) {
         Map<String, Slot> slots = new LinkedHashMap<>();
         List<String> names = new ArrayList<>(forms.keySet());
         // The widest elements come first, so that each is aligned to its size.
@@ -151,7 +144,7 @@ public final class TensorFile implements AutoCloseable {
             end += form.bytes();
         }
         long dataStart = (long) Long.BYTES + header(metadata, slots, zeros(slots.size())).length;
-        return new TensorFile(channel, part, target, metadata, slots, dataStart);
+        return new TensorFile(channel, whole, metadata, slots, dataStart);
     }
 
     /**
@@ -197,8 +190,8 @@ public final class TensorFile implements AutoCloseable {
         while (bytes.hasRemaining()) {
             channel.write(bytes, bytes.position());
         }
-        if (part != null) {
-            Files.move(part, target, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
+        if (whole != null) {
+            whole.complete();
         }
         complete = true;
     }
@@ -247,7 +240,7 @@ public final class TensorFile implements AutoCloseable {
         if (end != data) {
             throw new DamagedException("its length does not match its header");
         }
-        TensorFile file = new TensorFile(channel, null, null, metadata, slots, Long.BYTES + size);
+        TensorFile file = new TensorFile(channel, null, metadata, slots, Long.BYTES + size);
         file.readSums(header);
         file.complete = true;
         return file;
@@ -260,21 +253,25 @@ public final class TensorFile implements AutoCloseable {
                 .orElseThrow(() -> new DamagedException("\"" + name + "\" has an unknown element type"));
         JsonNode extents = entry.path("shape");
         long[] shape = new long[extents.size()];
-        long elements = 1;
         for (int axis = 0; axis < shape.length; axis++) {
-            shape[axis] = extents.get(axis).asLong(-1);
-            // The product cannot overflow, because it is compared with the length of the file at each step.
-            elements = shape[axis] < 0 || shape[axis] > data || elements > data ? -1 : elements * shape[axis];
-            if (elements < 0) {
-                throw new DamagedException("\"" + name + "\" has a shape that does not fit the file");
-            }
+            shape[axis] = whole(extents.get(axis));
         }
-        long from = entry.path("data_offsets").path(0).asLong(-1);
-        long to = entry.path("data_offsets").path(1).asLong(-1);
-        if (from < 0 || to > data || to - from != dtype.bytes(elements) || to - from > Integer.MAX_VALUE) {
+        long bytes;
+        try {
+            bytes = new Sizes('"' + name + '"', "").bytes(dtype.bits(), shape);
+        } catch (UserException e) {
+            throw new DamagedException("\"" + name + "\" has a shape that does not fit the file");
+        }
+        long from = whole(entry.path("data_offsets").path(0));
+        long to = whole(entry.path("data_offsets").path(1));
+        if (from < 0 || to < from || to > data || to - from != bytes || to - from > Integer.MAX_VALUE) {
             throw new DamagedException("\"" + name + "\" has offsets that do not match its shape or the file");
         }
         return new Slot(new Form(dtype, shape), from, to - from);
+    }
+
+    private static long whole(JsonNode number) {
+        return number.isIntegralNumber() && number.canConvertToLong() ? number.longValue() : -1;
     }
 
     private void readSums(byte[] header) throws IOException {
@@ -338,8 +335,8 @@ public final class TensorFile implements AutoCloseable {
     @Override
     public void close() throws IOException {
         channel.close();
-        if (part != null && !complete) {
-            Files.deleteIfExists(part);
+        if (whole != null) {
+            whole.close();
         }
     }
 

@@ -151,8 +151,13 @@ final class BranchSelection {
 
     private boolean evaluate(Op owner) {
         Value condition = owner.input(0);
-        if (condition.constant() != null) {
-            return condition.constant().toLongs()[0] != 0;
+        Tensor constant = condition.constant();
+        if (constant != null) {
+            if (constant.dtype() != DType.BOOL || constant.elements() != 1) {
+                throw new UserException("the model is damaged: node %s branches on %s, which is no truth value"
+                        .formatted(owner.node().label(), constant));
+            }
+            return constant.toLongs()[0] != 0;
         }
         Graph graph = Slice.of(program.model().graph(), nodes, initializers, name(condition));
         Model slice = Widening.widen(program.model().withGraph(graph));

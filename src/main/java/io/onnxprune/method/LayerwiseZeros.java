@@ -34,6 +34,10 @@ public record LayerwiseZeros(
         }
     }
 
+    boolean isNothing() {
+        return ratio.isPresent() && ratio.getAsDouble() == 0;
+    }
+
     Sparsifier.Result run(Sparsification.Method method, double damping, PruningState state, PassContext context) {
         Sparsification editor = new Sparsification(
                 state.pruned(),

@@ -22,6 +22,11 @@ public record SparseGptSparsifier(
     }
 
     @Override
+    public boolean isNothing() {
+        return zeros.isNothing();
+    }
+
+    @Override
     public Result sparsify(PruningState state, PassContext context) {
         return zeros.run(Sparsification.Method.SPARSEGPT, damping, state, context);
     }

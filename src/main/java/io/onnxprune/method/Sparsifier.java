@@ -26,6 +26,11 @@ public interface Sparsifier extends Part {
         return Pass.Moments.NONE;
     }
 
+    /** Whether it is to make no weight zero. */
+    default boolean isNothing() {
+        return false;
+    }
+
     /** The work of one run. */
     default Cost cost(CostModel model) {
         return model.forward().then(model.inputMoments()).then(model.solving());

@@ -62,6 +62,11 @@ public record SurgeonSparsifier(
     }
 
     @Override
+    public boolean isNothing() {
+        return ratio.isPresent() && ratio.getAsDouble() == 0;
+    }
+
+    @Override
     public Pass.Moments moments() {
         return Pass.Moments.FISHER;
     }

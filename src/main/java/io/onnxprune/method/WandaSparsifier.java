@@ -19,6 +19,11 @@ public record WandaSparsifier(LayerwiseZeros zeros) implements Sparsifier {
     }
 
     @Override
+    public boolean isNothing() {
+        return zeros.isNothing();
+    }
+
+    @Override
     public Result sparsify(PruningState state, PassContext context) {
         return zeros.run(Sparsification.Method.WANDA, DAMPING, state, context);
     }

@@ -4,6 +4,7 @@ package io.onnxprune.onnx;
 import ai.onnx.proto.OnnxMl.AttributeProto;
 import ai.onnx.proto.OnnxMl.FunctionProto;
 import ai.onnx.proto.OnnxMl.ModelProto;
+import ai.onnx.proto.OnnxMl.NodeProto;
 import ai.onnx.proto.OnnxMl.OperatorSetIdProto;
 import com.google.protobuf.InvalidProtocolBufferException;
 import io.onnxprune.ir.Attribute;
@@ -34,7 +35,8 @@ public final class FunctionInliner {
         this.reader = new ModelReader(model.source());
         for (FunctionProto function : all) {
             if (function.getOpsetImportList().stream().allMatch(this::isCompatible)) {
-                functions.put(key(function.getDomain(), function.getName()), function);
+                functions.put(
+                        ModelLimits.key(function.getDomain(), function.getName(), function.getOverload()), function);
             }
         }
         collectNames(model.graph());
@@ -73,10 +75,6 @@ public final class FunctionInliner {
         return domain.equals("ai.onnx") ? "" : domain;
     }
 
-    private static String key(String domain, String name) {
-        return domain(domain) + "\n" + name;
-    }
-
     private void collectNames(Graph graph) {
         names.addAll(graph.initializers().keySet());
         graph.inputs().forEach(input -> names.add(input.name()));
@@ -99,7 +97,7 @@ public final class FunctionInliner {
     }
 
     private void expand(Node node, List<Node> target) throws InvalidProtocolBufferException {
-        FunctionProto function = functions.get(key(node.domain(), node.op()));
+        FunctionProto function = functions.get(ModelLimits.key(node.domain(), node.op(), overload(node)));
         if (function == null) {
             Node changed = node;
             for (Map.Entry<String, Attribute> attribute : node.attributes().entrySet()) {
@@ -139,6 +137,10 @@ public final class FunctionInliner {
                     inner.rest());
             expand(copy, target);
         }
+    }
+
+    private static String overload(Node node) throws InvalidProtocolBufferException {
+        return node.rest().length == 0 ? "" : NodeProto.parseFrom(node.rest()).getOverload();
     }
 
     private String freshName(String base) {

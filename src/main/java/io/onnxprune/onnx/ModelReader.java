@@ -15,6 +15,8 @@ import com.google.protobuf.CodedInputStream;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.UnsafeByteOperations;
 import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.PathText;
+import io.onnxprune.diag.Sizes;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.Bytes;
@@ -41,6 +43,8 @@ import java.util.Map;
  * external ones are ranges of their file, so weights are not copied to the heap.
  */
 public final class ModelReader {
+    private static final String DAMAGED = "the file is damaged; export or download it again";
+
     private final Path file;
     private final Map<Path, Long> externalSizes = new LinkedHashMap<>();
     private boolean externalData;
@@ -61,6 +65,7 @@ public final class ModelReader {
 
     private Model read() {
         ModelProto proto = parse();
+        ModelLimits.check(proto, file);
         if (!proto.hasGraph()
                 || proto.getGraph().getNodeCount() == 0 && proto.getGraph().getOutputCount() == 0) {
             throw new UserException(
@@ -100,7 +105,6 @@ public final class ModelReader {
             MappedByteBuffer mapped = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size());
             CodedInputStream input = UnsafeByteOperations.unsafeWrap(mapped).newCodedInput();
             input.enableAliasing(true);
-            input.setRecursionLimit(1000);
             return ModelProto.parseFrom(input);
         } catch (InvalidProtocolBufferException e) {
             throw new UserException(
@@ -120,7 +124,10 @@ public final class ModelReader {
     private Graph graph(GraphProto proto) {
         Map<String, Tensor> initializers = new LinkedHashMap<>();
         for (TensorProto tensor : proto.getInitializerList()) {
-            initializers.put(tensor.getName(), tensor(tensor, "initializer \"" + tensor.getName() + '"'));
+            String where = "initializer \"" + tensor.getName() + '"';
+            if (initializers.put(tensor.getName(), tensor(tensor, where)) != null) {
+                throw new UserException(where + " of " + file + " is there twice; the model is damaged");
+            }
         }
         List<Node> nodes = new ArrayList<>();
         for (NodeProto node : proto.getNodeList()) {
@@ -213,15 +220,19 @@ public final class ModelReader {
     private Tensor tensor(TensorProto proto, String where) {
         DType dtype = DType.of(proto.getDataType());
         long[] shape = proto.getDimsList().stream().mapToLong(Long::longValue).toArray();
+        long expected = new Sizes(where + " of " + file, DAMAGED).bytes(dtype.bits(), shape);
         if (proto.getDataLocation() == TensorProto.DataLocation.EXTERNAL) {
             externalData = true;
-            return Tensor.of(dtype, shape, external(proto, dtype, shape, where), rest(proto));
+            return Tensor.of(dtype, shape, external(proto, dtype, expected, where), rest(proto));
         }
-        if (dtype.bits() == 0 || proto.hasSegment()) {
+        if (proto.hasSegment()) {
+            throw new UserException(where + " of " + file
+                    + " is a part of a tensor, which this version does not read; export it whole");
+        }
+        if (dtype.bits() == 0) {
             return Tensor.opaque(dtype, shape, proto.toByteArray());
         }
-        long expected = dtype.bytes(Tensor.elements(shape));
-        ByteString raw = proto.hasRawData() ? proto.getRawData() : TensorFields.toRawData(proto, dtype, shape);
+        ByteString raw = proto.hasRawData() ? proto.getRawData() : TensorFields.toRawData(proto, dtype, expected);
         if (raw.size() != expected) {
             throw new UserException(where + " of " + file + " holds " + raw.size() + " bytes where its shape needs "
                     + expected + "; the file is damaged");
@@ -246,17 +257,25 @@ public final class ModelReader {
                 .toByteArray();
     }
 
-    private Bytes external(TensorProto proto, DType dtype, long[] shape, String where) {
+    private Bytes external(TensorProto proto, DType dtype, long expected, String where) {
         Map<String, String> entries = new LinkedHashMap<>();
         for (StringStringEntryProto entry : proto.getExternalDataList()) {
             entries.put(entry.getKey(), entry.getValue());
         }
         String location = entries.getOrDefault("location", "");
         Path folder = file.toAbsolutePath().getParent().normalize();
+        if (!PathText.isNameable(location)) {
+            throw new UserException(
+                    where + " of " + file + " keeps its data in another file, but " + PathText.problem(location));
+        }
         Path data = inside(folder, location);
         if (data == null) {
             throw new UserException(where + " of " + file + " keeps its data in \"" + location
                     + "\", which is not inside the model's folder; move the data beside the model");
+        }
+        if (!ModelPlace.owns(file, data)) {
+            throw new UserException(where + " of " + file + " keeps its data in \"" + location
+                    + "\", a link that leads out of the model's folder; put the data there in place of the link");
         }
         long fileSize = externalSizes.computeIfAbsent(data, path -> {
             try {
@@ -268,7 +287,6 @@ public final class ModelReader {
             }
         });
         long offset = number(entries, "offset", 0, where);
-        long expected = dtype.bytes(Tensor.elements(shape));
         long length = number(entries, "length", expected, where);
         if (dtype.bits() == 0) {
             throw new UserException(where + " of " + file + " has element type code " + proto.getDataType()

@@ -16,6 +16,7 @@ import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.UnsafeByteOperations;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.diag.WholeFile;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
@@ -29,7 +30,8 @@ import java.io.OutputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
-import java.util.ArrayList;
+import java.nio.file.StandardOpenOption;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.function.Predicate;
@@ -79,8 +81,9 @@ public final class ModelWriter {
 
     private static void write(Map<Path, Model> models, Path data, boolean external) {
         Path target = data.toAbsolutePath();
-        Path temporaryData = part(target);
-        List<Path> temporary = new ArrayList<>(List.of(temporaryData));
+        Path temporaryData = WholeFile.unpredictable(target);
+        Map<Path, Path> temporary = new LinkedHashMap<>();
+        models.keySet().forEach(file -> temporary.put(file, WholeFile.unpredictable(file.toAbsolutePath())));
         try {
             Files.createDirectories(target.getParent());
             try (WeightFile weights = new WeightFile(temporaryData)) {
@@ -89,32 +92,28 @@ public final class ModelWriter {
                                 tensor, proto, target.getFileName().toString())
                         : weights::storeInline;
                 for (Map.Entry<Path, Model> model : models.entrySet()) {
-                    Path part = part(model.getKey().toAbsolutePath());
-                    temporary.add(part);
                     ModelProto proto = new Serializer(store).model(model.getValue());
-                    try (OutputStream out = new BufferedOutputStream(Files.newOutputStream(part), 1 << 20)) {
+                    try (OutputStream out = new BufferedOutputStream(
+                            Files.newOutputStream(temporary.get(model.getKey()), StandardOpenOption.CREATE_NEW),
+                            1 << 20)) {
                         proto.writeTo(out);
                     }
                 }
             }
             if (external && Files.exists(temporaryData)) {
-                Files.move(temporaryData, target, StandardCopyOption.REPLACE_EXISTING);
+                Files.move(temporaryData, target, StandardCopyOption.ATOMIC_MOVE);
             }
             for (Path file : models.keySet()) {
-                Path named = file.toAbsolutePath();
-                Files.move(part(named), named, StandardCopyOption.REPLACE_EXISTING);
+                Files.move(temporary.get(file), file.toAbsolutePath(), StandardCopyOption.ATOMIC_MOVE);
             }
         } catch (IOException e) {
             String names = models.keySet().stream().map(Path::toString).collect(Collectors.joining(" and "));
             throw new UserException(
                     "cannot write " + names + ": " + FileFailure.reason(e) + "; nothing was written", e);
         } finally {
-            temporary.forEach(ModelWriter::deleteQuietly);
+            deleteQuietly(temporaryData);
+            temporary.values().forEach(ModelWriter::deleteQuietly);
         }
-    }
-
-    private static Path part(Path file) {
-        return file.resolveSibling(file.getFileName() + ".part");
     }
 
     /**

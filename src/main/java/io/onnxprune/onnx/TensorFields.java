@@ -5,7 +5,6 @@ import ai.onnx.proto.OnnxMl.TensorProto;
 import com.google.protobuf.ByteString;
 import com.google.protobuf.UnsafeByteOperations;
 import io.onnxprune.ir.DType;
-import io.onnxprune.ir.Tensor;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 
@@ -16,9 +15,12 @@ final class TensorFields {
     /**
      * The values as raw_data. The comments of TensorProto in onnx.proto say which field holds which element type. The
      * result is shorter than the shape requires when the field has too few values.
+     *
+     * @param expected the number of bytes that the shape requires
      */
-    static ByteString toRawData(TensorProto proto, DType dtype, long[] shape) {
-        ByteBuffer raw = ByteBuffer.allocate(Math.toIntExact(dtype.bytes(Tensor.elements(shape))))
+    static ByteString toRawData(TensorProto proto, DType dtype, long expected) {
+        // Never more than the field holds: a damaged shape may claim any number of elements.
+        ByteBuffer raw = ByteBuffer.allocate((int) Math.min(expected, held(proto, dtype)))
                 .order(ByteOrder.LITTLE_ENDIAN);
         switch (dtype) {
             case FLOAT, COMPLEX64 -> {
@@ -50,6 +52,19 @@ final class TensorFields {
             }
         }
         return UnsafeByteOperations.unsafeWrap(raw.flip());
+    }
+
+    /** The number of bytes that the values of the field take. */
+    private static long held(TensorProto proto, DType dtype) {
+        int width = Math.max(1, dtype.bits() / 8);
+        long held = switch (dtype) {
+            case FLOAT, COMPLEX64 -> 4L * proto.getFloatDataCount();
+            case DOUBLE, COMPLEX128 -> 8L * proto.getDoubleDataCount();
+            case INT64 -> 8L * proto.getInt64DataCount();
+            case UINT32, UINT64 -> (long) width * proto.getUint64DataCount();
+            default -> (long) width * proto.getInt32DataCount();
+        };
+        return Math.min(held, Integer.MAX_VALUE - 8);
     }
 
     private static void put(ByteBuffer raw, int bits, long value) {

@@ -82,11 +82,7 @@ final class WeightFile implements AutoCloseable {
     private FileChannel open() throws IOException {
         if (channel == null) {
             channel = FileChannel.open(
-                    path,
-                    StandardOpenOption.CREATE,
-                    StandardOpenOption.TRUNCATE_EXISTING,
-                    StandardOpenOption.READ,
-                    StandardOpenOption.WRITE);
+                    path, StandardOpenOption.CREATE_NEW, StandardOpenOption.READ, StandardOpenOption.WRITE);
         }
         return channel;
     }

@@ -4,6 +4,7 @@ package io.onnxprune.pass;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.core.type.TypeReference;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import io.onnxprune.diag.Claim;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Bytes;
@@ -36,7 +37,7 @@ import java.util.Optional;
  * file with the weights that changed. The second one is written only when weights change. Each file is replaced as a whole, so a
  * stop at any time leaves the checkpoint before or the one after.
  */
-final class CheckpointStore {
+final class CheckpointStore implements AutoCloseable {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final String CHOICE = "choice/";
     private static final String UNITS = "scores/units/";
@@ -44,6 +45,7 @@ final class CheckpointStore {
     private static final String BLOCKS = "scores/blocks";
 
     private final Path folder;
+    private final Claim claim;
     private final String name;
     /** Weights of the last checkpoint; empty before the first one. */
     private Optional<Map<Value, Tensor>> savedWeights = Optional.empty();
@@ -64,10 +66,23 @@ final class CheckpointStore {
      *
      * @param folder the work folder
      * @param key tells this run from others: a sum of everything that its result depends on
+     * @param resumes whether the run is to go on from a checkpoint
      */
-    CheckpointStore(Path folder, String key) {
+    CheckpointStore(Path folder, String key, boolean resumes) {
         this.folder = folder;
-        this.name = "run-" + key;
+        this.claim =
+                Claim.of(folder, "run", key, named -> !resumes || file(named).exists());
+        this.name = claim.name();
+    }
+
+    /** Whether an equal run goes on at this time. */
+    boolean isBesideAnother() {
+        return !claim.isFirst();
+    }
+
+    @Override
+    public void close() {
+        claim.close();
     }
 
     /** Whether there is a checkpoint. */
@@ -76,7 +91,11 @@ final class CheckpointStore {
     }
 
     private CheckpointFile file() {
-        return new CheckpointFile(folder.resolve(name + ".safetensors"));
+        return file(name);
+    }
+
+    private CheckpointFile file(String named) {
+        return new CheckpointFile(folder.resolve(named + ".safetensors"));
     }
 
     private CheckpointFile weights(int number) {

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.pass;
 
+import static java.nio.charset.StandardCharsets.UTF_8;
+
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Fingerprint;
 import io.onnxprune.diag.InputFiles;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.PassClock;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.diag.WholeFile;
 import io.onnxprune.emit.Emitter;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.ir.GraphChecker;
@@ -20,12 +23,15 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
 import java.util.Set;
+import java.util.regex.Pattern;
 
 /**
  * Runs passes in their order. It alone checks order and requirements, verifies the graph after each pass, writes it as text,
  * measures times, tells of progress, saves checkpoints and goes on from them, and gives an emitted file its name at the end.
  */
 public final class PassManager {
+    private static final Pattern DUMP = Pattern.compile("\\d\\d+-.*\\.txt");
+
     private final List<Scheduled> schedule;
     private final PassContext context;
     private final Instruments instruments;
@@ -142,6 +148,7 @@ public final class PassManager {
             return new Result(state.settled(), emission);
         } finally {
             staged.ifPresent(Emitter.Staged::close);
+            store.ifPresent(CheckpointStore::close);
         }
     }
 
@@ -203,12 +210,17 @@ public final class PassManager {
         lastChecked = rewritten.or(() -> lastChecked);
     }
 
+    /** Whether a file of this name may be one of those that {@link #dump} writes. */
+    public static boolean isDump(String name) {
+        return DUMP.matcher(name).matches();
+    }
+
     /** Writes a model as text. */
     public void dump(Path folder, String pass, Model model) {
         Path file = folder.resolve(String.format("%02d-%s.txt", dumped++, pass));
         try {
             Files.createDirectories(folder);
-            Files.writeString(file, GraphPrinter.print(model));
+            WholeFile.write(file, GraphPrinter.print(model).getBytes(UTF_8));
         } catch (IOException e) {
             throw new UserException("cannot write " + file + ": " + FileFailure.reason(e), e);
         }
@@ -231,7 +243,8 @@ public final class PassManager {
         List<long[]> rows =
                 new ArrayList<>(data.calibration().map(CalibrationData::rows).orElse(List.of()));
         data.training().ifPresent(training -> training.rows().forEach(row -> rows.add(row.tokens())));
-        return Optional.of(new CheckpointStore(context.workFolder(), Fingerprint.of(parts, rows)));
+        boolean resumes = context.settings().calibration().resume();
+        return Optional.of(new CheckpointStore(context.workFolder(), Fingerprint.of(parts, rows), resumes));
     }
 
     /** Rewriting and what follows is quick and not part of a checkpoint. */
@@ -260,6 +273,14 @@ public final class PassManager {
         boolean exists = store.isPresent() && store.get().exists();
         if (asked && exists) {
             return true;
+        }
+        boolean another = store.filter(CheckpointStore::isBesideAnother).isPresent();
+        if (asked && another) {
+            throw new UserException("such a run goes on in another process, with its checkpoints in "
+                    + context.workFolder() + "; wait for its end, or leave out --resume");
+        }
+        if (another) {
+            log.info("such a run goes on in another process, so this one has checkpoints of its own");
         }
         if (asked) {
             log.info("there is no checkpoint of such a run in " + context.workFolder()

@@ -20,6 +20,7 @@ import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PruneSet;
+import io.onnxprune.plan.Scores;
 import io.onnxprune.rewrite.NormCorrection;
 import java.util.List;
 import java.util.Locale;
@@ -132,13 +133,12 @@ public record AllocatePass(
         if (here.steps() > 1) {
             context.log().info(String.format(Locale.ROOT, "pruning up to %.1f %%", 100 * step.ratio(whole)));
         }
-        Plan plan = Allocation.of(
-                        dense.structure(),
-                        state.scores().orElseThrow().after(state.plan(), dense.structure()),
-                        step,
-                        dense.hash(),
-                        context.log())
-                .plan();
+        Scores scores = state.scores().orElseThrow().after(state.plan(), dense.structure());
+        Allocation allocation = Allocation.of(dense.structure(), scores, step, dense.hash(), context.log());
+        if (here.step() == here.steps() && !step.isNothing()) {
+            allocation.requireSmaller(dense.structure(), scores, step);
+        }
+        Plan plan = allocation.plan();
         return state.withChoice(plan, norms(plan, dense));
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.passes;
 
+import io.onnxprune.diag.PathText;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
@@ -31,8 +32,13 @@ public record ApplyPlanPass(
         this("plan.json", true);
     }
 
+    /** The file of the plan. */
+    public Path path() {
+        return PathText.of(file);
+    }
+
     private Plan read(DenseModel dense) {
-        return PlanFile.read(Path.of(file), dense.structure(), dense.hash());
+        return PlanFile.read(path(), dense.structure(), dense.hash());
     }
 
     @Override

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.passes;
 
+import io.onnxprune.diag.PathText;
 import io.onnxprune.option.Named;
 import io.onnxprune.option.Option;
 import io.onnxprune.pass.DenseModel;
@@ -52,7 +53,7 @@ public record RecoverPass(Rows rows, Distillation teacher, Trained trained, Opti
 
     /** The file to train on; empty where that is the calibration rows. */
     public Optional<Path> file() {
-        return rows.data.equals(CALIBRATION_ROWS) ? Optional.empty() : Optional.of(Path.of(rows.data));
+        return rows.data.equals(CALIBRATION_ROWS) ? Optional.empty() : Optional.of(PathText.of(rows.data));
     }
 
     /** These options in the form of the training. */

@@ -31,6 +31,11 @@ public record SparsifyPass(@Option("How zeros are chosen.") Sparsifier by) imple
         this(new SparseGptSparsifier());
     }
 
+    /** Whether it is to make no weight zero, so that nothing need be measured. */
+    public boolean isNothing() {
+        return by.isNothing();
+    }
+
     @Override
     public Set<Fact> requires() {
         return Set.of(Fact.ROWS);

@@ -35,7 +35,22 @@ public record Allocation(Plan plan, ParameterCount.Size before, ParameterCount.S
     public static void check(Structure structure, Budget budget) {
         if (!budget.prune().layers() && !budget.prune().blocks()) {
             Scores any = new RandomImportance(0).score(structure, Log.NONE);
-            new Allocator(structure, any, budget, Log.NONE).candidates();
+            Allocator allocator = new Allocator(structure, any, budget, Log.NONE);
+            allocator.requireStep(allocator.candidates());
+        }
+    }
+
+    /**
+     * Checks that the model is smaller than before. A run that asks for more than nothing should not write the model as
+     * it is.
+     *
+     * @throws io.onnxprune.diag.UserException with the smallest step that the budget allows, if nothing was pruned
+     *     because it asks for less
+     */
+    public void requireSmaller(Structure structure, Scores scores, Budget budget) {
+        if (after.equals(before)) {
+            Allocator allocator = new Allocator(structure, scores, budget, Log.NONE);
+            allocator.requireStep(allocator.candidates());
         }
     }
 

@@ -69,6 +69,56 @@ final class Allocator {
         return found;
     }
 
+    /**
+     * Checks that the budget asks for no less than the smallest step.
+     *
+     * @throws UserException if the model would stay as it is
+     */
+    void requireStep(Candidates candidates) {
+        double dense = budget.measure(count.dense());
+        SmallestStep step = smallestStep(candidates);
+        if (step != null && target < dense && dense - target < step.least()) {
+            throw step.nothingFits(budget, dense, target);
+        }
+    }
+
+    /** The step that is pruned first; null if there is none. A target is met to half a unit, but no layer is pruned for it. */
+    private SmallestStep smallestStep(Candidates candidates) {
+        SmallestStep smallest = null;
+        ParameterCount.Running running = count.start();
+        List<TiedDimensions> groups = groups(candidates, running);
+        for (TiedDimensions group : groups) {
+            if (group.canShrink()) {
+                double size = budget.measure(group.nextLoss(running));
+                smallest = SmallestStep.min(smallest, new SmallestStep(group.nextStep(), size, size / 2));
+            }
+        }
+        if (budget.prune().layers()) {
+            for (int layer : candidates.layers()) {
+                int[] blocks = PrunableBlocks.layers(structure).get(layer);
+                smallest = SmallestStep.min(smallest, depthStep("layer " + layer, blocks, groups.isEmpty()));
+            }
+        }
+        if (budget.prune().blocks()) {
+            for (int position : candidates.blocks()) {
+                int[] blocks = PrunableBlocks.blocks(structure).get(position);
+                smallest = SmallestStep.min(smallest, depthStep("block " + blocks[0], blocks, groups.isEmpty()));
+            }
+        }
+        return smallest;
+    }
+
+    private SmallestStep depthStep(String what, int[] blocks, boolean depthOnly) {
+        double size = freed(blocks);
+        return new SmallestStep(what, size, depthOnly ? size / 2 : size);
+    }
+
+    private double freed(int[] blocks) {
+        ParameterCount.Running running = count.start();
+        running.remove(ParameterCount.bits(blocks));
+        return budget.measure(count.dense().minus(running.size()));
+    }
+
     /** The tied dimensions of all groups, without the dimensions of pruned layers. */
     private List<TiedDimensions> groups(Candidates candidates, ParameterCount.Running running) {
         List<TiedDimensions> groups = new ArrayList<>();
@@ -233,14 +283,7 @@ final class Allocator {
                     .blocks()
                     .forEach(i -> sets.add(PrunableBlocks.blocks(structure).get(i)));
         }
-        return sets.stream()
-                .mapToDouble(blocks -> {
-                    ParameterCount.Running running = count.start();
-                    running.remove(ParameterCount.bits(blocks));
-                    return budget.measure(count.dense().minus(running.size()));
-                })
-                .min()
-                .orElse(0);
+        return sets.stream().mapToDouble(this::freed).min().orElse(0);
     }
 
     private void removeAllDepth(Candidates candidates, ParameterCount.Running running) {

@@ -3,7 +3,10 @@ package io.onnxprune.plan;
 
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.option.Option;
+import java.util.Collections;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 
 /**
  * The size of the pruned model and the rules for reaching it.
@@ -13,8 +16,24 @@ import java.util.List;
  * @param competition how units of different dimensions compete
  * @param rounding the multiples that sizes are rounded to
  * @param protection the dimensions and layers that are not pruned
+ * @param refused the dimensions that a method cannot prune, each with the reason
  */
-public record Budget(PruneSet prune, Target target, Competition competition, Rounding rounding, Protection protection) {
+public record Budget(
+        PruneSet prune,
+        Target target,
+        Competition competition,
+        Rounding rounding,
+        Protection protection,
+        Map<String, String> refused) {
+    public Budget {
+        refused = Collections.unmodifiableMap(new LinkedHashMap<>(refused));
+    }
+
+    /** A budget for a method that can prune every dimension. */
+    public Budget(PruneSet prune, Target target, Competition competition, Rounding rounding, Protection protection) {
+        this(prune, target, competition, rounding, protection, Map.of());
+    }
+
     /** The measure of a target. */
     public enum Goal {
         RATIO,
@@ -185,7 +204,7 @@ public record Budget(PruneSet prune, Target target, Competition competition, Rou
     }
 
     public Budget withTarget(Goal changed, double amount) {
-        return new Budget(prune, new Target(changed, amount), competition, rounding, protection);
+        return new Budget(prune, new Target(changed, amount), competition, rounding, protection, refused);
     }
 
     public Budget withScope(Scope changed) {
@@ -205,11 +224,11 @@ public record Budget(PruneSet prune, Target target, Competition competition, Rou
     }
 
     private Budget with(Competition changed) {
-        return new Budget(prune, target, changed, rounding, protection);
+        return new Budget(prune, target, changed, rounding, protection, refused);
     }
 
     public Budget withRounding(int sizes, int heads) {
-        return new Budget(prune, target, competition, new Rounding(sizes, heads), protection);
+        return new Budget(prune, target, competition, new Rounding(sizes, heads), protection, refused);
     }
 
     public Budget withProtection(List<String> patterns, int first, int last) {
@@ -217,7 +236,12 @@ public record Budget(PruneSet prune, Target target, Competition competition, Rou
     }
 
     public Budget withProtection(List<String> patterns, LayerCount first, LayerCount last) {
-        return new Budget(prune, target, competition, rounding, new Protection(patterns, first, last));
+        return new Budget(prune, target, competition, rounding, new Protection(patterns, first, last), refused);
+    }
+
+    /** This budget for a method that cannot prune some dimensions, by name, each with the reason. */
+    public Budget withRefused(Map<String, String> reasons) {
+        return new Budget(prune, target, competition, rounding, protection, reasons);
     }
 
     private static String measureName(Goal goal) {

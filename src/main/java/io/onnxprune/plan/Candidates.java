@@ -138,6 +138,10 @@ final class Candidates {
         if (isProtected(dimension.name()) || isProtected("layers." + dimension.layer())) {
             return dimension.name() + " is protected";
         }
+        String refused = budget.refused().get(dimension.name());
+        if (refused != null) {
+            return dimension.name() + " is " + refused;
+        }
         return isSkipped(dimension.layer()) ? dimension.name() + " is in a skipped layer" : null;
     }
 

@@ -45,6 +45,8 @@ public final class LinearLayers {
         }
     }
 
+    private static final String NEEDED = ", where a plain floating-point matrix is needed";
+
     private final DimensionAnalysis analysis;
     private final Map<Value, LinearLayer> byWeight = new LinkedHashMap<>();
     private final Map<String, LinearLayer> byName = new HashMap<>();
@@ -180,9 +182,10 @@ public final class LinearLayers {
         }
         log.warn(
                 impossible.size() + " of " + requested.size() + " dimensions are not pruned by " + method + ": " + why);
-        List<String> protect = new ArrayList<>(budget.protect());
-        impossible.forEach(dimension -> protect.add(dimension.name()));
-        return budget.withProtection(protect, budget.skipFirst(), budget.skipLast());
+        Map<String, String> refused = new LinkedHashMap<>();
+        impossible.forEach(dimension ->
+                refused.put(dimension.name(), "not pruned by " + method + " (" + reason(dimension, ofLoss) + ")"));
+        return budget.withRefused(refused);
     }
 
     /**
@@ -248,7 +251,12 @@ public final class LinearLayers {
         Node node = op.node();
         boolean matrixProduct = node.is("MatMul") || node.is("Gemm") || node.is("FusedMatMul");
         if (!matrixProduct) {
-            return Source.refused("is not a linear layer with a plain floating-point matrix");
+            boolean experts = node.op().endsWith("MoE");
+            boolean quantised = node.op().startsWith("MatMul") || node.op().startsWith("QLinear");
+            return Source.refused((experts
+                            ? "has the matrices of experts"
+                            : quantised ? "has quantised weights" : "is not a matrix product")
+                    + NEEDED);
         }
         boolean leftTransposed = node.intAttribute("transA", 0) != 0 || node.intAttribute("transBatchA", 0) != 0;
         boolean scaled = node.floatAttribute("alpha", 1) != 1 || node.intAttribute("transBatchB", 0) != 0;
@@ -264,7 +272,7 @@ public final class LinearLayers {
             }
             boolean moved = before.node().is("Transpose");
             if (!moved && !before.node().is("Cast") && !before.node().is("Identity")) {
-                return Source.refused("has a matrix that node " + before.node().label() + " computes");
+                return Source.refused("has a matrix that node " + before.node().label() + " computes" + NEEDED);
             }
             if (moved) {
                 List<Long> order = before.node().intsAttribute("perm");
@@ -274,10 +282,10 @@ public final class LinearLayers {
         }
         Tensor tensor = matrix.constant();
         if (tensor.rank() != 2) {
-            return Source.refused("has a stack of matrices");
+            return Source.refused("has a stack of matrices, as of experts" + NEEDED);
         }
         if (!tensor.dtype().isFloat()) {
-            return Source.refused("is not a linear layer with a plain floating-point matrix");
+            return Source.refused("has quantised weights" + NEEDED);
         }
         return new Source(matrix, transposed, null);
     }

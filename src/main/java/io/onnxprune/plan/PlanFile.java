@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.plan;
 
+import static java.nio.charset.StandardCharsets.UTF_8;
+
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.core.util.DefaultIndenter;
 import com.fasterxml.jackson.core.util.DefaultPrettyPrinter;
@@ -9,14 +11,15 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.JsonPlace;
 import io.onnxprune.diag.Nearest;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.diag.WholeFile;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Iterator;
@@ -34,6 +37,7 @@ public final class PlanFile {
     private static final ObjectMapper JSON = new ObjectMapper();
 
     private final Path file;
+    /** The structure of the plan's model; null while none is known. */
     private final Structure structure;
 
     private PlanFile(Path file, Structure structure) {
@@ -42,17 +46,14 @@ public final class PlanFile {
     }
 
     /**
-     * Writes {@code plan}. It writes a temporary file first, so that a failure does not leave a partial file.
+     * Writes {@code plan}. A failure does not leave a partial file.
      *
      * @throws UserException if the file cannot be written
      */
     public static void write(Path file, Plan plan, Structure structure) {
-        Path temporary = file.resolveSibling(file.getFileName() + ".tmp");
         try {
-            Files.writeString(temporary, text(plan, structure) + "\n");
-            Files.move(temporary, file, StandardCopyOption.REPLACE_EXISTING);
+            WholeFile.write(file, (text(plan, structure) + "\n").getBytes(UTF_8));
         } catch (IOException e) {
-            temporary.toFile().delete();
             throw new UserException("cannot write the plan " + file + ": " + FileFailure.reason(e), e);
         }
     }
@@ -111,7 +112,17 @@ public final class PlanFile {
         return reader.read(reader.parse(text), model);
     }
 
-    private Plan read(JsonNode root, String model) {
+    /**
+     * Checks that a file is a plan, for whatever model.
+     *
+     * @throws UserException if it cannot be read or is none
+     */
+    public static void require(Path file) {
+        PlanFile reader = new PlanFile(file, null);
+        reader.requirePlan(reader.parse());
+    }
+
+    private void requirePlan(JsonNode root) {
         if (!root.isObject() || !FORMAT.equals(root.path("format").asText())) {
             throw problem("is not a plan: its \"format\" is not \"" + FORMAT + '"');
         }
@@ -119,6 +130,10 @@ public final class PlanFile {
             throw problem("has version " + root.path("version") + ", but this program reads version " + VERSION);
         }
         checkKeys(root, KEYS, "");
+    }
+
+    private Plan read(JsonNode root, String model) {
+        requirePlan(root);
         String planned = root.path("model_sha256").asText("");
         if (!planned.isEmpty() && !planned.equalsIgnoreCase(model)) {
             throw problem("was made for another model (SHA-256 " + planned + ", not " + model + ")");
@@ -148,11 +163,7 @@ public final class PlanFile {
         try {
             return JSON.readTree(text);
         } catch (JsonProcessingException e) {
-            throw new UserException(
-                    "the plan " + file + " is not JSON at line "
-                            + e.getLocation().getLineNr() + ", column "
-                            + e.getLocation().getColumnNr() + ": " + e.getOriginalMessage(),
-                    e);
+            throw new UserException("the plan " + file + " is not JSON" + JsonPlace.of(e), e);
         }
     }
 

@@ -104,6 +104,14 @@ final class TiedDimensions {
         dimensions.forEach(dimension -> running.keep(dimension, counts[target]));
     }
 
+    /** The next step down, for messages: how many units of which dimensions. */
+    String nextStep() {
+        int units = counts[position] - counts[position + 1];
+        return (units == 1 ? "one unit of " : units + " units of ")
+                + dimensions.get(0).name()
+                + (dimensions.size() > 1 ? " and of each of %d more".formatted(dimensions.size() - 1) : "");
+    }
+
     /** The size that the next step down would free. */
     ParameterCount.Size nextLoss(ParameterCount.Running running) {
         return running.lossOf(dimensions, counts[position + 1]);

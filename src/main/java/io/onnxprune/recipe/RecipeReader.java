@@ -16,6 +16,10 @@ import java.util.OptionalInt;
 import java.util.stream.Collectors;
 import org.snakeyaml.engine.v2.api.LoadSettings;
 import org.snakeyaml.engine.v2.api.lowlevel.Compose;
+import org.snakeyaml.engine.v2.api.lowlevel.Parse;
+import org.snakeyaml.engine.v2.events.CollectionEndEvent;
+import org.snakeyaml.engine.v2.events.CollectionStartEvent;
+import org.snakeyaml.engine.v2.events.Event;
 import org.snakeyaml.engine.v2.exceptions.Mark;
 import org.snakeyaml.engine.v2.exceptions.MarkedYamlEngineException;
 import org.snakeyaml.engine.v2.exceptions.YamlEngineException;
@@ -31,6 +35,7 @@ final class RecipeReader {
     private static final List<String> REPEAT_KEYS = List.of("steps", "step-ratio", "passes");
     private static final String VERSION = "2";
     private static final double SMALLEST_STEP = 0.001;
+    private static final int MAX_DEPTH = 50;
 
     private final String file;
     private final Extensions extensions;
@@ -89,12 +94,28 @@ final class RecipeReader {
     }
 
     private Optional<Node> compose(String text) {
+        LoadSettings settings = LoadSettings.builder().setLabel(file).build();
         try {
-            return new Compose(LoadSettings.builder().setLabel(file).build()).composeString(text);
+            checkDepth(new Parse(settings).parseString(text));
+            return new Compose(settings).composeString(text);
         } catch (MarkedYamlEngineException e) {
             throw new UsageException(place(e.getProblemMark()) + "not YAML: " + e.getProblem());
         } catch (YamlEngineException e) {
             throw new UsageException(file + " is not YAML: " + e.getMessage());
+        }
+    }
+
+    /** Composing is recursive, events are not. */
+    private void checkDepth(Iterable<Event> events) {
+        int depth = 0;
+        for (Event event : events) {
+            if (event instanceof CollectionStartEvent && ++depth > MAX_DEPTH) {
+                throw new UsageException(
+                        place(event.getStartMark()) + "a recipe nests at most " + MAX_DEPTH + " lists and maps");
+            }
+            if (event instanceof CollectionEndEvent) {
+                depth--;
+            }
         }
     }
 

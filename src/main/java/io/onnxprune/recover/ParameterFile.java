@@ -4,20 +4,17 @@ package io.onnxprune.recover;
 import com.google.flatbuffers.FlatBufferBuilder;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
-import io.onnxprune.ir.Bytes;
-import io.onnxprune.ir.DType;
+import io.onnxprune.ir.FlatTable;
+import io.onnxprune.ir.FlatTensors;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.recover.flatbuffers.Checkpoint;
 import io.onnxprune.recover.flatbuffers.CheckpointModule;
 import io.onnxprune.recover.flatbuffers.CheckpointTensor;
 import java.io.IOException;
-import java.nio.ByteBuffer;
-import java.nio.ByteOrder;
 import java.nio.channels.FileChannel;
 import java.nio.channels.FileChannel.MapMode;
 import java.nio.file.Path;
-import java.util.Arrays;
-import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 
 /**
@@ -29,6 +26,17 @@ final class ParameterFile {
 
     /** What a FlatBuffer can hold: its offsets have 31 bits. */
     private static final long LARGEST = Integer.MAX_VALUE - (1L << 20);
+
+    private static final String REMEDY = "remove it to train again";
+    private static final String IDENTIFIER = "ODTC";
+    private static final int MODULE_FIELD = 1;
+    private static final int TRAINABLE_FIELD = 0;
+    /** Fields that src/main/flatbuffers leaves out: only the runtime writes them. */
+    private static final int GROUPS_FIELD = 2;
+
+    private static final int STATES_FIELD = 3;
+    private static final int MOMENTS_FIELD = 1;
+    private static final FlatTensors TENSORS = new FlatTensors(0, 2, 3, 4);
 
     private ParameterFile() {}
 
@@ -78,25 +86,55 @@ final class ParameterFile {
      * @throws UserException if the file cannot be read or is none
      */
     static Map<String, Tensor> read(Path file) {
+        return read(file, root -> {
+            FlatTable module = root.table(MODULE_FIELD);
+            List<FlatTable> trainable = module == null ? null : module.tables(TRAINABLE_FIELD);
+            return tensors(file, trainable);
+        });
+    }
+
+    /**
+     * Checks everything that ONNX Runtime reads of a checkpoint with moments.
+     *
+     * @throws UserException if the file cannot be read or something in it cannot be
+     */
+    static void check(Path file) {
+        read(file);
+        read(file, root -> {
+            for (FlatTable group : orEmpty(root.tables(GROUPS_FIELD))) {
+                for (FlatTable parameter : orEmpty(group.tables(STATES_FIELD))) {
+                    tensors(file, parameter.tables(MOMENTS_FIELD));
+                }
+            }
+            return null;
+        });
+    }
+
+    private interface Reader<T> {
+        T read(FlatTable root) throws IOException;
+    }
+
+    private static <T> T read(Path file, Reader<T> reader) {
         try (FileChannel channel = FileChannel.open(file)) {
-            ByteBuffer bytes = channel.map(MapMode.READ_ONLY, 0, channel.size()).order(ByteOrder.LITTLE_ENDIAN);
-            // The identifier comes after the four bytes that say where the root is.
-            if (bytes.remaining() < 8 || !Checkpoint.CheckpointBufferHasIdentifier(bytes)) {
-                throw new UserException(file + " is not a checkpoint of a training session");
+            if (channel.size() > Integer.MAX_VALUE) {
+                throw new UserException(file + " is larger than 2 GiB, the limit of a checkpoint; " + REMEDY);
             }
-            CheckpointModule module = Checkpoint.getRootAsCheckpoint(bytes).module();
-            Map<String, Tensor> parameters = new LinkedHashMap<>();
-            for (int i = 0; i < module.trainableLength(); i++) {
-                CheckpointTensor tensor = module.trainable(i);
-                long[] shape = new long[tensor.shapeLength()];
-                Arrays.setAll(shape, tensor::shape);
-                parameters.put(
-                        tensor.name(),
-                        Tensor.of(DType.of(tensor.type()), shape, Bytes.of(tensor.contentAsByteBuffer())));
-            }
-            return parameters;
+            return reader.read(FlatTable.root(channel.map(MapMode.READ_ONLY, 0, channel.size()), IDENTIFIER));
+        } catch (FlatTable.DamagedException e) {
+            throw new UserException(
+                    "%s is not a checkpoint of a training session, or is damaged (%s); %s"
+                            .formatted(file, e.getMessage(), REMEDY),
+                    e);
         } catch (IOException e) {
             throw new UserException("cannot read the checkpoint " + file + ": " + FileFailure.reason(e), e);
         }
+    }
+
+    private static Map<String, Tensor> tensors(Path file, List<FlatTable> tables) throws IOException {
+        return TENSORS.read(orEmpty(tables), "the checkpoint " + file, REMEDY);
+    }
+
+    private static List<FlatTable> orEmpty(List<FlatTable> tables) {
+        return tables == null ? List.of() : tables;
     }
 }

@@ -124,6 +124,11 @@ public final class Recovery {
         return Trainer.files(folder).all().stream().filter(Files::exists).toList();
     }
 
+    /** Whether a file of this name is one of those that {@link #artifacts} finds. */
+    public static boolean isArtifact(String name) {
+        return Trainer.files(Path.of("")).all().contains(Path.of(name));
+    }
+
     private Result run(List<Example> rows, List<Example> heldOut, Optional<Model> original) {
         int length = Stream.concat(rows.stream(), heldOut.stream())
                 .mapToInt(row -> row.tokens().length)

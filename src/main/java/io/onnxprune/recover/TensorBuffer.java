@@ -5,16 +5,13 @@ import com.google.flatbuffers.FlatBufferBuilder;
 import com.google.flatbuffers.FlatBufferBuilder.ByteBufferFactory;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.diag.WholeFile;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.recover.flatbuffers.CheckpointTensor;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
-import java.nio.channels.FileChannel;
-import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
 import java.util.Map;
 
 /** A FlatBuffer of named tensors while it is built, off the heap. */
@@ -70,15 +67,11 @@ final class TensorBuffer {
      * @throws UserException if the place cannot be written
      */
     void save(Path file) {
-        Path part = file.resolveSibling(file.getFileName() + ".part");
-        try {
-            try (FileChannel channel = FileChannel.open(
-                    part, StandardOpenOption.CREATE, StandardOpenOption.TRUNCATE_EXISTING, StandardOpenOption.WRITE)) {
-                for (ByteBuffer bytes = builder.dataBuffer(); bytes.hasRemaining(); ) {
-                    channel.write(bytes);
-                }
+        try (WholeFile whole = WholeFile.create(file)) {
+            for (ByteBuffer bytes = builder.dataBuffer(); bytes.hasRemaining(); ) {
+                whole.channel().write(bytes);
             }
-            Files.move(part, file, StandardCopyOption.REPLACE_EXISTING);
+            whole.complete();
         } catch (IOException e) {
             throw new UserException("cannot write " + file + ": " + FileFailure.reason(e), e);
         }

@@ -127,6 +127,9 @@ final class Trainer implements AutoCloseable {
         }
         TrainingSession.Files resumed =
                 start.map(progress -> files.at(checkpoint.parameters(progress))).orElse(files);
+        if (start.isPresent()) {
+            ParameterFile.check(resumed.checkpoint());
+        }
         this.session = runtime.train(resumed, keepsHalf);
     }
 

@@ -6,11 +6,11 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.diag.WholeFile;
 import io.onnxprune.runtime.TrainingSession;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.util.Optional;
 
 /**
@@ -51,9 +51,7 @@ final class TrainingCheckpoint {
         Path before = load().map(this::parameters).orElse(null);
         session.save(parameters(progress), true);
         try {
-            Path part = folder.resolve("training.json.part");
-            Files.write(part, JSON.writeValueAsBytes(progress));
-            Files.move(part, stateFile, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
+            WholeFile.write(stateFile, JSON.writeValueAsBytes(progress));
             if (before != null && !before.equals(parameters(progress))) {
                 Files.deleteIfExists(before);
             }
@@ -73,7 +71,7 @@ final class TrainingCheckpoint {
         }
         try {
             TrainingProgress progress = JSON.readValue(stateFile.toFile(), TrainingProgress.class);
-            if (progress == null || progress.curve().isEmpty()) {
+            if (progress == null || progress.curve() == null || progress.curve().isEmpty()) {
                 throw new UserException(stateFile + " is damaged; remove it to start again");
             }
             return Optional.of(progress);

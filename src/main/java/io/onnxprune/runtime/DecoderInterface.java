@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.runtime;
 
+import io.onnxprune.diag.Sizes;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
@@ -21,6 +22,8 @@ import java.util.Optional;
  * interface (input_ids, attention_mask, position_ids, ...) are used only to distinguish integer inputs of equal shape.
  */
 public final class DecoderInterface {
+    private static final long MAX_CACHE_BYTES = Integer.MAX_VALUE - 64;
+
     /** The role of a graph input other than a cache. */
     private enum Role {
         TOKENS,
@@ -330,6 +333,10 @@ public final class DecoderInterface {
                 shape[axis] = unknown;
             }
         }
+        Sizes sizes = new Sizes(
+                "the cache input \"" + cache.input().name() + '"',
+                "export the model again with the extents of its caches");
+        sizes.between("a size in bytes of", sizes.bytes(cache.input().dtype().bits(), shape), 0, MAX_CACHE_BYTES);
         return HostTensor.zeros(cache.input().dtype(), shape);
     }
 

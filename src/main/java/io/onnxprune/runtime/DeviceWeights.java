@@ -19,7 +19,7 @@ import java.util.Set;
 public final class DeviceWeights implements AutoCloseable {
     private final Device device;
     private final long budget;
-    private final Map<Tensor, Entry> entries = new IdentityHashMap<>();
+    private final IdentityHashMap<Tensor, Entry> entries = new IdentityHashMap<>();
     private final Deque<Tensor> unused = new ArrayDeque<>();
     private long bytes;
 

@@ -26,6 +26,10 @@ final class Failures {
     /** The dynamic loader's message about a missing dependency of a library. */
     private static final Pattern MISSING_LIBRARY = Pattern.compile("([^\\s/:]+): cannot open shared object file");
 
+    /** Two or more names of values or types in parentheses, as of the inputs of a node. */
+    private static final Pattern NAMES =
+            Pattern.compile("\\((?:\"[^\"]*\"(?:: [^,()]*(?:\\([^()]*\\))?)?,\\s?){3,}\\)");
+
     private static final Pattern CUDA_FAILURE = Pattern.compile("CUDA failure (\\d+): ([^;]*[^;\\s])");
 
     /**
@@ -84,6 +88,15 @@ final class Failures {
         return "out of memory: %s%s%s; lower %s".formatted(what, where, size, toLower);
     }
 
+    /** The message of the first cause, shortened. */
+    static String root(Throwable failure) {
+        Throwable cause = failure;
+        while (cause.getCause() != null) {
+            cause = cause.getCause();
+        }
+        return shorten(String.valueOf(cause.getMessage()));
+    }
+
     /**
      * A message that says why CUDA cannot be used.
      *
@@ -119,8 +132,8 @@ final class Failures {
     }
 
     /**
-     * The runtime's message on one line, without error codes, C++ signatures and source positions, at most 400
-     * characters.
+     * The runtime's message on one line, without error codes, C++ signatures and source positions. The reason comes last
+     * and is never cut; where the message is long, the names of values before it are left out.
      */
     static String shorten(String message) {
         String text = message.replaceFirst("^Error code - \\w+ - message: ", "")
@@ -128,6 +141,6 @@ final class Failures {
                 .replaceAll("\\b[\\w:&<>*, ]+\\([^()]*(const|\\*|&)[^()]*\\)( const)?\\s?", "")
                 .replaceAll("\\s+", " ")
                 .strip();
-        return text.length() > MAX_LENGTH ? text.substring(0, MAX_LENGTH - 3) + "..." : text;
+        return text.length() <= MAX_LENGTH ? text : NAMES.matcher(text).replaceAll("(...)");
     }
 }

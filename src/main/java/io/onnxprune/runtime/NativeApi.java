@@ -50,6 +50,10 @@ final class NativeApi {
     private static final int BIND_OUTPUT_TO_DEVICE = 138;
     private static final int GET_BOUND_OUTPUT_VALUES = 140;
     private static final int CLEAR_BOUND_OUTPUTS = 142;
+    private static final int CREATE_AND_REGISTER_ALLOCATOR = 144;
+    private static final int CREATE_ARENA_CFG = 156;
+    private static final int RELEASE_ARENA_CFG = 157;
+    private static final int UNREGISTER_ALLOCATOR = 177;
     private static final int APPEND_CUDA = 204;
     private static final int CREATE_CUDA_OPTIONS = 205;
     private static final int UPDATE_CUDA_OPTIONS = 206;
@@ -59,6 +63,14 @@ final class NativeApi {
     private static final int DEVICE_ALLOCATOR = 0;
 
     private static final int DEFAULT_MEMORY = 0;
+
+    /** OrtArenaAllocator. */
+    private static final int ARENA_ALLOCATOR = 1;
+
+    /** The arena takes what is requested, not the next power of two. */
+    private static final int AS_REQUESTED = 1;
+
+    private static final int USUAL = -1;
 
     private final Pointer functions;
 
@@ -133,6 +145,29 @@ final class NativeApi {
         } finally {
             function(RELEASE_CUDA_OPTIONS).invokeVoid(new Object[] {cuda});
         }
+    }
+
+    /**
+     * Registers an allocator of the memory of this process that hands out a limited number of bytes, for the sessions
+     * that are created until it is {@link #unregisterAllocator unregistered}.
+     *
+     * @param environment address of the OrtEnv
+     * @return a description of the memory, for unregistering
+     */
+    Pointer registerAllocator(long environment, long limit) throws Failure {
+        Pointer info = create(CREATE_MEMORY_INFO, "Cpu", ARENA_ALLOCATOR, 0, DEFAULT_MEMORY);
+        Pointer arena = create(CREATE_ARENA_CFG, limit, AS_REQUESTED, USUAL, USUAL);
+        try {
+            call(CREATE_AND_REGISTER_ALLOCATOR, new Pointer(environment), info, arena);
+            return info;
+        } finally {
+            function(RELEASE_ARENA_CFG).invokeVoid(new Object[] {arena});
+        }
+    }
+
+    void unregisterAllocator(long environment, Pointer info) throws Failure {
+        call(UNREGISTER_ALLOCATOR, new Pointer(environment), info);
+        releaseMemoryInfo(info);
     }
 
     private static StringArray strings(String[] values) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.runtime;
 
+import ai.onnxruntime.OrtEnvironment;
 import ai.onnxruntime.OrtSession;
 import java.lang.reflect.Field;
 
@@ -21,6 +22,11 @@ final class NativeHandle {
     /** The address of the OrtSessionOptions. */
     static long of(OrtSession.SessionOptions options) {
         return read(OrtSession.SessionOptions.class, options);
+    }
+
+    /** The address of the OrtEnv. */
+    static long of(OrtEnvironment environment) {
+        return read(OrtEnvironment.class, environment);
     }
 
     private static long read(Class<?> type, Object object) {

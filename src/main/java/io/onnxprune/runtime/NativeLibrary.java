@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.runtime;
 
-import static java.nio.charset.StandardCharsets.UTF_8;
-
 import io.onnxprune.diag.CacheFolder;
+import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.Fingerprint;
+import io.onnxprune.diag.TemporaryFolder;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
-import java.io.InputStream;
 import java.net.JarURLConnection;
 import java.net.URL;
 import java.net.URLConnection;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
-import java.util.zip.CRC32;
 
 /**
  * Selects the native ONNX Runtime of this process and places it in a folder of its own.
@@ -62,6 +61,7 @@ final class NativeLibrary {
             }
             return;
         }
+        TemporaryFolder.require();
         boolean cuda = wantsCuda;
         if (options.library().isPresent()) {
             System.setProperty(
@@ -133,47 +133,30 @@ final class NativeLibrary {
         return NativeLibrary.class.getClassLoader().getResource(name);
     }
 
-    /** Copies the files into the cache folder for exactly these contents, unless they are there. */
+    /** Unpacks the files into the cache folder for exactly these contents, unless they are there. */
     private static Path copy(Map<String, URL> files) {
         Path folder = CacheFolder.path();
         try {
-            CRC32 key = new CRC32();
-            Map<String, Long> sizes = new LinkedHashMap<>();
+            List<String> parts = new ArrayList<>();
             for (Map.Entry<String, URL> file : files.entrySet()) {
                 URLConnection connection = file.getValue().openConnection();
                 long size = connection.getContentLengthLong();
                 long stamp = connection instanceof JarURLConnection jar
                         ? jar.getJarEntry().getCrc()
                         : connection.getLastModified();
-                sizes.put(file.getKey(), size);
-                key.update("%s %d %x\n".formatted(file.getKey(), size, stamp).getBytes(UTF_8));
+                parts.add("%s %d %x".formatted(file.getKey(), size, stamp));
             }
-            folder = folder.resolve("onnxruntime-%08x".formatted(key.getValue()));
-            Files.createDirectories(folder);
+            folder = folder.resolve("onnxruntime-" + Fingerprint.of(parts, List.of()));
+            UnpackedFiles unpacked = UnpackedFiles.in(folder);
             for (Map.Entry<String, URL> file : files.entrySet()) {
-                Path target = folder.resolve(file.getKey());
-                if (!Files.exists(target) || Files.size(target) != sizes.get(file.getKey())) {
-                    copy(file.getValue(), target);
-                }
+                unpacked.provide(file.getKey(), file.getValue());
             }
             return folder;
         } catch (IOException e) {
             throw new UserException(
                     "the native ONNX Runtime cannot be unpacked to %s (%s); make room there or set XDG_CACHE_HOME to a folder that can be written"
-                            .formatted(folder, e.getMessage()),
+                            .formatted(folder, FileFailure.reason(e)),
                     e);
-        }
-    }
-
-    /** Copies to a temporary name and moves the result, so that no other process loads an incomplete library. */
-    private static void copy(URL source, Path target) throws IOException {
-        Path temporary =
-                Files.createTempFile(target.getParent(), target.getFileName().toString(), ".part");
-        try (InputStream in = source.openStream()) {
-            Files.copy(in, temporary, StandardCopyOption.REPLACE_EXISTING);
-            Files.move(temporary, target, StandardCopyOption.ATOMIC_MOVE);
-        } finally {
-            Files.deleteIfExists(temporary);
         }
     }
 
@@ -187,8 +170,7 @@ final class NativeLibrary {
                     "the ONNX Runtime library " + library + " does not exist; give the path of a libonnxruntime.so");
         }
         try {
-            Path folder = Files.createTempDirectory("onnx-prune-runtime");
-            folder.toFile().deleteOnExit();
+            Path folder = TemporaryFolder.create("onnx-prune-runtime");
             link(folder, CORE, library);
             for (String provider : List.of(SHARED, CUDA)) {
                 Path beside = library.resolveSibling(provider);
@@ -198,8 +180,7 @@ final class NativeLibrary {
             }
             URL jni = resource(OWN + JNI);
             if (jni != null) {
-                copy(jni, folder.resolve(JNI));
-                folder.resolve(JNI).toFile().deleteOnExit();
+                UnpackedFiles.in(folder).provide(JNI, jni);
             }
             return folder;
         } catch (IOException e) {
@@ -211,8 +192,6 @@ final class NativeLibrary {
     }
 
     private static void link(Path folder, String name, Path target) throws IOException {
-        Path link = folder.resolve(name);
-        Files.createSymbolicLink(link, target);
-        link.toFile().deleteOnExit();
+        Files.createSymbolicLink(folder.resolve(name), target);
     }
 }

@@ -9,11 +9,13 @@ import ai.onnxruntime.OrtException;
 import ai.onnxruntime.OrtLoggingLevel;
 import ai.onnxruntime.OrtSession;
 import ai.onnxruntime.OrtSession.SessionOptions;
+import com.sun.jna.Pointer;
 import io.onnxprune.device.CudaDevice;
 import io.onnxprune.device.Device;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
+import io.onnxprune.onnx.ModelReader;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
@@ -81,16 +83,8 @@ public final class OnnxRuntime implements AutoCloseable {
         try {
             return OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL, "onnx-prune");
         } catch (LinkageError | IllegalStateException | NullPointerException e) {
-            throw new UserException("the native ONNX Runtime cannot be loaded: %s".formatted(rootReason(e)), e);
+            throw new UserException("the native ONNX Runtime cannot be loaded: %s".formatted(Failures.root(e)), e);
         }
-    }
-
-    private static String rootReason(Throwable failure) {
-        Throwable cause = failure;
-        while (cause.getCause() != null) {
-            cause = cause.getCause();
-        }
-        return Failures.shorten(String.valueOf(cause.getMessage()));
     }
 
     /** The version of the native library, for example {@code 1.24.1}. */
@@ -160,8 +154,13 @@ public final class OnnxRuntime implements AutoCloseable {
         if (!Files.isRegularFile(model)) {
             throw new UserException("the model file " + model + " does not exist; give the path of an ONNX model");
         }
-        return create(
-                model.toString(), Map.of(), adapter, optimize, o -> environment.createSession(model.toString(), o));
+        // The runtime does not check what it reads: circles of functions would end the process.
+        Model read = ModelReader.read(model);
+        if (!NativePath.isPlain(model.getFileName())) {
+            return open(read, adapter, optimize);
+        }
+        String place = NativePath.of(model);
+        return create(model.toString(), Map.of(), adapter, optimize, o -> environment.createSession(place, o));
     }
 
     /**
@@ -177,6 +176,38 @@ public final class OnnxRuntime implements AutoCloseable {
      */
     public Session open(byte[] model, Map<String, HostTensor> initializers, boolean optimize) {
         return create("in memory", initializers, Optional.empty(), optimize, o -> environment.createSession(model, o));
+    }
+
+    /**
+     * Opens a serialised model without supplied weights that may ask for any amount of memory. It runs as written.
+     *
+     * @param memory bytes of all values of a run; a run that needs more fails with an {@link
+     *     io.onnxprune.diag.OutOfMemoryException}. Without a limit where the place of the native library is not known
+     * @throws UserException when ONNX Runtime rejects the model
+     */
+    public Session openWithin(byte[] model, long memory) {
+        NativeApi api;
+        try {
+            api = NativeApi.of(NativeLibrary.core());
+        } catch (NativeApi.Failure | UserException e) {
+            return open(model, Map.of(), false);
+        }
+        synchronized (OnnxRuntime.class) {
+            try {
+                long handle = NativeHandle.of(environment);
+                Pointer registered = api.registerAllocator(handle, memory);
+                try {
+                    return create("in memory", Map.of(), Optional.empty(), false, o -> {
+                        o.addConfigEntry("session.use_env_allocators", "1");
+                        return environment.createSession(model, o);
+                    });
+                } finally {
+                    api.unregisterAllocator(handle, registered);
+                }
+            } catch (NativeApi.Failure e) {
+                throw failure("ONNX Runtime cannot limit the memory of a model", e);
+            }
+        }
     }
 
     /**
@@ -262,10 +293,10 @@ public final class OnnxRuntime implements AutoCloseable {
             return new TrainingSession(
                     this,
                     environment.createTrainingSession(
-                            files.checkpoint().toString(),
-                            files.training().toString(),
-                            files.evaluation().toString(),
-                            files.optimizer().toString(),
+                            NativePath.of(files.checkpoint()),
+                            NativePath.of(files.training()),
+                            NativePath.of(files.evaluation()),
+                            NativePath.of(files.optimizer()),
                             sessionOptions));
         } catch (OrtException e) {
             throw failure("ONNX Runtime cannot prepare the training of " + files.training(), e);

@@ -9,8 +9,10 @@ import ai.onnxruntime.OrtException;
 import ai.onnxruntime.OrtSession;
 import ai.onnxruntime.OrtSession.RunOptions;
 import ai.onnxruntime.TensorInfo;
+import io.onnxprune.diag.TimeLimitException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashMap;
@@ -119,6 +121,29 @@ public final class Session implements AutoCloseable {
     }
 
     /**
+     * Runs the model once, for at most {@code limit}.
+     *
+     * @param feeds tensors by input name
+     * @param wanted names of the outputs to compute
+     * @throws TimeLimitException when the run takes longer
+     * @throws UserException when an input is missing or has a wrong type or shape, or the run fails
+     */
+    public Outputs run(Map<String, HostTensor> feeds, Collection<String> wanted, Duration limit) {
+        try (TimeLimit time = new TimeLimit(limit)) {
+            try {
+                return execute(feeds, new HashMap<>(), Map.of(), wanted, time.options());
+            } catch (UserException e) {
+                if (time.expired()) {
+                    throw new TimeLimitException("a run on " + describeFeeds(feeds) + " takes too long", e);
+                }
+                throw e;
+            }
+        } catch (OrtException e) {
+            throw OnnxRuntime.failure("ONNX Runtime cannot limit the time of a run", e);
+        }
+    }
+
+    /**
      * Runs the model once with outputs of an earlier run as inputs, without copying them. This passes a decoder's
      * cache from step to step.
      *
@@ -132,7 +157,7 @@ public final class Session implements AutoCloseable {
             Map<String, HostTensor> feeds, Outputs earlier, Map<String, String> carried, Collection<String> wanted) {
         Map<String, OnnxTensorLike> fed = new HashMap<>();
         carried.forEach((input, output) -> fed.put(input, ((HostOutputs) earlier).onnx(output)));
-        return execute(feeds, fed, Map.of(), wanted);
+        return execute(feeds, fed, Map.of(), wanted, options());
     }
 
     /**
@@ -151,7 +176,7 @@ public final class Session implements AutoCloseable {
             Map<String, ? extends RuntimeTensor> into,
             Collection<String> wanted) {
         if (device.isEmpty()) {
-            return execute(inHost(feeds), new HashMap<>(), inHost(into), wanted);
+            return execute(inHost(feeds), new HashMap<>(), inHost(into), wanted, options());
         }
         try {
             return device.get().binding().run(feeds, into, wanted);
@@ -166,11 +191,16 @@ public final class Session implements AutoCloseable {
         return inHost;
     }
 
+    private RunOptions options() {
+        return adapter.map(LoadedAdapter::options).orElse(null);
+    }
+
     private Outputs execute(
             Map<String, HostTensor> feeds,
             Map<String, OnnxTensorLike> fed,
             Map<String, HostTensor> into,
-            Collection<String> wanted) {
+            Collection<String> wanted,
+            RunOptions options) {
         Map<String, OnnxValue> targets = new HashMap<>();
         List<OnnxTensor> own = new ArrayList<>();
         try {
@@ -184,7 +214,6 @@ public final class Session implements AutoCloseable {
                 own.add(tensor);
                 targets.put(target.getKey(), tensor);
             }
-            RunOptions options = adapter.map(LoadedAdapter::options).orElse(null);
             return new HostOutputs(session.run(fed, new LinkedHashSet<>(wanted), targets, options));
         } catch (OrtException e) {
             throw OnnxRuntime.failure("ONNX Runtime cannot run the model on " + describeFeeds(feeds), e);

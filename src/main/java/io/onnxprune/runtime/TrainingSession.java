@@ -92,7 +92,7 @@ public final class TrainingSession implements AutoCloseable {
      */
     public void save(Path checkpoint, boolean optimizer) {
         try {
-            session.saveCheckpoint(checkpoint, optimizer);
+            session.saveCheckpoint(Path.of(NativePath.of(checkpoint)), optimizer);
         } catch (OrtException e) {
             throw OnnxRuntime.failure("ONNX Runtime cannot write the checkpoint " + checkpoint, e);
         }

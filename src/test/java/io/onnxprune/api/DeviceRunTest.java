@@ -26,7 +26,7 @@ class DeviceRunTest {
     private Path folder;
 
     @ParameterizedTest
-    @ValueSource(strings = {"llm-pruner", "llm-pruner-mix", "slimgpt", "flap", "llm-surgeon-fast", "auto"})
+    @ValueSource(strings = {"llm-pruner", "slimgpt", "auto"})
     void theSameModel(String method) throws IOException {
         Path rows = TokenRows.random(folder, 300);
         Path host = folder.resolve("host.onnx");

@@ -14,7 +14,6 @@ import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
 import io.onnxprune.runtime.RuntimeOptions.Precision;
-import io.onnxprune.runtime.RuntimeOptions.Provider;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
@@ -105,7 +104,8 @@ class PrecisionTest {
     @MethodSource("models")
     void theFormForAGpuHasFittingTypes(String name) {
         Model model = ModelReader.read(TestModels.file(name));
-        RuntimeOptions cuda = new RuntimeOptions(Provider.CUDA, 0, 0, Optional.empty(), Precision.FLOAT16);
+        RuntimeOptions cuda =
+                new RuntimeOptions(RuntimeOptions.Provider.CUDA, 0, 0, Optional.empty(), Precision.FLOAT16);
         List<long[]> rows = Gathered.randomRows(3, LENGTH, VOCABULARY, 7);
         List<Tap> taps = List.copyOf(Gathered.everyTap(model, LENGTH, true));
         Calibrator calibrator = Calibrator.of(

@@ -175,13 +175,13 @@ class BadCommandLineTest {
         Path fileLink = Files.createSymbolicLink(root.resolve("link.onnx"), model);
         Path hardLink = Files.createLink(root.resolve("hard.onnx"), model);
 
-        Cli.run(model, "-o", model).failed(1, "is the input itself; give another name");
-        Cli.run(folder, "-o", folder).failed(1, "is the folder of the input; give another folder");
-        Cli.run(model, "-o", link).failed(1, "is the folder of the input");
-        Cli.run(model, "-o", link.resolve("model.onnx")).failed(1, "is the input itself");
-        Cli.run(model, "-o", fileLink).failed(1, "is the input itself");
-        Cli.run(model, "-o", hardLink).failed(1, "is the input itself");
-        Cli.run(fileLink, "-o", model).failed(1, "is the input itself");
+        Cli.run(model, "-o", model).failed(2, "is the input itself; give another name");
+        Cli.run(folder, "-o", folder).failed(2, "is the folder of the input; give another folder");
+        Cli.run(model, "-o", link).failed(2, "is the folder of the input");
+        Cli.run(model, "-o", link.resolve("model.onnx")).failed(2, "is the input itself");
+        Cli.run(model, "-o", fileLink).failed(2, "is the input itself");
+        Cli.run(model, "-o", hardLink).failed(2, "is the input itself");
+        Cli.run(fileLink, "-o", model).failed(2, "is the input itself");
     }
 
     @Test
@@ -202,12 +202,12 @@ class BadCommandLineTest {
         prune("--json", nowhere).failed(1, "--json", "there is no folder");
         prune("--plan-out", nowhere).failed(1, "--plan-out", "there is no folder");
         prune("--json", root).failed(1, "--json", "is a folder; name a file");
-        prune("--json", model).failed(1, "--json", "would overwrite an input");
-        prune("--plan-out", folder.resolve("config.json")).failed(1, "--plan-out", "would overwrite an input");
+        prune("--json", model).failed(2, "--json", "would overwrite an input");
+        prune("--plan-out", folder.resolve("config.json")).failed(2, "--plan-out", "would overwrite an input");
         prune("--json", text).failed(1, "would overwrite a file that is not JSON");
         prune("--dump-ir", text).failed(1, "--dump-ir", "is a file; name a folder");
-        Cli.run("inspect", model, "--json", model).failed(1, "would overwrite an input");
-        Cli.run("eval", model, "--data", text, "--json", text).failed(1, "would overwrite an input");
+        Cli.run("inspect", model, "--json", model).failed(2, "would overwrite an input");
+        Cli.run("eval", model, "--data", text, "--json", text).failed(2, "would overwrite an input");
         assertThat(text).hasContent("not JSON");
     }
 

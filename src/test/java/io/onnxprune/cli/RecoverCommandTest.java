@@ -251,7 +251,7 @@ class RecoverCommandTest {
         run("--eval", Cli.tokens(folder), "--distill", Cli.testModel("stories-llama"))
                 .failed(1, "--distill takes one of the same vocabulary");
         run("--eval", Cli.tokens(folder), "--export-training-artifacts", Cli.tokens(folder))
-                .failed(1, "cannot write to");
+                .failed(2, "--export-training-artifacts", "would overwrite an input");
         Path longer = Files.writeString(
                 folder.resolve("longer.jsonl"), ("{\"input_ids\": [3" + ", 4".repeat(199) + "]}\n").repeat(40));
         Cli.run("recover", Cli.testModel("llama-gqa-d"), "-o", folder.resolve("trained.onnx"), "--data", longer)

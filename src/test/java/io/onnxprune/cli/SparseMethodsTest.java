@@ -15,13 +15,35 @@ import java.util.List;
 import java.util.Map;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** Methods that set weights to zero without changing shapes, on the command line. */
 @Tag("ort")
 @Tag("slow")
 class SparseMethodsTest extends PruningRuns {
+    /** Where no weight is to become zero, nothing is calibrated and no text is written. */
+    @ParameterizedTest
+    @ValueSource(strings = {"wanda", "sparsegpt", "llm-surgeon-zeros", "llm-surgeon-unstructured", "auto", "flap"})
+    void ratioZeroMeasuresNothing(String method, @TempDir Path empty) {
+        Cli.Run run = Cli.run(
+                        Cli.testModel("llama-gqa-d"),
+                        "-o",
+                        empty.resolve("same.onnx"),
+                        "--method",
+                        method,
+                        "--ratio",
+                        0,
+                        "--work-dir",
+                        empty.resolve("work"))
+                .succeeded();
+
+        assertThat(run.err()).doesNotContain("the model writes");
+        assertThat(empty.resolve("work")).doesNotExist();
+    }
+
     /** The sparsity of the matrices that the run changed. */
     private double zeros(String model) {
         Map<String, Tensor> before =

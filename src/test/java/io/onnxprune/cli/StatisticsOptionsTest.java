@@ -168,7 +168,7 @@ class StatisticsOptionsTest {
         keeping("out.onnx", "--recipe", recipe).succeeded();
         assertThat(Files.readAllBytes(kept)).hasSameSizeAs(before).isNotEqualTo(before);
         run("out.onnx", "--recipe", recipe, "--stats", kept, "--json", kept)
-                .failed(1, "--json " + kept + " would overwrite an input");
+                .failed(2, "--json " + kept + " would overwrite an input");
         assertThat(folder.toFile().list())
                 .containsExactlyInAnyOrder(
                         "kept.safetensors", "other.onnx", "out.onnx", "recipe.yaml", "rows.jsonl", "work");

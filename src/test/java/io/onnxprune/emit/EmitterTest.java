@@ -164,6 +164,19 @@ class EmitterTest {
         Files.delete(data);
     }
 
+    /** A folder of others may hold a link to a file of the user's. */
+    @Test
+    void companionsOutsideTheFolderAreNotCopied() throws IOException {
+        ModelFolder input = input(GROUPED, "tokenizer.txt");
+        Path secret = Files.writeString(root.resolve("secret"), "secret");
+        Path link = Files.createSymbolicLink(input.folder().resolve("tokenizer.json"), secret);
+        RecordedLog warnings = new RecordedLog();
+        Fixture.emit(GROUPED, Fixture.plan("ffn.0=72"), input, root.resolve("out"), warnings);
+
+        assertThat(Fixture.names(root.resolve("out"))).contains("tokenizer.txt").doesNotContain("tokenizer.json");
+        assertThat(warnings.warnings()).singleElement().asString().contains(link + " is a link that leads out");
+    }
+
     @Test
     void companionsThatCannotBeUsedAreWarnedOf() throws IOException {
         ModelFolder input = input(GROUPED, "tokenizer.txt");

@@ -57,6 +57,8 @@ class TokenDataTest {
         assertRefused("a.jsonl", "{\"input_ids\":[1,2]}\n{\"input_ids\":[1,\n", "line 2", "not valid JSON");
         assertRefused("a.jsonl", "{\"input_ids\":[1,2.5]}\n", "line 1", "2.5");
         assertRefused("a.jsonl", "{\"ids\":[1,2]}\n", "line 1", "neither");
+        assertRefused("a.jsonl", "{\"input_ids\":[1,18446744073709551617]}\n", "line 1", "integer of 64 bits");
+        assertRefused("a.jsonl", "{\"a\":".repeat(5000) + "\n", "line 1", "not valid JSON");
         assertRefused("a.jsonl", "{\"text\":\"Once\"}\n", "--tokenizer");
         assertRefused("a.txt", "Once upon", "--tokenizer");
         assertRefused("a.bin", "Once upon", "unknown type", ".jsonl");

@@ -12,9 +12,12 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
 
 class ProgramTest {
     private static final List<ValueInfo> X = List.of(floats("x", 4));
@@ -58,6 +61,20 @@ class ProgramTest {
                 model(graph(X, Y, Map.of(), node("Abs", "y", "b"), node("Neg", "b", "a"), node("Exp", "a", "x"))));
 
         assertThat(program.ops()).extracting(op -> op.node().op()).containsExactly("Exp", "Neg", "Abs");
+    }
+
+    @Test
+    @Timeout(value = 30, unit = TimeUnit.SECONDS)
+    void manyNodesInReverseAreSorted() {
+        int count = 60_000;
+        List<Node> reversed = new ArrayList<>();
+        for (int i = count; i > 0; i--) {
+            reversed.add(node("Neg", i == count ? "y" : "v" + i, i == 1 ? "x" : "v" + (i - 1)));
+        }
+        Program program = Program.of(model(graph(X, Y, Map.of(), reversed.toArray(Node[]::new))));
+
+        assertThat(program.ops()).hasSize(count);
+        assertThat(program.ops().get(0).input(0).name()).isEqualTo("x");
     }
 
     @Test

@@ -11,7 +11,6 @@ import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.RuntimeOptions;
 import io.onnxprune.runtime.RuntimeOptions.Precision;
-import io.onnxprune.runtime.RuntimeOptions.Provider;
 import io.onnxprune.runtime.Session;
 import java.util.List;
 import java.util.Map;
@@ -27,7 +26,7 @@ import org.junit.jupiter.params.provider.EnumSource;
 @Tag("ort")
 class ProductPrecisionTest {
     private static final RuntimeOptions CUDA =
-            new RuntimeOptions(Provider.CUDA, 0, 0, Optional.empty(), Precision.FLOAT32);
+            new RuntimeOptions(RuntimeOptions.Provider.CUDA, 0, 0, Optional.empty(), Precision.FLOAT32);
 
     private static Model on(RuntimeOptions options, Precision precision, Model model) {
         return ProductPrecision.of(model, Map.of(), Set.of(), options.with(precision));

@@ -149,7 +149,7 @@ class BadFilesTest {
         Path inner = Files.createDirectory(folder.resolve("model"));
         Files.write(folder.resolve("escape.bin"), new byte[16]);
         assertRefused(Protos.write(inner, Protos.model(Protos.graph().addInitializer(external(location, "0", "16")))))
-                .hasMessageContaining("keeps its data in \"" + location + '"')
+                .hasMessageContaining("keeps its data in \"" + location.replace('\0', ' ') + '"')
                 .hasMessageContaining("not inside the model's folder; move the data beside the model");
     }
 
@@ -168,8 +168,41 @@ class BadFilesTest {
         Path model =
                 Protos.write(inner, Protos.model(Protos.graph().addInitializer(external("weights.bin", "0", "16"))));
 
-        // Model hubs keep their files as links into a store beside the folder: a link is the user's own doing.
+        // Whoever packed the folder may have put the link there, to a file of the user's.
+        assertRefused(model)
+                .hasMessageContaining(
+                        "\"weights.bin\", a link that leads out of the model's folder; put the data there");
+    }
+
+    /** The caches of model hubs keep all files of a model in a store, and put links to them into a folder. */
+    @Test
+    void aModelAndItsDataThroughLinks() throws IOException {
+        Path store = Files.createDirectory(folder.resolve("blobs"));
+        Path inner = Files.createDirectories(folder.resolve("snapshots/1"));
+        Files.write(store.resolve("a1"), new byte[16]);
+        Path stored =
+                Protos.write(store, Protos.model(Protos.graph().addInitializer(external("weights.bin", "0", "16"))));
+        Path model = Files.createSymbolicLink(
+                inner.resolve("model.onnx"), Path.of("../../blobs").resolve(stored.getFileName()));
+        Files.createSymbolicLink(inner.resolve("weights.bin"), Path.of("../../blobs/a1"));
+        Path linked = Files.createSymbolicLink(folder.resolve("linked"), inner);
+
         assertThat(ModelReader.read(model).graph().initializers()).containsKey("w");
+        assertThat(ModelReader.read(linked.resolve("model.onnx")).graph().initializers())
+                .containsKey("w");
+    }
+
+    @Test
+    void twoInitializersOfOneName() throws IOException {
+        TensorProto twice =
+                external("w.bin", "0", "16").toBuilder().setName("twice").build();
+        Files.write(folder.resolve("w.bin"), new byte[16]);
+
+        assertRefused(Protos.write(
+                        folder,
+                        Protos.model(Protos.graph().addInitializer(twice).addInitializer(twice))))
+                .hasMessageContaining("initializer \"twice\" of ")
+                .hasMessageEndingWith(" is there twice; the model is damaged");
     }
 
     @Test

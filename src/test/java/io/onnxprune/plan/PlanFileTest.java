@@ -131,6 +131,17 @@ class PlanFileTest {
                 .hasMessageContaining(absent.toString());
     }
 
+    /** Beyond the limits of the parser it has no place to name. */
+    @Test
+    void textsThatAreTooDeepOrHaveEndlessNumbers() {
+        for (String text : new String[] {"[".repeat(100_000), "{\"a\":".repeat(2000), "1" + "0".repeat(5000)}) {
+            assertThatThrownBy(() -> read(text))
+                    .isInstanceOf(UserException.class)
+                    .hasMessageContaining("plan.json")
+                    .hasMessageNotContaining("null");
+        }
+    }
+
     @Test
     void theHashIsSha256() throws IOException {
         Path file = Files.writeString(folder.resolve("abc"), "abc");

@@ -39,6 +39,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 class RecipeTest {
     private static final Path PASSES = Path.of("passes");
@@ -140,6 +141,17 @@ class RecipeTest {
                 .isInstanceOf(UsageException.class)
                 .hasMessageStartingWith(folder.resolve("recipe.yaml") + ":")
                 .hasMessageContaining(message);
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"[", "{a: ", "- ", "? "})
+    void deepRecipesAreRefused(String level) throws IOException {
+        Path file = Files.writeString(folder.resolve("deep.yaml"), level.repeat(50_000));
+
+        assertThatThrownBy(() -> Recipe.read(file, Extensions.BUILT_IN))
+                .isInstanceOf(UsageException.class)
+                .hasMessageContaining("deep.yaml:1:")
+                .hasMessageContaining("a recipe nests at most 50 lists and maps");
     }
 
     @Test

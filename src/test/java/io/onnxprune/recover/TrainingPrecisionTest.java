@@ -21,7 +21,6 @@ import io.onnxprune.recover.TrainingOptions.Schedule;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
 import io.onnxprune.runtime.RuntimeOptions.Precision;
-import io.onnxprune.runtime.RuntimeOptions.Provider;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -116,7 +115,8 @@ class TrainingPrecisionTest {
     @ParameterizedTest
     @ValueSource(strings = {"stories-llama", "llama-g16-e-fp16", "opt-c", "gpt2-cb", "phi3-d"})
     void theFormForAGpuHasFittingTypes(String name) {
-        RuntimeOptions cuda = new RuntimeOptions(Provider.CUDA, 0, 0, Optional.empty(), Precision.FLOAT16);
+        RuntimeOptions cuda =
+                new RuntimeOptions(RuntimeOptions.Provider.CUDA, 0, 0, Optional.empty(), Precision.FLOAT16);
         Trainable trainable = adapters(name, model -> model);
         Model training = TrainingGraph.training(trainable, Optional.empty(), TestModels.runtime(), Log.NONE);
 

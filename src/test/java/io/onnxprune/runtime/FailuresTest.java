@@ -95,6 +95,25 @@ class FailuresTest {
                 .hasMessage("it failed: an unknown operator");
     }
 
+    /** The reason is at the end, behind the names of all inputs of a node. */
+    @Test
+    void theReasonOfALongMessageIsWhole() {
+        String inputs = "\"onnx_prune_trace_0\": tensor(float),".repeat(40);
+        String reason = "Error Nodes in a graph must be topologically sorted, however input 'one' is not";
+
+        UserException failure = Failures.of(
+                "it failed",
+                new IllegalStateException("This is an invalid model. In Node, (\"endless\", Loop, \"\", -1) : ("
+                        + inputs + ") -> (\"y\",) , " + reason));
+
+        assertThat(failure)
+                .hasMessage(
+                        "it failed: This is an invalid model. In Node, (\"endless\", Loop, \"\", -1) : (...) -> (\"y\",) , "
+                                + reason);
+        String words = "an unusual reason of many words; ".repeat(50) + "the end";
+        assertThat(Failures.of("it failed", new IllegalStateException(words))).hasMessage("it failed: " + words);
+    }
+
     @Test
     void anUnknownOperatorIsNamed() {
         assertThat(Failures.of(

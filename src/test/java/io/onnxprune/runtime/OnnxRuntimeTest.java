@@ -4,6 +4,7 @@ package io.onnxprune.runtime;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import ai.onnx.proto.OnnxMl.FunctionProto;
 import ai.onnx.proto.OnnxMl.GraphProto;
 import ai.onnx.proto.OnnxMl.ModelProto;
 import ai.onnx.proto.OnnxMl.NodeProto;
@@ -177,13 +178,38 @@ class OnnxRuntimeTest {
         }
     }
 
+    /** ONNX Runtime inlines functions without a limit, and would end this process. */
     @Test
-    void failuresAreOneLineWithTheRuntimesReason(@TempDir Path folder) throws IOException {
+    void filesAreCheckedBeforeTheRuntimeReadsThem(@TempDir Path folder) throws IOException {
+        NodeProto.Builder call = NodeProto.newBuilder()
+                .setDomain("local")
+                .setOpType("F")
+                .addInput("i")
+                .addOutput("o");
+        ModelProto.Builder model = gather(DType.FLOAT, 300).toBuilder();
+        model.addFunctions(FunctionProto.newBuilder()
+                .setDomain("local")
+                .setName("F")
+                .addInput("i")
+                .addOutput("o")
+                .addNode(call)
+                .addOpsetImport(OperatorSetIdProto.newBuilder().setVersion(17)));
+        model.addOpsetImport(OperatorSetIdProto.newBuilder().setDomain("local").setVersion(1));
+        model.getGraphBuilder().setNode(0, call).clearInitializer();
+        Path file = Files.write(folder.resolve("circle.onnx"), model.build().toByteArray());
+
+        assertThatThrownBy(() -> RUNTIME.open(file, true))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining("the function \"local.F\" of " + file + " calls itself");
+    }
+
+    @Test
+    void failuresAreOneLineWithTheirReason(@TempDir Path folder) throws IOException {
         Path broken = Files.writeString(folder.resolve("model.onnx"), "not a model");
         assertThatThrownBy(() -> RUNTIME.open(broken, true))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("model.onnx")
-                .hasMessageContaining("rotobuf")
+                .hasMessageContaining("is not an ONNX model")
                 .hasMessageNotContaining("\n");
         assertThatThrownBy(() -> RUNTIME.open(folder.resolve("none.onnx"), true))
                 .isInstanceOf(UserException.class)
