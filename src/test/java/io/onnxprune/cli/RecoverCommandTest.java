@@ -159,7 +159,7 @@ class RecoverCommandTest {
                 .succeeded();
         Cli.run("eval", kept, "--adapter", folder.resolve("none"), "--data", tokens)
                 .failed(1, "the adapter file");
-        Cli.run("eval", kept, "--adapter", tokens, "--data", tokens).failed(1, "cannot load the adapter");
+        Cli.run("eval", kept, "--adapter", tokens, "--data", tokens).failed(1, "is not an adapter of ONNX Runtime");
         Cli.run("eval", kept, "--adapter", adapter, "--against", model, "--data", tokens)
                 .failed(2, "--adapter is for one model");
     }
