@@ -174,7 +174,7 @@ class EmitterTest {
         Fixture.emit(GROUPED, Fixture.plan("ffn.0=72"), input, root.resolve("out"), warnings);
 
         assertThat(Fixture.names(root.resolve("out"))).contains("tokenizer.txt").doesNotContain("tokenizer.json");
-        assertThat(warnings.warnings()).singleElement().asString().contains(link + " is a link that leads out");
+        assertThat(warnings.warnings()).anyMatch(text -> text.contains(link + " is a link that leads out"));
     }
 
     @Test
