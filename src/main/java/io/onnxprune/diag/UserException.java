@@ -12,7 +12,8 @@ import org.jspecify.annotations.NullMarked;
 @NullMarked
 public class UserException extends RuntimeException {
     private static final long serialVersionUID = 1L;
-    private static final Pattern CONTROL = Pattern.compile("\\p{Cntrl}+");
+    private static final Pattern LINE_BREAKS = Pattern.compile("[\t\n\r]+");
+    private static final Pattern CONTROL = Pattern.compile("\\p{Cntrl}");
 
     public UserException(String message) {
         super(printable(message));
@@ -24,7 +25,10 @@ public class UserException extends RuntimeException {
 
     /** Names from a file may hold line breaks and escapes of terminals, which have no place in a sentence. */
     private static String printable(String message) {
-        return CONTROL.matcher(message).replaceAll(" ");
+        String line = LINE_BREAKS.matcher(message).replaceAll(" ");
+        return CONTROL.matcher(line)
+                .replaceAll(
+                        found -> String.format("\\\\u%04x", (int) found.group().charAt(0)));
     }
 
     @Override

@@ -208,7 +208,7 @@ class HostilePlacesTest {
     void namesDoNotReachTheTerminal() throws IOException {
         String escape = Character.toString(0x1b) + "[2J";
         Cli.Run missing = Cli.run("inspect", folder.resolve("x" + escape + "\nerror: y.onnx"));
-        missing.failed(1, "x\\u001b[2J\\u000aerror: y.onnx");
+        missing.failed(1, "x\\u001b[2J error: y.onnx");
         Cli.Run option = Cli.run("inspect", MODEL, "--exp" + escape);
         option.failed(2, "\\u001b");
         assertThat(missing.err() + option.err()).doesNotContain(Character.toString(0x1b));

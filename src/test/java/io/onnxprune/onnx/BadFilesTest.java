@@ -149,7 +149,7 @@ class BadFilesTest {
         Path inner = Files.createDirectory(folder.resolve("model"));
         Files.write(folder.resolve("escape.bin"), new byte[16]);
         assertRefused(Protos.write(inner, Protos.model(Protos.graph().addInitializer(external(location, "0", "16")))))
-                .hasMessageContaining("keeps its data in \"" + location.replace('\0', ' ') + '"')
+                .hasMessageContaining("keeps its data in \"" + location.replace("\0", "\\u0000") + '"')
                 .hasMessageContaining("not inside the model's folder; move the data beside the model");
     }
 
