@@ -76,9 +76,7 @@ final class ActivationStore implements AutoCloseable {
                 inMemory.put(key, tensor);
                 return;
             }
-            HostTensor copy = tensor.toHost();
-            tensor.release();
-            put(key, copy);
+            put(key, tensor.moveToHost());
             return;
         }
         if (used + size <= budget.host) {

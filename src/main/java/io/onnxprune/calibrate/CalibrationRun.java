@@ -21,6 +21,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.BooleanSupplier;
 import java.util.function.Consumer;
 
 /** One pass over all rows: forward through the segments, then backward if gradients are needed. */
@@ -35,7 +36,7 @@ final class CalibrationRun implements AutoCloseable {
     private final ActivationStore boundaries;
     private final Log log;
     private final double[] loss;
-    private final boolean smallest;
+    private final BooleanSupplier smallest;
 
     /** The number of stored gradients of single rows that earlier segments still add to. */
     private int carried;
@@ -53,7 +54,7 @@ final class CalibrationRun implements AutoCloseable {
             List<Segment> segments,
             LiveValues liveValues,
             SegmentRunner runner,
-            boolean smallest) {
+            BooleanSupplier smallest) {
         this.calibrator = calibrator;
         this.objective = objective;
         this.segments = segments;
@@ -169,7 +170,7 @@ final class CalibrationRun implements AutoCloseable {
 
     /** Whether the segments and batches are as small as they can be. */
     boolean isSmallest() {
-        return smallest;
+        return smallest.getAsBoolean();
     }
 
     int segmentCount() {

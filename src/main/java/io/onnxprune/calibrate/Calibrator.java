@@ -235,9 +235,13 @@ public final class Calibrator {
 
     private Summary gatherSums(Objective objective, Collection<Tap> taps, SumSink sink) {
         boolean backward = taps.stream().anyMatch(Tap::needsGradients);
-        return RunMemory.smallerIfNeeded(this, objective, taps, sink, (run, left, target) -> {
-            return backward ? run.backward(left, target, null, state -> {}) : run.forward(left, target);
-        });
+        return RunMemory.smallerIfNeeded(
+                this,
+                objective,
+                taps,
+                sink,
+                (run, left, target) ->
+                        backward ? run.backward(left, target, null, state -> {}) : run.forward(left, target));
     }
 
     /**
@@ -381,8 +385,9 @@ public final class Calibrator {
         }
         DataFlow flow = flow(taps);
         long memory = Math.max(1, limit - objective.heldBytes());
-        CalibrationPlan plan = CalibrationPlan.of(workload(flow, rows.size(), memory), taps, objective, single);
-        List<Segment> segments = Segment.of(flow, plan.pieces());
+        CalibrationPlan.Workload workload = workload(flow, rows.size(), memory);
+        CalibrationPlan divided = CalibrationPlan.of(workload, taps, objective, single);
+        List<Segment> segments = Segment.of(flow, divided.pieces());
         for (Tap tap : taps) {
             requireFound(tap.subject(), segments);
             if (tap instanceof Tap.Similarity similarity) {
@@ -390,8 +395,7 @@ public final class Calibrator {
             }
         }
         LiveValues liveValues = LiveValues.of(segments, taps);
-        boolean smallest = plan.isSmallest(workload(flow, rows.size(), memory), objective.batches() != null);
-        plan = plan.keeping(liveValues.bytes(new Footprint(flow, tokens()), rows.size(), length));
+        CalibrationPlan plan = divided.keeping(liveValues.bytes(new Footprint(flow, tokens()), rows.size(), length));
         if (!taps.isEmpty() && weights.isEmpty()) {
             plan.announce(log, rows.size(), length, memory);
         }
@@ -400,7 +404,13 @@ public final class Calibrator {
         ActivationStore boundaries = new ActivationStore(boundaryBudget(plan, memory), options.workFolder());
         SegmentRunner runner =
                 new SegmentRunner(runtime, flow, batches, boundaries, weights, plan.weightBudget(memory));
-        return new CalibrationRun(this, objective, segments, liveValues, runner, smallest);
+        return new CalibrationRun(
+                this,
+                objective,
+                segments,
+                liveValues,
+                runner,
+                () -> divided.isSmallest(workload, objective.batches() != null));
     }
 
     private static void requireFound(String name, List<Segment> segments) {

@@ -83,12 +83,7 @@ final class SegmentRunner implements AutoCloseable {
     /** Removes the sum of a tap and returns it in this process's memory; null if no segment started it. */
     HostTensor takeSum(Tap tap) {
         RuntimeTensor sum = sums.remove(tap);
-        if (sum == null) {
-            return null;
-        }
-        HostTensor host = sum.toHost();
-        sum.release();
-        return host;
+        return sum == null ? null : sum.moveToHost();
     }
 
     /** Replaces the contents of a constant in all later sessions. */

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
-import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.RuntimeTensor;
 
 /** Receives complete sums in the memory that sessions work in, and releases them. */
@@ -10,10 +9,6 @@ interface SumSink {
 
     /** Copies sums to this process's memory for {@code sink}. */
     static SumSink of(TapSink sink) {
-        return (tap, sum) -> {
-            HostTensor host = sum.toHost();
-            sum.release();
-            sink.accept(tap, host);
-        };
+        return (tap, sum) -> sink.accept(tap, sum.moveToHost());
     }
 }

@@ -60,7 +60,7 @@ final class WideSum {
      * released.
      */
     HostTensor total() {
-        HostTensor total = sum.toHost();
+        HostTensor total = sum.moveToHost();
         FloatBuffer values = total.bytes().asFloatBuffer();
         int start = 0;
         for (DoubleBuffer chunk : chunks) {
@@ -68,9 +68,6 @@ final class WideSum {
                 values.put(start + i, (float) (chunk.get(i) + values.get(start + i)));
             }
             start += chunk.capacity();
-        }
-        if (total != sum) {
-            sum.release();
         }
         return total;
     }

@@ -2,6 +2,7 @@
 package io.onnxprune.runtime;
 
 import io.onnxprune.device.Device;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Tensor;
 import java.util.ArrayDeque;
 import java.util.Collection;
@@ -47,6 +48,7 @@ public final class DeviceWeights implements AutoCloseable {
      *
      * @param wanted the weights of a session, by name
      * @return the copies, by name; {@link #release} gives them back
+     * @throws io.onnxprune.diag.UserException when the device has too little memory; nothing is in use then
      */
     Map<String, DeviceTensor> acquire(Map<String, Tensor> wanted) {
         Set<Tensor> tensors = distinct(wanted.values());
@@ -57,8 +59,13 @@ public final class DeviceWeights implements AutoCloseable {
         tensors.forEach(tensor -> use(tensor, 1));
         shrink(budget - missing);
         Map<String, DeviceTensor> copies = new LinkedHashMap<>();
-        wanted.forEach((name, tensor) -> copies.put(name, copy(tensor)));
-        return copies;
+        try {
+            wanted.forEach((name, tensor) -> copies.put(name, copy(tensor)));
+            return copies;
+        } catch (UserException e) {
+            release(wanted.values());
+            throw e;
+        }
     }
 
     private DeviceTensor copy(Tensor tensor) {

@@ -20,6 +20,13 @@ public sealed interface RuntimeTensor permits HostTensor, DeviceTensor {
     /** The elements in this process's memory: this tensor itself if it is there, else a copy. */
     HostTensor toHost();
 
+    /** Like {@link #toHost}, for a tensor that nobody uses any more: what it holds of a device is given back. */
+    default HostTensor moveToHost() {
+        HostTensor host = toHost();
+        release();
+        return host;
+    }
+
     /** Sets all elements to zero. */
     void clear();
 

@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.onnxprune.TestModels;
 import io.onnxprune.device.HostDevice;
+import io.onnxprune.device.LimitedDevice;
 import io.onnxprune.diag.OutOfMemoryException;
 import io.onnxprune.ir.Model;
 import io.onnxprune.onnx.ModelReader;

@@ -296,16 +296,8 @@ class BadCommandLineTest {
 
     /** Runs in a separate process, since a process can load only one ONNX Runtime. */
     private Cli.Run fresh(String option, String value) throws IOException, InterruptedException {
-        Process process = new ProcessBuilder(
-                        Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                        "-cp",
-                        System.getProperty("java.class.path"),
-                        Main.class.getName(),
-                        model.toString(),
-                        "-o",
-                        out.resolve("small.onnx").toString(),
-                        option,
-                        value)
+        Process process = new ProcessBuilder(Cli.command(
+                        model.toString(), "-o", out.resolve("small.onnx").toString(), option, value))
                 .start();
         String err = new String(process.getErrorStream().readAllBytes(), StandardCharsets.UTF_8);
         return new Cli.Run(process.waitFor(), "", err);

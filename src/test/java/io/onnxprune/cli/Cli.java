@@ -50,6 +50,19 @@ final class Cli {
         return new Run(code, out.toString(), err.toString());
     }
 
+    /** The command that runs the program in a process of its own, with a Java that starts quickly. */
+    static List<String> command(Object... arguments) {
+        List<String> command = new ArrayList<>(List.of(
+                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+                "-cp",
+                System.getProperty("java.class.path"),
+                Main.class.getName()));
+        Arrays.stream(arguments).map(String::valueOf).forEach(command::add);
+        return command;
+    }
+
     /** Adds a method without data, unless the options name a method. Most tests do not depend on the method. */
     static List<Object> withoutData(Object... options) {
         List<Object> all = new ArrayList<>(List.of(options));

@@ -30,14 +30,7 @@ class EqualRunsTest {
         private final List<String> said = new ArrayList<>();
 
         Running(Object... arguments) throws IOException {
-            List<String> command = new ArrayList<>(List.of(
-                    Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                    "-XX:+UseSerialGC",
-                    "-XX:TieredStopAtLevel=1",
-                    "-cp",
-                    System.getProperty("java.class.path"),
-                    Main.class.getName()));
-            Stream.of(arguments).map(String::valueOf).forEach(command::add);
+            List<String> command = Cli.command(arguments);
             command.addAll(List.of(
                     "--threads",
                     "1",

@@ -6,7 +6,6 @@ import static org.assertj.core.api.Assertions.assertThat;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
@@ -31,13 +30,7 @@ class KillAtRandomTest {
 
     private Process start(Path place, boolean resume) throws IOException {
         Path out = Files.createDirectories(place).resolve("out");
-        List<String> command = new ArrayList<>(List.of(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "-XX:+UseSerialGC",
-                "-XX:TieredStopAtLevel=1",
-                "-cp",
-                System.getProperty("java.class.path"),
-                Main.class.getName(),
+        List<String> command = Cli.command(
                 Cli.testModel("llama-gqa-d").getParent().toString(),
                 "-o",
                 out.toString(),
@@ -50,7 +43,7 @@ class KillAtRandomTest {
                 "--threads",
                 "1",
                 "--work-dir",
-                place.resolve("work").toString()));
+                place.resolve("work").toString());
         if (resume) {
             command.add("--resume");
         }

@@ -36,13 +36,7 @@ class ResumeAfterKillTest {
      */
     private List<String> run(String model, String method, String out, boolean resume, String killAt)
             throws IOException, InterruptedException {
-        List<String> command = new ArrayList<>(List.of(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "-XX:+UseSerialGC",
-                "-XX:TieredStopAtLevel=1",
-                "-cp",
-                System.getProperty("java.class.path"),
-                Main.class.getName(),
+        List<String> command = Cli.command(
                 Cli.testModel(model).toString(),
                 "-o",
                 folder.resolve(out).toString(),
@@ -58,7 +52,7 @@ class ResumeAfterKillTest {
                 "1",
                 "--work-dir",
                 folder.resolve("work").toString(),
-                "--verbose"));
+                "--verbose");
         if (resume) {
             command.add("--resume");
         }

@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-package io.onnxprune.calibrate;
+package io.onnxprune.device;
 
-import io.onnxprune.device.Device;
-import io.onnxprune.device.HostDevice;
 import io.onnxprune.diag.OutOfMemoryException;
 import java.nio.ByteBuffer;
 import java.util.HashMap;
 import java.util.Map;
 
 /** Host memory that counts what is allocated and refuses more than a limit. It claims to be larger than it is. */
-final class LimitedDevice implements Device {
+public final class LimitedDevice implements Device {
     private final HostDevice host = new HostDevice();
     private final Map<Long, Long> sizes = new HashMap<>();
     private final long limit;
     private long used;
 
-    LimitedDevice(long limit) {
+    /** Creates a device with so many bytes. */
+    public LimitedDevice(long limit) {
         this.limit = limit;
     }
 
     /** Bytes that are allocated. */
-    synchronized long used() {
+    public synchronized long used() {
         return used;
     }
 
