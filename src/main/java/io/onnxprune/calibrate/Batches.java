@@ -2,8 +2,8 @@
 package io.onnxprune.calibrate;
 
 import io.onnxprune.ir.Program.Value;
-import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.RuntimeTensor;
 import java.util.HashMap;
@@ -19,14 +19,14 @@ import java.util.Set;
  */
 final class Batches {
     private final DataFlow flow;
-    private final DecoderInterface decoder;
+    private final ModelInterface decoder;
     private final List<long[]> rows;
     private final List<int[]> batches;
     /** Values beside the stream. Values that do not depend on the tokens are stored once for each batch size. */
     private final Map<String, Map<Integer, RuntimeTensor>> sideValues = new HashMap<>();
 
     /** Creates batches of rows of equal length. {@code batches} holds the row numbers of each batch. */
-    Batches(DataFlow flow, DecoderInterface decoder, List<long[]> rows, List<int[]> batches) {
+    Batches(DataFlow flow, ModelInterface decoder, List<long[]> rows, List<int[]> batches) {
         this.flow = flow;
         this.decoder = decoder;
         this.rows = rows;

@@ -12,7 +12,7 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.lower.Lowering;
-import io.onnxprune.runtime.DecoderInterface;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -41,7 +41,7 @@ public final class Calibrator {
     private final int length;
     private final Program program;
     private final Trace trace;
-    private final DecoderInterface decoder;
+    private final ModelInterface decoder;
     /** Replaced contents of initializers of the lowered model, by name. */
     private final Map<String, Tensor> weights;
 
@@ -61,7 +61,7 @@ public final class Calibrator {
         this.length = length;
         this.program = Program.of(lowered);
         this.trace = Trace.of(program, runtime, log);
-        this.decoder = DecoderInterface.of(lowered.graph());
+        this.decoder = ModelInterface.of(lowered.graph());
         this.weights = Map.of();
     }
 
@@ -89,10 +89,11 @@ public final class Calibrator {
     }
 
     private void requireAllLogits() {
-        long[] given = trace.shape(logits(), 1);
-        if (given[1] != trace.shape(tokens(), 1)[1]) {
-            throw new UserException("the model yields logits for " + given[1] + " of "
-                    + trace.shape(tokens(), 1)[1]
+        long[] given = trace.shape(end(), 1);
+        long positions = trace.shape(rowsInput(), 1)[1];
+        if (decoder.logits().isPresent() && (given.length != 3 || given[1] != positions)) {
+            throw new UserException("the model yields logits for " + (given.length == 3 ? given[1] : 1) + " of "
+                    + positions
                     + " positions, so it has no loss to calibrate on; export it with logits for all positions");
         }
     }
@@ -169,16 +170,17 @@ public final class Calibrator {
         return length;
     }
 
-    DecoderInterface decoder() {
+    ModelInterface decoder() {
         return decoder;
     }
 
-    Value tokens() {
-        return program.input(decoder.tokens().name());
+    /** The input that takes the rows. */
+    Value rowsInput() {
+        return program.input(decoder.requireRows().name());
     }
 
-    Value logits() {
-        return program.output(decoder.logits().name());
+    Value end() {
+        return program.output(decoder.end().name());
     }
 
     /** The linear layers of the lowered model, in order of execution. */
@@ -330,7 +332,7 @@ public final class Calibrator {
                 parameters.add(parameter);
             }
         }
-        return new DataFlow(program, trace, tokens(), logits(), parameters);
+        return new DataFlow(program, trace, rowsInput(), end(), parameters);
     }
 
     /**
@@ -357,7 +359,7 @@ public final class Calibrator {
     /** The workload of a run over {@code samples} rows, with {@code memory} bytes. */
     CalibrationPlan.Workload workload(DataFlow flow, int samples, long memory) {
         return new CalibrationPlan.Workload(
-                flow, tokens(), logits(), samples, length, memory, RunMemory.batchTokens(runtime));
+                flow, rowsInput(), end(), samples, length, memory, RunMemory.batchTokens(runtime));
     }
 
     /** The division of a run that yields the gradients of all linear layers. */
@@ -369,7 +371,7 @@ public final class Calibrator {
             }
         }
         DataFlow flow = flow(taps);
-        return CalibrationPlan.over(new Partition(flow, logits()).pieces(), workload(flow, samples, memory()), taps);
+        return CalibrationPlan.over(new Partition(flow, end()).pieces(), workload(flow, samples, memory()), taps);
     }
 
     /** Prepares a run within {@code limit} bytes of the memory that sessions work in. */
@@ -395,7 +397,7 @@ public final class Calibrator {
             }
         }
         LiveValues liveValues = LiveValues.of(segments, taps);
-        CalibrationPlan plan = divided.keeping(liveValues.bytes(new Footprint(flow, tokens()), rows.size(), length));
+        CalibrationPlan plan = divided.keeping(liveValues.bytes(new Footprint(flow, rowsInput()), rows.size(), length));
         if (!taps.isEmpty() && weights.isEmpty()) {
             plan.announce(log, rows.size(), length, memory);
         }

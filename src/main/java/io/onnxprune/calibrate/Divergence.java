@@ -76,7 +76,7 @@ public final class Divergence extends Objective implements AutoCloseable {
             runner.close();
             throw e;
         }
-        Footprint footprint = new Footprint(flow, reference.tokens());
+        Footprint footprint = new Footprint(flow, reference.rowsInput());
         return new Divergence(
                 new Reference(
                         reference,
@@ -127,7 +127,7 @@ public final class Divergence extends Objective implements AutoCloseable {
         // The logits, log-probabilities and summands of the reference are alive at the same time.
         return rows -> weights
                 + reference.footprint.activations(reference.end, rows, calibrator.length(), false)
-                + (long) (4 * reference.footprint.bytes(calibrator.logits(), rows, calibrator.length()));
+                + (long) (4 * reference.footprint.bytes(calibrator.end(), rows, calibrator.length()));
     }
 
     @Override

@@ -122,7 +122,7 @@ public abstract sealed class Objective permits Objective.NextToken, Divergence {
 
         @Override
         Part append(End end, GraphBuilder builder, List<ValueInfo> inputs) {
-            Value tokens = end.model().tokens();
+            Value tokens = end.model().rowsInput();
             String logits = end.segment().output().name();
             String next = drawn ? DrawnTokens.append(logits, tokens.name(), builder) : tokens.name();
             CausalLmLoss loss = CausalLmLoss.append(logits, next, builder);

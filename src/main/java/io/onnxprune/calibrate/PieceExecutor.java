@@ -31,7 +31,7 @@ final class PieceExecutor implements AutoCloseable {
     PieceExecutor(Calibrator calibrator) {
         this.calibrator = calibrator;
         this.flow = calibrator.flow(List.of());
-        this.pieces = new Partition(flow, calibrator.logits()).pieces();
+        this.pieces = new Partition(flow, calibrator.end()).pieces();
         this.segments = Segment.of(flow, pieces);
         this.linears = LoweredLinears.byOp(flow);
     }
@@ -140,7 +140,7 @@ final class PieceExecutor implements AutoCloseable {
 
     /** Bytes of the values at a boundary. */
     long bytes(RecomputeBoundary boundary, int samples) {
-        Footprint footprint = new Footprint(flow, calibrator.tokens());
+        Footprint footprint = new Footprint(flow, calibrator.rowsInput());
         double bytes = 0;
         for (Value value : boundary.values()) {
             bytes += footprint.bytes(value, samples, calibrator.length());

@@ -7,6 +7,7 @@ import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.runtime.ModelInterface;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
@@ -48,7 +49,9 @@ public final class DimensionAnalysis {
     }
 
     private DimensionAnalysis run() {
-        program.inputs().forEach(this::declareInput);
+        Map<String, Set<Integer>> variable =
+                ModelInterface.of(program.model().graph()).variableAxes();
+        program.inputs().forEach(input -> declareInput(input, variable.getOrDefault(input.name(), Set.of())));
         for (Op op : program.ops()) {
             if (!op.outputs().stream().allMatch(value -> value != null && value.constant() != null)) {
                 OperatorRules.apply(new RuleContext(this, op));
@@ -195,8 +198,13 @@ public final class DimensionAnalysis {
                         .anyMatch(next -> next != null && meetsActivations(next, depth - 1));
     }
 
-    private void declareInput(Value value) {
+    private void declareInput(Value value, Set<Integer> ofRows) {
         Dim[] dims = dims(value);
+        for (int axis : dims == null ? Set.<Integer>of() : ofRows) {
+            if (axis < dims.length && dims[axis] instanceof Dim.Atom atom) {
+                atom.markDynamic();
+            }
+        }
         List<ValueInfo.Extent> declared =
                 value.info() == null ? null : value.info().shape();
         if (dims == null || declared == null || declared.size() != dims.length) {

@@ -10,15 +10,20 @@ import io.onnxprune.ir.Program;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.Widening;
-import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
+import io.onnxprune.runtime.RowSize;
 import io.onnxprune.runtime.Session;
+import io.onnxprune.runtime.State;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -61,21 +66,27 @@ public final class Trace {
         }
     }
 
-    /** Batch, sequence and past length of one run. */
-    private record Size(int batch, int sequence, int past) {}
+    /** Positions of inputs beside the rows, in either run; of a model without rows, such as one of sound, many. */
+    private static final int[] CONTEXT = {11, 17};
+
+    private static final int[] LONG_CONTEXT = {3001, 4507};
 
     /**
      * Sizes to try: with a past; without one, because some kernels reject several tokens after a past; one token after
      * a past; and batch 1, because some exports fix it. The numbers are pairwise different, so that their sums and
      * products are too.
      */
-    private static final List<List<Size>> ATTEMPTS = List.of(
-            List.of(new Size(2, 3, 4), new Size(3, 5, 8)),
-            List.of(new Size(2, 3, 0), new Size(3, 5, 0)),
-            List.of(new Size(1, 3, 4), new Size(1, 5, 8)),
-            List.of(new Size(1, 3, 0), new Size(1, 5, 0)),
-            List.of(new Size(1, 1, 4), new Size(1, 1, 8)),
-            List.of(new Size(1, 1, 0), new Size(1, 1, 0)));
+    private static final List<List<RowSize>> ATTEMPTS = List.of(
+            sizes(2, 3, 4, 3, 5, 8),
+            sizes(2, 3, 0, 3, 5, 0),
+            sizes(1, 3, 4, 1, 5, 8),
+            sizes(1, 3, 0, 1, 5, 0),
+            sizes(1, 1, 4, 1, 1, 8),
+            sizes(1, 1, 0, 1, 1, 0));
+
+    private static List<RowSize> sizes(int batch, int length, int past, int batch2, int length2, int past2) {
+        return List.of(new RowSize(batch, length, past, CONTEXT[0]), new RowSize(batch2, length2, past2, CONTEXT[1]));
+    }
 
     private final Map<Value, long[][]> shapes = new HashMap<>();
     private final Map<Value, long[][]> contents = new HashMap<>();
@@ -110,9 +121,9 @@ public final class Trace {
         UserException failure = null;
         long bytes = budget.bytes(program);
         try (Session session = runtime.openWithin(graph.serialized(), bytes)) {
-            DecoderInterface decoder = DecoderInterface.of(program.model().graph());
+            ModelInterface decoder = ModelInterface.of(program.model().graph());
             Map<String, Long> hints = graph.extentHints();
-            for (List<Size> attempt : ATTEMPTS) {
+            for (List<RowSize> attempt : attempts(decoder)) {
                 try {
                     for (int run = 0; run < 2; run++) {
                         Map<String, HostTensor> inputs = feeds(decoder, attempt.get(run), hints);
@@ -162,17 +173,33 @@ public final class Trace {
         return node.find() ? ", " + node.group() : "";
     }
 
-    private static Map<String, HostTensor> feeds(DecoderInterface decoder, Size size, Map<String, Long> hints) {
-        long[][] tokens = new long[size.batch][size.sequence];
-        int past = decoder.caches().isEmpty() ? 0 : size.past;
-        Map<String, HostTensor> feeds = decoder.feeds(tokens, past);
-        for (DecoderInterface.Cache cache : decoder.caches()) {
-            int headSize = hints.getOrDefault(cache.input().name(), 0L).intValue();
-            if (headSize == 0 && DecoderInterface.hasUnknownExtent(cache)) {
-                throw new UserException("the head size of the cache input \""
-                        + cache.input().name() + "\" is unknown; export it with a fixed extent there");
+    /** The sizes to try, with the numbers that the graph fixes. */
+    private static Set<List<RowSize>> attempts(ModelInterface decoder) {
+        Set<List<RowSize>> attempts = new LinkedHashSet<>();
+        for (List<RowSize> attempt : ATTEMPTS) {
+            List<RowSize> sizes = new ArrayList<>();
+            for (int run = 0; run < 2; run++) {
+                RowSize size = attempt.get(run);
+                sizes.add(new RowSize(
+                        decoder.fixedBatch().orElse(size.batch()),
+                        decoder.fixedLength().orElse(size.length()),
+                        decoder.states().isEmpty() ? 0 : size.past(),
+                        decoder.rows().isPresent() ? size.context() : LONG_CONTEXT[run]));
             }
-            feeds.put(cache.input().name(), DecoderInterface.cache(cache, size.batch, past, headSize));
+            attempts.add(sizes);
+        }
+        return attempts;
+    }
+
+    private static Map<String, HostTensor> feeds(ModelInterface decoder, RowSize size, Map<String, Long> hints) {
+        Map<String, HostTensor> feeds = decoder.feeds(new long[size.batch()][size.length()], size);
+        for (State state : decoder.states()) {
+            int headSize = hints.getOrDefault(state.input().name(), 0L).intValue();
+            if (headSize == 0 && state.hasUnknownExtent()) {
+                throw new UserException("the head size of the cache input \""
+                        + state.input().name() + "\" is unknown; export it with a fixed extent there");
+            }
+            feeds.put(state.input().name(), state.initial(size, headSize));
         }
         return feeds;
     }

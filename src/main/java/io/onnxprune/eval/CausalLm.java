@@ -4,13 +4,16 @@ package io.onnxprune.eval;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelReader;
-import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
+import io.onnxprune.runtime.State;
 import java.nio.ByteBuffer;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -26,8 +29,8 @@ import java.util.function.Supplier;
 import java.util.stream.IntStream;
 
 /**
- * Runs an exported decoder of any exporter: with or without a cache, with masks and positions of either integer width,
- * or with a switch between a branch with and one without cache.
+ * Runs an exported language model of any exporter: with or without a cache, with masks and positions of any type, or
+ * with a switch between a branch with and one without cache. A model that is no language model gives its results only.
  */
 public final class CausalLm implements AutoCloseable {
     /** Head sizes to try first when the graph leaves the size open; all others up to the maximum follow. */
@@ -39,22 +42,26 @@ public final class CausalLm implements AutoCloseable {
     private static final String OUT_OF_MEMORY = "out of memory";
 
     private final Session session;
-    private final DecoderInterface graph;
+    private final ModelInterface graph;
     private final boolean ownsSession;
     private final Function<long[], String> nonFinite;
-    private long vocabulary;
     private int headSize;
     private boolean oneRowAtATime;
+    private long vocabulary;
 
     /** The state after some tokens: their logits, and the cache that {@link CausalLm#decode} continues from. */
     public final class Step implements AutoCloseable {
         private final Outputs outputs;
         private final int length;
+        /** What stays as the first step left it: a context does not change from step to step. */
+        private final Map<String, HostTensor> context;
+
         private boolean closed;
 
-        private Step(Outputs outputs, int length) {
+        private Step(Outputs outputs, int length, Map<String, HostTensor> context) {
             this.outputs = outputs;
             this.length = length;
+            this.context = context;
         }
 
         /**
@@ -62,7 +69,12 @@ public final class CausalLm implements AutoCloseable {
          * call.
          */
         public HostTensor logits() {
-            return outputs.tensor(graph.logits().name());
+            return outputs.tensor(graph.requireLogits().name());
+        }
+
+        /** The results for the tokens of this step, as {@link CausalLm#results}. */
+        public List<HostTensor> results() {
+            return tensors(outputs);
         }
 
         /** Number of tokens of each row that were processed so far. */
@@ -79,13 +91,17 @@ public final class CausalLm implements AutoCloseable {
         }
     }
 
-    private CausalLm(Session session, boolean ownsSession, Function<long[], String> nonFinite) {
+    private CausalLm(Session session, Graph graph, boolean ownsSession, Function<long[], String> nonFinite) {
         this.session = session;
         this.ownsSession = ownsSession;
         this.nonFinite = nonFinite;
-        this.graph = new DecoderInterface(session.inputs(), session.outputs());
-        this.vocabulary = graph.logits().shape()[2];
-        this.oneRowAtATime = graph.tokens().shape()[0] == 1;
+        this.graph = ModelInterface.of(session, graph);
+        this.vocabulary = this.graph
+                .logits()
+                .filter(output -> output.rank() == 3)
+                .map(output -> output.shape()[2])
+                .orElse(-1L);
+        this.oneRowAtATime = this.graph.fixedBatch().orElse(0) == 1;
     }
 
     /**
@@ -109,7 +125,8 @@ public final class CausalLm implements AutoCloseable {
     public static CausalLm open(OnnxRuntime runtime, Path model, Optional<Path> adapter, Log log) {
         Session session = openSession(runtime, model, adapter, log);
         try {
-            return new CausalLm(session, true, row -> NonFinite.origin(ModelReader.read(model), runtime, row));
+            Model read = ModelReader.read(model);
+            return new CausalLm(session, read.graph(), true, row -> NonFinite.origin(read, runtime, row));
         } catch (UserException e) {
             session.close();
             throw e;
@@ -150,10 +167,10 @@ public final class CausalLm implements AutoCloseable {
     /**
      * Wraps a session that the caller closes.
      *
-     * @throws UserException when the model is not a decoder with standard inputs
+     * @param graph the graph of the session's model
      */
-    public static CausalLm of(Session session) {
-        return new CausalLm(session, false, row -> "");
+    public static CausalLm of(Session session, Graph graph) {
+        return new CausalLm(session, graph, false, row -> "");
     }
 
     /**
@@ -166,17 +183,33 @@ public final class CausalLm implements AutoCloseable {
 
     /** Whether the model has a cache. */
     public boolean hasCache() {
-        return !graph.caches().isEmpty();
+        return !graph.states().isEmpty();
     }
 
-    /** Size of the vocabulary. Runs the model once when the graph does not declare it. */
+    /**
+     * Size of the vocabulary. Runs the model once when the graph does not declare it.
+     *
+     * @throws UserException when the model is no language model and does not look its tokens up in a table
+     */
     public long vocabulary() {
+        if (graph.logits().isEmpty() && graph.vocabulary().isPresent()) {
+            return graph.vocabulary().getAsLong();
+        }
         if (vocabulary < 0) {
-            try (Outputs outputs = run(new long[][] {{0, 0}}, false)) {
-                vocabulary = outputs.shape(graph.logits().name())[2];
-            }
+            long[] shape = logits(new long[][] {{0, 0}}).shape();
+            vocabulary = shape[shape.length - 1];
         }
         return vocabulary;
+    }
+
+    /** Whether the model gives logits, so that it has a language loss. */
+    public boolean isLanguageModel() {
+        return graph.logits().isPresent();
+    }
+
+    /** The roles of the inputs and outputs. */
+    public ModelInterface graph() {
+        return graph;
     }
 
     /**
@@ -187,9 +220,32 @@ public final class CausalLm implements AutoCloseable {
      * @throws UserException when the model cannot run on these tokens or does not give logits for each of them
      */
     public HostTensor logits(long[][] tokens) {
+        int index = graph.results().indexOf(graph.requireLogits());
+        HostTensor logits = results(tokens).get(index);
+        int given = logits.shape().length == 3 ? (int) logits.shape()[1] : 1;
+        if (given != tokens[0].length) {
+            throw new UserException(
+                    "the model gives logits for %d of %d positions, so its loss and perplexity cannot be computed; export it with logits for all of them"
+                            .formatted(given, tokens[0].length));
+        }
+        return logits;
+    }
+
+    /**
+     * The results of complete rows: the logits of a language model, all outputs that are no states of any other. A
+     * model that takes only one row at a time is run row by row; rows that are shorter than the only length that it
+     * takes are padded at their end.
+     *
+     * @param tokens {@code [batch][tokens]}, rows of equal length
+     * @return tensors in the model's own element type, as in {@link ModelInterface#results}
+     * @throws UserException when the model cannot run on these tokens
+     */
+    public List<HostTensor> results(long[][] tokens) {
         if (tokens.length == 1 || !oneRowAtATime) {
-            try (Outputs outputs = run(tokens, false)) {
-                return readLogits(outputs, tokens);
+            try (Outputs outputs = run(padded(tokens), false)) {
+                return tensors(outputs).stream()
+                        .map(tensor -> cut(tensor, tokens[0].length))
+                        .toList();
             } catch (UserException e) {
                 if (tokens.length == 1 || !runs(tokens[0])) {
                     throw explained(e, tokens[0]);
@@ -197,12 +253,48 @@ public final class CausalLm implements AutoCloseable {
                 oneRowAtATime = true;
             }
         }
-        return logitsRowByRow(tokens);
+        return resultsRowByRow(tokens);
+    }
+
+    private List<HostTensor> tensors(Outputs outputs) {
+        return graph.results().stream()
+                .map(output -> outputs.tensor(output.name()))
+                .toList();
+    }
+
+    /** Rows of the only length that the model takes. Causal models do not look at what follows a token. */
+    private long[][] padded(long[][] tokens) {
+        int length = graph.fixedLength().orElse(tokens[0].length);
+        if (length < tokens[0].length) {
+            throw new UserException(
+                    "the model takes rows of %d tokens only, not of %d".formatted(length, tokens[0].length));
+        }
+        return Arrays.stream(tokens).map(row -> Arrays.copyOf(row, length)).toArray(long[][]::new);
+    }
+
+    /** The first positions of a result of padded rows. */
+    private HostTensor cut(HostTensor tensor, int length) {
+        long[] shape = tensor.shape();
+        boolean padded = graph.fixedLength().orElse(length) != length
+                && shape.length == 3
+                && shape[1] == graph.fixedLength().getAsInt();
+        if (!padded) {
+            return tensor;
+        }
+        int rowBytes = (int) (tensor.bytes().remaining() / shape[0]);
+        shape[1] = length;
+        HostTensor result = HostTensor.zeros(tensor.dtype(), shape);
+        ByteBuffer target = result.bytes();
+        int kept = (int) (target.remaining() / shape[0]);
+        for (int row = 0; row < shape[0]; row++) {
+            target.put(row * kept, tensor.bytes(), row * rowBytes, kept);
+        }
+        return result;
     }
 
     private boolean runs(long[] row) {
         try {
-            run(new long[][] {row}, false).close();
+            run(padded(new long[][] {row}), false).close();
             return true;
         } catch (UserException e) {
             return false;
@@ -267,40 +359,29 @@ public final class CausalLm implements AutoCloseable {
     /** Size in bytes of the cache entries of one token; 0 without caches. */
     long cacheBytesPerToken() {
         long sum = 0;
-        for (DecoderInterface.Cache cache : graph.caches()) {
-            long elements = 1;
-            for (int axis = 0; axis < cache.input().rank(); axis++) {
-                if (axis != cache.batchAxis() && axis != cache.pastAxis()) {
-                    long extent = cache.input().shape()[axis];
-                    elements *= extent > 0 ? extent : Math.max(1, headSize);
-                }
-            }
-            sum += cache.input().dtype().bytes(elements);
+        for (State state : graph.states()) {
+            sum += state.bytesPerToken(headSize);
         }
         return sum;
     }
 
-    private HostTensor logitsRowByRow(long[][] tokens) {
-        List<HostTensor> rows = new ArrayList<>();
+    private List<HostTensor> resultsRowByRow(long[][] tokens) {
+        List<List<HostTensor>> rows = new ArrayList<>();
         for (long[] row : tokens) {
-            rows.add(logits(new long[][] {row}));
+            rows.add(results(new long[][] {row}));
         }
-        long[] shape = rows.get(0).shape();
-        shape[0] = tokens.length;
-        HostTensor result = HostTensor.zeros(rows.get(0).dtype(), shape);
-        ByteBuffer bytes = result.bytes();
-        rows.forEach(row -> bytes.put(row.bytes()));
-        return result;
-    }
-
-    private HostTensor readLogits(Outputs outputs, long[][] tokens) {
-        HostTensor result = outputs.tensor(graph.logits().name());
-        if (result.shape()[1] != tokens[0].length) {
-            throw new UserException(
-                    "the model gives logits for %d of %d positions, so its loss and perplexity cannot be computed; export it with logits for all of them"
-                            .formatted(result.shape()[1], tokens[0].length));
+        List<HostTensor> joined = new ArrayList<>();
+        for (int i = 0; i < graph.results().size(); i++) {
+            long[] shape = rows.get(0).get(i).shape();
+            shape[0] = tokens.length;
+            HostTensor result = HostTensor.zeros(rows.get(0).get(i).dtype(), shape);
+            ByteBuffer bytes = result.bytes();
+            for (List<HostTensor> row : rows) {
+                bytes.put(row.get(i).bytes());
+            }
+            joined.add(result);
         }
-        return result;
+        return joined;
     }
 
     /**
@@ -310,7 +391,12 @@ public final class CausalLm implements AutoCloseable {
      * @throws UserException when the model cannot run on these tokens
      */
     public Step prefill(long[][] tokens) {
-        return new Step(run(tokens, true), tokens[0].length);
+        Outputs outputs = run(tokens, true);
+        Map<String, HostTensor> context = new LinkedHashMap<>();
+        graph.states().stream()
+                .filter(state -> state.contextAxis() >= 0)
+                .forEach(state -> context.put(state.input().name(), outputs.tensor(state.output())));
+        return new Step(outputs, tokens[0].length, context);
     }
 
     /**
@@ -322,18 +408,21 @@ public final class CausalLm implements AutoCloseable {
      */
     public Step decode(Step previous, long[][] next) {
         Map<String, String> carried = new LinkedHashMap<>();
-        graph.caches().forEach(cache -> carried.put(cache.input().name(), cache.output()));
+        graph.states().forEach(state -> carried.put(state.input().name(), state.output()));
+        carried.keySet().removeAll(previous.context.keySet());
         try (previous) {
-            Outputs outputs = session.run(graph.feeds(next, previous.length), previous.outputs, carried, wanted(true));
-            return new Step(outputs, previous.length + next[0].length);
+            Map<String, HostTensor> feeds = graph.feeds(next, previous.length);
+            feeds.putAll(previous.context);
+            Outputs outputs = session.run(feeds, previous.outputs, carried, wanted(true));
+            return new Step(outputs, previous.length + next[0].length, previous.context);
         }
     }
 
     private Set<String> wanted(boolean keepCache) {
         Set<String> wanted = new LinkedHashSet<>();
-        wanted.add(graph.logits().name());
+        graph.results().forEach(output -> wanted.add(output.name()));
         if (keepCache) {
-            graph.caches().forEach(cache -> wanted.add(cache.output()));
+            graph.states().forEach(state -> wanted.add(state.output()));
         }
         return wanted;
     }
@@ -346,11 +435,7 @@ public final class CausalLm implements AutoCloseable {
     }
 
     private Outputs run(long[][] tokens, int unknownExtent, Set<String> wanted) {
-        Map<String, HostTensor> feeds = graph.feeds(tokens, 0);
-        for (DecoderInterface.Cache cache : graph.caches()) {
-            feeds.put(cache.input().name(), DecoderInterface.cache(cache, tokens.length, 0, unknownExtent));
-        }
-        return session.run(feeds, wanted);
+        return session.run(graph.wholeRows(tokens, unknownExtent), wanted);
     }
 
     /**
@@ -358,8 +443,8 @@ public final class CausalLm implements AutoCloseable {
      * because a kernel rejects an empty cache of the wrong extent before it computes anything.
      */
     private int findHeadSize(long[][] tokens) {
-        DecoderInterface.Cache open = graph.caches().stream()
-                .filter(DecoderInterface::hasUnknownExtent)
+        State open = graph.states().stream()
+                .filter(State::hasUnknownExtent)
                 .findFirst()
                 .orElseThrow();
         long[][] one = {{tokens[0][0]}};
@@ -386,7 +471,7 @@ public final class CausalLm implements AutoCloseable {
 
     /** The element type of the logits. */
     public DType logitsType() {
-        return graph.logits().dtype();
+        return graph.requireLogits().dtype();
     }
 
     @Override

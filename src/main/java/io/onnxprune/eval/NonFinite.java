@@ -11,8 +11,8 @@ import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
-import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
@@ -74,7 +74,7 @@ public final class NonFinite {
 
     private Op run(OnnxRuntime runtime, long[] row) {
         Model model = program.model();
-        DecoderInterface decoder = DecoderInterface.of(model.graph());
+        ModelInterface decoder = ModelInterface.of(model.graph());
         Map<String, Value> values = values();
         try (Session session = runtime.open(model.withGraph(withOutputs(model.graph(), values.keySet())), false)) {
             Set<String> wanted = session.outputs().stream()
@@ -84,7 +84,7 @@ public final class NonFinite {
             session.outputs().stream()
                     .filter(output -> wanted.contains(output.name()) && isHalf(output.dtype()))
                     .forEach(output -> half.add(values.get(output.name())));
-            Value logits = values.get(decoder.logits().name());
+            Value logits = values.get(decoder.requireLogits().name());
             for (int length = 1; ; length = Math.min(2 * length, row.length)) {
                 Map<String, HostTensor> feeds = decoder.wholeRows(new long[][] {Arrays.copyOf(row, length)});
                 try (Outputs outputs = session.run(feeds, wanted)) {

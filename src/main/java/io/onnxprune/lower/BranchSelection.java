@@ -14,8 +14,8 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.ir.Widening;
-import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
@@ -162,8 +162,8 @@ final class BranchSelection {
         Graph graph = Slice.of(program.model().graph(), nodes, initializers, name(condition));
         Model slice = Widening.widen(program.model().withGraph(graph));
         try {
-            DecoderInterface decoder = DecoderInterface.of(program.model().graph());
-            Slice.requireNoContents(graph, decoder.tokens().name());
+            ModelInterface decoder = ModelInterface.of(program.model().graph());
+            Slice.requireNoContents(graph, decoder.requireRows().name());
             return run(slice, decoder);
         } catch (UserException e) {
             throw new UserException(
@@ -173,12 +173,9 @@ final class BranchSelection {
         }
     }
 
-    private boolean run(Model slice, DecoderInterface decoder) {
-        Map<String, HostTensor> feeds = decoder.feeds(new long[1][length], 0);
-        for (DecoderInterface.Cache cache : decoder.caches()) {
-            // Extents that the graph leaves open do not matter here, because these tensors have no elements.
-            feeds.put(cache.input().name(), DecoderInterface.cache(cache, 1, 0, 1));
-        }
+    private boolean run(Model slice, ModelInterface decoder) {
+        // Extents that the graph leaves open do not matter here, because these tensors have no elements.
+        Map<String, HostTensor> feeds = decoder.wholeRows(new long[1][length], 1);
         Set<String> declared = new HashSet<>();
         slice.graph().inputs().forEach(input -> declared.add(input.name()));
         feeds.keySet().retainAll(declared);

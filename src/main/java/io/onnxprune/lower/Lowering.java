@@ -17,8 +17,9 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.FunctionInliner;
-import io.onnxprune.runtime.DecoderInterface;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.State;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -118,7 +119,7 @@ public final class Lowering {
         }
         Map<String, Tensor> initializers = new LinkedHashMap<>(model.graph().initializers());
         initializers.putAll(graph.initializers());
-        List<ValueInfo> outputs = withLogitsInFloat();
+        List<ValueInfo> outputs = withEndInFloat();
         Graph lowered = model.graph()
                 .withInterface(program.inputs().stream().map(this::declared).toList(), outputs)
                 .withNodes(graph.nodes())
@@ -136,19 +137,19 @@ public final class Lowering {
                 model.rest());
     }
 
-    /** The graph outputs; float64 logits are rounded to float32, the type of the loss. */
-    private List<ValueInfo> withLogitsInFloat() {
+    /** The graph outputs; the end of a float64 network is rounded to float32, the type of the loss. */
+    private List<ValueInfo> withEndInFloat() {
         List<ValueInfo> outputs = program.model().graph().outputs();
-        String logits = DecoderInterface.of(program.model().graph()).logits().name();
+        String end = ModelInterface.of(program.model().graph()).end().name();
         List<ValueInfo> changed = new ArrayList<>();
         for (ValueInfo output : outputs) {
-            boolean isDouble = output.name().equals(logits) && output.dtype() == DType.DOUBLE;
+            boolean isDouble = output.name().equals(end) && output.dtype() == DType.DOUBLE;
             changed.add(isDouble ? output.withDType(DType.FLOAT) : output);
             if (isDouble) {
-                Map<String, String> renamed = Map.of(logits, graph.freshName());
+                Map<String, String> renamed = Map.of(end, graph.freshName());
                 graph.nodes().replaceAll(node -> Renaming.all(node, renamed));
                 Attribute to = new Attribute.Int(DType.FLOAT.code());
-                graph.add(Node.of(logits, "Cast", List.of(renamed.get(logits)), List.of(logits), Map.of("to", to)));
+                graph.add(Node.of(end, "Cast", List.of(renamed.get(end)), List.of(end), Map.of("to", to)));
             }
         }
         return changed;
@@ -218,10 +219,10 @@ public final class Lowering {
         Set<String> used = new HashSet<>();
         graph.nodes().forEach(node -> used.addAll(node.reads()));
         Set<String> dropped = new HashSet<>();
-        for (DecoderInterface.Cache cache : DecoderInterface.of(graph).caches()) {
-            if (!used.contains(cache.input().name())) {
-                dropped.add(cache.input().name());
-                dropped.add(cache.output());
+        for (State state : ModelInterface.of(graph).states()) {
+            if (!used.contains(state.input().name())) {
+                dropped.add(state.input().name());
+                dropped.add(state.output());
             }
         }
         return graph.withInterface(without(graph.inputs(), dropped), without(graph.outputs(), dropped));

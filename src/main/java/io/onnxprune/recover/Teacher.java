@@ -6,8 +6,8 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.lower.Renaming;
-import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.ModelInterface;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -20,7 +20,7 @@ final class Teacher {
     private static final String PREFIX = "onnx_prune_teacher_";
 
     private final Model lowered;
-    private final DecoderInterface decoder;
+    private final ModelInterface decoder;
     private final double temperature;
     private final double weight;
 
@@ -33,7 +33,7 @@ final class Teacher {
      */
     Teacher(Model lowered, double temperature, double weight) {
         this.lowered = lowered;
-        this.decoder = DecoderInterface.of(lowered.graph());
+        this.decoder = ModelInterface.of(lowered.graph());
         this.temperature = temperature;
         this.weight = weight;
     }
@@ -66,7 +66,7 @@ final class Teacher {
             // Node names are optional, but must be unique.
             into.add(node.name().isEmpty() ? own : own.withName(PREFIX + node.name()));
         }
-        return renamed.get(decoder.logits().name());
+        return renamed.get(decoder.requireLogits().name());
     }
 
     /** The teacher's inputs for a batch. */

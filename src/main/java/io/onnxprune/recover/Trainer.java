@@ -7,8 +7,8 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelWriter;
-import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
 import io.onnxprune.runtime.TrainingSession;
@@ -69,7 +69,7 @@ final class Trainer implements AutoCloseable {
     private final OnnxRuntime runtime;
     private final TrainingSession.Files files;
     private TrainingSession session;
-    private final DecoderInterface decoder;
+    private final ModelInterface decoder;
     private final boolean hasDropout;
     private final boolean keepsHalf;
     private final int length;
@@ -101,7 +101,7 @@ final class Trainer implements AutoCloseable {
         this.options = options;
         this.log = log;
         Model train = TrainingGraph.training(setup.training, teacher, runtime, log);
-        this.decoder = DecoderInterface.of(setup.training.model().graph());
+        this.decoder = ModelInterface.of(setup.training.model().graph());
         this.hasDropout = setup.training.hasDropout();
         this.runtime = runtime;
         this.files = files(folder);

@@ -18,7 +18,7 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.lower.ProductPrecision;
 import io.onnxprune.onnx.SequenceInfo;
-import io.onnxprune.runtime.DecoderInterface;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -42,13 +42,13 @@ final class TrainingGraph {
     private final Model model;
     private final Map<String, Tensor> parameters;
     private final GraphBuilder builder;
-    private final DecoderInterface decoder;
+    private final ModelInterface decoder;
 
     private TrainingGraph(Trainable trainable) {
         this.model = trainable.model();
         this.parameters = trainable.parameters();
         this.builder = new GraphBuilder(PREFIX, GraphBuilder.names(model.graph()));
-        this.decoder = DecoderInterface.of(model.graph());
+        this.decoder = ModelInterface.of(model.graph());
     }
 
     /**
@@ -62,7 +62,7 @@ final class TrainingGraph {
         Program program = Program.of(trainable.model());
         List<ValueInfo> inputs = new ArrayList<>();
         Loss loss = graph.loss(teacher, inputs);
-        Value logits = program.output(graph.decoder.logits().name());
+        Value logits = program.output(graph.decoder.requireLogits().name());
         Set<Value> wanted = new LinkedHashSet<>();
         parameters.keySet().forEach(name -> wanted.add(program.initializers().get(name)));
         Trace trace = Trace.of(program, runtime, log);
@@ -111,8 +111,8 @@ final class TrainingGraph {
     private record Loss(ValueInfo total, String gradient) {}
 
     private Loss loss(Optional<Teacher> teacher, List<ValueInfo> inputs) {
-        String logits = decoder.logits().name();
-        CausalLmLoss data = CausalLmLoss.weighted(logits, decoder.tokens().name(), WEIGHTS, builder);
+        String logits = decoder.requireLogits().name();
+        CausalLmLoss data = CausalLmLoss.weighted(logits, decoder.requireRows().name(), WEIGHTS, builder);
         if (teacher.isEmpty()) {
             return new Loss(total(data.rows()), data.gradient());
         }

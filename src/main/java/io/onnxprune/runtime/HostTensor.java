@@ -3,6 +3,7 @@ package io.onnxprune.runtime;
 
 import ai.onnxruntime.platform.Fp16Conversions;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Floats;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.FloatBuffer;
@@ -51,6 +52,13 @@ public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) implements
     public static HostTensor ofFloat32(long[] shape, float... values) {
         HostTensor tensor = zeros(DType.FLOAT, shape);
         tensor.bytes.duplicate().order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().put(values);
+        return tensor;
+    }
+
+    /** A tensor of a floating-point type with the given values in row-major order, rounded to this type. */
+    public static HostTensor ofFloats(DType dtype, long[] shape, float... values) {
+        HostTensor tensor = zeros(dtype, shape);
+        Floats.encode(dtype, values, values.length, tensor.bytes.duplicate().order(ByteOrder.LITTLE_ENDIAN));
         return tensor;
     }
 

@@ -11,9 +11,14 @@ import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.MaskedModel;
+import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Session;
+import java.nio.FloatBuffer;
 import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.List;
 import java.util.Map;
 import java.util.OptionalDouble;
 import java.util.Random;
@@ -44,7 +49,7 @@ public final class Verifier {
     }
 
     @SuppressWarnings("ArrayRecordComponent") // plain data, never compared
-    private record Logits(float[] prefill, float[] decode) {}
+    private record Results(float[] prefill, float[] decode, long tokens) {}
 
     private Verifier() {}
 
@@ -75,10 +80,10 @@ public final class Verifier {
     }
 
     private static Verification compareOnce(Masked masked, Path emitted, OnnxRuntime runtime, long seed) {
-        Logits expected = run(MaskedModel.of(masked.structure, masked.plan, masked.updates), runtime, seed);
+        Results expected = run(MaskedModel.of(masked.structure, masked.plan, masked.updates), runtime, seed);
         // Weights of the first model are mapped until collected: without this, both would count at once.
         System.gc();
-        Logits found = run(ModelReader.read(emitted), runtime, seed);
+        Results found = run(ModelReader.read(emitted), runtime, seed);
         double scale = 0;
         for (float value : expected.prefill) {
             scale = Math.max(scale, Math.abs(value));
@@ -86,7 +91,7 @@ public final class Verifier {
         OptionalDouble decode = expected.decode == null || found.decode == null
                 ? OptionalDouble.empty()
                 : OptionalDouble.of(difference(expected.decode, found.decode));
-        return new Verification(difference(expected.prefill, found.prefill), decode, scale, (long) BATCH * LENGTH);
+        return new Verification(difference(expected.prefill, found.prefill), decode, scale, expected.tokens);
     }
 
     private static double difference(float[] expected, float[] found) {
@@ -106,21 +111,31 @@ public final class Verifier {
         return largest;
     }
 
-    private static Logits run(Model model, OnnxRuntime runtime, long seed) {
+    private static Results run(Model model, OnnxRuntime runtime, long seed) {
         try (Session session = runtime.open(Widening.widen(model), false)) {
-            CausalLm decoder = CausalLm.of(session);
+            CausalLm decoder = CausalLm.of(session, model.graph());
+            ModelInterface graph = decoder.graph();
+            long vocabulary = graph.vocabulary().orElseGet(() -> graph.logits().isPresent() ? decoder.vocabulary() : 1);
             Random random = new Random(seed);
-            long[][] tokens = tokens(random, BATCH, LENGTH, decoder.vocabulary());
-            float[] prefill = decoder.logits(tokens).toFloats();
+            int length = graph.fixedLength().orElse(LENGTH);
+            long[][] tokens = tokens(random, graph.fixedBatch().orElse(BATCH), length, vocabulary);
+            float[] prefill = joined(decoder.results(tokens));
             if (!decoder.hasCache()) {
-                return new Logits(prefill, null);
+                return new Results(prefill, null, (long) tokens.length * length);
             }
-            long[][] row = {tokens[0]};
-            long[][] next = tokens(random, 1, 1, decoder.vocabulary());
+            long[][] row = Arrays.copyOf(tokens, graph.fixedBatch().orElse(1));
+            long[][] next = tokens(random, row.length, graph.fixedLength().orElse(1), vocabulary);
             try (CausalLm.Step step = decoder.decode(decoder.prefill(row), next)) {
-                return new Logits(prefill, step.logits().toFloats());
+                return new Results(prefill, joined(step.results()), (long) tokens.length * length);
             }
         }
+    }
+
+    private static float[] joined(List<HostTensor> results) {
+        int size = results.stream().mapToInt(result -> (int) result.elements()).sum();
+        FloatBuffer joined = FloatBuffer.allocate(size);
+        results.forEach(result -> joined.put(result.toFloats()));
+        return joined.array();
     }
 
     private static long[][] tokens(Random random, int batch, int length, long vocabulary) {

@@ -13,8 +13,8 @@ import io.onnxprune.ir.Program;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
-import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
@@ -29,7 +29,7 @@ import java.util.Map;
 /** A decoder with its loss and the gradients of its float weights, over the complete graph. */
 final class GradientModel implements AutoCloseable {
     private final Session session;
-    private final DecoderInterface decoder;
+    private final ModelInterface decoder;
     private final CausalLmLoss loss;
     private final Map<String, String> gradients = new LinkedHashMap<>();
     private final Map<String, HostTensor> weights = new LinkedHashMap<>();
@@ -38,12 +38,13 @@ final class GradientModel implements AutoCloseable {
         Program program = Program.of(model);
         Graph graph = model.graph();
         GraphBuilder builder = new GraphBuilder("onnx_prune_gradient_", GraphBuilder.names(graph));
-        decoder = new DecoderInterface(declared(program.inputs()), declared(program.outputs()));
-        loss = CausalLmLoss.append(decoder.logits().name(), decoder.tokens().name(), builder);
+        decoder = ModelInterface.of(graph);
+        loss = CausalLmLoss.append(
+                decoder.requireLogits().name(), decoder.requireRows().name(), builder);
         if (backward) {
             Trace trace = Trace.of(program, runtime, Log.NONE);
             Value logits = program.outputs().stream()
-                    .filter(value -> value.name().equals(decoder.logits().name()))
+                    .filter(value -> value.name().equals(decoder.requireLogits().name()))
                     .findFirst()
                     .orElseThrow();
             List<Value> weights = program.initializers().values().stream()
@@ -126,30 +127,13 @@ final class GradientModel implements AutoCloseable {
                 .withInterface(graph.inputs(), declared));
     }
 
-    private static List<Session.Io> declared(List<Value> values) {
-        return values.stream()
-                .map(value -> new Session.Io(
-                        value.name(),
-                        value.info().dtype(),
-                        value.info().shape().stream()
-                                .mapToLong(ValueInfo.Extent::size)
-                                .toArray(),
-                        value.info().shape().stream()
-                                .map(ValueInfo.Extent::symbol)
-                                .toArray(String[]::new)))
-                .toList();
-    }
-
     /** The weights that have a gradient. */
     List<String> weights() {
         return List.copyOf(gradients.keySet());
     }
 
     private Map<String, HostTensor> feeds(long[][] tokens) {
-        Map<String, HostTensor> feeds = decoder.feeds(tokens, 0);
-        for (DecoderInterface.Cache cache : decoder.caches()) {
-            feeds.put(cache.input().name(), DecoderInterface.cache(cache, tokens.length, 0, 0));
-        }
+        Map<String, HostTensor> feeds = decoder.wholeRows(tokens);
         feeds.putAll(weights);
         return feeds;
     }

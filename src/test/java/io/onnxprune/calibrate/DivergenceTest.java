@@ -118,7 +118,7 @@ class DivergenceTest {
     }
 
     private static float[] logits(Model model, long[][] tokens) {
-        try (CausalLm lm = CausalLm.of(TestModels.runtime().open(model, true))) {
+        try (CausalLm lm = CausalLm.of(TestModels.runtime().open(model, true), model.graph())) {
             return lm.logits(tokens).toFloats();
         }
     }

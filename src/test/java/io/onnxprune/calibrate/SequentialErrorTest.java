@@ -265,7 +265,7 @@ class SequentialErrorTest {
     private static String endOfPiece(Calibrator calibrator, LoweredLinear linear) {
         DataFlow flow = calibrator.flow(List.of());
         Map<Op, LoweredLinear> linears = LoweredLinears.byOp(flow);
-        return new Partition(flow, calibrator.logits())
+        return new Partition(flow, calibrator.end())
                 .pieces().stream()
                         .filter(piece -> piece.ops().stream().anyMatch(op -> linear.equals(linears.get(op))))
                         .findFirst()

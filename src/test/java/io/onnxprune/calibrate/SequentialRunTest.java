@@ -177,7 +177,7 @@ class SequentialRunTest {
         DataFlow flow = calibrator.flow(List.of());
         Map<Op, LoweredLinear> linears = LoweredLinears.byOp(flow);
         Set<LoweredLinear> last = new LinkedHashSet<>();
-        for (Partition.Piece piece : new Partition(flow, calibrator.logits()).pieces()) {
+        for (Partition.Piece piece : new Partition(flow, calibrator.end()).pieces()) {
             piece.ops().stream()
                     .filter(linears::containsKey)
                     .reduce((earlier, later) -> later)

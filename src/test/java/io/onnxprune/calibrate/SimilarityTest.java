@@ -83,7 +83,7 @@ class SimilarityTest {
     private static List<Tap.Similarity> similarities(Calibrator calibrator) {
         DataFlow flow = calibrator.flow(List.of());
         List<Activation> stream = new ArrayList<>();
-        for (Piece piece : new Partition(flow, calibrator.logits()).pieces()) {
+        for (Piece piece : new Partition(flow, calibrator.end()).pieces()) {
             long[] shape = flow.trace().shape(piece.output(), 0);
             stream.add(new Activation(piece.output().name(), (int) shape[shape.length - 1]));
         }

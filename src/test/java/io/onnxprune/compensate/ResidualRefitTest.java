@@ -92,7 +92,7 @@ class ResidualRefitTest {
     }
 
     private static float[] logits(Model model, long[][] tokens) {
-        try (CausalLm lm = CausalLm.of(TestModels.runtime().open(model, true))) {
+        try (CausalLm lm = CausalLm.of(TestModels.runtime().open(model, true), model.graph())) {
             return lm.logits(tokens).toFloats();
         }
     }

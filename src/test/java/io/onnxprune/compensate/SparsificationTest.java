@@ -201,7 +201,8 @@ class SparsificationTest {
 
     private static double perplexity(Model model, List<long[]> rows) {
         try (Session session = TestModels.runtime().open(model, false)) {
-            return Perplexity.measure(CausalLm.of(session), rows, Log.NONE).perplexity();
+            return Perplexity.measure(CausalLm.of(session, model.graph()), rows, Log.NONE)
+                    .perplexity();
         }
     }
 

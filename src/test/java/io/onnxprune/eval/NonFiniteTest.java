@@ -90,8 +90,9 @@ class NonFiniteTest {
     void perplexityNamesTheRow() {
         List<long[]> rows =
                 List.of(new long[] {0, 1, 0}, new long[] {1, 0, 1}, new long[] {1, 2, 0}, new long[] {1, 1});
-        try (Session session = TestModels.runtime().open(scaled(1000, 1, 2, 100), true)) {
-            assertThatThrownBy(() -> Perplexity.measure(CausalLm.of(session), rows, Log.NONE))
+        Model model = scaled(1000, 1, 2, 100);
+        try (Session session = TestModels.runtime().open(model, true)) {
+            assertThatThrownBy(() -> Perplexity.measure(CausalLm.of(session, model.graph()), rows, Log.NONE))
                     .isInstanceOf(UserException.class)
                     .hasMessageStartingWith("the model's logits are not finite numbers on row 3 of 4 to measure"
                             + " perplexity on (beginning 1, 2, 0)");

@@ -49,7 +49,8 @@ class SelfTextTest {
 
     private static List<long[]> write(Model model, OptionalLong bos, Set<Long> eos, int count, int length) {
         try (Session session = TestModels.runtime().open(model, true)) {
-            return new SelfText(CausalLm.of(session), bos, eos).write(count, length, 5, MEMORY, Log.NONE);
+            return new SelfText(CausalLm.of(session, model.graph()), bos, eos)
+                    .write(count, length, 5, MEMORY, Log.NONE);
         }
     }
 
@@ -126,7 +127,8 @@ class SelfTextTest {
                 0);
         try (Session session = TestModels.runtime().open(lastOnly, false)) {
             Path nowhere = Path.of("nowhere");
-            assertThatThrownBy(() -> CalibrationData.resolve(CausalLm.of(session), nowhere, request, nowhere, Log.NONE))
+            assertThatThrownBy(() -> CalibrationData.resolve(
+                            CausalLm.of(session, lastOnly.graph()), nowhere, request, nowhere, Log.NONE))
                     .isInstanceOf(UserException.class)
                     .hasMessageContaining(
                             "logits for 1 of 2 positions, so its loss and perplexity cannot be computed; export it with logits for all");

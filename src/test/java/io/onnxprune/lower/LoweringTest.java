@@ -13,8 +13,8 @@ import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.FunctionInliner;
 import io.onnxprune.onnx.ModelReader;
-import io.onnxprune.runtime.DecoderInterface;
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
@@ -116,12 +116,9 @@ class LoweringTest {
             }
         }
         try (Session session = RUNTIME.open(model, false)) {
-            DecoderInterface decoder = new DecoderInterface(session.inputs(), session.outputs());
-            Map<String, HostTensor> feeds = decoder.feeds(tokens, 0);
-            for (DecoderInterface.Cache cache : decoder.caches()) {
-                feeds.put(cache.input().name(), DecoderInterface.cache(cache, batch, 0, 16));
-            }
-            String logits = decoder.logits().name();
+            ModelInterface decoder = ModelInterface.of(session, model.graph());
+            Map<String, HostTensor> feeds = decoder.wholeRows(tokens, 16);
+            String logits = decoder.requireLogits().name();
             try (Outputs outputs = session.run(feeds, List.of(logits))) {
                 return outputs.tensor(logits).toFloats();
             }

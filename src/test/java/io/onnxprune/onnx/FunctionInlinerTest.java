@@ -228,7 +228,7 @@ class FunctionInlinerTest {
     private static float[] logits(Model model) {
         byte[] serialized = ModelWriter.skeleton(model, tensor -> false);
         try (OnnxRuntime runtime = OnnxRuntime.open(RuntimeOptions.cpu());
-                CausalLm decoder = CausalLm.of(runtime.open(serialized, Map.of(), false))) {
+                CausalLm decoder = CausalLm.of(runtime.open(serialized, Map.of(), false), model.graph())) {
             return decoder.logits(new long[][] {{1, 2, 3, 4, 5}}).toFloats();
         }
     }

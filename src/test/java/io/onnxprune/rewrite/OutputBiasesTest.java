@@ -62,7 +62,7 @@ class OutputBiasesTest {
 
     private static float[] logits(Model model) {
         try (Session session = TestModels.runtime().open(Widening.widen(model), false)) {
-            return CausalLm.of(session)
+            return CausalLm.of(session, model.graph())
                     .logits(new long[][] {{1, 17, 103, 8, 51}})
                     .toFloats();
         }
