@@ -4,6 +4,7 @@ package io.onnxprune.api;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.eval.DataRequest;
 import io.onnxprune.eval.DataRequest.WeightedFile;
+import io.onnxprune.eval.SideFiles;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashSet;
@@ -22,9 +23,11 @@ public final class DataSettings {
     private OptionalInt samples = OptionalInt.empty();
     private OptionalInt sequenceLength = OptionalInt.empty();
     private OptionalLong bos = OptionalLong.empty();
+    private SideFiles sides = SideFiles.NONE;
 
     /**
-     * Adds a file of calibration data: jsonl with input_ids or text, .npy of token ids, or plain text.
+     * Adds a file of calibration data: jsonl with input_ids or text, .npy of token ids or of embeddings, or plain
+     * text.
      *
      * @param weight the share of the rows that comes from it, relative to the weights of the other files
      * @throws UsageException if it was added before
@@ -78,6 +81,16 @@ public final class DataSettings {
         return this;
     }
 
+    /** Sets files for inputs that do not follow from token ids. */
+    public DataSettings sides(SideFiles files) {
+        sides = files;
+        return this;
+    }
+
+    SideFiles sides() {
+        return sides;
+    }
+
     private static void requireAtLeast(String option, long value, long least, String why) {
         if (value < least) {
             throw new UsageException("%s takes %d or more%s, not %s".formatted(option, least, why, value));
@@ -99,6 +112,7 @@ public final class DataSettings {
                 new ArrayList<>(files.stream().map(WeightedFile::file).toList());
         evaluation.ifPresent(inputs::add);
         tokenizer.ifPresent(inputs::add);
+        inputs.addAll(sides.files());
         return inputs;
     }
 
@@ -119,6 +133,8 @@ public final class DataSettings {
         requireEffect("--bos", bos.isPresent(), writes, "--calibration self");
         boolean any = writes || !files.isEmpty() || evaluation.isPresent() || trains;
         requireEffect("--seq-len", sequenceLength.isPresent(), any, "--calibration or --eval");
+        requireEffect("--embeddings", sides.embeddings().isPresent(), any, "--calibration or --eval");
+        requireEffect("--side", !sides.arrays().isEmpty(), any, "--calibration or --eval");
         requireEffect("--tokenizer", tokenizer.isPresent(), any, "--calibration or --eval");
         return new DataRequest(
                 files,

@@ -9,6 +9,7 @@ import io.onnxprune.emit.RunFiles;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
+import io.onnxprune.eval.SideFiles;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
@@ -26,7 +27,12 @@ public final class ModelEvaluator {
     private ModelEvaluator(Builder settings) {
         this.input = ModelFolder.of(settings.model);
         this.options = new EvalOptions(
-                settings.data, settings.tokenizer, settings.adapter, settings.sequenceLength, settings.prompt);
+                settings.data,
+                settings.tokenizer,
+                settings.adapter,
+                settings.sides,
+                settings.sequenceLength,
+                settings.prompt);
         this.runtime = settings.runtime;
     }
 
@@ -47,6 +53,7 @@ public final class ModelEvaluator {
                 .reads(List.of(options.data()))
                 .reads(options.tokenizer())
                 .reads(options.adapter())
+                .reads(options.sides().files())
                 .reads(runtime.library());
     }
 
@@ -84,6 +91,7 @@ public final class ModelEvaluator {
         private final Path data;
         private Optional<Path> tokenizer = Optional.empty();
         private Optional<Path> adapter = Optional.empty();
+        private SideFiles sides = SideFiles.NONE;
         private OptionalInt sequenceLength = OptionalInt.empty();
         private OptionalInt prompt = OptionalInt.of(EvalOptions.DEFAULT_PROMPT);
         private RuntimeOptions runtime = RuntimeOptions.cpu();
@@ -102,6 +110,12 @@ public final class ModelEvaluator {
         /** Sets an .onnx_adapter to run the model with. */
         public Builder adapter(Path file) {
             adapter = Optional.of(file);
+            return this;
+        }
+
+        /** Sets files for inputs that do not follow from token ids. */
+        public Builder sides(SideFiles files) {
+            sides = files;
             return this;
         }
 

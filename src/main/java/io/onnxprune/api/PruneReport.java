@@ -8,6 +8,7 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.Emitter;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.Evaluation;
+import io.onnxprune.eval.Similarity;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.pass.ReportEntry;
 import io.onnxprune.plan.Budget;
@@ -56,9 +57,13 @@ public record PruneReport(
      * @param data the rows that were calibrated and evaluated on; empty without data
      * @param before empty without data, or for a dry run
      * @param after empty without data, or for a dry run
+     * @param similarity of the outputs of both; empty where perplexity is measured
      */
     public record Evaluations(
-            Optional<CalibrationData> data, Optional<Evaluation> before, Optional<Evaluation> after) {}
+            Optional<CalibrationData> data,
+            Optional<Evaluation> before,
+            Optional<Evaluation> after,
+            Optional<Similarity> similarity) {}
 
     /** Time of each pass, and the largest resident memory in bytes; 0 where the system does not tell. */
     public record Effort(List<PassTime> passes, long peakResidentBytes) {}
@@ -130,6 +135,9 @@ public record PruneReport(
             json.put(key, null);
         }
         state.report().forEach((key, entry) -> json.put(key, entry.value()));
+        json.put(
+                "similarity",
+                evaluations.similarity.map(PruneReport::similarity).orElse(null));
         json.put("data", evaluations.data.map(PruneReport::data).orElse(null));
         json.put(
                 "evaluation_before",
@@ -184,6 +192,15 @@ public record PruneReport(
             sources.add(entry);
         }
         json.put("sources", sources);
+        return json;
+    }
+
+    private static Map<String, Object> similarity(Similarity found) {
+        Map<String, Object> json = new LinkedHashMap<>();
+        json.put("pooled_cosine", found.pooled());
+        json.put("cosine", found.cosine());
+        json.put("relative_squared_error", found.error());
+        json.put("rows", found.rows());
         return json;
     }
 

@@ -6,13 +6,14 @@ import io.onnxprune.diag.PassClock;
 import io.onnxprune.diag.ProcessMemory;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.dims.Structure;
-import io.onnxprune.emit.Emitter;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.CausalLm;
+import io.onnxprune.eval.DataRequest;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
+import io.onnxprune.eval.Similarity;
 import io.onnxprune.ir.Model;
 import io.onnxprune.measure.AnalysedModel;
 import io.onnxprune.measure.StatisticsProvider;
@@ -29,7 +30,9 @@ import io.onnxprune.passes.RecoverPass;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.PlanFile;
 import io.onnxprune.recover.TrainingRows;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.SideInputs;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Optional;
@@ -45,6 +48,7 @@ final class PruneRun {
     private final PassClock clock;
     private final InputFiles inputs;
     private Optional<Evaluation> before = Optional.empty();
+    private SideInputs sides = SideInputs.NONE;
     private Optional<TrainingRows> training = Optional.empty();
 
     /**
@@ -78,7 +82,9 @@ final class PruneRun {
         Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, listener))
                 .structure();
         DenseModel dense = DenseModel.of(model, structure, inputs.hash(file));
-        try (StatisticsProvider statistics = statistics(dense, weights, runtime)) {
+        sides = sides(model, runtime);
+        try (SideInputs closed = sides;
+                StatisticsProvider statistics = statistics(dense, weights, runtime)) {
             List<Scheduled> schedule = setup.recipe().schedule(repeat -> repeat.count(ratio(dense)));
             PassManager manager = new PassManager(
                     schedule,
@@ -111,6 +117,25 @@ final class PruneRun {
         return files.stream().map(inputs::hash).toList();
     }
 
+    /** The contents of inputs that do not follow from tokens, where the run uses data. */
+    private SideInputs sides(Model model, OnnxRuntime runtime) {
+        if (setup.request().isEmpty()) {
+            return SideInputs.NONE;
+        }
+        List<Path> data = setup.request().calibration().stream()
+                .map(DataRequest.WeightedFile::file)
+                .toList();
+        return settings.data()
+                .sides()
+                .open(
+                        runtime,
+                        pruner.input().model(),
+                        ModelInterface.of(model.graph()),
+                        data,
+                        setup.request().tokenizer(),
+                        listener);
+    }
+
     private StatisticsProvider statistics(DenseModel dense, List<String> weights, OnnxRuntime runtime) {
         return new StatisticsProvider(
                 new StatisticsProvider.Setup(
@@ -136,7 +161,7 @@ final class PruneRun {
                 setup.recipe().name(),
                 pruner.input(),
                 pruner.target().map(target -> new RunSettings.Output(target, settings.externalData())),
-                settings.calibration().withDraws(draws),
+                settings.calibration().withDraws(draws).withSides(sides),
                 setup.seed(),
                 settings.threads());
     }
@@ -147,7 +172,7 @@ final class PruneRun {
         if (setup.request().isEmpty() && trains.isEmpty()) {
             return Optional.empty();
         }
-        try (CausalLm model = clock.timed("open-model", () -> CausalLm.open(runtime, file, listener))) {
+        try (CausalLm model = clock.timed("open-model", () -> open(runtime, file))) {
             training = trains.map(
                     pass -> clock.timed("training-data", () -> TrainingRows.read(source(pass), model, file, listener)));
             if (setup.request().isEmpty()) {
@@ -157,7 +182,9 @@ final class PruneRun {
                     "data",
                     () -> CalibrationData.resolve(
                             model, file, setup.request(), settings.calibration().workFolder(), listener));
-            if (pruner.target().isPresent()) {
+            sides.require(data.rows());
+            sides.require(data.heldOut());
+            if (pruner.target().isPresent() && model.hasLanguageLoss()) {
                 before = Optional.of(clock.timed("evaluate-before", () -> evaluate(model, data)));
             }
             return Optional.of(data);
@@ -172,14 +199,24 @@ final class PruneRun {
                 pass.rows().seqLen());
     }
 
+    private CausalLm open(OnnxRuntime runtime, Path file) {
+        return CausalLm.open(runtime, file, Optional.empty(), sides, listener);
+    }
+
     private Evaluation evaluate(CausalLm model, CalibrationData data) {
         return Evaluator.evaluate(model, data.heldOut(), OptionalInt.of(EvalOptions.DEFAULT_PROMPT), listener);
     }
 
     private PruneReport report(PassManager.Result result, Optional<CalibrationData> data, OnnxRuntime runtime) {
-        Optional<Evaluation> after = result.emission().isEmpty()
+        Optional<Path> written =
+                result.emission().map(emission -> emission.files().get(0));
+        Optional<Evaluation> after = written.isEmpty() || before.isEmpty()
                 ? Optional.empty()
-                : data.map(given -> evaluateAfter(result.emission().get(), given, runtime));
+                : data.map(given -> evaluateAfter(written.get(), given, runtime));
+        Optional<Similarity> similarity = written.isEmpty() || before.isPresent()
+                ? Optional.empty()
+                : data.filter(given -> !given.heldOut().isEmpty())
+                        .map(given -> similarity(written.get(), given, runtime));
         PruningState state = result.state();
         ParameterCount count = ParameterCount.of(state.dense().structure());
         return new PruneReport(
@@ -190,15 +227,24 @@ final class PruneRun {
                         count.removedDimensions(state.plan()),
                         setup.requested()),
                 result.emission(),
-                new PruneReport.Evaluations(data, before, after),
+                new PruneReport.Evaluations(data, before, after, similarity),
                 new PruneReport.Effort(clock.times(), ProcessMemory.peakResidentBytes()),
                 setup.seed());
     }
 
-    private Evaluation evaluateAfter(Emitter.Emission emission, CalibrationData data, OnnxRuntime runtime) {
+    private Evaluation evaluateAfter(Path written, CalibrationData data, OnnxRuntime runtime) {
         return clock.timed("evaluate-after", () -> {
-            try (CausalLm model = CausalLm.open(runtime, emission.files().get(0), listener)) {
+            try (CausalLm model = open(runtime, written)) {
                 return evaluate(model, data);
+            }
+        });
+    }
+
+    private Similarity similarity(Path written, CalibrationData data, OnnxRuntime runtime) {
+        return clock.timed("compare-outputs", () -> {
+            try (CausalLm dense = open(runtime, pruner.input().model());
+                    CausalLm pruned = open(runtime, written)) {
+                return Similarity.measure(dense, pruned, data.heldOut(), listener);
             }
         });
     }

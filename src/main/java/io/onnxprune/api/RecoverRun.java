@@ -30,6 +30,7 @@ import io.onnxprune.rewrite.AdapterInputs;
 import io.onnxprune.rewrite.AdapterInputs.Names;
 import io.onnxprune.rewrite.Slicer;
 import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.SideInputs;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -228,7 +229,7 @@ final class RecoverRun {
 
     /** What was written is to be as good as what was trained. */
     private void check(Path staged, Optional<Path> adapter, Recovery.Result result, TrainingRows data) {
-        try (CausalLm model = CausalLm.open(runtime, staged, adapter, log)) {
+        try (CausalLm model = CausalLm.open(runtime, staged, adapter, SideInputs.NONE, log)) {
             double found = Perplexity.ofExamples(model, data.heldOut(), log).nll();
             if (!(Math.abs(found - result.best()) <= TOLERANCE * Math.max(1, result.best()))) {
                 throw new UserException(String.format(

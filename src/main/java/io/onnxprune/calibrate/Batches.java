@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.calibrate;
 
+import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.RuntimeTensor;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
@@ -19,16 +21,16 @@ import java.util.Set;
  */
 final class Batches {
     private final DataFlow flow;
-    private final ModelInterface decoder;
+    private final ModelInterface graph;
     private final List<long[]> rows;
     private final List<int[]> batches;
     /** Values beside the stream. Values that do not depend on the tokens are stored once for each batch size. */
     private final Map<String, Map<Integer, RuntimeTensor>> sideValues = new HashMap<>();
 
     /** Creates batches of rows of equal length. {@code batches} holds the row numbers of each batch. */
-    Batches(DataFlow flow, ModelInterface decoder, List<long[]> rows, List<int[]> batches) {
+    Batches(DataFlow flow, ModelInterface graph, List<long[]> rows, List<int[]> batches) {
         this.flow = flow;
-        this.decoder = decoder;
+        this.graph = graph;
         this.rows = rows;
         this.batches = batches;
     }
@@ -79,11 +81,22 @@ final class Batches {
 
     /** The inputs of the model for entire rows, without past keys and values. */
     Map<String, HostTensor> inputs(int batch) {
-        long[][] step = new long[size(batch)][];
-        for (int i = 0; i < step.length; i++) {
-            step[i] = rows.get(rows(batch)[i]);
-        }
-        return decoder.wholeRows(step);
+        return graph.wholeRows(rowsOf(batch));
+    }
+
+    /** The tokens of a batch, int64 [batch, length]; zeros where they are not known. */
+    HostTensor tokenIds(int batch, boolean known) {
+        long[][] rowsOf = rowsOf(batch);
+        long[] shape = {rowsOf.length, rowsOf[0].length};
+        return known
+                ? HostTensor.ofInt64(
+                        shape,
+                        Arrays.stream(rowsOf).flatMapToLong(Arrays::stream).toArray())
+                : HostTensor.zeros(DType.INT64, shape);
+    }
+
+    private long[][] rowsOf(int batch) {
+        return Arrays.stream(rows(batch)).mapToObj(rows::get).toArray(long[][]::new);
     }
 
     /** The names of those sideValues values that are not stored yet. */

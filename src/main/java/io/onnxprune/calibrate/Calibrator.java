@@ -41,7 +41,7 @@ public final class Calibrator {
     private final int length;
     private final Program program;
     private final Trace trace;
-    private final ModelInterface decoder;
+    private final ModelInterface graph;
     /** Replaced contents of initializers of the lowered model, by name. */
     private final Map<String, Tensor> weights;
 
@@ -61,7 +61,7 @@ public final class Calibrator {
         this.length = length;
         this.program = Program.of(lowered);
         this.trace = Trace.of(program, runtime, log);
-        this.decoder = ModelInterface.of(lowered.graph());
+        this.graph = ModelInterface.of(lowered.graph()).with(options.sides());
         this.weights = Map.of();
     }
 
@@ -72,7 +72,7 @@ public final class Calibrator {
         this.length = other.length;
         this.program = other.program;
         this.trace = other.trace;
-        this.decoder = other.decoder;
+        this.graph = other.graph;
         this.weights = weights;
     }
 
@@ -91,7 +91,7 @@ public final class Calibrator {
     private void requireAllLogits() {
         long[] given = trace.shape(end(), 1);
         long positions = trace.shape(rowsInput(), 1)[1];
-        if (decoder.logits().isPresent() && (given.length != 3 || given[1] != positions)) {
+        if (graph.logits().isPresent() && (given.length != 3 || given[1] != positions)) {
             throw new UserException("the model yields logits for " + (given.length == 3 ? given[1] : 1) + " of "
                     + positions
                     + " positions, so it has no loss to calibrate on; export it with logits for all positions");
@@ -170,17 +170,31 @@ public final class Calibrator {
         return length;
     }
 
-    ModelInterface decoder() {
-        return decoder;
+    /** The roles of the model's inputs and outputs. */
+    ModelInterface graph() {
+        return graph;
+    }
+
+    /**
+     * Checks that there is a loss of next tokens.
+     *
+     * @throws UserException when the model has no vocabulary, or rows are of embeddings
+     */
+    public void requireNextTokens() {
+        graph.requireLogits();
+        if (!graph.knowsTokens()) {
+            throw new UserException("the rows are embeddings of unknown tokens, so there is no loss of next tokens;"
+                    + " give rows of tokens, and the model that embeds them with --embeddings");
+        }
     }
 
     /** The input that takes the rows. */
     Value rowsInput() {
-        return program.input(decoder.requireRows().name());
+        return program.input(graph.requireRows().name());
     }
 
     Value end() {
-        return program.output(decoder.end().name());
+        return program.output(graph.end().name());
     }
 
     /** The linear layers of the lowered model, in order of execution. */
@@ -332,7 +346,9 @@ public final class Calibrator {
                 parameters.add(parameter);
             }
         }
-        return new DataFlow(program, trace, rowsInput(), end(), parameters);
+        Set<Value> contents = new HashSet<>();
+        graph.contentInputs().forEach(name -> contents.add(program.input(name)));
+        return new DataFlow(program, trace, contents, end(), parameters);
     }
 
     /**
@@ -402,7 +418,7 @@ public final class Calibrator {
             plan.announce(log, rows.size(), length, memory);
         }
         List<int[]> division = objective.batches() == null ? plan.batches(rows.size()) : objective.batches();
-        Batches batches = new Batches(flow, decoder, rows, division);
+        Batches batches = new Batches(flow, graph, rows, division);
         ActivationStore boundaries = new ActivationStore(boundaryBudget(plan, memory), options.workFolder());
         SegmentRunner runner =
                 new SegmentRunner(runtime, flow, batches, boundaries, weights, plan.weightBudget(memory));

@@ -32,13 +32,14 @@ final class DataFlow {
     /**
      * Analyses {@code program} from its tokens to {@code logits}.
      *
+     * @param contents the inputs whose contents differ from row to row: the tokens, and what is given beside them
      * @param parameters further constants whose gradients are needed, beside all matrices
      */
-    DataFlow(Program program, Trace trace, Value tokens, Value logits, Set<Value> parameters) {
+    DataFlow(Program program, Trace trace, Set<Value> contents, Value logits, Set<Value> parameters) {
         this.program = program;
         this.trace = trace;
         this.parameters = parameters;
-        fromTokens.add(tokens);
+        fromTokens.addAll(contents);
         fromInputs.addAll(program.inputs());
         Set<Op> relevant = before(logits);
         for (Op op : program.ops()) {

@@ -2,6 +2,7 @@
 package io.onnxprune.calibrate;
 
 import io.onnxprune.autodiff.DivergenceLoss;
+import io.onnxprune.autodiff.SquaredErrorLoss;
 import io.onnxprune.calibrate.ActivationStore.Budget;
 import io.onnxprune.calibrate.ActivationStore.Place;
 import io.onnxprune.calibrate.Partition.Piece;
@@ -24,7 +25,8 @@ import java.util.function.ToLongFunction;
 
 /**
  * The KL divergence of the predictions of a model from those of a reference, another form of the same dense model. The
- * loss of a row is the mean over positions of KL(reference ‖ model). Of the reference only the input of its last piece
+ * loss of a row is the mean over positions of KL(reference ‖ model). Of models without a vocabulary it is the squared
+ * error of the outputs. Of the reference only the input of its last piece
  * is stored. That piece runs beside the last segment of the model, so the logits of the reference never leave ONNX
  * Runtime.
  */
@@ -61,7 +63,7 @@ public final class Divergence extends Objective implements AutoCloseable {
         CalibrationPlan plan = CalibrationPlan.ahead(reference.workload(flow, rows.size(), reference.memory()));
         List<int[]> batches = plan.beside(model.planOfGradients(rows.size())).batches(rows.size());
         List<Segment> segments = Segment.of(flow, plan.pieces());
-        Batches referenceBatches = new Batches(flow, reference.decoder(), rows, batches);
+        Batches referenceBatches = new Batches(flow, reference.graph(), rows, batches);
         Budget budget = RunMemory.boundaries(reference.runtime(), reference.options(), reference.memory())
                 .part(4);
         ActivationStore store = new ActivationStore(budget, reference.options().workFolder());
@@ -157,9 +159,15 @@ public final class Divergence extends Objective implements AutoCloseable {
             Node node = Renaming.all(op.node(), renamed);
             builder.add(node.withName(node.outputs().get(0)));
         }
-        DivergenceLoss loss = DivergenceLoss.append(
-                end.segment().output().name(), renamed.get(last.output().name()), builder);
-        return new Part(loss.rows(), loss.gradient(), (unused, batch) -> feeds(batch, renamed));
+        String output = end.segment().output().name();
+        String target = renamed.get(last.output().name());
+        Feeds feeds = (unused, batch) -> feeds(batch, renamed);
+        if (end.model().graph().logits().isEmpty()) {
+            SquaredErrorLoss loss = SquaredErrorLoss.append(output, target, builder);
+            return new Part(loss.rows(), loss.gradient(), feeds);
+        }
+        DivergenceLoss loss = DivergenceLoss.append(output, target, builder);
+        return new Part(loss.rows(), loss.gradient(), feeds);
     }
 
     private Map<String, RuntimeTensor> feeds(int batch, Map<String, String> renamed) {

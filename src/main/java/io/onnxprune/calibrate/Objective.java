@@ -2,11 +2,14 @@
 package io.onnxprune.calibrate;
 
 import io.onnxprune.autodiff.CausalLmLoss;
+import io.onnxprune.autodiff.DrawnOutputs;
 import io.onnxprune.autodiff.DrawnTokens;
+import io.onnxprune.ir.DType;
 import io.onnxprune.ir.GraphBuilder;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.RuntimeTensor;
 import java.util.Collections;
 import java.util.List;
@@ -69,7 +72,8 @@ public abstract sealed class Objective permits Objective.NextToken, Divergence {
 
     /**
      * The mean next-token cross-entropy of a row. The next tokens are those of the data, or tokens that the model
-     * itself draws at each position. Squared gradients of the former give the empirical Fisher matrix, those of the
+     * itself draws at each position, as where the rows are embeddings of unknown tokens. A model without a vocabulary
+     * draws outputs instead. Squared gradients of the former give the empirical Fisher matrix, those of the
      * latter the true Fisher matrix (Martens and Grosse, arXiv 1503.05671, section 5).
      */
     static final class NextToken extends Objective {
@@ -122,18 +126,30 @@ public abstract sealed class Objective permits Objective.NextToken, Divergence {
 
         @Override
         Part append(End end, GraphBuilder builder, List<ValueInfo> inputs) {
-            Value tokens = end.model().rowsInput();
-            String logits = end.segment().output().name();
-            String next = drawn ? DrawnTokens.append(logits, tokens.name(), builder) : tokens.name();
-            CausalLmLoss loss = CausalLmLoss.append(logits, next, builder);
-            if (!end.segment().given().contains(tokens)) {
-                inputs.add(Segment.declare(tokens.name(), end.model().trace().dtype(tokens)));
+            String output = end.segment().output().name();
+            ModelInterface graph = end.model().graph();
+            if (graph.logits().isEmpty()) {
+                DrawnOutputs loss = DrawnOutputs.append(output, builder);
+                return new Part(loss.rows(), loss.gradient(), (batches, batch) -> Map.of());
+            }
+            Value given = end.model().rowsInput();
+            String tokens = graph.takesTokens() ? given.name() : builder.freshName();
+            boolean draws = drawn || !graph.knowsTokens();
+            String next = draws ? DrawnTokens.append(output, tokens, builder) : tokens;
+            CausalLmLoss loss = CausalLmLoss.append(output, next, builder);
+            if (!graph.takesTokens()) {
+                inputs.add(Segment.declare(tokens, DType.INT64));
+            } else if (!end.segment().given().contains(given)) {
+                inputs.add(Segment.declare(tokens, end.model().trace().dtype(given)));
             }
             return new Part(
                     loss.rows(),
                     loss.gradient(),
-                    (batches, batch) ->
-                            Map.of(tokens.name(), batches.inputs(batch).get(tokens.name())));
+                    (batches, batch) -> Map.of(
+                            tokens,
+                            graph.takesTokens()
+                                    ? batches.inputs(batch).get(tokens)
+                                    : batches.tokenIds(batch, graph.knowsTokens())));
         }
     }
 }

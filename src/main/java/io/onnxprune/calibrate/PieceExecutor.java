@@ -71,7 +71,7 @@ final class PieceExecutor implements AutoCloseable {
         runner = new SegmentRunner(
                 calibrator.runtime(),
                 flow,
-                new Batches(flow, calibrator.decoder(), rows, batches),
+                new Batches(flow, calibrator.graph(), rows, batches),
                 new ActivationStore(budget, calibrator.options().workFolder()),
                 calibrator.weights(),
                 weightBudget);

@@ -14,6 +14,7 @@ import java.nio.file.Path;
 import java.util.List;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** Options about the data for calibration and evaluation. */
@@ -23,9 +24,10 @@ final class DataArguments {
     @Option(
             names = "--calibration",
             paramLabel = "FILE[:WEIGHT]",
-            description = "calibration data: jsonl with input_ids or text, .npy of token ids, or plain text;"
-                    + " may be repeated, with weights for the share of windows from each file; or self: text"
-                    + " that the model writes")
+            description =
+                    "calibration data: jsonl with input_ids or text, .npy of token ids (or of embeddings), or plain text;"
+                            + " may be repeated, with weights for the share of windows from each file; or self: text"
+                            + " that the model writes")
     private List<String> calibration = List.of();
 
     @Option(
@@ -61,6 +63,9 @@ final class DataArguments {
             description =
                     "first token of each text, for --calibration self (default: from the model's" + " configuration)")
     private Long bos;
+
+    @Mixin
+    private SideArguments sides = new SideArguments();
 
     @Option(
             names = "--work-dir",
@@ -114,6 +119,7 @@ final class DataArguments {
         if (tokenizer != null) {
             data.tokenizer(tokenizer);
         }
+        data.sides(sides.files());
         if (samples != null) {
             data.samples(samples);
         }

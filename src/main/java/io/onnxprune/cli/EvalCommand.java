@@ -89,6 +89,9 @@ final class EvalCommand implements Callable<Integer> {
             description = "run the model with this .onnx_adapter, written by recover --keep-adapters")
     private Path adapter;
 
+    @Mixin
+    private SideArguments sides = new SideArguments();
+
     @Option(names = "--seq-len", paramLabel = "N", description = "cut rows into windows of N tokens")
     private Integer sequenceLength;
 
@@ -144,8 +147,10 @@ final class EvalCommand implements Callable<Integer> {
     }
 
     private ModelEvaluator evaluator(Path path) {
-        ModelEvaluator.Builder builder =
-                ModelEvaluator.builder(path, data).prompt(prompt).runtime(precision.ofEvaluation(runtime.options()));
+        ModelEvaluator.Builder builder = ModelEvaluator.builder(path, data)
+                .prompt(prompt)
+                .sides(sides.files())
+                .runtime(precision.ofEvaluation(runtime.options()));
         if (tokenizer != null) {
             builder.tokenizer(tokenizer);
         }

@@ -118,6 +118,10 @@ final class PruneSummary {
     }
 
     private static void evaluation(Table table, PruneReport report) {
+        report.evaluations().similarity().ifPresent(found -> {
+            table.row("cosine of pooled outputs", "1", String.format(Locale.ROOT, "%.4f", found.pooled()), "");
+            table.row("cosine of outputs", "1", String.format(Locale.ROOT, "%.4f", found.cosine()), "");
+        });
         if (report.evaluations().before().isEmpty()
                 || report.evaluations().after().isEmpty()) {
             return;

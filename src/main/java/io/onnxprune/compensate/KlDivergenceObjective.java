@@ -6,12 +6,18 @@ import io.onnxprune.calibrate.Divergence;
 import io.onnxprune.option.Named;
 import java.util.List;
 
-/** The KL divergence of the predictions of the pruned model from those of the dense model. */
-@Named(value = "kl-divergence", summary = "the KL divergence from the predictions of the dense model")
+/**
+ * The KL divergence of the predictions of the pruned model from those of the dense model. Of a model without a
+ * vocabulary, such as an encoder, it is the squared error of the outputs.
+ */
+@Named(
+        value = "kl-divergence",
+        summary =
+                "the KL divergence from the predictions of the dense model; for an encoder, the squared error of its outputs")
 public record KlDivergenceObjective() implements CorrectionObjective {
     @Override
     public String title() {
-        return "KL divergence from the dense model";
+        return "divergence from the dense model";
     }
 
     @Override

@@ -16,6 +16,7 @@ public record NextTokenObjective() implements CorrectionObjective {
 
     @Override
     public Losses open(Calibrator pruned, Calibrator dense, List<long[]> rows, int searchRows) {
+        pruned.requireNextTokens();
         List<long[]> few = rows.subList(0, Math.min(searchRows, rows.size()));
         return new Losses(Objective.ofNextTokens(rows), Objective.ofNextTokens(few), () -> {});
     }

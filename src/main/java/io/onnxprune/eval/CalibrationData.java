@@ -2,6 +2,7 @@
 package io.onnxprune.eval;
 
 import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UserException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -55,11 +56,22 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
     public static CalibrationData resolve(CausalLm model, Path file, DataRequest request, Path workDir, Log log) {
         ModelSettings settings = ModelSettings.beside(file, log);
         Optional<Path> tokenizer = request.tokenizer().or(() -> Evaluator.tokenizerBeside(file));
+        Evaluator.warnOfNoise(model.graph(), log);
         CalibrationData data = new FileWindows(request, tokenizer, settings, log).read(model.vocabulary());
-        // Checks first that the model gives logits for every position of such a row, because the rest takes long.
-        model.logits(new long[][] {data.rows.stream().findFirst().orElse(new long[2])});
+        // Checks first that the model runs on such a row, and gives logits for every position, because the rest takes
+        // long.
+        long[][] first = {data.rows.stream().findFirst().orElse(new long[2])};
+        if (model.hasLanguageLoss()) {
+            model.logits(first);
+        } else {
+            model.results(first);
+        }
         if (!request.self()) {
             return data;
+        }
+        if (!model.hasLanguageLoss()) {
+            throw new UserException(
+                    "the model has no output over a vocabulary, so it cannot write text to calibrate on; give --calibration FILE");
         }
         SelfData self = new SelfData(model, file, request, settings, log);
         List<long[]> written = self.rows(workDir, tokenizer);

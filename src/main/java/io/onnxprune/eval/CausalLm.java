@@ -13,6 +13,7 @@ import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
+import io.onnxprune.runtime.SideInputs;
 import io.onnxprune.runtime.State;
 import java.nio.ByteBuffer;
 import java.nio.file.Path;
@@ -91,17 +92,16 @@ public final class CausalLm implements AutoCloseable {
         }
     }
 
-    private CausalLm(Session session, Graph graph, boolean ownsSession, Function<long[], String> nonFinite) {
+    private CausalLm(Session session, ModelInterface graph, boolean ownsSession, Function<long[], String> nonFinite) {
         this.session = session;
         this.ownsSession = ownsSession;
         this.nonFinite = nonFinite;
-        this.graph = ModelInterface.of(session, graph);
-        this.vocabulary = this.graph
-                .logits()
+        this.graph = graph;
+        this.vocabulary = graph.logits()
                 .filter(output -> output.rank() == 3)
                 .map(output -> output.shape()[2])
                 .orElse(-1L);
-        this.oneRowAtATime = this.graph.fixedBatch().orElse(0) == 1;
+        this.oneRowAtATime = graph.fixedBatch().orElse(0) == 1;
     }
 
     /**
@@ -112,21 +112,23 @@ public final class CausalLm implements AutoCloseable {
      * @throws UserException when the model cannot be loaded or is not a decoder with standard inputs
      */
     public static CausalLm open(OnnxRuntime runtime, Path model, Log log) {
-        return open(runtime, model, Optional.empty(), log);
+        return open(runtime, model, Optional.empty(), SideInputs.NONE, log);
     }
 
     /**
      * Opens a model file as {@link #open(OnnxRuntime, Path, Log)}, with an adapter that supplies its optional inputs.
      *
      * @param adapter an adapter file of ONNX Runtime (.onnx_adapter); empty for none
+     * @param sides the contents of inputs that do not follow from token ids
      * @param log receives a warning when the model is not run as it would be served
-     * @throws UserException when a file cannot be loaded or the model is not a decoder with standard inputs
+     * @throws UserException when a file cannot be loaded
      */
-    public static CausalLm open(OnnxRuntime runtime, Path model, Optional<Path> adapter, Log log) {
+    public static CausalLm open(OnnxRuntime runtime, Path model, Optional<Path> adapter, SideInputs sides, Log log) {
         Session session = openSession(runtime, model, adapter, log);
         try {
             Model read = ModelReader.read(model);
-            return new CausalLm(session, read.graph(), true, row -> NonFinite.origin(read, runtime, row));
+            ModelInterface graph = ModelInterface.of(session, read.graph()).with(sides);
+            return new CausalLm(session, graph, true, row -> NonFinite.origin(read, runtime, row));
         } catch (UserException e) {
             session.close();
             throw e;
@@ -170,7 +172,7 @@ public final class CausalLm implements AutoCloseable {
      * @param graph the graph of the session's model
      */
     public static CausalLm of(Session session, Graph graph) {
-        return new CausalLm(session, graph, false, row -> "");
+        return new CausalLm(session, ModelInterface.of(session, graph), false, row -> "");
     }
 
     /**
@@ -187,12 +189,12 @@ public final class CausalLm implements AutoCloseable {
     }
 
     /**
-     * Size of the vocabulary. Runs the model once when the graph does not declare it.
+     * Number of token ids that rows may have. Runs the model once when the graph does not declare it.
      *
      * @throws UserException when the model is no language model and does not look its tokens up in a table
      */
     public long vocabulary() {
-        if (graph.logits().isEmpty() && graph.vocabulary().isPresent()) {
+        if (graph.vocabulary().isPresent() && (graph.logits().isEmpty() || !graph.takesTokens())) {
             return graph.vocabulary().getAsLong();
         }
         if (vocabulary < 0) {
@@ -202,9 +204,9 @@ public final class CausalLm implements AutoCloseable {
         return vocabulary;
     }
 
-    /** Whether the model gives logits, so that it has a language loss. */
-    public boolean isLanguageModel() {
-        return graph.logits().isPresent();
+    /** Whether there is a loss of next tokens: the model gives logits, and its rows are known tokens. */
+    public boolean hasLanguageLoss() {
+        return graph.logits().isPresent() && graph.knowsTokens();
     }
 
     /** The roles of the inputs and outputs. */
@@ -295,6 +297,12 @@ public final class CausalLm implements AutoCloseable {
     private boolean runs(long[] row) {
         try {
             run(padded(new long[][] {row}), false).close();
+            boolean fixedCache = hasCache() && graph.states().stream().noneMatch(state -> state.pastAxis() >= 0);
+            if (fixedCache && row.length > 1) {
+                // Only a step after the others shows how long a cache of fixed length lasts.
+                Step before = prefill(new long[][] {Arrays.copyOf(row, row.length - 1)});
+                decode(before, new long[][] {{row[row.length - 1]}}).close();
+            }
             return true;
         } catch (UserException e) {
             return false;
@@ -324,13 +332,14 @@ public final class CausalLm implements AutoCloseable {
      * @return at most {@code length}; 0 when the model does not run at all
      */
     int longestRow(long token, int length) {
-        long[] row = new long[length];
+        int most = Math.min(length, graph.fixedLength().orElse(length));
+        long[] row = new long[most];
         Arrays.fill(row, token);
         if (runs(row)) {
-            return length;
+            return most;
         }
         int good = 0;
-        int bad = length;
+        int bad = most;
         while (bad - good > 1) {
             int middle = (good + bad) >>> 1;
             if (runs(Arrays.copyOf(row, middle))) {

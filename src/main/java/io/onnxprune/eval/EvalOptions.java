@@ -11,6 +11,7 @@ import java.util.OptionalInt;
  * @param data the data file, as {@link TokenData#read} takes it
  * @param tokenizer the tokenizer for text; by default tokenizer.json beside the model
  * @param adapter an adapter file of ONNX Runtime (.onnx_adapter), for a model with inputs for one
+ * @param sides files for inputs that do not follow from token ids
  * @param sequenceLength tokens of a window; by default rows are not cut
  * @param promptLength length in tokens of the prompt for speed; empty to skip measuring speed
  */
@@ -18,6 +19,7 @@ public record EvalOptions(
         Path data,
         Optional<Path> tokenizer,
         Optional<Path> adapter,
+        SideFiles sides,
         OptionalInt sequenceLength,
         OptionalInt promptLength) {
     /** Default length in tokens of the prompt for measuring speed. */
@@ -26,11 +28,16 @@ public record EvalOptions(
     /** Options with all defaults. */
     public static EvalOptions of(Path data) {
         return new EvalOptions(
-                data, Optional.empty(), Optional.empty(), OptionalInt.empty(), OptionalInt.of(DEFAULT_PROMPT));
+                data,
+                Optional.empty(),
+                Optional.empty(),
+                SideFiles.NONE,
+                OptionalInt.empty(),
+                OptionalInt.of(DEFAULT_PROMPT));
     }
 
     /** A copy of these options without measuring speed. */
     public EvalOptions withoutLatency() {
-        return new EvalOptions(data, tokenizer, adapter, sequenceLength, OptionalInt.empty());
+        return new EvalOptions(data, tokenizer, adapter, sides, sequenceLength, OptionalInt.empty());
     }
 }

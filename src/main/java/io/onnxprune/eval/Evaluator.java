@@ -3,7 +3,10 @@ package io.onnxprune.eval;
 
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.onnx.ModelReader;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.SideInputs;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
@@ -24,8 +27,13 @@ public final class Evaluator {
     public static Evaluation evaluate(OnnxRuntime runtime, Path model, EvalOptions options, Log log) {
         TokenData data = TokenData.read(
                 options.data(), options.tokenizer().or(() -> tokenizerBeside(model)), options.sequenceLength());
-        try (CausalLm lm = CausalLm.open(runtime, model, options.adapter(), log)) {
+        try (SideInputs sides = options.sides()
+                        .open(runtime, model, interfaceOf(model), List.of(options.data()), options.tokenizer(), log);
+                CausalLm lm = CausalLm.open(runtime, model, options.adapter(), sides, log)) {
+            lm.graph().requireLogits();
             data.requireVocabulary(lm.vocabulary());
+            sides.require(data.rows());
+            warnOfNoise(lm.graph(), log);
             return evaluate(lm, data.rows(), options.promptLength(), log);
         }
     }
@@ -54,22 +62,57 @@ public final class Evaluator {
                 seconds);
     }
 
+    private static ModelInterface interfaceOf(Path model) {
+        return ModelInterface.of(ModelReader.read(model).graph());
+    }
+
+    /**
+     * Says which inputs get noise in place of data.
+     *
+     * @throws UserException when these are the embeddings of the rows, so that nothing of the data reaches the model
+     */
+    static void warnOfNoise(ModelInterface graph, Log log) {
+        for (String input : graph.unknownInputs()) {
+            if (graph.rows().filter(rows -> rows.name().equals(input)).isPresent()) {
+                throw new UserException(
+                        "input \"%s\" takes embeddings, and no model in the folder turns tokens into them; name one with --embeddings MODEL, or give embeddings of rows as .npy"
+                                .formatted(input));
+            }
+            log.warn(
+                    "input \"%s\" does not follow from the tokens, so it gets noise; --side %s=FILE.npy gives it an entry for each row"
+                            .formatted(input, input));
+        }
+    }
+
     /** The tokenizer.json in the folder of a model, if there is one. */
     public static Optional<Path> tokenizerBeside(Path model) {
         return Optional.of(model.resolveSibling("tokenizer.json")).filter(Files::isRegularFile);
     }
 
-    /** Measures speed. A model that cannot take a prompt of this length is still evaluated, with a warning. */
+    /**
+     * Measures speed, on a shorter prompt if the model cannot take one of this length. A model that takes none at all
+     * is still evaluated, with a warning.
+     */
     private static Optional<Latency> latency(CausalLm model, OptionalInt promptLength, Log log) {
         if (promptLength.isEmpty()) {
             return Optional.empty();
         }
         int length = promptLength.getAsInt();
+        int possible = model.longestRow(0, length + Latency.decodedTokens(model)) - Latency.decodedTokens(model);
+        if (possible < 1) {
+            log.warn("speed was not measured, because the model does not run on a prompt of %d tokens"
+                    .formatted(length));
+            return Optional.empty();
+        }
         try {
-            return Optional.of(Latency.measure(model, length, log));
+            if (possible < length) {
+                log.info("speed is measured on a prompt of %d tokens, the longest that the model takes"
+                        .formatted(possible));
+            }
+            return Optional.of(Latency.measure(model, Math.min(length, possible), log));
         } catch (UserException e) {
             log.warn("speed was not measured, because the model does not run on a prompt of %d tokens: %s"
-                    .formatted(length, e.getMessage()));
+                    .formatted(Math.min(length, possible), e.getMessage()));
             return Optional.empty();
         }
     }

@@ -49,13 +49,18 @@ public record Latency(double prefillTokensPerSecond, OptionalDouble decodeTokens
                 decode.isEmpty() ? OptionalDouble.empty() : OptionalDouble.of(1 / median(decode)));
     }
 
+    /** The number of tokens that are decoded after the prompt; 0 without a cache. */
+    static int decodedTokens(CausalLm model) {
+        return model.hasCache() ? DECODED_TOKENS : 0;
+    }
+
     /** Processes the prompt once and decodes some tokens; appends the seconds of each run to the lists. */
     private static void repeat(CausalLm model, long[] prompt, List<Double> prefill, List<Double> decode) {
         long start = System.nanoTime();
         CausalLm.Step step = model.prefill(new long[][] {prompt});
         prefill.add(secondsSince(start));
         try {
-            for (int i = 0; model.hasCache() && i < DECODED_TOKENS; i++) {
+            for (int i = 0; i < decodedTokens(model); i++) {
                 long[][] next = {{prompt[i % prompt.length]}};
                 start = System.nanoTime();
                 step = model.decode(step, next);

@@ -5,6 +5,8 @@ import static java.nio.charset.StandardCharsets.ISO_8859_1;
 
 import io.onnxprune.diag.Sizes;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.DType;
+import io.onnxprune.runtime.HostTensor;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -14,9 +16,13 @@ import java.util.Arrays;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** Reads token ids from NumPy .npy files: little-endian int32 or int64, one or two axes, C order. */
+/**
+ * Reads NumPy .npy files in C order: token ids (little-endian int32 or int64, one or two axes), and float32 arrays.
+ */
 final class NumpyReader {
     private static final String REMEDY = "save int64 rows with numpy.save";
+    private static final String FLOAT_REMEDY = "save a float32 array with numpy.save";
+    private static final int MAX_AXES = 8;
     private static final Pattern TYPE = Pattern.compile("'descr'\\s*:\\s*'([^']*)'");
     private static final Pattern FORTRAN = Pattern.compile("'fortran_order'\\s*:\\s*(\\w+)");
     private static final Pattern SHAPE = Pattern.compile("'shape'\\s*:\\s*\\(([^)]*)\\)");
@@ -37,6 +43,52 @@ final class NumpyReader {
                     .order(ByteOrder.LITTLE_ENDIAN);
             return readRows(file, header(file, bytes), bytes);
         }
+    }
+
+    /** Whether a file is an array of floating-point numbers. */
+    static boolean isOfFloats(Path file) throws IOException {
+        try (FileChannel channel = FileChannel.open(file)) {
+            ByteBuffer start = ByteBuffer.allocate((int) Math.min(channel.size(), MAX_HEADER_BYTES))
+                    .order(ByteOrder.LITTLE_ENDIAN);
+            channel.read(start);
+            Matcher type = TYPE.matcher(header(file, start.flip()));
+            return type.find() && type.group(1).startsWith("<f");
+        }
+    }
+
+    /**
+     * A float32 array, mapped.
+     *
+     * @throws UserException when the file is not one, or is damaged
+     */
+    static HostTensor floats(Path file) throws IOException {
+        try (FileChannel channel = FileChannel.open(file)) {
+            if (channel.size() > Integer.MAX_VALUE) {
+                throw unreadableArray(file, "it is larger than 2 GiB");
+            }
+            ByteBuffer bytes = channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size())
+                    .order(ByteOrder.LITTLE_ENDIAN);
+            String header = header(file, bytes);
+            Matcher type = TYPE.matcher(header);
+            Matcher fortran = FORTRAN.matcher(header);
+            if (!type.find() || !type.group(1).equals("<f4")) {
+                throw unreadableArray(file, "it does not hold float32");
+            }
+            if (fortran.find() && fortran.group(1).equals("True")) {
+                throw unreadableArray(file, "it is in Fortran order");
+            }
+            long[] shape = shape(file, header, MAX_AXES);
+            long size = new Sizes("the data file " + file, FLOAT_REMEDY).bytes(Float.SIZE, shape);
+            if (size > bytes.remaining()) {
+                throw unreadableArray(file, "it is truncated");
+            }
+            return new HostTensor(DType.FLOAT, shape, bytes.slice(bytes.position(), (int) size));
+        }
+    }
+
+    private static UserException unreadableArray(Path file, String why) {
+        return new UserException(
+                "the data file %s is not a readable NumPy array of numbers: %s; %s".formatted(file, why, FLOAT_REMEDY));
     }
 
     /** The header; the buffer is left at the first element. */
@@ -64,7 +116,7 @@ final class NumpyReader {
         if (!type.find() || !(type.group(1).equals("<i4") || type.group(1).equals("<i8"))) {
             throw unreadable(file, "it does not hold int32 or int64");
         }
-        long[] shape = shape(file, header);
+        long[] shape = shape(file, header, 2);
         boolean flat = shape.length == 1;
         if (fortran.find() && fortran.group(1).equals("True") && !flat) {
             throw unreadable(file, "it is in Fortran order");
@@ -91,10 +143,10 @@ final class NumpyReader {
         return result;
     }
 
-    private static long[] shape(Path file, String header) {
+    private static long[] shape(Path file, String header, int most) {
         Matcher shape = SHAPE.matcher(header);
         String[] extents = shape.find() ? shape.group(1).strip().split("\\s*,\\s*") : new String[0];
-        if (extents.length < 1 || extents.length > 2) {
+        if (extents.length < 1 || extents.length > most) {
             throw unreadable(file, "it does not have one or two axes");
         }
         try {

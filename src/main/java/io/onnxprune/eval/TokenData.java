@@ -84,7 +84,8 @@ public record TokenData(Path source, List<long[]> rows) {
         String extension = name.substring(name.lastIndexOf('.') + 1);
         return switch (extension) {
             case "jsonl", "json", "ndjson" -> readJsonLines(file, tokenizer);
-            case "npy" -> NumpyReader.read(file);
+            case "npy" ->
+                NumpyReader.isOfFloats(file) ? EmbeddingRows.read(file).rows() : NumpyReader.read(file);
             case "txt", "text", "md", "raw" -> {
                 if (Files.size(file) > MAX_TEXT_BYTES) {
                     throw new UserException(

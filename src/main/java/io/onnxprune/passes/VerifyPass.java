@@ -119,7 +119,7 @@ public record VerifyPass(
                 String.format(
                         Locale.ROOT,
                         "verified on %d tokens against the dense model with the pruned parts zeroed: largest difference %.2g%s"
-                                + " (logits up to %.1f)%s",
+                                + " (outputs up to %.1f)%s",
                         found.tokens(),
                         found.maxAbsDiff(),
                         decode,

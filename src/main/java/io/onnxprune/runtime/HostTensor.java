@@ -62,6 +62,11 @@ public record HostTensor(DType dtype, long[] shape, ByteBuffer bytes) implements
         return tensor;
     }
 
+    /** This tensor of floating-point numbers in another floating-point type. */
+    HostTensor inFloatsOf(DType other) {
+        return dtype == other ? this : ofFloats(other, shape, toFloats());
+    }
+
     /** A bool tensor with the given values in row-major order. */
     public static HostTensor ofBool(long[] shape, boolean... values) {
         HostTensor tensor = zeros(DType.BOOL, shape);

@@ -119,7 +119,20 @@ public final class ModelInterface {
 
     /** The number of token ids; empty when it is unknown. */
     public OptionalLong vocabulary() {
-        return vocabulary;
+        return takesTokens() ? vocabulary : sides.vocabulary();
+    }
+
+    /** Whether the rows are tokens, or embeddings of known tokens. */
+    public boolean knowsTokens() {
+        return takesTokens() || sides.areOfTokens();
+    }
+
+    /** The names of the inputs whose contents differ from row to row. */
+    public Set<String> contentInputs() {
+        return roles.entrySet().stream()
+                .filter(entry -> entry.getValue() == Role.ROWS || entry.getValue() == Role.SIDE)
+                .map(entry -> entry.getKey().name())
+                .collect(Collectors.toCollection(LinkedHashSet::new));
     }
 
     /** The output over the vocabulary; empty when the model is no language model. */
@@ -249,7 +262,11 @@ public final class ModelInterface {
         for (Map.Entry<Io, Role> entry : roles.entrySet()) {
             Io input = entry.getKey();
             HostTensor tensor = given.get(input.name());
-            feeds.put(input.name(), tensor != null ? tensor : feed(input, entry.getValue(), step, size, masks));
+            feeds.put(
+                    input.name(),
+                    tensor != null
+                            ? tensor.inFloatsOf(input.dtype())
+                            : feed(input, entry.getValue(), step, size, masks));
         }
         return feeds;
     }
