@@ -160,7 +160,8 @@ final class PruneRun {
         return new RunSettings(
                 setup.recipe().name(),
                 pruner.input(),
-                pruner.target().map(target -> new RunSettings.Output(target, settings.externalData())),
+                pruner.target()
+                        .map(target -> new RunSettings.Output(target, settings.externalData(), settings.lastLogits())),
                 settings.calibration().withDraws(draws).withSides(sides),
                 setup.seed(),
                 settings.threads());

@@ -112,6 +112,7 @@ public final class Pruner {
         private Optional<Path> output = Optional.empty();
         private boolean dryRun;
         private boolean externalData;
+        private boolean lastLogits;
         private Optional<Path> plan = Optional.empty();
         private Optional<Path> planOut = Optional.empty();
         private StatisticsProvider.Files statistics = StatisticsProvider.Files.NONE;
@@ -143,6 +144,12 @@ public final class Pruner {
         /** Keeps weights outside the model file. */
         public Builder externalData(boolean wanted) {
             externalData = wanted;
+            return this;
+        }
+
+        /** Makes the written model give logits of the last position only, which generation needs. */
+        public Builder lastLogits(boolean wanted) {
+            lastLogits = wanted;
             return this;
         }
 
@@ -270,6 +277,10 @@ public final class Pruner {
 
         boolean externalData() {
             return externalData;
+        }
+
+        boolean lastLogits() {
+            return lastLogits;
         }
 
         Optional<Path> plan() {

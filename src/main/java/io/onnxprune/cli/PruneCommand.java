@@ -197,6 +197,12 @@ final class PruneCommand implements Callable<Integer> {
     @Option(names = "--external-data", description = "keep weights outside the model file")
     private boolean externalData;
 
+    @Option(
+            names = "--last-logits",
+            description = "write a model that gives logits of the last position only, as generation needs them; its"
+                    + " prefill is faster")
+    private boolean lastLogits;
+
     @Option(names = "--seed", paramLabel = "N", description = "seed of all random numbers (default: 0)")
     private long seed;
 
@@ -255,6 +261,7 @@ final class PruneCommand implements Callable<Integer> {
     private Pruner pruner() {
         Pruner.Builder builder = Pruner.builder(model)
                 .externalData(externalData)
+                .lastLogits(lastLogits)
                 .statistics(statistics.files())
                 .runtime(precision.of(runtime.options()))
                 .recipe(this::describe);

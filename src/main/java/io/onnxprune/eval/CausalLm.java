@@ -9,6 +9,7 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.LastPosition;
 import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Outputs;
@@ -46,6 +47,12 @@ public final class CausalLm implements AutoCloseable {
     private final ModelInterface graph;
     private final boolean ownsSession;
     private final Function<long[], String> nonFinite;
+    /** Opens the model with logits for all positions; empty when it cannot be had. */
+    private final Supplier<Optional<CausalLm>> whole;
+
+    /** Set once the model turned out to give logits of its last position only. */
+    private CausalLm allPositions;
+
     private int headSize;
     private boolean oneRowAtATime;
     private long vocabulary;
@@ -92,14 +99,20 @@ public final class CausalLm implements AutoCloseable {
         }
     }
 
-    private CausalLm(Session session, ModelInterface graph, boolean ownsSession, Function<long[], String> nonFinite) {
+    private CausalLm(
+            Session session,
+            ModelInterface graph,
+            boolean ownsSession,
+            Function<long[], String> nonFinite,
+            Supplier<Optional<CausalLm>> whole) {
         this.session = session;
         this.ownsSession = ownsSession;
         this.nonFinite = nonFinite;
+        this.whole = whole;
         this.graph = graph;
         this.vocabulary = graph.logits()
-                .filter(output -> output.rank() == 3)
-                .map(output -> output.shape()[2])
+                .filter(output -> output.rank() > 0)
+                .map(output -> output.shape()[output.rank() - 1])
                 .orElse(-1L);
         this.oneRowAtATime = graph.fixedBatch().orElse(0) == 1;
     }
@@ -128,11 +141,21 @@ public final class CausalLm implements AutoCloseable {
         try {
             Model read = ModelReader.read(model);
             ModelInterface graph = ModelInterface.of(session, read.graph()).with(sides);
-            return new CausalLm(session, graph, true, row -> NonFinite.origin(read, runtime, row));
+            Function<long[], String> nonFinite = row -> NonFinite.origin(read, runtime, row);
+            return new CausalLm(session, graph, true, nonFinite, () -> ofAllPositions(runtime, read, sides, nonFinite));
         } catch (UserException e) {
             session.close();
             throw e;
         }
+    }
+
+    private static Optional<CausalLm> ofAllPositions(
+            OnnxRuntime runtime, Model model, SideInputs sides, Function<long[], String> nonFinite) {
+        return LastPosition.removed(model).map(whole -> {
+            Session session = runtime.open(whole, true);
+            ModelInterface graph = ModelInterface.of(session, whole.graph()).with(sides);
+            return new CausalLm(session, graph, true, nonFinite, Optional::empty);
+        });
     }
 
     /** Opens a model file as {@link #open(OnnxRuntime, Path, Log)}, without warnings. */
@@ -172,7 +195,7 @@ public final class CausalLm implements AutoCloseable {
      * @param graph the graph of the session's model
      */
     public static CausalLm of(Session session, Graph graph) {
-        return new CausalLm(session, ModelInterface.of(session, graph), false, row -> "");
+        return new CausalLm(session, ModelInterface.of(session, graph), false, row -> "", Optional::empty);
     }
 
     /**
@@ -215,17 +238,25 @@ public final class CausalLm implements AutoCloseable {
     }
 
     /**
-     * The logits of complete rows. A model that takes only one row at a time is run row by row.
+     * The logits of complete rows. A model that takes only one row at a time is run row by row. One that selects the
+     * last position before its last product is run without this selection.
      *
      * @param tokens {@code [batch][tokens]}, rows of equal length
      * @return {@code [batch, tokens, vocabulary]} in the model's own element type
      * @throws UserException when the model cannot run on these tokens or does not give logits for each of them
      */
     public HostTensor logits(long[][] tokens) {
+        if (allPositions != null) {
+            return allPositions.logits(tokens);
+        }
         int index = graph.results().indexOf(graph.requireLogits());
         HostTensor logits = results(tokens).get(index);
         int given = logits.shape().length == 3 ? (int) logits.shape()[1] : 1;
         if (given != tokens[0].length) {
+            allPositions = whole.get().orElse(null);
+            if (allPositions != null) {
+                return allPositions.logits(tokens);
+            }
             throw new UserException(
                     "the model gives logits for %d of %d positions, so its loss and perplexity cannot be computed; export it with logits for all of them"
                             .formatted(given, tokens[0].length));
@@ -485,6 +516,9 @@ public final class CausalLm implements AutoCloseable {
 
     @Override
     public void close() {
+        if (allPositions != null) {
+            allPositions.close();
+        }
         if (ownsSession) {
             session.close();
         }

@@ -136,8 +136,9 @@ final class SelfText {
     /** The logits of the last position of a row. */
     private static float[] last(HostTensor logits, int row) {
         long[] shape = logits.shape();
-        float[] values = new float[(int) shape[2]];
-        long first = ((row + 1) * shape[1] - 1) * shape[2];
+        float[] values = new float[(int) shape[shape.length - 1]];
+        long positions = shape.length == 3 ? shape[1] : 1;
+        long first = ((row + 1) * positions - 1) * values.length;
         ByteBuffer bytes = logits.bytes();
         Floats.decode(logits.dtype(), bytes.position((int) logits.dtype().bytes(first)), values, values.length);
         return values;

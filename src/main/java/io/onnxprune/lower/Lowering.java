@@ -17,6 +17,7 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.FunctionInliner;
+import io.onnxprune.runtime.LastPosition;
 import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.State;
@@ -26,6 +27,7 @@ import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 
 /**
@@ -62,7 +64,8 @@ public final class Lowering {
     }
 
     /**
-     * The lowered form of a model, for rows of {@code length} tokens without a past.
+     * The lowered form of a model, for rows of {@code length} tokens without a past. It gives logits for all positions,
+     * also where the model selects the last one.
      *
      * @param log receives a note when the quantisation of activations is left out
      * @throws UserException when the branch that an {@code If} takes depends on the tokens, the operator set is too
@@ -76,7 +79,13 @@ public final class Lowering {
         Model flat = BranchSelection.select(FunctionInliner.inline(model), runtime, length);
         flat = Widening.widen(withConstantsLifted(flat));
         Program program = Program.of(flat);
-        Model lowered = new Lowering(program, Trace.of(program, runtime, log)).lowered();
+        Trace trace = Trace.of(program, runtime, log);
+        Optional<Model> whole = selectsPositions(program, trace) ? LastPosition.removed(flat) : Optional.empty();
+        if (whole.isPresent()) {
+            program = Program.of(whole.get());
+            trace = Trace.of(program, runtime, log);
+        }
+        Model lowered = new Lowering(program, trace).lowered();
         if (rounds(flat) && !rounds(lowered)) {
             log.info("the model quantises its activations to 8 bits at run time; calibration leaves this rounding out");
         }
@@ -89,6 +98,17 @@ public final class Lowering {
      */
     public static boolean isNew(String name) {
         return name.startsWith(PREFIX);
+    }
+
+    /** Whether there are logits for some positions of the rows only. */
+    private static boolean selectsPositions(Program program, Trace trace) {
+        ModelInterface graph = ModelInterface.of(program.model().graph());
+        if (graph.logits().isEmpty() || graph.rows().isEmpty()) {
+            return false;
+        }
+        long[] logits = trace.shape(program.output(graph.requireLogits().name()), 1);
+        long[] rows = trace.shape(program.input(graph.requireRows().name()), 1);
+        return logits != null && (logits.length != 3 || logits[1] != rows[1]);
     }
 
     private static boolean rounds(Model model) {

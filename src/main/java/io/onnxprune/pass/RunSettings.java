@@ -27,6 +27,7 @@ public record RunSettings(
      * Where a result goes.
      *
      * @param externalData whether weights are kept outside the model file
+     * @param lastLogits whether the model is to give logits of the last position only
      */
-    public record Output(OutputTarget target, boolean externalData) {}
+    public record Output(OutputTarget target, boolean externalData, boolean lastLogits) {}
 }

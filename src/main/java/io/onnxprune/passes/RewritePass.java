@@ -9,10 +9,12 @@ import io.onnxprune.pass.Pass;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.pass.PruningState.Output;
+import io.onnxprune.pass.RunSettings;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.BlockRemover;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.rewrite.Slicer;
+import io.onnxprune.runtime.LastPosition;
 import java.util.Optional;
 import java.util.Set;
 
@@ -28,7 +30,11 @@ public record RewritePass() implements Pass {
     public PruningState run(PruningState state, PassContext context) {
         PrunedState pruned = state.pruned();
         Model model = pruned.isDense() ? state.dense().imported() : sliced(pruned);
-        return state.withOutput(new Output(Optional.of(model), Optional.empty()));
+        boolean last = context.settings()
+                .output()
+                .filter(RunSettings.Output::lastLogits)
+                .isPresent();
+        return state.withOutput(new Output(Optional.of(last ? LastPosition.added(model) : model), Optional.empty()));
     }
 
     private static Model sliced(PrunedState pruned) {

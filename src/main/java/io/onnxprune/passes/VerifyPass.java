@@ -45,7 +45,10 @@ public record VerifyPass(
         open(file, context);
         Verification found = Verifier.compare(
                 new Verifier.Masked(
-                        state.dense().structure(), state.plan(), state.pruned().updates()),
+                        state.dense().structure(),
+                        state.plan(),
+                        state.pruned().updates(),
+                        context.settings().output().orElseThrow().lastLogits()),
                 file,
                 context.runtime(),
                 tolerance,

@@ -242,16 +242,16 @@ final class InterfaceRoles {
     private Optional<Io> findLogits() {
         List<Io> candidates = outputs.stream()
                 .filter(output -> output.dtype().isFloat() && !updates.containsValue(output))
-                .filter(output -> output.rank() == 3 || output.rank() == 0)
+                .filter(output -> output.rank() == 3 || output.rank() == 2 || output.rank() == 0)
                 .toList();
         Optional<Io> named = candidates.stream()
                 .filter(output -> lower(output).contains("logits"))
                 .filter(output -> share(output) >= MOST)
                 .findFirst();
         return named.or(() -> candidates.stream()
-                .filter(output -> candidates.size() == 1 && output.rank() == 3)
+                .filter(output -> candidates.size() == 1 && output.rank() >= 2)
                 .filter(output -> share(output) >= NEARLY_ALL)
-                .filter(output -> vocabulary.isPresent() || !isAsWideAsRows(output))
+                .filter(output -> vocabulary.isPresent() || output.rank() == 3 && !isAsWideAsRows(output))
                 .findFirst());
     }
 

@@ -12,6 +12,7 @@ import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.MaskedModel;
 import io.onnxprune.runtime.HostTensor;
+import io.onnxprune.runtime.LastPosition;
 import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.Session;
@@ -58,8 +59,19 @@ public final class Verifier {
      *
      * @param structure of the dense model
      * @param updates new full-size contents of constants, as given to the slicer
+     * @param lastLogits whether only logits of the last position are compared
      */
-    public record Masked(Structure structure, Plan plan, Map<Value, Tensor> updates) {}
+    public record Masked(Structure structure, Plan plan, Map<Value, Tensor> updates, boolean lastLogits) {
+        /** Compares all logits. */
+        public Masked(Structure structure, Plan plan, Map<Value, Tensor> updates) {
+            this(structure, plan, updates, false);
+        }
+
+        private Model model() {
+            Model model = MaskedModel.of(structure, plan, updates);
+            return lastLogits ? LastPosition.added(model) : model;
+        }
+    }
 
     /**
      * Compares {@code emitted} with a masked model.
@@ -80,7 +92,7 @@ public final class Verifier {
     }
 
     private static Verification compareOnce(Masked masked, Path emitted, OnnxRuntime runtime, long seed) {
-        Results expected = run(MaskedModel.of(masked.structure, masked.plan, masked.updates), runtime, seed);
+        Results expected = run(masked.model(), runtime, seed);
         // Weights of the first model are mapped until collected: without this, both would count at once.
         System.gc();
         Results found = run(ModelReader.read(emitted), runtime, seed);
