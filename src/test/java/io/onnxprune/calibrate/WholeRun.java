@@ -35,7 +35,7 @@ final class WholeRun {
                 .withInterface(lowered.graph().inputs(), outputs);
         Batches rows = new Batches(
                 calibrator.flow(List.of()),
-                calibrator.decoder(),
+                calibrator.graph(),
                 tokens,
                 List.of(IntStream.range(0, tokens.size()).toArray()));
         Map<String, HostTensor> feeds = rows.inputs(0);

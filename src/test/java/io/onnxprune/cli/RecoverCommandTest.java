@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import io.onnxprune.TestModels;
 import io.onnxprune.diag.Log;
 import io.onnxprune.eval.CausalLm;
+import io.onnxprune.runtime.SideInputs;
 import io.onnxprune.runtime.TrainingSession;
 import java.io.IOException;
 import java.nio.FloatBuffer;
@@ -165,7 +166,7 @@ class RecoverCommandTest {
     }
 
     private static float[] logits(Path model, Optional<Path> adapter) {
-        try (CausalLm opened = CausalLm.open(TestModels.runtime(), model, adapter, Log.NONE)) {
+        try (CausalLm opened = CausalLm.open(TestModels.runtime(), model, adapter, SideInputs.NONE, Log.NONE)) {
             FloatBuffer values =
                     opened.logits(new long[][] {{1, 5, 9, 2, 7, 3}}).asFloats();
             float[] copy = new float[values.remaining()];
