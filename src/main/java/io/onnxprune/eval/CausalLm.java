@@ -6,7 +6,6 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
-import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.LastPosition;
@@ -16,9 +15,7 @@ import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
 import io.onnxprune.runtime.SideInputs;
 import io.onnxprune.runtime.State;
-import java.nio.ByteBuffer;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
@@ -28,23 +25,15 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.function.Function;
 import java.util.function.Supplier;
-import java.util.stream.IntStream;
 
 /**
  * Runs an exported language model of any exporter: with or without a cache, with masks and positions of any type, or
  * with a switch between a branch with and one without cache. A model that is no language model gives its results only.
  */
 public final class CausalLm implements AutoCloseable {
-    /** Head sizes to try first when the graph leaves the size open; all others up to the maximum follow. */
-    private static final int[] USUAL_HEAD_SIZES = {64, 128, 96, 80, 256, 16, 32, 8, 48, 112, 160, 192, 576};
-
-    private static final int MAX_HEAD_SIZE = 1024;
-
-    /** A part of the runtime's messages when memory is exhausted. */
-    private static final String OUT_OF_MEMORY = "out of memory";
-
     private final Session session;
     private final ModelInterface graph;
+    private final RowFit fit;
     private final boolean ownsSession;
     private final Function<long[], String> nonFinite;
     /** Opens the model with logits for all positions; empty when it cannot be had. */
@@ -110,6 +99,7 @@ public final class CausalLm implements AutoCloseable {
         this.nonFinite = nonFinite;
         this.whole = whole;
         this.graph = graph;
+        this.fit = new RowFit(graph);
         this.vocabulary = graph.logits()
                 .filter(output -> output.rank() > 0)
                 .map(output -> output.shape()[output.rank() - 1])
@@ -137,7 +127,7 @@ public final class CausalLm implements AutoCloseable {
      * @throws UserException when a file cannot be loaded
      */
     public static CausalLm open(OnnxRuntime runtime, Path model, Optional<Path> adapter, SideInputs sides, Log log) {
-        Session session = openSession(runtime, model, adapter, log);
+        Session session = ServedModel.open(runtime, model, adapter, log);
         try {
             Model read = ModelReader.read(model);
             ModelInterface graph = ModelInterface.of(session, read.graph()).with(sides);
@@ -161,32 +151,6 @@ public final class CausalLm implements AutoCloseable {
     /** Opens a model file as {@link #open(OnnxRuntime, Path, Log)}, without warnings. */
     public static CausalLm open(OnnxRuntime runtime, Path model) {
         return open(runtime, model, Log.NONE);
-    }
-
-    private static Session openSession(OnnxRuntime runtime, Path model, Optional<Path> adapter, Log log) {
-        UserException failure;
-        try {
-            return runtime.open(model, adapter, true);
-        } catch (UserException e) {
-            failure = e;
-        }
-        Map<String, Supplier<Session>> others = new LinkedHashMap<>();
-        others.put("without its optimisations", () -> runtime.open(model, adapter, false));
-        others.put("in float32", () -> runtime.open(Widening.widen(ModelReader.read(model)), adapter, true));
-        for (Map.Entry<String, Supplier<Session>> other : others.entrySet()) {
-            if (failure.getMessage().contains(OUT_OF_MEMORY)) {
-                break;
-            }
-            try {
-                Session session = other.getValue().get();
-                log.warn("this runtime loads %s only %s, which runs slower: %s"
-                        .formatted(model, other.getKey(), failure.getMessage()));
-                return session;
-            } catch (UserException stillFailing) {
-                // The first failure is the one to report.
-            }
-        }
-        throw failure;
     }
 
     /**
@@ -275,9 +239,9 @@ public final class CausalLm implements AutoCloseable {
      */
     public List<HostTensor> results(long[][] tokens) {
         if (tokens.length == 1 || !oneRowAtATime) {
-            try (Outputs outputs = run(padded(tokens), false)) {
+            try (Outputs outputs = run(fit.padded(tokens), false)) {
                 return tensors(outputs).stream()
-                        .map(tensor -> cut(tensor, tokens[0].length))
+                        .map(tensor -> fit.cut(tensor, tokens[0].length))
                         .toList();
             } catch (UserException e) {
                 if (tokens.length == 1 || !runs(tokens[0])) {
@@ -286,7 +250,9 @@ public final class CausalLm implements AutoCloseable {
                 oneRowAtATime = true;
             }
         }
-        return resultsRowByRow(tokens);
+        return RowFit.joined(Arrays.stream(tokens)
+                .map(row -> results(new long[][] {row}))
+                .toList());
     }
 
     private List<HostTensor> tensors(Outputs outputs) {
@@ -295,39 +261,9 @@ public final class CausalLm implements AutoCloseable {
                 .toList();
     }
 
-    /** Rows of the only length that the model takes. Causal models do not look at what follows a token. */
-    private long[][] padded(long[][] tokens) {
-        int length = graph.fixedLength().orElse(tokens[0].length);
-        if (length < tokens[0].length) {
-            throw new UserException(
-                    "the model takes rows of %d tokens only, not of %d".formatted(length, tokens[0].length));
-        }
-        return Arrays.stream(tokens).map(row -> Arrays.copyOf(row, length)).toArray(long[][]::new);
-    }
-
-    /** The first positions of a result of padded rows. */
-    private HostTensor cut(HostTensor tensor, int length) {
-        long[] shape = tensor.shape();
-        boolean padded = graph.fixedLength().orElse(length) != length
-                && shape.length == 3
-                && shape[1] == graph.fixedLength().getAsInt();
-        if (!padded) {
-            return tensor;
-        }
-        int rowBytes = (int) (tensor.bytes().remaining() / shape[0]);
-        shape[1] = length;
-        HostTensor result = HostTensor.zeros(tensor.dtype(), shape);
-        ByteBuffer target = result.bytes();
-        int kept = (int) (target.remaining() / shape[0]);
-        for (int row = 0; row < shape[0]; row++) {
-            target.put(row * kept, tensor.bytes(), row * rowBytes, kept);
-        }
-        return result;
-    }
-
     private boolean runs(long[] row) {
         try {
-            run(padded(new long[][] {row}), false).close();
+            run(fit.padded(new long[][] {row}), false).close();
             boolean fixedCache = hasCache() && graph.states().stream().noneMatch(state -> state.pastAxis() >= 0);
             if (fixedCache && row.length > 1) {
                 // Only a step after the others shows how long a cache of fixed length lasts.
@@ -342,7 +278,7 @@ public final class CausalLm implements AutoCloseable {
 
     /** Adds to a failure that the row is longer than the model supports, if that is the reason. */
     private UserException explained(UserException failure, long[] row) {
-        if (row.length < 2 || failure.getMessage().contains(OUT_OF_MEMORY)) {
+        if (row.length < 2 || failure.getMessage().contains(ServedModel.OUT_OF_MEMORY)) {
             return failure;
         }
         int supported = longestRow(row[0], row.length);
@@ -366,20 +302,7 @@ public final class CausalLm implements AutoCloseable {
         int most = Math.min(length, graph.fixedLength().orElse(length));
         long[] row = new long[most];
         Arrays.fill(row, token);
-        if (runs(row)) {
-            return most;
-        }
-        int good = 0;
-        int bad = most;
-        while (bad - good > 1) {
-            int middle = (good + bad) >>> 1;
-            if (runs(Arrays.copyOf(row, middle))) {
-                good = middle;
-            } else {
-                bad = middle;
-            }
-        }
-        return good;
+        return RowFit.longest(most, size -> runs(Arrays.copyOf(row, size)));
     }
 
     /** Whether several rows can be run together, also with the cache if there is one; found by running two. */
@@ -403,25 +326,6 @@ public final class CausalLm implements AutoCloseable {
             sum += state.bytesPerToken(headSize);
         }
         return sum;
-    }
-
-    private List<HostTensor> resultsRowByRow(long[][] tokens) {
-        List<List<HostTensor>> rows = new ArrayList<>();
-        for (long[] row : tokens) {
-            rows.add(results(new long[][] {row}));
-        }
-        List<HostTensor> joined = new ArrayList<>();
-        for (int i = 0; i < graph.results().size(); i++) {
-            long[] shape = rows.get(0).get(i).shape();
-            shape[0] = tokens.length;
-            HostTensor result = HostTensor.zeros(rows.get(0).get(i).dtype(), shape);
-            ByteBuffer bytes = result.bytes();
-            for (List<HostTensor> row : rows) {
-                bytes.put(row.get(i).bytes());
-            }
-            joined.add(result);
-        }
-        return joined;
     }
 
     /**
@@ -469,44 +373,17 @@ public final class CausalLm implements AutoCloseable {
 
     private Outputs run(long[][] tokens, boolean keepCache) {
         if (headSize == 0 && graph.hasUnknownExtent()) {
-            headSize = findHeadSize(tokens);
+            State open = graph.states().stream()
+                    .filter(State::hasUnknownExtent)
+                    .findFirst()
+                    .orElseThrow();
+            headSize = OpenExtent.find(open, size -> run(new long[][] {{tokens[0][0]}}, size, wanted(true)));
         }
         return run(tokens, headSize, wanted(keepCache));
     }
 
     private Outputs run(long[][] tokens, int unknownExtent, Set<String> wanted) {
         return session.run(graph.wholeRows(tokens, unknownExtent), wanted);
-    }
-
-    /**
-     * Finds the extent that the graph leaves open by running one token with each candidate. A wrong guess is cheap,
-     * because a kernel rejects an empty cache of the wrong extent before it computes anything.
-     */
-    private int findHeadSize(long[][] tokens) {
-        State open = graph.states().stream()
-                .filter(State::hasUnknownExtent)
-                .findFirst()
-                .orElseThrow();
-        long[][] one = {{tokens[0][0]}};
-        UserException failure = null;
-        for (int size : headSizes()) {
-            try (Outputs outputs = run(one, size, wanted(true))) {
-                long[] shape = outputs.shape(open.output());
-                return (int) shape[shape.length - 1];
-            } catch (UserException e) {
-                failure = failure == null ? e : failure;
-            }
-        }
-        throw new UserException(
-                "the cache input %s leaves an extent open, and none up to %d runs; the first failure was: %s"
-                        .formatted(open.input().name(), MAX_HEAD_SIZE, failure.getMessage()),
-                failure);
-    }
-
-    private static int[] headSizes() {
-        return IntStream.concat(IntStream.of(USUAL_HEAD_SIZES), IntStream.rangeClosed(1, MAX_HEAD_SIZE))
-                .distinct()
-                .toArray();
     }
 
     /** The element type of the logits. */
