@@ -87,7 +87,7 @@ public final class OnnxRuntime implements AutoCloseable {
         }
     }
 
-    /** The version of the native library, for example {@code 1.28.0}. */
+    /** The version of the Java classes and the bundled native library, for example {@code 1.28.0}. */
     public String version() {
         return environment.getVersion();
     }
