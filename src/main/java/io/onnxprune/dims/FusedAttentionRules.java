@@ -229,7 +229,7 @@ final class FusedAttentionRules {
         c.distribution(List.of(heads.query), Dim.ONE);
     }
 
-    /** Attention of opset 23. Operands of rank 4 have a head axis; for rank 3 attributes give the head counts. */
+    /** Attention of opsets 23 and 24. Operands of rank 4 have a head axis; for rank 3 attributes give the head counts. */
     private static void attention(RuleContext c) {
         Dim[] q = c.in(0);
         Dim[] k = c.in(1);
@@ -260,8 +260,9 @@ final class FusedAttentionRules {
             attentionAxes(c, out, heads, valueSize);
         }
         c.unifyBroadcast(q[0], out[0]);
-        if (c.in(3) != null && c.in(3).length == 4) {
-            c.unifyBroadcast(c.in(3)[1], heads);
+        Dim[] mask = c.in(3);
+        if (mask != null && mask.length >= 3) {
+            c.unifyBroadcast(mask[mask.length - 3], heads);
         }
         cache(c, c.in(4), kv, keySize);
         cache(c, c.in(5), kv, valueSize);

@@ -49,13 +49,15 @@ public final class Lowering {
 
     private final Program program;
     private final Trace trace;
+    private final int length;
     private final GraphBuilder graph;
     private final Map<String, String> shared = new HashMap<>();
     private final Set<String> nodeNames = new HashSet<>();
 
-    private Lowering(Program program, Trace trace) {
+    private Lowering(Program program, Trace trace, int length) {
         this.program = program;
         this.trace = trace;
+        this.length = length;
         Set<String> taken = GraphBuilder.names(program.model().graph());
         this.graph = new GraphBuilder(PREFIX, taken);
     }
@@ -75,7 +77,7 @@ public final class Lowering {
         Model flat = BranchSelection.select(FunctionInliner.inline(model), runtime, length);
         flat = Widening.widen(withConstantsLifted(flat));
         Program program = Program.of(flat);
-        Model lowered = new Lowering(program, Trace.of(program, runtime, log)).lowered();
+        Model lowered = new Lowering(program, Trace.of(program, runtime, log), length).lowered();
         if (rounds(flat) && !rounds(lowered)) {
             log.info("the model quantises its activations to 8 bits at run time; calibration leaves this rounding out");
         }
@@ -180,7 +182,7 @@ public final class Lowering {
 
     private void lower(Op op, long opset) {
         int start = graph.nodes().size();
-        RewriteContext context = new RewriteContext(op, usedResults(op), trace, graph, shared);
+        RewriteContext context = new RewriteContext(op, usedResults(op), trace, graph, shared, length);
         if (!OpsetForms.apply(context, opset) && !Decompositions.apply(context)) {
             graph.add(op.node());
         }
