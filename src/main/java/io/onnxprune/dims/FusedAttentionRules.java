@@ -138,6 +138,8 @@ final class FusedAttentionRules {
             c.unifyBroadcast(dims[0], heads.query);
         } else if ((input == 12 || input == 13) && dims.length > 0 && !dims[dims.length - 1].isOne()) {
             c.unify(dims[dims.length - 1], by(heads.keyValue, heads.size));
+        } else if (input == 14 || input == 15) {
+            c.unifyAll(dims, new Dim[] {heads.size});
         } else {
             c.pin(dims, "used by a fused attention operator");
         }

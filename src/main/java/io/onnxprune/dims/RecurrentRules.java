@@ -31,9 +31,7 @@ final class RecurrentRules {
         long size = c.in(0)[2].size(0) / queries;
         Dim keys = heads(c, c.in(1)[2].size(0) / size);
         Dim state = Dim.product(List.of(keys, heads(c, states / keys.size(0))));
-        Dim query = queries >= states
-                ? Dim.product(List.of(state, heads(c, queries / states)))
-                : heads(c, queries);
+        Dim query = queries >= states ? Dim.product(List.of(state, heads(c, queries / states))) : heads(c, queries);
         if (queries < states) {
             c.unify(state, Dim.product(List.of(query, heads(c, states / queries))));
         }

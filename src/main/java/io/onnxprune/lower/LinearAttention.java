@@ -59,7 +59,12 @@ final class LinearAttention {
         this.length = Ranges.extent(c, c.in(0), 1);
         this.keys = split(1, c.extent(1, 2) / size, size);
         this.perChannel = decays && c.extent(4, 2) != states;
-        this.decay = decays ? c.add("CumSum", split(4, states, perChannel ? size : 1), c.graph().index(2)) : "";
+        this.decay = decays
+                ? c.add(
+                        "CumSum",
+                        split(4, states, perChannel ? size : 1),
+                        c.graph().index(2))
+                : "";
         this.factors = decays ? factors() : "";
     }
 
@@ -134,7 +139,10 @@ final class LinearAttention {
         String products;
         if (perChannel) {
             String own = c.add("Mul", factors, c.unsqueeze(transposed, 2));
-            products = c.add("Squeeze", c.add("MatMul", c.unsqueeze(x, 3), own), c.graph().ints(3));
+            products = c.add(
+                    "Squeeze",
+                    c.add("MatMul", c.unsqueeze(x, 3), own),
+                    c.graph().ints(3));
         } else {
             products = c.add("MatMul", x, transposed);
             products = decays ? c.add("Mul", products, factors) : products;
@@ -180,9 +188,7 @@ final class LinearAttention {
             String small = c.add("Div", range, c.graph().index(block));
             String large = c.add("Div", range, c.graph().index(2 * block));
             return c.add(
-                    "And",
-                    c.add("Less", small, c.unsqueeze(small, 1)),
-                    c.add("Equal", large, c.unsqueeze(large, 1)));
+                    "And", c.add("Less", small, c.unsqueeze(small, 1)), c.add("Equal", large, c.unsqueeze(large, 1)));
         });
     }
 
@@ -199,6 +205,12 @@ final class LinearAttention {
         String step = c.graph().ints(heads / states);
         return heads == states
                 ? state
-                : c.add("Slice", state, c.graph().ints(0), c.graph().ints(heads), c.graph().ints(1), step);
+                : c.add(
+                        "Slice",
+                        state,
+                        c.graph().ints(0),
+                        c.graph().ints(heads),
+                        c.graph().ints(1),
+                        step);
     }
 }

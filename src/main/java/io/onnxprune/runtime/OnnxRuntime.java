@@ -156,7 +156,7 @@ public final class OnnxRuntime implements AutoCloseable {
         }
         // The runtime does not check what it reads: circles of functions would end the process.
         Model read = ModelReader.read(model);
-        if (!NativePath.isPlain(model.getFileName())) {
+        if (!NativePath.isPlain(model.getFileName()) || runnable(read) != read) {
             return open(read, adapter, optimize);
         }
         String place = NativePath.of(model);
@@ -228,7 +228,7 @@ public final class OnnxRuntime implements AutoCloseable {
      * @throws UserException when the adapter does not exist or ONNX Runtime rejects it or the model
      */
     public Session open(Model model, Optional<Path> adapter, boolean optimize) {
-        SuppliedModel supplied = SuppliedModel.of(model);
+        SuppliedModel supplied = SuppliedModel.of(runnable(model));
         return create(
                 "in memory",
                 supplied.weights(),
@@ -246,6 +246,11 @@ public final class OnnxRuntime implements AutoCloseable {
      */
     public Session open(Model model, DeviceWeights weights) {
         return deviceSessions.open(model, weights);
+    }
+
+    /** The model in the form that the provider of this runtime runs. */
+    Model runnable(Model model) {
+        return options.provider() == RuntimeOptions.Provider.CPU ? CpuForms.of(model) : model;
     }
 
     /** Closes sessions that are kept for later use, to give their memory back. */

@@ -36,7 +36,6 @@ class RecurrentOperatorTest {
         return options[random.nextInt(options.length)];
     }
 
-
     @ParameterizedTest
     @MethodSource("seeds")
     void linearAttention(int seed) {
@@ -56,10 +55,7 @@ class RecurrentOperatorTest {
             attributes.put("scale", new Attribute.Real(0.3f));
         }
         String unit = g.graph()
-                .add(
-                        "LpNormalization",
-                        List.of(g.operand(keys, size)),
-                        Map.of("axis", number(-1), "p", number(2)));
+                .add("LpNormalization", List.of(g.operand(keys, size)), Map.of("axis", number(-1), "p", number(2)));
         List<String> operands = new ArrayList<>();
         operands.add(g.operand(queries * size));
         operands.add(g.graph().add("Reshape", unit, g.graph().ints(0, 0, keys * size)));
@@ -135,7 +131,8 @@ class RecurrentOperatorTest {
         operands.add(flat ? g.operand(5) : g.headFirst(2, 5));
         if (random.nextBoolean()) {
             String row = first(g, new long[0]);
-            String positive = g.cast(g.graph().add("Abs", g.graph().add("Mul", row, g.graph().scalar(3))), DType.INT64);
+            String positive = g.cast(
+                    g.graph().add("Abs", g.graph().add("Mul", row, g.graph().scalar(3))), DType.INT64);
             operands.add(g.graph().add("Mod", positive, g.graph().index(circular ? capacity : 3)));
         }
         g.test("", "TensorScatter", operands, attributes, flat ? 3 : 4);
