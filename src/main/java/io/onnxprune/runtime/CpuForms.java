@@ -26,7 +26,12 @@ public final class CpuForms {
 
     /** The model in this form; the model itself if it has it. */
     public static Model of(Model model) {
-        return needsForm(model.graph()) ? model.withGraph(form(model.graph())) : model;
+        return isNeeded(model) ? model.withGraph(form(model.graph())) : model;
+    }
+
+    /** Whether the model does not have this form. */
+    static boolean isNeeded(Model model) {
+        return needsForm(model.graph());
     }
 
     private static boolean needsForm(Graph graph) {

@@ -156,7 +156,7 @@ public final class OnnxRuntime implements AutoCloseable {
         }
         // The runtime does not check what it reads: circles of functions would end the process.
         Model read = ModelReader.read(model);
-        if (!NativePath.isPlain(model.getFileName()) || runnable(read) != read) {
+        if (!NativePath.isPlain(model.getFileName()) || needsForm(read)) {
             return open(read, adapter, optimize);
         }
         String place = NativePath.of(model);
@@ -250,7 +250,11 @@ public final class OnnxRuntime implements AutoCloseable {
 
     /** The model in the form that the provider of this runtime runs. */
     Model runnable(Model model) {
-        return options.provider() == RuntimeOptions.Provider.CPU ? CpuForms.of(model) : model;
+        return needsForm(model) ? CpuForms.of(model) : model;
+    }
+
+    private boolean needsForm(Model model) {
+        return options.provider() == RuntimeOptions.Provider.CPU && CpuForms.isNeeded(model);
     }
 
     /** Closes sessions that are kept for later use, to give their memory back. */

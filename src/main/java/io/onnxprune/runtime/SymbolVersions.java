@@ -3,7 +3,6 @@ package io.onnxprune.runtime;
 
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
-import java.nio.charset.StandardCharsets;
 import java.util.HashSet;
 import java.util.Set;
 
@@ -98,10 +97,10 @@ final class SymbolVersions {
     }
 
     private String text(int at) {
-        int end = at;
-        while (elf.get(end) != 0) {
-            end++;
+        StringBuilder text = new StringBuilder();
+        for (int i = at; elf.get(i) != 0; i++) {
+            text.append((char) elf.get(i));
         }
-        return new String(elf.array(), at, end - at, StandardCharsets.US_ASCII);
+        return text.toString();
     }
 }

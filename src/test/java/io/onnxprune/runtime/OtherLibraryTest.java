@@ -70,8 +70,8 @@ class OtherLibraryTest {
     /** The hash of symbol names in the System V ABI. */
     private static int hash(String name) {
         int hash = 0;
-        for (char letter : name.toCharArray()) {
-            hash = (hash << 4) + letter;
+        for (int i = 0; i < name.length(); i++) {
+            hash = (hash << 4) + name.charAt(i);
             int high = hash & 0xf0000000;
             hash = (hash ^ high >>> 24) & ~high;
         }
