@@ -20,6 +20,7 @@ final class ElementwiseRules {
                 "Asinh",
                 "Atan",
                 "Atanh",
+                "BitCast",
                 "BitShift",
                 "BitwiseAnd",
                 "BitwiseNot",
@@ -74,6 +75,7 @@ final class ElementwiseRules {
                 "Sqrt",
                 "Sub",
                 "Sum",
+                "SwiGLU",
                 "Swish",
                 "Tan",
                 "Tanh",
@@ -85,7 +87,7 @@ final class ElementwiseRules {
                 ElementwiseRules::first, "CastLike", "Dropout", "Bernoulli", "RandomNormalLike", "RandomUniformLike");
         table.onnx(ElementwiseRules::softmax, "Softmax", "LogSoftmax", "Hardmax");
         table.contrib(ElementwiseRules::softmax, "Softmax");
-        table.onnx(ElementwiseRules::cumulative, "CumSum");
+        table.onnx(ElementwiseRules::cumulative, "CumProd", "CumSum");
         table.onnx(ElementwiseRules::triangle, "Trilu");
     }
 

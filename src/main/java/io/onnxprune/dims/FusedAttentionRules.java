@@ -138,6 +138,8 @@ final class FusedAttentionRules {
             c.unifyBroadcast(dims[0], heads.query);
         } else if ((input == 12 || input == 13) && dims.length > 0 && !dims[dims.length - 1].isOne()) {
             c.unify(dims[dims.length - 1], by(heads.keyValue, heads.size));
+        } else if (input == 14 || input == 15) {
+            c.unifyAll(dims, new Dim[] {heads.size});
         } else {
             c.pin(dims, "used by a fused attention operator");
         }
@@ -229,7 +231,7 @@ final class FusedAttentionRules {
         c.distribution(List.of(heads.query), Dim.ONE);
     }
 
-    /** Attention of opset 23. Operands of rank 4 have a head axis; for rank 3 attributes give the head counts. */
+    /** Attention of opsets 23 and 24. Operands of rank 4 have a head axis; for rank 3 attributes give the head counts. */
     private static void attention(RuleContext c) {
         Dim[] q = c.in(0);
         Dim[] k = c.in(1);
@@ -260,8 +262,9 @@ final class FusedAttentionRules {
             attentionAxes(c, out, heads, valueSize);
         }
         c.unifyBroadcast(q[0], out[0]);
-        if (c.in(3) != null && c.in(3).length == 4) {
-            c.unifyBroadcast(c.in(3)[1], heads);
+        Dim[] mask = c.in(3);
+        if (mask != null && mask.length >= 3) {
+            c.unifyBroadcast(mask[mask.length - 3], heads);
         }
         cache(c, c.in(4), kv, keySize);
         cache(c, c.in(5), kv, valueSize);

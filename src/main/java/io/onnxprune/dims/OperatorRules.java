@@ -47,6 +47,7 @@ final class OperatorRules {
         ContractionRules.register(TABLE);
         NormalizationRules.register(TABLE);
         FusedAttentionRules.register(TABLE);
+        RecurrentRules.register(TABLE);
         QuantizationRules.register(TABLE);
     }
 

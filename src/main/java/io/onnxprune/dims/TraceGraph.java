@@ -12,6 +12,7 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.ir.Widening;
 import io.onnxprune.onnx.ModelWriter;
+import io.onnxprune.runtime.CpuForms;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
@@ -68,7 +69,7 @@ final class TraceGraph {
                 .map(value -> value.info().withDType(Widening.widen(value.info().dtype())))
                 .toList();
         Graph graph = new Graph("trace", inputs, outputs, List.of(), initializers, nodes, new byte[0]);
-        return ModelWriter.skeleton(program.model().withGraph(graph), tensor -> false);
+        return ModelWriter.skeleton(CpuForms.of(program.model().withGraph(graph)), tensor -> false);
     }
 
     /**

@@ -17,6 +17,7 @@ final class ActivationDecompositions {
         table.contrib(ActivationDecompositions::fastGelu, "FastGelu");
         table.contrib(ActivationDecompositions::gelu, "Gelu", "BiasGelu");
         table.contrib(ActivationDecompositions::quickGelu, "QuickGelu");
+        table.onnx(ActivationDecompositions::swiGlu, "SwiGLU");
         table.onnx(ActivationDecompositions::guarded, "Where");
     }
 
@@ -37,6 +38,14 @@ final class ActivationDecompositions {
     private static boolean quickGelu(RewriteContext c) {
         float alpha = c.node().floatAttribute("alpha", 1.702f);
         c.result(0, c.add("Mul", c.in(0), c.add("Sigmoid", c.scaled(c.in(0), alpha))));
+        return true;
+    }
+
+    /** SwiGLU of opset 28: a · σ(alpha · a) · b, with alpha 1 by default. */
+    private static boolean swiGlu(RewriteContext c) {
+        float alpha = c.node().floatAttribute("alpha", 1);
+        String gate = c.add("Mul", c.in(0), c.add("Sigmoid", c.scaled(c.in(0), alpha)));
+        c.result(0, c.add("Mul", gate, c.in(1)));
         return true;
     }
 

@@ -47,6 +47,7 @@ final class Decompositions {
         Rotary.register(TABLE);
         AttentionDecompositions.register(TABLE);
         MultiHeadDecompositions.register(TABLE);
+        RecurrentDecompositions.register(TABLE);
         QuantizedDecompositions.register(TABLE);
         DynamicQuantization.register(TABLE);
     }

@@ -52,13 +52,15 @@ public final class Lowering {
 
     private final Program program;
     private final Trace trace;
+    private final int length;
     private final GraphBuilder graph;
     private final Map<String, String> shared = new HashMap<>();
     private final Set<String> nodeNames = new HashSet<>();
 
-    private Lowering(Program program, Trace trace) {
+    private Lowering(Program program, Trace trace, int length) {
         this.program = program;
         this.trace = trace;
+        this.length = length;
         Set<String> taken = GraphBuilder.names(program.model().graph());
         this.graph = new GraphBuilder(PREFIX, taken);
     }
@@ -85,7 +87,7 @@ public final class Lowering {
             program = Program.of(whole.get());
             trace = Trace.of(program, runtime, log);
         }
-        Model lowered = new Lowering(program, trace).lowered();
+        Model lowered = new Lowering(program, trace, length).lowered();
         if (rounds(flat) && !rounds(lowered)) {
             log.info("the model quantises its activations to 8 bits at run time; calibration leaves this rounding out");
         }
@@ -201,7 +203,7 @@ public final class Lowering {
 
     private void lower(Op op, long opset) {
         int start = graph.nodes().size();
-        RewriteContext context = new RewriteContext(op, usedResults(op), trace, graph, shared);
+        RewriteContext context = new RewriteContext(op, usedResults(op), trace, graph, shared, length);
         if (!OpsetForms.apply(context, opset) && !Decompositions.apply(context)) {
             graph.add(op.node());
         }

@@ -7,8 +7,11 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 
-/** Decompositions of RMS normalisations, and of normalisations fused with the residual addition or the embedding. */
+/** Decompositions of RMS and length normalisations, and of normalisations fused with the residual addition or the embedding. */
 final class NormDecompositions {
+    /** A length, or its square, below which a vector counts as zero. */
+    private static final float SHORTEST = 1e-30f;
+
     private NormDecompositions() {}
 
     static void register(Decompositions.Table table) {
@@ -17,6 +20,7 @@ final class NormDecompositions {
         table.contrib(NormDecompositions::skipRootMeanSquare, "SkipSimplifiedLayerNormalization");
         table.contrib(NormDecompositions::skipLayer, "SkipLayerNormalization");
         table.contrib(NormDecompositions::embedding, "EmbedLayerNormalization");
+        table.onnx(NormDecompositions::length, "LpNormalization");
     }
 
     /**
@@ -30,6 +34,16 @@ final class NormDecompositions {
         String inverse = inverse(c, c.in(0), c.node().floatAttribute("epsilon", 1e-5f), axes);
         c.result(0, weighted(c, c.in(0), inverse, c.in(1)));
         c.result(1, inverse);
+        return true;
+    }
+
+    /** LpNormalization of opset 1: x divided by its length along an axis, Σ|x| or √Σx²; zeros stay zeros. */
+    private static boolean length(RewriteContext c) {
+        long axis = c.node().intAttribute("axis", -1);
+        boolean squared = c.node().intAttribute("p", 2) == 2;
+        String sum = c.reduce(squared ? "ReduceSumSquare" : "ReduceL1", c.in(0), axis);
+        String length = c.add("Max", sum, c.scalar(SHORTEST));
+        c.result(0, c.add("Mul", c.in(0), c.add("Reciprocal", squared ? c.add("Sqrt", length) : length)));
         return true;
     }
 

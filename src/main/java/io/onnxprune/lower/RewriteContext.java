@@ -30,6 +30,7 @@ final class RewriteContext {
     private final Map<String, String> shared;
     private final Map<String, String> renamed = new HashMap<>();
     private final Set<Integer> wanted;
+    private final int length;
     private final int start;
 
     /**
@@ -37,14 +38,17 @@ final class RewriteContext {
      *
      * @param wanted positions of the results that are used
      * @param shared names of values by key, shared by all operators of a model
+     * @param length number of tokens of a row
      */
-    RewriteContext(Op op, Set<Integer> wanted, Trace trace, GraphBuilder graph, Map<String, String> shared) {
+    RewriteContext(
+            Op op, Set<Integer> wanted, Trace trace, GraphBuilder graph, Map<String, String> shared, int length) {
         this.op = op;
         this.node = op.node();
         this.wanted = wanted;
         this.trace = trace;
         this.graph = graph;
         this.shared = shared;
+        this.length = length;
         this.start = graph.nodes().size();
     }
 
@@ -55,6 +59,11 @@ final class RewriteContext {
     /** The operator application in the traced program. */
     Op op() {
         return op;
+    }
+
+    /** The number of tokens of a row that the lowered model is run on. */
+    int length() {
+        return length;
     }
 
     /** Whether operand {@code position} is given. */

@@ -43,6 +43,9 @@ import java.util.stream.Collectors;
  * complete.
  */
 public final class ModelWriter {
+    /** The file that a {@link #skeleton} names for the initializers that the caller supplies. It is never read. */
+    public static final String SUPPLIED = "supplied-by-session";
+
     /**
      * Size in bytes below which tensors always stay in the model file, so that shape inference sees small constants.
      */
@@ -124,7 +127,7 @@ public final class ModelWriter {
         WeightStore store = (tensor, proto) -> {
             if (supplied.test(tensor)) {
                 proto.setDataLocation(TensorProto.DataLocation.EXTERNAL);
-                proto.addExternalData(entry("location", "supplied-by-session"));
+                proto.addExternalData(entry("location", SUPPLIED));
             } else {
                 proto.setRawData(UnsafeByteOperations.unsafeWrap(tensor.bytes().toArray()));
             }

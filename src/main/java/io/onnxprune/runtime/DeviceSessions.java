@@ -39,7 +39,7 @@ final class DeviceSessions implements AutoCloseable {
      * @throws UserException when ONNX Runtime rejects the model, or the device has too little memory for the weights
      */
     Session open(Model model, DeviceWeights weights) {
-        SuppliedModel.OfInputs parts = SuppliedModel.OfInputs.of(model);
+        SuppliedModel.OfInputs parts = SuppliedModel.OfInputs.of(runtime.runnable(model));
         Map<String, DeviceTensor> copies = weights.acquire(parts.weights());
         OrtSession session = null;
         try {

@@ -4,6 +4,8 @@ package io.onnxprune.runtime;
 import io.onnxprune.diag.OutOfMemoryException;
 import io.onnxprune.diag.UserException;
 import java.nio.file.Path;
+import java.util.List;
+import java.util.Optional;
 import java.util.Set;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -17,9 +19,41 @@ final class Failures {
             + "|BFCArena|[Oo]ut of memory|ALLOC_FAILED|is smaller than requested bytes");
 
     private static final Pattern REQUESTED = Pattern.compile("requested (?:buffer of size|bytes of) (\\d+)");
-    /** The runtime's message about an operator that neither it nor the model defines. */
-    private static final Pattern NO_OPERATOR =
-            Pattern.compile("(?:Fatal error: )?([\\w.-]+):(\\w+)\\(-?\\d+\\) is not a registered function/op");
+
+    /** Something that a model needs and the runtime lacks: its message, and what is missing, from groups of the message. */
+    private record Lack(Pattern message, String sentence) {
+        static Lack of(String message, String sentence) {
+            return new Lack(Pattern.compile(message), sentence);
+        }
+    }
+
+    private static final String NODE = "In Node, \\(\"(?<node>[^\"]*)\", (?<op>\\w+), .*, Error ";
+
+    private static final List<Lack> LACKS = List.of(
+            Lack.of(
+                    "(?<domain>[\\w.-]+):(?<op>\\w+)\\(-?\\d+\\) is not a registered function/op",
+                    "this runtime has no operator ${op} of domain ${domain}"),
+            Lack.of(
+                    "No Op registered for (?<op>\\w+) with domain_version of (?<opset>\\d+)",
+                    "this runtime has no operator ${op} of opset ${opset}"),
+            Lack.of(
+                    "Opset (?<opset>\\d+) is under development .*domain (?<domain>\\S+) is till opset (?<last>\\d+)",
+                    "the model is of opset ${opset} of domain ${domain}, and this runtime knows opsets up to ${last}"),
+            Lack.of(
+                    "Unsupported model IR version: (?<version>\\d+), max supported IR version: (?<last>\\d+)",
+                    "the model is of IR version ${version}, and this runtime knows versions up to ${last}"),
+            Lack.of(
+                    NODE + "Unrecognized attribute: (?<attribute>\\w+) for operator",
+                    "this runtime does not know the attribute ${attribute} of node \"${node}\" (${op})"),
+            Lack.of(
+                    NODE
+                            + "Node with schema\\(\\S+\\) has (?<side>in|out)put size (?<size>\\d+) not in range \\[min=\\d+, max=(?<last>\\d+)\\]",
+                    "node \"${node}\" (${op}) has ${size} ${side}puts, and this runtime knows up to ${last}"),
+            Lack.of(
+                    "Could not find an implementation for (?<op>\\w+)\\(\\d+\\) node with name '(?<node>[^']*)'",
+                    "this runtime has no kernel for node \"${node}\" (${op}) on this provider and these types"));
+
+    private static final String GROUP = "\\$\\{(\\w+)\\}";
 
     private static final Pattern RUNNING = Pattern.compile("while running (\\w+) node\\. Name:'([^']*)'");
 
@@ -60,11 +94,11 @@ final class Failures {
 
     private static UserException of(String what, Exception cause, String toLower) {
         String message = String.valueOf(cause.getMessage());
-        Matcher unknown = NO_OPERATOR.matcher(message);
-        if (unknown.find()) {
+        Optional<String> lacking = lacking(message);
+        if (lacking.isPresent()) {
             return new UserException(
-                    "%s: it has no operator %s of domain %s; export the model with operators that ONNX Runtime has"
-                            .formatted(what, unknown.group(2), unknown.group(1)),
+                    "%s: %s; give a newer or another ONNX Runtime library by --ort-library, or export the model in an older form"
+                            .formatted(what, lacking.get()),
                     cause);
         }
         if (OUT_OF_MEMORY.matcher(message).find()) {
@@ -78,6 +112,19 @@ final class Failures {
                     cause);
         }
         return new UserException(what + ": " + shorten(message), cause);
+    }
+
+    /** What the runtime lacks for a model; empty when its message is about something else. */
+    private static Optional<String> lacking(String message) {
+        for (Lack lack : LACKS) {
+            Matcher found = lack.message.matcher(message);
+            if (found.find()) {
+                return Optional.of(Pattern.compile(GROUP)
+                        .matcher(lack.sentence)
+                        .replaceAll(group -> Matcher.quoteReplacement(found.group(group.group(1)))));
+            }
+        }
+        return Optional.empty();
     }
 
     private static String outOfMemory(String what, String message, String toLower) {
@@ -137,6 +184,7 @@ final class Failures {
      */
     static String shorten(String message) {
         String text = message.replaceFirst("^Error code - \\w+ - message: ", "")
+                .replaceFirst("^Load model from .*? failed:", "")
                 .replaceAll("\\S*/onnxruntime/\\S+\\.(cc|h|cpp|cu):\\d+\\s", "")
                 .replaceAll("\\b[\\w:&<>*, ]+\\([^()]*(const|\\*|&)[^()]*\\)( const)?\\s?", "")
                 .replaceAll("\\s+", " ")

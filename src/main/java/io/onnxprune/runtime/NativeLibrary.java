@@ -7,6 +7,7 @@ import io.onnxprune.diag.Fingerprint;
 import io.onnxprune.diag.TemporaryFolder;
 import io.onnxprune.diag.UserException;
 import java.io.IOException;
+import java.io.InputStream;
 import java.net.JarURLConnection;
 import java.net.URL;
 import java.net.URLConnection;
@@ -162,7 +163,7 @@ final class NativeLibrary {
 
     /**
      * A folder with links to the user's library and the providers beside it, and with the JNI library of the class
-     * path.
+     * path, for any version of the user's.
      */
     private static Path link(Path library) {
         if (!Files.isRegularFile(library)) {
@@ -180,7 +181,9 @@ final class NativeLibrary {
             }
             URL jni = resource(OWN + JNI);
             if (jni != null) {
-                UnpackedFiles.in(folder).provide(JNI, jni);
+                try (InputStream in = jni.openStream()) {
+                    Files.write(folder.resolve(JNI), SymbolVersions.release(in.readAllBytes(), CORE));
+                }
             }
             return folder;
         } catch (IOException e) {

@@ -87,7 +87,7 @@ public final class OnnxRuntime implements AutoCloseable {
         }
     }
 
-    /** The version of the native library, for example {@code 1.24.1}. */
+    /** The version of the Java classes and the bundled native library, for example {@code 1.28.0}. */
     public String version() {
         return environment.getVersion();
     }
@@ -156,7 +156,7 @@ public final class OnnxRuntime implements AutoCloseable {
         }
         // The runtime does not check what it reads: circles of functions would end the process.
         Model read = ModelReader.read(model);
-        if (!NativePath.isPlain(model.getFileName())) {
+        if (!NativePath.isPlain(model.getFileName()) || needsForm(read)) {
             return open(read, adapter, optimize);
         }
         String place = NativePath.of(model);
@@ -167,10 +167,10 @@ public final class OnnxRuntime implements AutoCloseable {
      * Opens a serialised model whose weights are supplied separately.
      *
      * @param model a {@code ModelProto} of less than 2 GiB
-     * @param initializers values by name for initializers of the main graph whose {@code data_location} is EXTERNAL;
-     *     the file that the model names is not read and need not exist. Direct buffers, also memory-mapped files, are
-     *     used in place on the CPU, so the caller must not change them while the session is open. Buffers that are not
-     *     aligned to their element size are copied
+     * @param initializers values by name for initializers of the main graph whose {@code data_location} is EXTERNAL,
+     *     in the file {@link ModelWriter#SUPPLIED}. Direct buffers, also memory-mapped files, are used in place on the
+     *     CPU, so the caller must not change them while the session is open. Buffers that are not aligned to their
+     *     element size are copied
      * @param optimize whether the runtime may fuse operators and fold constants; if not, it runs the graph as written
      * @throws UserException when ONNX Runtime rejects the model or a tensor
      */
@@ -228,7 +228,7 @@ public final class OnnxRuntime implements AutoCloseable {
      * @throws UserException when the adapter does not exist or ONNX Runtime rejects it or the model
      */
     public Session open(Model model, Optional<Path> adapter, boolean optimize) {
-        SuppliedModel supplied = SuppliedModel.of(model);
+        SuppliedModel supplied = SuppliedModel.of(runnable(model));
         return create(
                 "in memory",
                 supplied.weights(),
@@ -246,6 +246,15 @@ public final class OnnxRuntime implements AutoCloseable {
      */
     public Session open(Model model, DeviceWeights weights) {
         return deviceSessions.open(model, weights);
+    }
+
+    /** The model in the form that the provider of this runtime runs. */
+    Model runnable(Model model) {
+        return needsForm(model) ? CpuForms.of(model) : model;
+    }
+
+    private boolean needsForm(Model model) {
+        return options.provider() == RuntimeOptions.Provider.CPU && CpuForms.isNeeded(model);
     }
 
     /** Closes sessions that are kept for later use, to give their memory back. */
@@ -339,8 +348,8 @@ public final class OnnxRuntime implements AutoCloseable {
      * Passes the weights to a session in both of the runtime's ways, because each has a limitation. External
      * initializers are visible to shape inference and constant folding, but are copied when the session is created.
      * Shared initializers are used in place by the kernels, but folding then looks for the file. Without optimisation
-     * nothing is folded, so shared initializers suffice. The kernels' prepacked copies are switched off to save
-     * memory. Kernels of CUDA cannot use memory of this process, and sessions fail with shared initializers there.
+     * nothing is folded, so shared initializers suffice; the file that the model names for them is never read, but has
+     * to be there. The kernels' prepacked copies are switched off to save memory. Kernels of CUDA cannot use memory of this process, and sessions fail with shared initializers there.
      *
      * @param external whether the weights are passed as external initializers too
      */
@@ -359,6 +368,9 @@ public final class OnnxRuntime implements AutoCloseable {
             target.addInitializer(weight.getKey(), weight.getValue());
         }
         target.addConfigEntry("session.disable_prepacking", "1");
+        target.addConfigEntry(
+                "session.model_external_initializers_file_folder_path",
+                SuppliedModel.folder().toString());
     }
 
     /** Options of every session of this process, also of training sessions. */

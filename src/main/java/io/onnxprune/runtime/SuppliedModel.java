@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.runtime;
 
+import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.TemporaryFolder;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
@@ -8,6 +11,9 @@ import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.ir.ValueInfo.Extent;
 import io.onnxprune.onnx.ModelWriter;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashSet;
@@ -25,6 +31,8 @@ import java.util.Set;
 @SuppressWarnings("ArrayRecordComponent") // handed to the runtime, never compared
 record SuppliedModel(byte[] graph, Map<String, HostTensor> weights) {
     private static final long SUPPLIED_BYTES = 4096;
+
+    private static Path folder;
 
     static SuppliedModel of(Model full) {
         Model model = ordered(full);
@@ -105,6 +113,20 @@ record SuppliedModel(byte[] graph, Map<String, HostTensor> weights) {
         }
         first.addAll(later);
         return first;
+    }
+
+    /** A folder with the empty file {@link ModelWriter#SUPPLIED}. */
+    static synchronized Path folder() {
+        if (folder == null) {
+            Path created = TemporaryFolder.create("onnx-prune-weights");
+            try {
+                Files.createFile(created.resolve(ModelWriter.SUPPLIED));
+            } catch (IOException e) {
+                throw new UserException("cannot create a file in %s: %s".formatted(created, FileFailure.reason(e)), e);
+            }
+            folder = created;
+        }
+        return folder;
     }
 
     private static boolean isSupplied(Tensor tensor) {

@@ -80,6 +80,13 @@ class FusedAttentionTest {
         if (random.nextBoolean()) {
             attributes.put("scale", new Attribute.Real(0.3f));
         }
+        if (random.nextBoolean()) {
+            while (operands.size() < 14) {
+                operands.add("");
+            }
+            operands.addAll(List.of(g.weight(size), g.weight(size)));
+            attributes.put("qk_norm_epsilon", new Attribute.Real(0.01f));
+        }
         dropTrailingEmpty(operands);
         g.test(CONTRIB, "GroupQueryAttention", operands, attributes, 3, 4, 4);
         g.assertLowered(20, TOLERANCE);

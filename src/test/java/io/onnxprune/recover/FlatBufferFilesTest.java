@@ -28,6 +28,7 @@ class FlatBufferFilesTest {
     @Test
     void adapter() throws IOException {
         Map<String, Tensor> parameters = floats();
+        parameters.remove("scalar"); // which ONNX Runtime takes in a checkpoint only
         parameters.put("half", Tensor.ofFloats(DType.FLOAT16, new long[] {1, 3}, 1, -0.5f, 0.25f));
         assertWritten("parameters.onnx_adapter", parameters, AdapterFile::write);
     }

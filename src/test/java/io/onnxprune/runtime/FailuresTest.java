@@ -50,7 +50,7 @@ class FailuresTest {
         return Map.of("extents", HostTensor.ofInt64(new long[] {1}, value));
     }
 
-    /** Messages of ONNX Runtime 1.24 and of the libraries that it uses. */
+    /** Messages of ONNX Runtime 1.28 and of the libraries that it uses. */
     @ParameterizedTest
     @CsvSource(delimiter = '|', textBlock = """
             bfc_arena.cc:358 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) Failed to allocate memory for requested buffer of size 640 | 640 bytes
@@ -114,16 +114,22 @@ class FailuresTest {
         assertThat(Failures.of("it failed", new IllegalStateException(words))).hasMessage("it failed: " + words);
     }
 
-    @Test
-    void anUnknownOperatorIsNamed() {
-        assertThat(Failures.of(
-                        "it failed",
-                        new IllegalStateException(
-                                "Error code - ORT_FAIL - message: Fatal error: com.example:MyScale(-1) is"
-                                        + " not a registered function/op")))
+    /** Messages of ONNX Runtime 1.28 about models that need a newer one. */
+    @ParameterizedTest
+    @CsvSource(delimiter = '|', textBlock = """
+            Fatal error: com.example:MyScale(-1) is not a registered function/op          | this runtime has no operator MyScale of domain com.example
+            Error No Op registered for SwiGLU with domain_version of 28                   | this runtime has no operator SwiGLU of opset 28
+            models stamped with official released onnx opset versions. Opset 27 is under development and support for this is limited. Current official support for domain ai.onnx is till opset 26. | the model is of opset 27 of domain ai.onnx, and this runtime knows opsets up to 26
+            Unsupported model IR version: 15, max supported IR version: 13                | the model is of IR version 15, and this runtime knows versions up to 13
+            This is an invalid model. In Node, ("conv", CausalConvWithState, "com.microsoft", -1) : ("a": tensor(float),) -> ("b",) , Error Unrecognized attribute: dilation for operator CausalConvWithState | this runtime does not know the attribute dilation of node "conv" (CausalConvWithState)
+            In Node, ("a", QuickGelu, "com.microsoft", -1) : ("x": tensor(float),) -> ("y",) , Error Node with schema(com.microsoft::QuickGelu:1) has input size 3 not in range [min=1, max=1]. | node "a" (QuickGelu) has 3 inputs, and this runtime knows up to 1
+            NOT_IMPLEMENTED : Could not find an implementation for Attention(24) node with name 'att' | this runtime has no kernel for node "att" (Attention) on this provider and these types
+            """)
+    void whatARuntimeLacksIsNamed(String message, String lacking) {
+        assertThat(Failures.of("it failed", new IllegalStateException("Error code - ORT_FAIL - message: " + message)))
                 .hasMessage(
-                        "it failed: it has no operator MyScale of domain com.example; export the model with operators"
-                                + " that ONNX Runtime has");
+                        "it failed: " + lacking + "; give a newer or another ONNX Runtime library by --ort-library, or"
+                                + " export the model in an older form");
     }
 
     /**

@@ -293,7 +293,7 @@ class OnnxRuntimeTest {
     private static StringStringEntryProto nowhere() {
         return StringStringEntryProto.newBuilder()
                 .setKey("location")
-                .setValue("no-such-file")
+                .setValue("supplied-by-session")
                 .build();
     }
 
