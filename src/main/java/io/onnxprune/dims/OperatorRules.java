@@ -59,6 +59,9 @@ final class OperatorRules {
                 .allMatch(value ->
                         value == null || context.out(context.op().outputs().indexOf(value)) != null);
         if (rule == null || !traced) {
+            if (rule == null) {
+                context.withoutRule();
+            }
             String reason = rule == null ? "operator without a rule" : "shapes that ONNX Runtime did not report";
             pinEverything(context, reason);
         } else {

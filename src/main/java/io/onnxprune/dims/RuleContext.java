@@ -192,6 +192,11 @@ final class RuleContext {
         analysis.facts().means().add(new AnalysisFacts.Mean(op, input, List.copyOf(axes)));
     }
 
+    /** Records that the operator has no rule. */
+    void withoutRule() {
+        analysis.facts().withoutRule().add(op);
+    }
+
     /** Records a distribution over {@code axis} for each index of {@code batch}. */
     void distribution(List<Dim> batch, Dim axis) {
         analysis.facts().distributions().add(new AnalysisFacts.Distribution(op, batch, axis));
