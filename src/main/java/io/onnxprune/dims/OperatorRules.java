@@ -48,6 +48,7 @@ final class OperatorRules {
         NormalizationRules.register(TABLE);
         FusedAttentionRules.register(TABLE);
         QuantizationRules.register(TABLE);
+        IntegerRules.register(TABLE);
     }
 
     private OperatorRules() {}

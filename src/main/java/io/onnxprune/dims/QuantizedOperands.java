@@ -16,7 +16,7 @@ public final class QuantizedOperands {
     /**
      * One quantised operand.
      *
-     * @param values input of the numbers
+     * @param values input of the numbers; -1 for the result of the node
      * @param scale input of the scale; -1 if the operator has none
      * @param zero input of the zero point; -1 if the operator has none
      */
@@ -76,6 +76,15 @@ public final class QuantizedOperands {
     /** The quantised operands of a node; empty for an operator without any. */
     public static List<Operand> of(Node node) {
         return TABLE.getOrDefault(node.domain().isEmpty() ? node.op() : node.domain() + '.' + node.op(), List.of());
+    }
+
+    /** The input with the zero point of a node's result; -1 if the result is not quantised. */
+    public static int resultZero(Node node) {
+        return of(node).stream()
+                .filter(operand -> operand.values < 0)
+                .mapToInt(Operand::zero)
+                .findFirst()
+                .orElse(-1);
     }
 
     /** What input {@code input} of a node is. */

@@ -76,6 +76,15 @@ public final class Tensor {
         return of(dtype, shape, Bytes.of(buffer.flip()));
     }
 
+    /** A boolean tensor that is true where a value is not 0. */
+    public static Tensor ofBooleans(long[] shape, long... values) {
+        ByteBuffer buffer = ByteBuffer.allocate(values.length);
+        for (long value : values) {
+            buffer.put((byte) (value == 0 ? 0 : 1));
+        }
+        return of(DType.BOOL, shape, Bytes.of(buffer.flip()));
+    }
+
     /** A floating-point tensor with the given values, rounded to {@code dtype}. */
     public static Tensor ofFloats(DType dtype, long[] shape, float... values) {
         ByteBuffer buffer =
