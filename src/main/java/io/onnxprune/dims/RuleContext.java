@@ -203,12 +203,19 @@ final class RuleContext {
     }
 
     /**
-     * Records a contraction over {@code dim}.
+     * Records a contraction over {@code dim}. A product with an empty constant, as of an adapter that is not loaded, says
+     * nothing of the model and is left out.
      *
      * @param withConstant whether one operand is a weight
      */
     void contraction(Dim dim, boolean withConstant) {
-        analysis.facts().contractions().add(new AnalysisFacts.Contraction(op, dim, withConstant));
+        boolean empty = op.inputs().stream()
+                .anyMatch(value -> value != null
+                        && value.origin().constant() != null
+                        && value.origin().constant().elements() == 0);
+        if (!empty) {
+            analysis.facts().contractions().add(new AnalysisFacts.Contraction(op, dim, withConstant));
+        }
     }
 
     /** The index of an axis of an operand of the given rank; negative numbers count from the end. */

@@ -227,10 +227,15 @@ public final class Slicer {
 
     private ValueInfo declared(ValueInfo info, Value value) {
         if (value != null && value.constant() != null && info.shape() != null) {
-            // An initializer that is also listed as a graph input (before IR version 4).
+            // The initializer is only the default: a caller may give another extent where a symbol is declared.
             Tensor tensor = replaced.getOrDefault(value.name(), value.constant());
-            return info.withShape(
-                    Arrays.stream(tensor.shape()).mapToObj(ValueInfo.Extent::of).toList());
+            List<ValueInfo.Extent> shape = new ArrayList<>();
+            for (int axis = 0; axis < info.shape().size(); axis++) {
+                ValueInfo.Extent extent = info.shape().get(axis);
+                boolean numbered = extent.isKnown() && info.shape().size() == tensor.rank();
+                shape.add(numbered ? ValueInfo.Extent.of(tensor.dim(axis)) : extent);
+            }
+            return info.withShape(shape);
         }
         Dim[] dims = value == null ? null : analysis.dims(value);
         if (info.shape() == null || dims == null || dims.length != info.shape().size()) {
