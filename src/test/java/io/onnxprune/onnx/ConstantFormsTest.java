@@ -35,11 +35,15 @@ class ConstantFormsTest {
     @Test
     void numbersInAttributesOfConstants() throws IOException {
         Model model = read(Protos.graph()
-                .addNode(constant("a", attribute("value_floats", AttributeType.FLOATS)
-                        .addFloats(1.5f)
-                        .addFloats(-2)))
-                .addNode(constant("b", attribute("value_float", AttributeType.FLOAT).setF(3)))
-                .addNode(constant("c", attribute("value_ints", AttributeType.INTS).addInts(4)))
+                .addNode(constant(
+                        "a",
+                        attribute("value_floats", AttributeType.FLOATS)
+                                .addFloats(1.5f)
+                                .addFloats(-2)))
+                .addNode(constant(
+                        "b", attribute("value_float", AttributeType.FLOAT).setF(3)))
+                .addNode(constant(
+                        "c", attribute("value_ints", AttributeType.INTS).addInts(4)))
                 .addNode(constant("d", attribute("value_int", AttributeType.INT).setI(-1))));
 
         assertThat(constant(model, "a").toFloats()).containsExactly(1.5f, -2);
@@ -95,8 +99,7 @@ class ConstantFormsTest {
     @ParameterizedTest
     @CsvSource({"2, 5, 8", "2, 2, 6", "-1, 5, 6", "5, 2, 6"})
     void indicesOutsideTheShapeOrOutOfOrderAreRefused(long first, long second, long third) {
-        GraphProto.Builder graph =
-                Protos.graph().addSparseInitializer(sparse("s", List.of(first, second, third), 3));
+        GraphProto.Builder graph = Protos.graph().addSparseInitializer(sparse("s", List.of(first, second, third), 3));
 
         assertThatThrownBy(() -> read(graph))
                 .isInstanceOf(UserException.class)
@@ -110,7 +113,8 @@ class ConstantFormsTest {
 
         assertThatThrownBy(() -> read(graph))
                 .isInstanceOf(UserException.class)
-                .hasMessageContaining("is sparse with values float[3] at indices int64[2], which do not belong together");
+                .hasMessageContaining(
+                        "is sparse with values float[3] at indices int64[2], which do not belong together");
     }
 
     private Model read(GraphProto.Builder graph) throws IOException {
@@ -136,8 +140,9 @@ class ConstantFormsTest {
 
     /** 1, 2 and 3 at some places of a tensor of shape [2, 4]. */
     private static SparseTensorProto sparse(String name, List<Long> indices, long... shape) {
-        TensorProto.Builder places =
-                TensorProto.newBuilder().setDataType(TensorProto.DataType.INT64_VALUE).addAllInt64Data(indices);
+        TensorProto.Builder places = TensorProto.newBuilder()
+                .setDataType(TensorProto.DataType.INT64_VALUE)
+                .addAllInt64Data(indices);
         Arrays.stream(shape).forEach(places::addDims);
         return SparseTensorProto.newBuilder()
                 .setValues(TensorProto.newBuilder()
