@@ -214,7 +214,7 @@ public final class ModelReader {
     }
 
     /** The tensor of a Constant node that has numbers or a sparse tensor in place of one; null for any other form. */
-    private Tensor constant(AttributeProto proto) {
+    Tensor constant(AttributeProto proto) {
         if (proto.getName().equals("value_floats")) {
             float[] values = new float[proto.getFloatsCount()];
             for (int i = 0; i < values.length; i++) {
@@ -348,7 +348,8 @@ public final class ModelReader {
             throw new UserException(where + " of " + file + " has element type code " + proto.getDataType()
                     + ", which this version does not know");
         }
-        if (length != expected) {
+        // ONNX Runtime takes a length of 0 for one that is not given.
+        if (length != expected && length != 0) {
             throw new UserException(where + " of " + file + " declares " + length + " bytes of external data where its"
                     + " shape needs " + expected + "; the model is damaged");
         }
@@ -356,11 +357,11 @@ public final class ModelReader {
             throw new UserException(where + " of " + file + " has a negative external data offset: " + offset
                     + "; the model is damaged");
         }
-        if (offset > fileSize - length) {
+        if (offset > fileSize - expected) {
             throw new UserException("the external data file " + data + " is too short (" + fileSize + " bytes) for "
-                    + where + ", which needs " + length + " bytes from " + offset + " on; download it again");
+                    + where + ", which needs " + expected + " bytes from " + offset + " on; download it again");
         }
-        return Bytes.of(data, offset, length);
+        return Bytes.of(data, offset, expected);
     }
 
     /** The file that {@code location} names in {@code folder} or below; null when there is no such path. */

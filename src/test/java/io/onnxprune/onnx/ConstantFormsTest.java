@@ -6,8 +6,11 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import ai.onnx.proto.OnnxMl.AttributeProto;
 import ai.onnx.proto.OnnxMl.AttributeProto.AttributeType;
+import ai.onnx.proto.OnnxMl.FunctionProto;
 import ai.onnx.proto.OnnxMl.GraphProto;
+import ai.onnx.proto.OnnxMl.ModelProto;
 import ai.onnx.proto.OnnxMl.NodeProto;
+import ai.onnx.proto.OnnxMl.OperatorSetIdProto;
 import ai.onnx.proto.OnnxMl.SparseTensorProto;
 import ai.onnx.proto.OnnxMl.TensorProto;
 import io.onnxprune.RecordedLog;
@@ -54,6 +57,34 @@ class ConstantFormsTest {
         assertThat(constant(model, "c").rank()).isEqualTo(1);
         assertThat(constant(model, "d").toLongs()).containsExactly(-1);
         assertThat(constant(model, "d").rank()).isZero();
+    }
+
+    /** A list of numbers that a call gives to a function has another name there. */
+    @Test
+    void numbersFromTheCallOfAFunction() throws IOException {
+        FunctionProto.Builder function = FunctionProto.newBuilder()
+                .setName("Shifted")
+                .setDomain("local")
+                .addInput("a")
+                .addOutput("b")
+                .addAttribute("shift")
+                .addOpsetImport(OperatorSetIdProto.newBuilder().setVersion(21))
+                .addNode(constant(
+                        "c", attribute("value_floats", AttributeType.FLOATS).setRefAttrName("shift")))
+                .addNode(Protos.node("Add", "a", "b").addInput("c"));
+        ModelProto.Builder model = Protos.model(Protos.graph()
+                        .clearNode()
+                        .addNode(Protos.node("Shifted", "x", "y")
+                                .setDomain("local")
+                                .addAttribute(attribute("shift", AttributeType.FLOATS)
+                                        .addAllFloats(List.of(1f, 2f, 3f, 4f)))))
+                .addOpsetImport(
+                        OperatorSetIdProto.newBuilder().setDomain("local").setVersion(1))
+                .addFunctions(function);
+
+        Model inlined = FunctionInliner.inline(ModelReader.read(Protos.write(folder, model)));
+
+        assertThat(constant(inlined, "make_y/c").toFloats()).containsExactly(1, 2, 3, 4);
     }
 
     @Test
