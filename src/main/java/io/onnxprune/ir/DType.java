@@ -59,6 +59,11 @@ public enum DType {
         return this == FLOAT || this == FLOAT16 || this == BFLOAT16 || this == DOUBLE;
     }
 
+    /** Whether this is a floating-point type of 8 bits or fewer. Weights of these types stand for themselves or are scaled. */
+    public boolean isSmallFloat() {
+        return SmallFloats.has(this);
+    }
+
     /** Whether this is int32 or int64, the types of sizes and indices. */
     public boolean isIndex() {
         return this == INT32 || this == INT64;

@@ -15,9 +15,9 @@ import java.util.HashSet;
 import java.util.Set;
 
 /**
- * Weights of 8 bits: the integers of a matrix before they are scaled, relative to their zero point (
- * {@link QuantizedOperands}). With W = s·(q − z), w·∂L/∂w = (q − z)·∂L/∂q, so that
- * scores of first and second order do not need the scale.
+ * Quantised weights: the numbers of a matrix of up to 8 bits before they are scaled, relative to their zero point
+ * ({@link QuantizedOperands}). With W = s·(q − z), w·∂L/∂w = (q − z)·∂L/∂q, so that scores of first and second order do
+ * not need the scale.
  *
  * @param numbers q
  * @param zero z, of one element or a vector along {@code axis}; null for 0
@@ -33,17 +33,31 @@ record IntegerWeights(Tensor numbers, Tensor zero, int axis) {
             "QGemm",
             "QAttention");
 
-    /** The weights at {@code use}; null if the operator has no 8-bit weights there. */
+    /** The weights at {@code use}; null if the operator has no such weights there, or scales them by blocks. */
     static IntegerWeights at(Use use) {
         Op op = use.op();
         Tensor numbers = op.input(use.input()).constant();
-        if (numbers == null || numbers.dtype() != DType.INT8 && numbers.dtype() != DType.UINT8) {
+        if (numbers == null || !isNumber(numbers.dtype())) {
             return null;
+        }
+        if (isCast(use)) {
+            return new IntegerWeights(numbers, null, 0);
         }
         boolean blocked =
                 op.node().intAttribute("block_size", 0) != 0 || QuantizedOperands.perElement(op.node(), numbers) > 1;
         Operand operand = blocked ? null : operand(use);
         return operand == null ? null : of(numbers, op.input(operand.zero()), axis(op.node(), numbers.rank()));
+    }
+
+    private static boolean isNumber(DType dtype) {
+        return dtype.bits() > 0 && dtype.bits() <= 8 && dtype != DType.BOOL;
+    }
+
+    /** Whether the constant at {@code use} is a floating-point one of 8 bits that is only cast, so it is not scaled. */
+    static boolean isCast(Use use) {
+        return use.op().node().is("Cast")
+                && use.op().input(0).constant() != null
+                && use.op().input(0).constant().dtype().isSmallFloat();
     }
 
     /** The quantised operand at {@code use} if it is one of a known layout; null otherwise. */
@@ -67,6 +81,9 @@ record IntegerWeights(Tensor numbers, Tensor zero, int axis) {
     }
 
     private static IntegerWeights of(Tensor numbers, Value zero, int axis) {
+        if (numbers.dtype().isSmallFloat()) {
+            return new IntegerWeights(numbers, null, axis); // their zero point is 0
+        }
         Tensor point = zero == null ? null : zero.constant();
         boolean isKnown =
                 zero == null || point != null && (point.elements() == 1 || point.rank() == 1 && axis < numbers.rank());
