@@ -53,7 +53,7 @@ public final class ParameterCount {
             return elements;
         }
 
-        double count(ToDoubleFunction<Dim.Atom> units) {
+        double fraction(ToDoubleFunction<Dim.Atom> units) {
             double elements = fixed;
             for (Dim axis : axes) {
                 elements *= axis.extent(units);
@@ -354,10 +354,10 @@ public final class ParameterCount {
                     size += inBytes ? sizes[index].bytes : sizes[index].parameters;
                 } else {
                     size += inBytes
-                            ? constant.stored.count(count)
+                            ? constant.stored.fraction(count)
                                     * constant.tensor.dtype().bits()
                                     / 8.0
-                            : constant.weights.count(count);
+                            : constant.weights.fraction(count);
                 }
             }
             return size;
