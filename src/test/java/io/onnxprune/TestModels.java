@@ -72,6 +72,21 @@ public final class TestModels {
         return file;
     }
 
+    /** The models of all cases; where they are absent their folder stands in for them, and {@link #caseFile} skips the test. */
+    public static List<String> cases() {
+        if (!Files.isDirectory(CASES)) {
+            return List.of(CASES.toString());
+        }
+        try (Stream<Path> files = Files.walk(CASES, 2)) {
+            return files.filter(file -> file.toString().endsWith(".onnx"))
+                    .map(file -> CASES.relativize(file).toString().replace(".onnx", ""))
+                    .sorted()
+                    .toList();
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
     /** A model of a case, such as {@code 07-gptoss-moe/model_b}; the test is skipped if it is not there. */
     public static Path caseFile(String name) {
         Path file = CASES.resolve(name + ".onnx");

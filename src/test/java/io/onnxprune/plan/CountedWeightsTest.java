@@ -2,8 +2,10 @@
 package io.onnxprune.plan;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.junit.jupiter.api.Assumptions.abort;
 
 import io.onnxprune.TestModels;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
@@ -12,6 +14,7 @@ import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.FunctionInliner;
 import io.onnxprune.onnx.ModelReader;
+import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
@@ -44,6 +47,27 @@ class CountedWeightsTest {
                                 .graph()));
     }
 
+    static List<String> cases() {
+        return TestModels.cases();
+    }
+
+    /** A case that cannot be analysed is skipped. */
+    @ParameterizedTest
+    @MethodSource("cases")
+    void theParametersOfACaseAreTheElementsOfAllWeights(String name) {
+        Path file = TestModels.caseFile(name);
+        Structure structure = null;
+        try {
+            structure = TestModels.structure(FunctionInliner.inline(ModelReader.read(file)));
+        } catch (UserException e) {
+            abort(name + " cannot be analysed: " + e.getMessage());
+        }
+
+        assertThat(ParameterCount.of(structure).dense().parameters())
+                .isEqualTo(new Counter()
+                        .count(structure.analysis().program().model().graph()));
+    }
+
     /** The true numbers are counted by hand. */
     @ParameterizedTest
     @CsvSource({
@@ -62,6 +86,8 @@ class CountedWeightsTest {
     }
 
     private static final class Counter {
+        private static final Tensor NOTHING = Tensor.ofFloats(DType.FLOAT, new long[] {0});
+
         private final Map<String, Tensor> constants = new HashMap<>();
         private final Map<Tensor, Long> parameters = new HashMap<>();
         private final Set<Tensor> encodings = new HashSet<>();
@@ -86,7 +112,16 @@ class CountedWeightsTest {
                     long weights = node.intAttribute("N", 0) * node.intAttribute("K", 0);
                     parameters.put(constants.get(node.input(1)), weights);
                 }
-                if (node.is("MatMulNBits") || node.is("GatherBlockQuantized")) {
+                if (node.is("QMoE")) {
+                    for (int input : new int[] {2, 5, 8}) {
+                        long each = 8 / node.intAttribute("expert_weight_bits", 4);
+                        parameters.computeIfPresent(
+                                constants.getOrDefault(node.input(input), NOTHING), (tensor, count) -> each * count);
+                        encoding(node, input + 1);
+                    }
+                    encoding(node, 11, 12, 13);
+                }
+                if (node.is("MatMulNBits") || node.is("GatherBlockQuantized") || node.is("DynamicQuantizeMatMul")) {
                     encoding(node, 2, 3);
                 } else if (node.is("DequantizeLinear")) {
                     encoding(node, 1, 2);
