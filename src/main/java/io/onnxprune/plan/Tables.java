@@ -25,13 +25,19 @@ import java.util.stream.Stream;
  * <ul>
  *   <li>after a sine or cosine,
  *   <li>as the rotary table of a fused operator,
- *   <li>as a factor that varies with the position, as the tables of a rotary embedding do, or
- *   <li>element by element without any axis of fixed extent, as masks do.
+ *   <li>as a factor that varies with the position, as the tables of a rotary embedding do,
+ *   <li>element by element without any axis of fixed extent, as masks do, or
+ *   <li>as a term of attention scores that is the same for all heads.
  * </ul>
  */
 final class Tables {
     private static final Set<String> ELEMENTWISE =
             Set.of("Add", "Sub", "Mul", "Div", "Where", "Min", "Max", "And", "Or", "Equal", "Less", "Greater");
+
+    private static final Set<String> SELECTING = Set.of("Gather", "GatherElements", "GatherND", "Slice");
+
+    /** Operators between a term of scores and their softmax or their product: scales, caps and further terms. */
+    private static final int STEPS = 5;
 
     /** Inputs of rotary tables, by the specification of the operator. */
     private static final Map<String, Set<Integer>> ROTARY = Map.of(
@@ -125,36 +131,79 @@ final class Tables {
 
     /** Whether a constant provably is a table. */
     boolean isTable(Value constant) {
-        return !constant.uses().isEmpty() && isTable(constant, new HashSet<>());
+        return !constant.uses().isEmpty() && isTable(constant, false, new HashSet<>());
     }
 
-    private boolean isTable(Value value, Set<Value> seen) {
+    /**
+     * Whether only positions take part in what becomes of {@code value}.
+     *
+     * @param selected whether positions have selected it
+     */
+    private boolean isTable(Value value, boolean selected, Set<Value> seen) {
         if (!seen.add(value)) {
             return true;
         }
         return !analysis.program().outputs().contains(value)
-                && value.uses().stream().allMatch(use -> isTableAt(use, value, seen))
-                && yielded.getOrDefault(value, List.of()).stream().allMatch(result -> isTable(result, seen));
+                && value.uses().stream().allMatch(use -> isTableAt(use, value, selected, seen))
+                && yielded.getOrDefault(value, List.of()).stream().allMatch(result -> isTable(result, selected, seen));
     }
 
-    private boolean isTableAt(Use use, Value value, Set<Value> seen) {
+    private boolean isTableAt(Use use, Value value, boolean selected, Set<Value> seen) {
         Node node = use.op().node();
         boolean angles = node.domain().isEmpty() && (node.is("Cos") || node.is("Sin"));
         if (isSize(node) || angles || isRotary(node, use.input())) {
             return true;
         }
         if (use.op().inputs().stream().noneMatch(ofTokens::contains)) {
-            return use.op().outputs().stream().allMatch(result -> result == null || isTable(result, seen));
+            boolean selects = selected || use.input() == 0 && SELECTING.contains(node.op()) && readsPositions(use.op());
+            return use.op().outputs().stream().allMatch(result -> result == null || isTable(result, selects, seen));
         }
         Dim[] dims = analysis.dims(value);
         if (dims == null || !node.domain().isEmpty() || !ELEMENTWISE.contains(node.op())) {
             return false;
         }
-        boolean varies = Stream.of(dims).anyMatch(Dim::isDynamic);
-        boolean fixed = Stream.of(dims)
+        boolean varies = selected || Stream.of(dims).anyMatch(Dim::isDynamic);
+        return varies && (node.is("Mul") || isOpen(dims, dims.length))
+                || isOpen(dims, dims.length - 2) && isTermOfScores(use.op(), value);
+    }
+
+    /** Whether the first {@code count} of some axes have no fixed extent but 1. */
+    private static boolean isOpen(Dim[] dims, int count) {
+        return Stream.of(dims)
+                .limit(Math.max(0, count))
                 .flatMap(dim -> dim.atoms().stream())
-                .anyMatch(atom -> !atom.isDynamic() && atom.size(0) > 1);
-        return varies && (node.is("Mul") || !fixed);
+                .allMatch(atom -> atom.isDynamic() || atom.size(0) == 1);
+    }
+
+    private static boolean readsPositions(Op op) {
+        return op.inputs().stream().skip(1).anyMatch(input -> input != null && input.constant() == null);
+    }
+
+    /** Whether a value is added to, or chosen in place of, products of two activations that go into a softmax. */
+    private boolean isTermOfScores(Op op, Value term) {
+        return !op.node().is("Mul")
+                && goesIntoSoftmax(op.output(0), STEPS)
+                && op.inputs().stream().anyMatch(input -> input != term && isProduct(input, STEPS));
+    }
+
+    private static boolean goesIntoSoftmax(Value value, int steps) {
+        return steps > 0
+                && value.uses().stream()
+                        .anyMatch(use -> use.op().node().is("Softmax")
+                                || ELEMENTWISE.contains(use.op().node().op())
+                                        && goesIntoSoftmax(use.op().output(0), steps - 1));
+    }
+
+    private boolean isProduct(Value value, int steps) {
+        Op producer = value == null || steps == 0 ? null : value.producer();
+        if (producer == null) {
+            return false;
+        }
+        boolean product = analysis.facts().contractions().stream()
+                .anyMatch(contraction -> !contraction.withConstant() && contraction.op().equals(producer));
+        return product
+                || ELEMENTWISE.contains(producer.node().op())
+                        && producer.inputs().stream().anyMatch(input -> isProduct(input, steps - 1));
     }
 
     private static boolean isRotary(Node node, int input) {
