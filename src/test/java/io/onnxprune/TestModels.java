@@ -27,6 +27,9 @@ public final class TestModels {
     /** Many more exports; a checkout need not have them. */
     private static final Path COLLECTION = Path.of("..", "shared", "models");
 
+    /** Exports of other kinds, with several models in a folder; a checkout need not have them either. */
+    private static final Path CASES = Path.of("..", "shared", "cases");
+
     private static final Path FOLDER = Path.of("testmodels");
     private static final Map<String, Structure> STRUCTURES = new ConcurrentHashMap<>();
 
@@ -65,6 +68,28 @@ public final class TestModels {
             return committed;
         }
         Path file = COLLECTION.resolve(name).resolve("model.onnx");
+        assumeTrue(Files.exists(file), () -> file + " is not there");
+        return file;
+    }
+
+    /** The models of all cases; where they are absent their folder stands in for them, and {@link #caseFile} skips the test. */
+    public static List<String> cases() {
+        if (!Files.isDirectory(CASES)) {
+            return List.of(CASES.toString());
+        }
+        try (Stream<Path> files = Files.walk(CASES, 2)) {
+            return files.filter(file -> file.toString().endsWith(".onnx"))
+                    .map(file -> CASES.relativize(file).toString().replace(".onnx", ""))
+                    .sorted()
+                    .toList();
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /** A model of a case, such as {@code 07-gptoss-moe/model_b}; the test is skipped if it is not there. */
+    public static Path caseFile(String name) {
+        Path file = CASES.resolve(name + ".onnx");
         assumeTrue(Files.exists(file), () -> file + " is not there");
         return file;
     }

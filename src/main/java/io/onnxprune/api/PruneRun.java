@@ -77,7 +77,7 @@ final class PruneRun {
         if (setup.recipe().has("recover")) {
             runtime.requireTraining();
         }
-        Model model = clock.timed("import", () -> ModelReader.read(file));
+        Model model = clock.timed("import", () -> ModelReader.read(file, listener));
         List<String> weights = clock.timed("hash", () -> weights(model));
         Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, listener))
                 .structure();

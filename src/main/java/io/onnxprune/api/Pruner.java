@@ -73,7 +73,12 @@ public final class Pruner {
                 .reads(settings.runtime.library());
         recipe.all("recover").forEach(step -> files.reads(((RecoverPass) step.pass()).file()));
         recipe.all("apply-plan").forEach(step -> files.reads(List.of(((ApplyPlanPass) step.pass()).path())));
-        target().ifPresent(out -> files.writes(out, input));
+        target().ifPresent(out -> {
+            files.writes(out, input).reads(out.adapters(input).values());
+            out.adapters(input)
+                    .keySet()
+                    .forEach(name -> files.writes("-o", out.folder().resolve(name)));
+        });
         settings.planOut.ifPresent(file -> files.writes("--plan-out", file));
         settings.statistics.out().ifPresent(file -> files.writes("--stats-out", file));
         settings.dumpIr.ifPresent(folder -> files.writesInto("--dump-ir", folder, PassManager::isDump));

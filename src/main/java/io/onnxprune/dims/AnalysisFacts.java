@@ -3,7 +3,9 @@ package io.onnxprune.dims;
 
 import io.onnxprune.ir.Program.Op;
 import java.util.ArrayList;
+import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Set;
 
 /** Facts that operator rules record in addition to unification. */
 public final class AnalysisFacts {
@@ -49,6 +51,7 @@ public final class AnalysisFacts {
     private final List<Mean> means = new ArrayList<>();
     private final List<Distribution> distributions = new ArrayList<>();
     private final List<Contraction> contractions = new ArrayList<>();
+    private final Set<Op> withoutRule = new LinkedHashSet<>();
 
     AnalysisFacts() {}
 
@@ -74,5 +77,10 @@ public final class AnalysisFacts {
 
     public List<Contraction> contractions() {
         return contractions;
+    }
+
+    /** The applications of operators without a rule, whose operands cannot be pruned. */
+    public Set<Op> withoutRule() {
+        return withoutRule;
     }
 }

@@ -12,9 +12,14 @@ final class ContractionRules {
     private ContractionRules() {}
 
     static void register(OperatorRules.Table table) {
-        table.onnx(c -> matMul(c, false, false), "MatMul", "MatMulInteger");
+        table.onnx(c -> matMul(c, 0, 1, false, false), "MatMul");
         table.contrib(
-                c -> matMul(c, c.node().intAttribute("transA", 0) != 0, c.node().intAttribute("transB", 0) != 0),
+                c -> matMul(
+                        c,
+                        0,
+                        1,
+                        c.node().intAttribute("transA", 0) != 0,
+                        c.node().intAttribute("transB", 0) != 0),
                 "FusedMatMul");
         table.onnx(ContractionRules::gemm, "Gemm");
         table.onnx(ContractionRules::einsum, "Einsum");
@@ -26,10 +31,13 @@ final class ContractionRules {
 
     /**
      * A[.., M, K] · B[.., K, N] with broadcast batch axes; the axis that NumPy's matmul adds to a vector is dropped.
+     *
+     * @param left input of A
+     * @param right input of B
      */
-    private static void matMul(RuleContext c, boolean transposeA, boolean transposeB) {
-        List<Dim> a = new ArrayList<>(Arrays.asList(c.in(0)));
-        List<Dim> b = new ArrayList<>(Arrays.asList(c.in(1)));
+    static void matMul(RuleContext c, int left, int right, boolean transposeA, boolean transposeB) {
+        List<Dim> a = new ArrayList<>(Arrays.asList(c.in(left)));
+        List<Dim> b = new ArrayList<>(Arrays.asList(c.in(right)));
         List<Dim> out = new ArrayList<>(Arrays.asList(c.out(0)));
         if (transposeA) {
             java.util.Collections.swap(a, a.size() - 1, a.size() - 2);
@@ -39,7 +47,7 @@ final class ContractionRules {
         }
         Dim inner = a.remove(a.size() - 1);
         c.unifyBroadcast(inner, b.remove(Math.max(0, b.size() - 2)));
-        c.contraction(inner, c.isWeight(0) || c.isWeight(1));
+        c.contraction(inner, c.isWeight(left) || c.isWeight(right));
         if (!b.isEmpty()) {
             c.unifyBroadcast(b.remove(b.size() - 1), out.remove(out.size() - 1));
         }

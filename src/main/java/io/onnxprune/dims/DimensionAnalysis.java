@@ -108,6 +108,19 @@ public final class DimensionAnalysis {
         return constantUses;
     }
 
+    /**
+     * The dimensions of the matrix that the packed blocks at {@code use} stand for: of MatMulNBits (N, K), without what
+     * fills the last block of each row. Null for any other use.
+     */
+    public List<Dim> quantisedMatrix(Use use) {
+        if (!use.op().node().is("MatMulNBits") || use.input() != 1) {
+            return null;
+        }
+        Dim[] activations = operand(use.op(), 0);
+        Dim[] packed = operand(use.op(), 1);
+        return activations == null ? null : List.of(packed[0], activations[activations.length - 1]);
+    }
+
     /** Dimensions of values beside the residual stream at each use by a block. */
     public Map<Use, Dim[]> sideUses() {
         return sideUses;

@@ -6,7 +6,7 @@ import java.util.List;
 
 /** Rules of operators that select by index: slices, gathers, scatters and top-k. */
 final class IndexRules {
-    private static final String LOOKED_UP = "looked up by index (a vocabulary or position table)";
+    static final String LOOKED_UP = "looked up by index (a vocabulary or position table)";
 
     private static final String RANKED = "ranked by top-k";
 

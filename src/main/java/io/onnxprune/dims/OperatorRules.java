@@ -49,6 +49,7 @@ final class OperatorRules {
         FusedAttentionRules.register(TABLE);
         RecurrentRules.register(TABLE);
         QuantizationRules.register(TABLE);
+        IntegerRules.register(TABLE);
     }
 
     private OperatorRules() {}
@@ -60,6 +61,9 @@ final class OperatorRules {
                 .allMatch(value ->
                         value == null || context.out(context.op().outputs().indexOf(value)) != null);
         if (rule == null || !traced) {
+            if (rule == null) {
+                context.withoutRule();
+            }
             String reason = rule == null ? "operator without a rule" : "shapes that ONNX Runtime did not report";
             pinEverything(context, reason);
         } else {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.dims;
 
-import java.util.ArrayList;
+import io.onnxprune.ir.Tensor;
 import java.util.List;
 import java.util.stream.IntStream;
 
@@ -11,6 +11,7 @@ final class QuantizationRules {
 
     static void register(OperatorRules.Table table) {
         table.contrib(QuantizationRules::matMulNBits, "MatMulNBits");
+        table.contrib(QuantizationRules::gatherBlock, "GatherBlockQuantized");
         table.onnx(QuantizationRules::perAxis, "DequantizeLinear", "QuantizeLinear");
         table.contrib(QuantizationRules::perAxis, "DequantizeLinear", "QuantizeLinear");
         table.onnx(QuantizationRules::dynamicQuantize, "DynamicQuantizeLinear");
@@ -35,22 +36,72 @@ final class QuantizationRules {
         c.requireAttribute("K", -1, k);
         c.requireAttribute("N", -1, rows);
         perBlock(c, c.in(2), rows, b[1]);
-        if (c.in(3) != null) {
-            if (c.in(3).length == 1 || !c.in(3)[c.in(3).length - 1].sameSize(b[1])) {
-                // Several zero points share a byte: rows can be pruned, single blocks cannot.
-                c.pin(b[1], "zero points of several blocks packed into one byte");
-                Dim packed = c.fresh(c.in(3).length == 1 ? c.in(3)[0].size(0) / rows.size(0) : c.in(3)[1].size(0));
-                c.pin(packed, "packed zero points");
-                perBlock(c, c.in(3), rows, packed.isOne() ? Dim.ONE : packed);
-            } else {
-                perBlock(c, c.in(3), rows, b[1]);
-            }
+        Dim[] zeros = c.in(3);
+        if (zeros != null) {
+            long each = zeros.length == 1 ? zeros[0].size(0) / rows.size(0) : zeros[1].size(0);
+            perBlock(c, zeros, rows, each == b[1].size(0) ? b[1] : packedZeros(c, b[1], each));
         }
         if (c.in(4) != null) {
             c.pin(c.in(4), "group index of a quantised weight");
             c.pin(k, "group index of a quantised weight");
         }
         ElementwiseRules.align(c, c.in(5), out);
+    }
+
+    /**
+     * The bytes of zero points for {@code blocks}, of which several share a byte. They are pruned together, or not at all
+     * where the last byte is not full.
+     */
+    private static Dim packedZeros(RuleContext c, Dim blocks, long bytes) {
+        String reason = "zero points of several blocks packed into one byte";
+        Dim packed = bytes == 1 ? Dim.ONE : c.fresh(bytes);
+        if (blocks.size(0) % bytes == 0 && 8 % (blocks.size(0) / bytes) == 0) {
+            c.unify(blocks, Dim.product(List.of(packed, c.pinned(blocks.size(0) / bytes, reason))));
+        } else {
+            c.pin(blocks, reason);
+            c.pin(packed, reason);
+        }
+        return packed;
+    }
+
+    /**
+     * Slices of data that are dequantised by blocks along {@code quantize_axis}. A byte holds several integers of the last
+     * axis, which must be the quantised one then.
+     */
+    private static void gatherBlock(RuleContext c) {
+        Dim[] data = c.in(0);
+        Dim[] scales = c.in(2);
+        Dim[] zeros = c.in(3);
+        Tensor tensor = c.op().input(0).constant();
+        int gathered = RuleContext.axis(c.node().intAttribute("gather_axis", 0), data.length);
+        int quantised = RuleContext.axis(c.node().intAttribute("quantize_axis", 1), data.length);
+        int each = tensor == null ? 1 : QuantizedOperands.perElement(c.node(), tensor);
+        if (tensor == null || gathered == quantised || each > 1 && quantised != data.length - 1) {
+            OperatorRules.pinEverything(c, "quantised look-up that is not analysed");
+            return;
+        }
+        long block = c.node().intAttribute("block_size", 128);
+        c.pin(data[gathered], IndexRules.LOOKED_UP);
+        for (int axis = 0; axis < data.length; axis++) {
+            Dim out = c.out(0)[axis < gathered ? axis : axis - 1 + c.in(1).length];
+            if (axis == quantised) {
+                c.unify(out, blocks(c, scales[axis], out.size(0), block));
+                c.unify(data[axis], blocks(c, scales[axis], data[axis].size(0), block / each));
+            } else {
+                c.unifyBroadcast(data[axis], scales[axis]);
+                if (axis != gathered) {
+                    c.unifyBroadcast(data[axis], out);
+                }
+            }
+            if (zeros != null) {
+                boolean packed = axis == quantised && !zeros[axis].sameSize(scales[axis]);
+                c.unifyBroadcast(
+                        zeros[axis], packed ? packedZeros(c, scales[axis], zeros[axis].size(0)) : scales[axis]);
+            }
+        }
+        for (int i = 0; i < c.in(1).length; i++) {
+            c.unifyBroadcast(c.in(1)[i], c.out(0)[gathered + i]);
+        }
     }
 
     /** K as blocks × block size, plus a shorter last block when K is not a multiple. */
@@ -66,6 +117,9 @@ final class QuantizationRules {
             return last;
         }
         List<Dim> parts = c.cutInto(count, List.of(fullBlocks, 1L));
+        if (parts == null) {
+            return c.pinned(columns, "quantisation blocks that could not be told apart");
+        }
         c.pin(parts.get(1), "the last, shorter quantisation block");
         return Dim.sum(List.of(Dim.product(List.of(parts.get(0), size)), last));
     }
@@ -93,9 +147,11 @@ final class QuantizationRules {
             if (dims.length == 1) {
                 c.unifyBroadcast(dims[0], x[Math.min(axis, x.length - 1)]);
             } else {
-                List<Dim> factors = new ArrayList<>(List.of(dims[axis]));
-                factors.add(c.pinned(block, "a quantisation block is pruned as one unit"));
-                c.unify(x[axis], Dim.product(factors));
+                if (block > 0) {
+                    c.unify(x[axis], blocks(c, dims[axis], x[axis].size(0), block));
+                } else {
+                    c.unifyBroadcast(dims[axis], x[axis]);
+                }
                 for (int other = 0; other < dims.length; other++) {
                     if (other != axis) {
                         c.unifyBroadcast(dims[other], x[other]);

@@ -192,18 +192,30 @@ final class RuleContext {
         analysis.facts().means().add(new AnalysisFacts.Mean(op, input, List.copyOf(axes)));
     }
 
+    /** Records that the operator has no rule. */
+    void withoutRule() {
+        analysis.facts().withoutRule().add(op);
+    }
+
     /** Records a distribution over {@code axis} for each index of {@code batch}. */
     void distribution(List<Dim> batch, Dim axis) {
         analysis.facts().distributions().add(new AnalysisFacts.Distribution(op, batch, axis));
     }
 
     /**
-     * Records a contraction over {@code dim}.
+     * Records a contraction over {@code dim}. A product with an empty constant, as of an adapter that is not loaded, says
+     * nothing of the model and is left out.
      *
      * @param withConstant whether one operand is a weight
      */
     void contraction(Dim dim, boolean withConstant) {
-        analysis.facts().contractions().add(new AnalysisFacts.Contraction(op, dim, withConstant));
+        boolean empty = op.inputs().stream()
+                .anyMatch(value -> value != null
+                        && value.origin().constant() != null
+                        && value.origin().constant().elements() == 0);
+        if (!empty) {
+            analysis.facts().contractions().add(new AnalysisFacts.Contraction(op, dim, withConstant));
+        }
     }
 
     /** The index of an axis of an operand of the given rank; negative numbers count from the end. */

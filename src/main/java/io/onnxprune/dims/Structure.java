@@ -36,7 +36,7 @@ public final class Structure {
         this.members = analysis.members();
         assignRoles();
         pinInterface();
-        pinPackedTensors();
+        pinUnknownTypes();
         nameDimensions();
     }
 
@@ -229,10 +229,10 @@ public final class Structure {
         }
     }
 
-    private void pinPackedTensors() {
+    private void pinUnknownTypes() {
         members.forEach((atom, places) -> places.forEach(place -> {
-            if (place.tensor().dtype().bits() < 8) {
-                atom.pin("weights packed below a byte at node "
+            if (place.tensor().bytes() == null) {
+                atom.pin("elements of a type that is not interpreted at node "
                         + place.use().op().node().label());
             }
         }));

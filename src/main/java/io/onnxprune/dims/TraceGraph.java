@@ -101,6 +101,14 @@ final class TraceGraph {
             }
             return;
         }
+        Tensor source = stored(op.input(0));
+        if (source != null && isGenerated(source) && (node.is("DequantizeLinear") || node.is("Cast"))) {
+            // Types of less than a byte cannot be generated, but what they are converted to can.
+            DType type = node.is("Cast") ? DType.of((int) node.intAttribute("to", 0)) : dequantised(op);
+            String filled = filled(Widening.widen(type), source.shape());
+            emit("Identity", List.of(filled), output(op.output(0)), Map.of());
+            return;
+        }
         Tensor weight = stored(op.input(1));
         if (node.is("MatMul") && isLarge(weight) && weight.rank() == 2) {
             outerProduct(op, weight.dtype(), weight.dim(0), weight.dim(1));
@@ -125,6 +133,15 @@ final class TraceGraph {
                     .toList();
             nodes.add(Widening.widen(node).withInputs(inputs).withOutputs(outputs));
         }
+    }
+
+    private static boolean isGenerated(Tensor tensor) {
+        return tensor.dtype().isFloat() ? tensor.elements() >= LARGE : tensor.elements() >= LARGE * LARGE;
+    }
+
+    private static DType dequantised(Op op) {
+        Tensor scale = stored(op.input(1));
+        return scale == null || !scale.dtype().isFloat() ? DType.FLOAT : scale.dtype();
     }
 
     private static boolean isLarge(Tensor tensor) {
@@ -175,8 +192,7 @@ final class TraceGraph {
         if (tensor == null) {
             return names.get(value);
         }
-        boolean large = tensor.dtype().isFloat() ? tensor.elements() >= LARGE : tensor.elements() >= LARGE * LARGE;
-        if (large) {
+        if (isGenerated(tensor)) {
             return filled(Widening.widen(tensor.dtype()), tensor.shape());
         }
         return names.computeIfAbsent(value, key -> {

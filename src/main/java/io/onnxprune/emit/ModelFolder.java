@@ -28,6 +28,8 @@ public final class ModelFolder {
     static final String CONFIG = "config.json";
     public static final String GENAI_CONFIG = "genai_config.json";
 
+    private static final String ADAPTER = "onnx_adapter";
+
     private static final Set<String> COMPANION_TYPES =
             Set.of("json", "txt", "model", "jinja", "tiktoken", "spm", "bpe", "vocab");
     /** Suffix of index files of weights in formats that are not copied. */
@@ -130,6 +132,29 @@ public final class ModelFolder {
                 files(folder()).stream().filter(ModelFolder::isCompanion).toList();
         boolean serves = found.stream().map(ModelFolder::name).anyMatch(ModelFolder::belongsToModel);
         return isFolder || serves ? found : List.of();
+    }
+
+    /**
+     * The files of adapters for the model. If the user named a model file in a folder without configuration or tokenizer,
+     * only one with the name of the model belongs to it.
+     */
+    public List<Path> adapters() {
+        List<Path> all = files(folder()).stream()
+                .filter(file -> type(file).equals(ADAPTER))
+                .toList();
+        boolean serves = isFolder || !companions().isEmpty();
+        return serves ? all : all.stream().filter(this::hasNameOfModel).toList();
+    }
+
+    /** Whether a file has the name of the model but for its extension. */
+    boolean hasNameOfModel(Path file) {
+        return stem(file).equals(stem(model));
+    }
+
+    private static String stem(Path file) {
+        String name = file.getFileName().toString();
+        int dot = name.lastIndexOf('.');
+        return dot < 0 ? name : name.substring(0, dot);
     }
 
     private static boolean belongsToModel(String name) {

@@ -7,8 +7,10 @@ import io.onnxprune.diag.UserException;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 
 /** The output: a model file, or a folder with a complete model to serve. */
 public final class OutputTarget {
@@ -62,6 +64,23 @@ public final class OutputTarget {
     public String adapterName(String extension) {
         String name = model.getFileName().toString();
         return name.substring(0, name.lastIndexOf('.')) + extension;
+    }
+
+    /**
+     * The adapters of {@code input} that go beside the model, by their names there: all into a folder, and beside a model
+     * file the one with the name of the input.
+     */
+    public Map<String, Path> adapters(ModelFolder input) {
+        Map<String, Path> names = new LinkedHashMap<>();
+        for (Path file : input.adapters()) {
+            String name = file.getFileName().toString();
+            if (isFolder) {
+                names.put(name, file);
+            } else if (input.hasNameOfModel(file)) {
+                names.put(adapterName(name.substring(name.lastIndexOf('.'))), file);
+            }
+        }
+        return names;
     }
 
     /** The folder of the model file; it may not exist yet. */

@@ -26,7 +26,10 @@ public enum DType {
     FLOAT8E5M2FNUZ(20, 8),
     UINT4(21, 4),
     INT4(22, 4),
-    FLOAT4E2M1(23, 4);
+    FLOAT4E2M1(23, 4),
+    FLOAT8E8M0(24, 8),
+    UINT2(25, 2),
+    INT2(26, 2);
 
     private final int code;
     private final int bits;
@@ -54,6 +57,11 @@ public enum DType {
     /** Whether weights of this type can be pruned: float32, float16, bfloat16 and float64. */
     public boolean isFloat() {
         return this == FLOAT || this == FLOAT16 || this == BFLOAT16 || this == DOUBLE;
+    }
+
+    /** Whether this is a floating-point type of 8 bits or fewer. Weights of these types stand for themselves or are scaled. */
+    public boolean isSmallFloat() {
+        return SmallFloats.has(this);
     }
 
     /** Whether this is int32 or int64, the types of sizes and indices. */

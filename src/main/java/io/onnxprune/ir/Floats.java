@@ -31,7 +31,9 @@ public final class Floats {
      */
     public static void forEachBlock(Tensor tensor, BlockReader reader) {
         long total = tensor.elements();
-        int width = tensor.dtype().bits() / 8;
+        int bits = tensor.dtype().bits();
+        int width = Math.max(1, bits / 8);
+        Bytes bytes = bits < 8 ? PackedBytes.unpacked(tensor.bytes(), bits, total) : tensor.bytes();
         long row = tensor.rank() == 0 ? 1 : Math.max(1, tensor.dim(tensor.rank() - 1));
         long blockElements = BLOCK_BYTES / width;
         if (row <= blockElements) {
@@ -42,14 +44,15 @@ public final class Floats {
         float[] values = new float[capacity];
         for (long first = 0; first < total; first += capacity) {
             int count = (int) Math.min(capacity, total - first);
-            tensor.bytes().read(first * width, buffer.clear().limit(count * width));
+            bytes.read(first * width, buffer.clear().limit(count * width));
             decode(tensor.dtype(), buffer.flip(), values, count);
             reader.read(first, values, count);
         }
     }
 
     /**
-     * Decodes {@code count} little-endian elements of {@code source}, floating-point or 8-bit integers.
+     * Decodes {@code count} little-endian elements of {@code source}, floating-point or integers of up to 8 bits. Each
+     * element of less than a byte has one of its own.
      *
      * @throws IllegalArgumentException for any other element type
      */
@@ -81,8 +84,11 @@ public final class Floats {
                     target[i] = Byte.toUnsignedInt(source.get(source.position() + i));
                 }
             }
-            default ->
-                throw new IllegalArgumentException("neither a floating-point type nor an 8-bit integer: " + dtype);
+            default -> {
+                for (int i = 0; i < count; i++) {
+                    target[i] = decode(dtype, Byte.toUnsignedInt(source.get(source.position() + i)));
+                }
+            }
         }
     }
 
@@ -101,6 +107,15 @@ public final class Floats {
                 default -> throw new IllegalArgumentException("not a floating-point type: " + dtype);
             }
         }
+    }
+
+    private static float decode(DType dtype, int element) {
+        return switch (dtype) {
+            case UINT4, UINT2 -> element;
+            case INT4 -> element << 28 >> 28;
+            case INT2 -> element << 30 >> 30;
+            default -> SmallFloats.decode(dtype, element);
+        };
     }
 
     private static float decodeHalf(int bits) {

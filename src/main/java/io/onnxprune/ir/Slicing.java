@@ -17,12 +17,8 @@ public final class Slicing {
      *
      * @param kept for each axis the kept indices, ascending, or null for all of them
      * @return the slice; {@code tensor} itself when all indices are kept
-     * @throws IllegalArgumentException when elements are smaller than a byte
      */
     public static Tensor slice(Tensor tensor, int[][] kept) {
-        if (tensor.dtype().bits() % 8 != 0) {
-            throw new IllegalArgumentException("cannot slice packed elements of " + tensor);
-        }
         long[] shape = tensor.shape();
         boolean unchanged = true;
         for (int axis = 0; axis < shape.length; axis++) {
@@ -31,9 +27,17 @@ public final class Slicing {
                 unchanged = false;
             }
         }
-        return unchanged
-                ? tensor
-                : Tensor.of(tensor.dtype(), shape, new SlicedBytes(tensor, kept, shape), tensor.rest());
+        if (unchanged) {
+            return tensor;
+        }
+        int bits = tensor.dtype().bits();
+        if (bits % 8 == 0) {
+            return Tensor.of(tensor.dtype(), shape, new SlicedBytes(tensor, kept, shape), tensor.rest());
+        }
+        Tensor bytes =
+                Tensor.of(DType.UINT8, tensor.shape(), PackedBytes.unpacked(tensor.bytes(), bits, tensor.elements()));
+        Bytes sliced = PackedBytes.packed(new SlicedBytes(bytes, kept, shape), bits);
+        return Tensor.of(tensor.dtype(), shape, sliced, tensor.rest());
     }
 
     /** Maximal runs of consecutive indices, as (start, length) pairs. */

@@ -76,6 +76,15 @@ public final class Tensor {
         return of(dtype, shape, Bytes.of(buffer.flip()));
     }
 
+    /** A boolean tensor that is true where a value is not 0. */
+    public static Tensor ofBooleans(long[] shape, long... values) {
+        ByteBuffer buffer = ByteBuffer.allocate(values.length);
+        for (long value : values) {
+            buffer.put((byte) (value == 0 ? 0 : 1));
+        }
+        return of(DType.BOOL, shape, Bytes.of(buffer.flip()));
+    }
+
     /** A floating-point tensor with the given values, rounded to {@code dtype}. */
     public static Tensor ofFloats(DType dtype, long[] shape, float... values) {
         ByteBuffer buffer =
@@ -138,7 +147,8 @@ public final class Tensor {
      * @throws IllegalStateException for any other element type
      */
     public long[] toLongs() {
-        ByteBuffer buffer = ByteBuffer.wrap(bytes.toArray()).order(ByteOrder.LITTLE_ENDIAN);
+        Bytes whole = dtype.bits() < 8 ? PackedBytes.unpacked(bytes, dtype.bits(), elements()) : bytes;
+        ByteBuffer buffer = ByteBuffer.wrap(whole.toArray()).order(ByteOrder.LITTLE_ENDIAN);
         long[] values = new long[Math.toIntExact(elements())];
         for (int i = 0; i < values.length; i++) {
             values[i] = switch (dtype) {
@@ -148,17 +158,20 @@ public final class Tensor {
                 case INT16 -> buffer.getShort();
                 case UINT16 -> Short.toUnsignedLong(buffer.getShort());
                 case INT8 -> buffer.get();
-                case UINT8, BOOL -> Byte.toUnsignedLong(buffer.get());
+                case INT4 -> buffer.get() << 28 >> 28;
+                case INT2 -> buffer.get() << 30 >> 30;
+                case UINT8, BOOL, UINT4, UINT2 -> Byte.toUnsignedLong(buffer.get());
                 default -> throw new IllegalStateException("not an integer tensor: " + dtype);
             };
         }
         return values;
     }
 
-    /** The values of a floating-point or 8-bit integer tensor as float32, for small tensors. */
+    /** The values of a tensor of floating-point numbers, or integers of up to 8 bits, as float32, for small tensors. */
     public float[] toFloats() {
         float[] values = new float[Math.toIntExact(elements())];
-        Floats.decode(dtype, ByteBuffer.wrap(bytes.toArray()).order(ByteOrder.LITTLE_ENDIAN), values, values.length);
+        Bytes whole = dtype.bits() < 8 ? PackedBytes.unpacked(bytes, dtype.bits(), elements()) : bytes;
+        Floats.decode(dtype, ByteBuffer.wrap(whole.toArray()).order(ByteOrder.LITTLE_ENDIAN), values, values.length);
         return values;
     }
 

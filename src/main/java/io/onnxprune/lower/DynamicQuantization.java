@@ -4,10 +4,6 @@ package io.onnxprune.lower;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Use;
-import io.onnxprune.ir.Program.Value;
-import java.util.HashSet;
-import java.util.List;
-import java.util.Set;
 
 /**
  * Decompositions of linear layers with 8-bit weights whose activations are quantised to 8 bits at run time. The
@@ -18,6 +14,9 @@ import java.util.Set;
  *     q, s, z = DynamicQuantizeLinear(x)              s = 1
  *     y = MatMulInteger(q, W, z, w)           ─▶      y = MatMul(x, W − w)
  *     Cast(y) · (s · scale)                           Cast(y) · (s · scale)
+ *
+ *     MatMulIntegerToFloat(q, W, s, scale, z, w, b)   MatMul(x, (W − w) · scale) + b
+ *     DynamicQuantizeMatMul(x, W, scale, w, b)        MatMul(x, (W − w) · scale) + b
  * </pre>
  */
 final class DynamicQuantization {
@@ -26,6 +25,8 @@ final class DynamicQuantization {
     static void register(Decompositions.Table table) {
         table.onnx(DynamicQuantization::quantize, "DynamicQuantizeLinear");
         table.onnx(DynamicQuantization::linearLayer, "MatMulInteger");
+        table.contrib(DynamicQuantization::scaledLayer, "MatMulIntegerToFloat");
+        table.contrib(c -> scaled(c, 2, 3, 4), "DynamicQuantizeMatMul");
     }
 
     private static boolean quantize(RewriteContext c) {
@@ -39,16 +40,32 @@ final class DynamicQuantization {
     }
 
     private static boolean linearLayer(RewriteContext c) {
-        Op quantize = c.operand(0).producer();
-        if (quantize == null || !isQuantize(quantize) || !feedsLinearLayersOnly(quantize)) {
+        if (!readsQuantised(c)) {
             return false;
         }
-        String weight = c.cast(c.in(1), DType.FLOAT);
-        if (c.has(3)) {
-            weight = c.add("Sub", weight, c.cast(c.in(3), DType.FLOAT));
-        }
-        c.result(0, c.add("MatMul", c.in(0), weight));
+        c.result(0, c.add("MatMul", c.in(0), centred(c, 3)));
         return true;
+    }
+
+    private static boolean scaledLayer(RewriteContext c) {
+        return readsQuantised(c) && scaled(c, 3, 5, 6);
+    }
+
+    /** x · (W − zero point) · scale + bias. */
+    private static boolean scaled(RewriteContext c, int scale, int zero, int bias) {
+        String weight = c.add("Mul", centred(c, zero), c.cast(c.in(scale), DType.FLOAT));
+        c.result(0, c.plus(c.add("MatMul", c.in(0), weight), c.in(bias)));
+        return true;
+    }
+
+    private static String centred(RewriteContext c, int zero) {
+        String weight = c.cast(c.in(1), DType.FLOAT);
+        return c.has(zero) ? c.add("Sub", weight, c.cast(c.in(zero), DType.FLOAT)) : weight;
+    }
+
+    private static boolean readsQuantised(RewriteContext c) {
+        Op quantize = c.operand(0).producer();
+        return quantize != null && isQuantize(quantize) && feedsLinearLayersOnly(quantize);
     }
 
     private static boolean isQuantize(Op op) {
@@ -56,23 +73,33 @@ final class DynamicQuantization {
     }
 
     /**
-     * Whether the quantised activations are consumed only by MatMulInteger nodes with the same zero point, whose
-     * outputs are cast to floating point.
+     * Whether the quantised activations are consumed only by integer products with the same zero point, whose results
+     * are cast to floating point or scaled by the same scale.
      */
     private static boolean feedsLinearLayersOnly(Op quantize) {
-        Set<Op> linearLayers = new HashSet<>();
-        for (Use use : quantize.output(0).uses()) {
-            if (!use.op().node().is("MatMulInteger") || use.input() != 0) {
-                return false;
-            }
-            linearLayers.add(use.op());
+        return quantize.output(0).uses().stream().allMatch(use -> isLinearLayer(use, quantize))
+                && (quantize.output(2) == null
+                        || quantize.output(2).uses().stream().allMatch(use -> readsNumbers(use, quantize)));
+    }
+
+    private static boolean isLinearLayer(Use use, Op quantize) {
+        Op op = use.op();
+        if (use.input() != 0 || !isProduct(op)) {
+            return false;
         }
-        Value zero = quantize.output(2);
-        List<Use> zeroUses = zero == null ? List.of() : zero.uses();
-        return zeroUses.stream().allMatch(use -> use.input() == 2 && linearLayers.contains(use.op()))
-                && linearLayers.stream()
-                        .allMatch(linearLayer -> linearLayer.input(2) == zero
-                                && linearLayer.output(0).uses().stream()
-                                        .allMatch(use -> use.op().node().is("Cast")));
+        return op.node().is("MatMulInteger")
+                ? op.input(2) == quantize.output(2)
+                        && op.output(0).uses().stream()
+                                .allMatch(next -> next.op().node().is("Cast"))
+                : op.input(2) == quantize.output(1) && op.input(4) == quantize.output(2);
+    }
+
+    private static boolean readsNumbers(Use use, Op quantize) {
+        int zero = use.op().node().is("MatMulInteger") ? 2 : 4;
+        return isProduct(use.op()) && use.input() == zero && use.op().input(0) == quantize.output(0);
+    }
+
+    private static boolean isProduct(Op op) {
+        return op.node().is("MatMulInteger") || op.node().is("MatMulIntegerToFloat");
     }
 }

@@ -114,7 +114,7 @@ public final class Lowering {
     }
 
     private static boolean rounds(Model model) {
-        return model.graph().nodes().stream().anyMatch(node -> node.is("DynamicQuantizeLinear"));
+        return model.graph().nodes().stream().anyMatch(node -> node.op().startsWith("DynamicQuantize"));
     }
 
     /** Replaces Constant nodes by initializers, and small half-precision constants by float32. */

@@ -25,7 +25,7 @@ public record AnalysedModel(Model model, Structure structure) {
      * @throws io.onnxprune.diag.UserException if the file cannot be read, or ONNX Runtime cannot run the model
      */
     public static AnalysedModel load(Path file, OnnxRuntime runtime, Log log) {
-        return of(ModelReader.read(file), runtime, log);
+        return of(ModelReader.read(file, log), runtime, log);
     }
 
     /** Analyses an imported model. Calls of model-local functions are replaced by their bodies first. */

@@ -3,6 +3,7 @@ package io.onnxprune.measure;
 
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.Differentiability;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.Reference;
 import io.onnxprune.calibrate.Statistics;
@@ -23,6 +24,7 @@ import java.nio.file.Path;
 import java.util.Collection;
 import java.util.List;
 import java.util.Optional;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -133,6 +135,18 @@ public final class StatisticsProvider implements AutoCloseable {
 
     private int length() {
         return given.map(Origin::length).orElseGet(() -> rows().get(0).length);
+    }
+
+    /**
+     * Checks that the loss can be differentiated by the named initializers, before there are rows. Measured statistics
+     * need no gradients.
+     *
+     * @throws UserException when an operator on the way has no derivative
+     */
+    public void requireGradients(Model model, Set<String> initializers) {
+        if (given.isEmpty()) {
+            Differentiability.require(model, initializers, runtime, setup.calibration);
+        }
     }
 
     /** A calibrator of a model for rows of the length of this run. */

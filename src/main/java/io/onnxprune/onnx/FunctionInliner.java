@@ -11,6 +11,8 @@ import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Tensor;
+import io.onnxprune.ir.ValueInfo;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -120,23 +122,75 @@ public final class FunctionInliner {
             }
         }
         calls++;
+        Call call = new Call(node, function, prefix);
         for (Node inner : reader.nodes(function.getNodeList())) {
-            List<String> inputs = inner.inputs().stream()
-                    .map(name -> renamed.getOrDefault(name, name))
-                    .toList();
-            List<String> outputs = inner.outputs().stream()
-                    .map(name -> renamed.computeIfAbsent(name, key -> freshName(prefix + key)))
-                    .toList();
-            Node copy = new Node(
-                    prefix + (inner.name().isEmpty() ? inner.output(0) : inner.name()),
-                    inner.domain(),
-                    inner.op(),
-                    inputs,
-                    outputs,
-                    bound(inner, node, function),
-                    inner.rest());
-            expand(copy, target);
+            expand(copy(inner, call, renamed), target);
         }
+    }
+
+    /** A call that is replaced: its node, the function, and what the names of the copies begin with. */
+    private record Call(Node node, FunctionProto function, String prefix) {}
+
+    /**
+     * A node of a function as a node of the graph that calls it.
+     *
+     * @param renamed the names of values there by those in the function; receives the names of the results
+     */
+    private Node copy(Node inner, Call call, Map<String, String> renamed) throws InvalidProtocolBufferException {
+        List<String> inputs = inner.inputs().stream()
+                .map(name -> renamed.getOrDefault(name, name))
+                .toList();
+        Map<String, Attribute> attributes = new LinkedHashMap<>();
+        for (Map.Entry<String, Attribute> bound :
+                bound(inner, call.node, call.function).entrySet()) {
+            Attribute attribute = bound.getValue();
+            attributes.put(
+                    bound.getKey(),
+                    attribute instanceof Attribute.Body body
+                            ? new Attribute.Body(copy(body.graph(), call, renamed))
+                            : attribute);
+        }
+        List<String> outputs = inner.outputs().stream()
+                .map(name -> renamed.computeIfAbsent(name, key -> freshName(call.prefix + key)))
+                .toList();
+        String name = call.prefix + (inner.name().isEmpty() ? inner.output(0) : inner.name());
+        return new Node(name, inner.domain(), inner.op(), inputs, outputs, attributes, inner.rest());
+    }
+
+    /** The body of a node of a function. It reads values of the function, and what it defines gets names of its own. */
+    private Graph copy(Graph body, Call call, Map<String, String> outer) throws InvalidProtocolBufferException {
+        Map<String, String> renamed = new HashMap<>(outer);
+        Map<String, Tensor> initializers = new LinkedHashMap<>();
+        body.initializers().forEach((name, tensor) -> {
+            renamed.put(name, freshName(call.prefix + name));
+            initializers.put(renamed.get(name), tensor);
+        });
+        List<ValueInfo> inputs = new ArrayList<>();
+        for (ValueInfo input : body.inputs()) {
+            renamed.put(input.name(), freshName(call.prefix + input.name()));
+            inputs.add(input.withName(renamed.get(input.name())));
+        }
+        // A name that the body defines is not one of the function, even if that has the same.
+        body.nodes().forEach(node -> renamed.keySet().removeAll(node.outputs()));
+        renamed.put("", "");
+        List<Node> nodes = new ArrayList<>();
+        for (Node node : body.nodes()) {
+            nodes.add(copy(node, call, renamed));
+        }
+        return new Graph(
+                body.name(),
+                inputs,
+                renamed(body.outputs(), renamed),
+                renamed(body.values(), renamed),
+                initializers,
+                nodes,
+                body.rest());
+    }
+
+    private static List<ValueInfo> renamed(List<ValueInfo> values, Map<String, String> names) {
+        return values.stream()
+                .map(value -> value.withName(names.getOrDefault(value.name(), value.name())))
+                .toList();
     }
 
     private static String overload(Node node) throws InvalidProtocolBufferException {
@@ -161,14 +215,31 @@ public final class FunctionInliner {
             if (reference.isEmpty()) {
                 bound.put(entry.getKey(), entry.getValue());
             } else if (call.attributes().containsKey(reference)) {
-                bound.put(entry.getKey(), call.attributes().get(reference));
+                bind(inner, entry.getKey(), call.attributes().get(reference), bound);
             } else {
-                function.getAttributeProtoList().stream()
-                        .filter(attribute -> attribute.getName().equals(reference))
-                        .findFirst()
-                        .ifPresent(attribute -> bound.put(entry.getKey(), reader.attribute(attribute)));
+                for (AttributeProto attribute : function.getAttributeProtoList()) {
+                    if (attribute.getName().equals(reference)) {
+                        bind(inner, entry.getKey(), reader.attribute(attribute), bound);
+                    }
+                }
             }
         }
         return bound;
+    }
+
+    /** Gives an attribute of a call the name that it has in the body. */
+    private void bind(Node inner, String name, Attribute value, Map<String, Attribute> bound)
+            throws InvalidProtocolBufferException {
+        if (!(value instanceof Attribute.Opaque opaque)) {
+            bound.put(name, value);
+            return;
+        }
+        AttributeProto proto = AttributeProto.parseFrom(opaque.serialized()).toBuilder()
+                .setName(name)
+                .build();
+        Tensor tensor = inner.is("Constant") && inner.domain().isEmpty() ? reader.constant(proto) : null;
+        bound.put(
+                tensor == null ? name : "value",
+                tensor == null ? new Attribute.Opaque(proto.toByteArray()) : new Attribute.Constant(tensor));
     }
 }

@@ -6,6 +6,7 @@ import ai.onnx.proto.OnnxMl.GraphProto;
 import ai.onnx.proto.OnnxMl.ModelProto;
 import ai.onnx.proto.OnnxMl.NodeProto;
 import ai.onnx.proto.OnnxMl.OperatorSetIdProto;
+import ai.onnx.proto.OnnxMl.SparseTensorProto;
 import ai.onnx.proto.OnnxMl.StringStringEntryProto;
 import ai.onnx.proto.OnnxMl.TensorProto;
 import ai.onnx.proto.OnnxMl.TensorShapeProto;
@@ -15,6 +16,7 @@ import com.google.protobuf.CodedInputStream;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.UnsafeByteOperations;
 import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.Log;
 import io.onnxprune.diag.PathText;
 import io.onnxprune.diag.Sizes;
 import io.onnxprune.diag.UserException;
@@ -47,6 +49,7 @@ public final class ModelReader {
 
     private final Path file;
     private final Map<Path, Long> externalSizes = new LinkedHashMap<>();
+    private int sparse;
     private boolean externalData;
 
     ModelReader(Path file) {
@@ -60,7 +63,22 @@ public final class ModelReader {
      *     too short or outside the model's folder
      */
     public static Model read(Path file) {
-        return new ModelReader(file).read();
+        return read(file, Log.NONE);
+    }
+
+    /**
+     * Reads {@code file}.
+     *
+     * @param log receives a note when sparse tensors become dense
+     * @throws UserException as {@link #read(Path)}
+     */
+    public static Model read(Path file, Log log) {
+        ModelReader reader = new ModelReader(file);
+        Model model = reader.read();
+        if (reader.sparse > 0) {
+            log.info("sparse tensors are read as dense ones with the same values: " + reader.sparse);
+        }
+        return model;
     }
 
     private Model read() {
@@ -129,6 +147,13 @@ public final class ModelReader {
                 throw new UserException(where + " of " + file + " is there twice; the model is damaged");
             }
         }
+        for (SparseTensorProto tensor : proto.getSparseInitializerList()) {
+            String name = tensor.getValues().getName();
+            String where = "initializer \"" + name + '"';
+            if (initializers.put(name, dense(tensor, where)) != null) {
+                throw new UserException(where + " of " + file + " is there twice; the model is damaged");
+            }
+        }
         List<Node> nodes = new ArrayList<>();
         for (NodeProto node : proto.getNodeList()) {
             nodes.add(node(node));
@@ -139,6 +164,7 @@ public final class ModelReader {
                 .clearOutput()
                 .clearValueInfo()
                 .clearInitializer()
+                .clearSparseInitializer()
                 .clearNode()
                 .build()
                 .toByteArray();
@@ -158,8 +184,15 @@ public final class ModelReader {
 
     private Node node(NodeProto proto) {
         Map<String, Attribute> attributes = new LinkedHashMap<>();
+        boolean constant = proto.getOpType().equals("Constant")
+                && (proto.getDomain().isEmpty() || proto.getDomain().equals("ai.onnx"));
         for (AttributeProto attribute : proto.getAttributeList()) {
-            attributes.put(attribute.getName(), attribute(attribute));
+            Tensor tensor = constant && attribute.getRefAttrName().isEmpty() ? constant(attribute) : null;
+            if (tensor == null) {
+                attributes.put(attribute.getName(), attribute(attribute));
+            } else {
+                attributes.put("value", new Attribute.Constant(tensor));
+            }
         }
         byte[] rest = proto.toBuilder()
                 .clearName()
@@ -178,6 +211,29 @@ public final class ModelReader {
                 proto.getOutputList(),
                 attributes,
                 rest);
+    }
+
+    /** The tensor of a Constant node that has numbers or a sparse tensor in place of one; null for any other form. */
+    Tensor constant(AttributeProto proto) {
+        if (proto.getName().equals("value_floats")) {
+            float[] values = new float[proto.getFloatsCount()];
+            for (int i = 0; i < values.length; i++) {
+                values[i] = proto.getFloats(i);
+            }
+            return Tensor.ofFloats(DType.FLOAT, new long[] {values.length}, values);
+        }
+        return proto.getName().equals("sparse_value") && proto.hasSparseTensor()
+                ? dense(proto.getSparseTensor(), "the sparse tensor of a Constant")
+                : null;
+    }
+
+    private Tensor dense(SparseTensorProto proto, String where) {
+        sparse++;
+        long[] shape = proto.getDimsList().stream().mapToLong(Long::longValue).toArray();
+        String place = where + " of " + file;
+        new Sizes(place, DAMAGED)
+                .bytes(DType.of(proto.getValues().getDataType()).bits(), shape);
+        return SparseTensors.dense(tensor(proto.getValues(), where), tensor(proto.getIndices(), where), shape, place);
     }
 
     Attribute attribute(AttributeProto proto) {
@@ -292,7 +348,8 @@ public final class ModelReader {
             throw new UserException(where + " of " + file + " has element type code " + proto.getDataType()
                     + ", which this version does not know");
         }
-        if (length != expected) {
+        // ONNX Runtime takes a length of 0 for one that is not given.
+        if (length != expected && length != 0) {
             throw new UserException(where + " of " + file + " declares " + length + " bytes of external data where its"
                     + " shape needs " + expected + "; the model is damaged");
         }
@@ -300,11 +357,11 @@ public final class ModelReader {
             throw new UserException(where + " of " + file + " has a negative external data offset: " + offset
                     + "; the model is damaged");
         }
-        if (offset > fileSize - length) {
+        if (offset > fileSize - expected) {
             throw new UserException("the external data file " + data + " is too short (" + fileSize + " bytes) for "
-                    + where + ", which needs " + length + " bytes from " + offset + " on; download it again");
+                    + where + ", which needs " + expected + " bytes from " + offset + " on; download it again");
         }
-        return Bytes.of(data, offset, length);
+        return Bytes.of(data, offset, expected);
     }
 
     /** The file that {@code location} names in {@code folder} or below; null when there is no such path. */

@@ -27,7 +27,7 @@ public final class Requirements {
      * @param kinds all kinds of passes, for the advice
      * @throws UsageException with the place of the pass and what it is missing
      */
-    public static void check(List<Scheduled> schedule, List<Pass> kinds) {
+    public static void requireOrder(List<Scheduled> schedule, List<Pass> kinds) {
         Requirements requirements = new Requirements();
         schedule.forEach(scheduled -> requirements.step(scheduled, kinds));
         requirements.end();

@@ -11,7 +11,6 @@ import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.pass.PruningState.Output;
 import io.onnxprune.pass.RunSettings;
-import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
@@ -50,7 +49,8 @@ public record EmitPass() implements Pass {
                         context.settings().input(),
                         output.target(),
                         output.externalData()),
-                Map.of(),
+                new SlicedAdapters(state, context.log())
+                        .write(output.target().adapters(context.settings().input())),
                 context.log());
         return state.withOutput(new Output(state.output().model(), Optional.of(staged)));
     }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.passes;
 
+import io.onnxprune.diag.Log;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Structure;
 import io.onnxprune.method.ImportanceMetric;
 import io.onnxprune.method.MagnitudeMetric;
 import io.onnxprune.option.Named;
@@ -13,6 +16,9 @@ import io.onnxprune.pass.Pass;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.PruneSet;
+import java.util.HashSet;
+import java.util.Map;
 import java.util.Set;
 
 /** Measures importance. */
@@ -51,6 +57,42 @@ public record ScorePass(@Option("The importance metric.") ImportanceMetric metri
     @Override
     public Budget restrict(Budget budget, DenseModel dense, PassContext context) {
         return metric.restrict(budget, dense, context);
+    }
+
+    /**
+     * Refuses a model without gradients before text is written and measured. Only operators without a rule are suspected
+     * to have no derivative.
+     */
+    @Override
+    public void check(DenseModel dense, PassContext context) {
+        Structure structure = dense.structure();
+        if (metric.differentiates()
+                && !structure.analysis().facts().withoutRule().isEmpty()) {
+            context.statistics().requireGradients(structure.analysis().program().model(), scored(dense, context));
+        }
+    }
+
+    /** The names of the weights that are scored. */
+    private Set<String> scored(DenseModel dense, PassContext context) {
+        PruneSet prune = context.prune();
+        boolean all = prune.layers() || prune.blocks();
+        Map<String, String> refused = all
+                ? Map.of()
+                : metric.restrict(Budget.ofRatio(prune, 0.5), dense, context.withLog(Log.NONE))
+                        .refused();
+        Set<String> names = new HashSet<>();
+        for (Dimension dimension : dense.structure().dimensions()) {
+            boolean pruned = dimension.isPrunable()
+                    && prune.roles().contains(dimension.role())
+                    && !refused.containsKey(dimension.name());
+            if (all || pruned) {
+                dimension
+                        .members()
+                        .forEach(member -> names.add(
+                                member.use().op().input(member.use().input()).name()));
+            }
+        }
+        return names;
     }
 
     @Override

@@ -26,6 +26,7 @@ final class Candidates {
     private final List<List<Dimension>> groups = new ArrayList<>();
     private final ParameterCount count;
     private final Map<String, String> blocked = new LinkedHashMap<>();
+    private Optional<String> outOfReach = Optional.empty();
 
     /**
      * Selects what {@code budget} may prune.
@@ -63,6 +64,10 @@ final class Candidates {
             throw new UserException(problems.get(0));
         }
         problems.forEach(log::warn);
+        if (!budget.prune().layers() && !budget.prune().blocks()) {
+            outOfReach = count.outOfReach();
+            outOfReach.ifPresent(share -> log.warn(share + "; the others are pruned by more to make up for them"));
+        }
         if ((budget.prune().layers() || budget.prune().blocks())
                 && structure.stream().blocks().isEmpty()) {
             throw new UserException("layers cannot be pruned: "
@@ -106,15 +111,17 @@ final class Candidates {
                 .toList();
     }
 
-    /** The reason why more cannot be pruned, for an error message; empty if no requested dimension is held back. */
+    /** The reasons why more cannot be pruned, for an error message; empty if nothing is held back. */
     String limits() {
-        if (blocked.isEmpty()) {
+        List<String> reasons = new ArrayList<>(outOfReach.stream().toList());
+        blocked.values().stream().distinct().forEach(reasons::add);
+        if (reasons.isEmpty()) {
             return "";
         }
-        List<String> reasons = blocked.values().stream().distinct().toList();
         String more = reasons.size() > 3 ? " and so on" : "";
-        String uniform =
-                budget.layout() == Budget.Layout.UNIFORM ? "a uniform layout prunes all layers or none, and " : "";
+        String uniform = !blocked.isEmpty() && budget.layout() == Budget.Layout.UNIFORM
+                ? "a uniform layout prunes all layers or none, and "
+                : "";
         return ", because " + uniform + String.join(", ", reasons.subList(0, Math.min(3, reasons.size()))) + more;
     }
 

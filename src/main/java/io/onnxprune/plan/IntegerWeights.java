@@ -2,7 +2,10 @@
 package io.onnxprune.plan;
 
 import io.onnxprune.calibrate.AxisReduction;
+import io.onnxprune.dims.QuantizedOperands;
+import io.onnxprune.dims.QuantizedOperands.Operand;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
@@ -12,32 +15,75 @@ import java.util.HashSet;
 import java.util.Set;
 
 /**
- * Weights of 8 bits: the integers of a matrix before they are scaled, relative to their zero point (operators
- * DequantizeLinear and MatMulInteger of the ONNX specification). With W = s·(q − z), w·∂L/∂w = (q − z)·∂L/∂q, so that
- * scores of first and second order do not need the scale.
+ * Quantised weights: the numbers of a matrix of up to 8 bits before they are scaled, relative to their zero point
+ * ({@link QuantizedOperands}). With W = s·(q − z), w·∂L/∂w = (q − z)·∂L/∂q, so that scores of first and second order do
+ * not need the scale.
  *
  * @param numbers q
  * @param zero z, of one element or a vector along {@code axis}; null for 0
  * @param axis the axis of {@code numbers} along which a vector of zero points lies
  */
 record IntegerWeights(Tensor numbers, Tensor zero, int axis) {
-    /** The weights at {@code use}; null if the operator has no 8-bit weights there. */
+    private static final Set<String> LAYOUTS = Set.of(
+            "DequantizeLinear",
+            "MatMulInteger",
+            "MatMulIntegerToFloat",
+            "DynamicQuantizeMatMul",
+            "QLinearMatMul",
+            "QGemm",
+            "QAttention");
+
+    /** The weights at {@code use}; null if the operator has no such weights there, or scales them by blocks. */
     static IntegerWeights at(Use use) {
         Op op = use.op();
         Tensor numbers = op.input(use.input()).constant();
-        if (numbers == null || numbers.dtype() != DType.INT8 && numbers.dtype() != DType.UINT8) {
+        if (numbers == null || !isNumber(numbers.dtype())) {
             return null;
         }
-        int rank = numbers.rank();
-        boolean blocked = op.node().intAttribute("block_size", 0) != 0;
-        if (op.node().is("DequantizeLinear") && use.input() == 0 && !blocked) {
-            int axis = Math.floorMod((int) op.node().intAttribute("axis", 1), Math.max(2, rank));
-            return of(numbers, op.input(2), axis);
+        if (isCast(use)) {
+            return new IntegerWeights(numbers, null, 0);
         }
-        return op.node().is("MatMulInteger") && use.input() == 1 ? of(numbers, op.input(3), rank - 1) : null;
+        boolean blocked =
+                op.node().intAttribute("block_size", 0) != 0 || QuantizedOperands.perElement(op.node(), numbers) > 1;
+        Operand operand = blocked ? null : operand(use);
+        return operand == null ? null : of(numbers, op.input(operand.zero()), axis(op.node(), numbers.rank()));
+    }
+
+    private static boolean isNumber(DType dtype) {
+        return dtype.bits() > 0 && dtype.bits() <= 8 && dtype != DType.BOOL;
+    }
+
+    /** Whether the constant at {@code use} is a floating-point one of 8 bits that is only cast, so it is not scaled. */
+    static boolean isCast(Use use) {
+        return use.op().node().is("Cast")
+                && use.op().input(0).constant() != null
+                && use.op().input(0).constant().dtype().isSmallFloat();
+    }
+
+    /** The quantised operand at {@code use} if it is one of a known layout; null otherwise. */
+    private static Operand operand(Use use) {
+        return LAYOUTS.contains(use.op().node().op())
+                ? QuantizedOperands.of(use.op().node()).stream()
+                        .filter(operand -> operand.values() == use.input() && operand.zero() >= 0)
+                        .filter(operand ->
+                                operand.values() > 0 || use.op().node().is("DequantizeLinear"))
+                        .findFirst()
+                        .orElse(null)
+                : null;
+    }
+
+    /** The axis along which a vector of zero points lies: one that is named, or the columns of a right matrix. */
+    private static int axis(Node node, int rank) {
+        if (node.is("DequantizeLinear")) {
+            return Math.floorMod((int) node.intAttribute("axis", 1), Math.max(2, rank));
+        }
+        return node.intAttribute("transB", 0) == 0 ? rank - 1 : 0;
     }
 
     private static IntegerWeights of(Tensor numbers, Value zero, int axis) {
+        if (numbers.dtype().isSmallFloat()) {
+            return new IntegerWeights(numbers, null, axis); // their zero point is 0
+        }
         Tensor point = zero == null ? null : zero.constant();
         boolean isKnown =
                 zero == null || point != null && (point.elements() == 1 || point.rank() == 1 && axis < numbers.rank());
@@ -50,9 +96,10 @@ record IntegerWeights(Tensor numbers, Tensor zero, int axis) {
      */
     static Set<Tensor> scaling(Use use) {
         Set<Tensor> found = new HashSet<>();
-        if (use.op().node().is("DequantizeLinear") && at(use) != null) {
-            for (int input = 1; input < use.op().inputs().size(); input++) {
-                Value value = use.op().input(input);
+        Operand operand = at(use) == null ? null : operand(use);
+        if (operand != null) {
+            for (int input : new int[] {operand.scale(), operand.zero()}) {
+                Value value = input < 0 ? null : use.op().input(input);
                 if (value != null && value.constant() != null) {
                     found.add(value.constant());
                 }

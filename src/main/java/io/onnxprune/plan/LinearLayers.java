@@ -7,6 +7,7 @@ import io.onnxprune.dims.AnalysisFacts.Contraction;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.DimensionAnalysis;
+import io.onnxprune.dims.QuantizedOperands;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Node;
@@ -252,7 +253,7 @@ public final class LinearLayers {
         boolean matrixProduct = node.is("MatMul") || node.is("Gemm") || node.is("FusedMatMul");
         if (!matrixProduct) {
             boolean experts = node.op().endsWith("MoE");
-            boolean quantised = node.op().startsWith("MatMul") || node.op().startsWith("QLinear");
+            boolean quantised = !QuantizedOperands.of(node).isEmpty();
             return Source.refused((experts
                             ? "has the matrices of experts"
                             : quantised ? "has quantised weights" : "is not a matrix product")

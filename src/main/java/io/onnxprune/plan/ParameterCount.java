@@ -4,30 +4,29 @@ package io.onnxprune.plan;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.ResidualStream.Block;
-import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Attribute;
-import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Node;
+import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Tensor;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.BitSet;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.function.ToDoubleFunction;
 
 /**
- * Counts the parameters and stored bytes of a model under a plan. Parameters are the elements of floating-point
- * constants of rank one and more, except single numbers and tables of rotary angles or masks. Quantised weights count
- * as the weights that they represent, not as packed bytes. Bytes are those of every constant. A constant with several
- * uses counts once, with the dimensions of its first use.
+ * Counts the parameters and stored bytes of a model under a plan. Every number counts that is not provably a table, a
+ * size or a part of an encoding ({@link StoredParameters}). Quantised weights count as the weights that they represent.
+ * Bytes are those of every constant. A constant with several uses counts once, with the dimensions of its first use.
  */
 public final class ParameterCount {
     /**
@@ -43,14 +42,10 @@ public final class ParameterCount {
     }
 
     /**
-     * One constant.
-     *
-     * @param axes the dimensions of the axes that can shrink
-     * @param fixed the product of the sizes of the other axes
-     * @param packed parameters in each element; 0 if the constant has no parameters
+     * A number of elements: the product of the extents of {@code axes}, which can shrink, and of {@code fixed}.
      */
-    record Constant(Tensor tensor, List<Dim> axes, long fixed, int packed) {
-        long elements(Dim.Keep keep) {
+    record Extents(List<Dim> axes, long fixed) {
+        long count(Dim.Keep keep) {
             long elements = fixed;
             for (Dim axis : axes) {
                 elements *= axis.size(0, keep);
@@ -58,14 +53,35 @@ public final class ParameterCount {
             return elements;
         }
 
-        Size size(long elements) {
-            long bytes = tensor.opaque() == null ? tensor.dtype().bytes(elements) : tensor.opaque().length;
-            return new Size(elements * packed, bytes);
+        double fraction(ToDoubleFunction<Dim.Atom> units) {
+            double elements = fixed;
+            for (Dim axis : axes) {
+                elements *= axis.extent(units);
+            }
+            return elements;
+        }
+
+        Extents times(long factor) {
+            return new Extents(axes, fixed * factor);
+        }
+    }
+
+    /**
+     * One constant.
+     *
+     * @param stored its elements
+     * @param weights its parameters
+     */
+    record Constant(Tensor tensor, Extents stored, Extents weights) {
+        Size size(Dim.Keep keep) {
+            long bytes = tensor.opaque() == null ? tensor.dtype().bytes(stored.count(keep)) : tensor.opaque().length;
+            return new Size(weights.count(keep), bytes);
         }
     }
 
     private final Structure structure;
     private final Liveness liveness;
+    private final StoredParameters stored;
     private final List<Constant> constants = new ArrayList<>();
     private final Map<Dim.Atom, int[]> constantsByAtom = new HashMap<>();
     private final Size dense;
@@ -73,6 +89,7 @@ public final class ParameterCount {
     private ParameterCount(Structure structure) {
         this.structure = structure;
         this.liveness = new Liveness(structure);
+        this.stored = new StoredParameters(structure);
         Map<Tensor, Use> firstUses = new HashMap<>();
         structure
                 .analysis()
@@ -169,6 +186,32 @@ public final class ParameterCount {
         return bits;
     }
 
+    /**
+     * Why some parameters can only be pruned with their blocks: they are operands of an operator without a rule, such as
+     * a mixture of experts in one node. Empty if they are less than a hundredth of the parameters.
+     */
+    Optional<String> outOfReach() {
+        Set<Op> withoutRule = structure.analysis().facts().withoutRule();
+        long parameters = 0;
+        Op example = null;
+        for (Constant constant : constants) {
+            long held = constant.weights.count(Dim.Keep.ALL);
+            Op reader = held == 0 ? null : stored.reader(constant.tensor, withoutRule);
+            if (reader != null) {
+                parameters += held;
+                example = example == null ? reader : example;
+            }
+        }
+        double share = 100.0 * parameters / Math.max(1, dense.parameters());
+        return share < 1
+                ? Optional.empty()
+                : Optional.of(String.format(
+                        Locale.ROOT,
+                        "%.0f %% of the parameters are in operators that cannot be pruned, such as node %s",
+                        share,
+                        example.node().label()));
+    }
+
     /** The constants that only the given blocks use. */
     Set<Tensor> constantsOf(BitSet blocks) {
         return liveness.deadWithout(blocks);
@@ -208,50 +251,18 @@ public final class ParameterCount {
                 fixed *= tensor.dim(axis);
             }
         }
-        constants.add(new Constant(tensor, axes, fixed, parametersPerElement(tensor, use)));
-    }
-
-    private int parametersPerElement(Tensor tensor, Use use) {
-        if (tensor.rank() == 0 || tensor.elements() == 1 || use != null && isTable(tensor, use)) {
-            return 0;
-        }
-        if (tensor.dtype().isFloat()) {
-            return 1;
-        }
-        if (use == null || tensor.dtype().bits() == 0 || tensor.dtype().bits() > 8 || tensor.dtype() == DType.BOOL) {
-            return 0;
-        }
-        Node node = use.op().node();
-        if (node.is("MatMulNBits")) {
-            int bits = (int) node.intAttribute("bits", 4);
-            return use.input() == 1 ? 8 / bits : 0;
-        }
-        // Zero points have the integer type of the weights but are not weights. They follow the scale, or are vectors.
-        boolean zeroPoint = use.input() >= 2 && node.op().startsWith("Dequantize");
-        return tensor.rank() == 1 || zeroPoint ? 0 : 1;
-    }
-
-    /**
-     * Whether a constant is a table (rotary angles, a mask) and has no parameters: none of its axes is a dimension of
-     * the network, and it is not the matrix of a matrix product.
-     */
-    private boolean isTable(Tensor tensor, Use use) {
-        boolean ofNetwork = structure.stream().width().isEmpty()
-                || Arrays.stream(structure.analysis().constantUses().getOrDefault(use, new Dim[0]))
-                        .flatMap(dim -> dim.atoms().stream())
-                        .anyMatch(atom -> structure.role(atom) != Role.OTHER);
-        boolean matrix =
-                Arrays.stream(tensor.shape()).filter(extent -> extent > 1).count() > 1;
-        boolean multiplies = structure.analysis().facts().contractions().stream()
-                .anyMatch(contraction -> contraction.op().equals(use.op()));
-        return !ofNetwork && !(matrix && multiplies);
+        Extents elements = new Extents(axes, fixed);
+        int each = stored.perElement(tensor);
+        List<Dim> logical =
+                each == 0 || use == null ? null : structure.analysis().quantisedMatrix(use);
+        constants.add(new Constant(tensor, elements, logical == null ? elements.times(each) : new Extents(logical, 1)));
     }
 
     private void indexConstants() {
         Map<Dim.Atom, List<Integer>> found = new HashMap<>();
         for (int index = 0; index < constants.size(); index++) {
             int constant = index;
-            constants.get(index).axes().stream()
+            constants.get(index).stored.axes().stream()
                     .flatMap(axis -> axis.atoms().stream())
                     .distinct()
                     .forEach(atom -> found.computeIfAbsent(atom, key -> new ArrayList<>())
@@ -274,7 +285,7 @@ public final class ParameterCount {
         private Running() {
             for (int index = 0; index < sizes.length; index++) {
                 Constant constant = constants.get(index);
-                sizes[index] = constant.size(constant.elements(this));
+                sizes[index] = constant.size(this);
                 add(sizes[index], 1);
             }
         }
@@ -299,7 +310,7 @@ public final class ParameterCount {
             counts.put(dimension.atom(), count);
             for (int index : constantsByAtom.getOrDefault(dimension.atom(), NONE)) {
                 Constant constant = constants.get(index);
-                Size size = constant.size(constant.elements(this));
+                Size size = constant.size(this);
                 if (!dead[index]) {
                     add(size.minus(sizes[index]), 1);
                 }
@@ -338,16 +349,16 @@ public final class ParameterCount {
                 if (dead[index]) {
                     continue;
                 }
-                if (constant.axes.stream()
+                if (constant.stored.axes().stream()
                         .noneMatch(axis -> axis.atoms().stream().anyMatch(units::containsKey))) {
                     size += inBytes ? sizes[index].bytes : sizes[index].parameters;
-                    continue;
+                } else {
+                    size += inBytes
+                            ? constant.stored.fraction(count)
+                                    * constant.tensor.dtype().bits()
+                                    / 8.0
+                            : constant.weights.fraction(count);
                 }
-                double elements = constant.fixed;
-                for (Dim axis : constant.axes) {
-                    elements *= axis.extent(count);
-                }
-                size += elements * (inBytes ? constant.tensor.dtype().bits() / 8.0 : constant.packed);
             }
             return size;
         }

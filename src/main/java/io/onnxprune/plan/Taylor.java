@@ -36,8 +36,8 @@ import org.jspecify.annotations.Nullable;
  * </ul>
  *
  * <p>Members are reduced by channel ({@link WeightMembers}). A shared weight has one gradient, the sum over its uses,
- * and counts once. For weights of 8 bits the integers count ({@link IntegerWeights}). For weights of fewer bits the
- * scales count, which amounts to a sum over each block before the absolute value.
+ * and counts once. For quantised weights the integers count ({@link IntegerWeights}). For weights with a scale for each
+ * block the scales count, which amounts to a sum over each block before the absolute value.
  *
  * <p>Gradients arrive one initializer at a time and are reduced at once, so that only one is in memory. Where they are
  * in the memory of a device they are reduced there.

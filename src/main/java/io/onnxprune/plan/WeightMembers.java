@@ -34,7 +34,7 @@ import java.util.function.Predicate;
  * one member for each part.
  */
 final class WeightMembers {
-    /** When integers of 8 bits count. */
+    /** When integers count. */
     enum Integers {
         /** In place of their scales. */
         ALWAYS,
@@ -110,7 +110,7 @@ final class WeightMembers {
     }
 
     private static boolean counts(Member member, boolean withIntegers, Set<Tensor> scaling) {
-        return member.tensor().dtype().isFloat()
+        return member.tensor().dtype().isFloat() || IntegerWeights.isCast(member.use())
                 ? !scaling.contains(member.tensor())
                 : withIntegers && IntegerWeights.at(member.use()) != null;
     }
@@ -134,14 +134,14 @@ final class WeightMembers {
         return slices;
     }
 
-    /** Terms for the elements of a tensor, where 8-bit integers are taken relative to the zero point. */
+    /** Terms for the elements of a tensor, where integers are taken relative to the zero point. */
     AxisSums.Terms counted(Tensor tensor, AxisSums.Terms terms) {
         IntegerWeights weights = integers.get(tensor);
         return weights == null ? terms : weights.counted(terms);
     }
 
     /**
-     * The sums of a term along the axes of a tensor, where 8-bit integers are taken relative to the zero point.
+     * The sums of a term along the axes of a tensor, where integers are taken relative to the zero point.
      *
      * @param weights the tensor's contents where the gradients were taken
      */

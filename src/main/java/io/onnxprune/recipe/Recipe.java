@@ -183,7 +183,7 @@ public record Recipe(String name, String description, List<Step> steps, Extensio
                 .map(kind -> PassStep.of(kind, Map.of(), extensions).pass())
                 .toList();
         // What a second step needs, a third one needs too.
-        Requirements.check(schedule(repeat -> 2), kinds);
+        Requirements.requireOrder(schedule(repeat -> 2), kinds);
     }
 
     /**

@@ -2,10 +2,17 @@
 package io.onnxprune.recover;
 
 import com.google.flatbuffers.FlatBufferBuilder;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.ir.FlatTable;
+import io.onnxprune.ir.FlatTensors;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.recover.flatbuffers.Adapter;
 import io.onnxprune.recover.flatbuffers.AdapterTensor;
+import java.io.IOException;
+import java.nio.channels.FileChannel;
+import java.nio.channels.FileChannel.MapMode;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Map;
 
 /**
@@ -18,13 +25,19 @@ public final class AdapterFile {
 
     private static final int FORMAT = 1;
 
+    /** As in the schema of ONNX Runtime, of which src/main/flatbuffers has a copy. */
+    private static final String IDENTIFIER = "TORT";
+
+    private static final int TENSORS_FIELD = 3;
+    private static final FlatTensors TENSORS = new FlatTensors(0, 1, 2, 3);
+
     private AdapterFile() {}
 
     /**
      * Writes an adapter.
      *
      * @param parameters by the names of the model's inputs
-     * @throws io.onnxprune.diag.UserException if the place cannot be written
+     * @throws UserException if the place cannot be written
      */
     public static void write(Path file, Map<String, Tensor> parameters) {
         TensorBuffer buffer = new TensorBuffer(parameters.values().stream()
@@ -40,6 +53,26 @@ public final class AdapterFile {
         Adapter.addTensors(builder, tensors);
         Adapter.finishAdapterBuffer(builder, Adapter.endAdapter(builder));
         buffer.save(file);
+    }
+
+    /**
+     * Reads an adapter.
+     *
+     * @return tensors by the names of the model's inputs
+     * @throws UserException if the file cannot be read or is no adapter
+     */
+    public static Map<String, Tensor> read(Path file) {
+        String remedy = "write it again with recover --keep-adapters, or download it again";
+        try (FileChannel channel = FileChannel.open(file)) {
+            FlatTable root = FlatTable.root(channel.map(MapMode.READ_ONLY, 0, channel.size()), IDENTIFIER);
+            List<FlatTable> tensors = root.tables(TENSORS_FIELD);
+            return tensors == null ? Map.of() : TENSORS.read(tensors, "the adapter " + file, remedy);
+        } catch (FlatTable.DamagedException e) {
+            throw new UserException(
+                    "%s is not an adapter of ONNX Runtime (%s); %s".formatted(file, e.getMessage(), remedy), e);
+        } catch (IOException | IllegalArgumentException e) {
+            throw new UserException("cannot read the adapter " + file + ": " + e.getMessage(), e);
+        }
     }
 
     private static int tensor(FlatBufferBuilder builder, int name, int shape, int type, int content) {

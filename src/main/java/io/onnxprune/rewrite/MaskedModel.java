@@ -6,6 +6,7 @@ import io.onnxprune.dims.AnalysisFacts.Mean;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.DimensionAnalysis;
+import io.onnxprune.dims.QuantizedOperands;
 import io.onnxprune.dims.ResidualStream;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
@@ -72,7 +73,7 @@ public final class MaskedModel {
         Set<Role> roles = EnumSet.noneOf(Role.class);
         for (Mean mean : structure.analysis().facts().means()) {
             Dim[] dims = structure.analysis().operand(mean.op(), mean.input());
-            boolean quantises = mean.op().node().is("DynamicQuantizeLinear");
+            boolean quantises = quantises(mean);
             for (Dimension dimension : structure.dimensions()) {
                 boolean spans =
                         mean.axes().stream().anyMatch(axis -> dims[axis].atoms().contains(dimension.atom()));
@@ -136,8 +137,11 @@ public final class MaskedModel {
                 values[index] = 1;
                 integers[index] = 1;
             }
-            Tensor tensor =
-                    dtype.isFloat() ? Tensor.ofFloats(dtype, shape, values) : Tensor.ofIndices(dtype, shape, integers);
+            Tensor tensor = dtype.isFloat()
+                    ? Tensor.ofFloats(dtype, shape, values)
+                    : dtype == DType.BOOL
+                            ? Tensor.ofBooleans(shape, integers)
+                            : Tensor.ofIndices(dtype, shape, integers);
             return editor.addInitializer("onnx_prune_mask", tensor);
         });
     }
@@ -156,7 +160,8 @@ public final class MaskedModel {
         Value output = op.output(index);
         Dim[] dims = analysis.dims(output);
         DType dtype = analysis.trace().dtype(output);
-        if (!dtype.isFloat() && dtype != DType.INT32) {
+        int zero = QuantizedOperands.resultZero(op.node());
+        if (!dtype.isFloat() && dtype != DType.INT32 && zero < 0) {
             return;
         }
         List<Integer> pruned = prunedAxes(dims);
@@ -165,14 +170,13 @@ public final class MaskedModel {
             for (int i = 0; i < pruned.size(); i++) {
                 boolean last = i == pruned.size() - 1;
                 String result = last ? output.name() : editor.freshName("onnx_prune_oracle_" + fresh++);
+                String mask = mask(dims, pruned.get(i), zero < 0 ? dtype : DType.BOOL);
+                List<String> inputs = zero < 0
+                        ? List.of(inner, mask)
+                        : List.of(mask, inner, editor.current(op.node()).input(zero));
                 editor.insertAfter(
                         op.node(),
-                        Node.of(
-                                result + "_masked",
-                                "Mul",
-                                List.of(inner, mask(dims, pruned.get(i), dtype)),
-                                List.of(result),
-                                Map.of()));
+                        Node.of(result + "_masked", zero < 0 ? "Mul" : "Where", inputs, List.of(result), Map.of()));
                 inner = result;
             }
         }
@@ -195,7 +199,7 @@ public final class MaskedModel {
             if (pruned.isEmpty()) {
                 continue;
             }
-            if (mean.op().node().is("DynamicQuantizeLinear")) {
+            if (quantises(mean)) {
                 maskInput(mean.op(), dims, pruned);
             } else if (mean.op().node().is("ReduceMean")) {
                 maskReduceMean(mean.op(), dims, pruned);
@@ -203,6 +207,11 @@ public final class MaskedModel {
                 new MaskedNormalization(mean.op(), dims, pruned).build();
             }
         }
+    }
+
+    /** Whether the statistic is the range of activations that are quantised at run time. */
+    private static boolean quantises(Mean mean) {
+        return mean.op().node().op().startsWith("DynamicQuantize");
     }
 
     private double shrinkage(Dim[] dims, List<Integer> axes) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.rewrite;
 
+import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.DimensionAnalysis;
 import io.onnxprune.dims.Structure;
@@ -62,7 +63,7 @@ public final class Slicer {
      * The model with only the kept indices of each dimension; the model itself when nothing changes.
      *
      * @param updates new full-size contents of constants, which compensate for the pruned units
-     * @throws io.onnxprune.diag.UserException when a size is computed in a way that cannot be patched
+     * @throws UserException when a size is computed in a way that cannot be patched
      */
     public static Model slice(Structure structure, Dim.Keep keep, Map<Value, Tensor> updates) {
         return trace(structure, keep, updates).model();
@@ -72,7 +73,7 @@ public final class Slicer {
      * The model with only the kept indices of each dimension, and the origin of each changed constant.
      *
      * @param updates new full-size contents of constants, which compensate for the pruned units
-     * @throws io.onnxprune.diag.UserException when a size is computed in a way that cannot be patched
+     * @throws UserException when a size is computed in a way that cannot be patched
      */
     public static Sliced trace(Structure structure, Dim.Keep keep, Map<Value, Tensor> updates) {
         DimensionAnalysis analysis = structure.analysis();
@@ -83,6 +84,31 @@ public final class Slicer {
         Slicer slicer = new Slicer(analysis, keep, updates);
         Model model = slicer.run();
         return new Sliced(model, slicer.slices);
+    }
+
+    /**
+     * Other contents for an initializer, sliced as the initializer is.
+     *
+     * @param contents of the initializer's extents, except where these are open, such as the rank of an adapter
+     * @throws UserException when the extents differ
+     */
+    public static Tensor sliceLike(Structure structure, Dim.Keep keep, Value initializer, Tensor contents) {
+        DimensionAnalysis analysis = structure.analysis();
+        Use use = initializer.uses().isEmpty() ? null : initializer.uses().get(0);
+        Dim[] dims = use == null ? null : analysis.constantUses().get(use);
+        if (dims == null) {
+            return contents;
+        }
+        int[][] kept = new int[dims.length][];
+        for (int axis = 0; axis < dims.length; axis++) {
+            boolean open = dims[axis].isDynamic();
+            if (contents.rank() != dims.length || !open && dims[axis].size(0) != contents.dim(axis)) {
+                throw new UserException("\"%s\" is %s, and the model takes %s"
+                        .formatted(initializer.name(), contents, initializer.constant()));
+            }
+            kept[axis] = open ? null : dims[axis].kept(keep);
+        }
+        return Slicing.slice(contents, kept);
     }
 
     private Model run() {
@@ -227,10 +253,15 @@ public final class Slicer {
 
     private ValueInfo declared(ValueInfo info, Value value) {
         if (value != null && value.constant() != null && info.shape() != null) {
-            // An initializer that is also listed as a graph input (before IR version 4).
+            // The initializer is only the default: a caller may give another extent where a symbol is declared.
             Tensor tensor = replaced.getOrDefault(value.name(), value.constant());
-            return info.withShape(
-                    Arrays.stream(tensor.shape()).mapToObj(ValueInfo.Extent::of).toList());
+            List<ValueInfo.Extent> shape = new ArrayList<>();
+            for (int axis = 0; axis < info.shape().size(); axis++) {
+                ValueInfo.Extent extent = info.shape().get(axis);
+                boolean numbered = extent.isKnown() && info.shape().size() == tensor.rank();
+                shape.add(numbered ? ValueInfo.Extent.of(tensor.dim(axis)) : extent);
+            }
+            return info.withShape(shape);
         }
         Dim[] dims = value == null ? null : analysis.dims(value);
         if (info.shape() == null || dims == null || dims.length != info.shape().size()) {

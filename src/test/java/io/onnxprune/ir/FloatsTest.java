@@ -10,6 +10,7 @@ import java.nio.ByteOrder;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.aggregator.ArgumentsAccessor;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.EnumSource;
 
@@ -133,6 +134,42 @@ class FloatsTest {
 
         assertThat(seen).isEqualTo(values);
         assertThat(blocks[0]).isGreaterThan(1);
+    }
+
+    /** Zero, the smallest number, the first normal one, 1 or near it, the largest, and their negatives, as ml_dtypes has them. */
+    @ParameterizedTest
+    @CsvSource({
+        "FLOAT8E4M3FN, 0, 0.001953125, 0.015625, 1.0, 24.0, 448.0, -0.0, -1.125, -448.0",
+        "FLOAT8E4M3FNUZ, 0, 0.0009765625, 0.0078125, 0.5, 12.0, 224.0, NaN, -0.5625, -224.0",
+        "FLOAT8E5M2, 0, 1.52587890625e-05, 0.0001220703125, 0.5, 256.0, NaN, -0.0, -0.625, NaN",
+        "FLOAT8E5M2FNUZ, 0, 7.62939453125e-06, 6.103515625e-05, 0.25, 128.0, 49152.0, NaN, -0.3125, -49152.0",
+        "FLOAT8E8M0, 5.877471754111438e-39, 1.1754943508222875e-38, 1.504632769052528e-36, 4.235164736271502e-22,"
+                + " 2.9103830456733704e-11, 0.5, 2.0, 2.8823037615171174e+17, 1.7014118346046923e+38"
+    })
+    void floatsOfEightBits(ArgumentsAccessor row) {
+        int[] codes = {0x00, 0x01, 0x08, 0x38, 0x5c, 0x7e, 0x80, 0xb9, 0xfe};
+        for (int i = 0; i < codes.length; i++) {
+            assertThat(decode(row.get(0, DType.class), codes[i])).isEqualTo(row.getFloat(i + 1));
+        }
+    }
+
+    @Test
+    void elementsOfLessThanAByte() {
+        byte[] bytes = {(byte) 0x10, (byte) 0x32, (byte) 0x98, (byte) 0xfe};
+        long[] shape = {8};
+
+        assertThat(Tensor.of(DType.UINT4, shape, Bytes.of(ByteBuffer.wrap(bytes)))
+                        .toFloats())
+                .containsExactly(0, 1, 2, 3, 8, 9, 14, 15);
+        Tensor signed = Tensor.of(DType.INT4, shape, Bytes.of(ByteBuffer.wrap(bytes)));
+        assertThat(signed.toFloats()).containsExactly(0, 1, 2, 3, -8, -7, -2, -1);
+        assertThat(signed.toLongs()).containsExactly(0, 1, 2, 3, -8, -7, -2, -1);
+        assertThat(Tensor.of(DType.FLOAT4E2M1, shape, Bytes.of(ByteBuffer.wrap(bytes)))
+                        .toFloats())
+                .containsExactly(0f, 0.5f, 1f, 1.5f, -0f, -0.5f, -4f, -6f);
+        float[] read = new float[8];
+        Floats.forEachBlock(signed, (first, block, count) -> System.arraycopy(block, 0, read, (int) first, count));
+        assertThat(read).containsExactly(0, 1, 2, 3, -8, -7, -2, -1);
     }
 
     private static float decode(DType dtype, int bits) {

@@ -2,7 +2,6 @@
 package io.onnxprune.ir;
 
 import static org.assertj.core.api.Assertions.assertThat;
-import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -16,6 +15,7 @@ import java.util.stream.LongStream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 class SlicingTest {
@@ -107,13 +107,39 @@ class SlicingTest {
         assertThat(Slicing.slice(tensor, new int[][] {{0, 1, 2}, null})).isSameAs(tensor);
     }
 
-    @Test
-    void packedElementsAreRejected() {
-        Tensor packed = Tensor.of(DType.UINT4, new long[] {4}, Bytes.of(ByteBuffer.allocate(2)));
+    /** Elements of less than a byte, compared with a slice of the same elements in whole bytes. */
+    @ParameterizedTest
+    @EnumSource(names = {"INT4", "UINT4", "UINT2", "FLOAT4E2M1"})
+    void aSliceOfPackedElementsHasTheKeptElements(DType dtype) {
+        Random random = new Random(7);
+        for (int round = 0; round < 100; round++) {
+            long[] shape = {1 + random.nextInt(7), 1 + random.nextInt(7)};
+            Tensor packed = random(random, dtype, shape);
+            Tensor whole = Tensor.of(DType.UINT8, shape, Bytes.of(ByteBuffer.wrap(elements(packed))));
+            int[][] kept = {subset(random, (int) shape[0]), random.nextBoolean() ? null : subset(random, (int) shape[1])
+            };
 
-        assertThatThrownBy(() -> Slicing.slice(packed, new int[][] {{0}}))
-                .isInstanceOf(IllegalArgumentException.class)
-                .hasMessage("cannot slice packed elements of uint4[4]");
+            Tensor sliced = Slicing.slice(packed, kept);
+
+            assertThat(sliced.dtype()).isEqualTo(dtype);
+            assertThat(elements(sliced))
+                    .as(packed + " at " + Arrays.deepToString(kept))
+                    .isEqualTo(Slicing.slice(whole, kept).bytes().toArray());
+            byte[] all = sliced.bytes().toArray();
+            ByteBuffer last = ByteBuffer.allocate(all.length / 2);
+            sliced.bytes().read(all.length - all.length / 2, last);
+            assertThat(last.array()).isEqualTo(Arrays.copyOfRange(all, all.length - all.length / 2, all.length));
+        }
+    }
+
+    private static byte[] elements(Tensor packed) {
+        byte[] bytes = packed.bytes().toArray();
+        byte[] elements = new byte[(int) packed.elements()];
+        int bits = packed.dtype().bits();
+        for (int i = 0; i < elements.length; i++) {
+            elements[i] = (byte) (bytes[i * bits / 8] >> i * bits % 8 & (1 << bits) - 1);
+        }
+        return elements;
     }
 
     private static Tensor random(Random random, DType dtype, long[] shape) {

@@ -9,6 +9,7 @@ import io.onnxprune.TestModels;
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.Bytes;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
@@ -193,5 +194,48 @@ class IntegerScoresTest {
         assertThat(log.warnings()).isEmpty();
         assertThat(scores.units()).isNotEmpty();
         scores.units().values().forEach(units -> assertThat(units).doesNotContain(0));
+    }
+
+    /** Floats of 8 bits that are only cast score as the floats that they are. */
+    @Test
+    void castFloatsOfEightBitsScoreAsFloats() {
+        Model original =
+                TestModels.structure("llama-g16-e-fp32").analysis().program().model();
+        Map<String, Tensor> small = new LinkedHashMap<>(original.graph().initializers());
+        Map<String, Tensor> floats = new LinkedHashMap<>(small);
+        List<Node> nodes = new ArrayList<>();
+        Random random = new Random(9);
+        for (Node node : original.graph().nodes()) {
+            Tensor matrix = node.is("MatMul") ? floats.get(node.input(1)) : null;
+            if (matrix == null || matrix.rank() != 2) {
+                nodes.add(node);
+                continue;
+            }
+            byte[] bytes = new byte[(int) matrix.elements()];
+            for (int i = 0; i < bytes.length; i++) {
+                bytes[i] = (byte) (random.nextInt(0x28) | random.nextInt(2) << 7);
+            }
+            Tensor stored = Tensor.of(DType.FLOAT8E4M3FN, matrix.shape(), Bytes.of(ByteBuffer.wrap(bytes)));
+            small.put(node.input(1), stored);
+            floats.put(node.input(1), Tensor.ofFloats(DType.FLOAT, matrix.shape(), stored.toFloats()));
+            String cast = node.input(1) + "_cast";
+            nodes.add(Node.of(
+                    "",
+                    "Cast",
+                    List.of(node.input(1)),
+                    List.of(cast),
+                    Map.of("to", new Attribute.Int(DType.FLOAT.code()))));
+            nodes.add(node.withInput(1, cast));
+        }
+        Model eight =
+                original.withGraph(original.graph().withInitializers(small).withNodes(nodes));
+        Model wide = original.withGraph(original.graph().withInitializers(floats));
+
+        ScoresAssert.assertEqual(
+                new Magnitude(Magnitude.Norm.L1, Reduction.SUM, 1).score(TestModels.structure(eight), Log.NONE),
+                new Magnitude(Magnitude.Norm.L1, Reduction.SUM, 1).score(TestModels.structure(wide), Log.NONE),
+                ROUNDING);
+        ScoresAssert.assertEqual(
+                scores(eight, Taylor.Kind.ELEMENT1, Log.NONE), scores(wide, Taylor.Kind.ELEMENT1, Log.NONE), 1e-5);
     }
 }

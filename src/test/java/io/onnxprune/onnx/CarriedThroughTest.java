@@ -101,10 +101,9 @@ class CarriedThroughTest {
     }
 
     @Test
-    void quantisationAnnotationsAndSparseInitializers() throws IOException {
+    void quantisationAnnotations() throws IOException {
         assertUnchanged(Protos.model(Protos.graph()
-                .addQuantizationAnnotation(TensorAnnotation.newBuilder().setTensorName("x"))
-                .addSparseInitializer(sparse("s"))));
+                .addQuantizationAnnotation(TensorAnnotation.newBuilder().setTensorName("x"))));
     }
 
     @Test

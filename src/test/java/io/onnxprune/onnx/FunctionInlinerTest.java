@@ -189,6 +189,79 @@ class FunctionInlinerTest {
                 .computesTheSame();
     }
 
+    /** Bodies inside a function read its values. Their own values get names of their own. */
+    @Test
+    void bodiesInFunctionsReadItsValues() {
+        Model model = GraphParser.parse("""
+                ir_version 9
+                opset "" 18
+                opset "local" 1
+                main (float[n,3] v, bool[] c) => (float[n,3] y)
+                {
+                  w = local.Choose (v, c)
+                  y = local.Choose (w, c)
+                }
+                """);
+        String choose = """
+                ir_version 9
+                opset "" 18
+                Choose (float x, bool c) => (float y)
+                {
+                  t = Neg (x)
+                  y = If <then_branch = {...}, else_branch = {...}> (c)
+                    then_branch =
+                    then () => (float a)
+                    {
+                      a = Sub (x, t)
+                    }
+                    else_branch =
+                    else () => (float a)
+                    {
+                      z = Mul (t, x)
+                      a = Neg (z)
+                    }
+                }
+                """;
+
+        PassTester.on(FunctionText.with(model, "local", choose))
+                .runs(FunctionInliner::inline)
+                .yields("""
+                ir_version 9
+                opset "" 18
+                opset "local" 1
+                main (float[n,3] v, bool[] c) => (float[n,3] y)
+                {
+                  w/t = Neg (v)  # w/t
+                  w = If <then_branch = {...}, else_branch = {...}> (c)  # w/y
+                    then_branch =
+                    then () => (float w/a)
+                    {
+                      w/a = Sub (v, w/t)  # w/a
+                    }
+                    else_branch =
+                    else () => (float w/a_1)
+                    {
+                      w/z = Mul (w/t, v)  # w/z
+                      w/a_1 = Neg (w/z)  # w/a
+                    }
+                  y/t = Neg (w)  # y/t
+                  y = If <then_branch = {...}, else_branch = {...}> (c)  # y/y
+                    then_branch =
+                    then () => (float y/a)
+                    {
+                      y/a = Sub (w, y/t)  # y/a
+                    }
+                    else_branch =
+                    else () => (float y/a_2)
+                    {
+                      y/z = Mul (y/t, w)  # y/z
+                      y/a_2 = Neg (y/z)  # y/a
+                    }
+                }
+                """)
+                .computesTheSame();
+    }
+
     /** An operator of the same name in another domain is no call, nor is one of a function for another operator set. */
     @Test
     void whatIsNoCallIsLeftAlone() {
