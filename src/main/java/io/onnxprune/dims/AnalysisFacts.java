@@ -3,7 +3,9 @@ package io.onnxprune.dims;
 
 import io.onnxprune.ir.Program.Op;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Set;
 
 /** Facts that operator rules record in addition to unification. */
 public final class AnalysisFacts {
@@ -49,6 +51,8 @@ public final class AnalysisFacts {
     private final List<Mean> means = new ArrayList<>();
     private final List<Distribution> distributions = new ArrayList<>();
     private final List<Contraction> contractions = new ArrayList<>();
+    private final Set<Op> mixers = new HashSet<>();
+    private final Set<Op> unknown = new HashSet<>();
 
     AnalysisFacts() {}
 
@@ -74,5 +78,15 @@ public final class AnalysisFacts {
 
     public List<Contraction> contractions() {
         return contractions;
+    }
+
+    /** Operators that combine positions other than by a sum of products: convolutions, recurrences, running sums. */
+    public Set<Op> mixers() {
+        return mixers;
+    }
+
+    /** Operators of which it is not known what they compute. */
+    public Set<Op> unknown() {
+        return unknown;
     }
 }

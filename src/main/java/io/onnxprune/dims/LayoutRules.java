@@ -26,7 +26,12 @@ final class LayoutRules {
         table.onnx(c -> c.pin(c.out(0), "produced by a Range"), "Range");
         table.onnx(c -> {}, "Shape", "Size");
         table.onnx(LayoutRules::branch, "If");
-        table.onnx(c -> OperatorRules.pinEverything(c, "used by a loop"), "Loop", "Scan");
+        table.onnx(LayoutRules::loop, "Loop", "Scan");
+    }
+
+    private static void loop(RuleContext c) {
+        OperatorRules.pinEverything(c, "used by a loop");
+        c.unknown();
     }
 
     private static void branch(RuleContext c) {

@@ -61,6 +61,7 @@ final class OperatorRules {
         if (rule == null || !traced) {
             String reason = rule == null ? "operator without a rule" : "shapes that ONNX Runtime did not report";
             pinEverything(context, reason);
+            context.unknown();
         } else {
             rule.apply(context);
         }

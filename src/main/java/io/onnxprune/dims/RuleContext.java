@@ -206,6 +206,16 @@ final class RuleContext {
         analysis.facts().contractions().add(new AnalysisFacts.Contraction(op, dim, withConstant));
     }
 
+    /** Records that the operator combines positions. */
+    void mixes() {
+        analysis.facts().mixers().add(op);
+    }
+
+    /** Records that it is not known what the operator computes. */
+    void unknown() {
+        analysis.facts().unknown().add(op);
+    }
+
     /** The index of an axis of an operand of the given rank; negative numbers count from the end. */
     static int axis(long axis, int rank) {
         return (int) (axis < 0 ? axis + rank : axis);

@@ -85,19 +85,18 @@ public final class TensorSequences {
             return;
         }
         int before = builder.nodes().size();
-        boolean known =
-                switch (node.op()) {
-                    case "SplitToSequence" -> split(op);
-                    case "SequenceConstruct" -> define(op, names(op, 0));
-                    case "SequenceEmpty" -> define(op, new ArrayList<>());
-                    case "SequenceInsert" -> insert(op);
-                    case "SequenceErase" -> erase(op);
-                    case "Identity" -> elements.containsKey(op.input(0)) && define(op, elements.get(op.input(0)));
-                    case "SequenceAt" -> at(op);
-                    case "SequenceLength" -> length(op);
-                    case "ConcatFromSequence" -> concat(op);
-                    default -> false;
-                };
+        boolean known = switch (node.op()) {
+            case "SplitToSequence" -> split(op);
+            case "SequenceConstruct" -> define(op, names(op, 0));
+            case "SequenceEmpty" -> define(op, new ArrayList<>());
+            case "SequenceInsert" -> insert(op);
+            case "SequenceErase" -> erase(op);
+            case "Identity" -> elements.containsKey(op.input(0)) && define(op, elements.get(op.input(0)));
+            case "SequenceAt" -> at(op);
+            case "SequenceLength" -> length(op);
+            case "ConcatFromSequence" -> concat(op);
+            default -> false;
+        };
         List<Node> added = builder.nodes().subList(before, builder.nodes().size());
         if (known) {
             replacements.put(node, List.copyOf(added));
@@ -144,7 +143,8 @@ public final class TensorSequences {
         if (hasAxesAsInputs()) {
             inputs.add(builder.ints(parts));
         } else {
-            attributes.put("split", new Attribute.Ints(Arrays.stream(parts).boxed().toList()));
+            attributes.put(
+                    "split", new Attribute.Ints(Arrays.stream(parts).boxed().toList()));
         }
         return builder.add("Split", inputs, attributes, parts.length);
     }
@@ -219,9 +219,8 @@ public final class TensorSequences {
         }
         long axis = op.node().intAttribute("axis", 0);
         boolean stacks = op.node().intAttribute("new_axis", 0) == 1;
-        List<String> joined = stacks
-                ? parts.stream().map(part -> unsqueeze(part, axis)).toList()
-                : parts;
+        List<String> joined =
+                stacks ? parts.stream().map(part -> unsqueeze(part, axis)).toList() : parts;
         emit(op, "Concat", joined, Map.of("axis", integer(axis)));
         return true;
     }
@@ -233,12 +232,8 @@ public final class TensorSequences {
     }
 
     private void emit(Op op, String operator, List<String> inputs, Map<String, Attribute> attributes) {
-        builder.add(Node.of(
-                op.node().name(),
-                operator,
-                inputs,
-                List.of(op.output(0).name()),
-                attributes));
+        builder.add(
+                Node.of(op.node().name(), operator, inputs, List.of(op.output(0).name()), attributes));
     }
 
     /** Since opset 13, Split and Unsqueeze take their sizes and axes as inputs. */

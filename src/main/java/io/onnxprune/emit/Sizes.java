@@ -150,7 +150,7 @@ final class Sizes {
                 cutLayers.add(block.layer());
             } else {
                 keptLayers.add(block.layer());
-                if (block.attention()) {
+                if (block.kind().attends()) {
                     attention.add(block.layer());
                 }
             }
@@ -201,14 +201,12 @@ final class Sizes {
                 .toList());
     }
 
-    /**
-     * Whether a layer keeps its feed-forward part. If its only block is attention, the feed-forward part is inside it.
-     */
+    /** Whether a layer keeps the block with its feed-forward part. A layer without such a block loses nothing. */
     private boolean keepsForward(int layer) {
         List<Block> blocks = structure.stream().blocks();
         boolean separate = false;
         for (int i = 0; i < blocks.size(); i++) {
-            if (blocks.get(i).layer() == layer && !blocks.get(i).attention()) {
+            if (blocks.get(i).layer() == layer && blocks.get(i).kind().feedsForward()) {
                 separate = true;
                 if (!plan.removesBlock(i, layer)) {
                     return true;
