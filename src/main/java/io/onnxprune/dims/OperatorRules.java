@@ -45,6 +45,7 @@ final class OperatorRules {
         LayoutRules.register(TABLE);
         IndexRules.register(TABLE);
         ContractionRules.register(TABLE);
+        ConvolutionRules.register(TABLE);
         NormalizationRules.register(TABLE);
         FusedAttentionRules.register(TABLE);
         QuantizationRules.register(TABLE);
