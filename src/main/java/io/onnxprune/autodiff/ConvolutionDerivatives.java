@@ -56,7 +56,8 @@ final class ConvolutionDerivatives {
             d.give(1, ofWeight(g));
         }
         if (d.wants(2)) {
-            long[] summed = LongStream.range(0, axes + 2L).filter(axis -> axis != 1).toArray();
+            long[] summed =
+                    LongStream.range(0, axes + 2L).filter(axis -> axis != 1).toArray();
             d.give(2, graph.add("ReduceSum", BackwardGraph.integer("keepdims", 0), g, graph.ints(summed)));
         }
     }
@@ -103,8 +104,10 @@ final class ConvolutionDerivatives {
     private String fitted(String result) {
         long[] spatial = LongStream.range(2, axes + 2L).toArray();
         String present = graph.add("Shape", BackwardGraph.range(2, axes + 2L), result);
-        String wanted = graph.add("Shape", BackwardGraph.range(2, axes + 2L), d.input(0).name());
-        String before = graph.ints(pads.subList(0, axes).stream().map(pad -> -pad).toList());
+        String wanted =
+                graph.add("Shape", BackwardGraph.range(2, axes + 2L), d.input(0).name());
+        String before =
+                graph.ints(pads.subList(0, axes).stream().map(pad -> -pad).toList());
         String after = graph.add("Sub", graph.add("Sub", wanted, present), before);
         String amounts = graph.add("Concat", BackwardGraph.integer("axis", 0), before, after);
         return graph.add("Pad", result, amounts, graph.scalar(d.output(), 0), graph.ints(spatial));
@@ -149,7 +152,8 @@ final class ConvolutionDerivatives {
     /** The gradient of one tap, [m, c, 1], for a result of m channels and c channels in a group of the operand. */
     private String ofTap(String g, String read) {
         if (kernel[1] == 1 && groups == kernel[0]) {
-            long[] summed = LongStream.range(0, axes + 2L).filter(axis -> axis != 1).toArray();
+            long[] summed =
+                    LongStream.range(0, axes + 2L).filter(axis -> axis != 1).toArray();
             String sum = graph.add(
                     "ReduceSum", BackwardGraph.integer("keepdims", 0), graph.add("Mul", g, read), graph.ints(summed));
             return graph.reshaped(sum, graph.ints(kernel[0], 1, 1));
@@ -157,9 +161,7 @@ final class ConvolutionDerivatives {
         String batch = graph.add("Shape", BackwardGraph.range(0, 1), g);
         String left = grouped(g, batch, kernel[0] / groups);
         String right = graph.add(
-                "Transpose",
-                BackwardGraph.integers("perm", List.of(0L, 1L, 3L, 2L)),
-                grouped(read, batch, kernel[1]));
+                "Transpose", BackwardGraph.integers("perm", List.of(0L, 1L, 3L, 2L)), grouped(read, batch, kernel[1]));
         String sum = graph.add(
                 "ReduceSum", BackwardGraph.integer("keepdims", 0), graph.add("MatMul", left, right), graph.ints(0));
         return graph.reshaped(sum, graph.ints(kernel[0], kernel[1], 1));

@@ -8,12 +8,14 @@ import java.util.Deque;
 import java.util.HashSet;
 import java.util.Objects;
 import java.util.Set;
+import java.util.stream.Stream;
 
 /** What the operators of residual blocks do: which of them attend, mix positions, or read values beside the stream. */
 final class BlockContent {
     private final DimensionAnalysis analysis;
     private final Set<Op> attends = new HashSet<>();
     private final Set<Op> mixes = new HashSet<>();
+    private final Set<Value> ofStream;
     private final Set<Value> beside;
 
     /**
@@ -24,7 +26,8 @@ final class BlockContent {
     BlockContent(DimensionAnalysis analysis, Set<Value> fromStream) {
         this.analysis = analysis;
         this.beside = computedFrom(new HashSet<>(analysis.program().inputs()));
-        this.beside.removeAll(computedFrom(new HashSet<>(fromStream)));
+        this.ofStream = computedFrom(new HashSet<>(fromStream));
+        this.beside.removeAll(ofStream);
         AnalysisFacts facts = analysis.facts();
         facts.distributions().stream()
                 .filter(AnalysisFacts.Distribution::overPositions)
@@ -77,17 +80,15 @@ final class BlockContent {
         return values;
     }
 
+    /** Whether an operator reads an activation that is computed from the inputs, but not from the stream. */
     private boolean readsBesideStream(Op op) {
-        return op.inputs().stream().anyMatch(value -> isBesideStream(value, 2));
+        return op.inputs().stream().anyMatch(value -> beside.contains(value) && isActivation(value, 2));
     }
 
-    /** Whether a value is an activation of fixed width that is not computed from the stream. */
-    private boolean isBesideStream(Value value, int rank) {
-        Dim[] dims = value != null
-                        && beside.contains(value)
-                        && analysis.trace().dtype(value).isFloat()
-                ? analysis.dims(value)
-                : null;
+    private boolean isActivation(Value value, int rank) {
+        boolean computed =
+                value.constant() == null && analysis.trace().dtype(value).isFloat();
+        Dim[] dims = computed ? analysis.dims(value) : null;
         return dims != null
                 && dims.length >= rank
                 && !dims[dims.length - 1].isOne()
@@ -97,10 +98,8 @@ final class BlockContent {
     /** Whether the values that an attention operator mixes are not computed from the stream. */
     private boolean mixesOtherValues(Op op) {
         // A fused operator reads queries, keys and values, in this order.
-        boolean fused = attends.contains(op);
-        return fused
-                ? isBesideStream(op.input(2), 3)
-                : op.inputs().stream().anyMatch(value -> isBesideStream(value, 3));
+        Stream<Value> mixed = attends.contains(op) ? Stream.ofNullable(op.input(2)) : op.inputs().stream();
+        return mixed.anyMatch(value -> value != null && !ofStream.contains(value) && isActivation(value, 3));
     }
 
     /**

@@ -22,7 +22,14 @@ final class ModelConfig {
     private static final Map<Kind, List<String>> KEYS = Map.of(
             Kind.HEADS, List.of("num_attention_heads", "n_head", "num_heads", "n_heads", "decoder_attention_heads"),
             Kind.KV_HEADS, List.of("num_key_value_heads", "multi_query_group_num", "num_kv_heads"),
-            Kind.FFN, List.of("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "moe_intermediate_size", "decoder_ffn_dim"),
+            Kind.FFN,
+                    List.of(
+                            "intermediate_size",
+                            "ffn_dim",
+                            "n_inner",
+                            "ffn_hidden_size",
+                            "moe_intermediate_size",
+                            "decoder_ffn_dim"),
             Kind.EXPERTS, List.of("num_experts", "num_local_experts", "n_routed_experts"),
             Kind.HIDDEN, List.of("hidden_size", "n_embd", "d_model", "word_embed_proj_dim"));
     /** Keys of the number of layers. If those of a decoder are set, the others may count an encoder. */
@@ -161,9 +168,8 @@ final class ModelConfig {
     /** The keys that state the number of layers. */
     private List<String> layerKeys() {
         return LAYER_COUNTS.stream()
-                .map(keys -> keys.stream()
-                        .filter(key -> config.path(key).isInt())
-                        .toList())
+                .map(keys ->
+                        keys.stream().filter(key -> config.path(key).isInt()).toList())
                 .filter(keys -> !keys.isEmpty())
                 .findFirst()
                 .orElse(List.of());
