@@ -10,7 +10,7 @@ import java.util.Set;
  * Groups consecutive residual blocks into layers. Layers are what repeats: the shortest sequence of slots of which the
  * model is a repetition. Blocks of different kinds that take turns, such as attention and convolution, are of one
  * slot. Without a repetition, as in a model of one layer or one that lost single blocks, a layer has each slot at most
- * once.
+ * once, in the order in which the slots first appear.
  */
 final class LayerPartition {
     private LayerPartition() {}
@@ -61,16 +61,11 @@ final class LayerPartition {
     }
 
     private static int[] distinct(List<Slot> slots) {
+        List<Slot> order = slots.stream().distinct().toList();
         int[] layers = new int[slots.size()];
-        Set<Slot> seen = EnumSet.noneOf(Slot.class);
-        int layer = 0;
-        for (int i = 0; i < slots.size(); i++) {
-            if (!seen.add(slots.get(i))) {
-                layer++;
-                seen.clear();
-                seen.add(slots.get(i));
-            }
-            layers[i] = layer;
+        for (int i = 1; i < layers.length; i++) {
+            boolean later = order.indexOf(slots.get(i)) > order.indexOf(slots.get(i - 1));
+            layers[i] = later ? layers[i - 1] : layers[i - 1] + 1;
         }
         return layers;
     }

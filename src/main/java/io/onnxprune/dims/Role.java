@@ -23,6 +23,8 @@ public enum Role {
     LATENT("latent width of attention"),
     /** Channels of a block that combines positions without attention, such as a convolution or a recurrence. */
     MIXER("mixer channels"),
+    /** Width of values beside the residual stream: of an encoder, or of per-layer embeddings. */
+    SIDE("side channels"),
     /** Experts of a mixture. */
     EXPERTS("experts"),
     /** Rows of the embedding and columns of the output head. */

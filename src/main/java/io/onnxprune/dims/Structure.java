@@ -136,7 +136,10 @@ public final class Structure {
                     places.stream().filter(place -> place.tensor().rank() >= 2).count();
             boolean spansAxis = atom.pin() == null
                     || places.stream().anyMatch(place -> place.dim().resolve() == atom);
-            boolean inner = !stream.blocks().isEmpty() && !stream.isWidth(atom) && !atom.isDynamic();
+            if (stream.isWidth(atom)) {
+                roles.putIfAbsent(atom, Role.SIDE);
+            }
+            boolean inner = !stream.blocks().isEmpty() && !atom.isDynamic();
             Set<Op> consumers = contracted.getOrDefault(atom, Set.of());
             if (!consumers.isEmpty() && matrices >= 2 && spansAxis && inner) {
                 roles.putIfAbsent(atom, beforeAttention.containsAll(consumers) ? Role.LATENT : innerWidth(consumers));
@@ -156,7 +159,7 @@ public final class Structure {
         if (kinds.stream().allMatch(BlockKind::attends)) {
             return Role.LATENT;
         }
-        return kinds.stream().allMatch(kind -> kind == BlockKind.MIXER) ? Role.MIXER : Role.OTHER;
+        return kinds.stream().allMatch(kind -> kind == BlockKind.MIXER) ? Role.MIXER : Role.SIDE;
     }
 
     /**
@@ -211,7 +214,10 @@ public final class Structure {
         return role == Role.HEADS || role == Role.KV_HEADS || role == Role.QUERY_HEADS;
     }
 
-    /** Assigns the vocabulary: the looked-up axis of the largest embedding table, and the last axis of the logits. */
+    /**
+     * Assigns the vocabulary: the looked-up axis of the largest embedding table and of all tables that are read by the
+     * same tokens, and the last axis of the logits.
+     */
     private void assignTables() {
         Dim.Atom vocabulary = null;
         for (Map.Entry<Dim.Atom, List<Member>> entry : members.entrySet()) {
@@ -227,6 +233,7 @@ public final class Structure {
         }
         if (vocabulary != null) {
             roles.putIfAbsent(vocabulary, Role.VOCABULARY);
+            assignOtherTables(members.get(vocabulary));
         }
         for (Value output : analysis.program().outputs()) {
             Dim[] dims = analysis.dims(output);
@@ -238,6 +245,21 @@ public final class Structure {
                 }
             }
         }
+    }
+
+    private void assignOtherTables(List<Member> largest) {
+        Set<Value> tokens = new HashSet<>();
+        largest.stream()
+                .filter(Structure::readsTokens)
+                .forEach(place -> tokens.add(place.use().op().input(1)));
+        members.forEach((atom, places) -> {
+            boolean read = places.stream()
+                    .anyMatch(place -> readsTokens(place)
+                            && tokens.contains(place.use().op().input(1)));
+            if (read && IndexRules.isLookedUp(atom)) {
+                roles.putIfAbsent(atom, Role.VOCABULARY);
+            }
+        });
     }
 
     private static boolean readsTokens(Member place) {

@@ -10,20 +10,21 @@ import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program;
 import io.onnxprune.ir.Program.Op;
-import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.runtime.OnnxRuntime;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Deque;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Set;
-import java.util.stream.Stream;
 
 /**
  * Replaces sequences of tensors whose elements are known by the tensors themselves, so that the rules of tensor
@@ -73,9 +74,17 @@ public final class TensorSequences {
     private Model replaced() {
         program.ops().forEach(this::follow);
         Set<String> dropped = dropUnread();
+        if (replacements.isEmpty()) {
+            return program.model();
+        }
         Graph graph = rebuilt(program.model().graph(), dropped);
+        Set<String> read = graph.reads();
         Map<String, Tensor> initializers = new LinkedHashMap<>(graph.initializers());
-        initializers.putAll(builder.initializers());
+        builder.initializers().forEach((name, tensor) -> {
+            if (read.contains(name)) {
+                initializers.put(name, tensor);
+            }
+        });
         return program.model().withGraph(graph.withInitializers(initializers));
     }
 
@@ -256,48 +265,64 @@ public final class TensorSequences {
         return position < 0 || position >= count ? null : Integer.valueOf((int) position);
     }
 
+    /** The elements of a value that no input changes; null for any other value. */
     private long[] constant(Value value) {
         long[] first = trace.contents(value, 0);
-        return first != null && Arrays.equals(first, trace.contents(value, 1)) ? first : null;
+        boolean same = first != null && Arrays.equals(first, trace.contents(value, 1));
+        return same && !readsInputs(value) ? first : null;
+    }
+
+    /** Whether a value is computed from the contents of graph inputs, not only from shapes. */
+    private static boolean readsInputs(Value value) {
+        Set<Value> seen = new HashSet<>();
+        Deque<Value> open = new ArrayDeque<>(List.of(value));
+        while (!open.isEmpty()) {
+            Value current = open.pop();
+            Op producer = current.producer();
+            if (current.constant() != null || !seen.add(current)) {
+                continue;
+            }
+            if (producer == null) {
+                return true;
+            }
+            if (!producer.node().is("Shape") && !producer.node().is("Size")) {
+                producer.inputs().stream().filter(Objects::nonNull).forEach(open::push);
+            }
+        }
+        return false;
     }
 
     private static Attribute integer(long value) {
         return new Attribute.Int(value);
     }
 
-    /** Drops the operators whose sequence nothing reads any more. Returns the names of these sequences. */
+    /** Keeps each sequence that something else reads, with all its readers. Returns the names of the other ones. */
     private Set<String> dropUnread() {
         Set<Value> results = new HashSet<>(program.outputs());
         program.ops().stream()
                 .filter(op -> op.node().is("If"))
                 .flatMap(op -> program.branchOutputs(op.node()).stream())
                 .forEach(results::addAll);
-        Set<Op> dropped = new HashSet<>();
-        Set<String> names = new HashSet<>();
-        for (int i = program.ops().size() - 1; i >= 0; i--) {
-            Op op = program.ops().get(i);
-            Value sequence = op.output(0);
-            if (!elements.containsKey(sequence)) {
-                continue;
-            }
-            boolean read = results.contains(sequence)
-                    || sequence.uses().stream().map(Use::op).anyMatch(use -> !isReplaced(use, dropped));
-            if (read) {
-                List<Node> both = Stream.concat(replacements.get(op.node()).stream(), Stream.of(op.node()))
-                        .toList();
-                replacements.put(op.node(), both);
-            } else {
-                dropped.add(op);
-                names.add(sequence.name());
+        boolean changed = true;
+        while (changed) {
+            changed = false;
+            for (Value sequence : List.copyOf(elements.keySet())) {
+                boolean read = results.contains(sequence)
+                        || !replacements.containsKey(sequence.producer().node())
+                        || sequence.uses().stream()
+                                .anyMatch(use ->
+                                        !replacements.containsKey(use.op().node()));
+                if (read) {
+                    elements.remove(sequence);
+                    replacements.remove(sequence.producer().node());
+                    sequence.uses().forEach(use -> replacements.remove(use.op().node()));
+                    changed = true;
+                }
             }
         }
+        Set<String> names = new HashSet<>();
+        elements.keySet().forEach(sequence -> names.add(sequence.name()));
         return names;
-    }
-
-    /** Whether an operator reads no sequence any more. */
-    private boolean isReplaced(Op op, Set<Op> dropped) {
-        boolean yieldsTensor = replacements.containsKey(op.node()) && !elements.containsKey(op.output(0));
-        return yieldsTensor || dropped.contains(op);
     }
 
     private Graph rebuilt(Graph graph, Set<String> dropped) {

@@ -141,7 +141,7 @@ final class Allocator {
     private int step(Dimension dimension) {
         return switch (dimension.role()) {
             case HEADS, KV_HEADS, QUERY_HEADS -> budget.roundHeads();
-            case FFN, MIXER, HIDDEN -> {
+            case FFN, MIXER, SIDE, HIDDEN -> {
                 // A unit has several channels where quantisation blocks must be kept intact. The contracted axis gives
                 // their number. Other axes may carry the channels twice (fused projections) or by blocks.
                 long channels = structure.analysis().facts().contractions().stream()
