@@ -15,7 +15,6 @@ final class BlockContent {
     private final DimensionAnalysis analysis;
     private final Set<Op> attends = new HashSet<>();
     private final Set<Op> mixes = new HashSet<>();
-    private final Set<Value> ofStream;
     private final Set<Value> beside;
 
     /**
@@ -26,8 +25,7 @@ final class BlockContent {
     BlockContent(DimensionAnalysis analysis, Set<Value> fromStream) {
         this.analysis = analysis;
         this.beside = computedFrom(new HashSet<>(analysis.program().inputs()));
-        this.ofStream = computedFrom(new HashSet<>(fromStream));
-        this.beside.removeAll(ofStream);
+        this.beside.removeAll(computedFrom(new HashSet<>(fromStream)));
         AnalysisFacts facts = analysis.facts();
         facts.distributions().stream()
                 .filter(AnalysisFacts.Distribution::overPositions)
@@ -45,8 +43,9 @@ final class BlockContent {
      *
      * @param inside the operators of the block
      * @param shared those of them that distant blocks have too
+     * @param ofStream the values that are computed from the stream of this block
      */
-    BlockKind kind(Set<Op> inside, Set<Op> shared) {
+    BlockKind kind(Set<Op> inside, Set<Op> shared, Set<Value> ofStream) {
         Set<Op> own = new HashSet<>(inside);
         own.removeAll(shared);
         if (own.stream().noneMatch(mixes::contains)) {
@@ -63,13 +62,13 @@ final class BlockContent {
         if (own.stream().noneMatch(attends::contains)) {
             return BlockKind.MIXER;
         }
-        return attention(inside).stream().anyMatch(this::mixesOtherValues)
+        return attention(inside).stream().anyMatch(op -> mixesOtherValues(op, ofStream))
                 ? BlockKind.CROSS_ATTENTION
                 : BlockKind.ATTENTION;
     }
 
     /** Adds to {@code values} all values that are computed from their contents, not only from their shapes. */
-    private Set<Value> computedFrom(Set<Value> values) {
+    Set<Value> computedFrom(Set<Value> values) {
         for (Op op : analysis.program().ops()) {
             boolean shape = op.node().is("Shape") || op.node().is("Size");
             if (!shape && op.inputs().stream().anyMatch(values::contains)) {
@@ -96,7 +95,7 @@ final class BlockContent {
     }
 
     /** Whether the values that an attention operator mixes are not computed from the stream. */
-    private boolean mixesOtherValues(Op op) {
+    private boolean mixesOtherValues(Op op, Set<Value> ofStream) {
         // A fused operator reads queries, keys and values, in this order.
         Stream<Value> mixed = attends.contains(op) ? Stream.ofNullable(op.input(2)) : op.inputs().stream();
         return mixed.anyMatch(value -> value != null && !ofStream.contains(value) && isActivation(value, 3));

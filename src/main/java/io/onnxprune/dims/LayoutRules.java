@@ -228,6 +228,7 @@ final class LayoutRules {
             if (in[axis].sameSize(out[axis])) {
                 c.unifyBroadcast(in[axis], out[axis]);
             } else {
+                c.mixesAlong(in[axis]);
                 c.pin(in[axis], "padded");
                 c.pin(out[axis], "padded");
             }

@@ -222,26 +222,68 @@ public final class ResidualStream {
         }
     }
 
-    /** Gives each block its kind and its layer. Branches of an If are separate sequences of blocks. */
+    /** Gives each block its kind and its layer, counted through all streams of one branch. */
     private void classify() {
-        Map<List<Branch>, List<Integer>> sequences = new LinkedHashMap<>();
-        for (int i = 0; i < blocks.size(); i++) {
-            sequences
-                    .computeIfAbsent(blocks.get(i).add().branch(), key -> new ArrayList<>())
-                    .add(i);
-        }
-        sequences.values().forEach(indices -> {
+        Map<List<Branch>, Integer> counted = new HashMap<>();
+        for (List<Integer> indices : sequences()) {
             List<Set<Op>> contents =
                     indices.stream().map(index -> blocks.get(index).ops()).toList();
+            Set<Value> ofStream = new HashSet<>();
+            indices.forEach(index -> ofStream.add(blocks.get(index).base()));
+            content.computedFrom(ofStream);
             List<BlockKind> kinds = IntStream.range(0, contents.size())
-                    .mapToObj(i -> content.kind(contents.get(i), sharedWithDistant(contents, i)))
+                    .mapToObj(i -> content.kind(contents.get(i), sharedWithDistant(contents, i), ofStream))
                     .toList();
             int[] layers = LayerPartition.of(kinds);
+            List<Branch> branch = blocks.get(indices.get(0)).add().branch();
+            int before = counted.getOrDefault(branch, 0);
             for (int i = 0; i < layers.length; i++) {
                 Block b = blocks.get(indices.get(i));
-                blocks.set(indices.get(i), new Block(b.add(), b.base(), b.branch(), b.ops(), kinds.get(i), layers[i]));
+                int layer = before + layers[i];
+                blocks.set(indices.get(i), new Block(b.add(), b.base(), b.branch(), b.ops(), kinds.get(i), layer));
+                counted.put(branch, layer + 1);
             }
-        });
+        }
+    }
+
+    /**
+     * The blocks of each branch of an If, and within it of each stream: an encoder that shares its embedding with the
+     * decoder has the same width, but no value of the decoder's stream is computed from it alone.
+     */
+    private List<List<Integer>> sequences() {
+        Map<Value, Integer> firsts = new HashMap<>();
+        Map<Integer, List<Integer>> sequences = new LinkedHashMap<>();
+        for (int i = 0; i < blocks.size(); i++) {
+            Block block = blocks.get(i);
+            int first = firsts.getOrDefault(sumBefore(block.base(), firsts.keySet()), i);
+            boolean sameBranch =
+                    blocks.get(first).add().branch().equals(block.add().branch());
+            first = sameBranch ? first : i;
+            firsts.put(sum(block.add()), first);
+            if (isSkipNormalization(block.add())) {
+                firsts.put(block.add().output(0), first);
+            }
+            sequences.computeIfAbsent(first, key -> new ArrayList<>()).add(i);
+        }
+        return List.copyOf(sequences.values());
+    }
+
+    /** The nearest of {@code sums} that a value is computed from, such as through a normalisation; null if none is. */
+    private static Value sumBefore(Value base, Set<Value> sums) {
+        Set<Value> seen = new HashSet<>();
+        Deque<Value> open = new ArrayDeque<>(List.of(base));
+        while (!open.isEmpty()) {
+            Value value = open.poll();
+            if (sums.contains(value)) {
+                return value;
+            }
+            if (seen.add(value) && value.producer() != null) {
+                value.producer().inputs().stream()
+                        .filter(input -> input != null)
+                        .forEach(open::add);
+            }
+        }
+        return null;
     }
 
     /**

@@ -211,6 +211,14 @@ final class RuleContext {
         analysis.facts().mixers().add(op);
     }
 
+    /** Records that the operator shifts or cuts activations along {@code axis}, if positions vary there. */
+    void mixesAlong(Dim axis) {
+        boolean activation = analysis.trace().dtype(op.output(0)).isFloat() && out(0).length >= 3;
+        if (activation && axis.isDynamic()) {
+            mixes();
+        }
+    }
+
     /** Records that it is not known what the operator computes. */
     void unknown() {
         analysis.facts().unknown().add(op);
