@@ -51,11 +51,12 @@ record InspectReport(long parameters, long bytes, int layers, List<Entry> dimens
     }
 
     /** A residual block. */
-    record Block(String name, boolean attention, int layer, long parameters, String pinnedBecause) {
+    record Block(String name, String kind, boolean attention, int layer, long parameters, String pinnedBecause) {
         private static Block of(int[] copies, Structure structure, ParameterCount count, BlockRemoval removal) {
             ResidualStream.Block block = structure.stream().blocks().get(copies[0]);
             return new Block(
                     "blocks." + copies[0],
+                    block.kind().key(),
                     block.kind().attends(),
                     block.layer(),
                     count.blocks(copies).parameters(),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.dims;
 
+import java.util.Locale;
+
 /** What a residual block computes, derived from its operators. */
 public enum BlockKind {
     /** Attention over the positions of the residual stream. */
@@ -41,6 +43,11 @@ public enum BlockKind {
     /** The name for text output. */
     public String title() {
         return title;
+    }
+
+    /** The name for files, such as {@code feed_forward}. */
+    public String key() {
+        return name().toLowerCase(Locale.ROOT);
     }
 
     /** Whether the block has attention. */
