@@ -262,6 +262,7 @@ final class ModelConfig {
         if (sizes.changesHeadSize()) {
             missing.add("channels of a head");
         }
+        missing.addAll(sizes.otherChanges());
         if (otherLayers != 0) {
             log.warn("config.json states " + otherLayers + " layers, but the model has " + sizes.layersBefore()
                     + ", so nothing is changed there about single layers" + CANNOT_REBUILD);

@@ -9,8 +9,10 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.plan.Plan;
 import java.util.ArrayList;
 import java.util.EnumMap;
+import java.util.EnumSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.function.IntUnaryOperator;
@@ -108,6 +110,17 @@ final class Sizes {
         return structure.dimensions().stream()
                 .filter(dimension -> dimension.role() == Role.QK_HEAD_DIM || dimension.role() == Role.V_HEAD_DIM)
                 .anyMatch(dimension -> change(dimension).isChange());
+    }
+
+    /** Titles of other roles whose sizes changed. Model families state them in keys of their own. */
+    List<String> otherChanges() {
+        Set<Role> others = EnumSet.of(Role.LATENT, Role.MIXER, Role.SIDE);
+        return structure.dimensions().stream()
+                .filter(dimension -> others.contains(dimension.role()))
+                .filter(dimension -> change(dimension).isChange())
+                .map(dimension -> dimension.role().title())
+                .distinct()
+                .toList();
     }
 
     /**

@@ -199,6 +199,16 @@ class ModelConfigTest {
                 .startsWith("config.json states 6 layers, but the model has 3, so nothing is changed there");
     }
 
+    @Test
+    void changedWidthsWithoutAKeyAreNamed() throws IOException {
+        patched("hybrid-conv", Fixture.plan("mixer.0=20", "mixer.2=20"), "{\"num_hidden_layers\": 4}");
+
+        assertThat(warnings.warnings())
+                .singleElement()
+                .asString()
+                .startsWith("config.json has no key that states the old number of mixer channels and was not changed");
+    }
+
     /** The other keys of a model with an encoder may count the layers of the encoder. */
     @Test
     void theLayersOfADecoderHaveTheirOwnKey() throws IOException {
