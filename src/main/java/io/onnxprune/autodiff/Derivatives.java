@@ -66,6 +66,7 @@ final class Derivatives {
         BroadcastDerivatives.register(TABLE);
         ReductionDerivatives.register(TABLE);
         ProductDerivatives.register(TABLE);
+        ConvolutionDerivatives.register(TABLE);
         NormalizationDerivatives.register(TABLE);
         LayoutDerivatives.register(TABLE);
         SliceDerivatives.register(TABLE);

@@ -46,7 +46,7 @@ public final class Differentiability {
         Backward.append(
                 calibrator.program().ops(),
                 calibrator.trace(),
-                Map.of(calibrator.logits(), scratch.freshName()),
+                Map.of(calibrator.end(), scratch.freshName()),
                 wanted,
                 scratch);
     }

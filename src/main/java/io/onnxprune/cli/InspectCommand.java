@@ -10,6 +10,7 @@ import io.onnxprune.dims.DimensionAnalysis.Member;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
+import io.onnxprune.plan.BlockRemoval;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.PrunableBlocks;
 import java.nio.file.Path;
@@ -21,6 +22,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Callable;
+import java.util.stream.IntStream;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
@@ -110,20 +112,23 @@ final class InspectCommand implements Callable<Integer> {
             }
         }
         List<Block> all = structure.stream().blocks();
+        BlockRemoval removal = BlockRemoval.of(structure);
         for (int i = 0; i < structure.stream().layers(); i++) {
             int layer = i;
-            if (all.stream().noneMatch(block -> block.layer() == layer && block.pin() != null)) {
+            boolean goes = IntStream.range(0, all.size())
+                    .noneMatch(index -> all.get(index).layer() == layer && removal.obstacle(index) != null);
+            if (goes) {
                 table.row("layers." + i, "whole layer", i, 1, count.layer(i).parameters(), "");
             }
         }
         for (int[] copies : PrunableBlocks.blocks(structure)) {
             Block block = all.get(copies[0]);
-            if (block.pin() != null) {
+            if (removal.obstacle(copies[0]) != null) {
                 continue;
             }
             table.row(
                     "blocks." + copies[0],
-                    block.attention() ? "attention block" : "feed-forward block",
+                    block.kind().title(),
                     block.layer(),
                     1,
                     count.blocks(copies).parameters(),
@@ -144,15 +149,20 @@ final class InspectCommand implements Callable<Integer> {
                         dimension.pin());
             }
         }
-        structure.stream().blocks().stream()
-                .filter(block -> block.pin() != null)
-                .findFirst()
-                .ifPresent(block -> table.row(
-                        "layers.*, blocks.*",
-                        "whole layers",
-                        "all",
-                        structure.stream().layers(),
-                        block.pin()));
+        List<Block> blocks = structure.stream().blocks();
+        BlockRemoval removal = BlockRemoval.of(structure);
+        boolean inBranches = blocks.stream().anyMatch(block -> block.pin() != null);
+        if (inBranches) {
+            int layers = structure.stream().layers();
+            table.row("layers.*, blocks.*", "whole layers", "all", layers, removal.obstacle(0));
+            return table;
+        }
+        for (int i = 0; i < blocks.size(); i++) {
+            if (removal.obstacle(i) != null) {
+                Block block = blocks.get(i);
+                table.row("blocks." + i, block.kind().title(), block.layer(), 1, removal.obstacle(i));
+            }
+        }
         return table;
     }
 

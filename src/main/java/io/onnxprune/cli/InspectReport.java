@@ -6,6 +6,7 @@ import io.onnxprune.dims.DimensionAnalysis.Member;
 import io.onnxprune.dims.ResidualStream;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Use;
+import io.onnxprune.plan.BlockRemoval;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.PrunableBlocks;
 import java.util.List;
@@ -50,19 +51,21 @@ record InspectReport(long parameters, long bytes, int layers, List<Entry> dimens
     }
 
     /** A residual block. */
-    record Block(String name, boolean attention, int layer, long parameters, String pinnedBecause) {
-        private static Block of(int[] copies, Structure structure, ParameterCount count) {
+    record Block(String name, String kind, boolean attention, int layer, long parameters, String pinnedBecause) {
+        private static Block of(int[] copies, Structure structure, ParameterCount count, BlockRemoval removal) {
             ResidualStream.Block block = structure.stream().blocks().get(copies[0]);
             return new Block(
                     "blocks." + copies[0],
-                    block.attention(),
+                    block.kind().key(),
+                    block.kind().attends(),
                     block.layer(),
                     count.blocks(copies).parameters(),
-                    block.pin());
+                    removal.obstacle(copies[0]));
         }
     }
 
     static InspectReport of(Structure structure, ParameterCount count) {
+        BlockRemoval removal = BlockRemoval.of(structure);
         return new InspectReport(
                 count.dense().parameters(),
                 count.dense().bytes(),
@@ -71,7 +74,7 @@ record InspectReport(long parameters, long bytes, int layers, List<Entry> dimens
                         .map(dimension -> Entry.of(dimension, structure, count))
                         .toList(),
                 PrunableBlocks.blocks(structure).stream()
-                        .map(copies -> Block.of(copies, structure, count))
+                        .map(copies -> Block.of(copies, structure, count, removal))
                         .toList());
     }
 }

@@ -3,6 +3,7 @@ package io.onnxprune.dims;
 
 import io.onnxprune.ir.Program.Op;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Set;
@@ -51,7 +52,8 @@ public final class AnalysisFacts {
     private final List<Mean> means = new ArrayList<>();
     private final List<Distribution> distributions = new ArrayList<>();
     private final List<Contraction> contractions = new ArrayList<>();
-    private final Set<Op> withoutRule = new LinkedHashSet<>();
+    private final Set<Op> mixers = new HashSet<>();
+    private final Set<Op> unknown = new LinkedHashSet<>();
 
     AnalysisFacts() {}
 
@@ -79,8 +81,13 @@ public final class AnalysisFacts {
         return contractions;
     }
 
-    /** The applications of operators without a rule, whose operands cannot be pruned. */
-    public Set<Op> withoutRule() {
-        return withoutRule;
+    /** Operators that combine positions other than by a sum of products: convolutions, recurrences, running sums. */
+    public Set<Op> mixers() {
+        return mixers;
+    }
+
+    /** Operators of which it is not known what they compute. */
+    public Set<Op> unknown() {
+        return unknown;
     }
 }

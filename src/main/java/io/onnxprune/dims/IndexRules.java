@@ -71,6 +71,7 @@ final class IndexRules {
         long[] start = c.contents(1, 0);
         long[] end = c.contents(2, 0);
         if (in.isDynamic()) {
+            c.mixesAlong(in);
             c.pin(out, "a range of a varying length");
             return;
         }

@@ -26,7 +26,12 @@ final class LayoutRules {
         table.onnx(c -> c.pin(c.out(0), "produced by a Range"), "Range");
         table.onnx(c -> {}, "Shape", "Size");
         table.onnx(LayoutRules::branch, "If");
-        table.onnx(c -> OperatorRules.pinEverything(c, "used by a loop"), "Loop", "Scan");
+        table.onnx(LayoutRules::loop, "Loop", "Scan");
+    }
+
+    private static void loop(RuleContext c) {
+        OperatorRules.pinEverything(c, "used by a loop");
+        c.unknown();
     }
 
     private static void branch(RuleContext c) {
@@ -223,6 +228,7 @@ final class LayoutRules {
             if (in[axis].sameSize(out[axis])) {
                 c.unifyBroadcast(in[axis], out[axis]);
             } else {
+                c.mixesAlong(in[axis]);
                 c.pin(in[axis], "padded");
                 c.pin(out[axis], "padded");
             }

@@ -45,6 +45,7 @@ final class OperatorRules {
         LayoutRules.register(TABLE);
         IndexRules.register(TABLE);
         ContractionRules.register(TABLE);
+        ConvolutionRules.register(TABLE);
         NormalizationRules.register(TABLE);
         FusedAttentionRules.register(TABLE);
         RecurrentRules.register(TABLE);
@@ -61,11 +62,9 @@ final class OperatorRules {
                 .allMatch(value ->
                         value == null || context.out(context.op().outputs().indexOf(value)) != null);
         if (rule == null || !traced) {
-            if (rule == null) {
-                context.withoutRule();
-            }
             String reason = rule == null ? "operator without a rule" : "shapes that ONNX Runtime did not report";
             pinEverything(context, reason);
+            context.unknown();
         } else {
             rule.apply(context);
         }

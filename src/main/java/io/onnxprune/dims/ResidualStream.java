@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.dims;
 
+import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Program.Branch;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
@@ -9,10 +10,12 @@ import java.util.ArrayList;
 import java.util.Deque;
 import java.util.HashMap;
 import java.util.HashSet;
+import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.stream.IntStream;
 
 /**
  * The residual stream of a decoder: the values joined by additions {@code x + f(x)}, their common width, and the
@@ -26,10 +29,10 @@ public final class ResidualStream {
      * @param base the operand that is the residual stream
      * @param branch the operand that the block computes
      * @param ops the operator applications of the block
-     * @param attention whether the block contains attention, which mixes positions
+     * @param kind what the block computes
      * @param layer index of its layer
      */
-    public record Block(Op add, Value base, Value branch, Set<Op> ops, boolean attention, int layer) {
+    public record Block(Op add, Value base, Value branch, Set<Op> ops, BlockKind kind, int layer) {
         /** The reason why this block cannot be removed; null when it can. */
         public String pin() {
             return add.branch().isEmpty()
@@ -39,8 +42,11 @@ public final class ResidualStream {
     }
 
     private final DimensionAnalysis analysis;
+    private final Set<Dim.Atom> widths = new HashSet<>();
     private final List<Dim.Atom> width;
     private final List<Block> blocks = new ArrayList<>();
+    private final Set<Value> fromStream = new HashSet<>();
+    private final BlockContent content;
 
     private ResidualStream(DimensionAnalysis analysis) {
         this.analysis = analysis;
@@ -48,6 +54,8 @@ public final class ResidualStream {
         if (!width.isEmpty()) {
             findBlocks();
         }
+        this.content = new BlockContent(analysis, fromStream);
+        classify();
     }
 
     static ResidualStream of(DimensionAnalysis analysis) {
@@ -62,6 +70,14 @@ public final class ResidualStream {
         return width;
     }
 
+    /**
+     * Whether a dimension is the width of any residual stream: of this one, of an encoder, or of one beyond an operator
+     * that cannot be followed.
+     */
+    boolean isWidth(Dim.Atom atom) {
+        return widths.contains(atom);
+    }
+
     /** All blocks in program order. A model with If nodes has the blocks of each branch. */
     public List<Block> blocks() {
         return blocks;
@@ -70,6 +86,38 @@ public final class ResidualStream {
     /** Number of layers. */
     public int layers() {
         return blocks.stream().mapToInt(block -> block.layer + 1).max().orElse(0);
+    }
+
+    /** The reason why no residual stream was found; only for a stream without blocks. */
+    public String missing() {
+        List<Op> sums =
+                analysis.program().ops().stream().filter(this::joinsActivations).toList();
+        if (sums.isEmpty()) {
+            return "no addition joins two computed values of one fixed width";
+        }
+        Op last = sums.get(sums.size() - 1);
+        String opaque = upstream(last).stream()
+                .filter(op -> op.outputs().stream()
+                        .anyMatch(value -> value != null && analysis.trace().dtype(value) == DType.UNDEFINED))
+                .map(op -> "; what node " + op.node().label() + " makes is not a tensor, so it cannot be followed")
+                .findFirst()
+                .orElse("");
+        return "no addition joins a value with one that is computed from it, up to node "
+                + last.node().label() + opaque;
+    }
+
+    private static Set<Op> upstream(Op last) {
+        Set<Op> found = new LinkedHashSet<>();
+        Deque<Op> open = new ArrayDeque<>(List.of(last));
+        while (!open.isEmpty()) {
+            Op op = open.pop();
+            if (found.add(op)) {
+                op.inputs().stream()
+                        .filter(value -> value != null && value.producer() != null)
+                        .forEach(value -> open.push(value.producer()));
+            }
+        }
+        return found;
     }
 
     private static boolean isAddition(Op op) {
@@ -100,9 +148,18 @@ public final class ResidualStream {
 
     private List<Dim.Atom> findWidth() {
         Map<List<Dim.Atom>, Integer> votes = new HashMap<>();
+        Set<Op> contractions = new HashSet<>();
+        analysis.facts().contractions().forEach(contraction -> contractions.add(contraction.op()));
         for (Op op : analysis.program().ops()) {
-            if (joinsActivations(op) && (reaches(op.input(0), op.input(1)) || reaches(op.input(1), op.input(0)))) {
-                votes.merge(lastAxis(op.input(0)), 1, Integer::sum);
+            for (int base = 0; base < 2 && joinsActivations(op); base++) {
+                if (reaches(op.input(base), op.input(1 - base), Set.of())) {
+                    votes.merge(lastAxis(op.input(0)), 1, Integer::sum);
+                    // Activation functions have additions too, but no products of matrices.
+                    if (!reaches(op.input(base), op.input(1 - base), contractions)) {
+                        widths.addAll(lastAxis(op.input(0)));
+                    }
+                    break;
+                }
             }
         }
         return votes.entrySet().stream()
@@ -111,8 +168,11 @@ public final class ResidualStream {
                 .orElse(List.of());
     }
 
-    /** Whether {@code to} is computed from the data of {@code start}, not only from its shape. */
-    private boolean reaches(Value start, Value to) {
+    /**
+     * Whether {@code to} is computed from the data of {@code start}, not only from its shape, on a way without the
+     * operators of {@code barred}.
+     */
+    private boolean reaches(Value start, Value to, Set<Op> barred) {
         Value from = start.origin();
         int first = from.producer() == null ? -1 : from.producer().index();
         Set<Value> seen = new HashSet<>();
@@ -127,54 +187,128 @@ public final class ResidualStream {
                 return true;
             }
             boolean data = analysis.trace().dtype(value).isFloat();
-            if (data && value.producer() != null && value.producer().index() > first && seen.add(value)) {
-                value.producer().inputs().stream()
-                        .filter(input -> input != null)
-                        .forEach(open::push);
+            Op producer = value.producer();
+            if (data && producer != null && producer.index() > first && !barred.contains(producer) && seen.add(value)) {
+                producer.inputs().stream().filter(input -> input != null).forEach(open::push);
             }
         }
         return false;
     }
 
     private void findBlocks() {
-        Set<Op> attention = new HashSet<>();
-        analysis.facts().distributions().stream()
-                .filter(AnalysisFacts.Distribution::overPositions)
-                .forEach(distribution -> attention.add(distribution.op()));
         Set<Value> stream = new HashSet<>();
-        Set<Value> fromStream = new HashSet<>();
-        Map<List<Branch>, LayerCounter> counters = new HashMap<>();
         for (Op op : analysis.program().ops()) {
             boolean tainted = op.inputs().stream().anyMatch(fromStream::contains);
             if (joinsActivations(op) && lastAxis(op.input(0)).equals(width)) {
-                int base = baseOperand(op, stream, fromStream);
+                int base = baseOperand(op, stream);
                 if (base >= 0) {
                     Value start = op.input(base).origin();
                     if (stream.add(start)) {
                         fromStream.add(start);
                         if (start.producer() != null && isSkipNormalization(start.producer())) {
-                            taint(start.producer(), fromStream);
+                            taint(start.producer());
                         }
-                        taintUpTo(op, fromStream);
+                        taintUpTo(op);
                     }
-                    Set<Op> inside = inside(op.input(1 - base), stream, fromStream);
-                    boolean mixes = inside.stream().anyMatch(attention::contains);
-                    boolean feedsForward = !mixes || containsForward(inside);
-                    int layer = counters.computeIfAbsent(op.branch(), key -> new LayerCounter())
-                            .next(mixes, feedsForward);
-                    blocks.add(new Block(op, op.input(base), op.input(1 - base), inside, mixes, layer));
+                    Set<Op> inside = inside(op.input(1 - base), stream);
+                    blocks.add(new Block(op, op.input(base), op.input(1 - base), inside, BlockKind.UNKNOWN, 0));
                     stream.add(sum(op));
                     tainted = true;
                 }
             }
             if (tainted) {
-                taint(op, fromStream);
+                taint(op);
             }
         }
     }
 
+    /** Gives each block its kind and its layer, counted through all streams of one branch. */
+    private void classify() {
+        Map<List<Branch>, Integer> counted = new HashMap<>();
+        for (List<Integer> indices : sequences()) {
+            List<Set<Op>> contents =
+                    indices.stream().map(index -> blocks.get(index).ops()).toList();
+            Set<Value> ofStream = new HashSet<>();
+            indices.forEach(index -> ofStream.add(blocks.get(index).base()));
+            content.computedFrom(ofStream);
+            List<BlockKind> kinds = IntStream.range(0, contents.size())
+                    .mapToObj(i -> content.kind(contents.get(i), sharedWithDistant(contents, i), ofStream))
+                    .toList();
+            int[] layers = LayerPartition.of(kinds);
+            List<Branch> branch = blocks.get(indices.get(0)).add().branch();
+            int before = counted.getOrDefault(branch, 0);
+            for (int i = 0; i < layers.length; i++) {
+                Block b = blocks.get(indices.get(i));
+                int layer = before + layers[i];
+                blocks.set(indices.get(i), new Block(b.add(), b.base(), b.branch(), b.ops(), kinds.get(i), layer));
+                counted.put(branch, layer + 1);
+            }
+        }
+    }
+
+    /**
+     * The blocks of each branch of an If, and within it of each stream: an encoder that shares its embedding with the
+     * decoder has the same width, but no value of the decoder's stream is computed from it alone.
+     */
+    private List<List<Integer>> sequences() {
+        Map<Value, Integer> firsts = new HashMap<>();
+        Map<Integer, List<Integer>> sequences = new LinkedHashMap<>();
+        for (int i = 0; i < blocks.size(); i++) {
+            Block block = blocks.get(i);
+            int first = firsts.getOrDefault(sumBefore(block.base(), firsts.keySet()), i);
+            boolean sameBranch =
+                    blocks.get(first).add().branch().equals(block.add().branch());
+            first = sameBranch ? first : i;
+            firsts.put(sum(block.add()), first);
+            if (isSkipNormalization(block.add())) {
+                firsts.put(block.add().output(0), first);
+            }
+            sequences.computeIfAbsent(first, key -> new ArrayList<>()).add(i);
+        }
+        return List.copyOf(sequences.values());
+    }
+
+    /** The nearest of {@code sums} that a value is computed from, such as through a normalisation; null if none is. */
+    private static Value sumBefore(Value base, Set<Value> sums) {
+        Set<Value> seen = new HashSet<>();
+        Deque<Value> open = new ArrayDeque<>(List.of(base));
+        while (!open.isEmpty()) {
+            Value value = open.poll();
+            if (sums.contains(value)) {
+                return value;
+            }
+            if (seen.add(value) && value.producer() != null) {
+                value.producer().inputs().stream()
+                        .filter(input -> input != null)
+                        .forEach(open::add);
+            }
+        }
+        return null;
+    }
+
+    /**
+     * The operators of a block that blocks other than its neighbours have too. Neighbours that start at the same value
+     * may share its normalisation.
+     */
+    private static Set<Op> sharedWithDistant(List<Set<Op>> contents, int block) {
+        Set<Op> shared = new HashSet<>();
+        for (int other = 0; other < contents.size(); other++) {
+            if (Math.abs(other - block) > 1) {
+                contents.get(block).stream()
+                        .filter(contents.get(other)::contains)
+                        .forEach(shared::add);
+            }
+        }
+        return shared;
+    }
+
+    /** The operators among those of a block that its attention is computed from. */
+    Set<Op> beforeAttention(Block block) {
+        return content.beforeAttention(block.ops());
+    }
+
     /** Marks the outputs of an operator as computed from the stream. Shapes derived from the stream do not count. */
-    private void taint(Op op, Set<Value> fromStream) {
+    private void taint(Op op) {
         op.outputs().stream()
                 .filter(value -> value != null && analysis.trace().dtype(value).isFloat())
                 .forEach(fromStream::add);
@@ -185,26 +319,27 @@ public final class ResidualStream {
         return isSkipNormalization(op) && op.output(3) != null ? op.output(3) : op.output(0);
     }
 
-    private int baseOperand(Op op, Set<Value> stream, Set<Value> fromStream) {
+    private int baseOperand(Op op, Set<Value> stream) {
         for (int base = 0; base < 2; base++) {
             if (stream.contains(op.input(base).origin()) && fromStream.contains(op.input(1 - base))
-                    || !stream.contains(op.input(1 - base).origin()) && reaches(op.input(base), op.input(1 - base))) {
+                    || !stream.contains(op.input(1 - base).origin())
+                            && reaches(op.input(base), op.input(1 - base), Set.of())) {
                 return base;
             }
         }
         return -1;
     }
 
-    /** Marks all values before {@code op} that are computed from a value of {@code fromStream}. */
-    private void taintUpTo(Op op, Set<Value> fromStream) {
+    /** Marks all values before {@code op} that are computed from the stream. */
+    private void taintUpTo(Op op) {
         for (Op earlier : analysis.program().ops().subList(0, op.index() + 1)) {
             if (earlier.inputs().stream().anyMatch(fromStream::contains)) {
-                taint(earlier, fromStream);
+                taint(earlier);
             }
         }
     }
 
-    private static Set<Op> inside(Value branch, Set<Value> stream, Set<Value> fromStream) {
+    private Set<Op> inside(Value branch, Set<Value> stream) {
         Set<Op> inside = new LinkedHashSet<>();
         Deque<Value> open = new ArrayDeque<>(List.of(branch));
         while (!open.isEmpty()) {
@@ -220,90 +355,5 @@ public final class ResidualStream {
             }
         }
         return inside;
-    }
-
-    /**
-     * Whether an attention block also has a feed-forward part: linear layers beside the attention, neither before nor
-     * after it.
-     */
-    private boolean containsForward(Set<Op> inside) {
-        Set<Op> around = beforeAttention(inside);
-        for (Op op : attention(inside)) {
-            closure(op, inside, around, false);
-        }
-        return analysis.facts().contractions().stream()
-                .anyMatch(contraction -> inside.contains(contraction.op())
-                        && contraction.withConstant()
-                        && !around.contains(contraction.op()));
-    }
-
-    /**
-     * The operators of a block that compute attention distributions, and those that mix values by the distributions.
-     */
-    private Set<Op> attention(Set<Op> inside) {
-        Set<Op> found = new HashSet<>();
-        Set<Op> after = new HashSet<>();
-        for (AnalysisFacts.Distribution distribution : analysis.facts().distributions()) {
-            if (inside.contains(distribution.op()) && distribution.overPositions()) {
-                found.add(distribution.op());
-                closure(distribution.op(), inside, after, false);
-            }
-        }
-        analysis.facts().contractions().stream()
-                .filter(contraction -> !contraction.withConstant() && after.contains(contraction.op()))
-                .forEach(contraction -> found.add(contraction.op()));
-        return found;
-    }
-
-    /** The operators among those of one block ({@code inside}) that its attention is computed from. */
-    Set<Op> beforeAttention(Set<Op> inside) {
-        Set<Op> before = new HashSet<>();
-        for (Op op : attention(inside)) {
-            closure(op, inside, before, true);
-        }
-        return before;
-    }
-
-    /**
-     * Adds to {@code found} all operators of a block that {@code start} is computed from (backward) or that are
-     * computed from it.
-     */
-    private static void closure(Op start, Set<Op> inside, Set<Op> found, boolean backward) {
-        Deque<Op> open = new ArrayDeque<>(List.of(start));
-        Set<Op> seen = new HashSet<>();
-        while (!open.isEmpty()) {
-            Op op = open.pop();
-            if (!inside.contains(op) || !seen.add(op)) {
-                continue;
-            }
-            found.add(op);
-            if (backward) {
-                op.inputs().stream()
-                        .filter(value -> value != null && value.producer() != null)
-                        .forEach(value -> open.push(value.producer()));
-            } else {
-                op.outputs().stream()
-                        .filter(value -> value != null)
-                        .forEach(value -> value.uses().forEach(use -> open.push(use.op())));
-            }
-        }
-    }
-
-    /** Counts layers: a layer has at most one attention and one feed-forward block, in either order. */
-    private static final class LayerCounter {
-        private int layer;
-        private boolean attention;
-        private boolean forward;
-
-        int next(boolean mixes, boolean feedsForward) {
-            if (attention && mixes || forward && feedsForward) {
-                layer++;
-                attention = false;
-                forward = false;
-            }
-            attention |= mixes;
-            forward |= feedsForward;
-            return layer;
-        }
     }
 }

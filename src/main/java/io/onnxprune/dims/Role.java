@@ -19,8 +19,12 @@ public enum Role {
     QK_HEAD_DIM("query and key head size"),
     /** Components of a value head. */
     V_HEAD_DIM("value head size"),
-    /** Inner width of a low-rank projection of queries, keys or values. */
+    /** Inner width of a low-rank projection in attention: of queries, keys, values or the result. */
     LATENT("latent width of attention"),
+    /** Channels of a block that combines positions without attention, such as a convolution or a recurrence. */
+    MIXER("mixer channels"),
+    /** Width of values beside the residual stream: of an encoder, or of per-layer embeddings. */
+    SIDE("side channels"),
     /** Experts of a mixture. */
     EXPERTS("experts"),
     /** Rows of the embedding and columns of the output head. */

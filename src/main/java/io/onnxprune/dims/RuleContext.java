@@ -192,11 +192,6 @@ final class RuleContext {
         analysis.facts().means().add(new AnalysisFacts.Mean(op, input, List.copyOf(axes)));
     }
 
-    /** Records that the operator has no rule. */
-    void withoutRule() {
-        analysis.facts().withoutRule().add(op);
-    }
-
     /** Records a distribution over {@code axis} for each index of {@code batch}. */
     void distribution(List<Dim> batch, Dim axis) {
         analysis.facts().distributions().add(new AnalysisFacts.Distribution(op, batch, axis));
@@ -216,6 +211,24 @@ final class RuleContext {
         if (!empty) {
             analysis.facts().contractions().add(new AnalysisFacts.Contraction(op, dim, withConstant));
         }
+    }
+
+    /** Records that the operator combines positions. */
+    void mixes() {
+        analysis.facts().mixers().add(op);
+    }
+
+    /** Records that the operator shifts or cuts activations along {@code axis}, if positions vary there. */
+    void mixesAlong(Dim axis) {
+        boolean activation = analysis.trace().dtype(op.output(0)).isFloat() && out(0).length >= 3;
+        if (activation && axis.isDynamic()) {
+            mixes();
+        }
+    }
+
+    /** Records that it is not known what the operator computes. */
+    void unknown() {
+        analysis.facts().unknown().add(op);
     }
 
     /** The index of an axis of an operand of the given rank; negative numbers count from the end. */

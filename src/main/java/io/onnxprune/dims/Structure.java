@@ -3,6 +3,7 @@ package io.onnxprune.dims;
 
 import io.onnxprune.dims.DimensionAnalysis.Member;
 import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import java.util.ArrayList;
 import java.util.Comparator;
@@ -27,6 +28,7 @@ public final class Structure {
     private final DimensionAnalysis analysis;
     private final ResidualStream stream;
     private final Map<Dim.Atom, List<Member>> members;
+    private final Map<Op, Set<Integer>> blocksByOp = new HashMap<>();
     private final Map<Dim.Atom, Role> roles = new HashMap<>();
     private final List<Dimension> dimensions = new ArrayList<>();
 
@@ -34,6 +36,11 @@ public final class Structure {
         this.analysis = analysis;
         this.stream = ResidualStream.of(analysis);
         this.members = analysis.members();
+        for (int i = 0; i < stream.blocks().size(); i++) {
+            for (Op op : stream.blocks().get(i).ops()) {
+                blocksByOp.computeIfAbsent(op, key -> new HashSet<>()).add(i);
+            }
+        }
         assignRoles();
         pinInterface();
         pinUnknownTypes();
@@ -103,16 +110,25 @@ public final class Structure {
         stream.width().forEach(atom -> roles.put(atom, Role.HIDDEN));
         assignHeadSizes();
         assignTables();
+        assignInnerWidths();
+    }
+
+    /**
+     * Assigns the inner widths of blocks: what one linear layer produces and another one consumes. Without a residual
+     * stream, nothing tells them from its width.
+     */
+    private void assignInnerWidths() {
         Set<Op> beforeAttention = new HashSet<>();
-        stream.blocks().forEach(block -> beforeAttention.addAll(stream.beforeAttention(block.ops())));
-        Set<Dim.Atom> contracted = new HashSet<>();
-        Set<Dim.Atom> elsewhere = new HashSet<>();
+        stream.blocks().forEach(block -> beforeAttention.addAll(stream.beforeAttention(block)));
+        Map<Dim.Atom, Set<Op>> contracted = new HashMap<>();
         for (AnalysisFacts.Contraction contraction : analysis.facts().contractions()) {
             if (contraction.withConstant()) {
-                contracted.addAll(contraction.dim().atoms());
-                if (!beforeAttention.contains(contraction.op())) {
-                    elsewhere.addAll(contraction.dim().atoms());
-                }
+                contraction
+                        .dim()
+                        .atoms()
+                        .forEach(atom -> contracted
+                                .computeIfAbsent(atom, key -> new LinkedHashSet<>())
+                                .add(contraction.op()));
             }
         }
         members.forEach((atom, places) -> {
@@ -120,10 +136,47 @@ public final class Structure {
                     places.stream().filter(place -> place.tensor().rank() >= 2).count();
             boolean spansAxis = atom.pin() == null
                     || places.stream().anyMatch(place -> place.dim().resolve() == atom);
-            if (contracted.contains(atom) && matrices >= 2 && spansAxis && !atom.isDynamic()) {
-                roles.putIfAbsent(atom, elsewhere.contains(atom) ? Role.FFN : Role.LATENT);
+            if (stream.isWidth(atom)) {
+                roles.putIfAbsent(atom, Role.SIDE);
+            }
+            boolean inner = !stream.blocks().isEmpty() && !atom.isDynamic();
+            Set<Op> consumers = contracted.getOrDefault(atom, Set.of());
+            if (!consumers.isEmpty() && matrices >= 2 && spansAxis && inner) {
+                roles.putIfAbsent(atom, beforeAttention.containsAll(consumers) ? Role.LATENT : innerWidth(consumers));
             }
         });
+    }
+
+    /** The role of an inner width that {@code consumers} sum over, by the blocks that they are in. */
+    private Role innerWidth(Set<Op> consumers) {
+        List<BlockKind> kinds = consumers.stream()
+                .flatMap(op -> blocksOf(op, MOVES).stream())
+                .map(block -> stream.blocks().get(block).kind())
+                .toList();
+        if (kinds.isEmpty() || kinds.stream().anyMatch(BlockKind::feedsForward)) {
+            return Role.FFN;
+        }
+        if (kinds.stream().allMatch(BlockKind::attends)) {
+            return Role.LATENT;
+        }
+        return kinds.stream().allMatch(kind -> kind == BlockKind.MIXER) ? Role.MIXER : Role.SIDE;
+    }
+
+    /**
+     * Indices of the blocks that have an operator, or, for one that only prepares a weight, the operators that use it.
+     */
+    private Set<Integer> blocksOf(Op op, int depth) {
+        Set<Integer> found = blocksByOp.get(op);
+        if (found != null) {
+            return found;
+        }
+        found = new HashSet<>();
+        if (depth > 0 && op.output(0) != null) {
+            for (Use use : op.output(0).uses()) {
+                found.addAll(blocksOf(use.op(), depth - 1));
+            }
+        }
+        return found;
     }
 
     private void assignHeadSizes() {
@@ -161,7 +214,10 @@ public final class Structure {
         return role == Role.HEADS || role == Role.KV_HEADS || role == Role.QUERY_HEADS;
     }
 
-    /** Assigns the vocabulary: the looked-up axis of the largest embedding table, and the last axis of the logits. */
+    /**
+     * Assigns the vocabulary: the looked-up axis of the largest embedding table and of all tables that are read by the
+     * same tokens, and the last axis of the logits.
+     */
     private void assignTables() {
         Dim.Atom vocabulary = null;
         for (Map.Entry<Dim.Atom, List<Member>> entry : members.entrySet()) {
@@ -177,6 +233,7 @@ public final class Structure {
         }
         if (vocabulary != null) {
             roles.putIfAbsent(vocabulary, Role.VOCABULARY);
+            assignOtherTables(members.get(vocabulary));
         }
         for (Value output : analysis.program().outputs()) {
             Dim[] dims = analysis.dims(output);
@@ -188,6 +245,21 @@ public final class Structure {
                 }
             }
         }
+    }
+
+    private void assignOtherTables(List<Member> largest) {
+        Set<Value> tokens = new HashSet<>();
+        largest.stream()
+                .filter(Structure::readsTokens)
+                .forEach(place -> tokens.add(place.use().op().input(1)));
+        members.forEach((atom, places) -> {
+            boolean read = places.stream()
+                    .anyMatch(place -> readsTokens(place)
+                            && tokens.contains(place.use().op().input(1)));
+            if (read && IndexRules.isLookedUp(atom)) {
+                roles.putIfAbsent(atom, Role.VOCABULARY);
+            }
+        });
     }
 
     private static boolean readsTokens(Member place) {
@@ -239,15 +311,13 @@ public final class Structure {
     }
 
     private void nameDimensions() {
-        Map<Op, Integer> layers = new HashMap<>();
-        stream.blocks().forEach(block -> block.ops().forEach(op -> layers.putIfAbsent(op, block.layer())));
         List<Dimension> found = new ArrayList<>();
         members.forEach((atom, places) -> {
             List<Member> weights =
                     places.stream().filter(place -> isWeight(place)).toList();
             if (!weights.isEmpty() && atom.size(0) > 1 && !atom.isDynamic()) {
                 found.add(new Dimension(
-                        "", role(atom), layer(atom, weights, layers), atom, (int) atom.size(0), weights, atom.pin()));
+                        "", role(atom), layer(atom, weights), atom, (int) atom.size(0), weights, atom.pin()));
             }
         });
         found.sort(Comparator.comparing(Dimension::role).thenComparing(Dimension::layer));
@@ -273,25 +343,14 @@ public final class Structure {
     }
 
     /** The layer of the blocks that use the dimension; -1 when there are several or none. */
-    private int layer(Dim.Atom atom, List<Member> places, Map<Op, Integer> layers) {
+    private int layer(Dim.Atom atom, List<Member> places) {
         boolean table = IndexRules.isLookedUp(atom) && places.stream().anyMatch(this::isBesideWidth);
         if (stream.width().contains(atom) || role(atom) == Role.VOCABULARY || table) {
             return -1;
         }
         Set<Integer> found = new HashSet<>();
-        places.forEach(place -> collectLayers(place.use().op(), layers, MOVES, found));
+        places.forEach(place -> blocksOf(place.use().op(), MOVES)
+                .forEach(block -> found.add(stream.blocks().get(block).layer())));
         return found.size() == 1 ? found.iterator().next() : -1;
-    }
-
-    /**
-     * Adds the layer of an operator, or, for one that only prepares a weight, the layers of the operators that use it.
-     */
-    private static void collectLayers(Op op, Map<Op, Integer> layers, int depth, Set<Integer> found) {
-        Integer layer = layers.get(op);
-        if (layer != null) {
-            found.add(layer);
-        } else if (depth > 0 && op.output(0) != null) {
-            op.output(0).uses().forEach(use -> collectLayers(use.op(), layers, depth - 1, found));
-        }
     }
 }

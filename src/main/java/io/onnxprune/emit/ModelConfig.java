@@ -20,12 +20,22 @@ import java.util.TreeSet;
  */
 final class ModelConfig {
     private static final Map<Kind, List<String>> KEYS = Map.of(
-            Kind.HEADS, List.of("num_attention_heads", "n_head", "num_heads", "n_heads"),
+            Kind.HEADS, List.of("num_attention_heads", "n_head", "num_heads", "n_heads", "decoder_attention_heads"),
             Kind.KV_HEADS, List.of("num_key_value_heads", "multi_query_group_num", "num_kv_heads"),
-            Kind.FFN, List.of("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "moe_intermediate_size"),
+            Kind.FFN,
+                    List.of(
+                            "intermediate_size",
+                            "ffn_dim",
+                            "n_inner",
+                            "ffn_hidden_size",
+                            "moe_intermediate_size",
+                            "decoder_ffn_dim"),
             Kind.EXPERTS, List.of("num_experts", "num_local_experts", "n_routed_experts"),
             Kind.HIDDEN, List.of("hidden_size", "n_embd", "d_model", "word_embed_proj_dim"));
-    private static final List<String> LAYER_COUNTS = List.of("num_hidden_layers", "n_layer", "num_layers");
+    /** Keys of the number of layers. If those of a decoder are set, the others may count an encoder. */
+    private static final List<List<String>> LAYER_COUNTS = List.of(
+            List.of("num_decoder_layers", "decoder_layers"), List.of("num_hidden_layers", "n_layer", "num_layers"));
+
     private static final List<String> LAYER_LISTS = List.of(
             "layer_types", "no_rope_layers", "layers_block_type", "mlp_layer_types", "attention_layers", "block_types");
     /** Keys of lists of layer numbers. */
@@ -45,6 +55,7 @@ final class ModelConfig {
     private final Map<Integer, ObjectNode> oldOverrides = new TreeMap<>();
     private final Map<Integer, ObjectNode> overrides = new TreeMap<>();
     private boolean statesLayers;
+    private int otherLayers;
 
     private ModelConfig(ObjectNode config, Sizes sizes) {
         this.config = config;
@@ -62,11 +73,17 @@ final class ModelConfig {
             root.stated.addAll(inner.stated);
             root.differing.addAll(inner.differing);
             root.statesLayers |= inner.statesLayers;
+            root.otherLayers = root.otherLayers == 0 ? inner.otherLayers : root.otherLayers;
         }
         root.warn(log);
     }
 
     private void patch() {
+        otherLayers = layerKeys().stream()
+                .mapToInt(key -> config.get(key).intValue())
+                .filter(count -> count != sizes.layersBefore())
+                .findFirst()
+                .orElse(0);
         readOverrides();
         int width = value(Kind.HIDDEN);
         int heads = value(Kind.HEADS);
@@ -77,10 +94,13 @@ final class ModelConfig {
         if (states(Kind.HIDDEN) || states(Kind.HEADS)) {
             writeHeadSize(width, heads);
         }
-        if (sizes.dropsLayers()) {
-            dropLayers();
+        // The layers of a file that counts them in another way are not those of the model.
+        if (otherLayers == 0) {
+            if (sizes.dropsLayers()) {
+                dropLayers();
+            }
+            writeOverrides();
         }
-        writeOverrides();
     }
 
     private void patchCount(Kind kind, String key) {
@@ -145,13 +165,21 @@ final class ModelConfig {
         }
     }
 
+    /** The keys that state the number of layers. */
+    private List<String> layerKeys() {
+        return LAYER_COUNTS.stream()
+                .map(keys ->
+                        keys.stream().filter(key -> config.path(key).isInt()).toList())
+                .filter(keys -> !keys.isEmpty())
+                .findFirst()
+                .orElse(List.of());
+    }
+
     private void dropLayers() {
         int before = sizes.layersBefore();
-        for (String key : LAYER_COUNTS) {
-            if (config.path(key).isInt() && config.get(key).intValue() == before) {
-                config.put(key, sizes.layers().size());
-                statesLayers = true;
-            }
+        for (String key : layerKeys()) {
+            config.put(key, sizes.layers().size());
+            statesLayers = true;
         }
         for (String key : LAYER_LISTS) {
             if (config.get(key) instanceof ArrayNode list && list.size() == before) {
@@ -193,7 +221,7 @@ final class ModelConfig {
 
     /** Reads the per-layer entries of an earlier pruning, by old layer number and, for kept layers, by new number. */
     private void readOverrides() {
-        if (config.get(PER_LAYER) instanceof ObjectNode section) {
+        if (otherLayers == 0 && config.get(PER_LAYER) instanceof ObjectNode section) {
             for (int layer = 0; layer < sizes.layersBefore(); layer++) {
                 if (section.get(Integer.toString(layer)) instanceof ObjectNode own) {
                     oldOverrides.put(layer, own);
@@ -228,13 +256,17 @@ final class ModelConfig {
                 missing.add(kind.title());
             }
         }
-        if (sizes.dropsLayers() && !statesLayers) {
+        if (sizes.dropsLayers() && !statesLayers && otherLayers == 0) {
             missing.add("layers");
         }
         if (sizes.changesHeadSize()) {
             missing.add("channels of a head");
         }
-        if (!differ.isEmpty()) {
+        missing.addAll(sizes.otherChanges());
+        if (otherLayers != 0) {
+            log.warn("config.json states " + otherLayers + " layers, but the model has " + sizes.layersBefore()
+                    + ", so nothing is changed there about single layers" + CANNOT_REBUILD);
+        } else if (!differ.isEmpty()) {
             log.warn("layers keep different numbers of " + String.join(", ", differ)
                     + ": config.json states the largest and " + PER_LAYER + " the others" + CANNOT_REBUILD
                     + " (--layout uniform keeps layers equal)");

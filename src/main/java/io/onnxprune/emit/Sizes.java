@@ -9,8 +9,10 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.plan.Plan;
 import java.util.ArrayList;
 import java.util.EnumMap;
+import java.util.EnumSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.function.IntUnaryOperator;
@@ -110,6 +112,17 @@ final class Sizes {
                 .anyMatch(dimension -> change(dimension).isChange());
     }
 
+    /** Titles of other roles whose sizes changed. Model families state them in keys of their own. */
+    List<String> otherChanges() {
+        Set<Role> others = EnumSet.of(Role.LATENT, Role.MIXER, Role.SIDE);
+        return structure.dimensions().stream()
+                .filter(dimension -> others.contains(dimension.role()))
+                .filter(dimension -> change(dimension).isChange())
+                .map(dimension -> dimension.role().title())
+                .distinct()
+                .toList();
+    }
+
     /**
      * The new numbers of {@code kind} by old layer number, for layers whose old number equals that of {@code before}.
      * If units of one layer differ (experts), the largest number.
@@ -150,7 +163,7 @@ final class Sizes {
                 cutLayers.add(block.layer());
             } else {
                 keptLayers.add(block.layer());
-                if (block.attention()) {
+                if (block.kind().attends()) {
                     attention.add(block.layer());
                 }
             }
@@ -201,14 +214,12 @@ final class Sizes {
                 .toList());
     }
 
-    /**
-     * Whether a layer keeps its feed-forward part. If its only block is attention, the feed-forward part is inside it.
-     */
+    /** Whether a layer keeps the block with its feed-forward part. A layer without such a block loses nothing. */
     private boolean keepsForward(int layer) {
         List<Block> blocks = structure.stream().blocks();
         boolean separate = false;
         for (int i = 0; i < blocks.size(); i++) {
-            if (blocks.get(i).layer() == layer && !blocks.get(i).attention()) {
+            if (blocks.get(i).layer() == layer && blocks.get(i).kind().feedsForward()) {
                 separate = true;
                 if (!plan.removesBlock(i, layer)) {
                     return true;

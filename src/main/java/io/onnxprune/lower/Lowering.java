@@ -3,6 +3,7 @@ package io.onnxprune.lower;
 
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.TensorSequences;
 import io.onnxprune.dims.Trace;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
@@ -78,7 +79,8 @@ public final class Lowering {
             throw new UserException("%s is of opset %d, which is older than %d; export it again with a newer one"
                     .formatted(model.source(), model.opset(), OpsetForms.OLDEST));
         }
-        Model flat = BranchSelection.select(FunctionInliner.inline(model), runtime, length);
+        Model flat = BranchSelection.select(
+                TensorSequences.replace(FunctionInliner.inline(model), runtime, log), runtime, length);
         flat = Widening.widen(withConstantsLifted(flat));
         Program program = Program.of(flat);
         Trace trace = Trace.of(program, runtime, log);

@@ -4,6 +4,7 @@ package io.onnxprune.measure;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.DimensionAnalysis;
 import io.onnxprune.dims.Structure;
+import io.onnxprune.dims.TensorSequences;
 import io.onnxprune.dims.Trace;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program;
@@ -28,9 +29,12 @@ public record AnalysedModel(Model model, Structure structure) {
         return of(ModelReader.read(file, log), runtime, log);
     }
 
-    /** Analyses an imported model. Calls of model-local functions are replaced by their bodies first. */
+    /**
+     * Analyses an imported model. Calls of model-local functions are replaced by their bodies first, and sequences of
+     * tensors by the tensors.
+     */
     public static AnalysedModel of(Model imported, OnnxRuntime runtime, Log log) {
-        Model model = FunctionInliner.inline(imported);
+        Model model = TensorSequences.replace(FunctionInliner.inline(imported), runtime, log);
         Program program = Program.of(model);
         Trace trace = Trace.of(program, runtime, log);
         return new AnalysedModel(model, Structure.of(DimensionAnalysis.of(program, trace)));

@@ -67,7 +67,7 @@ public record ScorePass(@Option("The importance metric.") ImportanceMetric metri
     public void check(DenseModel dense, PassContext context) {
         Structure structure = dense.structure();
         if (metric.differentiates()
-                && !structure.analysis().facts().withoutRule().isEmpty()) {
+                && !structure.analysis().facts().unknown().isEmpty()) {
             context.statistics().requireGradients(structure.analysis().program().model(), scored(dense, context));
         }
     }

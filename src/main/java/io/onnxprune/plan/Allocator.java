@@ -141,7 +141,7 @@ final class Allocator {
     private int step(Dimension dimension) {
         return switch (dimension.role()) {
             case HEADS, KV_HEADS, QUERY_HEADS -> budget.roundHeads();
-            case FFN, HIDDEN -> {
+            case FFN, MIXER, SIDE, HIDDEN -> {
                 // A unit has several channels where quantisation blocks must be kept intact. The contracted axis gives
                 // their number. Other axes may carry the channels twice (fused projections) or by blocks.
                 long channels = structure.analysis().facts().contractions().stream()
@@ -169,12 +169,10 @@ final class Allocator {
             return null;
         }
         boolean depthOnly = budget.prune().roles().isEmpty() && !budget.prune().blocks();
-        BitSet pruned = drop(
-                droppable(candidates.layers(), PrunableBlocks.layers(structure).size(), scores.layers()),
-                PrunableBlocks.layers(structure),
-                new BitSet(),
-                depthOnly,
-                running);
+        List<int[]> layers = PrunableBlocks.layers(structure);
+        List<Integer> order = droppable(candidates.layers(), layers.size(), scores.layers());
+        BitSet pruned =
+                drop(candidates.withLengths(order, layers, new BitSet()), layers, new BitSet(), depthOnly, running);
         return kept(structure.stream().layers(), pruned);
     }
 
@@ -200,7 +198,8 @@ final class Allocator {
         long present =
                 copies.stream().filter(indices -> !before.get(indices[0])).count();
         boolean depthOnly = budget.prune().roles().isEmpty();
-        BitSet pruned = drop(droppable(remaining, present, values), copies, before, depthOnly, running);
+        List<Integer> order = candidates.withLengths(droppable(remaining, present, values), copies, before);
+        BitSet pruned = drop(order, copies, before, depthOnly, running);
         BitSet indices = new BitSet();
         pruned.stream().forEach(position -> indices.or(ParameterCount.bits(copies.get(position))));
         return kept(structure.stream().blocks().size(), indices);
@@ -290,7 +289,8 @@ final class Allocator {
         BitSet pruned = new BitSet();
         if (budget.prune().layers()) {
             List<int[]> layers = PrunableBlocks.layers(structure);
-            droppable(candidates.layers(), layers.size(), scores.layers())
+            candidates
+                    .withLengths(droppable(candidates.layers(), layers.size(), scores.layers()), layers, new BitSet())
                     .forEach(index -> pruned.or(ParameterCount.bits(layers.get(index))));
         }
         if (budget.prune().blocks()) {
@@ -301,7 +301,9 @@ final class Allocator {
             long present = blocks.stream().filter(set -> !pruned.get(set[0])).count();
             double[] values =
                     blocks.stream().mapToDouble(set -> scores.blocks()[set[0]]).toArray();
-            droppable(remaining, present, values).forEach(index -> pruned.or(ParameterCount.bits(blocks.get(index))));
+            candidates
+                    .withLengths(droppable(remaining, present, values), blocks, (BitSet) pruned.clone())
+                    .forEach(index -> pruned.or(ParameterCount.bits(blocks.get(index))));
         }
         running.remove(pruned);
     }

@@ -9,6 +9,7 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.BitSet;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
@@ -25,6 +26,7 @@ final class Candidates {
     private final Budget budget;
     private final List<List<Dimension>> groups = new ArrayList<>();
     private final ParameterCount count;
+    private final BlockRemoval removal;
     private final Map<String, String> blocked = new LinkedHashMap<>();
     private Optional<String> outOfReach = Optional.empty();
 
@@ -38,6 +40,8 @@ final class Candidates {
         this.structure = structure;
         this.budget = budget;
         this.count = count;
+        this.removal = BlockRemoval.of(structure);
+        requireStream();
         checkPatterns();
         groupsOf(budget.layout()).forEach(group -> {
             String reason = group.stream()
@@ -64,24 +68,46 @@ final class Candidates {
             throw new UserException(problems.get(0));
         }
         problems.forEach(log::warn);
+        checkDepth(log);
+    }
+
+    /**
+     * Warns about blocks that cannot be removed, or, where layers stay, about parameters that cannot be pruned. Layers are
+     * not pruned without a block that can be removed.
+     */
+    private void checkDepth(Log log) {
         if (!budget.prune().layers() && !budget.prune().blocks()) {
             outOfReach = count.outOfReach();
             outOfReach.ifPresent(share -> log.warn(share + "; the others are pruned by more to make up for them"));
+            return;
         }
-        if ((budget.prune().layers() || budget.prune().blocks())
-                && structure.stream().blocks().isEmpty()) {
-            throw new UserException("layers cannot be pruned: "
-                    + structure.analysis().program().model().source()
-                    + " has no residual stream; prune something else");
+        List<Block> blocks = structure.stream().blocks();
+        blocks.stream().filter(block -> block.pin() != null).findFirst().ifPresent(block -> {
+            throw new UserException("layers cannot be pruned in this model: they are " + block.pin()
+                    + "; export one model without branches, or prune something else");
+        });
+        List<String> reasons = IntStream.range(0, blocks.size())
+                .filter(index -> removal.obstacle(index) != null)
+                .mapToObj(index -> "blocks." + index + " of layers."
+                        + blocks.get(index).layer() + " is " + removal.obstacle(index))
+                .toList();
+        if (reasons.size() == blocks.size()) {
+            throw new UserException(
+                    "no layer of this model can be pruned: " + reasons.get(0) + "; prune something else");
         }
-        if (budget.prune().layers() || budget.prune().blocks()) {
-            structure.stream().blocks().stream()
-                    .filter(block -> block.pin() != null)
-                    .findFirst()
-                    .ifPresent(block -> {
-                        throw new UserException("layers cannot be pruned in this model: they are " + block.pin()
-                                + "; export one model without branches, or prune something else");
-                    });
+        if (!reasons.isEmpty()) {
+            String others = reasons.size() == 1 ? "" : ", and " + (reasons.size() - 1) + " more blocks";
+            log.warn("not every layer can be pruned: " + reasons.get(0) + others);
+            reasons.forEach(reason -> blocked.put(reason, reason));
+        }
+    }
+
+    /** Without the residual stream, nothing tells the width of the model from the inner width of a block. */
+    private void requireStream() {
+        if (structure.stream().blocks().isEmpty()) {
+            throw new UserException(structure.analysis().program().model().source()
+                    + " has no residual stream, so its layers are not known and nothing can be pruned: "
+                    + structure.stream().missing() + "; export a decoder with residual connections");
         }
     }
 
@@ -92,9 +118,9 @@ final class Candidates {
 
     /** The indices of layers that may be pruned. */
     List<Integer> layers() {
+        List<int[]> layers = PrunableBlocks.layers(structure);
         return IntStream.range(0, structure.stream().layers())
-                .filter(layer -> !isSkipped(layer)
-                        && !holdsProtected(PrunableBlocks.layers(structure).get(layer)))
+                .filter(layer -> !isSkipped(layer) && mayGo(layers.get(layer)))
                 .boxed()
                 .toList();
     }
@@ -106,7 +132,7 @@ final class Candidates {
         return IntStream.range(0, copies.size())
                 .filter(position ->
                         !isSkipped(blocks.get(copies.get(position)[0]).layer()))
-                .filter(position -> !holdsProtected(copies.get(position)))
+                .filter(position -> mayGo(copies.get(position)))
                 .boxed()
                 .toList();
     }
@@ -123,6 +149,24 @@ final class Candidates {
                 ? "a uniform layout prunes all layers or none, and "
                 : "";
         return ", because " + uniform + String.join(", ", reasons.subList(0, Math.min(3, reasons.size()))) + more;
+    }
+
+    /**
+     * The sets of blocks at {@code order} that may be removed together after {@code before}, in this order. The last
+     * one with a cache is left out if something that stays needs the length of a cache.
+     */
+    List<Integer> withLengths(List<Integer> order, List<int[]> sets, BitSet before) {
+        BitSet removed = (BitSet) before.clone();
+        List<Integer> allowed = new ArrayList<>();
+        for (int position : order) {
+            BitSet next = (BitSet) removed.clone();
+            next.or(ParameterCount.bits(sets.get(position)));
+            if (!removal.losesLengths(next)) {
+                removed = next;
+                allowed.add(position);
+            }
+        }
+        return allowed;
     }
 
     private List<List<Dimension>> groupsOf(Budget.Layout layout) {
@@ -157,6 +201,10 @@ final class Candidates {
         return layer >= 0
                 && (layer < budget.skipFirst().in(layers)
                         || layer >= layers - budget.skipLast().in(layers));
+    }
+
+    private boolean mayGo(int... blocks) {
+        return Arrays.stream(blocks).allMatch(index -> removal.obstacle(index) == null) && !holdsProtected(blocks);
     }
 
     /** Whether the blocks, their layer, or a dimension that would be pruned with them is protected. */

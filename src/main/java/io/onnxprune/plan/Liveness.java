@@ -24,11 +24,13 @@ import java.util.stream.Stream;
 final class Liveness {
     private final Program program;
     private final List<Block> blocks;
+    private final BlockRemoval removal;
     private final Set<Tensor> alive;
 
     Liveness(Structure structure) {
         program = structure.analysis().program();
         blocks = structure.stream().blocks();
+        removal = BlockRemoval.of(structure);
         alive = reached(new BitSet());
     }
 
@@ -45,11 +47,11 @@ final class Liveness {
     private Set<Tensor> reached(BitSet removed) {
         Map<Op, Block> skipped = new HashMap<>();
         removed.stream().mapToObj(blocks::get).forEach(block -> skipped.put(block.add(), block));
-        Set<Op> inside = insideOnly(removed);
+        Set<Value> dropped = removal.droppedOutputs(removed);
         Set<Tensor> constants = new HashSet<>();
         Set<Value> seen = new HashSet<>();
         Deque<Value> open = new ArrayDeque<>();
-        program.outputs().stream().filter(output -> !isMadeBy(inside, output)).forEach(open::push);
+        program.outputs().stream().filter(output -> !dropped.contains(output)).forEach(open::push);
         while (!open.isEmpty()) {
             Value value = open.pop();
             if (!seen.add(value)) {
@@ -64,12 +66,6 @@ final class Liveness {
             }
         }
         return constants;
-    }
-
-    private boolean isMadeBy(Set<Op> inside, Value value) {
-        Op producer = value.origin().producer();
-        return producer != null
-                && (inside.contains(producer) || branches(value.origin()).anyMatch(yield -> isMadeBy(inside, yield)));
     }
 
     /** The values that the branches yield for an output of an If; empty for any other value. */
@@ -105,15 +101,5 @@ final class Liveness {
     /** Whether {@code value} is the bare sum, not its normalisation by the same fused operator. */
     private static boolean isSum(Op add, Value value) {
         return !ResidualStream.isSkipNormalization(add) || value == add.output(3);
-    }
-
-    /** The applications that only removed blocks contain. Their cache outputs are removed with them. */
-    private Set<Op> insideOnly(BitSet removed) {
-        Set<Op> inside = new HashSet<>();
-        removed.stream().forEach(index -> inside.addAll(blocks.get(index).ops()));
-        for (int index = removed.nextClearBit(0); index < blocks.size(); index = removed.nextClearBit(index + 1)) {
-            inside.removeAll(blocks.get(index).ops());
-        }
-        return inside;
     }
 }

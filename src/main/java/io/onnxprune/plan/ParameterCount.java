@@ -191,12 +191,12 @@ public final class ParameterCount {
      * a mixture of experts in one node. Empty if they are less than a hundredth of the parameters.
      */
     Optional<String> outOfReach() {
-        Set<Op> withoutRule = structure.analysis().facts().withoutRule();
+        Set<Op> unknown = structure.analysis().facts().unknown();
         long parameters = 0;
         Op example = null;
         for (Constant constant : constants) {
             long held = constant.weights.count(Dim.Keep.ALL);
-            Op reader = held == 0 ? null : stored.reader(constant.tensor, withoutRule);
+            Op reader = held == 0 ? null : stored.reader(constant.tensor, unknown);
             if (reader != null) {
                 parameters += held;
                 example = example == null ? reader : example;

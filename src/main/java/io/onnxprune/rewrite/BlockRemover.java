@@ -11,8 +11,10 @@ import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.plan.BlockRemoval;
 import io.onnxprune.plan.Plan;
 import java.util.ArrayList;
+import java.util.BitSet;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
@@ -32,6 +34,8 @@ public final class BlockRemover {
 
     private final Structure structure;
     private final Model model;
+    private final BlockRemoval removal;
+    private final BitSet indices = new BitSet();
     private final List<Block> removed = new ArrayList<>();
     private final Map<String, String> renamed = new HashMap<>();
     private final Map<String, Node> replaced = new HashMap<>();
@@ -40,9 +44,11 @@ public final class BlockRemover {
     private BlockRemover(Structure structure, Plan plan, Model model) {
         this.structure = structure;
         this.model = model;
+        this.removal = BlockRemoval.of(structure);
         List<Block> blocks = structure.stream().blocks();
         for (int i = 0; i < blocks.size(); i++) {
             if (plan.removesBlock(i, blocks.get(i).layer())) {
+                indices.set(i);
                 removed.add(blocks.get(i));
             }
         }
@@ -61,29 +67,27 @@ public final class BlockRemover {
     }
 
     private Model run() {
-        for (Block block : removed) {
-            if (block.pin() != null) {
-                throw new UserException("a layer cannot be removed: it is " + block.pin()
-                        + "; export one model without branches, or prune heads and ffn only");
-            }
-            bypass(block);
-        }
-        Set<String> inside = insideOutputs();
+        indices.stream().forEach(this::requireRemovable);
+        removed.forEach(this::bypass);
         Set<String> removedValues = new HashSet<>();
-        for (Value output : structure.analysis().program().outputs()) {
-            if (inside.contains(output.origin().name())) {
-                removedValues.add(output.name());
-            }
-        }
+        removal.droppedOutputs(indices).forEach(output -> removedValues.add(output.name()));
         Graph graph = model.graph();
         List<ValueInfo> outputs = graph.outputs().stream()
                 .filter(output -> !removedValues.contains(output.name()))
                 .toList();
         List<Node> nodes = rewired(graph, outputs);
         Graph cleaned = DeadCode.remove(graph, graph.withNodes(nodes).withInterface(graph.inputs(), outputs));
-        checkRemoved(cleaned.nodes(), inside);
         checkCaches(cleaned);
         return model.withGraph(renumbered(cleaned));
+    }
+
+    private void requireRemovable(int index) {
+        String obstacle = removal.obstacle(index);
+        if (obstacle != null) {
+            Block block = structure.stream().blocks().get(index);
+            throw new UserException("layer " + block.layer() + " cannot be removed: its "
+                    + block.kind().title() + " is " + obstacle + "; keep this layer, or prune heads and ffn only");
+        }
     }
 
     /** Checks that a model without cache outputs does not take the past length from a cache input. */
@@ -117,16 +121,6 @@ public final class BlockRemover {
         } else {
             removedSums.add(node.output(0));
         }
-    }
-
-    private Set<String> insideOutputs() {
-        Set<String> names = new HashSet<>();
-        for (Block block : removed) {
-            for (Op op : block.ops()) {
-                op.outputs().stream().filter(value -> value != null).forEach(value -> names.add(value.name()));
-            }
-        }
-        return names;
     }
 
     private String resolve(String name) {
@@ -168,8 +162,7 @@ public final class BlockRemover {
      * @return from removed to kept cache inputs
      */
     private Map<String, String> sideShapes() {
-        Set<Op> inside = new HashSet<>();
-        removed.forEach(block -> inside.addAll(block.ops()));
+        Set<Op> inside = removal.dropped(indices);
         Set<Value> removedValues = new HashSet<>();
         for (Op op : inside) {
             op.inputs().stream()
@@ -209,18 +202,6 @@ public final class BlockRemover {
             }
         }
         return true;
-    }
-
-    private static void checkRemoved(List<Node> nodes, Set<String> inside) {
-        for (Node node : nodes) {
-            boolean isLayer =
-                    node.is("MatMul") || node.is("Gemm") || node.domain().equals("com.microsoft");
-            if (isLayer && inside.contains(node.output(0))) {
-                throw new UserException(
-                        "node " + node.label()
-                                + " of a removed layer is still needed outside it; keep that layer (--protect) or remove others");
-            }
-        }
     }
 
     /** Makes the numbers in the names of cache inputs and outputs consecutive again. */

@@ -37,6 +37,7 @@ class OperatorGradientTest {
         broadcast();
         reductions();
         products();
+        convolutions();
         einsums();
         normalizations();
         layout();
@@ -285,6 +286,49 @@ class OperatorGradientTest {
         float64("Split evenly", c -> {
             List<String> parts = c.with("axis", 2).with("num_outputs", 2).nodes(2, "Split", c.rows(6));
             c.verify(c.node("Mul", parts.get(0), parts.get(1)));
+        });
+    }
+
+    private static void convolutions() {
+        convolution("depthwise causal", 6, List.of(2L, 0L), 6, 1, 1, 6, 1, 3);
+        convolution("depthwise, twice as many channels", 3, List.of(1L, 1L), 3, 1, 1, 6, 1, 3);
+        convolution("groups", 6, List.of(3L, 0L), 2, 1, 1, 4, 3, 4);
+        convolution("one group", 4, List.of(0L, 2L), 1, 1, 1, 5, 4, 3);
+        convolution("single tap", 4, List.of(0L, 0L), 1, 1, 1, 5, 4, 1);
+        convolution("dilated", 4, List.of(4L, 0L), 4, 1, 2, 4, 1, 3);
+        convolution("strided", 4, List.of(2L, 1L), 2, 2, 1, 6, 2, 3);
+        convolution("strided and dilated", 3, List.of(3L, 2L), 1, 3, 2, 2, 3, 2);
+        for (String mode : List.of("SAME_UPPER", "SAME_LOWER")) {
+            float32("Conv " + mode, c -> {
+                String x = c.with("perm", List.of(0, 2, 1)).node("Transpose", c.rows(3));
+                c.verify(c.with("auto_pad", mode).with("group", 3).node("Conv", x, c.weight(3, 1, 4)));
+            });
+        }
+        float32("Conv without padding", c -> {
+            String x = c.node("Unsqueeze", c.rows(9), c.ints(2));
+            String merged = c.node("Reshape", x, c.ints(-1, 1, 9));
+            c.verify(c.with("auto_pad", "VALID").node("Conv", merged, c.weight(2, 1, 4), c.weight(2)));
+        });
+        float32("Conv of two axes", c -> {
+            String x = c.node("Reshape", c.rows(4, 5, 3), c.ints(-1, 4, 5, 3));
+            c.verify(c.with("group", 2)
+                    .with("pads", List.of(1, 0, 0, 2))
+                    .with("strides", List.of(2, 1))
+                    .with("dilations", List.of(1, 2))
+                    .node("Conv", x, c.weight(6, 2, 2, 2), c.weight(6)));
+        });
+    }
+
+    /** A convolution along the positions, with a weight of the given shape and a bias. */
+    private static void convolution(
+            String name, long channels, List<Long> pads, int group, int stride, int dilation, long... weight) {
+        float32("Conv " + name, c -> {
+            String x = c.with("perm", List.of(0, 2, 1)).node("Transpose", c.rows(channels));
+            c.verify(c.with("group", group)
+                    .with("pads", pads)
+                    .with("strides", List.of(stride))
+                    .with("dilations", List.of(dilation))
+                    .node("Conv", x, c.weight(weight), c.weight(weight[0])));
         });
     }
 

@@ -13,6 +13,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -177,6 +178,45 @@ class ModelConfigTest {
 
         assertThat(config.get("intermediate_size").asInt()).isEqualTo(72);
         assertThat(config.get("num_hidden_layers").asInt()).isEqualTo(2);
+        assertThat(warnings.warnings()).isEmpty();
+    }
+
+    /** What a file says about single layers belongs to its own count of layers. */
+    @Test
+    void nothingAboutSingleLayersIsWrittenWhereTheFileCountsOthers() throws IOException {
+        String json = "{\"num_hidden_layers\": 6, \"intermediate_size\": 96, \"max_window_layers\": 6,"
+                + " \"per_layer_config\": {\"5\": {\"intermediate_size\": 90}}}";
+        Plan plan = new Plan("", Fixture.plan("ffn.0=72", "ffn.2=80").keep(), new int[] {0, 2}, null);
+        ObjectNode config = patched(GROUPED, plan, json);
+
+        assertThat(config.get("num_hidden_layers").asInt()).isEqualTo(6);
+        assertThat(config.get("max_window_layers").asInt()).isEqualTo(6);
+        assertThat(config.get("intermediate_size").asInt()).isEqualTo(80);
+        assertThat(config.get("per_layer_config")).hasToString("{\"5\":{\"intermediate_size\":90}}");
+        assertThat(warnings.warnings())
+                .singleElement()
+                .asString()
+                .startsWith("config.json states 6 layers, but the model has 3, so nothing is changed there");
+    }
+
+    @Test
+    void changedWidthsWithoutAKeyAreNamed() throws IOException {
+        patched("hybrid-conv", Fixture.plan("mixer.0=20", "mixer.2=20"), "{\"num_hidden_layers\": 4}");
+
+        assertThat(warnings.warnings())
+                .singleElement()
+                .asString()
+                .startsWith("config.json has no key that states the old number of mixer channels and was not changed");
+    }
+
+    /** The other keys of a model with an encoder may count the layers of the encoder. */
+    @Test
+    void theLayersOfADecoderHaveTheirOwnKey() throws IOException {
+        String json = "{\"decoder_layers\": 3, \"num_hidden_layers\": 12, \"decoder_ffn_dim\": 96}";
+        ObjectNode config = patched(GROUPED, new Plan("", Map.of(), new int[] {1}, null), json);
+
+        assertThat(config.get("decoder_layers").asInt()).isEqualTo(1);
+        assertThat(config.get("num_hidden_layers").asInt()).isEqualTo(12);
         assertThat(warnings.warnings()).isEmpty();
     }
 

@@ -21,7 +21,7 @@ import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.AdapterInputs.Names;
 import io.onnxprune.rewrite.AdapterInputs.Place;
-import io.onnxprune.runtime.DecoderInterface;
+import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.Outputs;
 import io.onnxprune.runtime.Session;
@@ -178,12 +178,11 @@ class AdapterInputsTest {
     }
 
     private static float[] logits(Model model) {
-        DecoderInterface decoder = DecoderInterface.of(model.graph());
-        Map<String, HostTensor> feeds = new LinkedHashMap<>(decoder.feeds(new long[][] {{1, 17, 33, 8, 51}}, 0));
-        decoder.caches().forEach(cache -> feeds.put(cache.input().name(), DecoderInterface.cache(cache, 1, 0, 0)));
+        ModelInterface graph = ModelInterface.of(model.graph());
+        Map<String, HostTensor> feeds = graph.wholeRows(new long[][] {{1, 17, 33, 8, 51}});
         try (Session session = TestModels.runtime().open(model, false);
-                Outputs run = session.run(feeds, Set.of(decoder.logits().name()))) {
-            return run.tensor(decoder.logits().name()).toFloats();
+                Outputs run = session.run(feeds, Set.of(graph.requireLogits().name()))) {
+            return run.tensor(graph.requireLogits().name()).toFloats();
         }
     }
 }
