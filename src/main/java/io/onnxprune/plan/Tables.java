@@ -200,7 +200,8 @@ final class Tables {
             return false;
         }
         boolean product = analysis.facts().contractions().stream()
-                .anyMatch(contraction -> !contraction.withConstant() && contraction.op().equals(producer));
+                .anyMatch(contraction ->
+                        !contraction.withConstant() && contraction.op().equals(producer));
         return product
                 || ELEMENTWISE.contains(producer.node().op())
                         && producer.inputs().stream().anyMatch(input -> isProduct(input, steps - 1));

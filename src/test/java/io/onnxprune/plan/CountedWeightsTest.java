@@ -27,7 +27,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 
 /**
  * The parameters of a model are the elements of all its weights. The counter here knows nothing of dimensions: it leaves
- * out what has the contents of a rotary table, and the scales and zero points of the operators that the models have.
+ * out what has the contents of a rotary table or a mask, and the scales and zero points of the operators that the models have.
  */
 @Tag("ort")
 class CountedWeightsTest {
@@ -141,17 +141,33 @@ class CountedWeightsTest {
             constants.put(name, tensor);
             DType dtype = tensor.dtype();
             boolean number = dtype.isFloat() || dtype.bits() <= 8 && dtype != DType.BOOL;
-            if (number && tensor.rank() > 0 && tensor.elements() > 1 && !isRotary(tensor)) {
+            if (number && tensor.rank() > 0 && tensor.elements() > 1 && !isTable(tensor)) {
                 parameters.put(tensor, tensor.elements());
             }
         }
 
-        /** Frequencies 1, r, r², ... with r < 1, or cosines or sines of whole multiples of them. */
-        private static boolean isRotary(Tensor tensor) {
+        private static boolean isTable(Tensor tensor) {
             if (!tensor.dtype().isFloat() || tensor.elements() > 1 << 16) {
                 return false;
             }
             float[] values = tensor.toFloats();
+            return isMask(values) || isRotary(values, tensor);
+        }
+
+        /** Zeros beside what hides a score. */
+        private static boolean isMask(float[] values) {
+            boolean hides = false;
+            for (float value : values) {
+                if (value != 0 && value > -1e4) {
+                    return false;
+                }
+                hides |= value != 0;
+            }
+            return hides;
+        }
+
+        /** Frequencies 1, r, r², ... with r < 1, or cosines or sines of whole multiples of them. */
+        private static boolean isRotary(float[] values, Tensor tensor) {
             boolean frequencies = values.length > 1 && values[0] == 1 && values[1] < 0.9;
             for (int i = 1; i + 1 < values.length; i++) {
                 frequencies &= Math.abs(values[i] * values[i] - values[i - 1] * values[i + 1]) < 1e-4 * values[i];

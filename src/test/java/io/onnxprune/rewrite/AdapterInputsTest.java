@@ -10,35 +10,37 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
+import io.onnxprune.eval.CausalLm;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.ir.ValueInfo.Extent;
+import io.onnxprune.onnx.ModelWriter;
 import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.AdapterInputs.Names;
 import io.onnxprune.rewrite.AdapterInputs.Place;
-import io.onnxprune.runtime.ModelInterface;
-import io.onnxprune.runtime.HostTensor;
-import io.onnxprune.runtime.Outputs;
-import io.onnxprune.runtime.Session;
+import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Random;
-import java.util.Set;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 
 /** A model with optional inputs for adapters is pruned with the inputs. */
 @Tag("ort")
 class AdapterInputsTest {
     private static final int RANK = 3;
+
+    @TempDir
+    private Path folder;
 
     private final Structure plain = TestModels.structure("llama-gqa-d");
     private final LinearLayers layers = LinearLayers.of(plain);
@@ -177,12 +179,11 @@ class AdapterInputsTest {
         return Tensor.ofFloats(weight.dtype(), weight.shape(), values);
     }
 
-    private static float[] logits(Model model) {
-        ModelInterface graph = ModelInterface.of(model.graph());
-        Map<String, HostTensor> feeds = graph.wholeRows(new long[][] {{1, 17, 33, 8, 51}});
-        try (Session session = TestModels.runtime().open(model, false);
-                Outputs run = session.run(feeds, Set.of(graph.requireLogits().name()))) {
-            return run.tensor(graph.requireLogits().name()).toFloats();
+    private float[] logits(Model model) {
+        Path file = folder.resolve("model.onnx");
+        ModelWriter.write(model, file, false);
+        try (CausalLm decoder = CausalLm.open(TestModels.runtime(), file)) {
+            return decoder.logits(new long[][] {{1, 17, 33, 8, 51}}).toFloats();
         }
     }
 }
