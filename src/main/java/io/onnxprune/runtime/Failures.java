@@ -47,7 +47,7 @@ final class Failures {
                     "this runtime does not know the attribute ${attribute} of node \"${node}\" (${op})"),
             Lack.of(
                     NODE
-                            + "Node with schema\\(\\S+\\) has (?<side>in|out)put size (?<size>\\d+) not in range \\[min=\\d+, max=(?<last>\\d+)\\]",
+                            + "Node(?:\\(.*\\))? with schema\\(\\S+\\) has (?<side>in|out)put size (?<size>\\d+) not in range \\[min=\\d+, max=(?<last>\\d+)\\]",
                     "node \"${node}\" (${op}) has ${size} ${side}puts, and this runtime knows up to ${last}"),
             Lack.of(
                     "Could not find an implementation for (?<op>\\w+)\\(\\d+\\) node with name '(?<node>[^']*)'",

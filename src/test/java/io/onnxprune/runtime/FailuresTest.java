@@ -122,7 +122,7 @@ class FailuresTest {
             models stamped with official released onnx opset versions. Opset 27 is under development and support for this is limited. Current official support for domain ai.onnx is till opset 26. | the model is of opset 27 of domain ai.onnx, and this runtime knows opsets up to 26
             Unsupported model IR version: 15, max supported IR version: 13                | the model is of IR version 15, and this runtime knows versions up to 13
             This is an invalid model. In Node, ("conv", CausalConvWithState, "com.microsoft", -1) : ("a": tensor(float),) -> ("b",) , Error Unrecognized attribute: dilation for operator CausalConvWithState | this runtime does not know the attribute dilation of node "conv" (CausalConvWithState)
-            In Node, ("a", QuickGelu, "com.microsoft", -1) : ("x": tensor(float),) -> ("y",) , Error Node with schema(com.microsoft::QuickGelu:1) has input size 3 not in range [min=1, max=1]. | node "a" (QuickGelu) has 3 inputs, and this runtime knows up to 1
+            In Node, ("a", QuickGelu, "com.microsoft", -1) : ("x": tensor(float),) -> ("y",) , Error Node(a) with schema(com.microsoft::QuickGelu:1) has input size 3 not in range [min=1, max=1]. | node "a" (QuickGelu) has 3 inputs, and this runtime knows up to 1
             NOT_IMPLEMENTED : Could not find an implementation for Attention(24) node with name 'att' | this runtime has no kernel for node "att" (Attention) on this provider and these types
             """)
     void whatARuntimeLacksIsNamed(String message, String lacking) {

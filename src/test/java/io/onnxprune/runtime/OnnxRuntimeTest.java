@@ -37,6 +37,7 @@ import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
@@ -176,6 +177,35 @@ class OnnxRuntimeTest {
             assertThat(second.tensor("c").toFloats()).containsExactly(3, 6);
             assertThat(second.has("a")).isFalse();
         }
+    }
+
+    /** The messages are those of the library in use, so that a change of them is seen. */
+    @ParameterizedTest
+    @CsvSource(delimiter = '|', textBlock = """
+            13 | 99 | Relu (x)                       | the model is of opset 99 of domain ai.onnx, and this runtime knows opsets up to
+            99 | 20 | Relu (x)                       | the model is of IR version 99, and this runtime knows versions up to
+            10 | 20 | Unheard (x)                    | this runtime has no operator Unheard of opset 20
+            10 | 20 | com.microsoft.Unheard (x)      | this runtime has no operator Unheard of domain com.microsoft
+            10 | 20 | Relu <unheard = 3> (x)         | this runtime does not know the attribute unheard of node "n" (Relu)
+            10 | 20 | com.microsoft.QuickGelu (x, x) | node "n" (QuickGelu) has 2 inputs, and this runtime knows up to 1
+            10 | 20 | Trilu (x)                      | this runtime has no kernel for node "n" (Trilu) on this provider and these types
+            """)
+    void whatTheLibraryLacksIsNamed(long irVersion, long opset, String node, String lacking) {
+        String type = node.startsWith("Trilu") ? "uint16" : "float";
+        Model model = GraphParser.parse("""
+                ir_version %d
+                opset "" %d
+                opset "com.microsoft" 1
+                main (%s[2,2] x) => (%s[2,2] y)
+                {
+                  y = %s  # n
+                }
+                """.formatted(irVersion, opset, type, type, node));
+        assertThatThrownBy(() -> RUNTIME.open(model, false))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining(lacking)
+                .hasMessageEndingWith("; give a newer or another ONNX Runtime library by --ort-library, or export the"
+                        + " model in an older form");
     }
 
     /** ONNX Runtime inlines functions without a limit, and would end this process. */
