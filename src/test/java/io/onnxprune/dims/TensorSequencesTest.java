@@ -98,13 +98,16 @@ class TensorSequencesTest {
 
     /** The number of parts follows the number of tokens, or the index follows the tokens. */
     @ParameterizedTest
-    @ValueSource(
-            strings = {
-                "s = SplitToSequence <axis = 1> (x, one)\n a = SequenceAt (s, zero)\n y = Add (x, a)",
-                "s = SplitToSequence <axis = 2> (x, parts)\n m = ReduceMax <keepdims = 0> (input_ids)\n"
-                        + " f = Cast <to = 1> (m)\n g = Mul (f, unit)\n h = ReduceMin <keepdims = 0> (g)\n"
-                        + " i = Sign (h)\n k = Cast <to = 7> (i)\n y = SequenceAt (s, k)"
-            })
+    @ValueSource(strings = {"s = SplitToSequence <axis = 1> (x, one)\n a = SequenceAt (s, zero)\n y = Add (x, a)", """
+                s = SplitToSequence <axis = 2> (x, parts)
+                m = ReduceMax <keepdims = 0> (input_ids)
+                f = Cast <to = 1> (m)
+                g = Mul (f, unit)
+                h = ReduceMin <keepdims = 0> (g)
+                i = Sign (h)
+                k = Cast <to = 7> (i)
+                y = SequenceAt (s, k)
+                """})
     void whatVariesStays(String nodes) {
         assertThat(hasSequences(replaced(13, nodes).computesTheSame().model())).isTrue();
     }
