@@ -250,9 +250,8 @@ public final class CausalLm implements AutoCloseable {
                 oneRowAtATime = true;
             }
         }
-        return RowFit.joined(Arrays.stream(tokens)
-                .map(row -> results(new long[][] {row}))
-                .toList());
+        return RowFit.joined(
+                Arrays.stream(tokens).map(row -> results(new long[][] {row})).toList());
     }
 
     private List<HostTensor> tensors(Outputs outputs) {

@@ -66,8 +66,7 @@ public record ScorePass(@Option("The importance metric.") ImportanceMetric metri
     @Override
     public void check(DenseModel dense, PassContext context) {
         Structure structure = dense.structure();
-        if (metric.differentiates()
-                && !structure.analysis().facts().unknown().isEmpty()) {
+        if (metric.differentiates() && !structure.analysis().facts().unknown().isEmpty()) {
             context.statistics().requireGradients(structure.analysis().program().model(), scored(dense, context));
         }
     }
