@@ -173,7 +173,7 @@ public final class ResidualStream {
      * operators of {@code barred}.
      */
     private boolean reaches(Value start, Value to, Set<Op> barred) {
-        Value from = start.origin();
+        Value from = source(start);
         int first = from.producer() == null ? -1 : from.producer().index();
         Set<Value> seen = new HashSet<>();
         Deque<Value> open = new ArrayDeque<>(List.of(to));
@@ -186,13 +186,24 @@ public final class ResidualStream {
             if (value == from || sibling) {
                 return true;
             }
-            boolean data = analysis.trace().dtype(value).isFloat();
+            boolean data = isActivation(value);
             Op producer = value.producer();
             if (data && producer != null && producer.index() > first && !barred.contains(producer) && seen.add(value)) {
                 producer.inputs().stream().filter(input -> input != null).forEach(open::push);
             }
         }
         return false;
+    }
+
+    /** The value that this one is a copy, a cast or a quantised and dequantised form of. */
+    private static Value source(Value value) {
+        Value current = value.origin();
+        while (current.producer() != null
+                && (current.producer().node().is("DequantizeLinear")
+                        || current.producer().node().is("QuantizeLinear"))) {
+            current = current.producer().input(0).origin();
+        }
+        return current;
     }
 
     private void findBlocks() {
@@ -202,7 +213,7 @@ public final class ResidualStream {
             if (joinsActivations(op) && lastAxis(op.input(0)).equals(width)) {
                 int base = baseOperand(op, stream);
                 if (base >= 0) {
-                    Value start = op.input(base).origin();
+                    Value start = source(op.input(base));
                     if (stream.add(start)) {
                         fromStream.add(start);
                         if (start.producer() != null && isSkipNormalization(start.producer())) {
@@ -310,8 +321,14 @@ public final class ResidualStream {
     /** Marks the outputs of an operator as computed from the stream. Shapes derived from the stream do not count. */
     private void taint(Op op) {
         op.outputs().stream()
-                .filter(value -> value != null && analysis.trace().dtype(value).isFloat())
+                .filter(value -> value != null && isActivation(value))
                 .forEach(fromStream::add);
+    }
+
+    /** Whether a value is of numbers that a network computes with, also where they are quantised to 8 bits. */
+    private boolean isActivation(Value value) {
+        DType dtype = analysis.trace().dtype(value);
+        return dtype.isFloat() || dtype == DType.INT8 || dtype == DType.UINT8;
     }
 
     /** The output that is the sum. For a last skip normalisation without that output, its normalised output. */
@@ -321,8 +338,8 @@ public final class ResidualStream {
 
     private int baseOperand(Op op, Set<Value> stream) {
         for (int base = 0; base < 2; base++) {
-            if (stream.contains(op.input(base).origin()) && fromStream.contains(op.input(1 - base))
-                    || !stream.contains(op.input(1 - base).origin())
+            if (stream.contains(source(op.input(base))) && fromStream.contains(op.input(1 - base))
+                    || !stream.contains(source(op.input(1 - base)))
                             && reaches(op.input(base), op.input(1 - base), Set.of())) {
                 return base;
             }
