@@ -324,7 +324,7 @@ def cross_attention(g):
         return g.linear(g.merged(g.attention(q, k, v, HEAD, mask), heads * HEAD), name + ".o", heads * HEAD, inputs)
 
     places = g.op("Cast", g.op("Unsqueeze", "position_ids", g.ints(2)), to=TensorProto.FLOAT)
-    waves = g.op("Sin", g.op("Mul", places, g.weight("encoder.rates", width, spread=1.0)))
+    waves = g.op("Sin", g.op("Mul", places, g.constant("encoder.rates", (100.0 ** -(np.arange(width) / width)).astype(np.float32))))
     states = g.op("Add", g.op("Gather", g.weight("encoder.embedding", VOCABULARY, width, spread=1.0), "input_ids"), waves)
     n = g.rms_norm(states, "encoder.norm_1", width)
     states = g.op("Add", states, attend("encoder.attention", n, n, width, width))

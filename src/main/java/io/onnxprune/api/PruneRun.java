@@ -5,6 +5,7 @@ import io.onnxprune.diag.InputFiles;
 import io.onnxprune.diag.PassClock;
 import io.onnxprune.diag.ProcessMemory;
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.eval.CalibrationData;
@@ -82,6 +83,9 @@ final class PruneRun {
         Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, listener))
                 .structure();
         DenseModel dense = DenseModel.of(model, structure, inputs.hash(file));
+        if (dense.given().parameters() == 0) {
+            throw new UserException(file + " has no parameters, so there is nothing to prune");
+        }
         sides = sides(model, runtime);
         try (SideInputs closed = sides;
                 StatisticsProvider statistics = statistics(dense, weights, runtime)) {

@@ -8,6 +8,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
+import java.util.OptionalInt;
 import java.util.function.ToIntFunction;
 import java.util.stream.Collectors;
 
@@ -53,7 +54,8 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
      * @param workDir folder in which generated text is stored
      * @throws io.onnxprune.diag.UserException when data cannot be read, is too short, or does not fit the model
      */
-    public static CalibrationData resolve(CausalLm model, Path file, DataRequest request, Path workDir, Log log) {
+    public static CalibrationData resolve(CausalLm model, Path file, DataRequest asked, Path workDir, Log log) {
+        DataRequest request = fitted(asked, model.graph().fixedLength());
         ModelSettings settings = ModelSettings.beside(file, log);
         Optional<Path> tokenizer = request.tokenizer().or(() -> Evaluator.tokenizerBeside(file));
         Evaluator.warnOfNoise(model.graph(), log);
@@ -81,6 +83,18 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
         List<Source> sources = new ArrayList<>(List.of(new Source(SELF, samples, self.heldOut())));
         sources.addAll(data.sources);
         return new CalibrationData(written.subList(0, samples), heldOut, sources, request.calibrates());
+    }
+
+    /** The request for a model that may take rows of one length only. */
+    private static DataRequest fitted(DataRequest request, OptionalInt fixedLength) {
+        if (fixedLength.isEmpty()) {
+            return request;
+        }
+        int length = fixedLength.getAsInt();
+        if (request.sequenceLength().orElse(length) != length) {
+            throw new UserException("the model takes rows of %d tokens only; leave --seq-len out".formatted(length));
+        }
+        return request.ofLength(length);
     }
 
     /** Number of tokens in each calibration row; 0 when there are none. */

@@ -65,6 +65,21 @@ public record DataRequest(
                 seed);
     }
 
+    /** A copy of this request with windows of exactly this length in tokens. */
+    DataRequest ofLength(int tokens) {
+        return new DataRequest(
+                calibration,
+                self,
+                evaluation,
+                tokenizer,
+                samples,
+                OptionalInt.of(tokens),
+                usualLength,
+                bos,
+                calibrates,
+                seed);
+    }
+
     /** Whether no data is requested. */
     public boolean isEmpty() {
         return calibration.isEmpty() && !self && evaluation.isEmpty();

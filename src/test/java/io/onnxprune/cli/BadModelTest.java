@@ -292,7 +292,7 @@ class BadModelTest {
     }
 
     @Test
-    void modelsThatAreNotLanguageModels() throws IOException {
+    void aModelWithoutParameters() throws IOException {
         Files.createDirectory(folder);
         Files.write(
                 model,
@@ -310,7 +310,7 @@ class BadModelTest {
                         .build()
                         .toByteArray());
 
-        prune().failed(1, "model");
+        prune().failed(1, "has no parameters");
     }
 
     /** Inserts a node after the activation of each feed-forward block. */
