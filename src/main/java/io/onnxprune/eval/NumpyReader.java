@@ -45,14 +45,15 @@ final class NumpyReader {
         }
     }
 
-    /** Whether a file is an array of floating-point numbers. */
-    static boolean isOfFloats(Path file) throws IOException {
+    /** Whether a file is a float32 array of three axes: rows of embeddings. */
+    static boolean isOfEmbeddings(Path file) throws IOException {
         try (FileChannel channel = FileChannel.open(file)) {
             ByteBuffer start = ByteBuffer.allocate((int) Math.min(channel.size(), MAX_HEADER_BYTES))
                     .order(ByteOrder.LITTLE_ENDIAN);
             channel.read(start);
-            Matcher type = TYPE.matcher(header(file, start.flip()));
-            return type.find() && type.group(1).startsWith("<f");
+            String header = header(file, start.flip());
+            Matcher type = TYPE.matcher(header);
+            return type.find() && type.group(1).equals("<f4") && shape(file, header, MAX_AXES).length == 3;
         }
     }
 

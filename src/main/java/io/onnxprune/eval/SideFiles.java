@@ -75,7 +75,7 @@ public record SideFiles(Optional<Path> embeddings, Map<String, Path> arrays) {
 
     private Optional<SideInputs> embeddings(OnnxRuntime runtime, Path model, Io input, List<Path> data, Log log)
             throws IOException {
-        if (data.size() == 1 && data.get(0).toString().endsWith(".npy") && NumpyReader.isOfFloats(data.get(0))) {
+        if (data.size() == 1 && data.get(0).toString().endsWith(".npy") && NumpyReader.isOfEmbeddings(data.get(0))) {
             HostTensor found = EmbeddingRows.read(data.get(0)).vectors();
             if (found.shape()[2] != input.shape()[2]) {
                 throw new UserException("the embeddings in %s are of width %d; input \"%s\" takes %d"

@@ -85,7 +85,7 @@ public record TokenData(Path source, List<long[]> rows) {
         return switch (extension) {
             case "jsonl", "json", "ndjson" -> readJsonLines(file, tokenizer);
             case "npy" ->
-                NumpyReader.isOfFloats(file) ? EmbeddingRows.read(file).rows() : NumpyReader.read(file);
+                NumpyReader.isOfEmbeddings(file) ? EmbeddingRows.read(file).rows() : NumpyReader.read(file);
             case "txt", "text", "md", "raw" -> {
                 if (Files.size(file) > MAX_TEXT_BYTES) {
                     throw new UserException(

@@ -38,12 +38,14 @@ class OutputsTest {
                     "--calibration",
                     "--eval",
                     "--tokenizer",
+                    "--embeddings",
+                    "--side",
                     "--ort-library",
                     "--extensions"),
             "inspect",
             List.of("--ort-library"),
             "eval",
-            List.of("--against", "--data", "--tokenizer", "--adapter", "--ort-library"),
+            List.of("--against", "--data", "--tokenizer", "--adapter", "--embeddings", "--side", "--ort-library"),
             "recover",
             List.of("--data", "--eval", "--tokenizer", "--distill", "--ort-library"));
 
@@ -106,7 +108,8 @@ class OutputsTest {
         Path file = Files.writeString(folder.resolve("both.onnx"), "{}");
         Path link = Files.createSymbolicLink(folder.resolve("link.onnx"), file);
 
-        Cli.Run found = run(name, in, file, out, folder.resolve("in/../link.onnx"));
+        Object given = in.equals("--side") ? "input=" + file : file;
+        Cli.Run found = run(name, in, given, out, folder.resolve("in/../link.onnx"));
 
         // Some of these files cannot be what the option takes, which may be said first.
         assertThat(found.code()).as(found.err()).isBetween(1, 2);
