@@ -5,6 +5,8 @@ import io.onnxprune.dims.DimensionAnalysis.Member;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
+import java.util.Objects;
+import java.util.Arrays;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.HashMap;
@@ -142,17 +144,20 @@ public final class Structure {
             boolean inner = !stream.blocks().isEmpty() && !atom.isDynamic();
             Set<Op> consumers = contracted.getOrDefault(atom, Set.of());
             if (!consumers.isEmpty() && matrices >= 2 && spansAxis && inner) {
-                roles.putIfAbsent(atom, beforeAttention.containsAll(consumers) ? Role.LATENT : innerWidth(consumers));
+                roles.putIfAbsent(atom, beforeAttention.containsAll(consumers) ? Role.LATENT : innerWidth(atom, consumers));
             }
         });
     }
 
     /** The role of an inner width that {@code consumers} sum over, by the blocks that they are in. */
-    private Role innerWidth(Set<Op> consumers) {
+    private Role innerWidth(Dim.Atom atom, Set<Op> consumers) {
         List<BlockKind> kinds = consumers.stream()
                 .flatMap(op -> blocksOf(op, MOVES).stream())
                 .map(block -> stream.blocks().get(block).kind())
                 .toList();
+        if (kinds.isEmpty() && isOfInput(atom)) {
+            return Role.SIDE;
+        }
         if (kinds.isEmpty() || kinds.stream().anyMatch(BlockKind::feedsForward)) {
             return Role.FFN;
         }
@@ -160,6 +165,15 @@ public final class Structure {
             return Role.LATENT;
         }
         return kinds.stream().allMatch(kind -> kind == BlockKind.MIXER) ? Role.MIXER : Role.SIDE;
+    }
+
+    /** Whether an input of the model has this width, such as the states of an encoder. */
+    private boolean isOfInput(Dim.Atom atom) {
+        return analysis.program().inputs().stream()
+                .map(analysis::dims)
+                .filter(Objects::nonNull)
+                .flatMap(Arrays::stream)
+                .anyMatch(dim -> dim.atoms().contains(atom));
     }
 
     /**
