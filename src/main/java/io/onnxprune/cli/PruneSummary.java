@@ -56,7 +56,7 @@ final class PruneSummary {
         entries.stream().filter(entry -> !isVerification(entry)).forEach(entry -> console.print(entry.sentence()));
         report.evaluations()
                 .data()
-                .map(data -> data.describe(report.evaluations().before().isPresent()))
+                .map(data -> data.describe(measure(report)))
                 .filter(line -> !line.isEmpty())
                 .ifPresent(console::print);
         entries.stream().filter(PruneSummary::isVerification).forEach(entry -> console.print(entry.sentence()));
@@ -67,6 +67,13 @@ final class PruneSummary {
                         "wrote %s (%,d bytes)",
                         Console.shown(found.files().get(0)),
                         found.modelBytes())));
+    }
+
+    /** What was measured on held-out rows; empty for nothing. */
+    private static String measure(PruneReport report) {
+        return report.evaluations().before().isPresent()
+                ? "perplexity"
+                : report.evaluations().similarity().isPresent() ? "cosine" : "";
     }
 
     /** Time of the passes that took any, and memory. */

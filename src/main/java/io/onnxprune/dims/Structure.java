@@ -5,9 +5,8 @@ import io.onnxprune.dims.DimensionAnalysis.Member;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
-import java.util.Objects;
-import java.util.Arrays;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Comparator;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -15,6 +14,7 @@ import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Set;
 import java.util.stream.Collectors;
 
@@ -144,7 +144,8 @@ public final class Structure {
             boolean inner = !stream.blocks().isEmpty() && !atom.isDynamic();
             Set<Op> consumers = contracted.getOrDefault(atom, Set.of());
             if (!consumers.isEmpty() && matrices >= 2 && spansAxis && inner) {
-                roles.putIfAbsent(atom, beforeAttention.containsAll(consumers) ? Role.LATENT : innerWidth(atom, consumers));
+                roles.putIfAbsent(
+                        atom, beforeAttention.containsAll(consumers) ? Role.LATENT : innerWidth(atom, consumers));
             }
         });
     }

@@ -113,12 +113,12 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
     }
 
     /**
-     * A line for the report that says which data was used for calibration and for perplexity; empty when neither was
-     * done.
+     * A line for the report that says which data was used for calibration and for the measure on held-out rows; empty when
+     * neither was done.
      *
-     * @param measured whether perplexity was measured
+     * @param measure the name of the measure: perplexity, or another; empty for none
      */
-    public String describe(boolean measured) {
+    public String describe(String measure) {
         List<String> parts = new ArrayList<>();
         if (calibrates) {
             parts.add(String.format(
@@ -129,16 +129,22 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
                     names(Source::rows),
                     tokens()));
         }
-        if (measured) {
+        if (!measure.isEmpty()) {
             boolean fromCalibration = sources.stream().anyMatch(source -> source.rows > 0 && source.heldOut > 0);
             parts.add(String.format(
                     Locale.ROOT,
-                    "perplexity on %s%s (%,d predictions)",
+                    "%s on %s%s (%,d %s)",
+                    measure,
                     count(heldOut.size(), fromCalibration ? "held-out window" : "row"),
                     calibrates && fromCalibration ? "" : " from " + names(Source::heldOut),
-                    predictions()));
+                    measure.equals("perplexity") ? predictions() : heldOutTokens(),
+                    measure.equals("perplexity") ? "predictions" : "tokens"));
         }
         return String.join("; ", parts);
+    }
+
+    private long heldOutTokens() {
+        return heldOut.stream().mapToLong(row -> row.length).sum();
     }
 
     private static String count(int number, String noun) {

@@ -17,6 +17,7 @@ import io.onnxprune.pass.Pass;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.pass.ReportEntry;
+import io.onnxprune.runtime.ModelInterface;
 import java.util.LinkedHashMap;
 import java.util.Locale;
 import java.util.Map;
@@ -83,7 +84,7 @@ public record CorrectPass(
             return state;
         }
         KfacCorrection.Result result = correct(state, context);
-        return state.withWeights(result.updates()).with(entry(result));
+        return state.withWeights(result.updates()).with(entry(result, unit(state)));
     }
 
     private KfacCorrection.Result correct(PruningState state, PassContext context) {
@@ -99,7 +100,13 @@ public record CorrectPass(
         }
     }
 
-    private ReportEntry entry(KfacCorrection.Result result) {
+    /** The unit of the loss, with a space before it; empty for the squared error of a model without a vocabulary. */
+    private static String unit(PruningState state) {
+        ModelInterface graph = ModelInterface.of(state.dense().imported().graph());
+        return graph.logits().isPresent() ? " nats a token" : "";
+    }
+
+    private ReportEntry entry(KfacCorrection.Result result, String unit) {
         Map<String, Object> json = new LinkedHashMap<>();
         json.put("linear_layers", result.updates().size());
         json.put("objective", objective.partName());
@@ -109,11 +116,12 @@ public record CorrectPass(
                 "correction",
                 String.format(
                         Locale.ROOT,
-                        "%d linear layers were corrected by gradients: %s %.4f -> %.4f nats a token",
+                        "%d linear layers were corrected by gradients: %s %.4f -> %.4f%s",
                         result.updates().size(),
                         objective.title(),
                         result.before(),
-                        result.after()),
+                        result.after(),
+                        unit),
                 json);
     }
 }

@@ -136,7 +136,7 @@ class CalibrationDataTest {
         assertThat(data.sources())
                 .containsExactly(
                         new Source(folder.resolve("a.jsonl").toString(), 20, 0), new Source(eval.toString(), 0, 3));
-        assertThat(data.describe(true))
+        assertThat(data.describe("perplexity"))
                 .isEqualTo("calibration: 20 windows of 8 tokens from a.jsonl (160 tokens); perplexity on 3 rows from"
                         + " eval.jsonl (33 predictions)");
         assertThat(log.lines()).isEmpty();
@@ -157,7 +157,7 @@ class CalibrationDataTest {
         assertThat(chosen).isNotEqualTo(IntStream.range(0, 16).boxed().toList());
         assertThat(numbers(from(file).samples(16).resolve().rows())).isEqualTo(chosen);
         assertThat(numbers(from(file).samples(16).seed(1).resolve().rows())).isNotEqualTo(chosen);
-        assertThat(data.describe(true))
+        assertThat(data.describe("perplexity"))
                 .isEqualTo("calibration: 16 windows of 8 tokens from a.jsonl (128 tokens); perplexity on 64 held-out"
                         + " windows (448 predictions)");
     }
@@ -201,7 +201,7 @@ class CalibrationDataTest {
         assertThat(data.rows()).hasSize(41);
         assertThat(numbers(data.heldOut()).stream().filter(i -> i >= 200)).hasSize(48);
         assertThat(data.heldOut()).hasSize(64);
-        assertThat(data.describe(true))
+        assertThat(data.describe("perplexity"))
                 .contains("41 windows of 8 tokens from a.jsonl (10) and b.jsonl (31) (328 tokens)");
     }
 
@@ -288,7 +288,8 @@ class CalibrationDataTest {
         Stream.concat(data.rows().stream(), data.heldOut().stream()).forEach(row -> lengths.add(row.length));
         assertThat(lengths).containsExactly(256);
         assertThat(data.rows().size() + data.heldOut().size()).isGreaterThan(5);
-        assertThat(data.describe(true)).startsWith("perplexity on 1 held-out window from a.txt (255 predictions)");
+        assertThat(data.describe("perplexity"))
+                .startsWith("perplexity on 1 held-out window from a.txt (255 predictions)");
         assertThatThrownBy(() -> CalibrationData.resolve(
                         lm,
                         MODEL,

@@ -82,7 +82,7 @@ class SelfDataTest {
         assertThat(data.rows()).hasSize(5).allMatch(row -> row.length == 12 && row[0] == 7);
         assertThat(data.heldOut()).hasSize(8).allMatch(row -> row.length == 12 && row[0] == 7);
         assertThat(data.sources()).containsExactly(new CalibrationData.Source("self", 5, 8));
-        assertThat(data.describe(true))
+        assertThat(data.describe("perplexity"))
                 .isEqualTo("calibration: 5 windows of 12 tokens from the model itself (60 tokens); perplexity on 8"
                         + " held-out windows (88 predictions)");
         assertThat(log.lines())
