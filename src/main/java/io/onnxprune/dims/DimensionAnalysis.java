@@ -22,6 +22,7 @@ import java.util.Set;
  */
 public final class DimensionAnalysis {
     private final Program program;
+    private final ModelInterface graph;
     private final Trace trace;
     private final Unifier unifier = new Unifier();
     private final AnalysisFacts facts = new AnalysisFacts();
@@ -33,6 +34,7 @@ public final class DimensionAnalysis {
 
     private DimensionAnalysis(Program program, Trace trace, Set<Use> untied) {
         this.program = program;
+        this.graph = ModelInterface.of(program.model().graph());
         this.trace = trace;
         this.untied = untied;
         this.elements = new Elements(trace, this::dims);
@@ -49,8 +51,7 @@ public final class DimensionAnalysis {
     }
 
     private DimensionAnalysis run() {
-        Map<String, Set<Integer>> variable =
-                ModelInterface.of(program.model().graph()).variableAxes();
+        Map<String, Set<Integer>> variable = graph.variableAxes();
         program.inputs().forEach(input -> declareInput(input, variable.getOrDefault(input.name(), Set.of())));
         for (Op op : program.ops()) {
             if (!op.outputs().stream().allMatch(value -> value != null && value.constant() != null)) {
@@ -76,6 +77,13 @@ public final class DimensionAnalysis {
 
     public Trace trace() {
         return trace;
+    }
+
+    /** Whether a value is a graph input that holds what the model remembers from step to step, such as a cache. */
+    public boolean isState(Value value) {
+        return value.producer() == null
+                && graph.states().stream()
+                        .anyMatch(state -> state.input().name().equals(value.name()));
     }
 
     public AnalysisFacts facts() {

@@ -170,6 +170,11 @@ public final class CausalLm implements AutoCloseable {
         return nonFinite.apply(row);
     }
 
+    /** Whether single tokens can be decoded after others. A model that takes several at once only has a cache for that. */
+    boolean decodesTokens() {
+        return hasCache() && graph.fixedLength().isEmpty();
+    }
+
     /** Whether the model has a cache. */
     public boolean hasCache() {
         return !graph.states().isEmpty();
@@ -263,7 +268,7 @@ public final class CausalLm implements AutoCloseable {
     private boolean runs(long[] row) {
         try {
             run(fit.padded(new long[][] {row}), false).close();
-            boolean fixedCache = hasCache() && graph.states().stream().noneMatch(state -> state.pastAxis() >= 0);
+            boolean fixedCache = decodesTokens() && graph.states().stream().noneMatch(state -> state.pastAxis() >= 0);
             if (fixedCache && row.length > 1) {
                 // Only a step after the others shows how long a cache of fixed length lasts.
                 Step before = prefill(new long[][] {Arrays.copyOf(row, row.length - 1)});

@@ -6,6 +6,7 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
+import io.onnxprune.runtime.Session.Io;
 import io.onnxprune.runtime.SideInputs;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -72,15 +73,18 @@ public final class Evaluator {
      * @throws UserException when these are the embeddings of the rows, so that nothing of the data reaches the model
      */
     static void warnOfNoise(ModelInterface graph, Log log) {
-        for (String input : graph.unknownInputs()) {
-            if (graph.rows().filter(rows -> rows.name().equals(input)).isPresent()) {
+        for (Io input : graph.unknownInputs()) {
+            if (graph.rows().filter(input::equals).isPresent()) {
                 throw new UserException(
                         "input \"%s\" takes embeddings, and no model in the folder turns tokens into them; name one with --embeddings MODEL, or give embeddings of rows as .npy"
-                                .formatted(input));
+                                .formatted(input.name()));
             }
             log.warn(
-                    "input \"%s\" does not follow from the tokens, so it gets noise; --side %s=FILE.npy gives it an entry for each row"
-                            .formatted(input, input));
+                    input.dtype().isFloat()
+                            ? "input \"%s\" does not follow from the tokens, so it gets noise; --side %s=FILE.npy gives it an entry for each row"
+                                    .formatted(input.name(), input.name())
+                            : "input \"%s\" (%s) does not follow from the tokens, so it gets zeros"
+                                    .formatted(input.name(), input.dtype()));
         }
     }
 

@@ -51,7 +51,7 @@ public record Latency(double prefillTokensPerSecond, OptionalDouble decodeTokens
 
     /** The number of tokens that are decoded after the prompt; 0 without a cache. */
     static int decodedTokens(CausalLm model) {
-        return model.hasCache() ? DECODED_TOKENS : 0;
+        return model.decodesTokens() ? DECODED_TOKENS : 0;
     }
 
     /** Processes the prompt once and decodes some tokens; appends the seconds of each run to the lists. */

@@ -154,7 +154,7 @@ final class SelfData {
     private void announce(int count, int length, OptionalLong bos) {
         log.info("the model writes %d rows of %d tokens to calibrate on%s"
                 .formatted(count, length, bos.isPresent() ? ", each from token " + bos.getAsLong() : ""));
-        if (!model.hasCache()) {
+        if (!model.decodesTokens()) {
             log.warn("the model has no cache, so each token of its text needs a run over all tokens before it;"
                     + " --calibration FILE is faster");
         }

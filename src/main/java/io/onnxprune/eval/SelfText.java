@@ -67,7 +67,7 @@ final class SelfText {
                 int to = (int) ((long) count * (i + 1) / batches);
                 long[][] batch = Arrays.copyOfRange(rows, from, to);
                 SplittableRandom[] streams = Arrays.copyOfRange(random, from, to);
-                if (model.hasCache()) {
+                if (model.decodesTokens()) {
                     writeWithCache(batch, streams, progress);
                 } else {
                     writeWithoutCache(batch, streams, progress);
@@ -82,10 +82,10 @@ final class SelfText {
             return 1;
         }
         // A step holds the caches before and after it, and its logits in the runtime and here.
-        long row = model.hasCache()
+        long row = model.decodesTokens()
                 ? 2L * length * model.cacheBytesPerToken() + 2L * Float.BYTES * vocabulary
                 : (long) length * vocabulary * Float.BYTES;
-        return (int) Math.max(1, Math.min(MAX_BATCH, (model.hasCache() ? memory : LOGITS_BYTES) / row));
+        return (int) Math.max(1, Math.min(MAX_BATCH, (model.decodesTokens() ? memory : LOGITS_BYTES) / row));
     }
 
     private void writeWithCache(long[][] rows, SplittableRandom[] random, Log.Progress progress) {

@@ -95,10 +95,15 @@ public record SideFiles(Optional<Path> embeddings, Map<String, Path> arrays) {
         }
         List<long[]> rows = TokenData.load(data.get(0), tokenizer).fixed;
         Map<String, HostTensor> found = new LinkedHashMap<>();
+        List<String> floats = graph.unknownInputs().stream()
+                .filter(input -> input.dtype().isFloat())
+                .map(Io::name)
+                .toList();
         for (Map.Entry<String, Path> entry : arrays.entrySet()) {
-            if (!graph.unknownInputs().contains(entry.getKey())) {
-                throw new UserException("--side names \"%s\", and the inputs that do not follow from tokens are %s"
-                        .formatted(entry.getKey(), graph.unknownInputs()));
+            if (!floats.contains(entry.getKey())) {
+                throw new UserException(
+                        "--side names \"%s\", and the inputs of floating-point numbers that do not follow from tokens are %s"
+                                .formatted(entry.getKey(), floats));
             }
             HostTensor array = NumpyReader.floats(entry.getValue());
             if (array.shape().length == 0 || array.shape()[0] != rows.size()) {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.plan;
 
+import io.onnxprune.dims.DimensionAnalysis;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
-import io.onnxprune.ir.ValueInfo;
 import java.util.ArrayDeque;
 import java.util.BitSet;
 import java.util.Collection;
@@ -28,6 +28,7 @@ import java.util.Set;
  */
 public final class BlockRemoval {
     private final Program program;
+    private final DimensionAnalysis analysis;
     private final List<Block> blocks;
     private final Map<Op, BitSet> owners = new LinkedHashMap<>();
     private final Map<Op, Integer> indexByAdd = new HashMap<>();
@@ -36,7 +37,8 @@ public final class BlockRemoval {
     private final BitSet cached = new BitSet();
 
     private BlockRemoval(Structure structure) {
-        program = structure.analysis().program();
+        analysis = structure.analysis();
+        program = analysis.program();
         blocks = structure.stream().blocks();
         obstacles = new String[blocks.size()];
         for (int i = 0; i < blocks.size(); i++) {
@@ -170,7 +172,7 @@ public final class BlockRemoval {
         }
     }
 
-    private static boolean hasWeightOrCache(Op op) {
+    private boolean hasWeightOrCache(Op op) {
         return op.inputs().stream()
                 .filter(Objects::nonNull)
                 .anyMatch(value -> isCacheInput(value)
@@ -195,17 +197,13 @@ public final class BlockRemoval {
         feeders.forEach((output, sources) -> sources.stream()
                 .filter(op -> sources.stream().allMatch(owners::containsKey))
                 .forEach(op -> cached.or(owners.get(op))));
-        boolean used = needed(cached).stream().anyMatch(BlockRemoval::isCacheInput);
+        boolean used = needed(cached).stream().anyMatch(this::isCacheInput);
         if (!used) {
             cached.clear();
         }
     }
 
-    private static boolean isCacheInput(Value value) {
-        ValueInfo info = value.producer() == null && value.constant() == null ? value.info() : null;
-        return info != null
-                && info.dtype().isFloat()
-                && info.shape() != null
-                && info.shape().size() >= 3;
+    private boolean isCacheInput(Value value) {
+        return analysis.isState(value);
     }
 }

@@ -202,13 +202,13 @@ public final class ModelInterface {
         return variable;
     }
 
-    /** The names of the inputs that do not follow from the rows and whose contents are not given. */
-    public List<String> unknownInputs() {
-        List<String> unknown = new ArrayList<>();
+    /** The inputs that do not follow from the rows and whose contents are not given. */
+    public List<Io> unknownInputs() {
+        List<Io> unknown = new ArrayList<>();
         roles.forEach((input, role) -> {
             boolean guessed = role == Role.SIDE || role == Role.ROWS && input.rank() != 2;
             if (guessed && !sides.names().contains(input.name())) {
-                unknown.add(input.name());
+                unknown.add(input);
             }
         });
         return unknown;
