@@ -340,6 +340,58 @@ def cross_attention(g):
     g.end(x)
 
 
+def fixed_steps(g):
+    """Every extent a number: steps of eight tokens behind a cache of 24, and a mask to add; for processors without shapes."""
+    heads, groups, length, kept = 4, 2, 8, 24
+    g.inputs.append(value("input_ids", [1, length], TensorProto.INT32))
+    g.inputs.append(value("attention_mask", [1, 1, length, kept + length]))
+    g.outputs.append(value("logits", [1, length, VOCABULARY]))
+    x = g.op("Gather", g.weight("embedding", VOCABULARY, WIDTH, spread=1.0), "input_ids")
+    for layer in range(2):
+        name = f"layers.{layer}"
+        n = g.rms_norm(x, name + ".norm_1")
+        q = g.heads(g.linear(n, name + ".q", WIDTH, heads * HEAD), heads, HEAD)
+        joined = []
+        for kind in ("key", "value"):
+            new = g.heads(g.linear(n, f"{name}.{kind}", WIDTH, groups * HEAD), groups, HEAD)
+            g.inputs.append(value(f"past_{kind}.{layer}", [1, groups, kept, HEAD]))
+            g.outputs.append(value(f"present_{kind}.{layer}", [1, groups, kept, HEAD]))
+            both = g.op("Concat", f"past_{kind}.{layer}", new, axis=2)
+            g.op("Slice", both, g.ints(length), g.ints(length + kept), g.ints(2), output=f"present_{kind}.{layer}")
+            joined.append(g.repeated(both, groups, heads // groups, HEAD))
+        a = g.attention(q, joined[0], joined[1], HEAD, "attention_mask")
+        x = g.op("Add", x, g.linear(g.merged(a, heads * HEAD), name + ".o", heads * HEAD, WIDTH))
+        x = g.op("Add", x, g.ffn(g.rms_norm(x, name + ".norm_2"), name + ".mlp"))
+    g.end(x)
+
+
+def encoder_states(g):
+    """The states of an encoder and their mask are inputs; decoder layers of three blocks; no cache."""
+    heads, states = 4, 24
+    x, length, total = g.begin(cache=False)
+    g.inputs.append(value("encoder_hidden_states", ["batch", "frames", states]))
+    g.inputs.append(value("encoder_attention_mask", ["batch", "frames"], TensorProto.INT64))
+    mask, tables = g.causal_mask(length, total), g.rotary_tables(HEAD)
+    seen = g.op("Unsqueeze", g.op("Cast", "encoder_attention_mask", to=TensorProto.FLOAT), g.ints(1, 2))
+    unseen = g.op("Mul", g.op("Sub", g.number(1.0), seen), g.number(-1e9))
+    for layer in range(2):
+        name = f"layers.{layer}"
+        n = g.rms_norm(x, name + ".norm_1")
+        q, k, v = (g.heads(g.linear(n, f"{name}.{part}", WIDTH, heads * HEAD), heads, HEAD) for part in "qkv")
+        a = g.attention(g.rotated(q, tables, HEAD), g.rotated(k, tables, HEAD), v, HEAD, mask)
+        x = g.op("Add", x, g.linear(g.merged(a, heads * HEAD), name + ".o", heads * HEAD, WIDTH))
+        n = g.rms_norm(x, name + ".norm_2")
+        q = g.heads(g.linear(n, name + ".cross_q", WIDTH, heads * HEAD), heads, HEAD)
+        k, v = (
+            g.heads(g.linear("encoder_hidden_states", f"{name}.cross_{part}", states, heads * HEAD), heads, HEAD)
+            for part in "kv"
+        )
+        a = g.attention(q, k, v, HEAD, unseen)
+        x = g.op("Add", x, g.linear(g.merged(a, heads * HEAD), name + ".cross_o", heads * HEAD, WIDTH))
+        x = g.op("Add", x, g.ffn(g.rms_norm(x, name + ".norm_3"), name + ".mlp"))
+    g.end(x)
+
+
 FORMS = {
     "mla": mla,
     "gated-attention": gated_attention,
@@ -347,6 +399,8 @@ FORMS = {
     "shared-kv": shared_kv,
     "hybrid-conv": hybrid_conv,
     "cross-attention": cross_attention,
+    "fixed-steps": fixed_steps,
+    "encoder-states": encoder_states,
 }
 
 
@@ -354,8 +408,13 @@ def feeds(session):
     tokens = np.random.default_rng(0).integers(1, VOCABULARY, (2, 7))
     found = {}
     for put in session.get_inputs():
-        if put.name.startswith("past"):
-            found[put.name] = np.zeros([2, put.shape[1], 0, put.shape[3]], dtype=np.float32)
+        if put.type == "tensor(float)":
+            extents = {"batch": 2, "past": 0, "frames": 5}
+            found[put.name] = np.zeros([extents.get(extent, extent) for extent in put.shape], dtype=np.float32)
+        elif put.type == "tensor(int32)":
+            found[put.name] = tokens[:1, [0, 1, 2, 3, 4, 5, 6, 6]].astype(np.int32)
+        elif put.name == "encoder_attention_mask":
+            found[put.name] = np.ones((2, 5), dtype=np.int64)
         elif put.name == "position_ids":
             found[put.name] = np.tile(np.arange(7), (2, 1))
         else:

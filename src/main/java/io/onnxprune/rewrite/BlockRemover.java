@@ -91,15 +91,12 @@ public final class BlockRemover {
     }
 
     /** Checks that a model without cache outputs does not take the past length from a cache input. */
-    private static void checkCaches(Graph graph) {
+    private void checkCaches(Graph graph) {
         if (graph.outputs().size() > 1) {
             return;
         }
         for (ValueInfo input : graph.givenInputs()) {
-            boolean cache = input.dtype().isFloat()
-                    && input.shape() != null
-                    && input.shape().size() >= 3;
-            if (cache) {
+            if (structure.analysis().isState(structure.analysis().program().input(input.name()))) {
                 throw new UserException(
                         "all blocks with an attention cache would be removed, but the model reads the number of"
                                 + " past tokens from its cache input \"" + input.name()
