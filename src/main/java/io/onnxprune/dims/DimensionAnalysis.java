@@ -79,6 +79,11 @@ public final class DimensionAnalysis {
         return trace;
     }
 
+    /** Whether the model takes rows of one length only, so that positions cannot be told by varying extents. */
+    boolean hasFixedLength() {
+        return graph.fixedLength().isPresent();
+    }
+
     /** Whether a value is a graph input that holds what the model remembers from step to step, such as a cache. */
     public boolean isState(Value value) {
         return value.producer() == null

@@ -182,9 +182,11 @@ final class LayoutRules {
         } else if (dynamic) {
             parts.stream().filter(part -> !part.isDynamic()).forEach(part -> c.pin(part, "joined to a varying length"));
             c.pin(out[axis], "joined to a varying length");
-            // What is joined to positions is positions too, also where every extent is a number.
-            parts.forEach(LayoutRules::markDynamic);
-            markDynamic(out[axis]);
+            if (c.hasFixedLength()) {
+                // No extent differs between runs then, and what is joined to positions is positions too.
+                parts.forEach(LayoutRules::markDynamic);
+                markDynamic(out[axis]);
+            }
         } else if (!out[axis].isOne()) {
             c.unify(Dim.sum(parts), out[axis]);
         }

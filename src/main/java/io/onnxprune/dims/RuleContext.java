@@ -187,6 +187,11 @@ final class RuleContext {
         return analysis.trace().contents(op.output(0), 0) != null;
     }
 
+    /** Whether the model takes rows of one length only. */
+    boolean hasFixedLength() {
+        return analysis.hasFixedLength();
+    }
+
     /** Records that the operator takes a mean over {@code axes} of operand {@code input}. */
     void mean(int input, List<Integer> axes) {
         analysis.facts().means().add(new AnalysisFacts.Mean(op, input, List.copyOf(axes)));

@@ -145,20 +145,20 @@ public final class Structure {
             Set<Op> consumers = contracted.getOrDefault(atom, Set.of());
             if (!consumers.isEmpty() && matrices >= 2 && spansAxis && inner) {
                 roles.putIfAbsent(
-                        atom, beforeAttention.containsAll(consumers) ? Role.LATENT : innerWidth(atom, consumers));
+                        atom,
+                        isOfInput(atom)
+                                ? Role.SIDE
+                                : beforeAttention.containsAll(consumers) ? Role.LATENT : innerWidth(consumers));
             }
         });
     }
 
     /** The role of an inner width that {@code consumers} sum over, by the blocks that they are in. */
-    private Role innerWidth(Dim.Atom atom, Set<Op> consumers) {
+    private Role innerWidth(Set<Op> consumers) {
         List<BlockKind> kinds = consumers.stream()
                 .flatMap(op -> blocksOf(op, MOVES).stream())
                 .map(block -> stream.blocks().get(block).kind())
                 .toList();
-        if (kinds.isEmpty() && isOfInput(atom)) {
-            return Role.SIDE;
-        }
         if (kinds.isEmpty() || kinds.stream().anyMatch(BlockKind::feedsForward)) {
             return Role.FFN;
         }
@@ -168,9 +168,10 @@ public final class Structure {
         return kinds.stream().allMatch(kind -> kind == BlockKind.MIXER) ? Role.MIXER : Role.SIDE;
     }
 
-    /** Whether an input of the model has this width, such as the states of an encoder. */
+    /** Whether an input of the model that is no state has this width, such as the states of an encoder. */
     private boolean isOfInput(Dim.Atom atom) {
         return analysis.program().inputs().stream()
+                .filter(input -> !analysis.isState(input))
                 .map(analysis::dims)
                 .filter(Objects::nonNull)
                 .flatMap(Arrays::stream)
