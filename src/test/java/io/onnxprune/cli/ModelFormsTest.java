@@ -182,6 +182,20 @@ class ModelFormsTest {
                 .containsOnly(32L);
     }
 
+    /** Eight tokens a step, behind the cache; nothing in the graph varies. */
+    @ParameterizedTest
+    @ValueSource(strings = {"magnitude", "slimgpt", "llm-pruner"})
+    void stepsOfFixedLength(String method) throws IOException {
+        Path model = Path.of("src", "test", "resources", "forms", "fixed-steps", "model.onnx");
+
+        Cli.Run run = method.equals("magnitude")
+                ? prune(model, method, "--prune", "layers").succeeded()
+                : prune(model, method, "--calibration", rows, "--seq-len", 8).succeeded();
+
+        assertThat(run.out()).contains("verified on 8 tokens", "cached decode step");
+        assertThat(Cli.run("inspect", model).succeeded().out()).contains("kv_heads.1", "2 layers (4 residual blocks)");
+    }
+
     @ParameterizedTest
     @ValueSource(strings = {"magnitude", "slimgpt", "llm-pruner", "auto"})
     void encodersAreComparedByTheirOutputs(String method) throws IOException {
