@@ -32,9 +32,9 @@ public final class DimensionAnalysis {
     private final Set<Use> untied;
     private final Map<Use, Dim[]> sideUses = new LinkedHashMap<>();
 
-    private DimensionAnalysis(Program program, Trace trace, Set<Use> untied) {
+    private DimensionAnalysis(Program program, ModelInterface graph, Trace trace, Set<Use> untied) {
         this.program = program;
-        this.graph = ModelInterface.of(program.model().graph());
+        this.graph = graph;
         this.trace = trace;
         this.untied = untied;
         this.elements = new Elements(trace, this::dims);
@@ -45,9 +45,10 @@ public final class DimensionAnalysis {
      * beside the stream to the blocks that consume them.
      */
     public static DimensionAnalysis of(Program program, Trace trace) {
-        DimensionAnalysis tied = new DimensionAnalysis(program, trace, Set.of()).run();
+        ModelInterface graph = ModelInterface.of(program.model().graph());
+        DimensionAnalysis tied = new DimensionAnalysis(program, graph, trace, Set.of()).run();
         Set<Use> side = SideValues.uses(tied);
-        return side.isEmpty() ? tied : new DimensionAnalysis(program, trace, side).run();
+        return side.isEmpty() ? tied : new DimensionAnalysis(program, graph, trace, side).run();
     }
 
     private DimensionAnalysis run() {

@@ -5,7 +5,6 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
-import io.onnxprune.ir.Model;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.LastPosition;
@@ -129,10 +128,12 @@ public final class CausalLm implements AutoCloseable {
     public static CausalLm open(OnnxRuntime runtime, Path model, Optional<Path> adapter, SideInputs sides, Log log) {
         Session session = ServedModel.open(runtime, model, adapter, log);
         try {
-            Model read = ModelReader.read(model);
-            ModelInterface graph = ModelInterface.of(session, read.graph()).with(sides);
-            Function<long[], String> nonFinite = row -> NonFinite.origin(read, runtime, row);
-            return new CausalLm(session, graph, true, nonFinite, () -> ofAllPositions(runtime, read, sides, nonFinite));
+            // The file is read again where it is needed, so that an open model does not hold what was read.
+            ModelInterface graph =
+                    ModelInterface.of(session, ModelReader.read(model).graph()).with(sides);
+            Function<long[], String> nonFinite = row -> NonFinite.origin(ModelReader.read(model), runtime, row);
+            return new CausalLm(
+                    session, graph, true, nonFinite, () -> ofAllPositions(runtime, model, sides, nonFinite));
         } catch (UserException e) {
             session.close();
             throw e;
@@ -140,8 +141,8 @@ public final class CausalLm implements AutoCloseable {
     }
 
     private static Optional<CausalLm> ofAllPositions(
-            OnnxRuntime runtime, Model model, SideInputs sides, Function<long[], String> nonFinite) {
-        return LastPosition.removed(model).map(whole -> {
+            OnnxRuntime runtime, Path model, SideInputs sides, Function<long[], String> nonFinite) {
+        return LastPosition.removed(ModelReader.read(model)).map(whole -> {
             Session session = runtime.open(whole, true);
             ModelInterface graph = ModelInterface.of(session, whole.graph()).with(sides);
             return new CausalLm(session, graph, true, nonFinite, Optional::empty);

@@ -102,21 +102,33 @@ public final class Evaluator {
             return Optional.empty();
         }
         int length = promptLength.getAsInt();
+        try {
+            return Optional.of(Latency.measure(model, length, log));
+        } catch (UserException e) {
+            return shorterPrompt(model, length, log, e);
+        }
+    }
+
+    /** Measures speed on the longest prompt that the model takes, after it failed on {@code length} tokens. */
+    private static Optional<Latency> shorterPrompt(CausalLm model, int length, Log log, UserException failure) {
         int possible = model.longestRow(0, length + Latency.decodedTokens(model)) - Latency.decodedTokens(model);
         if (possible < 1) {
             log.warn("speed was not measured, because the model does not run on a prompt of %d tokens"
                     .formatted(length));
             return Optional.empty();
         }
+        if (possible >= length) {
+            log.warn("speed was not measured, because the model does not run on a prompt of %d tokens: %s"
+                    .formatted(length, failure.getMessage()));
+            return Optional.empty();
+        }
         try {
-            if (possible < length) {
-                log.info("speed is measured on a prompt of %d tokens, the longest that the model takes"
-                        .formatted(possible));
-            }
-            return Optional.of(Latency.measure(model, Math.min(length, possible), log));
+            log.info(
+                    "speed is measured on a prompt of %d tokens, the longest that the model takes".formatted(possible));
+            return Optional.of(Latency.measure(model, possible, log));
         } catch (UserException e) {
             log.warn("speed was not measured, because the model does not run on a prompt of %d tokens: %s"
-                    .formatted(Math.min(length, possible), e.getMessage()));
+                    .formatted(possible, e.getMessage()));
             return Optional.empty();
         }
     }
