@@ -119,11 +119,13 @@ public abstract sealed class Dim {
      */
     public static final class Atom extends Dim {
         private static final int MAX_EVIDENCE = 32;
+        private static final String INTERFACE = "an axis of graph ";
 
         private final int id;
         private final long[] size;
         private Dim binding;
         private String pin;
+        private String otherPin;
         private boolean dynamic;
         private final Set<String> evidence = new LinkedHashSet<>();
 
@@ -142,10 +144,36 @@ public abstract sealed class Dim {
             return pin;
         }
 
+        /**
+         * The first reason besides that indices select along this dimension and that it is one of the interface. Null where
+         * there is none: such a dimension can lose indices together with the tokens that they stand for.
+         */
+        public String otherPin() {
+            return otherPin;
+        }
+
         /** Marks this dimension as not prunable. The first reason is kept. */
         void pin(String reason) {
             if (pin == null) {
                 pin = reason;
+            }
+            if (otherPin == null && !reason.startsWith(IndexRules.LOOKED_UP) && !reason.startsWith(INTERFACE)) {
+                otherPin = reason;
+            }
+        }
+
+        /** Marks this dimension as one of the interface, on which callers rely. */
+        void pinInterface(String place) {
+            pin(INTERFACE + place);
+        }
+
+        /** Takes over the reasons of a dimension that is bound to this one. */
+        void pinAs(Atom bound) {
+            if (bound.pin != null) {
+                pin(bound.pin);
+            }
+            if (bound.otherPin != null) {
+                pin(bound.otherPin);
             }
         }
 

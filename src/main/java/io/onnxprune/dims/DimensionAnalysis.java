@@ -14,6 +14,7 @@ import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 
 /**
@@ -83,6 +84,16 @@ public final class DimensionAnalysis {
     /** Whether the model takes rows of one length only, so that positions cannot be told by varying extents. */
     boolean hasFixedLength() {
         return graph.fixedLength().isPresent();
+    }
+
+    /** The input that takes token ids; empty where the model takes something else. */
+    Optional<Value> tokens() {
+        return graph.rows().filter(input -> graph.takesTokens()).map(input -> program.input(input.name()));
+    }
+
+    /** The output over the vocabulary; empty where there is none. */
+    public Optional<Value> logits() {
+        return graph.logits().map(output -> program.output(output.name()));
     }
 
     /** Whether a value is a graph input that holds what the model remembers from step to step, such as a cache. */

@@ -30,6 +30,7 @@ public final class Structure {
     private final DimensionAnalysis analysis;
     private final ResidualStream stream;
     private final Map<Dim.Atom, List<Member>> members;
+    private final TokenFlow tokens;
     private final Map<Op, Set<Integer>> blocksByOp = new HashMap<>();
     private final Map<Dim.Atom, Role> roles = new HashMap<>();
     private final List<Dimension> dimensions = new ArrayList<>();
@@ -38,6 +39,7 @@ public final class Structure {
         this.analysis = analysis;
         this.stream = ResidualStream.of(analysis);
         this.members = analysis.members();
+        this.tokens = TokenFlow.of(analysis);
         for (int i = 0; i < stream.blocks().size(); i++) {
             for (Op op : stream.blocks().get(i).ops()) {
                 blocksByOp.computeIfAbsent(op, key -> new HashSet<>()).add(i);
@@ -59,6 +61,11 @@ public final class Structure {
 
     public ResidualStream stream() {
         return stream;
+    }
+
+    /** Where token ids go. */
+    public TokenFlow tokens() {
+        return tokens;
     }
 
     /** The dimensions of weights, by role and layer, without those of extent one. */
@@ -231,60 +238,35 @@ public final class Structure {
     }
 
     /**
-     * Assigns the vocabulary: the looked-up axis of the largest embedding table and of all tables that are read by the
-     * same tokens, and the last axis of the logits.
+     * Assigns the vocabulary: the axes of tables that token ids index, or else the looked-up axis of the largest table
+     * beside the residual stream, and the last axis of the logits.
      */
     private void assignTables() {
-        Dim.Atom vocabulary = null;
-        for (Map.Entry<Dim.Atom, List<Member>> entry : members.entrySet()) {
-            Dim.Atom atom = entry.getKey();
-            boolean table = IndexRules.isLookedUp(atom)
-                    && entry.getValue().stream().anyMatch(place -> isBesideWidth(place) || readsTokens(place));
-            if (table && (vocabulary == null || atom.size(0) > vocabulary.size(0))) {
-                vocabulary = atom;
-            }
+        Set<Dim.Atom> tables = new LinkedHashSet<>(tokens.tables());
+        tables.retainAll(members.keySet());
+        members.forEach((atom, places) -> {
             if (IndexRules.isRanked(atom)) {
                 roles.putIfAbsent(atom, Role.EXPERTS);
             }
+        });
+        if (tables.isEmpty()) {
+            members.keySet().stream()
+                    .filter(atom -> IndexRules.isLookedUp(atom)
+                            && members.get(atom).stream().anyMatch(this::isBesideWidth))
+                    .max(Comparator.comparingLong(atom -> atom.size(0)))
+                    .ifPresent(tables::add);
         }
-        if (vocabulary != null) {
-            roles.putIfAbsent(vocabulary, Role.VOCABULARY);
-            assignOtherTables(members.get(vocabulary));
-        }
+        tables.forEach(atom -> roles.putIfAbsent(atom, Role.VOCABULARY));
         for (Value output : analysis.program().outputs()) {
             Dim[] dims = analysis.dims(output);
             if (dims != null && dims.length > 0 && dims.length <= 3) {
                 for (Dim.Atom atom : dims[dims.length - 1].atoms()) {
-                    if (vocabulary != null && atom.size(0) == vocabulary.size(0)) {
+                    if (tables.stream().anyMatch(table -> table.size(0) == atom.size(0))) {
                         roles.putIfAbsent(atom, Role.VOCABULARY);
                     }
                 }
             }
         }
-    }
-
-    private void assignOtherTables(List<Member> largest) {
-        Set<Value> tokens = new HashSet<>();
-        largest.stream()
-                .filter(Structure::readsTokens)
-                .forEach(place -> tokens.add(place.use().op().input(1)));
-        members.forEach((atom, places) -> {
-            boolean read = places.stream()
-                    .anyMatch(place -> readsTokens(place)
-                            && tokens.contains(place.use().op().input(1)));
-            if (read && IndexRules.isLookedUp(atom)) {
-                roles.putIfAbsent(atom, Role.VOCABULARY);
-            }
-        });
-    }
-
-    private static boolean readsTokens(Member place) {
-        Value index = place.use().op().input(1);
-        return place.tensor().rank() == 2
-                && place.use().input() == 0
-                && index != null
-                && index.producer() == null
-                && index.constant() == null;
     }
 
     private boolean isBesideWidth(Member place) {
@@ -295,10 +277,10 @@ public final class Structure {
     /** Pins axes of graph inputs and outputs, on which callers rely, except those of the attention cache. */
     private void pinInterface() {
         for (Value output : analysis.program().outputs()) {
-            pinInterface(output, "graph output");
+            pinInterface(output, "output");
         }
         for (Value input : analysis.program().inputs()) {
-            pinInterface(input, "graph input");
+            pinInterface(input, "input");
         }
     }
 
@@ -311,7 +293,7 @@ public final class Structure {
             for (Dim.Atom atom : dim.atoms()) {
                 Role role = role(atom);
                 if (!isHeads(atom) && role != Role.QK_HEAD_DIM && role != Role.V_HEAD_DIM) {
-                    atom.pin("an axis of " + what + " \"" + value.name() + '"');
+                    atom.pinInterface(what + " \"" + value.name() + '"');
                 }
             }
         }

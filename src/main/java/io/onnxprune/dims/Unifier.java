@@ -65,9 +65,7 @@ final class Unifier {
             throw new MismatchException(atom, target);
         }
         for (Dim.Atom inner : target.atoms()) {
-            if (atom.pin() != null) {
-                inner.pin(atom.pin());
-            }
+            inner.pinAs(atom);
             inner.addEvidence(atom.evidence());
             inner.addEvidence(List.of(where));
         }
@@ -273,9 +271,7 @@ final class Unifier {
     /** An atom for a part of another atom, with its pin and evidence. */
     private Dim.Atom part(Dim.Atom source, long first, long second) {
         Dim.Atom part = atom(first, second);
-        if (source.pin() != null) {
-            part.pin(source.pin());
-        }
+        part.pinAs(source);
         part.addEvidence(source.evidence());
         return part;
     }

@@ -32,7 +32,7 @@ import java.util.regex.Pattern;
  * @param root the content, to be changed in place
  * @param text the original text
  */
-record JsonFile(ObjectNode root, String text) {
+public record JsonFile(ObjectNode root, String text) {
     /** Accepts what Python's json module writes (NaN and Infinity), and does not round numbers. */
     private static final JsonMapper JSON = JsonMapper.builder()
             .enable(JsonReadFeature.ALLOW_NON_NUMERIC_NUMBERS)
@@ -48,7 +48,7 @@ record JsonFile(ObjectNode root, String text) {
      *
      * @throws UserException when the file cannot be read
      */
-    static Optional<JsonFile> read(Path file) {
+    public static Optional<JsonFile> read(Path file) {
         try {
             String text = Files.readString(file);
             JsonNode root = JSON.readTree(text);
@@ -61,12 +61,13 @@ record JsonFile(ObjectNode root, String text) {
         }
     }
 
-    static ObjectNode newObject() {
+    /** An empty object. */
+    public static ObjectNode newObject() {
         return JSON.createObjectNode();
     }
 
     /** The text of the changed file in UTF-8. */
-    byte[] toBytes() {
+    public byte[] toBytes() {
         Matcher indent = FIRST_INDENT.matcher(text);
         DefaultIndenter indenter = new DefaultIndenter(indent.lookingAt() ? indent.group(1) : "  ", "\n");
         Separators separators = Separators.createDefaultInstance()

@@ -31,6 +31,8 @@ final class FileWindows {
     private final List<long[]> rows = new ArrayList<>();
     private final List<long[]> heldOut = new ArrayList<>();
     private final List<Source> sources = new ArrayList<>();
+    private final List<TokenData.Rows> contents = new ArrayList<>();
+    private int fromCalibration;
 
     FileWindows(DataRequest request, Optional<Path> tokenizer, ModelSettings settings, Log log) {
         this.request = request;
@@ -46,9 +48,7 @@ final class FileWindows {
      * @throws UserException when a file cannot be read, does not fit the model, or has too little data
      */
     CalibrationData read(long vocabulary) {
-        List<TokenData.Rows> contents = request.calibration().stream()
-                .map(file -> TokenData.load(file.file(), tokenizer))
-                .toList();
+        request.calibration().forEach(file -> contents.add(TokenData.load(file.file(), tokenizer)));
         int length = contents.isEmpty() ? 0 : length(contents);
         List<List<long[]>> windows = new ArrayList<>();
         for (int i = 0; i < contents.size(); i++) {
@@ -58,8 +58,32 @@ final class FileWindows {
             windows.add(found);
         }
         choose(windows, length);
+        fromCalibration = heldOut.size();
         request.evaluation().ifPresent(file -> readEvaluation(file, length, vocabulary));
         return new CalibrationData(rows, heldOut, sources, request.calibrates());
+    }
+
+    /**
+     * How often each token occurs in the calibration files that were read, all of their text except what is held out.
+     *
+     * @param vocabulary size of the model's vocabulary
+     */
+    long[] counts(long vocabulary) {
+        long[] counts = new long[Math.toIntExact(vocabulary)];
+        for (TokenData.Rows content : contents) {
+            content.fixed.forEach(row -> count(row, 1, counts));
+            content.running.forEach(piece -> count(piece.tokens(), 1, counts));
+        }
+        heldOut.subList(0, fromCalibration).forEach(row -> count(row, -1, counts));
+        return counts;
+    }
+
+    private static void count(long[] row, int each, long[] counts) {
+        for (long id : row) {
+            if (id >= 0 && id < counts.length) {
+                counts[(int) id] += each;
+            }
+        }
     }
 
     private Path file(int i) {

@@ -15,6 +15,7 @@ import java.io.FileInputStream;
 import java.io.FileOutputStream;
 import java.io.IOException;
 import java.io.InputStream;
+import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Map;
@@ -23,15 +24,21 @@ import java.util.Map;
  * The native tokenizer, in a process of its own that {@link TextTokenizer} starts. The library ends its process on some
  * files and texts, and works without a time limit on others.
  *
- * <p>The process takes the path of a tokenizer.json and answers first whether it was loaded. It then reads texts, each
- * with its length in bytes, and answers with the ids of each. Ids of special tokens are marked by a second list. A
- * failure is a text in place of an answer.
+ * <p>The process takes the path of a tokenizer.json and answers first whether it was loaded. It then reads requests, each
+ * a kind and a content with its length: a text to encode, or ids to decode. The answer to a text is its ids, those of
+ * special tokens marked; the answer to ids is their text. A failure is a text in place of an answer.
  */
 final class NativeTokenizer {
     /** What the answer starts with. */
     static final int DONE = 0;
 
     static final int FAILED = 1;
+
+    /** What a request starts with: a text with the special tokens of the tokenizer around it, a text alone, or ids. */
+    static final int ENCODE = 0;
+
+    static final int ENCODE_ALONE = 1;
+    static final int DECODE = 2;
 
     private NativeTokenizer() {}
 
@@ -60,9 +67,17 @@ final class NativeTokenizer {
         out.writeInt(DONE);
         out.flush();
         while (true) {
-            byte[] text = in.readNBytes(in.readInt());
+            int kind = in.readInt();
+            byte[] content = in.readNBytes(in.readInt());
             try {
-                answer(out, tokenizer.encode(new String(text, UTF_8), true, false));
+                if (kind == DECODE) {
+                    long[] ids = new long[content.length / Long.BYTES];
+                    ByteBuffer.wrap(content).asLongBuffer().get(ids);
+                    out.writeInt(DONE);
+                    write(out, tokenizer.decode(ids, false));
+                } else {
+                    answer(out, tokenizer.encode(new String(content, UTF_8), kind == ENCODE, false));
+                }
             } catch (RuntimeException | OutOfMemoryError e) {
                 fail(out, e);
             }
@@ -87,9 +102,13 @@ final class NativeTokenizer {
                 .lines()
                 .findFirst()
                 .orElse(failure.getClass().getSimpleName());
-        byte[] text = reason.getBytes(UTF_8);
-        out.writeInt(text.length);
-        out.write(text);
+        write(out, reason);
+    }
+
+    private static void write(DataOutputStream out, String text) throws IOException {
+        byte[] bytes = text.getBytes(UTF_8);
+        out.writeInt(bytes.length);
+        out.write(bytes);
         out.flush();
     }
 }

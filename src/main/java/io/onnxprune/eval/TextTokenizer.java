@@ -12,6 +12,7 @@ import java.io.DataInputStream;
 import java.io.DataOutputStream;
 import java.io.IOException;
 import java.lang.ProcessBuilder.Redirect;
+import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -168,17 +169,8 @@ final class TextTokenizer implements AutoCloseable {
         return new String(response.readNBytes(response.readInt()), UTF_8);
     }
 
-    private Encoded run(String text) {
-        byte[] bytes = text.getBytes(UTF_8);
-        Duration limit = patience.plusSeconds(bytes.length / BYTES_PER_SECOND);
-        return within(limit, "encode text", () -> {
-            request.writeInt(bytes.length);
-            request.write(bytes);
-            request.flush();
-            if (response.readInt() != NativeTokenizer.DONE) {
-                throw new UserException(
-                        "the tokenizer %s cannot encode text (%s); %s".formatted(file, readText(), REMEDY));
-            }
+    private Encoded run(int kind, String text) {
+        return request(kind, text.getBytes(UTF_8), "encode text", () -> {
             long[] ids = new long[response.readInt()];
             boolean[] special = new boolean[ids.length];
             for (int i = 0; i < ids.length; i++) {
@@ -189,6 +181,21 @@ final class TextTokenizer implements AutoCloseable {
         });
     }
 
+    private <T> T request(int kind, byte[] content, String what, Exchange<T> answer) {
+        Duration limit = patience.plusSeconds(content.length / BYTES_PER_SECOND);
+        return within(limit, what, () -> {
+            request.writeInt(kind);
+            request.writeInt(content.length);
+            request.write(content);
+            request.flush();
+            if (response.readInt() != NativeTokenizer.DONE) {
+                throw new UserException(
+                        "the tokenizer %s cannot %s (%s); %s".formatted(file, what, readText(), REMEDY));
+            }
+            return answer.run();
+        });
+    }
+
     /**
      * The ids of a text, with the special tokens that the tokenizer puts in front (BOS) and without those that it
      * appends.
@@ -196,7 +203,7 @@ final class TextTokenizer implements AutoCloseable {
      * @throws UserException when the tokenizer cannot encode it, or takes too long
      */
     long[] encode(String text) {
-        Encoded encoded = run(text);
+        Encoded encoded = run(NativeTokenizer.ENCODE, text);
         int end = encoded.ids.length;
         while (end > 0 && encoded.special[end - 1]) {
             end--;
@@ -204,9 +211,21 @@ final class TextTokenizer implements AutoCloseable {
         return Arrays.copyOf(encoded.ids, end);
     }
 
+    /** The ids of a text alone, without special tokens around it. */
+    long[] encodeAlone(String text) {
+        return run(NativeTokenizer.ENCODE_ALONE, text).ids;
+    }
+
+    /** The text of ids, special tokens included. */
+    String decode(long[] ids) {
+        ByteBuffer content = ByteBuffer.allocate(ids.length * Long.BYTES);
+        content.asLongBuffer().put(ids);
+        return request(NativeTokenizer.DECODE, content.array(), "decode ids", this::readText);
+    }
+
     /** The special token that the tokenizer puts in front (BOS); empty when there is none. */
     OptionalLong beginning() {
-        Encoded encoded = run("a");
+        Encoded encoded = run(NativeTokenizer.ENCODE, "a");
         return encoded.ids.length > 1 && encoded.special[0] ? OptionalLong.of(encoded.ids[0]) : OptionalLong.empty();
     }
 
