@@ -106,6 +106,11 @@ public final class DataSettings {
         return tokenizer;
     }
 
+    /** Whether there are files of calibration data. */
+    boolean hasFiles() {
+        return !files.isEmpty();
+    }
+
     /** The files that are read. */
     List<Path> inputs() {
         List<Path> inputs =

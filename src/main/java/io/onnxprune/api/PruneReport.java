@@ -4,6 +4,7 @@ package io.onnxprune.api;
 import io.onnxprune.diag.PassClock.PassTime;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.ResidualStream.Block;
+import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.Emitter;
 import io.onnxprune.eval.CalibrationData;
@@ -32,6 +33,8 @@ import org.jspecify.annotations.Nullable;
  * @param emission the files that were written; empty for a dry run
  * @param evaluations of the model before and after
  * @param effort time and memory
+ * @param vocabulary what became of the tokens; empty where none were to go. All else is about the model that has the kept
+ *     tokens, except for the sizes and the evaluation before
  */
 public record PruneReport(
         PruningState state,
@@ -39,6 +42,7 @@ public record PruneReport(
         Optional<Emitter.Emission> emission,
         Evaluations evaluations,
         Effort effort,
+        Optional<VocabularyReport> vocabulary,
         long seed) {
     /**
      * Sizes of the model.
@@ -95,6 +99,13 @@ public record PruneReport(
                 .orElse(OptionalDouble.empty());
     }
 
+    /** How many units a dimension had in the original. */
+    public int size(Dimension dimension) {
+        return dimension.role() == Role.VOCABULARY
+                ? vocabulary.map(found -> found.sizeBefore(dimension)).orElse(dimension.size())
+                : dimension.size();
+    }
+
     /** How many units of a dimension are kept; 0 if its block or layer was pruned as a whole. */
     public int kept(Dimension dimension) {
         int[] kept = plan().keep().get(dimension.name());
@@ -135,6 +146,7 @@ public record PruneReport(
             json.put(key, null);
         }
         state.report().forEach((key, entry) -> json.put(key, entry.value()));
+        json.put("vocabulary", vocabulary.map(VocabularyReport::toJson).orElse(null));
         json.put(
                 "similarity",
                 evaluations.similarity.map(PruneReport::similarity).orElse(null));
@@ -168,7 +180,7 @@ public record PruneReport(
             entry.put("name", dimension.name());
             entry.put("role", dimension.role().key());
             entry.put("layer", dimension.layer());
-            entry.put("size", dimension.size());
+            entry.put("size", size(dimension));
             entry.put("kept", kept(dimension));
             dimensions.add(entry);
         }

@@ -49,6 +49,7 @@ final class PruneRun {
     private final PassClock clock;
     private final InputFiles inputs;
     private Optional<Evaluation> before = Optional.empty();
+    private boolean evaluates;
     private SideInputs sides = SideInputs.NONE;
     private Optional<TrainingRows> training = Optional.empty();
 
@@ -189,7 +190,8 @@ final class PruneRun {
                             model, file, setup.request(), settings.calibration().workFolder(), listener));
             sides.require(data.rows());
             sides.require(data.heldOut());
-            if (pruner.target().isPresent() && model.hasLanguageLoss()) {
+            evaluates = pruner.target().isPresent() && model.hasLanguageLoss();
+            if (evaluates && !settings.isReduced()) {
                 before = Optional.of(clock.timed("evaluate-before", () -> evaluate(model, data)));
             }
             return Optional.of(data);
@@ -215,10 +217,10 @@ final class PruneRun {
     private PruneReport report(PassManager.Result result, Optional<CalibrationData> data, OnnxRuntime runtime) {
         Optional<Path> written =
                 result.emission().map(emission -> emission.files().get(0));
-        Optional<Evaluation> after = written.isEmpty() || before.isEmpty()
+        Optional<Evaluation> after = written.isEmpty() || !evaluates
                 ? Optional.empty()
                 : data.map(given -> evaluateAfter(written.get(), given, runtime));
-        Optional<Similarity> similarity = written.isEmpty() || before.isPresent()
+        Optional<Similarity> similarity = written.isEmpty() || evaluates
                 ? Optional.empty()
                 : data.filter(given -> !given.heldOut().isEmpty())
                         .map(given -> similarity(written.get(), given, runtime));
@@ -234,6 +236,7 @@ final class PruneRun {
                 result.emission(),
                 new PruneReport.Evaluations(data, before, after, similarity),
                 new PruneReport.Effort(clock.times(), ProcessMemory.peakResidentBytes()),
+                Optional.empty(),
                 setup.seed());
     }
 

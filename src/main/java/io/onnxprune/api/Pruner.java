@@ -20,6 +20,7 @@ import java.nio.file.Path;
 import java.util.List;
 import java.util.Optional;
 import java.util.function.Consumer;
+import java.util.function.Function;
 
 /**
  * Prunes a model: {@code Pruner.builder(model).output(out).build().run(listener)}. Defaults are those of the command line.
@@ -58,6 +59,11 @@ public final class Pruner {
         return settings.dryRun ? Optional.empty() : target;
     }
 
+    /** This run with another model, recipe and data. */
+    Pruner with(Path model, RecipeSettings recipe, DataSettings data) {
+        return new Pruner(new Builder(settings, model, recipe, data));
+    }
+
     /** All files that the run reads and writes. */
     public RunFiles files() {
         Recipe recipe = settings.recipe.resolve(settings.seed, settings.data.sequenceLength());
@@ -65,6 +71,7 @@ public final class Pruner {
                 .reads(input)
                 .reads(settings.data.inputs())
                 .reads(settings.plan)
+                .reads(settings.vocabularyKeep)
                 .reads(settings.recipe.file())
                 .reads(settings.recipe.extensionFiles())
                 .reads(settings.statistics
@@ -92,33 +99,41 @@ public final class Pruner {
      * @throws io.onnxprune.diag.UserException if it cannot be done; nothing is left at the output then
      */
     public PruneReport run(ProgressListener listener) {
-        PruneRun run = new PruneRun(this, listener);
+        Function<OnnxRuntime, PruneReport> run = prepared(listener);
         CacheFolder.warning().ifPresent(listener::warn);
         Blas.setThreads(settings.threads());
         try (OnnxRuntime runtime = OnnxRuntime.open(settings.runtime)) {
             AlgebraDevice.select(runtime);
-            return run.on(runtime);
+            return run.apply(runtime);
         }
     }
 
     /** Does the work on a runtime that is open already; the settings about the runtime have no effect then. */
     public PruneReport run(OnnxRuntime runtime, ProgressListener listener) {
-        PruneRun run = new PruneRun(this, listener);
+        Function<OnnxRuntime, PruneReport> run = prepared(listener);
         Blas.setThreads(settings.threads());
         AlgebraDevice.select(runtime);
-        return run.on(runtime);
+        return run.apply(runtime);
+    }
+
+    /** The run, after what can be checked before anything is opened. */
+    private Function<OnnxRuntime, PruneReport> prepared(ProgressListener listener) {
+        VocabularyRecipe recipe = new VocabularyRecipe(this);
+        return recipe.isAsked() ? new VocabularyRun(this, recipe, listener)::on : new PruneRun(this, listener)::on;
     }
 
     /** The description of a run. Every method returns the builder. */
     public static final class Builder {
         private final Path model;
-        private final RecipeSettings recipe = new RecipeSettings();
-        private final DataSettings data = new DataSettings();
+        private final RecipeSettings recipe;
+        private final DataSettings data;
+        private final boolean reduced;
         private Optional<Path> output = Optional.empty();
         private boolean dryRun;
         private boolean externalData;
         private boolean lastLogits;
         private Optional<Path> plan = Optional.empty();
+        private Optional<Path> vocabularyKeep = Optional.empty();
         private Optional<Path> planOut = Optional.empty();
         private StatisticsProvider.Files statistics = StatisticsProvider.Files.NONE;
         private Optional<Path> dumpIr = Optional.empty();
@@ -132,6 +147,30 @@ public final class Pruner {
 
         private Builder(Path model) {
             this.model = model;
+            this.recipe = new RecipeSettings();
+            this.data = new DataSettings();
+            this.reduced = false;
+        }
+
+        /** The description of the part of a run that follows once the vocabulary was pruned. */
+        private Builder(Builder whole, Path model, RecipeSettings recipe, DataSettings data) {
+            this.model = model;
+            this.recipe = recipe;
+            this.data = data;
+            this.reduced = true;
+            output = whole.output;
+            dryRun = whole.dryRun;
+            externalData = whole.externalData;
+            lastLogits = whole.lastLogits;
+            statistics = whole.statistics;
+            dumpIr = whole.dumpIr;
+            seed = whole.seed;
+            memory = whole.memory;
+            memoryGiven = whole.memoryGiven;
+            deviceMemory = whole.deviceMemory;
+            workFolder = whole.workFolder;
+            resume = whole.resume;
+            runtime = whole.runtime;
         }
 
         /** Sets where the result goes: an .onnx file, or a folder that gets everything needed to serve the model. */
@@ -185,6 +224,16 @@ public final class Pruner {
         /** Changes what the run calibrates on and is evaluated on. */
         public Builder data(Consumer<DataSettings> change) {
             change.accept(data);
+            return this;
+        }
+
+        /**
+         * Sets the tokens that stay when the vocabulary is pruned; by default those that the calibration files use most.
+         *
+         * @param file one token or id a line, or a JSON list of them
+         */
+        public Builder vocabularyKeep(Path file) {
+            vocabularyKeep = Optional.of(file);
             return this;
         }
 
@@ -268,6 +317,10 @@ public final class Pruner {
             return new Pruner(this);
         }
 
+        Path model() {
+            return model;
+        }
+
         RecipeSettings recipe() {
             return recipe;
         }
@@ -286,6 +339,15 @@ public final class Pruner {
 
         boolean lastLogits() {
             return lastLogits;
+        }
+
+        Optional<Path> vocabularyKeep() {
+            return vocabularyKeep;
+        }
+
+        /** Whether the model lost its tokens in this run, so that the original is evaluated elsewhere. */
+        boolean isReduced() {
+            return reduced;
         }
 
         Optional<Path> plan() {

@@ -37,6 +37,7 @@ public final class RecipeSettings {
     private boolean neverRecover;
     private final Map<String, String> training = new LinkedHashMap<>();
     private boolean verify = true;
+    private boolean settled;
 
     /** Adds jars with passes and parts of one's own. */
     public RecipeSettings extensions(List<Path> jars) {
@@ -60,6 +61,13 @@ public final class RecipeSettings {
     public RecipeSettings recipe(Recipe given) {
         recipe = Optional.of(given);
         return this;
+    }
+
+    /** A recipe that was resolved before and runs as it is, also where it makes no plan. */
+    static RecipeSettings settled(Recipe given) {
+        RecipeSettings settings = new RecipeSettings().recipe(given);
+        settings.settled = true;
+        return settings;
     }
 
     /**
@@ -152,6 +160,9 @@ public final class RecipeSettings {
     Recipe resolve(Optional<Long> seed, OptionalInt length) {
         if (method.isPresent() && file.isPresent()) {
             throw new UsageException("--method and --recipe both name a recipe; give one of them");
+        }
+        if (settled) {
+            return recipe.orElseThrow();
         }
         Extensions known = Extensions.of(extensions);
         Recipe base = recipe.orElseGet(() -> file.map(path -> Recipe.read(path, known))

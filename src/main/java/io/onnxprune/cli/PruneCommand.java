@@ -59,6 +59,7 @@ final class PruneCommand implements Callable<Integer> {
             "--params",
             "--size",
             "--prune",
+            "--vocabulary-keep",
             "--scope",
             "--schedule",
             "--first-ratio",
@@ -112,6 +113,14 @@ final class PruneCommand implements Callable<Integer> {
             description =
                     "structures to prune, separated by commas: ${COMPLETION-CANDIDATES} (default:" + " heads,ffn)")
     private String prune;
+
+    @Option(
+            names = "--vocabulary-keep",
+            paramLabel = "FILE",
+            description = "for --prune vocabulary: the tokens to keep, one token or id a line, or a JSON list of tokens"
+                    + " (texts) and ids (numbers); special tokens and single bytes stay anyway (default: the tokens that"
+                    + " --calibration uses most; without a target all that it uses)")
+    private Path vocabularyKeep;
 
     @Option(
             names = "--scope",
@@ -271,6 +280,9 @@ final class PruneCommand implements Callable<Integer> {
         }
         if (dryRun) {
             builder.dryRun();
+        }
+        if (vocabularyKeep != null) {
+            builder.vocabularyKeep(vocabularyKeep);
         }
         if (plan != null) {
             builder.plan(plan);

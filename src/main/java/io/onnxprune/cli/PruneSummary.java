@@ -2,6 +2,8 @@
 package io.onnxprune.cli;
 
 import io.onnxprune.api.PruneReport;
+import io.onnxprune.api.VocabularyReport;
+import io.onnxprune.api.VocabularyReport.HeldOut;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.pass.ReportEntry;
@@ -12,6 +14,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.stream.Collectors;
 
@@ -39,6 +42,7 @@ final class PruneSummary {
                     PrunableBlocks.blocks(report.structure()).size(),
                     report.blocksKept());
         }
+        report.vocabulary().ifPresent(found -> row(table, "tokens", found.before(), found.after()));
         evaluation(table, report);
         console.print(table);
         console.print("");
@@ -52,6 +56,7 @@ final class PruneSummary {
             console.print("");
         }
         report.sizes().requested().ifPresent(requested -> console.print(achieved(requested, report)));
+        report.vocabulary().map(PruneSummary::tokens).ifPresent(console::print);
         List<ReportEntry> entries = report.entries();
         entries.stream().filter(entry -> !isVerification(entry)).forEach(entry -> console.print(entry.sentence()));
         report.evaluations()
@@ -67,6 +72,28 @@ final class PruneSummary {
                         "wrote %s (%,d bytes)",
                         Console.shown(found.files().get(0)),
                         found.modelBytes())));
+    }
+
+    /** What became of the tokens, as a sentence. */
+    private static String tokens(VocabularyReport found) {
+        String growth = found.text()
+                .map(text -> String.format(
+                        Locale.ROOT, "; held-out text takes %+.1f %% tokens", 100 * (text.growth() - 1)))
+                .orElse("");
+        String difference = found.maxAbsDiff().isPresent()
+                ? String.format(
+                        Locale.ROOT,
+                        "; their logits differ from the original's by at most %.2g",
+                        found.maxAbsDiff().getAsDouble())
+                : "";
+        return String.format(
+                Locale.ROOT,
+                "%,d of %,d tokens stay, %,d of them needed for any text%s%s",
+                found.after(),
+                found.before(),
+                found.required(),
+                growth,
+                difference);
     }
 
     /** What was measured on held-out rows; empty for nothing. */
@@ -135,7 +162,15 @@ final class PruneSummary {
         }
         Evaluation before = report.evaluations().before().get();
         Evaluation after = report.evaluations().after().get();
-        measured(table, "perplexity", OptionalDouble.of(before.perplexity()), OptionalDouble.of(after.perplexity()), 3);
+        Optional<HeldOut> text = report.vocabulary().flatMap(VocabularyReport::text);
+        text.ifPresent(found -> measured(
+                table,
+                "perplexity per byte",
+                OptionalDouble.of(found.perplexityBefore()),
+                OptionalDouble.of(found.perplexityAfter()),
+                4));
+        String name = text.isPresent() ? "perplexity per token" : "perplexity";
+        measured(table, name, OptionalDouble.of(before.perplexity()), OptionalDouble.of(after.perplexity()), 3);
         measured(table, "prefill tokens/s", before.prefillTokensPerSecond(), after.prefillTokensPerSecond(), 0);
         measured(table, "decode tokens/s", before.decodeTokensPerSecond(), after.decodeTokensPerSecond(), 0);
     }
@@ -155,7 +190,7 @@ final class PruneSummary {
     private static Table dimensions(PruneReport report) {
         Map<String, List<Dimension>> byRole = new LinkedHashMap<>();
         for (Dimension dimension : report.structure().dimensions()) {
-            byRole.computeIfAbsent(dimension.role().title() + " of " + dimension.size(), key -> new ArrayList<>())
+            byRole.computeIfAbsent(dimension.role().title() + " of " + report.size(dimension), key -> new ArrayList<>())
                     .add(dimension);
         }
         Table table = new Table("kept", "by layer");
@@ -163,7 +198,7 @@ final class PruneSummary {
             // Dimensions of pruned layers and blocks are covered by the rows below.
             boolean changed = dimensions.stream()
                     .mapToInt(report::kept)
-                    .anyMatch(kept -> kept > 0 && kept < dimensions.get(0).size());
+                    .anyMatch(kept -> kept > 0 && kept < report.size(dimensions.get(0)));
             if (changed) {
                 table.row(
                         title,

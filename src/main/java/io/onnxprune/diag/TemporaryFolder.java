@@ -15,12 +15,28 @@ public final class TemporaryFolder {
      * @throws UserException if it cannot be written to
      */
     public static Path create(String prefix) {
-        Path folder;
         try {
-            folder = Files.createTempDirectory(prefix);
+            return deleted(Files.createTempDirectory(prefix));
         } catch (IOException | IllegalArgumentException e) {
             throw unusable(e);
         }
+    }
+
+    /**
+     * Creates a folder in another one, for large files. It is deleted when the program ends.
+     *
+     * @throws UserException if it cannot be written to
+     */
+    public static Path create(Path parent, String prefix) {
+        try {
+            Files.createDirectories(parent);
+            return deleted(Files.createTempDirectory(parent, prefix));
+        } catch (IOException e) {
+            throw new UserException("folder " + parent + " cannot be written to: " + FileFailure.reason(e), e);
+        }
+    }
+
+    private static Path deleted(Path folder) {
         Runtime.getRuntime().addShutdownHook(new Thread(() -> FileTree.delete(folder), "temporary-removal"));
         return folder;
     }

@@ -15,12 +15,28 @@ import java.util.List;
 import java.util.Map;
 
 /** Records in the model's metadata what was pruned: a text for people, and the kept indices for programs. */
-final class Provenance {
+public final class Provenance {
     private static final String VERSION = "onnx_prune.version";
     private static final String DIMENSIONS = "onnx_prune.dimensions";
     private static final String KEPT = "onnx_prune.kept";
 
+    private static final String VOCABULARY = "onnx_prune.vocabulary";
+    private static final String KEPT_TOKENS = "onnx_prune.kept_tokens";
+
     private Provenance() {}
+
+    /**
+     * A model that lost tokens, with their number and the old ids of those that it has, by their new ids.
+     *
+     * @param before number of token ids before
+     */
+    public static Model withVocabulary(Model reduced, int before, int[] kept) {
+        Map<String, String> metadata = new LinkedHashMap<>(reduced.metadata());
+        metadata.put(VERSION, version());
+        metadata.put(VOCABULARY, arrow(before, kept.length));
+        metadata.put(KEPT_TOKENS, Arrays.toString(kept).replace(" ", ""));
+        return reduced.withMetadata(metadata);
+    }
 
     /** The model with the metadata; {@code pruned} itself when nothing was pruned. */
     static Model annotate(Model pruned, Structure structure, Plan plan, Sizes sizes) {

@@ -86,7 +86,7 @@ public record CalibrationData(List<long[]> rows, List<long[]> heldOut, List<Sour
     }
 
     /** The request for a model that may take rows of one length only. */
-    private static DataRequest fitted(DataRequest request, OptionalInt fixedLength) {
+    static DataRequest fitted(DataRequest request, OptionalInt fixedLength) {
         if (fixedLength.isEmpty()) {
             return request;
         }

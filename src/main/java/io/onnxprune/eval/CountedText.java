@@ -2,6 +2,7 @@
 package io.onnxprune.eval;
 
 import io.onnxprune.diag.Log;
+import io.onnxprune.runtime.ModelInterface;
 import java.nio.file.Path;
 import java.util.Optional;
 
@@ -10,20 +11,25 @@ import java.util.Optional;
  *
  * @param data the rows to calibrate on and the held-out rows
  * @param counts by token id, over all of the calibration files except what is held out
+ * @param limit most tokens that a row may have
  */
 @SuppressWarnings("ArrayRecordComponent") // plain data, never compared
-public record CountedText(CalibrationData data, long[] counts) {
+public record CountedText(CalibrationData data, long[] counts, int limit) {
     /**
      * Reads the files of a request.
      *
      * @param model the model's file; its configuration and tokenizer are looked for in the same folder
+     * @param graph what the model takes
      * @param vocabulary number of token ids of the model
      * @throws io.onnxprune.diag.UserException when data cannot be read, is too short, or does not fit the model
      */
-    public static CountedText read(DataRequest request, Path model, int vocabulary, Log log) {
+    public static CountedText read(DataRequest request, Path model, ModelInterface graph, int vocabulary, Log log) {
         Optional<Path> tokenizer = request.tokenizer().or(() -> Evaluator.tokenizerBeside(model));
-        FileWindows windows = new FileWindows(request, tokenizer, ModelSettings.beside(model, log), log);
+        DataRequest fitted = CalibrationData.fitted(request, graph.fixedLength());
+        ModelSettings settings = ModelSettings.beside(model, log);
+        FileWindows windows = new FileWindows(fitted, tokenizer, settings, log);
         CalibrationData data = windows.read(vocabulary);
-        return new CountedText(data, windows.counts(vocabulary));
+        return new CountedText(
+                data, windows.counts(vocabulary), settings.fit(graph.fixedLength().orElse(Integer.MAX_VALUE)));
     }
 }

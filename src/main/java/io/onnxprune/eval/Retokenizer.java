@@ -5,15 +5,13 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 
 import io.onnxprune.diag.UserException;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.List;
 import java.util.function.LongUnaryOperator;
 import java.util.stream.LongStream;
 
 /**
  * Writes rows of token ids in the tokens of another tokenizer that knows a part of the tokens. Special tokens keep their
- * places. The text between them is decoded and encoded again, by both tokenizers, so that both rows are of the same text.
+ * places. The text between them is decoded and encoded again.
  */
 public final class Retokenizer implements AutoCloseable {
     private final TextTokenizer before;
@@ -21,15 +19,14 @@ public final class Retokenizer implements AutoCloseable {
     private final LongUnaryOperator special;
 
     /**
-     * A row in both tokenizers.
+     * A row in the second tokenizer.
      *
-     * @param before ids of the first tokenizer
-     * @param after ids of the second tokenizer
-     * @param bytesBefore bytes of text that {@code before} predicts: without those of a first token of text
-     * @param bytesAfter bytes of text that {@code after} predicts
+     * @param ids its ids
+     * @param bytesBefore bytes of text that the row predicts in the first tokenizer: without those of a first token of text
+     * @param bytesAfter bytes of text that it predicts in the second one
      */
     @SuppressWarnings("ArrayRecordComponent") // plain data, never compared
-    public record Row(long[] before, long[] after, long bytesBefore, long bytesAfter) {}
+    public record Row(long[] ids, long bytesBefore, long bytesAfter) {}
 
     /**
      * Opens both tokenizers.
@@ -51,17 +48,16 @@ public final class Retokenizer implements AutoCloseable {
     /**
      * Encodes a row of the first tokenizer again. Characters that its ends cut through are left out.
      *
+     * @param limit most tokens of the new row, which ends there
      * @throws UserException when a tokenizer fails
      */
-    public Row row(long[] ids) {
-        LongStream.Builder rowBefore = LongStream.builder();
-        LongStream.Builder rowAfter = LongStream.builder();
-        List<String> texts = new ArrayList<>();
+    public Row row(long[] ids, int limit) {
+        LongStream.Builder row = LongStream.builder();
+        StringBuilder texts = new StringBuilder();
         for (int start = 0; start < ids.length; ) {
             long known = special.applyAsLong(ids[start]);
             if (known >= 0) {
-                rowBefore.add(ids[start]);
-                rowAfter.add(known);
+                row.add(known);
                 start++;
                 continue;
             }
@@ -70,20 +66,23 @@ public final class Retokenizer implements AutoCloseable {
                 end++;
             }
             String text = whole(before.decode(Arrays.copyOfRange(ids, start, end)));
-            Arrays.stream(before.encodeAlone(text)).forEach(rowBefore::add);
-            Arrays.stream(after.encodeAlone(text)).forEach(rowAfter::add);
-            texts.add(text);
+            Arrays.stream(after.encodeAlone(text)).forEach(row::add);
+            texts.append(text);
             start = end;
         }
-        long bytes = texts.stream().mapToLong(Retokenizer::bytes).sum();
-        long[] first = rowBefore.build().toArray();
-        long[] second = rowAfter.build().toArray();
+        long[] whole = row.build().toArray();
+        long[] cut = Arrays.copyOf(whole, Math.min(limit, whole.length));
+        long bytes = bytes(texts.toString());
+        long beyond = bytes(after, Arrays.copyOfRange(whole, cut.length, whole.length));
         boolean begins = ids.length > 0 && special.applyAsLong(ids[0]) >= 0;
         return new Row(
-                first,
-                second,
-                begins || first.length == 0 ? bytes : bytes - bytes(before.decode(new long[] {first[0]})),
-                begins || second.length == 0 ? bytes : bytes - bytes(after.decode(new long[] {second[0]})));
+                cut,
+                bytes - (begins ? 0 : bytes(before, Arrays.copyOf(ids, 1))),
+                bytes - beyond - (begins ? 0 : bytes(after, Arrays.copyOf(cut, 1))));
+    }
+
+    private static long bytes(TextTokenizer tokenizer, long[] ids) {
+        return ids.length == 0 ? 0 : bytes(tokenizer.decode(ids));
     }
 
     private static long bytes(String text) {

@@ -269,7 +269,7 @@ public record Budget(
     }
 
     /** The size of the pruned model for a dense model of size {@code dense}, in the measure of the target. */
-    double target(ParameterCount.Size dense) {
+    public double target(ParameterCount.Size dense) {
         return goal() == Goal.RATIO ? measure(dense) * (1 - amount()) : amount();
     }
 

@@ -8,6 +8,7 @@ import java.util.ArrayList;
 import java.util.Collection;
 import java.util.Collections;
 import java.util.EnumSet;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Set;
@@ -62,11 +63,23 @@ public record PruneSet(Set<Role> roles, boolean layers, boolean blocks) {
         return new PruneSet(roles, layers, blocks);
     }
 
+    /** Whether nothing may be pruned. */
+    public boolean isEmpty() {
+        return roles.isEmpty() && !layers && !blocks;
+    }
+
+    /** This set without a role. */
+    public PruneSet without(Role role) {
+        Set<Role> others = new LinkedHashSet<>(roles);
+        others.remove(role);
+        return new PruneSet(others, layers, blocks);
+    }
+
     /** The names that {@link #parse} accepts. */
     public static List<String> words() {
         List<String> words = new ArrayList<>();
         for (Role role : Role.values()) {
-            boolean unit = role != Role.VOCABULARY && role != Role.OTHER;
+            boolean unit = role != Role.OTHER;
             if (unit && !words.contains(word(role))) {
                 words.add(word(role));
             }

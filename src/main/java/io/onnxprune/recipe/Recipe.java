@@ -24,6 +24,7 @@ import java.util.OptionalDouble;
 import java.util.OptionalInt;
 import java.util.function.Function;
 import java.util.function.ToIntFunction;
+import java.util.function.UnaryOperator;
 import java.util.jar.JarEntry;
 import java.util.jar.JarFile;
 import java.util.stream.Stream;
@@ -193,6 +194,11 @@ public record Recipe(String name, String description, List<Step> steps, Extensio
      */
     public Recipe with(String pass, String key, String value) {
         return mapped(step -> step.name().equals(pass) ? Optional.of(step.with(key, value)) : Optional.of(step));
+    }
+
+    /** This recipe with every pass of a name changed. */
+    public Recipe changing(String pass, UnaryOperator<PassStep> change) {
+        return mapped(step -> Optional.of(step.name().equals(pass) ? change.apply(step) : step));
     }
 
     /** This recipe with the default of an option in every pass of a name. */

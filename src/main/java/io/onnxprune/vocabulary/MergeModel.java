@@ -7,8 +7,10 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.util.ArrayList;
 import java.util.BitSet;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * Byte-pair encoding (Sennrich et al., arXiv 1508.07909, section 3.2): a word starts as single characters, and the pair with
@@ -145,16 +147,31 @@ final class MergeModel implements TokenModel {
     public void reduce(KeptTokens kept) {
         Map<String, Integer> stay = VocabularyMap.reduced(ids, kept);
         ArrayNode merges = model.arrayNode();
-        for (JsonNode merge : model.path("merges")) {
-            Pair pair = Pair.of(merge);
-            boolean applies = stay.containsKey(pair.left)
-                    && stay.containsKey(pair.right)
-                    && stay.containsKey(joined(pair.left, pair.right));
-            if (applies) {
+        model.path("merges").forEach(merge -> {
+            if (applies(Pair.of(merge), stay)) {
                 merges.add(merge);
             }
-        }
+        });
         model.set("vocab", VocabularyMap.write(stay));
         model.set("merges", merges);
+    }
+
+    private boolean applies(Pair pair, Map<String, Integer> stay) {
+        return stay.containsKey(pair.left)
+                && stay.containsKey(pair.right)
+                && stay.containsKey(joined(pair.left, pair.right));
+    }
+
+    @Override
+    public Set<String> keptMerges(KeptTokens kept) {
+        Map<String, Integer> stay = VocabularyMap.reduced(ids, kept);
+        Set<String> merges = new HashSet<>();
+        model.path("merges").forEach(merge -> {
+            Pair pair = Pair.of(merge);
+            if (applies(pair, stay)) {
+                merges.add(pair.left + ' ' + pair.right);
+            }
+        });
+        return merges;
     }
 }

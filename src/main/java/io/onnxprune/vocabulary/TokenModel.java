@@ -3,6 +3,7 @@ package io.onnxprune.vocabulary;
 
 import java.util.BitSet;
 import java.util.Map;
+import java.util.Set;
 
 /** The model of a tokenizer: how it makes tokens of text. */
 interface TokenModel {
@@ -17,6 +18,11 @@ interface TokenModel {
 
     /** Reduces the part of the file that describes this model, in place. */
     void reduce(KeptTokens kept);
+
+    /** The merges whose tokens stay, each as its two tokens with a space between; none in a model without merges. */
+    default Set<String> keptMerges(KeptTokens kept) {
+        return Set.of();
+    }
 
     /** The ids of the tokens for single bytes, {@code <0x00>} to {@code <0xFF>}; fewer than 256 where some are missing. */
     static BitSet bytes(Map<String, Integer> ids) {

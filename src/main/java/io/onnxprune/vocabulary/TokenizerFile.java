@@ -130,7 +130,19 @@ public final class TokenizerFile {
                 }
             });
         }
-        step.forEach(inner -> requireCharacters(inner, required));
+        step.fields().forEachRemaining(field -> {
+            if (!field.getKey().equals("type")) {
+                requireCharacters(field.getValue(), required);
+            }
+        });
+        if (step.isArray()) {
+            step.forEach(inner -> requireCharacters(inner, required));
+        }
+    }
+
+    /** The merges whose tokens stay, each as its two tokens with a space between. */
+    Set<String> keptMerges(KeptTokens kept) {
+        return model.keptMerges(kept);
     }
 
     /**
@@ -139,8 +151,8 @@ public final class TokenizerFile {
      * @throws UserException if it names a token that the model has no row for
      */
     public byte[] reduced(KeptTokens kept) {
-        ObjectNode root = file.root();
-        model.reduce(kept);
+        ObjectNode root = file.root().deepCopy();
+        model(path, root.path("model")).reduce(kept);
         ArrayNode stay = root.arrayNode();
         for (JsonNode token : root.path(ADDED)) {
             int id = kept.newId(token.path("id").asInt(-1));
@@ -155,7 +167,7 @@ public final class TokenizerFile {
                 && padding.path("pad_id").isInt()) {
             padding.put("pad_id", newId.applyAsInt(padding.get("pad_id").intValue()));
         }
-        return file.toBytes();
+        return new JsonFile(root, file.text()).toBytes();
     }
 
     private int newId(KeptTokens kept, int id) {
