@@ -35,11 +35,12 @@ class ArchitectureTest {
             Map.entry("algebra", "device diag"),
             Map.entry(
                     "api",
-                    "algebra calibrate device diag dims emit eval ir measure onnx option pass passes plan recipe recover rewrite runtime"),
+                    "algebra calibrate device diag dims emit eval ir measure onnx option pass passes plan recipe recover rewrite runtime verify vocabulary"),
             Map.entry("autodiff", "diag dims ir"),
             Map.entry("calibrate", "algebra autodiff device diag dims eval ir lower runtime"),
             Map.entry(
-                    "cli", "api calibrate diag dims emit eval ir measure onnx pass passes plan recipe recover runtime"),
+                    "cli",
+                    "api calibrate diag dims emit eval ir measure onnx pass passes plan recipe recover runtime vocabulary"),
             Map.entry("compensate", "algebra calibrate diag dims ir obs option plan rewrite runtime"),
             Map.entry("device", "diag"),
             Map.entry("diag", ""),
@@ -66,7 +67,8 @@ class ArchitectureTest {
                     "algebra autodiff calibrate compensate diag dims eval ir lower onnx option plan rewrite runtime"),
             Map.entry("rewrite", "diag dims ir plan"),
             Map.entry("runtime", "device diag ir onnx"),
-            Map.entry("verify", "diag dims eval ir onnx plan rewrite runtime"));
+            Map.entry("verify", "diag dims eval ir onnx plan rewrite runtime"),
+            Map.entry("vocabulary", "diag dims emit ir onnx plan rewrite"));
 
     /** A library and the one package that may use it. */
     private static final List<Confined> CONFINED = List.of(

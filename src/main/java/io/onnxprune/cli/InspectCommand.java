@@ -8,11 +8,13 @@ import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.DimensionAnalysis.Member;
 import io.onnxprune.dims.ResidualStream.Block;
+import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.plan.BlockRemoval;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.PrunableBlocks;
+import io.onnxprune.vocabulary.VocabularyTables;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -111,6 +113,7 @@ final class InspectCommand implements Callable<Integer> {
                         dimension.members().size());
             }
         }
+        addVocabulary(table, structure, count);
         List<Block> all = structure.stream().blocks();
         BlockRemoval removal = BlockRemoval.of(structure);
         for (int i = 0; i < structure.stream().layers(); i++) {
@@ -137,16 +140,36 @@ final class InspectCommand implements Callable<Integer> {
         return table;
     }
 
+    /** The tables of tokens, which lose the same rows and columns. */
+    private static void addVocabulary(Table table, Structure structure, ParameterCount count) {
+        VocabularyTables tables = VocabularyTables.of(structure);
+        List<Dimension> dimensions = tables.dimensions();
+        if (!dimensions.isEmpty() && tables.obstacle().isEmpty()) {
+            table.row(
+                    Role.VOCABULARY.key(),
+                    Role.VOCABULARY.title(),
+                    layer(dimensions.get(0)),
+                    tables.size(),
+                    dimensions.stream()
+                            .mapToLong(dimension -> count.unit(dimension).parameters())
+                            .sum(),
+                    dimensions.stream()
+                            .mapToInt(dimension -> dimension.members().size())
+                            .sum());
+        }
+    }
+
     private static Table pinned(Structure structure) {
         Table table = new Table("pinned", "role", ">layer", ">size", "because");
         for (Dimension dimension : structure.dimensions()) {
-            if (!dimension.isPrunable()) {
+            String reason = VocabularyTables.pin(structure, dimension);
+            if (reason != null) {
                 table.row(
                         dimension.name(),
                         dimension.role().title(),
                         layer(dimension),
                         dimension.size(),
-                        dimension.pin());
+                        reason);
             }
         }
         List<Block> blocks = structure.stream().blocks();

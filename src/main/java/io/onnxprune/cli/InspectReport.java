@@ -9,6 +9,7 @@ import io.onnxprune.ir.Program.Use;
 import io.onnxprune.plan.BlockRemoval;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.PrunableBlocks;
+import io.onnxprune.vocabulary.VocabularyTables;
 import java.util.List;
 
 /** The JSON report of inspect. docs/json.md describes the fields. */
@@ -24,13 +25,14 @@ record InspectReport(long parameters, long bytes, int layers, List<Entry> dimens
             long unitParameters,
             List<Slice> members) {
         private static Entry of(Dimension dimension, Structure structure, ParameterCount count) {
+            String pin = VocabularyTables.pin(structure, dimension);
             return new Entry(
                     dimension.name(),
                     dimension.role().key(),
                     dimension.layer(),
                     dimension.size(),
-                    dimension.isPrunable(),
-                    dimension.pin(),
+                    pin == null,
+                    pin,
                     count.unit(dimension).parameters(),
                     dimension.members().stream()
                             .map(member -> Slice.of(member, structure))

@@ -117,7 +117,7 @@ final class MergeModel implements TokenModel {
         return symbols;
     }
 
-    /** The two tokens of the last merge, or what is left where the merges do not lead to one token. */
+    /** The two tokens of the last merge; none for a token that the merges do not lead to, such as that of a byte. */
     @Override
     public int[] parts(int id) {
         String token = tokens.get(id);
@@ -135,7 +135,10 @@ final class MergeModel implements TokenModel {
                     place = i;
                 }
             }
-            if (place < 0 || word.size() == 2) {
+            if (place < 0) {
+                return NONE;
+            }
+            if (word.size() == 2) {
                 return word.stream().mapToInt(Integer::intValue).toArray();
             }
             int right = word.remove(place + 1);

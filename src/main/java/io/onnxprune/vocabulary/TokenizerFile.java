@@ -96,7 +96,7 @@ public final class TokenizerFile {
 
     /** The ids of the tokens that this token is joined from. It is made of text only as long as they stay. */
     public int[] parts(int id) {
-        return model.parts(id);
+        return added.contains(id) ? new int[0] : model.parts(id);
     }
 
     /**

@@ -18,6 +18,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import org.jspecify.annotations.Nullable;
 
 /**
  * The dimensions of a model that have one index for each token: those of tables that token ids look up, and those of the
@@ -39,6 +40,13 @@ public final class VocabularyTables {
 
     public static VocabularyTables of(Structure structure) {
         return new VocabularyTables(structure);
+    }
+
+    /** Why a dimension cannot be pruned; null when it can, as those of the tokens when tokens can go. */
+    public static @Nullable String pin(Structure structure, Dimension dimension) {
+        return dimension.role() == Role.VOCABULARY
+                ? of(structure).obstacle().orElse(null)
+                : dimension.pin();
     }
 
     /** The dimensions with weights. */
