@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.dims;
 
-import io.onnxprune.ir.Tensor;
 import java.util.List;
 import java.util.stream.IntStream;
 
@@ -72,11 +71,10 @@ final class QuantizationRules {
         Dim[] data = c.in(0);
         Dim[] scales = c.in(2);
         Dim[] zeros = c.in(3);
-        Tensor tensor = c.op().input(0).constant();
         int gathered = RuleContext.axis(c.node().intAttribute("gather_axis", 0), data.length);
         int quantised = RuleContext.axis(c.node().intAttribute("quantize_axis", 1), data.length);
-        int each = tensor == null ? 1 : QuantizedOperands.perElement(c.node(), tensor);
-        if (tensor == null || gathered == quantised || each > 1 && quantised != data.length - 1) {
+        int each = QuantizedOperands.perElement(c.node(), c.dtype(0));
+        if (gathered == quantised || each > 1 && quantised != data.length - 1) {
             OperatorRules.pinEverything(c, "quantised look-up that is not analysed");
             return;
         }

@@ -107,7 +107,12 @@ public final class QuantizedOperands {
      * @param tensor the operand
      */
     public static int perElement(Node node, Tensor tensor) {
-        boolean bytes = tensor.dtype() == DType.UINT8 || tensor.dtype() == DType.INT8;
+        return perElement(node, tensor.dtype());
+    }
+
+    /** As {@link #perElement(Node, Tensor)}, for an operand of a type. */
+    static int perElement(Node node, DType dtype) {
+        boolean bytes = dtype == DType.UINT8 || dtype == DType.INT8;
         long bits = bytes ? bits(node) : 8;
         return bits > 0 && bits < 8 ? (int) (8 / bits) : 1;
     }

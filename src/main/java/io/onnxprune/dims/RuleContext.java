@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.dims;
 
+import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
@@ -99,6 +100,11 @@ final class RuleContext {
     /** A fresh atom of the given extent. */
     Dim.Atom fresh(long size) {
         return analysis.unifier().atom(size, size);
+    }
+
+    /** The element type of operand {@code index}. */
+    DType dtype(int index) {
+        return analysis.trace().dtype(op.input(index));
     }
 
     /** A fresh atom of the given extent that is pinned. */
