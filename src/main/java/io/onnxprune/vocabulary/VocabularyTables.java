@@ -16,6 +16,7 @@ import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
 import java.util.Set;
 import org.jspecify.annotations.Nullable;
@@ -70,7 +71,7 @@ public final class VocabularyTables {
                 .obstacle()
                 .or(() -> atoms.stream()
                         .map(Dim.Atom::otherPin)
-                        .filter(reason -> reason != null)
+                        .filter(Objects::nonNull)
                         .findFirst())
                 .or(this::mixed)
                 .or(this::otherLogits);
@@ -86,11 +87,11 @@ public final class VocabularyTables {
                             && found.axes().stream().anyMatch(axis -> holds(dims[axis]));
                 })
                 .findFirst()
-                .map(found -> "averaged over all tokens at node " + found.op().node().label());
+                .map(found -> "a mean or range over all tokens, at node " + found.op().node().label());
         return mean.or(() -> facts.contractions().stream()
                 .filter(found -> holds(found.dim()))
                 .findFirst()
-                .map(found -> "summed over all tokens at node " + found.op().node().label()));
+                .map(found -> "a sum over all tokens, at node " + found.op().node().label()));
     }
 
     private boolean holds(Dim dim) {
@@ -106,11 +107,16 @@ public final class VocabularyTables {
         }
         Dim last = dims[dims.length - 1];
         Set<Dim.Atom> columns = last.atoms();
-        boolean single = columns.size() == 1 && atoms.containsAll(columns);
-        return single && columns.iterator().next().size(0) == last.size(0)
-                ? Optional.empty()
-                : Optional.of("output \"%s\" has %d columns that cannot be told to be those of the %d tokens"
-                        .formatted(logits.orElseThrow().name(), last.size(0), size()));
+        boolean single = columns.size() == 1 && columns.iterator().next().size(0) == last.size(0);
+        if (single && atoms.containsAll(columns)) {
+            return Optional.empty();
+        }
+        return Optional.of(columns.stream()
+                .map(Dim.Atom::otherPin)
+                .filter(Objects::nonNull)
+                .findFirst()
+                .orElse("output \"%s\" has %d columns that cannot be told to be those of the %d tokens"
+                        .formatted(logits.orElseThrow().name(), last.size(0), size())));
     }
 
     /**
