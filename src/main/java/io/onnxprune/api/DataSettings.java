@@ -13,6 +13,7 @@ import java.util.Optional;
 import java.util.OptionalInt;
 import java.util.OptionalLong;
 import java.util.Set;
+import java.util.function.LongUnaryOperator;
 
 /** The data of a run: what it calibrates on and what it is evaluated on. */
 public final class DataSettings {
@@ -97,6 +98,11 @@ public final class DataSettings {
         }
     }
 
+    /** The token that text begins with, if it was set. */
+    OptionalLong bos() {
+        return bos;
+    }
+
     /** Tokens of a row, if they were set. */
     OptionalInt sequenceLength() {
         return sequenceLength;
@@ -104,6 +110,25 @@ public final class DataSettings {
 
     Optional<Path> tokenizer() {
         return tokenizer;
+    }
+
+    /** The settings without files of rows and without a tokenizer, for a model whose tokens have other ids. */
+    DataSettings withoutFiles(LongUnaryOperator newId) {
+        DataSettings settings = new DataSettings();
+        settings.self = self;
+        settings.samples = samples;
+        settings.sequenceLength = sequenceLength;
+        settings.bos = bos.isPresent() ? OptionalLong.of(newId.applyAsLong(bos.getAsLong())) : bos;
+        settings.sides = sides;
+        return settings;
+    }
+
+    /** The settings without a tokenizer where there are no files that it would be for. */
+    DataSettings withoutIdleTokenizer() {
+        if (!files.isEmpty() || evaluation.isPresent()) {
+            return this;
+        }
+        return withoutFiles(id -> id);
     }
 
     /** Whether there are files of calibration data. */

@@ -3,6 +3,7 @@ package io.onnxprune.api;
 
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.dims.Role;
+import io.onnxprune.eval.TokenData;
 import io.onnxprune.passes.AllocatePass;
 import io.onnxprune.passes.RecoverPass;
 import io.onnxprune.passes.VerifyPass;
@@ -90,6 +91,12 @@ final class VocabularyRecipe {
             throw new UsageException("--side gives contents by rows of token ids, which change with the vocabulary; prune"
                     + " the vocabulary in a run of its own");
         }
+        for (PassStep step : recipe.all("recover")) {
+            ((RecoverPass) step.pass()).file().filter(TokenData::hasIds).ifPresent(file -> {
+                throw new UsageException("--recover " + file + " has rows of token ids, which are those of the whole"
+                        + " vocabulary; give text, or prune the vocabulary in a run of its own");
+            });
+        }
         boolean tokenizer = pruner.input().companion("tokenizer.json").isPresent()
                 || settings.data().tokenizer().isPresent();
         if (writes && tokenizer && !pruner.target().orElseThrow().isFolder()) {
@@ -101,13 +108,6 @@ final class VocabularyRecipe {
     /** The tolerance of the verification; empty where the recipe has none. */
     Optional<Double> tolerance() {
         return recipe.first("verify").map(step -> ((VerifyPass) step.pass()).tolerance());
-    }
-
-    /** The files of ids that training reads, which would be those of the whole vocabulary. */
-    List<RecoverPass> training() {
-        return recipe.all("recover").stream()
-                .map(step -> (RecoverPass) step.pass())
-                .toList();
     }
 
     /**

@@ -19,12 +19,14 @@ import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
 import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Tensor;
 import io.onnxprune.measure.AnalysedModel;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.onnx.ModelWriter;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.recipe.Recipe;
+import io.onnxprune.recover.AdapterFile;
 import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.verify.ColumnVerifier;
@@ -39,6 +41,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.BitSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -81,7 +84,10 @@ final class VocabularyRun {
         this.recipe = recipe;
         this.listener = listener;
         this.clock = new PassClock(listener);
-        Pruner rest = pruner.with(settings.model(), RecipeSettings.settled(recipe.unmeasured()), settings.data());
+        Pruner rest = pruner.with(
+                settings.model(),
+                RecipeSettings.settled(recipe.unmeasured()),
+                settings.data().withoutIdleTokenizer());
         this.request = new RunSetup(rest, ProgressListener.NONE).request();
         this.inputs = InputFiles.of(settings.recipe().file().stream().toList());
     }
@@ -137,7 +143,9 @@ final class VocabularyRun {
         original.tokenizer.filter(file -> file.size() > size).ifPresent(file -> listener.warn(
                 "the tokenizer has token ids up to %d and the model %d rows; tokens without a row are left out of the new tokenizer"
                         .formatted(file.size() - 1, size)));
-        return new TokenChoice(size, original.tokenizer, ReducedFolder.named(pruner.input(), size));
+        BitSet named = ReducedFolder.named(pruner.input(), size);
+        settings.data().bos().ifPresent(id -> named.set(Math.toIntExact(id)));
+        return new TokenChoice(size, original.tokenizer, named);
     }
 
     private Optional<CountedText> text(Original original) {
@@ -208,7 +216,22 @@ final class VocabularyRun {
         ModelWriter.write(model, place, original.model.externalData());
         new ReducedFolder(input, original.tokenizer, kept, original.tables.sizes(kept), listener)
                 .write(place.getParent(), ModelFolder.weightFiles(original.model.graph()));
+        writeAdapters(original, kept, place);
         return new Reduced(place, kept, required, verified(original, kept, place, runtime));
+    }
+
+    /** Writes the adapters beside the model for the model with the kept tokens. */
+    private void writeAdapters(Original original, KeptTokens kept, Path place) {
+        for (Path file : pruner.input().adapters()) {
+            try {
+                Map<String, Tensor> tensors = new LinkedHashMap<>();
+                AdapterFile.read(file)
+                        .forEach((name, tensor) -> tensors.put(name, original.tables.reduced(name, tensor, kept)));
+                AdapterFile.write(place.resolveSibling(file.getFileName()), tensors);
+            } catch (UserException e) {
+                listener.warn("the adapter " + file + " does not fit the model and is left out: " + e.getMessage());
+            }
+        }
     }
 
     private OptionalDouble verified(Original original, KeptTokens kept, Path place, OnnxRuntime runtime) {
@@ -235,7 +258,8 @@ final class VocabularyRun {
         if (rows.filter(VocabularyText::calibrates).isPresent() && rest.has("calibrate")) {
             rest = rest.with("calibrate", "seq-len", Integer.toString(rows.get().length()));
         }
-        DataSettings data = rows.map(given -> given.settings(folder)).orElseGet(DataSettings::new);
+        DataSettings data = rows.map(given -> given.settings(settings.data(), folder))
+                .orElseGet(() -> settings.data().withoutFiles(reduced.kept::newId));
         boolean whole = !pruner.input().model().equals(settings.model());
         Pruner pruning = pruner.with(
                 whole ? reduced.place.getParent() : reduced.place, RecipeSettings.settled(rest), data);

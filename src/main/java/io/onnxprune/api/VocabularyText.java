@@ -66,7 +66,7 @@ final class VocabularyText {
             }
             for (long[] row : text.data().heldOut()) {
                 Retokenizer.Row found = texts.row(row, text.limit());
-                if (found.ids().length >= 2) {
+                if (fits(found.ids())) {
                     before.add(row);
                     after.add(found.ids());
                     bytesBefore += found.bytesBefore();
@@ -87,7 +87,7 @@ final class VocabularyText {
             int start = 0;
             for (int end = 0; end <= row.length; end++) {
                 if (end == row.length || kept.newId(row[end]) < 0) {
-                    if (end - start >= 2) {
+                    if (fits(Arrays.copyOfRange(row, start, end))) {
                         before.add(Arrays.copyOfRange(row, start, end));
                         after.add(renumbered(Arrays.copyOfRange(row, start, end)));
                     }
@@ -102,13 +102,19 @@ final class VocabularyText {
         }
     }
 
+    /** Whether the model takes a row and predicts something in it. */
+    private boolean fits(long[] row) {
+        return text.whole() ? row.length == text.limit() : row.length >= 2;
+    }
+
     private long[] renumbered(long[] row) {
         return Arrays.stream(row).map(kept::newId).toArray();
     }
 
     /** Rows to calibrate on are all of one length. */
     private void equalLengths() {
-        if (text.data().calibrates()) {
+        if (text.data().calibrates() && !text.data().rows().isEmpty()) {
+            calibration.removeIf(row -> !fits(row));
             int length = calibration.stream().mapToInt(row -> row.length).min().orElse(0);
             if (length < 2) {
                 throw new UserException("no calibration row of two tokens is left in the kept tokens; give more text");
@@ -137,9 +143,13 @@ final class VocabularyText {
         return before;
     }
 
-    /** The data of the rest of the run, as files in a folder. */
-    DataSettings settings(Path folder) {
-        DataSettings settings = new DataSettings();
+    /**
+     * The data of the rest of the run, as files in a folder.
+     *
+     * @param given the data of the run
+     */
+    DataSettings settings(DataSettings given, Path folder) {
+        DataSettings settings = given.hasFiles() ? new DataSettings() : given.withoutFiles(kept::newId);
         if (calibrates()) {
             settings.calibration(written(folder.resolve("calibration.jsonl"), calibration), 1);
             settings.samples(samples());

@@ -12,9 +12,10 @@ import java.util.Optional;
  * @param data the rows to calibrate on and the held-out rows
  * @param counts by token id, over all of the calibration files except what is held out
  * @param limit most tokens that a row may have
+ * @param whole whether the model takes only rows of exactly {@code limit} tokens
  */
 @SuppressWarnings("ArrayRecordComponent") // plain data, never compared
-public record CountedText(CalibrationData data, long[] counts, int limit) {
+public record CountedText(CalibrationData data, long[] counts, int limit, boolean whole) {
     /**
      * Reads the files of a request.
      *
@@ -29,7 +30,13 @@ public record CountedText(CalibrationData data, long[] counts, int limit) {
         ModelSettings settings = ModelSettings.beside(model, log);
         FileWindows windows = new FileWindows(fitted, tokenizer, settings, log);
         CalibrationData data = windows.read(vocabulary);
+        int limit = settings.fit(graph.fixedLength().orElse(Integer.MAX_VALUE));
+        // Text that the model writes sets the length of all rows of a run.
+        int longest = request.self() ? Math.min(limit, request.sequenceLength().orElse(limit)) : limit;
         return new CountedText(
-                data, windows.counts(vocabulary), settings.fit(graph.fixedLength().orElse(Integer.MAX_VALUE)));
+                data,
+                windows.counts(vocabulary),
+                longest,
+                graph.fixedLength().isPresent());
     }
 }

@@ -10,6 +10,7 @@ import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
 import java.io.BufferedReader;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.charset.CharacterCodingException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -19,6 +20,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
 import java.util.OptionalInt;
+import java.util.stream.Stream;
 
 /**
  * Rows of token ids, each of at least two tokens.
@@ -55,6 +57,18 @@ public record TokenData(Path source, List<long[]> rows) {
                     .formatted(sequenceLength.getAsInt()));
         }
         return new TokenData(file, load(file, tokenizer).cut(file, sequenceLength));
+    }
+
+    /** Whether a file begins with token ids; false for text, and for a file that cannot be read. */
+    public static boolean hasIds(Path file) {
+        if (file.toString().toLowerCase(Locale.ROOT).endsWith(".npy")) {
+            return true;
+        }
+        try (Stream<String> lines = Files.lines(file)) {
+            return lines.filter(line -> !line.isBlank()).findFirst().stream().anyMatch(line -> line.contains("\"input_ids\""));
+        } catch (IOException | UncheckedIOException e) {
+            return false;
+        }
     }
 
     /**

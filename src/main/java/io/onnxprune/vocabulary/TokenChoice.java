@@ -70,7 +70,9 @@ public final class TokenChoice {
         }
         BitSet stay = new BitSet();
         stay.set(0, size);
-        for (int gone = 0; gone < most && !free.isEmpty() && count(counts, free.peek()) <= limit; gone++) {
+        // A prediction takes two tokens to choose from.
+        int end = Math.min(most, size - 2);
+        for (int gone = 0; gone < end && !free.isEmpty() && count(counts, free.peek()) <= limit; gone++) {
             int id = free.remove();
             stay.clear(id);
             for (int part : parts(id)) {

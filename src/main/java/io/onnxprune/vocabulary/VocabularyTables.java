@@ -9,6 +9,7 @@ import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.Slicer;
@@ -153,6 +154,23 @@ public final class VocabularyTables {
      * @throws UserException if a size is computed in a way that cannot be patched
      */
     public Model reduced(KeptTokens kept) {
+        return Slicer.slice(structure, keep(kept), Map.of());
+    }
+
+    /**
+     * Other contents of an initializer, for the model with the kept tokens.
+     *
+     * @throws UserException if the model has no such initializer, or its extents differ
+     */
+    public Tensor reduced(String initializer, Tensor contents, KeptTokens kept) {
+        Value value = structure.analysis().program().initializers().get(initializer);
+        if (value == null) {
+            throw new UserException("the model has no optional input \"" + initializer + '"');
+        }
+        return Slicer.sliceLike(structure, keep(kept), value, contents);
+    }
+
+    private Dim.Keep keep(KeptTokens kept) {
         Map<Dim.Atom, int[]> keep = new LinkedHashMap<>();
         for (Dim.Atom atom : atoms) {
             int size = (int) atom.size(0);
@@ -161,6 +179,6 @@ public final class VocabularyTables {
                 keep.put(atom, stay);
             }
         }
-        return Slicer.slice(structure, keep::get, Map.of());
+        return keep::get;
     }
 }

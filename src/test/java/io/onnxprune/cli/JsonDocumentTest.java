@@ -93,6 +93,38 @@ class JsonDocumentTest {
     }
 
     @Test
+    void pruneTheVocabulary() throws IOException {
+        Path file = folder.resolve("a.json");
+        Path input = folder.resolve("in");
+        Cli.copy(Path.of("testmodels", "stories-llama"), input);
+        Cli.copy(Path.of("src", "test", "resources", "tokenizers", "byte-fallback"), input);
+        Path text = Files.copy(Path.of("docs", "concepts.md"), folder.resolve("text.txt"));
+        Cli.run(
+                        input,
+                        "-o",
+                        folder.resolve("out"),
+                        "--method",
+                        "magnitude",
+                        "--prune",
+                        "vocabulary",
+                        "--calibration",
+                        text,
+                        "--seq-len",
+                        "64",
+                        "--json",
+                        file)
+                .succeeded();
+
+        assertDocumented("prune", file, false);
+        Map<String, TreeSet<String>> found = new TreeMap<>();
+        collect("", read(file), found);
+        assertThat(found.keySet())
+                .containsAll(documented("prune").keySet().stream()
+                        .filter(name -> name.startsWith("vocabulary."))
+                        .toList());
+    }
+
+    @Test
     void inspect() throws IOException {
         Path file = folder.resolve("a.json");
         Cli.run("inspect", MODEL, "--json", file).succeeded();
@@ -162,10 +194,10 @@ class JsonDocumentTest {
 
         assertThat(documented.keySet()).containsAll(found.keySet());
         if (complete) {
-            // A model has either a perplexity or a similarity.
+            // A model has either a perplexity or a similarity, and tokens go only where that is asked for.
             assertThat(found.keySet())
                     .containsAll(documented.keySet().stream()
-                            .filter(name -> !name.startsWith("similarity."))
+                            .filter(name -> !name.startsWith("similarity.") && !name.startsWith("vocabulary."))
                             .toList());
         } else {
             assertThat(found.keySet())
