@@ -67,9 +67,7 @@ final class VocabularyRecipe {
         PassStep last = steps.get(steps.size() - 1);
         boolean named = TARGETS.stream().anyMatch(last::isGiven);
         boolean lists = settings.vocabularyKeep().isPresent();
-        return isAlone() && (!named || lists)
-                ? Optional.empty()
-                : Optional.of(((AllocatePass) last.pass()).budget());
+        return isAlone() && (!named || lists) ? Optional.empty() : Optional.of(((AllocatePass) last.pass()).budget());
     }
 
     private void check(Pruner pruner) {
@@ -79,17 +77,22 @@ final class VocabularyRecipe {
                     "--prune vocabulary keeps the tokens of a text or of a list: give --calibration FILE with text, or"
                             + " --vocabulary-keep FILE with the tokens to keep");
         }
-        TARGETS.stream().filter(key -> lists && isAlone() && settings.recipe().isGiven(key)).forEach(key -> {
-            throw new UsageException("--vocabulary-keep already says which tokens stay, and nothing else is pruned, so --"
-                    + key + " has no effect; leave it out");
-        });
+        TARGETS.stream()
+                .filter(key -> lists && isAlone() && settings.recipe().isGiven(key))
+                .forEach(key -> {
+                    throw new UsageException(
+                            "--vocabulary-keep already says which tokens stay, and nothing else is pruned, so --" + key
+                                    + " has no effect; leave it out");
+                });
         if (settings.planOut().isPresent()) {
-            throw new UsageException("--plan-out has no place for tokens; leave it out, or prune the vocabulary in a run"
-                    + " of its own");
+            throw new UsageException(
+                    "--plan-out has no place for tokens; leave it out, or prune the vocabulary in a run"
+                            + " of its own");
         }
         if (!settings.data().sides().arrays().isEmpty()) {
-            throw new UsageException("--side gives contents by rows of token ids, which change with the vocabulary; prune"
-                    + " the vocabulary in a run of its own");
+            throw new UsageException(
+                    "--side gives contents by rows of token ids, which change with the vocabulary; prune"
+                            + " the vocabulary in a run of its own");
         }
         for (PassStep step : recipe.all("recover")) {
             ((RecoverPass) step.pass()).file().filter(TokenData::hasIds).ifPresent(file -> {
@@ -100,8 +103,9 @@ final class VocabularyRecipe {
         boolean tokenizer = pruner.input().companion("tokenizer.json").isPresent()
                 || settings.data().tokenizer().isPresent();
         if (writes && tokenizer && !pruner.target().orElseThrow().isFolder()) {
-            throw new UsageException("an .onnx file alone would be without the tokenizer that fits it: the vocabulary is"
-                    + " pruned into a folder, so give -o a folder");
+            throw new UsageException(
+                    "an .onnx file alone would be without the tokenizer that fits it: the vocabulary is"
+                            + " pruned into a folder, so give -o a folder");
         }
     }
 
@@ -117,23 +121,24 @@ final class VocabularyRecipe {
      * @param left size of the model with the kept tokens
      */
     Recipe rest(ParameterCount.Size size, ParameterCount.Size left) {
-        boolean reached = isAlone()
-                || target().filter(budget -> budget.measure(left) <= budget.target(size))
-                        .isPresent();
-        if (reached) {
-            return recipe.without(
-                    "add-biases", "score", ALLOCATE, "prune-layerwise", "compensate", "refit", "correct");
-        }
-        return recipe.changing(ALLOCATE, step -> changed(step, size));
+        boolean reached = target().filter(budget -> budget.measure(left) <= budget.target(size))
+                .isPresent();
+        return isAlone() || reached ? unplanned() : recipe.changing(ALLOCATE, step -> changed(step, size));
+    }
+
+    /** The recipe without what prunes. */
+    private Recipe unplanned() {
+        return recipe.without("add-biases", "score", ALLOCATE, "prune-layerwise", "compensate", "refit", "correct");
     }
 
     /** The recipe with the other structures and the target that was named, as it can be checked before the model is read. */
     Recipe unmeasured() {
-        return isAlone() ? rest(null, null) : recipe.changing(ALLOCATE, VocabularyRecipe::others);
+        return isAlone() ? unplanned() : recipe.changing(ALLOCATE, VocabularyRecipe::others);
     }
 
     private static PassStep others(PassStep allocate) {
-        return allocate.with("prune", set(allocate).without(Role.VOCABULARY).toString().replace(" ", ""));
+        return allocate.with(
+                "prune", set(allocate).without(Role.VOCABULARY).toString().replace(" ", ""));
     }
 
     private static PassStep changed(PassStep allocate, ParameterCount.Size size) {

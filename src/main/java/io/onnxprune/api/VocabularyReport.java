@@ -19,7 +19,12 @@ import java.util.OptionalDouble;
  *     measured
  */
 public record VocabularyReport(
-        int before, int after, int required, Map<String, Integer> sizes, Optional<HeldOut> text, OptionalDouble maxAbsDiff) {
+        int before,
+        int after,
+        int required,
+        Map<String, Integer> sizes,
+        Optional<HeldOut> text,
+        OptionalDouble maxAbsDiff) {
     /**
      * Held-out text in the tokens of both models. Perplexities of tokens are not comparable when the tokens differ; those of
      * bytes are.

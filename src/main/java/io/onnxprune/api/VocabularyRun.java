@@ -64,14 +64,15 @@ final class VocabularyRun {
     private final InputFiles inputs;
 
     /** The original model. */
-    private record Original(Model model, VocabularyTables tables, ParameterCount count, Optional<TokenizerFile> tokenizer) {
+    private record Original(
+            Model model, VocabularyTables tables, ParameterCount count, Optional<TokenizerFile> tokenizer) {
         ParameterCount.Size size() {
             return count.dense();
         }
     }
 
     /** The original without tokens, in a folder. */
-    private record Reduced(Path place, KeptTokens kept, int required, OptionalDouble difference) {}
+    private record Reduced(Path folder, Path place, KeptTokens kept, int required, OptionalDouble difference) {}
 
     /**
      * Settles the recipe and the data, before anything is opened.
@@ -140,9 +141,11 @@ final class VocabularyRun {
 
     private TokenChoice choice(Original original) {
         int size = original.tables.size();
-        original.tokenizer.filter(file -> file.size() > size).ifPresent(file -> listener.warn(
-                "the tokenizer has token ids up to %d and the model %d rows; tokens without a row are left out of the new tokenizer"
-                        .formatted(file.size() - 1, size)));
+        original.tokenizer
+                .filter(file -> file.size() > size)
+                .ifPresent(file -> listener.warn(
+                        "the tokenizer has token ids up to %d and the model %d rows; tokens without a row are left out of the new tokenizer"
+                                .formatted(file.size() - 1, size)));
         BitSet named = ReducedFolder.named(pruner.input(), size);
         settings.data().bos().ifPresent(id -> named.set(Math.toIntExact(id)));
         return new TokenChoice(size, original.tokenizer, named);
@@ -165,14 +168,11 @@ final class VocabularyRun {
     private KeptTokens kept(Original original, TokenChoice choice, Optional<CountedText> text) {
         int size = original.tables.size();
         if (settings.vocabularyKeep().isPresent()) {
-            return choice.keeping(
-                    KeepFile.read(settings.vocabularyKeep().get(), size, original.tokenizer));
+            return choice.keeping(KeepFile.read(settings.vocabularyKeep().get(), size, original.tokenizer));
         }
         long[] counts = text.orElseThrow().counts();
         Optional<Budget> target = recipe.target();
-        return target.isEmpty()
-                ? choice.rarest(counts, size, 0)
-                : toTarget(original, choice, counts, target.get());
+        return target.isEmpty() ? choice.rarest(counts, size, 0) : toTarget(original, choice, counts, target.get());
     }
 
     /** Lets as many tokens go as the target takes: of several structures only tokens that never occur. */
@@ -206,18 +206,19 @@ final class VocabularyRun {
 
     private Reduced reduced(Original original, KeptTokens kept, int required, Path folder, OnnxRuntime runtime) {
         ModelFolder input = pruner.input();
-        Path place = folder.resolve("model").resolve(input.model().getFileName());
+        Path beside = folder.resolve("model");
+        Path place = beside.resolve(input.model().getFileName());
         try {
-            Files.createDirectories(place.getParent());
+            Files.createDirectories(beside);
         } catch (IOException e) {
-            throw new UserException("folder " + place.getParent() + " cannot be made: " + FileFailure.reason(e), e);
+            throw new UserException("folder " + beside + " cannot be made: " + FileFailure.reason(e), e);
         }
         Model model = Provenance.withVocabulary(original.tables.reduced(kept), kept.before(), kept.ids());
         ModelWriter.write(model, place, original.model.externalData());
         new ReducedFolder(input, original.tokenizer, kept, original.tables.sizes(kept), listener)
-                .write(place.getParent(), ModelFolder.weightFiles(original.model.graph()));
+                .write(beside, ModelFolder.weightFiles(original.model.graph()));
         writeAdapters(original, kept, place);
-        return new Reduced(place, kept, required, verified(original, kept, place, runtime));
+        return new Reduced(beside, place, kept, required, verified(original, kept, place, runtime));
     }
 
     /** Writes the adapters beside the model for the model with the kept tokens. */
@@ -261,8 +262,7 @@ final class VocabularyRun {
         DataSettings data = rows.map(given -> given.settings(settings.data(), folder))
                 .orElseGet(() -> settings.data().withoutFiles(reduced.kept::newId));
         boolean whole = !pruner.input().model().equals(settings.model());
-        Pruner pruning = pruner.with(
-                whole ? reduced.place.getParent() : reduced.place, RecipeSettings.settled(rest), data);
+        Pruner pruning = pruner.with(whole ? reduced.folder : reduced.place, RecipeSettings.settled(rest), data);
         return new PruneRun(pruning, listener).on(runtime);
     }
 
@@ -291,7 +291,8 @@ final class VocabularyRun {
                         original.size(), rest.sizes().after(), rest.sizes().gone(), recipe.target()),
                 rest.emission(),
                 new PruneReport.Evaluations(
-                        data.map(found -> text.map(given -> named(found, given.data())).orElse(found)),
+                        data.map(found ->
+                                text.map(given -> named(found, given.data())).orElse(found)),
                         before,
                         after,
                         rest.evaluations().similarity()),

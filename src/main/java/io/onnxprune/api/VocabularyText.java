@@ -58,11 +58,12 @@ final class VocabularyText {
 
     private void encode(TokenizerFile tokenizer, Path reduced) {
         try (Retokenizer texts = new Retokenizer(
-                tokenizer.path(),
-                reduced,
-                id -> tokenizer.added().contains((int) id) ? kept.newId(id) : -1)) {
+                tokenizer.path(), reduced, id -> tokenizer.added().contains((int) id) ? kept.newId(id) : -1)) {
             if (text.data().calibrates()) {
-                text.data().rows().forEach(row -> calibration.add(texts.row(row, row.length).ids()));
+                text.data()
+                        .rows()
+                        .forEach(row ->
+                                calibration.add(texts.row(row, row.length).ids()));
             }
             for (long[] row : text.data().heldOut()) {
                 Retokenizer.Row found = texts.row(row, text.limit());
@@ -97,8 +98,9 @@ final class VocabularyText {
         }
         int lost = text.data().rows().size() - calibration.size();
         if (text.data().calibrates() && lost > 0) {
-            log.warn("%d of %d calibration rows have tokens that go, and without a tokenizer they cannot be written in others; they are left out"
-                    .formatted(lost, text.data().rows().size()));
+            log.warn(
+                    "%d of %d calibration rows have tokens that go, and without a tokenizer they cannot be written in others; they are left out"
+                            .formatted(lost, text.data().rows().size()));
         }
     }
 

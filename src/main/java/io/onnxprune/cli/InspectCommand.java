@@ -164,12 +164,7 @@ final class InspectCommand implements Callable<Integer> {
         for (Dimension dimension : structure.dimensions()) {
             String reason = VocabularyTables.pin(structure, dimension);
             if (reason != null) {
-                table.row(
-                        dimension.name(),
-                        dimension.role().title(),
-                        layer(dimension),
-                        dimension.size(),
-                        reason);
+                table.row(dimension.name(), dimension.role().title(), layer(dimension), dimension.size(), reason);
             }
         }
         List<Block> blocks = structure.stream().blocks();

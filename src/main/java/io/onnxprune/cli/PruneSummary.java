@@ -77,8 +77,8 @@ final class PruneSummary {
     /** What became of the tokens, as a sentence. */
     private static String tokens(VocabularyReport found) {
         String growth = found.text()
-                .map(text -> String.format(
-                        Locale.ROOT, "; held-out text takes %+.1f %% tokens", 100 * (text.growth() - 1)))
+                .map(text ->
+                        String.format(Locale.ROOT, "; held-out text takes %+.1f %% tokens", 100 * (text.growth() - 1)))
                 .orElse("");
         String difference = found.maxAbsDiff().isPresent()
                 ? String.format(

@@ -38,8 +38,7 @@ public final class TokenFlow {
     /** Operators that do not look at the numbers. */
     private static final Set<String> BLIND = Set.of("Shape", "Size");
     /** Look-ups of rows: the name of the attribute with the indexed axis of operand 0. */
-    private static final Map<String, String> LOOK_UPS =
-            Map.of("Gather", "axis", "GatherBlockQuantized", "gather_axis");
+    private static final Map<String, String> LOOK_UPS = Map.of("Gather", "axis", "GatherBlockQuantized", "gather_axis");
 
     private final DimensionAnalysis analysis;
     private final Set<Op> lookUps = new LinkedHashSet<>();
@@ -116,8 +115,8 @@ public final class TokenFlow {
 
     /** A look-up in the same table by other numbers than the ids. */
     private Optional<String> foreignLookUp() {
-        Predicate<Op> foreign = op ->
-                !lookUps.contains(op) && indexed(op).stream().anyMatch(dim -> !disjoint(dim, tables));
+        Predicate<Op> foreign =
+                op -> !lookUps.contains(op) && indexed(op).stream().anyMatch(dim -> !disjoint(dim, tables));
         return analysis.program().ops().stream()
                 .filter(foreign)
                 .findFirst()

@@ -34,9 +34,6 @@ public record CountedText(CalibrationData data, long[] counts, int limit, boolea
         // Text that the model writes sets the length of all rows of a run.
         int longest = request.self() ? Math.min(limit, request.sequenceLength().orElse(limit)) : limit;
         return new CountedText(
-                data,
-                windows.counts(vocabulary),
-                longest,
-                graph.fixedLength().isPresent());
+                data, windows.counts(vocabulary), longest, graph.fixedLength().isPresent());
     }
 }

@@ -65,7 +65,8 @@ public record TokenData(Path source, List<long[]> rows) {
             return true;
         }
         try (Stream<String> lines = Files.lines(file)) {
-            return lines.filter(line -> !line.isBlank()).findFirst().stream().anyMatch(line -> line.contains("\"input_ids\""));
+            return lines.filter(line -> !line.isBlank()).findFirst().stream()
+                    .anyMatch(line -> line.contains("\"input_ids\""));
         } catch (IOException | UncheckedIOException e) {
             return false;
         }

@@ -88,8 +88,7 @@ public final class ColumnVerifier {
             List<HostTensor> results = new ArrayList<>(decoder.results(rows));
             if (decoder.hasCache()) {
                 long[][] row = Arrays.copyOf(rows, graph.fixedBatch().orElse(1));
-                long[][] next =
-                        rows(random, row.length, graph.fixedLength().orElse(1), renumbered);
+                long[][] next = rows(random, row.length, graph.fixedLength().orElse(1), renumbered);
                 try (CausalLm.Step step = decoder.decode(decoder.prefill(row), next)) {
                     results.addAll(step.results());
                 }

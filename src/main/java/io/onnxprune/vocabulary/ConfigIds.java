@@ -6,7 +6,6 @@ import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.IntNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.util.BitSet;
-import java.util.Iterator;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
@@ -64,10 +63,7 @@ final class ConfigIds {
 
     private void visit(JsonNode node) {
         if (node instanceof ObjectNode object) {
-            for (Iterator<Map.Entry<String, JsonNode>> fields = object.fields(); fields.hasNext(); ) {
-                Map.Entry<String, JsonNode> field = fields.next();
-                field.setValue(changed(field.getKey(), field.getValue()));
-            }
+            object.properties().forEach(field -> field.setValue(changed(field.getKey(), field.getValue())));
         } else {
             node.forEach(this::visit);
         }
@@ -106,7 +102,7 @@ final class ConfigIds {
                 list.set(i, ids(list.get(i)));
             }
         } else if (value instanceof ObjectNode object) {
-            object.fields().forEachRemaining(field -> field.setValue(ids(field.getValue())));
+            object.properties().forEach(field -> field.setValue(ids(field.getValue())));
         }
         return value;
     }

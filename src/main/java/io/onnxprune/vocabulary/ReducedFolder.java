@@ -118,8 +118,9 @@ public final class ReducedFolder {
 
     private boolean isWanted(Path file) throws IOException {
         if (!ModelPlace.owns(input.model(), file)) {
-            log.warn(file + " is a link that leads out of the model's folder and was not copied; copy it yourself if the"
-                    + " model needs it");
+            log.warn(
+                    file + " is a link that leads out of the model's folder and was not copied; copy it yourself if the"
+                            + " model needs it");
             return false;
         }
         if (Files.size(file) > MAX_BYTES) {
@@ -149,7 +150,8 @@ public final class ReducedFolder {
         ObjectNode root = json.get().root();
         ObjectNode before = root.deepCopy();
         renumber(name, root);
-        return Optional.of(root.equals(before) ? Files.readAllBytes(file) : json.get().toBytes());
+        return Optional.of(
+                root.equals(before) ? Files.readAllBytes(file) : json.get().toBytes());
     }
 
     private void renumber(String name, ObjectNode root) {
@@ -160,7 +162,7 @@ public final class ReducedFolder {
         }
         if (root.get("added_tokens_decoder") instanceof ObjectNode byId) {
             ObjectNode renumbered = JsonFile.newObject();
-            byId.fields().forEachRemaining(entry -> {
+            byId.properties().forEach(entry -> {
                 int id = kept.newId(Long.parseLong(entry.getKey()));
                 if (id >= 0) {
                     renumbered.set(Integer.toString(id), entry.getValue());

@@ -61,8 +61,8 @@ public final class TokenChoice {
                 dependents[part]++;
             }
         }
-        PriorityQueue<Integer> free = new PriorityQueue<>(Comparator.<Integer>comparingLong(id -> count(counts, id))
-                .thenComparing(Comparator.reverseOrder()));
+        PriorityQueue<Integer> free = new PriorityQueue<>(
+                Comparator.<Integer>comparingLong(id -> count(counts, id)).thenComparing(Comparator.reverseOrder()));
         for (int id = 0; id < size; id++) {
             if (dependents[id] == 0 && !required.get(id)) {
                 free.add(id);

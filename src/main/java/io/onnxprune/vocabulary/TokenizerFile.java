@@ -130,7 +130,7 @@ public final class TokenizerFile {
                 }
             });
         }
-        step.fields().forEachRemaining(field -> {
+        step.properties().forEach(field -> {
             if (!field.getKey().equals("type")) {
                 requireCharacters(field.getValue(), required);
             }

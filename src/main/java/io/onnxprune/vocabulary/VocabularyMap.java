@@ -14,7 +14,7 @@ final class VocabularyMap {
     /** The ids of the tokens, in the order of the object. Entries that are no ids are left out. */
     static Map<String, Integer> read(JsonNode object) {
         Map<String, Integer> ids = new LinkedHashMap<>();
-        object.fields().forEachRemaining(entry -> {
+        object.properties().forEach(entry -> {
             if (entry.getValue().isInt()) {
                 ids.put(entry.getKey(), entry.getValue().intValue());
             }

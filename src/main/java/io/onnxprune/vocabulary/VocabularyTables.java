@@ -46,9 +46,7 @@ public final class VocabularyTables {
 
     /** Why a dimension cannot be pruned; null when it can, as those of the tokens when tokens can go. */
     public static @Nullable String pin(Structure structure, Dimension dimension) {
-        return dimension.role() == Role.VOCABULARY
-                ? of(structure).obstacle().orElse(null)
-                : dimension.pin();
+        return dimension.role() == Role.VOCABULARY ? of(structure).obstacle().orElse(null) : dimension.pin();
     }
 
     /** The dimensions with weights. */
@@ -64,8 +62,12 @@ public final class VocabularyTables {
     /** Why tokens cannot go, with the node; empty where they can. */
     public Optional<String> obstacle() {
         if (structure.tokens().tables().isEmpty()) {
-            return structure.tokens().obstacle().or(() -> Optional.of(
-                    "the model looks no token ids up in a table of its own, so tokens cannot go from this file alone"));
+            return structure
+                    .tokens()
+                    .obstacle()
+                    .or(
+                            () -> Optional.of(
+                                    "the model looks no token ids up in a table of its own, so tokens cannot go from this file alone"));
         }
         return structure
                 .tokens()
@@ -84,15 +86,16 @@ public final class VocabularyTables {
         Optional<String> mean = facts.means().stream()
                 .filter(found -> {
                     Dim[] dims = structure.analysis().operand(found.op(), found.input());
-                    return dims != null
-                            && found.axes().stream().anyMatch(axis -> holds(dims[axis]));
+                    return dims != null && found.axes().stream().anyMatch(axis -> holds(dims[axis]));
                 })
                 .findFirst()
-                .map(found -> "a mean or range over all tokens, at node " + found.op().node().label());
+                .map(found -> "a mean or range over all tokens, at node "
+                        + found.op().node().label());
         return mean.or(() -> facts.contractions().stream()
                 .filter(found -> holds(found.dim()))
                 .findFirst()
-                .map(found -> "a sum over all tokens, at node " + found.op().node().label()));
+                .map(found ->
+                        "a sum over all tokens, at node " + found.op().node().label()));
     }
 
     private boolean holds(Dim dim) {

@@ -78,7 +78,9 @@ class VocabularyTest {
 
         int size = read(out.resolve("config.json")).path("vocab_size").asInt();
         JsonNode map = read(out.resolve("vocabulary_map.json"));
-        assertThat(size).isLessThan(ROWS - 80).isEqualTo(map.path("tokens_after").asInt());
+        assertThat(size)
+                .isLessThan(ROWS - 80)
+                .isEqualTo(map.path("tokens_after").asInt());
         assertThat(report().path("ratio_achieved").asDouble()).isBetween(0.02, 0.0205);
         JsonNode tokens = report().path("vocabulary");
         assertThat(tokens.path("tokens_before").asInt()).isEqualTo(ROWS);
@@ -93,12 +95,16 @@ class VocabularyTest {
 
         JsonNode generation = read(out.resolve("generation_config.json"));
         JsonNode ids = map.path("new_ids");
-        assertThat(generation.at("/eos_token_id/1").asInt()).isEqualTo(ids.path("400").asInt(-1));
-        assertThat(generation.at("/forced_decoder_ids/0/1").asInt()).isEqualTo(ids.path("401").asInt(-1));
+        assertThat(generation.at("/eos_token_id/1").asInt())
+                .isEqualTo(ids.path("400").asInt(-1));
+        assertThat(generation.at("/forced_decoder_ids/0/1").asInt())
+                .isEqualTo(ids.path("401").asInt(-1));
         assertThat(generation.at("/forced_decoder_ids/0/0").asInt()).isEqualTo(1);
         assertThat(generation.path("pad_token_id").asInt()).isEqualTo(-1);
         assertThat(read(out.resolve("added_tokens.json")).path("</s>").asInt()).isEqualTo(2);
-        assertThat(read(out.resolve("tokenizer_config.json")).at("/added_tokens_decoder/2/content").asText())
+        assertThat(read(out.resolve("tokenizer_config.json"))
+                        .at("/added_tokens_decoder/2/content")
+                        .asText())
                 .isEqualTo("</s>");
         try (Tokens tokenizer = new Tokens(out.resolve("tokenizer.json"))) {
             assertThat(Arrays.stream(tokenizer.withBeginning(Files.readString(text))))
@@ -117,7 +123,8 @@ class VocabularyTest {
         input = out;
         out = folder.resolve("again");
 
-        prune("--prune", "vocabulary,ffn", "--ratio", "0.3", "--calibration", text, "--seq-len", "64").succeeded();
+        prune("--prune", "vocabulary,ffn", "--ratio", "0.3", "--calibration", text, "--seq-len", "64")
+                .succeeded();
 
         assertThat(report().at("/vocabulary/tokens_before").asInt()).isEqualTo(once);
         assertThat(report().path("ratio_achieved").asDouble()).isBetween(0.299, 0.31);
@@ -129,14 +136,16 @@ class VocabularyTest {
         addTokenizer();
         long before = ofParameters(prune("--dry-run", "--prune", "ffn", "--ratio", "0.2"), "parameters_before");
 
-        prune("--prune", "vocabulary,ffn", "--ratio", "0.2", "--calibration", text, "--seq-len", "64").succeeded();
+        prune("--prune", "vocabulary,ffn", "--ratio", "0.2", "--calibration", text, "--seq-len", "64")
+                .succeeded();
 
         assertThat(report().path("parameters_before").asLong()).isEqualTo(before);
         assertThat(report().path("ratio_achieved").asDouble()).isBetween(0.199, 0.21);
         assertThat(report().at("/vocabulary/tokens_after").asInt()).isLessThan(ROWS);
         assertThat(report().path("dimensions")).anySatisfy(dimension -> {
             assertThat(dimension.path("role").asText()).isEqualTo("ffn");
-            assertThat(dimension.path("kept").asInt()).isLessThan(dimension.path("size").asInt());
+            assertThat(dimension.path("kept").asInt())
+                    .isLessThan(dimension.path("size").asInt());
         });
         assertThat(report().path("dimensions")).anySatisfy(dimension -> {
             assertThat(dimension.path("role").asText()).isEqualTo("vocabulary");
@@ -158,12 +167,14 @@ class VocabularyTest {
 
         JsonNode vocabulary = read(out.resolve("tokenizer.json")).at("/model/vocab");
         assertThat(vocabulary.has("▁the")).isTrue();
-        assertThat(read(out.resolve("vocabulary_map.json")).at("/new_ids").has("300")).isTrue();
+        assertThat(read(out.resolve("vocabulary_map.json")).at("/new_ids").has("300"))
+                .isTrue();
         // Special tokens, bytes, the character for a space, and what the two tokens are joined from.
         assertThat(vocabulary).hasSizeBetween(262, 270);
         assertThat(report().path("ratio_requested").isNull()).isTrue();
         try (Tokens tokenizer = new Tokens(out.resolve("tokenizer.json"))) {
-            assertThat(tokenizer.alone("the")).containsExactly(vocabulary.path("▁the").asInt());
+            assertThat(tokenizer.alone("the"))
+                    .containsExactly(vocabulary.path("▁the").asInt());
             assertThat(tokenizer.text(tokenizer.alone("Größe ☃"))).isEqualTo("Größe ☃");
         }
     }
@@ -182,7 +193,8 @@ class VocabularyTest {
         assertThat(report().at("/evaluation_before/tokens").asInt())
                 .isEqualTo(report().at("/evaluation_after/tokens").asInt());
         JsonNode map = read(out.resolve("vocabulary_map.json")).path("new_ids");
-        IntStream.range(1, 80).forEach(id -> assertThat(map.has(Integer.toString(id))).isTrue());
+        IntStream.range(1, 80)
+                .forEach(id -> assertThat(map.has(Integer.toString(id))).isTrue());
         assertThat(read(out.resolve("config.json")).path("bos_token_id").asInt())
                 .isEqualTo(map.path("1").asInt(-1));
     }
@@ -190,7 +202,8 @@ class VocabularyTest {
     @Test
     void dryRunWritesNothing() throws IOException {
         addTokenizer();
-        Cli.run(Cli.withoutData(input, "--dry-run", "--prune", "vocabulary", "--calibration", text).toArray())
+        Cli.run(Cli.withoutData(input, "--dry-run", "--prune", "vocabulary", "--calibration", text)
+                        .toArray())
                 .succeeded();
         assertThat(out).doesNotExist();
     }
@@ -200,7 +213,8 @@ class VocabularyTest {
         addTokenizer();
         Path list = Files.writeString(folder.resolve("keep.txt"), "300\n");
         prune("--prune", "vocabulary").failed(2, "give --calibration FILE with text, or --vocabulary-keep FILE");
-        prune("--prune", "vocabulary", "--vocabulary-keep", list, "--ratio", "0.1").failed(2, "--ratio has no effect");
+        prune("--prune", "vocabulary", "--vocabulary-keep", list, "--ratio", "0.1")
+                .failed(2, "--ratio has no effect");
         prune("--vocabulary-keep", list).failed(2, "--vocabulary-keep is for --prune vocabulary");
         prune("--prune", "vocabulary", "--vocabulary-keep", list, "--plan-out", folder.resolve("p"))
                 .failed(2, "--plan-out has no place for tokens");
@@ -217,8 +231,8 @@ class VocabularyTest {
         Files.writeString(input.resolve("vocab.json"), model.path("vocab").toString());
         List<String> merges = new ArrayList<>(List.of("#version: 0.2"));
         model.path("merges")
-                .forEach(merge -> merges.add(
-                        merge.path(0).asText() + " " + merge.path(1).asText()));
+                .forEach(merge ->
+                        merges.add(merge.path(0).asText() + " " + merge.path(1).asText()));
         Files.write(input.resolve("merges.txt"), merges);
         Path list = Files.writeString(folder.resolve("keep.txt"), "▁the\n");
 
@@ -226,7 +240,8 @@ class VocabularyTest {
 
         JsonNode reduced = read(out.resolve("tokenizer.json")).path("model");
         assertThat(read(out.resolve("vocab.json"))).isEqualTo(reduced.path("vocab"));
-        assertThat(Files.readAllLines(out.resolve("merges.txt"))).hasSize(1 + reduced.path("merges").size());
+        assertThat(Files.readAllLines(out.resolve("merges.txt")))
+                .hasSize(1 + reduced.path("merges").size());
     }
 
     @Test

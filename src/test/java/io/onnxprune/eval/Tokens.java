@@ -14,7 +14,9 @@ public final class Tokens implements AutoCloseable {
 
     /** The ids of a text, without special tokens around it. */
     public int[] alone(String text) {
-        return Arrays.stream(tokenizer.encodeAlone(text)).mapToInt(id -> (int) id).toArray();
+        return Arrays.stream(tokenizer.encodeAlone(text))
+                .mapToInt(id -> (int) id)
+                .toArray();
     }
 
     /** The ids of a text with the special token in front. */

@@ -52,8 +52,10 @@ class TokenChoiceTest {
 
     @Test
     void limitKeepsWhatOccurs() throws IOException {
-        assertThat(choice(7).rarest(new long[] {1, 1, 1, 0, 0, 0, 1}, 9, 0).ids()).containsExactly(0, 1, 2, 6);
-        assertThat(choice(7).rarest(new long[] {0, 0, 0, 0, 1, 0, 0}, 9, 0).ids()).containsExactly(0, 1, 2, 3, 4);
+        assertThat(choice(7).rarest(new long[] {1, 1, 1, 0, 0, 0, 1}, 9, 0).ids())
+                .containsExactly(0, 1, 2, 6);
+        assertThat(choice(7).rarest(new long[] {0, 0, 0, 0, 1, 0, 0}, 9, 0).ids())
+                .containsExactly(0, 1, 2, 3, 4);
     }
 
     @Test
@@ -78,8 +80,7 @@ class TokenChoiceTest {
     }
 
     private BitSet listed(String content) throws IOException {
-        return KeepFile.read(
-                Files.writeString(folder.resolve("keep.txt"), content), 7, Optional.of(tokenizer()));
+        return KeepFile.read(Files.writeString(folder.resolve("keep.txt"), content), 7, Optional.of(tokenizer()));
     }
 
     @Test
@@ -97,8 +98,8 @@ class TokenChoiceTest {
         assertRefused("\n", "it lists no token");
         assertRefused("[\"ab\", true]", "an entry is neither a token nor an id: true");
         assertRefused("[\"ab\"", "it begins as JSON and is none");
-        assertThatThrownBy(() -> KeepFile.read(
-                        Files.writeString(folder.resolve("keep.txt"), "ab"), 7, Optional.empty()))
+        assertThatThrownBy(
+                        () -> KeepFile.read(Files.writeString(folder.resolve("keep.txt"), "ab"), 7, Optional.empty()))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("without a tokenizer.json it takes ids only, not \"ab\"");
         assertThatThrownBy(() -> KeepFile.read(folder.resolve("none"), 7, Optional.empty()))
@@ -107,6 +108,8 @@ class TokenChoiceTest {
     }
 
     private void assertRefused(String content, String reason) {
-        assertThatThrownBy(() -> listed(content)).isInstanceOf(UserException.class).hasMessageContaining(reason);
+        assertThatThrownBy(() -> listed(content))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining(reason);
     }
 }

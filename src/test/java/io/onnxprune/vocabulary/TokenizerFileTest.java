@@ -41,7 +41,9 @@ class TokenizerFileTest {
 
     private static KeptTokens rarest(TokenizerFile file, Tokens tokens, int gone) throws IOException {
         long[] counts = new long[file.size()];
-        text("reliability.md").lines().forEach(line -> Arrays.stream(tokens.alone(line)).forEach(id -> counts[id]++));
+        text("reliability.md")
+                .lines()
+                .forEach(line -> Arrays.stream(tokens.alone(line)).forEach(id -> counts[id]++));
         return new TokenChoice(file.size(), Optional.of(file), new BitSet()).rarest(counts, gone, Long.MAX_VALUE);
     }
 
@@ -91,7 +93,8 @@ class TokenizerFileTest {
             // UTF-8 has all bytes but C0, C1 and F5 to FF.
             List<String> texts = IntStream.concat(
                             IntStream.range(0, 0x800),
-                            IntStream.iterate(0x800, c -> c < 0x110000, c -> c + 0x1F7).filter(c -> c < 0xD800 || c > 0xDFFF))
+                            IntStream.iterate(0x800, c -> c < 0x110000, c -> c + 0x1F7)
+                                    .filter(c -> c < 0xD800 || c > 0xDFFF))
                     .mapToObj(c -> "a" + Character.toString(c) + "b")
                     .toList();
             for (int start = 0; start < texts.size(); start += 64) {
@@ -121,7 +124,8 @@ class TokenizerFileTest {
         assertThat(after.path("added_tokens")).hasSameSizeAs(before.path("added_tokens"));
         for (int i = 0; i < before.path("added_tokens").size(); i++) {
             assertThat(after.at("/added_tokens/" + i + "/id").asInt())
-                    .isEqualTo(kept.newId(before.at("/added_tokens/" + i + "/id").asInt()));
+                    .isEqualTo(
+                            kept.newId(before.at("/added_tokens/" + i + "/id").asInt()));
         }
         try (Tokens old = new Tokens(resource(kind));
                 Tokens fresh = new Tokens(folder.resolve("tokenizer.json"))) {
@@ -143,9 +147,7 @@ class TokenizerFileTest {
 
         KeptTokens kept = choice.keeping(one);
 
-        assertThat(Arrays.stream(file.parts(longest)))
-                .hasSize(2)
-                .allMatch(part -> kept.newId(part) >= 0);
+        assertThat(Arrays.stream(file.parts(longest))).hasSize(2).allMatch(part -> kept.newId(part) >= 0);
         assertThat(kept.after()).isGreaterThan(choice.required().cardinality() + 1);
     }
 
@@ -168,7 +170,8 @@ class TokenizerFileTest {
         assertThat(kept.ids()).containsExactly(1, 2, 3);
         assertThat(reduced.at("/post_processor/processors/0/sep/1").asInt()).isEqualTo(2);
         assertThat(reduced.at("/post_processor/processors/0/cls/1").asInt()).isEqualTo(0);
-        assertThat(reduced.at("/post_processor/processors/1/special_tokens/[E]/ids/0").asInt())
+        assertThat(reduced.at("/post_processor/processors/1/special_tokens/[E]/ids/0")
+                        .asInt())
                 .isEqualTo(2);
         assertThat(reduced.at("/padding/pad_id").asInt()).isEqualTo(2);
         assertThat(reduced.at("/model/unk_id").asInt()).isEqualTo(0);

@@ -118,46 +118,42 @@ class VocabularyTablesTest {
 
     static Stream<Arguments> otherUsesOfIds() {
         return Stream.of(
-                Arguments.of(
-                        """
+                Arguments.of("""
                         m = Equal (input_ids, zero)
                         f = Cast <to = 1> (m)
                         c = Unsqueeze (f, last)
                         g = Gather (table, input_ids)
-                        e = Mul (g, c)""",
-                        "token ids are used other than to look up rows, at node \"m\" (Equal)"),
+                        e = Mul (g, c)""", "token ids are used other than to look up rows, at node \"m\" (Equal)"),
                 Arguments.of(
                         "o = OneHot (input_ids, depth, values)\n e = MatMul (o, table)",
                         "token ids are used other than to look up rows, at node \"o\" (OneHot)"),
                 Arguments.of(
                         "n = Add (input_ids, zero)\n e = Gather (table, n)",
                         "token ids are used other than to look up rows, at node \"n\" (Add)"),
-                Arguments.of(
-                        """
+                Arguments.of("""
                         g = Gather (table, input_ids)
                         k = Gather (table, some)
                         m = ReduceMean <keepdims = 0, axes = [0]> (k)
-                        e = Add (g, m)""",
-                        "the table of tokens is also looked up by other numbers, at node \"k\" (Gather)"),
-                Arguments.of(
-                        """
+                        e = Add (g, m)""", "the table of tokens is also looked up by other numbers, at node \"k\" (Gather)"),
+                Arguments.of("""
                         q, s, z = DynamicQuantizeLinear (table)
                         w = DequantizeLinear (q, s, z)
-                        e = Gather (w, input_ids)""",
-                        "a mean or range over all tokens, at node \"q\" (DynamicQuantizeLinear)"));
+                        e = Gather (w, input_ids)""", "a mean or range over all tokens, at node \"q\" (DynamicQuantizeLinear)"));
     }
 
     @ParameterizedTest
     @MethodSource("otherUsesOfIds")
     void idsThatAreMoreThanRows(String embedding, String reason) {
-        String more = "<int64[1] last = [-1]> <int64[] depth = [12]> <float[2] values = [0, 1]> <int64[2] some = [1, 2]>";
+        String more =
+                "<int64[1] last = [-1]> <int64[] depth = [12]> <float[2] values = [0, 1]> <int64[2] some = [1, 2]>";
         assertRefused(model(more, embedding, HEAD), reason);
     }
 
     static Stream<Arguments> otherLogits() {
         return Stream.of(
                 Arguments.of("logits = Softmax (p)", "normalised by a softmax at node \"logits\" (Softmax)"),
-                Arguments.of("m = ReduceMax <axes = [-1], keepdims = 1> (p)\n logits = Sub (p, m)", "\"m\" (ReduceMax)"),
+                Arguments.of(
+                        "m = ReduceMax <axes = [-1], keepdims = 1> (p)\n logits = Sub (p, m)", "\"m\" (ReduceMax)"),
                 Arguments.of(
                         "m = ReduceMean <axes = [-1], keepdims = 1> (p)\n logits = Sub (p, m)",
                         "a mean or range over all tokens, at node \"m\" (ReduceMean)"),
