@@ -94,6 +94,11 @@ final class VocabularyRecipe {
                     "--side gives contents by rows of token ids, which change with the vocabulary; prune"
                             + " the vocabulary in a run of its own");
         }
+        if (isAlone() && settings.recipe().trains()) {
+            throw new UsageException(
+                    "--recover trains what other structures cost; to train a model that lost tokens only, use"
+                            + " onnx-prune recover on the result");
+        }
         for (PassStep step : recipe.all("recover")) {
             ((RecoverPass) step.pass()).file().filter(TokenData::hasIds).ifPresent(file -> {
                 throw new UsageException("--recover " + file + " has rows of token ids, which are those of the whole"
@@ -126,9 +131,15 @@ final class VocabularyRecipe {
         return isAlone() || reached ? unplanned() : recipe.changing(ALLOCATE, step -> changed(step, size));
     }
 
+    /** Whether other structures are to be pruned and nothing is left for them to do. */
+    boolean isIdle(Recipe rest) {
+        return !isAlone() && !rest.has(ALLOCATE);
+    }
+
     /** The recipe without what prunes. */
     private Recipe unplanned() {
-        return recipe.without("add-biases", "score", ALLOCATE, "prune-layerwise", "compensate", "refit", "correct");
+        return recipe.without(
+                "add-biases", "score", ALLOCATE, "prune-layerwise", "compensate", "refit", "correct", "recover");
     }
 
     /** The recipe with the other structures and the target that was named, as it can be checked before the model is read. */

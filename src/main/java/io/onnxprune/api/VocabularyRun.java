@@ -256,6 +256,9 @@ final class VocabularyRun {
     private PruneReport rest(
             Original original, Reduced reduced, Optional<VocabularyText> rows, Path folder, OnnxRuntime runtime) {
         Recipe rest = recipe.rest(original.size(), original.tables.sizeWith(reduced.kept));
+        if (recipe.isIdle(rest)) {
+            listener.warn("the vocabulary alone comes to the target, so no other structure is pruned");
+        }
         if (rows.filter(VocabularyText::calibrates).isPresent() && rest.has("calibrate")) {
             rest = rest.with("calibrate", "seq-len", Integer.toString(rows.get().length()));
         }

@@ -181,10 +181,7 @@ class VocabularyTest {
 
     @Test
     void idsDoWithoutATokenizer() throws IOException {
-        String row = IntStream.range(1, 80).mapToObj(Integer::toString).collect(Collectors.joining(","));
-        Path ids = Files.writeString(folder.resolve("ids.jsonl"), ("{\"input_ids\":[" + row + "]}\n").repeat(8));
-
-        prune("--prune", "vocabulary,heads", "--ratio", "0.1", "--method", "llm-pruner", "--calibration", ids)
+        prune("--prune", "vocabulary,heads", "--ratio", "0.1", "--method", "llm-pruner", "--calibration", rows())
                 .succeeded();
 
         // 1 to 79 occur, and configurations name 1 and 2.
@@ -197,6 +194,21 @@ class VocabularyTest {
                 .forEach(id -> assertThat(map.has(Integer.toString(id))).isTrue());
         assertThat(read(out.resolve("config.json")).path("bos_token_id").asInt())
                 .isEqualTo(map.path("1").asInt(-1));
+    }
+
+    @Test
+    void nothingElseGoesWhereTokensReachTheTarget() throws IOException {
+        Cli.Run run = prune("--prune", "vocabulary,ffn", "--ratio", "0.01", "--calibration", rows())
+                .succeeded();
+
+        assertThat(run.err()).contains("the vocabulary alone comes to the target");
+        assertThat(report().path("ratio_achieved").asDouble()).isBetween(0.01, 0.0105);
+    }
+
+    /** Rows of a few tokens. */
+    private Path rows() throws IOException {
+        String row = IntStream.range(1, 80).mapToObj(Integer::toString).collect(Collectors.joining(","));
+        return Files.writeString(folder.resolve("ids.jsonl"), ("{\"input_ids\":[" + row + "]}\n").repeat(8));
     }
 
     @Test
@@ -220,6 +232,11 @@ class VocabularyTest {
                 .failed(2, "--plan-out has no place for tokens");
         prune("--prune", "vocabulary", "--ratio", "0.5", "--calibration", text)
                 .failed(1, "the vocabulary alone cannot come to the target", "of 512 tokens can go", "must stay");
+        prune("--prune", "vocabulary", "--calibration", text, "--recover", text)
+                .failed(2, "use onnx-prune recover on the result");
+        Path ids = Files.writeString(folder.resolve("ids.jsonl"), "{\"input_ids\": [1, 2]}\n");
+        prune("--prune", "vocabulary,ffn", "--calibration", text, "--recover", ids)
+                .failed(2, "has rows of token ids");
         out = folder.resolve("out.onnx");
         prune("--prune", "vocabulary", "--vocabulary-keep", list).failed(2, "give -o a folder");
     }
