@@ -3,6 +3,8 @@ package io.onnxprune.api;
 
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.dims.Role;
+import io.onnxprune.emit.OutputTarget;
+import io.onnxprune.emit.RunFiles;
 import io.onnxprune.eval.TokenData;
 import io.onnxprune.passes.AllocatePass;
 import io.onnxprune.passes.RecoverPass;
@@ -12,8 +14,10 @@ import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.recipe.PassStep;
 import io.onnxprune.recipe.Recipe;
+import io.onnxprune.vocabulary.ReducedFolder;
 import java.util.List;
 import java.util.Optional;
+import java.util.Set;
 
 /**
  * The recipe of a run that prunes the vocabulary, and what follows from it: the vocabulary goes first and makes the model
@@ -105,7 +109,16 @@ final class VocabularyRecipe {
                         + " vocabulary; give text, or prune the vocabulary in a run of its own");
             });
         }
-        boolean tokenizer = pruner.input().companion("tokenizer.json").isPresent()
+        // These are written also where no file of the name lies beside the model.
+        Set<String> names = Set.of(ReducedFolder.TOKENIZER, ReducedFolder.MAP);
+        RunFiles files = new RunFiles()
+                .reads(settings.vocabularyKeep())
+                .reads(settings.data().tokenizer());
+        pruner.target()
+                .filter(OutputTarget::isFolder)
+                .ifPresent(target -> files.writesInto("-o", target.folder(), names::contains));
+        files.check();
+        boolean tokenizer = pruner.input().companion(ReducedFolder.TOKENIZER).isPresent()
                 || settings.data().tokenizer().isPresent();
         if (writes && tokenizer && !pruner.target().orElseThrow().isFolder()) {
             throw new UsageException(

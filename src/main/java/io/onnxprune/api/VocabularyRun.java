@@ -104,6 +104,10 @@ final class VocabularyRun {
         TokenChoice choice = choice(original);
         Optional<CountedText> text = text(original);
         KeptTokens kept = clock.timed("choose-tokens", () -> kept(original, choice, text));
+        if (pruner.target().filter(target -> !target.isFolder()).isPresent()) {
+            listener.info("the old ids of the tokens, by their new ids, are in the metadata of the model: "
+                    + Provenance.KEPT_TOKENS);
+        }
         listener.info("%,d of %,d tokens stay".formatted(kept.after(), kept.before()));
         Path folder = TemporaryFolder.create(settings.calibration().workFolder(), "vocabulary");
         try {

@@ -120,6 +120,7 @@ public abstract sealed class Dim {
     public static final class Atom extends Dim {
         private static final int MAX_EVIDENCE = 32;
         private static final String INTERFACE = "an axis of graph ";
+        private static final String OUTPUT = INTERFACE + "output";
 
         private final int id;
         private final long[] size;
@@ -145,8 +146,8 @@ public abstract sealed class Dim {
         }
 
         /**
-         * The first reason besides that indices select along this dimension and that it is one of the interface. Null where
-         * there is none: such a dimension can lose indices together with the tokens that they stand for.
+         * The first reason besides that indices select along this dimension and that it is one of an output. Null where there
+         * is none: such a dimension can lose indices together with the tokens that they stand for.
          */
         public String otherPin() {
             return otherPin;
@@ -157,7 +158,7 @@ public abstract sealed class Dim {
             if (pin == null) {
                 pin = reason;
             }
-            if (otherPin == null && !reason.startsWith(IndexRules.LOOKED_UP) && !reason.startsWith(INTERFACE)) {
+            if (otherPin == null && !reason.startsWith(IndexRules.LOOKED_UP) && !reason.startsWith(OUTPUT)) {
                 otherPin = reason;
             }
         }

@@ -21,7 +21,8 @@ public final class Provenance {
     private static final String KEPT = "onnx_prune.kept";
 
     private static final String VOCABULARY = "onnx_prune.vocabulary";
-    private static final String KEPT_TOKENS = "onnx_prune.kept_tokens";
+    /** The key of the old ids of the tokens, by their new ids. */
+    public static final String KEPT_TOKENS = "onnx_prune.kept_tokens";
 
     private Provenance() {}
 

@@ -186,6 +186,23 @@ class VocabularyTablesTest {
         assertRefused(model("<int64[] two = [2]>", LOOK_UP, "p = MatMul (y, head)\n" + head), reason);
     }
 
+    @Test
+    void inputsOverTheTokensAreNotCut() {
+        Model model = GraphParser.parse("""
+                ir_version 8
+                opset "" 17
+                main (int64[batch,sequence] input_ids, float[batch,sequence,12] bias) => (float[batch,sequence,12] logits)
+                  <float[12,8] table = random(1)>
+                  <float[8,12] head = random(5)>
+                {
+                  e = Gather (table, input_ids)
+                  p = MatMul (e, head)
+                  logits = Add (p, bias)
+                }
+                """);
+        assertRefused(model, "an axis of graph input \"bias\"");
+    }
+
     private static void assertRefused(Model model, String reason) {
         VocabularyTables tables = tables(model);
         assertThatThrownBy(tables::require)
