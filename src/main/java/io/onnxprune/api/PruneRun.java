@@ -8,6 +8,7 @@ import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.emit.OutputTarget;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.CausalLm;
 import io.onnxprune.eval.DataRequest;
@@ -110,7 +111,7 @@ final class PruneRun {
             settings.planOut()
                     .ifPresent(path -> PlanFile.write(
                             path, result.state().plan(), result.state().dense().structure()));
-            return report(result, data, runtime);
+            return delivered(report(result, data, runtime));
         }
     }
 
@@ -164,8 +165,11 @@ final class PruneRun {
         return new RunSettings(
                 setup.recipe().name(),
                 pruner.input(),
-                pruner.target()
-                        .map(target -> new RunSettings.Output(target, settings.externalData(), settings.lastLogits())),
+                new RunSettings.Delivery(
+                        settings.clients(),
+                        pruner.target()
+                                .map(target -> new RunSettings.Output(
+                                        target, settings.externalData(), settings.lastLogits()))),
                 settings.calibration().withDraws(draws).withSides(sides),
                 setup.seed(),
                 settings.threads());
@@ -210,6 +214,15 @@ final class PruneRun {
 
     private Evaluation evaluate(CausalLm model, CalibrationData data) {
         return Evaluator.evaluate(model, data.heldOut(), OptionalInt.of(EvalOptions.DEFAULT_PROMPT), listener);
+    }
+
+    /** The report, after the model card was written in an output folder. */
+    private PruneReport delivered(PruneReport report) {
+        Optional<OutputTarget> folder = pruner.target().filter(OutputTarget::isFolder);
+        boolean written = report.emission().isPresent()
+                && folder.isPresent()
+                && ModelCard.write(report, pruner.input(), folder.get(), settings, listener);
+        return written ? report.withFile(folder.get().card()) : report;
     }
 
     private PruneReport report(PassManager.Result result, Optional<CalibrationData> data, OnnxRuntime runtime) {

@@ -15,7 +15,7 @@ import java.util.List;
 import java.util.Map;
 
 /** Records in the model's metadata what was pruned: a text for people, and the kept indices for programs. */
-final class Provenance {
+public final class Provenance {
     private static final String VERSION = "onnx_prune.version";
     private static final String DIMENSIONS = "onnx_prune.dimensions";
     private static final String KEPT = "onnx_prune.kept";
@@ -75,8 +75,8 @@ final class Provenance {
         return count;
     }
 
-    /** The version of the jar; classes in a build folder have none. */
-    private static String version() {
+    /** The version of the program; {@code unreleased} for classes in a build folder. */
+    public static String version() {
         String version = Provenance.class.getPackage().getImplementationVersion();
         return version == null ? "unreleased" : version;
     }
