@@ -40,8 +40,11 @@ record ClientRules(
     }
 
     private static final String DIVIDES = "it divides the width by the number of attention heads for the head size";
+
     private static final String NO_SIZE =
-            "some families have no key for the head size, which follows from the width otherwise";
+            "some families refuse to be told the head size, which follows from the width in this config.json";
+    private static final String REFUSES_SIZE =
+            "refuses to be told the head size, which no longer follows from the width in config.json";
 
     private static final Failure NEVER = (dense, pruned) -> Optional.empty();
 
@@ -81,7 +84,7 @@ record ClientRules(
 
     /** Its default cache takes the shapes of each layer from the inputs of the model, as far as they are numbers. */
     private static Optional<Obstacle> genai(Served dense, Served pruned) {
-        return pruned.forGenai() && !pruned.equalLayers() && pruned.leavesCachesOpen()
+        return pruned.forGenai() && !pruned.equalLayers() && pruned.leavesHeadsOpen()
                 ? Optional.of(new Obstacle(
                         false,
                         "takes one number of heads for all layers where the caches that the model declares have none"))
@@ -151,15 +154,18 @@ record ClientRules(
     }
 
     private static Map<Role, String> fixedForTransformers(Served dense) {
-        boolean named = dense.config().map(ModelConfig::namesHeadSize).orElse(false);
-        return named ? Map.of() : Map.of(Role.HIDDEN, NO_SIZE);
+        return statesHeadSize(dense) ? Map.of() : Map.of(Role.HIDDEN, NO_SIZE);
     }
 
     private static Optional<Obstacle> transformers(Served dense, Served pruned) {
-        boolean before = dense.config().map(ModelConfig::namesHeadSize).orElse(true);
-        boolean after = pruned.config().map(ModelConfig::namesHeadSize).orElse(true);
-        return after && !before
-                ? Optional.of(new Obstacle(true, "refuses the key head_dim, which is new in config.json"))
-                : Optional.empty();
+        boolean narrower = dense.config().isPresent()
+                && pruned.config().isPresent()
+                && ModelConfig.stated(dense.config().get(), Kind.HIDDEN)
+                        != ModelConfig.stated(pruned.config().get(), Kind.HIDDEN);
+        return narrower && !statesHeadSize(dense) ? Optional.of(new Obstacle(true, REFUSES_SIZE)) : Optional.empty();
+    }
+
+    private static boolean statesHeadSize(Served dense) {
+        return dense.config().map(ModelConfig::namesHeadSize).orElse(true);
     }
 }

@@ -266,7 +266,8 @@ public final class Emitter {
             Clients clients = target.clients();
             ModelConfig.patch(file.root(), sizes, clients.has(Client.OPTIMUM), log);
             String model = target.model().getFileName().toString();
-            TransformersJsConfig.patch(file.root(), model, external, clients.has(Client.TRANSFORMERS_JS));
+            boolean wanted = clients.has(Client.TRANSFORMERS_JS) || external && target.isInner();
+            TransformersJsConfig.patch(file.root(), model, external, wanted);
             config = Optional.of(file.root());
         } else {
             GenaiConfig.patch(file.root(), sizes, target.modelName(), log);

@@ -72,6 +72,7 @@ final class ModelConfig {
     private boolean statesLayers;
     private int otherLayers;
     private int keptHeads;
+    private boolean sizeIsNew;
 
     private ModelConfig(ObjectNode config, Sizes sizes, boolean keepsHeads) {
         this.config = config;
@@ -156,33 +157,36 @@ final class ModelConfig {
         });
     }
 
-    /** The number of heads for the key that all layers share: one that divides the width, if the old one did. */
+    /**
+     * The number of heads for the key that all layers share: one that divides the width, if the old one did. Where the head
+     * size follows from it, the old one if the width stays, else one that does not make an odd size of an even one, which
+     * rotary embeddings refuse.
+     */
     private int commonHeads(int old, int largest) {
         if (oldWidth <= 0 || old <= 0 || oldWidth % old != 0) {
             return largest;
         }
         int width = newWidth();
-        boolean keeps = keepsHeads || impliesHeadSize();
+        boolean follows = HEAD_SIZES.stream().noneMatch(config::hasNonNull);
+        boolean keeps = keepsHeads || follows && width == oldWidth;
         if (largest != old && width % old == 0 && (keeps || width % largest != 0)) {
             keptHeads = old;
             return old;
         }
-        int common = largest;
-        while (width % common != 0) {
-            common--;
+        int step = follows && oldWidth / old % 2 == 0 ? 2 : 1;
+        for (int common = largest; common > 0; common--) {
+            if (width % common == 0 && width / common % step == 0) {
+                return common;
+            }
         }
-        return common;
+        sizeIsNew = true;
+        return largest;
     }
 
     private int newWidth() {
         return sizes.after(Kind.HIDDEN, layer -> oldWidth).values().stream()
                 .findFirst()
                 .orElse(oldWidth);
-    }
-
-    /** Whether the head size follows from the width and the number of heads, and the width stays. */
-    private boolean impliesHeadSize() {
-        return HEAD_SIZES.stream().noneMatch(config::hasNonNull) && !sizes.changes(Kind.HIDDEN);
     }
 
     /** The number that a null implies: four times the hidden width; -1 when that is unknown. */
@@ -228,7 +232,7 @@ final class ModelConfig {
 
     /**
      * Writes the head size when it is not stated, because a loader would divide the new width by the new number of
-     * heads. Where the number of heads stays for that reason, only the entries of layers need the size.
+     * heads. It is written for each layer, because some families refuse a key of the whole file that they do not have.
      */
     private void writeHeadSize() {
         boolean known = HEAD_SIZES.stream().anyMatch(config::hasNonNull);
@@ -236,7 +240,7 @@ final class ModelConfig {
             return;
         }
         int size = oldWidth / oldHeads;
-        if (!impliesHeadSize() || otherLayers != 0) {
+        if (sizeIsNew || otherLayers != 0) {
             config.put(HEAD_SIZES.get(0), size);
             return;
         }

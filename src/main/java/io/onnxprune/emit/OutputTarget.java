@@ -85,7 +85,7 @@ public final class OutputTarget {
     }
 
     /** Whether the model goes into a folder {@code onnx} below the files that describe it. */
-    private boolean isInner() {
+    boolean isInner() {
         return !home.equals(folder());
     }
 

@@ -54,7 +54,8 @@ record Served(Optional<ObjectNode> config, List<Cache> caches, boolean forGenai,
         return new Cache(input.shape().get(1).size(), input.shape().get(3).size());
     }
 
-    boolean leavesCachesOpen() {
-        return caches.stream().anyMatch(cache -> cache.heads < 0 || cache.size < 0);
+    /** Whether the model does not say how many heads a cache has. */
+    boolean leavesHeadsOpen() {
+        return caches.stream().anyMatch(cache -> cache.heads < 0);
     }
 }

@@ -158,7 +158,10 @@ class ModelConfigTest {
     void anImpliedHeadSizeIsWritten() throws IOException {
         ObjectNode config = patched("phi3-d", Fixture.plan("hidden=48"));
         assertThat(config.get("hidden_size").asInt()).isEqualTo(48);
-        assertThat(config.get("head_dim").asInt()).isEqualTo(8);
+        assertThat(config.has("head_dim")).isFalse();
+        assertThat(config.get("per_layer_config")).hasToString("{\"0\":{\"head_dim\":8},\"1\":{\"head_dim\":8}}");
+        assertThat(patched("phi3-d", Fixture.plan("hidden=47")).get("head_dim").asInt())
+                .isEqualTo(8);
 
         ObjectNode explicit = patched("glm-d", Fixture.plan("kv_heads.0=2", "kv_heads.1=2", "ffn.0=64", "ffn.1=64"));
         assertThat(explicit.get("head_dim").asInt()).isEqualTo(8);
@@ -207,8 +210,8 @@ class ModelConfigTest {
                 "{\"n_embd\": 64, \"n_inner\": 96, \"n_head\": 4, \"num_key_value_heads\": 4}");
 
         assertThat(config)
-                .hasToString("{\"n_embd\":32,\"n_inner\":72,\"n_head\":4,\"num_key_value_heads\":3,\"head_dim\":16,"
-                        + "\"per_layer_config\":{\"0\":{\"n_head\":3},\"1\":{\"n_head\":3}},"
+                .hasToString("{\"n_embd\":32,\"n_inner\":72,\"n_head\":4,\"num_key_value_heads\":3,"
+                        + "\"per_layer_config\":{\"0\":{\"n_head\":3,\"head_dim\":16},\"1\":{\"n_head\":3,\"head_dim\":16}},"
                         + "\"allow_global_per_layer_attribute_access\":true}");
     }
 
