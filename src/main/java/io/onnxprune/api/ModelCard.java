@@ -12,6 +12,7 @@ import io.onnxprune.pass.ReportEntry;
 import io.onnxprune.runtime.ModelInterface;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -41,6 +42,15 @@ final class ModelCard {
         this.input = input;
         this.settings = settings;
         this.old = FrontMatter.read(input.home().resolve("README.md"), log);
+    }
+
+    /** Removes the card of a model that was there before, so that it does not stand beside the new one. */
+    static void removeOld(OutputTarget target, Log log) {
+        try {
+            Files.deleteIfExists(target.card());
+        } catch (IOException e) {
+            log.warn("the old model card " + target.card() + " cannot be removed: " + FileFailure.reason(e));
+        }
     }
 
     /** Writes the card. The model is already there, so a card that cannot be written is only warned of; false then. */

@@ -108,6 +108,7 @@ final class PruneRun {
                     .map(CalibrationData::rows)
                     .orElse(List.of()));
             PassManager.Result result = manager.run(PruningState.of(dense), new RunData(data, training));
+            folder().ifPresent(written -> ModelCard.removeOld(written, listener));
             settings.planOut()
                     .ifPresent(path -> PlanFile.write(
                             path, result.state().plan(), result.state().dense().structure()));
@@ -218,11 +219,15 @@ final class PruneRun {
 
     /** The report, after the model card was written in an output folder. */
     private PruneReport delivered(PruneReport report) {
-        Optional<OutputTarget> folder = pruner.target().filter(OutputTarget::isFolder);
-        boolean written = report.emission().isPresent()
-                && folder.isPresent()
-                && ModelCard.write(report, pruner.input(), folder.get(), settings, listener);
+        Optional<OutputTarget> folder = folder();
+        boolean written =
+                folder.isPresent() && ModelCard.write(report, pruner.input(), folder.get(), settings, listener);
         return written ? report.withFile(folder.get().card()) : report;
+    }
+
+    /** The output folder, for a run that writes one. */
+    private Optional<OutputTarget> folder() {
+        return pruner.target().filter(OutputTarget::isFolder);
     }
 
     private PruneReport report(PassManager.Result result, Optional<CalibrationData> data, OnnxRuntime runtime) {
