@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.onnxprune.dims.Role;
 import io.onnxprune.emit.Served.Cache;
 import io.onnxprune.emit.Sizes.Kind;
+import java.util.Arrays;
 import java.util.EnumMap;
 import java.util.List;
 import java.util.Map;
@@ -62,12 +63,20 @@ record ClientRules(
             Client.TRANSFORMERS_JS,
             new ClientRules(CONFIG, true, dense -> Map.of(), NEVER));
 
-    private static final ToLongFunction<ObjectNode> OWN_KEY = config -> ModelConfig.stated(config, Kind.KV_HEADS);
-    private static final ToLongFunction<ObjectNode> KEY_OF_HEADS = config -> ModelConfig.stated(config, Kind.HEADS);
-    private static final ToLongFunction<ObjectNode> ONE = config -> 1;
-
     /** Where optimum takes the number of cached heads from, by family. */
-    private static final List<ToLongFunction<ObjectNode>> CACHED_HEADS = List.of(OWN_KEY, KEY_OF_HEADS, ONE);
+    private enum CachedHeads implements ToLongFunction<ObjectNode> {
+        /** The key of key and value heads. */
+        OWN_KEY,
+        /** The key of attention heads. */
+        KEY_OF_HEADS,
+        /** Nowhere: all heads share one cache. */
+        ONE;
+
+        @Override
+        public long applyAsLong(ObjectNode config) {
+            return this == ONE ? 1 : ModelConfig.stated(config, this == OWN_KEY ? Kind.KV_HEADS : Kind.HEADS);
+        }
+    }
 
     /** How optimum finds the head size: first the usual way. */
     private static final List<ToLongFunction<ObjectNode>> HEAD_SIZES =
@@ -94,26 +103,26 @@ record ClientRules(
     private static Map<Role, String> fixedForOptimum(Served dense) {
         Map<Role, String> fixed = new EnumMap<>(Role.class);
         List.of(Role.HIDDEN, Role.QK_HEAD_DIM, Role.V_HEAD_DIM).forEach(role -> fixed.put(role, DIVIDES));
-        List<ToLongFunction<ObjectNode>> sources = cachedHeads(dense);
+        List<CachedHeads> sources = cachedHeads(dense);
         String reason = DIVIDES + ", and may take the number of cached heads from there too";
-        if (!sources.equals(List.of(OWN_KEY))) {
+        if (!sources.equals(List.of(CachedHeads.OWN_KEY))) {
             fixed.put(Role.KV_HEADS, reason);
         }
-        if (!sources.equals(List.of(ONE))) {
+        if (!sources.equals(List.of(CachedHeads.ONE))) {
             fixed.put(Role.HEADS, reason);
         }
         return fixed;
     }
 
     private static Optional<Obstacle> optimum(Served dense, Served pruned) {
-        List<ToLongFunction<ObjectNode>> sources = cachedHeads(dense);
+        List<CachedHeads> sources = cachedHeads(dense);
         Optional<ToLongFunction<ObjectNode>> size = HEAD_SIZES.stream()
                 .filter(rule -> dense.caches().stream().allMatch(cache -> fits(cache.size(), rule, dense)))
                 .findFirst();
         if (sources.isEmpty() || size.isEmpty() || pruned.config().isEmpty()) {
             return Optional.empty();
         }
-        List<ToLongFunction<ObjectNode>> wrong = sources.stream()
+        List<CachedHeads> wrong = sources.stream()
                 .filter(source -> !pruned.caches().stream()
                         .allMatch(
                                 cache -> fits(cache.heads(), source, pruned) && fits(cache.size(), size.get(), pruned)))
@@ -137,8 +146,8 @@ record ClientRules(
     }
 
     /** The rules about the number of cached heads that give the caches of a folder. */
-    private static List<ToLongFunction<ObjectNode>> cachedHeads(Served folder) {
-        return CACHED_HEADS.stream()
+    private static List<CachedHeads> cachedHeads(Served folder) {
+        return Arrays.stream(CachedHeads.values())
                 .filter(rule -> folder.caches().stream().allMatch(cache -> fits(cache.heads(), rule, folder)))
                 .toList();
     }
