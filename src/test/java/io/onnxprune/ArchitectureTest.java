@@ -78,7 +78,7 @@ class ArchitectureTest {
             new Confined("com.sun.jna", "device runtime"),
             new Confined("com.google.flatbuffers", "recover"),
             new Confined("ai.onnxruntime", "runtime"),
-            new Confined("org.snakeyaml", "recipe"),
+            new Confined("org.snakeyaml", "api recipe"),
             new Confined("picocli", "cli"),
             new Confined("ai.djl", "eval"));
 

@@ -16,6 +16,7 @@ import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PrunableBlocks;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -71,6 +72,11 @@ public record PruneReport(
 
     /** Time of each pass, and the largest resident memory in bytes; 0 where the system does not tell. */
     public record Effort(List<PassTime> passes, long peakResidentBytes) {}
+
+    /** This report with one more file that was written. */
+    PruneReport withFile(Path file) {
+        return new PruneReport(state, sizes, emission.map(found -> found.with(file)), evaluations, effort, seed);
+    }
 
     /** The structure of the dense model. */
     public Structure structure() {

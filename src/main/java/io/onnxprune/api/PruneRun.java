@@ -8,6 +8,7 @@ import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.ModelFolder;
+import io.onnxprune.emit.OutputTarget;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.CausalLm;
 import io.onnxprune.eval.DataRequest;
@@ -108,10 +109,11 @@ final class PruneRun {
                     .map(CalibrationData::rows)
                     .orElse(List.of()));
             PassManager.Result result = manager.run(PruningState.of(dense), new RunData(data, training));
+            folder().ifPresent(written -> ModelCard.removeOld(written, listener));
             settings.planOut()
                     .ifPresent(path -> PlanFile.write(
                             path, result.state().plan(), result.state().dense().structure()));
-            return report(result, data, runtime);
+            return delivered(report(result, data, runtime));
         }
     }
 
@@ -165,8 +167,11 @@ final class PruneRun {
         return new RunSettings(
                 setup.recipe().name(),
                 pruner.input(),
-                pruner.target()
-                        .map(target -> new RunSettings.Output(target, settings.externalData(), settings.lastLogits())),
+                new RunSettings.Delivery(
+                        settings.clients(),
+                        pruner.target()
+                                .map(target -> new RunSettings.Output(
+                                        target, settings.externalData(), settings.lastLogits()))),
                 settings.calibration().withDraws(draws).withSides(sides),
                 setup.seed(),
                 settings.threads());
@@ -212,6 +217,19 @@ final class PruneRun {
 
     private Evaluation evaluate(CausalLm model, CalibrationData data) {
         return Evaluator.evaluate(model, data.heldOut(), OptionalInt.of(EvalOptions.DEFAULT_PROMPT), listener);
+    }
+
+    /** The report, after the model card was written in an output folder. */
+    private PruneReport delivered(PruneReport report) {
+        Optional<OutputTarget> folder = folder();
+        boolean written =
+                folder.isPresent() && ModelCard.write(report, pruner.input(), folder.get(), settings, listener);
+        return written ? report.withFile(folder.get().card()) : report;
+    }
+
+    /** The output folder, for a run that writes one. */
+    private Optional<OutputTarget> folder() {
+        return pruner.target().filter(OutputTarget::isFolder);
     }
 
     private PruneReport report(PassManager.Result result, Optional<CalibrationData> data, OnnxRuntime runtime) {

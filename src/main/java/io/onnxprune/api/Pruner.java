@@ -5,6 +5,7 @@ import io.onnxprune.algebra.Blas;
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.diag.CacheFolder;
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.emit.Clients;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.OutputTarget;
 import io.onnxprune.emit.RunFiles;
@@ -33,13 +34,29 @@ public final class Pruner {
     private Pruner(Builder settings) {
         this.settings = settings;
         this.input = ModelFolder.of(settings.model);
-        this.target = settings.output.map(out -> OutputTarget.of(input, out));
+        this.target = settings.output.map(out -> OutputTarget.of(input, out, settings.clients));
+        checkClients();
         if (settings.output.isEmpty() && !settings.dryRun) {
             throw new UsageException("no output was named; add -o OUT, or --dry-run to see the plan only");
         }
         // A broken recipe is told before anything is opened.
         settings.recipe.resolve(settings.seed, settings.data.sequenceLength());
         files().check();
+    }
+
+    /** Refuses clients that this output is nothing for. */
+    private void checkClients() {
+        if (settings.clients.all().isEmpty()) {
+            return;
+        }
+        if (target.isPresent() && !target.get().isFolder()) {
+            throw new UsageException("--for " + settings.clients
+                    + " is about a folder with all files to serve the model; give -o a folder");
+        }
+        settings.clients.missing(input).ifPresent(missing -> {
+            throw new UsageException(
+                    "--for " + settings.clients + " needs the file " + missing + " in the folder of " + input.model());
+        });
     }
 
     /** Begins to describe a run. */
@@ -130,6 +147,9 @@ public final class Pruner {
         private final boolean reduced;
         private Optional<Path> output = Optional.empty();
         private boolean dryRun;
+        private Clients clients = Clients.ANY;
+        private Optional<String> baseModel = Optional.empty();
+        private Optional<String> command = Optional.empty();
         private boolean externalData;
         private boolean lastLogits;
         private Optional<Path> plan = Optional.empty();
@@ -182,6 +202,24 @@ public final class Pruner {
         /** Makes the plan and reports it, but writes no model. */
         public Builder dryRun() {
             dryRun = true;
+            return this;
+        }
+
+        /** Sets the clients that the output folder is for. What they cannot express is not pruned. */
+        public Builder clients(Clients wanted) {
+            clients = wanted;
+            return this;
+        }
+
+        /** Sets the model on a hub that the model card names as the original. */
+        public Builder baseModel(String name) {
+            baseModel = Optional.of(name);
+            return this;
+        }
+
+        /** Sets the command that the model card gives. */
+        public Builder command(String line) {
+            command = Optional.of(line);
             return this;
         }
 
@@ -331,6 +369,18 @@ public final class Pruner {
 
         boolean isDryRun() {
             return dryRun;
+        }
+
+        Clients clients() {
+            return clients;
+        }
+
+        Optional<String> baseModel() {
+            return baseModel;
+        }
+
+        Optional<String> command() {
+            return command;
         }
 
         boolean externalData() {

@@ -33,7 +33,7 @@ final class RunSetup {
         Recipe base = settings.recipe().resolve(settings.seed(), settings.data().sequenceLength());
         boolean allocates = base.has("allocate");
         if (allocates && settings.plan().isEmpty()) {
-            base = new UniformLayout(pruner.input(), settings.recipe(), listener).applied(base);
+            base = new UniformLayout(pruner.input(), settings.clients(), settings.recipe(), listener).applied(base);
         }
         List<Budget> budgets = settings.plan().isPresent() ? List.of() : RecipeSettings.budgets(base);
         // The last allocate pass decides how small the model becomes.

@@ -3,13 +3,15 @@ package io.onnxprune.api;
 
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.emit.Client;
+import io.onnxprune.emit.Clients;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.passes.AllocatePass;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.LayerCount;
 import io.onnxprune.plan.Schedule;
-import io.onnxprune.recipe.PassStep;
 import io.onnxprune.recipe.Recipe;
+import java.util.Optional;
 
 /**
  * Equal counts in all layers, where a client's configuration can express nothing else. Layers that keep equal counts shrink
@@ -17,30 +19,43 @@ import io.onnxprune.recipe.Recipe;
  */
 final class UniformLayout {
     private final ModelFolder input;
+    private final Clients clients;
     private final RecipeSettings settings;
     private final Log log;
 
-    UniformLayout(ModelFolder input, RecipeSettings settings, Log log) {
+    UniformLayout(ModelFolder input, Clients clients, RecipeSettings settings, Log log) {
         this.input = input;
+        this.clients = clients;
         this.settings = settings;
         this.log = log;
     }
 
     /**
-     * A recipe that keeps to the layout that its model's folder needs.
+     * A recipe that keeps to the layout that its clients need.
      *
-     * @throws UsageException if a setting has no effect in it
+     * @throws UsageException if a setting has no effect in it, or asks for another layout
      */
     Recipe applied(Recipe recipe) {
-        PassStep allocate = recipe.first("allocate").orElseThrow();
         Recipe changed = recipe;
-        if (input.companion(ModelFolder.GENAI_CONFIG).isPresent() && !allocate.isGiven("layout")) {
-            log.info("genai_config.json has one head count for all layers, so all layers keep equal counts"
-                    + " (--layout per-layer to let them differ)");
+        Optional<Client> client = clients.needsEqualLayers();
+        if (client.isPresent() && !isUniform(recipe)) {
+            if (settings.isGiven("layout")) {
+                throw new UsageException("--layout per-layer cannot be served by "
+                        + client.get().title()
+                        + ", for which all layers keep equal counts; leave it out, or leave out --for " + clients);
+            }
+            log.info("all layers keep equal counts for " + client.get().title());
             changed = changed.with("allocate", "layout", "uniform");
         }
-        Budget budget = ((AllocatePass) changed.first("allocate").orElseThrow().pass()).budget();
-        return budget.layout() == Budget.Layout.UNIFORM ? alike(changed, budget) : changed;
+        return isUniform(changed) ? alike(changed, budget(changed)) : changed;
+    }
+
+    private static Budget budget(Recipe recipe) {
+        return ((AllocatePass) recipe.first("allocate").orElseThrow().pass()).budget();
+    }
+
+    private static boolean isUniform(Recipe recipe) {
+        return budget(recipe).layout() == Budget.Layout.UNIFORM;
     }
 
     private Recipe alike(Recipe recipe, Budget budget) {

@@ -31,7 +31,8 @@ import picocli.CommandLine.Spec;
         description = "Prunes an exported ONNX language model: reads MODEL and writes a smaller model.",
         footer = {
             "",
-            "A model is an .onnx file, or a folder with model.onnx and the other files of its" + " exporter.",
+            "A model is an .onnx file, or a folder with model.onnx or onnx/model.onnx and the other files of its"
+                    + " exporter.",
             "Exit codes: 0 done, 1 failed, 2 wrong command line or recipe."
         })
 final class PruneCommand implements Callable<Integer> {
@@ -145,7 +146,7 @@ final class PruneCommand implements Callable<Integer> {
             names = "--layout",
             paramLabel = "per-layer|uniform",
             description = "per-layer: layers may differ in size; uniform: all layers have the same size"
-                    + " (default: per-layer; uniform beside a genai_config.json)")
+                    + " (default: per-layer)")
     private String layout;
 
     @Option(names = "--round-to", paramLabel = "N", description = "keep FFN and hidden widths multiples of N")
@@ -219,6 +220,9 @@ final class PruneCommand implements Callable<Integer> {
     private Path dumpIr;
 
     @Mixin
+    private FolderArguments folder = new FolderArguments();
+
+    @Mixin
     private StatisticsArguments statistics = new StatisticsArguments();
 
     @Mixin
@@ -275,6 +279,7 @@ final class PruneCommand implements Callable<Integer> {
                 .runtime(precision.of(runtime.options()))
                 .recipe(this::describe);
         data.describe(builder);
+        folder.describe(builder, spec.commandLine().getParseResult().originalArgs());
         if (out != null) {
             builder.output(out);
         }

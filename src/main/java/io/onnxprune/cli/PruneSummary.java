@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.cli;
 
+import io.onnxprune.api.Figure;
 import io.onnxprune.api.PruneReport;
 import io.onnxprune.api.VocabularyReport;
-import io.onnxprune.api.VocabularyReport.HeldOut;
 import io.onnxprune.dims.Dimension;
-import io.onnxprune.eval.Evaluation;
 import io.onnxprune.pass.ReportEntry;
 import io.onnxprune.plan.Budget;
-import io.onnxprune.plan.PrunableBlocks;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
-import java.util.Optional;
-import java.util.OptionalDouble;
 import java.util.stream.Collectors;
 
 /** The summary at the end of a run. */
@@ -24,26 +20,7 @@ final class PruneSummary {
 
     static void print(PruneReport report, Console console) {
         Table table = new Table("", ">before", ">after", ">change");
-        row(
-                table,
-                "parameters",
-                report.sizes().before().parameters(),
-                report.sizes().after().parameters());
-        row(
-                table,
-                "weight bytes",
-                report.sizes().before().bytes(),
-                report.sizes().after().bytes());
-        row(table, "layers", report.structure().stream().layers(), report.layersKept());
-        if (report.plan().blocks() != null) {
-            row(
-                    table,
-                    "residual blocks",
-                    PrunableBlocks.blocks(report.structure()).size(),
-                    report.blocksKept());
-        }
-        report.vocabulary().ifPresent(found -> row(table, "tokens", found.before(), found.after()));
-        evaluation(table, report);
+        Figure.of(report).forEach(figure -> table.row(figure.name(), figure.before(), figure.after(), figure.change()));
         console.print(table);
         console.print("");
         Table dimensions = dimensions(report);
@@ -137,53 +114,6 @@ final class PruneSummary {
     /** Whether an entry is the verification, which is printed last. */
     private static boolean isVerification(ReportEntry entry) {
         return entry.key().equals("verification");
-    }
-
-    private static void row(Table table, String name, long before, long after) {
-        table.row(
-                name,
-                String.format(Locale.ROOT, "%,d", before),
-                String.format(Locale.ROOT, "%,d", after),
-                change((double) before, (double) after));
-    }
-
-    private static String change(double before, double after) {
-        return before == 0 ? "" : String.format(Locale.ROOT, "%+.1f %%", 100 * (after - before) / before);
-    }
-
-    private static void evaluation(Table table, PruneReport report) {
-        report.evaluations().similarity().ifPresent(found -> {
-            table.row("cosine of pooled outputs", "1", String.format(Locale.ROOT, "%.4f", found.pooled()), "");
-            table.row("cosine of outputs", "1", String.format(Locale.ROOT, "%.4f", found.cosine()), "");
-        });
-        if (report.evaluations().before().isEmpty()
-                || report.evaluations().after().isEmpty()) {
-            return;
-        }
-        Evaluation before = report.evaluations().before().get();
-        Evaluation after = report.evaluations().after().get();
-        Optional<HeldOut> text = report.vocabulary().flatMap(VocabularyReport::text);
-        text.ifPresent(found -> measured(
-                table,
-                "perplexity per byte",
-                OptionalDouble.of(found.perplexityBefore()),
-                OptionalDouble.of(found.perplexityAfter()),
-                4));
-        String name = text.isPresent() ? "perplexity per token" : "perplexity";
-        measured(table, name, OptionalDouble.of(before.perplexity()), OptionalDouble.of(after.perplexity()), 3);
-        measured(table, "prefill tokens/s", before.prefillTokensPerSecond(), after.prefillTokensPerSecond(), 0);
-        measured(table, "decode tokens/s", before.decodeTokensPerSecond(), after.decodeTokensPerSecond(), 0);
-    }
-
-    private static void measured(Table table, String name, OptionalDouble before, OptionalDouble after, int digits) {
-        if (before.isPresent() && after.isPresent()) {
-            String format = "%,." + digits + "f";
-            table.row(
-                    name,
-                    String.format(Locale.ROOT, format, before.getAsDouble()),
-                    String.format(Locale.ROOT, format, after.getAsDouble()),
-                    change(before.getAsDouble(), after.getAsDouble()));
-        }
     }
 
     /** One row for each role and size, with the number of kept units of each layer. */

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.emit;
 
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
 import io.onnxprune.onnx.ModelPlace;
 import io.onnxprune.onnx.ModelWriter;
@@ -13,6 +15,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.EnumSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -38,12 +41,20 @@ public final class Emitter {
         public Emission {
             files = List.copyOf(files);
         }
+
+        /** These files and one more. */
+        public Emission with(Path file) {
+            List<Path> more = new ArrayList<>(files);
+            more.add(file);
+            return new Emission(more, bytes + ModelFolder.size(file), modelBytes);
+        }
     }
 
     private final Sizes sizes;
     private final ModelFolder input;
     private final OutputTarget target;
     private final Log log;
+    private Optional<ObjectNode> config = Optional.empty();
 
     private Emitter(Sizes sizes, ModelFolder input, OutputTarget target, Log log) {
         this.sizes = sizes;
@@ -121,12 +132,60 @@ public final class Emitter {
         Model model = Provenance.annotate(request.pruned, request.structure, request.plan, sizes);
         Set<Path> weights = ModelFolder.weightFiles(
                 request.structure.analysis().program().model().graph());
-        return new Emitter(sizes, request.input, request.target, log)
-                .write(model, request.externalData || model.externalData(), weights, beside);
+        Emitter emitter = new Emitter(sizes, request.input, request.target, log);
+        Staged staged = emitter.write(model, request.externalData || model.externalData(), weights, beside);
+        boolean checked = false;
+        try {
+            if (request.target.isFolder()) {
+                emitter.checkClients(
+                        request.structure.analysis().program().model().graph(), model.graph());
+                emitter.nameOthers();
+            }
+            checked = true;
+            return staged;
+        } finally {
+            if (!checked) {
+                staged.close();
+            }
+        }
+    }
+
+    /** Names the models of the input's folder that do not come along. */
+    private void nameOthers() {
+        List<String> others = input.isDescribed() ? input.others() : List.of();
+        if (!others.isEmpty()) {
+            log.info("other models beside " + input.model().getFileName() + " were not pruned and are not copied: "
+                    + String.join(", ", others));
+        }
+    }
+
+    /**
+     * Warns of each client that could load the dense folder and cannot load this one.
+     *
+     * @throws UserException if the folder is written for such a client
+     */
+    private void checkClients(Graph dense, Graph pruned) {
+        if (!input.isDescribed()) {
+            return;
+        }
+        Served before = Served.of(dense, input);
+        Served after = before.pruned(pruned, config, sizes);
+        Clients asked = target.clients();
+        for (Client client : asked.all().isEmpty() ? EnumSet.allOf(Client.class) : asked.all()) {
+            ClientRules.of(client).failure().of(before, after).ifPresent(found -> {
+                if (asked.has(client)) {
+                    throw new UserException("--for " + asked + " cannot be kept, because " + client.title() + ' '
+                            + found.reason() + "; nothing was written");
+                }
+                log.warn(client.title() + " cannot load the folder"
+                        + (found.inSomeFamilies() ? " in some model families" : "") + ": it " + found.reason()
+                        + "; --for " + client.title() + " prunes only what it can express");
+            });
+        }
     }
 
     private Staged write(Model model, boolean external, Set<Path> inputWeights, Map<String, Path> beside) {
-        Path data = target.model().resolveSibling(target.model().getFileName() + ".data");
+        Path data = target.data();
         if (inputWeights.stream().anyMatch(weights -> isSame(weights, data))) {
             throw new UserException("the weights would be written to " + data
                     + ", which holds weights of the input; choose another output name");
@@ -135,15 +194,15 @@ public final class Emitter {
         long weights = ModelWriter.bytes(model.graph());
         // Weights inside the model file are first written to a file of their own.
         long needed = (external ? weights : 2 * weights) + total(companions);
-        checkSpace(needed, usable(target.folder()), target.folder());
+        checkSpace(needed, usable(target.home()), target.home());
 
         List<Path> written = new ArrayList<>(List.of(target.model()));
-        Staging staging = new Staging(target.folder());
+        Staging staging = new Staging(target.home());
         boolean complete = false;
         try {
             for (Path companion : companions) {
-                Path copy = target.folder().resolve(companion.getFileName());
-                Optional<byte[]> patched = patched(companion);
+                Path copy = target.home().resolve(companion.getFileName());
+                Optional<byte[]> patched = patched(companion, ModelWriter.isExternal(model, external));
                 if (patched.isPresent()) {
                     staging.write(copy, patched.get());
                 } else {
@@ -157,7 +216,7 @@ public final class Emitter {
                 written.add(copy);
             }
             Path staged = staging.path(target.model());
-            ModelWriter.write(model, staged, external);
+            ModelWriter.write(model, staged, staging.path(data), external);
             if (Files.exists(staging.path(data))) {
                 written.add(1, data);
             }
@@ -190,10 +249,10 @@ public final class Emitter {
     }
 
     /** The new content of a configuration; empty when the file is copied unchanged. */
-    private Optional<byte[]> patched(Path companion) {
+    private Optional<byte[]> patched(Path companion, boolean external) {
         String name = companion.getFileName().toString();
-        boolean config = name.equals(ModelFolder.CONFIG);
-        if (!config && !name.equals(ModelFolder.GENAI_CONFIG)) {
+        boolean isConfig = name.equals(ModelFolder.CONFIG);
+        if (!isConfig && !name.equals(ModelFolder.GENAI_CONFIG)) {
             return Optional.empty();
         }
         Optional<JsonFile> json = JsonFile.read(companion);
@@ -203,10 +262,15 @@ public final class Emitter {
         }
         JsonFile file = json.get();
         Object before = file.root().deepCopy();
-        if (config) {
-            ModelConfig.patch(file.root(), sizes, log);
+        if (isConfig) {
+            Clients clients = target.clients();
+            ModelConfig.patch(file.root(), sizes, clients.has(Client.OPTIMUM), log);
+            String model = target.model().getFileName().toString();
+            boolean wanted = clients.has(Client.TRANSFORMERS_JS) || external && target.isInner();
+            TransformersJsConfig.patch(file.root(), model, external, wanted);
+            config = Optional.of(file.root());
         } else {
-            GenaiConfig.patch(file.root(), sizes, target.model().getFileName().toString(), log);
+            GenaiConfig.patch(file.root(), sizes, target.modelName(), log);
         }
         return file.root().equals(before) ? Optional.empty() : Optional.of(file.toBytes());
     }

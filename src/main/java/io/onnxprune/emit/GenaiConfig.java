@@ -13,7 +13,7 @@ import java.util.TreeSet;
 
 /**
  * Patches {@code genai_config.json}, the configuration of onnxruntime-genai. It counts the layers that have a cache,
- * and has one head count for all layers.
+ * and has one head count for all layers. From version 0.15 on, the counts of each layer come from the inputs of the model.
  */
 final class GenaiConfig {
     /** The entry with the name of the ONNX file. */
@@ -33,7 +33,7 @@ final class GenaiConfig {
     /**
      * Patches {@code config} in place to the pruned sizes. Warns about sizes that it cannot express.
      *
-     * @param fileName name of the written model file
+     * @param fileName the written model file as seen from the configuration
      */
     static void patch(ObjectNode config, Sizes sizes, String fileName, Log log) {
         if (config.path("model").path("decoder") instanceof ObjectNode decoder) {
@@ -61,8 +61,9 @@ final class GenaiConfig {
         if (counts.isEmpty()) {
             return;
         }
-        if (counts.last() != old) {
-            decoder.put(key, counts.last());
+        int first = after.values().iterator().next();
+        if (first != old) {
+            decoder.put(key, first);
         }
         if (counts.size() > 1) {
             uneven.add("model.decoder." + key + " (" + counts.first() + " to " + counts.last() + ')');
@@ -87,9 +88,9 @@ final class GenaiConfig {
 
     private void warn(Log log) {
         if (!uneven.isEmpty()) {
-            log.warn("genai_config.json has one number for all layers in " + String.join(" and ", uneven)
-                    + ", but they now differ between layers, so onnxruntime-genai may reject the model; prune with --layout uniform to serve"
-                    + " it there");
+            log.info("genai_config.json has the number of the first layer in " + String.join(" and ", uneven)
+                    + "; onnxruntime-genai takes those of the others from the model from version 0.15 on, and --layout uniform"
+                    + " serves older ones");
         }
         if (sizes.changesHeadSize()) {
             log.warn("genai_config.json keeps its head_size, but the head size changed, so onnxruntime-genai may reject"

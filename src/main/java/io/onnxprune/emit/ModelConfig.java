@@ -17,6 +17,13 @@ import java.util.TreeSet;
  * Patches {@code config.json}, from which other programs build the model. Model families use different keys for the
  * same number. A key is only changed when its value is the number that the structure had. ONNX Runtime does not use
  * this file.
+ *
+ * <p>Where layers differ, a key has the largest number and {@code per_layer_config} those of the others. Transformers 5
+ * reads that section, but refuses to read a key that it overrides unless the file allows it, which this one then does.
+ *
+ * <p>The number of attention heads is also what loaders divide the width by: some for the head size, some to check that
+ * nothing is left. A number that does not serve for that stays the old one, and {@code per_layer_config} has the true one
+ * of every layer.
  */
 final class ModelConfig {
     private static final Map<Kind, List<String>> KEYS = Map.of(
@@ -34,7 +41,8 @@ final class ModelConfig {
             Kind.HIDDEN, List.of("hidden_size", "n_embd", "d_model", "word_embed_proj_dim"));
     /** Keys of the number of layers. If those of a decoder are set, the others may count an encoder. */
     private static final List<List<String>> LAYER_COUNTS = List.of(
-            List.of("num_decoder_layers", "decoder_layers"), List.of("num_hidden_layers", "n_layer", "num_layers"));
+            List.of("num_decoder_layers", "decoder_layers"),
+            List.of("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers"));
 
     private static final List<String> LAYER_LISTS = List.of(
             "layer_types", "no_rope_layers", "layers_block_type", "mlp_layer_types", "attention_layers", "block_types");
@@ -45,31 +53,48 @@ final class ModelConfig {
 
     private static final List<String> HEAD_SIZES = List.of("head_dim", "kv_channels", "d_kv", "qk_head_dim");
     private static final String PER_LAYER = "per_layer_config";
+    /** Lets Transformers 5 read a key that {@link #PER_LAYER} overrides. */
+    private static final String READABLE = "allow_global_per_layer_attribute_access";
+
+    private static final String SECTION = "text_config";
     private static final String CANNOT_REBUILD =
             ", so a loader that expects one number per model cannot build it from config.json; ONNX Runtime does not need that file";
 
     private final ObjectNode config;
     private final Sizes sizes;
+    private final boolean keepsHeads;
+    private final int oldWidth;
+    private final int oldHeads;
     private final Set<Kind> stated = EnumSet.noneOf(Kind.class);
     private final Set<Kind> differing = EnumSet.noneOf(Kind.class);
     private final Map<Integer, ObjectNode> oldOverrides = new TreeMap<>();
     private final Map<Integer, ObjectNode> overrides = new TreeMap<>();
     private boolean statesLayers;
     private int otherLayers;
+    private int keptHeads;
+    private boolean sizeIsNew;
 
-    private ModelConfig(ObjectNode config, Sizes sizes) {
+    private ModelConfig(ObjectNode config, Sizes sizes, boolean keepsHeads) {
         this.config = config;
         this.sizes = sizes;
+        this.keepsHeads = keepsHeads;
+        this.oldWidth = stated(config, Kind.HIDDEN);
+        this.oldHeads = stated(config, Kind.HEADS);
     }
 
-    /** Patches {@code config} in place to the pruned sizes. Warns about sizes that it cannot express. */
-    static void patch(ObjectNode config, Sizes sizes, Log log) {
-        ModelConfig root = new ModelConfig(config, sizes);
+    /**
+     * Patches {@code config} in place to the pruned sizes. Warns about sizes that it cannot express.
+     *
+     * @param keepsHeads whether the key of attention heads keeps its number, and only the entries of layers change
+     */
+    static void patch(ObjectNode config, Sizes sizes, boolean keepsHeads, Log log) {
+        ModelConfig root = new ModelConfig(config, sizes, keepsHeads);
         root.patch();
         // Multimodal models have the decoder's numbers in a section.
-        if (config.get("text_config") instanceof ObjectNode section) {
-            ModelConfig inner = new ModelConfig(section, sizes);
+        if (config.get(SECTION) instanceof ObjectNode section) {
+            ModelConfig inner = new ModelConfig(section, sizes, keepsHeads);
             inner.patch();
+            root.keptHeads = Math.max(root.keptHeads, inner.keptHeads);
             root.stated.addAll(inner.stated);
             root.differing.addAll(inner.differing);
             root.statesLayers |= inner.statesLayers;
@@ -85,14 +110,12 @@ final class ModelConfig {
                 .findFirst()
                 .orElse(0);
         readOverrides();
-        int width = value(Kind.HIDDEN);
-        int heads = value(Kind.HEADS);
         // FFN comes first: a missing FFN width follows from the old hidden width.
         for (Kind kind : List.of(Kind.FFN, Kind.HEADS, Kind.KV_HEADS, Kind.EXPERTS, Kind.HIDDEN)) {
             KEYS.get(kind).forEach(key -> patchCount(kind, key));
         }
         if (states(Kind.HIDDEN) || states(Kind.HEADS)) {
-            writeHeadSize(width, heads);
+            writeHeadSize();
         }
         // The layers of a file that counts them in another way are not those of the model.
         if (otherLayers == 0) {
@@ -116,13 +139,14 @@ final class ModelConfig {
         }
         stated.add(kind);
         int largest = after.values().stream().max(Integer::compare).orElseThrow();
+        int common = kind == Kind.HEADS ? commonHeads(old, largest) : largest;
         // A null is kept as long as it still implies the right number.
-        if (largest != old || implied && sizes.changes(Kind.HIDDEN)) {
-            config.put(key, largest);
+        if (common != old || implied && sizes.changes(Kind.HIDDEN)) {
+            config.put(key, common);
         }
         after.forEach((layer, size) -> {
             int position = sizes.layers().indexOf(layer);
-            if (size != largest) {
+            if (size != common) {
                 overrides
                         .computeIfAbsent(position, unused -> JsonFile.newObject())
                         .put(key, size);
@@ -133,15 +157,67 @@ final class ModelConfig {
         });
     }
 
+    /**
+     * The number of heads for the key that all layers share: one that divides the width, if the old one did. Where the head
+     * size follows from it, the old one if the width stays, else one that does not make an odd size of an even one, which
+     * rotary embeddings refuse.
+     */
+    private int commonHeads(int old, int largest) {
+        if (oldWidth <= 0 || old <= 0 || oldWidth % old != 0) {
+            return largest;
+        }
+        int width = newWidth();
+        boolean follows = HEAD_SIZES.stream().noneMatch(config::hasNonNull);
+        boolean keeps = keepsHeads || follows && width == oldWidth;
+        if (largest != old && width % old == 0 && (keeps || width % largest != 0)) {
+            keptHeads = old;
+            return old;
+        }
+        int step = follows && oldWidth / old % 2 == 0 ? 2 : 1;
+        for (int common = largest; common > 0; common--) {
+            if (width % common == 0 && width / common % step == 0) {
+                return common;
+            }
+        }
+        sizeIsNew = true;
+        return largest;
+    }
+
+    private int newWidth() {
+        return sizes.after(Kind.HIDDEN, layer -> oldWidth).values().stream()
+                .findFirst()
+                .orElse(oldWidth);
+    }
+
     /** The number that a null implies: four times the hidden width; -1 when that is unknown. */
     private int impliedForward() {
-        int width = value(Kind.HIDDEN);
+        int width = stated(config, Kind.HIDDEN);
         return width > 0 ? 4 * width : -1;
     }
 
+    /** The part of a configuration that has the numbers of the decoder. */
+    static ObjectNode decoder(ObjectNode config) {
+        boolean inner = stated(config, Kind.HEADS) < 0 && config.get(SECTION) instanceof ObjectNode;
+        return inner ? (ObjectNode) config.get(SECTION) : config;
+    }
+
     /** The number at the first key of {@code kind} that is set; -1 when there is none. */
-    private int value(Kind kind) {
-        return KEYS.get(kind).stream()
+    static int stated(ObjectNode config, Kind kind) {
+        return first(config, KEYS.get(kind));
+    }
+
+    /** The head size that is stated; -1 when it is not. */
+    static int statedHeadSize(ObjectNode config) {
+        return first(config, HEAD_SIZES);
+    }
+
+    /** Whether there is a key for the head size, even if it is null. */
+    static boolean namesHeadSize(ObjectNode config) {
+        return HEAD_SIZES.stream().anyMatch(config::has);
+    }
+
+    private static int first(ObjectNode config, List<String> keys) {
+        return keys.stream()
                 .map(config::get)
                 .filter(value -> value != null && value.isInt())
                 .mapToInt(JsonNode::intValue)
@@ -156,12 +232,20 @@ final class ModelConfig {
 
     /**
      * Writes the head size when it is not stated, because a loader would divide the new width by the new number of
-     * heads.
+     * heads. It is written for each layer, because some families refuse a key of the whole file that they do not have.
      */
-    private void writeHeadSize(int oldWidth, int oldHeads) {
+    private void writeHeadSize() {
         boolean known = HEAD_SIZES.stream().anyMatch(config::hasNonNull);
-        if (!known && oldWidth > 0 && oldHeads > 0 && oldWidth % oldHeads == 0) {
-            config.put(HEAD_SIZES.get(0), oldWidth / oldHeads);
+        if (known || oldWidth <= 0 || oldHeads <= 0 || oldWidth % oldHeads != 0) {
+            return;
+        }
+        int size = oldWidth / oldHeads;
+        if (sizeIsNew || otherLayers != 0) {
+            config.put(HEAD_SIZES.get(0), size);
+            return;
+        }
+        for (int position = 0; position < sizes.layers().size(); position++) {
+            overrides.computeIfAbsent(position, unused -> JsonFile.newObject()).put(HEAD_SIZES.get(0), size);
         }
     }
 
@@ -240,8 +324,10 @@ final class ModelConfig {
             ObjectNode section = JsonFile.newObject();
             overrides.forEach((layer, own) -> section.set(Integer.toString(layer), own));
             config.set(PER_LAYER, section);
+            config.put(READABLE, true);
         } else if (!oldOverrides.isEmpty()) {
             config.remove(PER_LAYER);
+            config.remove(READABLE);
         }
     }
 
@@ -267,9 +353,12 @@ final class ModelConfig {
             log.warn("config.json states " + otherLayers + " layers, but the model has " + sizes.layersBefore()
                     + ", so nothing is changed there about single layers" + CANNOT_REBUILD);
         } else if (!differ.isEmpty()) {
-            log.warn("layers keep different numbers of " + String.join(", ", differ)
-                    + ": config.json states the largest and " + PER_LAYER + " the others" + CANNOT_REBUILD
-                    + " (--layout uniform keeps layers equal)");
+            log.info("config.json states one number of " + String.join(", ", differ) + " and " + PER_LAYER
+                    + " those of layers that have another");
+        }
+        if (keptHeads > 0) {
+            log.info("config.json keeps the number of attention heads, " + keptHeads
+                    + ", which loaders divide the width by");
         }
         if (!missing.isEmpty()) {
             log.warn("config.json has no key that states the old number of " + String.join(", ", missing)

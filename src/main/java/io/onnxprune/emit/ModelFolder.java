@@ -8,10 +8,13 @@ import io.onnxprune.ir.Bytes;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.onnx.ModelPlace;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.EnumSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
@@ -22,13 +25,17 @@ import java.util.stream.Stream;
 
 /**
  * The model that the user named, and the files beside it that are needed to serve it: configurations, tokenizer, chat
- * templates. Weight files and other models are not included.
+ * templates. Weight files and other models are not included. In a folder of a model hub, ONNX files are in a folder
+ * {@code onnx} and the other files above it.
  */
 public final class ModelFolder {
     static final String CONFIG = "config.json";
     public static final String GENAI_CONFIG = "genai_config.json";
 
     private static final String ADAPTER = "onnx_adapter";
+    private static final String USUAL = "model.onnx";
+    /** Names of decoders, the one with and without a past in one file first. */
+    private static final List<String> DECODERS = List.of("decoder_model_merged.onnx", "decoder_model.onnx");
 
     private static final Set<String> COMPANION_TYPES =
             Set.of("json", "txt", "model", "jinja", "tiktoken", "spm", "bpe", "vocab");
@@ -36,46 +43,60 @@ public final class ModelFolder {
     private static final String WEIGHT_INDEX = ".index.json";
 
     private final Path model;
+    private final Path home;
     private final boolean isFolder;
 
-    private ModelFolder(Path model, boolean isFolder) {
+    private ModelFolder(Path model, Path home, boolean isFolder) {
         this.model = model;
+        this.home = home;
         this.isFolder = isFolder;
     }
 
     /**
      * Finds the model: {@code argument} itself if it is a file; in a folder the file that its genai_config.json names,
-     * else model.onnx, else the only ONNX file.
+     * else model.onnx, there or in a folder {@code onnx}, else a decoder, else the only ONNX file.
      *
      * @throws UserException when there is no model, or several and none is named
      */
     public static ModelFolder of(Path argument) {
         if (Files.isRegularFile(argument)) {
-            return new ModelFolder(argument, false);
+            return new ModelFolder(argument, ModelPlace.home(argument), false);
         }
         if (!Files.isDirectory(argument)) {
             throw new UserException("there is no model file or folder " + argument);
         }
-        Optional<Path> named = namedByGenai(argument);
-        if (named.isPresent()) {
-            return new ModelFolder(named.get(), true);
+        Path model = namedByGenai(argument).orElseGet(() -> inside(argument));
+        boolean inner = model.getParent().equals(argument.resolve(ModelPlace.INNER))
+                && !ModelPlace.isDescribed(model.getParent());
+        return new ModelFolder(model, inner ? argument.toAbsolutePath() : ModelPlace.home(model), true);
+    }
+
+    private static Path inside(Path argument) {
+        Path inner = argument.resolve(ModelPlace.INNER);
+        List<Path> folders = Files.isDirectory(inner) ? List.of(argument, inner) : List.of(argument);
+        List<String> names = new ArrayList<>(List.of(USUAL));
+        names.addAll(DECODERS);
+        for (String name : names) {
+            for (Path folder : folders) {
+                if (Files.isRegularFile(folder.resolve(name))) {
+                    return folder.resolve(name);
+                }
+            }
         }
-        Path usual = argument.resolve("model.onnx");
-        if (Files.isRegularFile(usual)) {
-            return new ModelFolder(usual, true);
-        }
-        List<Path> models = files(argument).stream()
-                .filter(file -> type(file).equals("onnx"))
+        List<Path> models = folders.stream()
+                .flatMap(folder -> files(folder).stream())
+                .filter(ModelFolder::isModel)
                 .toList();
         if (models.isEmpty()) {
             throw new UserException("folder " + argument + " holds no .onnx file; name the model file itself");
         }
         if (models.size() > 1) {
-            String names =
-                    models.stream().map(file -> file.getFileName().toString()).collect(Collectors.joining(", "));
-            throw new UserException("folder " + argument + " holds several models (" + names + "); name one of them");
+            String found = models.stream()
+                    .map(file -> argument.relativize(file).toString())
+                    .collect(Collectors.joining(", "));
+            throw new UserException("folder " + argument + " holds several models (" + found + "); name one of them");
         }
-        return new ModelFolder(models.get(0), true);
+        return models.get(0);
     }
 
     /** The ONNX file. */
@@ -86,6 +107,49 @@ public final class ModelFolder {
     /** The folder of the ONNX file. */
     public Path folder() {
         return model.toAbsolutePath().getParent();
+    }
+
+    /** The folder of the files that describe the model: that of the ONNX file, or the one above it. */
+    public Path home() {
+        return home;
+    }
+
+    /** Whether the ONNX file is in a folder {@code onnx} below the files that describe it. */
+    boolean isInner() {
+        return !home.equals(folder());
+    }
+
+    /** The names of other ONNX files with the model: other precisions, or parts of another export. */
+    List<String> others() {
+        return files(folder()).stream()
+                .filter(ModelFolder::isModel)
+                .map(file -> file.getFileName().toString())
+                .filter(name -> !name.equals(model.getFileName().toString()))
+                .toList();
+    }
+
+    /** Whether there is a configuration or a tokenizer, without which no client takes a folder for a language model. */
+    boolean isDescribed() {
+        return ModelPlace.isDescribed(home);
+    }
+
+    /** The clients that the folder is evidently made for. */
+    public Clients shows() {
+        Set<Client> found = EnumSet.noneOf(Client.class);
+        if (companion(GENAI_CONFIG).isPresent()) {
+            found.add(Client.GENAI);
+        } else if (isInner()) {
+            found.add(Client.TRANSFORMERS_JS);
+        }
+        return new Clients(found);
+    }
+
+    /** What config.json says where the model is from: a name on a hub, or a folder. */
+    public Optional<String> nameOrPath() {
+        return companion(CONFIG)
+                .flatMap(JsonFile::read)
+                .map(json -> json.root().path("_name_or_path").asText(""))
+                .filter(name -> !name.isEmpty());
     }
 
     /** The external data files of {@code graph}. */
@@ -118,9 +182,9 @@ public final class ModelFolder {
         }
     }
 
-    /** The file with this name beside the model; empty when there is none. */
+    /** The file with this name among those that describe the model; empty when there is none. */
     public Optional<Path> companion(String name) {
-        return Optional.of(folder().resolve(name)).filter(Files::isRegularFile);
+        return Optional.of(home.resolve(name)).filter(Files::isRegularFile);
     }
 
     /**
@@ -128,10 +192,8 @@ public final class ModelFolder {
      * or tokenizer, there are none, because other files there may not belong to the model.
      */
     public List<Path> companions() {
-        List<Path> found =
-                files(folder()).stream().filter(ModelFolder::isCompanion).toList();
-        boolean serves = found.stream().map(ModelFolder::name).anyMatch(ModelFolder::belongsToModel);
-        return isFolder || serves ? found : List.of();
+        List<Path> found = files(home).stream().filter(ModelFolder::isCompanion).toList();
+        return isFolder || isDescribed() ? found : List.of();
     }
 
     /**
@@ -157,8 +219,8 @@ public final class ModelFolder {
         return dot < 0 ? name : name.substring(0, dot);
     }
 
-    private static boolean belongsToModel(String name) {
-        return name.equals(CONFIG) || name.equals(GENAI_CONFIG) || name.startsWith("tokenizer");
+    private static boolean isModel(Path file) {
+        return type(file).equals("onnx");
     }
 
     private static boolean isCompanion(Path file) {

@@ -92,8 +92,8 @@ public final class Provenance {
         return count;
     }
 
-    /** The version of the jar; classes in a build folder have none. */
-    private static String version() {
+    /** The version of the program; {@code unreleased} for classes in a build folder. */
+    public static String version() {
         String version = Provenance.class.getPackage().getImplementationVersion();
         return version == null ? "unreleased" : version;
     }

@@ -92,35 +92,43 @@ public final class RunFiles {
 
     /** Adds a file that is written. */
     public RunFiles writes(String option, Path file) {
-        outputs.add(output(option, file, Kind.FILE, name -> true));
+        outputs.add(output(option + ' ' + file, file, Kind.FILE, name -> true));
         return this;
     }
 
     /** Adds a folder of results. {@code names} are those of the files that may be written into it. */
     public RunFiles writesInto(String option, Path folder, Predicate<String> names) {
-        outputs.add(output(option, folder, Kind.RESULTS, names));
+        outputs.add(output(option + ' ' + folder, folder, Kind.RESULTS, names));
         return this;
     }
 
     /** Adds a folder for files whose names are no others'. */
     public RunFiles worksIn(String option, Path folder) {
-        outputs.add(output(option, folder, Kind.WORK, name -> false));
+        outputs.add(output(option + ' ' + folder, folder, Kind.WORK, name -> false));
         return this;
     }
 
     /** Adds the output of {@code -o}: its model, and in a folder also the files that are copied from beside the input. */
     public RunFiles writes(OutputTarget target, ModelFolder input) {
-        List<String> names = new ArrayList<>(target.fileNames());
-        if (target.isFolder()) {
-            input.companions().forEach(file -> names.add(file.getFileName().toString()));
-            return writesInto("-o", target.folder(), names::contains);
+        if (!target.isFolder()) {
+            target.fileNames().forEach(name -> writes("-o", target.folder().resolve(name)));
+            return this;
         }
-        names.forEach(name -> writes("-o", target.folder().resolve(name)));
+        String option = "-o " + target.home();
+        List<String> names = new ArrayList<>(List.of(OutputTarget.CARD));
+        input.companions().forEach(file -> names.add(file.getFileName().toString()));
+        List<String> models = target.fileNames();
+        if (target.folder().equals(target.home())) {
+            names.addAll(models);
+        } else {
+            outputs.add(output(option, target.folder(), Kind.RESULTS, models::contains));
+        }
+        outputs.add(output(option, target.home(), Kind.RESULTS, names::contains));
         return this;
     }
 
     private static Output output(String option, Path path, Kind kind, Predicate<String> names) {
-        return new Output(option + ' ' + path, path, FileTree.place(path), kind, names);
+        return new Output(option, path, FileTree.place(path), kind, names);
     }
 
     /**

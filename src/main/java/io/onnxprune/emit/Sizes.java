@@ -100,6 +100,11 @@ final class Sizes {
         return changes.get(kind).values().stream().flatMap(List::stream).anyMatch(Change::isChange);
     }
 
+    /** Whether all kept layers with attention have equal numbers of key and value heads. */
+    boolean hasEqualHeads() {
+        return changes.get(Kind.KV_HEADS).values().stream().distinct().count() <= 1;
+    }
+
     /** Whether every attention head has its own keys and values, so that one number states both. */
     boolean sharesNoKeys() {
         return changes.get(Kind.KV_HEADS).equals(changes.get(Kind.HEADS));

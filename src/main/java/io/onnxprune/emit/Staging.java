@@ -26,8 +26,8 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.stream.Stream;
 
 /**
- * Files that appear in a folder all together or not at all. Until {@link #commit} they are in a hidden folder inside
- * it under their own names, so that a model there can be opened and checked. Closing without a commit removes them,
+ * Files that appear in a folder, or in folders inside it, all together or not at all. Until {@link #commit} they are in a
+ * hidden folder inside it under their own names, so that a model there can be opened and checked. Closing without a commit removes them,
  * and also the folder if it was created for them and is empty. So does the end of the virtual machine by a signal.
  *
  * <p>A commit of one file is one step. Of several files, the old ones are first moved aside into the hidden folder, so
@@ -84,15 +84,21 @@ final class Staging implements AutoCloseable {
     }
 
     /**
-     * The staged path of {@code target}.
+     * The staged path of {@code target}, a file in the folder or in a folder inside it.
      *
-     * @throws UserException when {@code target} is a folder
+     * @throws UserException when {@code target} is a folder, or its folder cannot be created
      */
     Path path(Path target) {
         if (Files.isDirectory(target)) {
             throw new UserException("cannot write " + target + ": it is a folder; nothing was written");
         }
-        return work.resolve(target.getFileName());
+        Path staged = work.resolve(folder.toAbsolutePath().relativize(target.toAbsolutePath()));
+        try {
+            Files.createDirectories(staged.getParent());
+        } catch (IOException e) {
+            throw failure(target, e);
+        }
+        return staged;
     }
 
     /** Stages a file with the given content. */
@@ -139,7 +145,7 @@ final class Staging implements AutoCloseable {
 
     /** The staged files, the model last. */
     private static List<Path> staged(Path work) throws IOException {
-        return children(work).stream()
+        return files(work).stream()
                 .filter(file -> !name(file).equals(LOCK) && !name(file).equals(COMPLETE))
                 .filter(file -> !name(file).startsWith(OLD))
                 .sorted(Comparator.comparing((Path file) -> name(file).endsWith(".onnx"))
@@ -152,19 +158,24 @@ final class Staging implements AutoCloseable {
         List<Path> staged = staged(work);
         if (Files.exists(work.resolve(COMPLETE))) {
             for (int i = staged.size() - 1; i >= 0; i--) {
-                Path target = folder.resolve(name(staged.get(i)));
+                Path target = folder.resolve(work.relativize(staged.get(i)));
                 if (Files.isDirectory(target, LinkOption.NOFOLLOW_LINKS)) {
                     throw new FileSystemException(target.toString(), null, name(target) + " is a folder");
                 }
                 if (Files.exists(target, LinkOption.NOFOLLOW_LINKS)) {
-                    Files.move(target, work.resolve(OLD + name(target)), StandardCopyOption.ATOMIC_MOVE);
+                    Path aside = staged.get(i).resolveSibling(OLD + name(target));
+                    Files.move(target, aside, StandardCopyOption.ATOMIC_MOVE);
                 }
             }
         }
         for (Path file : staged) {
-            Path target = folder.resolve(name(file));
+            Path target = folder.resolve(work.relativize(file));
+            Files.createDirectories(target.getParent());
             Files.move(file, target, StandardCopyOption.ATOMIC_MOVE);
             named.add(target);
+        }
+        for (Path parent : named.stream().map(Path::getParent).distinct().toList()) {
+            FileTree.sync(parent);
         }
     }
 
@@ -173,11 +184,12 @@ final class Staging implements AutoCloseable {
         try {
             Files.deleteIfExists(work.resolve(COMPLETE));
             for (Path target : named) {
-                Files.move(target, work.resolve(name(target)), StandardCopyOption.ATOMIC_MOVE);
+                Files.move(target, work.resolve(folder.relativize(target)), StandardCopyOption.ATOMIC_MOVE);
             }
-            for (Path file : children(work)) {
+            for (Path file : files(work)) {
                 if (name(file).startsWith(OLD)) {
-                    Path target = folder.resolve(name(file).substring(OLD.length()));
+                    Path place = folder.resolve(work.relativize(file));
+                    Path target = place.resolveSibling(name(file).substring(OLD.length()));
                     Files.move(file, target, StandardCopyOption.ATOMIC_MOVE);
                 }
             }
@@ -234,6 +246,11 @@ final class Staging implements AutoCloseable {
         }
         Path end = created.toAbsolutePath().getParent();
         try {
+            for (Path inner : Files.isDirectory(folder) ? children(folder) : List.<Path>of()) {
+                if (Files.isDirectory(inner, LinkOption.NOFOLLOW_LINKS)) {
+                    Files.deleteIfExists(inner);
+                }
+            }
             for (Path at = folder.toAbsolutePath(); at != null && !at.equals(end); at = at.getParent()) {
                 Files.deleteIfExists(at);
             }
@@ -335,6 +352,14 @@ final class Staging implements AutoCloseable {
 
     private static String name(Path file) {
         return file.getFileName().toString();
+    }
+
+    /** The files in a folder and in the folders inside it. */
+    private static List<Path> files(Path folder) throws IOException {
+        try (Stream<Path> inside = Files.walk(folder)) {
+            return inside.filter(file -> !Files.isDirectory(file, LinkOption.NOFOLLOW_LINKS))
+                    .toList();
+        }
     }
 
     private static List<Path> children(Path folder) throws IOException {

@@ -3,6 +3,7 @@ package io.onnxprune.eval;
 
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.onnx.ModelPlace;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.ModelInterface;
 import io.onnxprune.runtime.OnnxRuntime;
@@ -88,9 +89,9 @@ public final class Evaluator {
         }
     }
 
-    /** The tokenizer.json in the folder of a model, if there is one. */
+    /** The tokenizer.json beside a model, or above its folder {@code onnx}, if there is one. */
     public static Optional<Path> tokenizerBeside(Path model) {
-        return Optional.of(model.resolveSibling("tokenizer.json")).filter(Files::isRegularFile);
+        return Optional.of(ModelPlace.beside(model, "tokenizer.json")).filter(Files::isRegularFile);
     }
 
     /**

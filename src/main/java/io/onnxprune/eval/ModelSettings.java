@@ -6,6 +6,7 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.onnx.ModelPlace;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -42,7 +43,7 @@ record ModelSettings(OptionalLong bos, Set<Long> eos, OptionalInt context, Strin
         OptionalLong bos = OptionalLong.empty();
         Set<Long> eos = new LinkedHashSet<>();
         for (String name : TOKEN_FILES) {
-            JsonNode root = read(model.resolveSibling(name), log);
+            JsonNode root = read(ModelPlace.beside(model, name), log);
             List<Long> begin = tokens(root, "bos_token_id");
             bos = bos.isEmpty() && !begin.isEmpty() ? OptionalLong.of(begin.get(0)) : bos;
             if (eos.isEmpty()) {
@@ -50,7 +51,7 @@ record ModelSettings(OptionalLong bos, Set<Long> eos, OptionalInt context, Strin
             }
         }
         for (String name : CONTEXT_FILES) {
-            JsonNode root = read(model.resolveSibling(name), Log.NONE);
+            JsonNode root = read(ModelPlace.beside(model, name), Log.NONE);
             for (String key : CONTEXT_KEYS) {
                 JsonNode value = entry(root, key);
                 if (value.isIntegralNumber() && value.canConvertToInt() && value.asInt() > 0) {

@@ -67,8 +67,26 @@ public final class ModelWriter {
      * @throws UserException when the folder is not writable or the disk is full; no file is left behind then
      */
     public static void write(Model model, Path file, boolean externalData) {
-        Path data = file.resolveSibling(file.getFileName() + ".data");
-        write(Map.of(file, model), data, externalData || bytes(model.graph()) > INLINE_LIMIT);
+        write(model, file, file.resolveSibling(file.getFileName() + ".data"), externalData);
+    }
+
+    /**
+     * Writes {@code model} to {@code file}, and its weights to {@code data} in the same folder when needed.
+     *
+     * @param externalData whether weights are written outside the model file even if they fit
+     * @throws UserException when the folder is not writable or the disk is full; no file is left behind then
+     */
+    public static void write(Model model, Path file, Path data, boolean externalData) {
+        write(Map.of(file, model), data, isExternal(model, externalData));
+    }
+
+    /**
+     * Whether weights are written outside the model file.
+     *
+     * @param wanted whether they are even if they fit
+     */
+    public static boolean isExternal(Model model, boolean wanted) {
+        return wanted || bytes(model.graph()) > INLINE_LIMIT;
     }
 
     /**

@@ -5,6 +5,7 @@ import io.onnxprune.diag.Amount;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.dims.Dimension;
+import io.onnxprune.emit.Clients;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.option.Named;
@@ -14,6 +15,7 @@ import io.onnxprune.pass.Fact;
 import io.onnxprune.pass.Pass;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
+import io.onnxprune.pass.RunSettings;
 import io.onnxprune.pass.Scheduled;
 import io.onnxprune.plan.Allocation;
 import io.onnxprune.plan.Budget;
@@ -22,6 +24,7 @@ import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
 import io.onnxprune.rewrite.NormCorrection;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -101,14 +104,21 @@ public record AllocatePass(
         return Optional.of(prune);
     }
 
-    /** The budget for a dense model to which biases may have been added, without the dimensions that another pass cannot handle. */
+    /**
+     * The budget for a dense model to which biases may have been added, without the dimensions that another pass cannot handle
+     * or that a client needs whole.
+     */
     private Budget budget(DenseModel dense, PassContext context) {
         Budget budget = budget().rebased(
                         dense.given(), ParameterCount.of(dense.structure()).dense());
         for (Pass pass : context.position().all()) {
             budget = pass.restrict(budget, dense, context);
         }
-        return budget;
+        Map<String, String> refused = new LinkedHashMap<>(budget.refused());
+        RunSettings settings = context.settings();
+        Clients clients = settings.delivery().clients();
+        refused.putAll(clients.refused(dense.structure(), prune.roles(), settings.input(), context.log()));
+        return budget.withRefused(refused);
     }
 
     @Override

@@ -201,7 +201,8 @@ class HostilePlacesTest {
         Ended again = run(folder, Map.of(), List.of(), arguments);
         assertThat(again.code).as(again.text).isZero();
         assertThat(out.toFile().list())
-                .containsExactlyInAnyOrder("config.json", "generation_config.json", "model.onnx", "model.onnx.data");
+                .containsExactlyInAnyOrder(
+                        "README.md", "config.json", "generation_config.json", "model.onnx", "model.onnx.data");
     }
 
     @Test

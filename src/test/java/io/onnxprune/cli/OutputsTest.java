@@ -216,7 +216,7 @@ class OutputsTest {
 
         assertThat(out.toFile().list())
                 .containsExactlyInAnyOrder(
-                        "config.json", "generation_config.json", "model.onnx", "plan.json", "report.json");
+                        "README.md", "config.json", "generation_config.json", "model.onnx", "plan.json", "report.json");
         assertThat(Path.of("/dev/null").toFile().isFile()).isFalse();
     }
 

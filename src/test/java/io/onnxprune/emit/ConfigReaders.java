@@ -14,7 +14,7 @@ public final class ConfigReaders {
     public static void config(Path file, Structure structure, Plan plan) {
         Sizes sizes = Sizes.of(structure, plan);
         JsonFile.read(file).ifPresent(json -> {
-            ModelConfig.patch(json.root(), sizes, Log.NONE);
+            ModelConfig.patch(json.root(), sizes, false, Log.NONE);
             GenaiConfig.patch(json.root(), sizes, "model.onnx", Log.NONE);
             json.toBytes();
         });

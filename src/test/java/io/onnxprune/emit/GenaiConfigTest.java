@@ -71,15 +71,16 @@ class GenaiConfigTest {
     }
 
     @Test
-    void headsThatDifferAreWarnedOf() throws IOException {
-        JsonNode decoder = patched(Fixture.plan("kv_heads.1=1"), "model.onnx");
-
-        assertThat(decoder.get("num_key_value_heads").asInt()).isEqualTo(2);
-        assertThat(warnings.warnings())
-                .singleElement()
-                .asString()
-                .contains("model.decoder.num_attention_heads (2 to 4) and model.decoder.num_key_value_heads (1 to 2)")
-                .contains("--layout uniform");
+    void headsThatDifferAreThoseOfTheFirstLayer() throws IOException {
+        assertThat(patched(Fixture.plan("kv_heads.1=1"), "model.onnx")
+                        .get("num_key_value_heads")
+                        .asInt())
+                .isEqualTo(2);
+        assertThat(patched(Fixture.plan("kv_heads.0=1"), "model.onnx")
+                        .get("num_key_value_heads")
+                        .asInt())
+                .isEqualTo(1);
+        assertThat(warnings.warnings()).isEmpty();
     }
 
     @Test

@@ -33,8 +33,12 @@ class ModelConfigTest {
     }
 
     private ObjectNode patched(String model, Plan plan, String json) throws IOException {
+        return patched(model, plan, json, false);
+    }
+
+    private ObjectNode patched(String model, Plan plan, String json, boolean keepsHeads) throws IOException {
         ObjectNode config = Fixture.config(folder, json).root();
-        ModelConfig.patch(config, Sizes.of(Fixture.structure(model), plan), warnings);
+        ModelConfig.patch(config, Sizes.of(Fixture.structure(model), plan), keepsHeads, warnings);
         return config;
     }
 
@@ -42,10 +46,10 @@ class ModelConfigTest {
     void equalLayersNeedOneNumber() throws IOException {
         ObjectNode config = patched(
                 GROUPED,
-                Fixture.plan("kv_heads.0=3", "kv_heads.1=3", "kv_heads.2=3", "ffn.0=72", "ffn.1=72", "ffn.2=72"));
+                Fixture.plan("kv_heads.0=2", "kv_heads.1=2", "kv_heads.2=2", "ffn.0=72", "ffn.1=72", "ffn.2=72"));
 
-        assertThat(config.get("num_attention_heads").asInt()).isEqualTo(6);
-        assertThat(config.get("num_key_value_heads").asInt()).isEqualTo(3);
+        assertThat(config.get("num_attention_heads").asInt()).isEqualTo(4);
+        assertThat(config.get("num_key_value_heads").asInt()).isEqualTo(2);
         assertThat(config.get("intermediate_size").asInt()).isEqualTo(72);
         assertThat(config.get("hidden_size").asInt()).isEqualTo(64);
         assertThat(config.get("num_hidden_layers").asInt()).isEqualTo(3);
@@ -71,11 +75,51 @@ class ModelConfigTest {
         assertThat(config.get("per_layer_config"))
                 .hasToString("{\"1\":{\"intermediate_size\":80,\"num_attention_heads\":4,\"num_key_value_heads\":2},"
                         + "\"2\":{\"intermediate_size\":70}}");
-        assertThat(warnings.warnings())
-                .singleElement()
-                .asString()
-                .contains("FFN channels, attention heads, key and value heads")
-                .contains("--layout uniform");
+        assertThat(config.get("allow_global_per_layer_attribute_access").asBoolean())
+                .isTrue();
+        assertThat(warnings.warnings()).isEmpty();
+    }
+
+    /** Loaders divide the width by the number of heads, and some refuse what does not divide. */
+    @Test
+    void aNumberOfHeadsThatDoesNotDivideTheWidthStandsWithTheLayers() throws IOException {
+        Plan plan = Fixture.plan("kv_heads.0=3", "kv_heads.1=3", "kv_heads.2=2");
+        ObjectNode config = patched(GROUPED, plan);
+
+        assertThat(config.get("num_attention_heads").asInt()).isEqualTo(8);
+        assertThat(config.get("num_key_value_heads").asInt()).isEqualTo(3);
+        assertThat(config.get("per_layer_config"))
+                .hasToString("{\"0\":{\"num_attention_heads\":6},\"1\":{\"num_attention_heads\":6},"
+                        + "\"2\":{\"num_attention_heads\":4,\"num_key_value_heads\":2}}");
+
+        String wide = "{\"hidden_size\": 64, \"num_attention_heads\": 8, \"head_dim\": 8, \"num_key_value_heads\": 4}";
+        ObjectNode narrow = patched(GROUPED, Fixture.plan("hidden=50"), wide);
+        assertThat(narrow.get("num_attention_heads").asInt()).isEqualTo(5);
+        assertThat(narrow.at("/per_layer_config/0/num_attention_heads").asInt()).isEqualTo(8);
+    }
+
+    /** A second pruning finds the number of a layer with the layer. */
+    @Test
+    void headsOfLayersArePrunedAgain() throws IOException {
+        String json = "{\"hidden_size\": 64, \"num_attention_heads\": 16, \"head_dim\": 8, \"num_key_value_heads\": 4,"
+                + " \"allow_global_per_layer_attribute_access\": true, \"per_layer_config\":"
+                + " {\"0\": {\"num_attention_heads\": 8}, \"1\": {\"num_attention_heads\": 8},"
+                + " \"2\": {\"num_attention_heads\": 8}}}";
+        ObjectNode config = patched(GROUPED, Fixture.plan("kv_heads.0=2", "kv_heads.1=2", "kv_heads.2=2"), json);
+
+        assertThat(config)
+                .hasToString("{\"hidden_size\":64,\"num_attention_heads\":4,\"head_dim\":8,\"num_key_value_heads\":2}");
+    }
+
+    @Test
+    void aClientThatDividesByTheNumberOfHeadsKeepsIt() throws IOException {
+        String json = "{\"hidden_size\": 64, \"num_attention_heads\": 8, \"head_dim\": 8, \"num_key_value_heads\": 4}";
+        Plan plan = Fixture.plan("kv_heads.0=2", "kv_heads.1=2", "kv_heads.2=2");
+        ObjectNode config = patched(GROUPED, plan, json, true);
+
+        assertThat(config.get("num_attention_heads").asInt()).isEqualTo(8);
+        assertThat(config.get("num_key_value_heads").asInt()).isEqualTo(2);
+        assertThat(config.at("/per_layer_config/2/num_attention_heads").asInt()).isEqualTo(4);
     }
 
     @Test
@@ -89,7 +133,8 @@ class ModelConfigTest {
 
         assertThat(config)
                 .hasToString("{\"intermediate_size\":96,\"num_hidden_layers\":2,\"hidden_size\":64,"
-                        + "\"per_layer_config\":{\"0\":{\"other\":2,\"intermediate_size\":72}}}");
+                        + "\"per_layer_config\":{\"0\":{\"other\":2,\"intermediate_size\":72}},"
+                        + "\"allow_global_per_layer_attribute_access\":true}");
     }
 
     @Test
@@ -113,7 +158,10 @@ class ModelConfigTest {
     void anImpliedHeadSizeIsWritten() throws IOException {
         ObjectNode config = patched("phi3-d", Fixture.plan("hidden=48"));
         assertThat(config.get("hidden_size").asInt()).isEqualTo(48);
-        assertThat(config.get("head_dim").asInt()).isEqualTo(8);
+        assertThat(config.has("head_dim")).isFalse();
+        assertThat(config.get("per_layer_config")).hasToString("{\"0\":{\"head_dim\":8},\"1\":{\"head_dim\":8}}");
+        assertThat(patched("phi3-d", Fixture.plan("hidden=47")).get("head_dim").asInt())
+                .isEqualTo(8);
 
         ObjectNode explicit = patched("glm-d", Fixture.plan("kv_heads.0=2", "kv_heads.1=2", "ffn.0=64", "ffn.1=64"));
         assertThat(explicit.get("head_dim").asInt()).isEqualTo(8);
@@ -123,8 +171,12 @@ class ModelConfigTest {
                 GROUPED,
                 Fixture.plan("kv_heads.0=3", "kv_heads.1=3", "kv_heads.2=3"),
                 "{\"head_dim\": null, \"hidden_size\": 64, \"num_attention_heads\": 8, \"num_key_value_heads\": 4}");
+        String own = "{\"num_attention_heads\":6,\"head_dim\":8}";
         assertThat(unset)
-                .hasToString("{\"head_dim\":8,\"hidden_size\":64,\"num_attention_heads\":6,\"num_key_value_heads\":3}");
+                .hasToString(
+                        "{\"head_dim\":null,\"hidden_size\":64,\"num_attention_heads\":8,\"num_key_value_heads\":3,"
+                                + "\"per_layer_config\":{\"0\":" + own + ",\"1\":" + own + ",\"2\":" + own + "},"
+                                + "\"allow_global_per_layer_attribute_access\":true}");
 
         ObjectNode unchanged = patched("phi3-d", Fixture.plan("ffn.0=64", "ffn.1=64"));
         assertThat(unchanged.has("head_dim")).isFalse();
@@ -138,7 +190,9 @@ class ModelConfigTest {
         assertThat(config.get("n_inner").asInt()).isEqualTo(72);
 
         assertThat(patched(PLAIN, Fixture.plan("heads.0=3", "heads.1=3"), json))
-                .hasToString("{\"n_embd\":24,\"n_inner\":null,\"n_head\":3,\"n_layer\":2,\"head_dim\":6}");
+                .hasToString("{\"n_embd\":24,\"n_inner\":null,\"n_head\":4,\"n_layer\":2,"
+                        + "\"per_layer_config\":{\"0\":{\"n_head\":3,\"head_dim\":6},\"1\":{\"n_head\":3,\"head_dim\":6}},"
+                        + "\"allow_global_per_layer_attribute_access\":true}");
 
         String bloom = "{\"hidden_size\": 64, \"n_head\": 4, \"n_layer\": 2, \"n_inner\": null}";
         assertThat(patched("bloom-d", Fixture.plan("hidden=48"), bloom)
@@ -156,7 +210,9 @@ class ModelConfigTest {
                 "{\"n_embd\": 64, \"n_inner\": 96, \"n_head\": 4, \"num_key_value_heads\": 4}");
 
         assertThat(config)
-                .hasToString("{\"n_embd\":32,\"n_inner\":72,\"n_head\":3,\"num_key_value_heads\":3,\"head_dim\":16}");
+                .hasToString("{\"n_embd\":32,\"n_inner\":72,\"n_head\":4,\"num_key_value_heads\":3,"
+                        + "\"per_layer_config\":{\"0\":{\"n_head\":3,\"head_dim\":16},\"1\":{\"n_head\":3,\"head_dim\":16}},"
+                        + "\"allow_global_per_layer_attribute_access\":true}");
     }
 
     @Test
@@ -246,7 +302,7 @@ class ModelConfigTest {
         assertThat(config.get("intermediate_size").asInt()).isEqualTo(96);
         assertThat(config.get("moe_intermediate_size").asInt()).isEqualTo(24);
         assertThat(config.get("per_layer_config")).hasToString("{\"0\":{\"moe_intermediate_size\":16}}");
-        assertThat(warnings.warnings()).singleElement().asString().contains("FFN channels");
+        assertThat(warnings.warnings()).isEmpty();
     }
 
     @Test

@@ -41,6 +41,39 @@ class ModelFolderTest {
         assertThat(ModelFolder.of(folder).model()).hasFileName("model.onnx");
     }
 
+    /** Model hubs: ONNX files in a folder of their own, below what describes them. */
+    @Test
+    void foldersOfHubs() throws IOException {
+        Files.createDirectory(folder.resolve("onnx"));
+        put("config.json", "tokenizer.json", "onnx/model.onnx", "onnx/model_q4.onnx", "onnx/model_fp16.onnx");
+        ModelFolder named = ModelFolder.of(folder);
+
+        assertThat(named.model()).isEqualTo(folder.resolve("onnx/model.onnx"));
+        assertThat(named.home()).isEqualTo(folder);
+        assertThat(named.isInner()).isTrue();
+        assertThat(named.companions()).hasSize(2);
+        assertThat(named.companion("config.json")).isPresent();
+        assertThat(named.others()).containsExactly("model_fp16.onnx", "model_q4.onnx");
+
+        ModelFolder file = ModelFolder.of(folder.resolve("onnx/model_q4.onnx"));
+        assertThat(file.home()).isEqualTo(folder);
+        assertThat(file.companions()).hasSize(2);
+        assertThat(ModelFolder.of(folder.resolve("onnx")).home()).isEqualTo(folder);
+
+        put("onnx/config.json");
+        assertThat(ModelFolder.of(folder.resolve("onnx/model.onnx")).companions())
+                .containsExactly(folder.resolve("onnx/config.json"));
+    }
+
+    @Test
+    void decodersOfSeveralFilesAreFound() throws IOException {
+        Files.createDirectory(folder.resolve("onnx"));
+        put("config.json", "onnx/encoder_model.onnx", "onnx/decoder_model.onnx");
+        assertThat(ModelFolder.of(folder).model()).hasFileName("decoder_model.onnx");
+        put("decoder_model_merged.onnx");
+        assertThat(ModelFolder.of(folder).model()).isEqualTo(folder.resolve("decoder_model_merged.onnx"));
+    }
+
     @Test
     void foldersWithoutAnUnambiguousModel() throws IOException {
         assertThatThrownBy(() -> ModelFolder.of(folder.resolve("none")))
@@ -53,6 +86,9 @@ class ModelFolderTest {
         assertThatThrownBy(() -> ModelFolder.of(folder))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("a.onnx, b.onnx");
+        Files.createDirectory(folder.resolve("onnx"));
+        put("onnx/c.onnx");
+        assertThatThrownBy(() -> ModelFolder.of(folder)).hasMessageContaining("onnx/c.onnx");
     }
 
     @Test

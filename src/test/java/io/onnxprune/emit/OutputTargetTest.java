@@ -50,6 +50,35 @@ class OutputTargetTest {
     }
 
     @Test
+    void aHubsFolderKeepsItsLayout() throws IOException {
+        Path hub = Files.createDirectories(root.resolve("hub/onnx")).getParent();
+        Files.writeString(hub.resolve("config.json"), "{}");
+        Files.writeString(hub.resolve("onnx/model_q4.onnx"), "x");
+        ModelFolder named = ModelFolder.of(hub);
+        OutputTarget target = OutputTarget.of(named, root.resolve("out"));
+
+        assertThat(target.model()).isEqualTo(root.resolve("out/onnx/model_q4.onnx"));
+        assertThat(target.home()).isEqualTo(root.resolve("out"));
+        assertThat(target.data()).hasFileName("model_q4.onnx_data");
+        assertThat(OutputTarget.of(named, root.resolve("small.onnx")).data()).hasFileName("small.onnx.data");
+        assertThatThrownBy(() -> OutputTarget.of(named, hub)).hasMessageContaining("is the folder of the input");
+        assertThatThrownBy(() -> OutputTarget.of(named, hub.resolve("onnx")))
+                .hasMessageContaining("is the folder of the input");
+    }
+
+    @Test
+    void aClientFindsItsModel() throws IOException {
+        Files.move(folder.resolve("model.onnx"), folder.resolve("odd.onnx"));
+        ModelFolder odd = ModelFolder.of(folder);
+        Path out = root.resolve("out");
+
+        assertThat(OutputTarget.of(odd, out, Clients.parse("ort,optimum")).model())
+                .isEqualTo(out.resolve("odd.onnx"));
+        assertThat(OutputTarget.of(odd, out, Clients.parse("transformers.js")).model())
+                .isEqualTo(out.resolve("onnx/model.onnx"));
+    }
+
+    @Test
     void theInputIsNotOverwritten() throws IOException {
         assertRejected(folder.resolve("model.onnx")).hasMessageContaining("is the input itself");
         assertRejected(folder.resolve("../in/model.onnx")).hasMessageContaining("is the input itself");

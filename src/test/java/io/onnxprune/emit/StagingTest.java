@@ -140,6 +140,42 @@ class StagingTest {
         }
     }
 
+    /** A folder inside is part of the whole: its old files go, and come back, with the others. */
+    @Test
+    void foldersInsideAreCommittedWithTheRest() throws IOException {
+        Path inner = Files.createDirectory(root.resolve("onnx"));
+        Files.writeString(inner.resolve("model.onnx"), "old");
+        try (Staging staging = new Staging(root)) {
+            staging.write(root.resolve("config.json"), new byte[1]);
+            staging.write(inner.resolve("model.onnx"), new byte[3]);
+            staging.commit();
+        }
+        assertThat(in(root)).containsExactlyInAnyOrder(root.resolve("config.json"), inner);
+        assertThat(in(inner)).containsExactly(inner.resolve("model.onnx"));
+        assertThat(inner.resolve("model.onnx")).hasSize(3);
+
+        try (Staging staging = new Staging(root)) {
+            staging.write(inner.resolve("model.onnx"), new byte[5]);
+            staging.write(root.resolve("config.json"), new byte[5]);
+            Files.delete(root.resolve("config.json"));
+            Files.createDirectory(root.resolve("config.json"));
+            assertThatThrownBy(staging::commit)
+                    .isInstanceOf(UserException.class)
+                    .hasMessageContaining("config.json is a folder");
+        }
+        assertThat(in(inner)).containsExactly(inner.resolve("model.onnx"));
+        assertThat(inner.resolve("model.onnx")).hasSize(3);
+    }
+
+    @Test
+    void nothingIsLeftOfNewFoldersInside() {
+        Path made = root.resolve("made");
+        try (Staging staging = new Staging(made)) {
+            staging.write(made.resolve("onnx/model.onnx"), new byte[3]);
+        }
+        assertThat(made).doesNotExist();
+    }
+
     /** Killed when the old model was aside and the new data had their name: the next process goes on with the commit. */
     @Test
     void aCommitThatBeganIsEnded() throws IOException {
