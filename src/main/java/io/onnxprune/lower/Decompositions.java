@@ -50,6 +50,7 @@ final class Decompositions {
         RecurrentDecompositions.register(TABLE);
         QuantizedDecompositions.register(TABLE);
         DynamicQuantization.register(TABLE);
+        ExpertDecompositions.register(TABLE);
     }
 
     private Decompositions() {}
