@@ -51,6 +51,7 @@ final class Decompositions {
         QuantizedDecompositions.register(TABLE);
         DynamicQuantization.register(TABLE);
         ExpertDecompositions.register(TABLE);
+        SelectedProducts.register(TABLE);
     }
 
     private Decompositions() {}

@@ -62,8 +62,7 @@ final class ExpertDecompositions {
      */
     private static boolean moe(RewriteContext c) {
         boolean plain = !c.has(6) && !c.has(7);
-        return plain
-                && new ExpertDecompositions(c, false, new Stack(2, 3, -1, -1), new Stack(4, 5, -1, -1)).append();
+        return plain && new ExpertDecompositions(c, false, new Stack(2, 3, -1, -1), new Stack(4, 5, -1, -1)).append();
     }
 
     /**
@@ -78,8 +77,7 @@ final class ExpertDecompositions {
                 && c.node().textAttribute("quant_type", "int").equals("int")
                 && c.dtype(2) == DType.UINT8
                 && c.node().intAttribute("weights_prepacked", 0) <= 0;
-        return plain
-                && new ExpertDecompositions(c, true, new Stack(2, 4, 3, 11), new Stack(5, 7, 6, 12)).append();
+        return plain && new ExpertDecompositions(c, true, new Stack(2, 4, 3, 11), new Stack(5, 7, 6, 12)).append();
     }
 
     private boolean append() {
@@ -132,8 +130,7 @@ final class ExpertDecompositions {
         boolean normalised = c.node().intAttribute("normalize_routing_weights", 0) != 0;
         Map<String, Attribute> last = Map.of("axis", new Attribute.Int(-1));
         String scores = quantised ? c.in(ROUTER) : c.add("Softmax", List.of(c.in(ROUTER)), last);
-        List<String> best =
-                c.graph().add("TopK", List.of(scores, c.graph().ints(chosen)), last, 2);
+        List<String> best = c.graph().add("TopK", List.of(scores, c.graph().ints(chosen)), last, 2);
         String gates = best.get(0);
         if (quantised && c.has(AGGREGATION)) {
             gates = c.add("GatherElements", List.of(c.in(AGGREGATION), best.get(1)), last);
