@@ -46,12 +46,26 @@ public final class AnalysisFacts {
      */
     public record Contraction(Op op, Dim dim, boolean withConstant) {}
 
+    /**
+     * An operator that compares the values of operand {@code input} along {@code axis}: a softmax, a top-k, or fused
+     * experts with the scores of their router. Where indices of the axis are removed, those that are kept are compared.
+     *
+     * @param largest whether large values win
+     * @param least number of indices that must be kept, because the operator selects as many
+     */
+    public record Choice(Op op, int input, int axis, boolean largest, int least) {}
+
+    /** A sum over {@code axes} of operand {@code input}. */
+    public record Total(Op op, int input, List<Integer> axes) {}
+
     private final List<SizeOperand> sizes = new ArrayList<>();
     private final List<SizeAttribute> attributes = new ArrayList<>();
     private final List<EqualSplit> equalSplits = new ArrayList<>();
     private final List<Mean> means = new ArrayList<>();
     private final List<Distribution> distributions = new ArrayList<>();
     private final List<Contraction> contractions = new ArrayList<>();
+    private final List<Choice> choices = new ArrayList<>();
+    private final List<Total> totals = new ArrayList<>();
     private final Set<Op> mixers = new HashSet<>();
     private final Set<Op> unknown = new LinkedHashSet<>();
 
@@ -79,6 +93,15 @@ public final class AnalysisFacts {
 
     public List<Contraction> contractions() {
         return contractions;
+    }
+
+    public List<Choice> choices() {
+        return choices;
+    }
+
+    /** Sums of a reduction. */
+    public List<Total> totals() {
+        return totals;
     }
 
     /** Operators that combine positions other than by a sum of products: convolutions, recurrences, running sums. */

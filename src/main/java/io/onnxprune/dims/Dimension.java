@@ -11,9 +11,21 @@ import java.util.List;
  * @param layer index of its layer; -1 when it is not in exactly one
  * @param size number of units
  * @param members every axis of a constant that has this dimension
+ * @param least the smallest number of units that a pruned model can have
  * @param pin reason why it cannot be pruned; null when it can
  */
-public record Dimension(String name, Role role, int layer, Dim.Atom atom, int size, List<Member> members, String pin) {
+public record Dimension(
+        String name, Role role, int layer, Dim.Atom atom, int size, List<Member> members, Least least, String pin) {
+    /**
+     * The smallest number of units that must be kept.
+     *
+     * @param because the reason why more than one is needed; empty for one
+     */
+    public record Least(int units, String because) {
+        /** One unit. */
+        static final Least ONE = new Least(1, "");
+    }
+
     public boolean isPrunable() {
         return pin == null;
     }

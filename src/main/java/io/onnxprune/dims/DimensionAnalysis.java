@@ -29,6 +29,7 @@ public final class DimensionAnalysis {
     private final Elements elements;
     private final Map<Value, Dim[]> values = new HashMap<>();
     private final Map<Use, Dim[]> constantUses = new LinkedHashMap<>();
+    private final Map<Value, Dim> targets = new HashMap<>();
     private final Set<Use> untied;
     private final Map<Use, Dim[]> sideUses = new LinkedHashMap<>();
 
@@ -61,6 +62,7 @@ public final class DimensionAnalysis {
             }
         }
         program.ops().forEach(this::pinSizesUsedAsNumbers);
+        program.outputs().forEach(output -> Pointers.pinOutput(this, output));
         sideUses.keySet().forEach(use -> pinShared(use.op().input(use.input())));
         return this;
     }
@@ -94,6 +96,11 @@ public final class DimensionAnalysis {
 
     public AnalysisFacts facts() {
         return facts;
+    }
+
+    /** The dimension along which the values of an integer tensor are indices. */
+    Map<Value, Dim> targets() {
+        return targets;
     }
 
     Unifier unifier() {

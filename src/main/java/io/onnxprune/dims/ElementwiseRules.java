@@ -124,7 +124,10 @@ final class ElementwiseRules {
         int axis = RuleContext.axis(c.node().intAttribute("axis", flattens ? 1 : -1), out.length);
         List<Dim> batch = new ArrayList<>();
         for (int i = 0; i < out.length; i++) {
-            if (i == axis || flattens && i > axis) {
+            boolean single = i == axis && !out[i].isDynamic() && (!flattens || i == out.length - 1);
+            if (single) {
+                c.choice(0, i, true, 1);
+            } else if (i == axis || flattens && i > axis) {
                 c.pin(out[i], "normalised by a softmax");
             } else if (i < out.length - 2) {
                 batch.add(out[i]);

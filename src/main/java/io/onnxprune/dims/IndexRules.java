@@ -8,18 +8,11 @@ import java.util.List;
 final class IndexRules {
     static final String LOOKED_UP = "looked up by index (a vocabulary or position table)";
 
-    private static final String RANKED = "ranked by top-k";
-
     private IndexRules() {}
 
     /** Whether the pin is that of a look-up: indices select along this dimension, a vocabulary or a position table. */
     static boolean isLookedUp(Dim.Atom atom) {
         return atom.pin() != null && atom.pin().startsWith(LOOKED_UP);
-    }
-
-    /** Whether the pin is that of top-k, which selects among experts of a mixture. */
-    static boolean isRanked(Dim.Atom atom) {
-        return atom.pin() != null && atom.pin().startsWith(RANKED);
     }
 
     static void register(OperatorRules.Table table) {
@@ -150,6 +143,10 @@ final class IndexRules {
         if (data[axis].isDynamic()) {
             return;
         }
+        if (c.target(1) != null) {
+            c.unify(data[axis], c.target(1));
+            return;
+        }
         long[] constant = c.constants(1);
         if (constant == null || constant.length != 1) {
             c.pin(data[axis], LOOKED_UP);
@@ -190,7 +187,7 @@ final class IndexRules {
         for (int i = 0; i < data.length; i++) {
             c.unifyBroadcast(indices[i], c.out(0)[i]);
             if (i == axis) {
-                c.pin(data[i], LOOKED_UP);
+                indexed(c, data[i], LOOKED_UP);
             } else if (data[i].sameSize(indices[i])) {
                 c.unifyBroadcast(data[i], indices[i]);
             } else {
@@ -208,7 +205,9 @@ final class IndexRules {
         int batch = (int) c.node().intAttribute("batch_dims", 0);
         long[] constant = c.constants(1);
         for (int i = batch; i < batch + depth; i++) {
-            if (constant != null && constant.length == 1 && !data[i].isDynamic()) {
+            if (depth == 1 && c.target(1) != null) {
+                c.unify(data[i], c.target(1));
+            } else if (constant != null && constant.length == 1 && !data[i].isDynamic()) {
                 selectOne(c, data[i], constant[0]);
             } else {
                 c.pin(data[i], LOOKED_UP);
@@ -234,7 +233,7 @@ final class IndexRules {
         c.unifyAll(indices, c.in(2));
         for (int i = 0; i < data.length; i++) {
             if (i == axis) {
-                c.pin(data[i], "written by index");
+                indexed(c, data[i], "written by index");
             } else if (data[i].sameSize(indices[i])) {
                 c.unifyBroadcast(data[i], indices[i]);
             } else {
@@ -252,7 +251,11 @@ final class IndexRules {
         int depth = Math.toIntExact(indices[indices.length - 1].size(0));
         c.pin(indices[indices.length - 1], "components of an index");
         for (int i = 0; i < depth; i++) {
-            c.pin(data[i], "written by index");
+            if (depth == 1) {
+                indexed(c, data[i], "written by index");
+            } else {
+                c.pin(data[i], "written by index");
+            }
         }
         for (int i = 0; i < indices.length - 1; i++) {
             c.unifyBroadcast(indices[i], updates[i]);
@@ -262,15 +265,33 @@ final class IndexRules {
         }
     }
 
+    /** An axis that operand 1 selects from: the one that its values are indices of, or else a table. */
+    private static void indexed(RuleContext c, Dim axis, String otherwise) {
+        if (c.target(1) != null) {
+            c.unify(axis, c.target(1));
+        } else {
+            c.pin(axis, otherwise);
+        }
+    }
+
+    /** The results are indices of the ranked axis, which keeps at least as many as are selected. */
     private static void topK(RuleContext c) {
         Dim[] in = c.in(0);
         int axis = RuleContext.axis(c.node().intAttribute("axis", -1), in.length);
+        long[] k = c.op().inputs().size() > 1
+                ? c.constants(1)
+                : new long[] {c.node().intAttribute("k", 0)};
+        if (in[axis].isDynamic() || k == null || k[0] < 1) {
+            c.pin(in[axis], "ranked by top-k of a varying number");
+        } else {
+            c.choice(0, axis, c.node().intAttribute("largest", 1) != 0, k[0]);
+            c.pointsTo(1, in[axis]);
+        }
         for (int output = 0; output < 2; output++) {
             Dim[] out = c.out(output);
             for (int i = 0; out != null && i < in.length; i++) {
                 if (i == axis) {
-                    c.pin(in[i], RANKED);
-                    c.pin(out[i], RANKED);
+                    c.pin(out[i], "the ranks of a top-k");
                 } else {
                     c.unifyBroadcast(in[i], out[i]);
                 }
@@ -283,7 +304,10 @@ final class IndexRules {
         Dim[] out = c.out(0);
         int axis = RuleContext.axis(c.node().intAttribute("axis", -1), out.length);
         for (int i = 0; i < out.length; i++) {
-            if (i == axis) {
+            if (i == axis && c.target(0) != null) {
+                c.unify(out[i], c.target(0));
+                c.require(1, 0, 1, out[i]);
+            } else if (i == axis) {
                 c.pin(out[i], "one index of a one-hot code");
             } else {
                 c.unifyBroadcast(in[i < axis ? i : i - 1], out[i]);

@@ -197,6 +197,31 @@ final class RuleContext {
         analysis.facts().means().add(new AnalysisFacts.Mean(op, input, List.copyOf(axes)));
     }
 
+    /**
+     * Records that the operator compares the values of operand {@code input} along {@code axis} and selects
+     * {@code least} of them.
+     */
+    void choice(int input, int axis, boolean largest, long least) {
+        analysis.facts().choices().add(new AnalysisFacts.Choice(op, input, axis, largest, Math.toIntExact(least)));
+    }
+
+    /** Records that the operator sums over {@code axes} of operand {@code input}. */
+    void total(int input, List<Integer> axes) {
+        analysis.facts().totals().add(new AnalysisFacts.Total(op, input, List.copyOf(axes)));
+    }
+
+    /** The dimension whose indices the values of operand {@code input} are, such as those of chosen experts; else null. */
+    Dim target(int input) {
+        return analysis.targets().get(op.input(input));
+    }
+
+    /** Declares that the values of result {@code index} are indices along {@code target}. */
+    void pointsTo(int index, Dim target) {
+        if (op.output(index) != null) {
+            analysis.targets().put(op.output(index), target);
+        }
+    }
+
     /** Records a distribution over {@code axis} for each index of {@code batch}. */
     void distribution(List<Dim> batch, Dim axis) {
         analysis.facts().distributions().add(new AnalysisFacts.Distribution(op, batch, axis));

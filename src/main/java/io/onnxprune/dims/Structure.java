@@ -32,18 +32,21 @@ public final class Structure {
     private final Map<Dim.Atom, List<Member>> members;
     private final Map<Op, Set<Integer>> blocksByOp = new HashMap<>();
     private final Map<Dim.Atom, Role> roles = new HashMap<>();
+    private final Choices choices;
     private final List<Dimension> dimensions = new ArrayList<>();
 
     private Structure(DimensionAnalysis analysis) {
         this.analysis = analysis;
         this.stream = ResidualStream.of(analysis);
         this.members = analysis.members();
+        this.choices = new Choices(analysis);
         for (int i = 0; i < stream.blocks().size(); i++) {
             for (Op op : stream.blocks().get(i).ops()) {
                 blocksByOp.computeIfAbsent(op, key -> new HashSet<>()).add(i);
             }
         }
         assignRoles();
+        choices.pinOthers(atom -> role(atom) == Role.EXPERTS);
         pinInterface();
         pinUnknownTypes();
         nameDimensions();
@@ -93,9 +96,9 @@ public final class Structure {
     }
 
     private void assignRoles() {
+        choices.atoms().forEach(atom -> roles.putIfAbsent(atom, Role.EXPERTS));
         for (AnalysisFacts.Distribution distribution : analysis.facts().distributions()) {
             if (!distribution.overPositions()) {
-                distribution.axis().atoms().forEach(atom -> roles.putIfAbsent(atom, Role.EXPERTS));
                 continue;
             }
             List<Dim.Atom> heads = new ArrayList<>();
@@ -243,9 +246,6 @@ public final class Structure {
             if (table && (vocabulary == null || atom.size(0) > vocabulary.size(0))) {
                 vocabulary = atom;
             }
-            if (IndexRules.isRanked(atom)) {
-                roles.putIfAbsent(atom, Role.EXPERTS);
-            }
         }
         if (vocabulary != null) {
             roles.putIfAbsent(vocabulary, Role.VOCABULARY);
@@ -332,8 +332,9 @@ public final class Structure {
             List<Member> weights =
                     places.stream().filter(place -> isWeight(place)).toList();
             if (!weights.isEmpty() && atom.size(0) > 1 && !atom.isDynamic()) {
+                Dimension.Least least = choices.least(atom);
                 found.add(new Dimension(
-                        "", role(atom), layer(atom, weights), atom, (int) atom.size(0), weights, atom.pin()));
+                        "", role(atom), layer(atom, weights), atom, (int) atom.size(0), weights, least, atom.pin()));
             }
         });
         found.sort(Comparator.comparing(Dimension::role).thenComparing(Dimension::layer));
@@ -344,7 +345,8 @@ public final class Structure {
             String base = baseName(d);
             // The separator differs from that of a layer: ffn-1 is the first of several, ffn.1 is that of layer 1.
             String name = counts.get(base) == 1 ? base : base + "-" + used.merge(base, 1, Integer::sum);
-            dimensions.add(new Dimension(name, d.role(), d.layer(), d.atom(), d.size(), d.members(), d.pin()));
+            dimensions.add(
+                    new Dimension(name, d.role(), d.layer(), d.atom(), d.size(), d.members(), d.least(), d.pin()));
         }
     }
 
