@@ -5,6 +5,7 @@ import io.onnxprune.option.Named;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.plan.BlockInfluence;
+import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
 
 /** How far a layer or a block turns the residual stream (ShortGPT, arXiv 2403.03853). */
@@ -13,6 +14,11 @@ public record BlockInfluenceMetric() implements ImportanceMetric {
     @Override
     public boolean needsRows() {
         return true;
+    }
+
+    @Override
+    public void check(PruneSet prune) {
+        BlockInfluence.require(prune);
     }
 
     @Override

@@ -9,6 +9,7 @@ import io.onnxprune.pass.Pass;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
 
 /** Scores units, layers and residual blocks: what is worth least is pruned first. */
@@ -41,6 +42,14 @@ public interface ImportanceMetric extends Part {
     default Budget restrict(Budget budget, DenseModel dense, PassContext context) {
         return budget;
     }
+
+    /**
+     * Refuses structures that this metric cannot score, before anything is measured.
+     *
+     * @param prune the structures of the pass that uses the scores
+     * @throws io.onnxprune.diag.UserException with the reason
+     */
+    default void check(PruneSet prune) {}
 
     /** The work of one measurement. */
     default Cost cost(CostModel model) {
