@@ -106,6 +106,13 @@ final class TiedDimensions {
         return low;
     }
 
+    /** Tells a count which units go first. */
+    void order(ParameterCount.Running running) {
+        for (int i = 0; i < dimensions.size(); i++) {
+            running.order(dimensions.get(i), leastFirst.get(i));
+        }
+    }
+
     void moveTo(int target, ParameterCount.Running running) {
         position = target;
         dimensions.forEach(dimension -> running.keep(dimension, counts[target]));
