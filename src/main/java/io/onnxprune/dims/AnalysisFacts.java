@@ -2,7 +2,9 @@
 package io.onnxprune.dims;
 
 import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Use;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashSet;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -11,10 +13,25 @@ import java.util.Set;
 /** Facts that operator rules record in addition to unification. */
 public final class AnalysisFacts {
     /**
-     * An integer operand that encodes a size: its element {@code element} must equal {@code sign} times the size of
-     * {@code dim}.
+     * An integer operand that encodes a size or a place: its element {@code element} must equal {@code sign} times the
+     * size of {@code dim}, or times the number of those of its first {@code first} indices that are kept.
+     *
+     * @param first -1 for all indices
      */
-    public record SizeOperand(Op op, int input, int element, int sign, Dim dim) {}
+    public record SizeOperand(Op op, int input, int element, int sign, Dim dim, int first) {
+        /** The number that the operand needs in a traced run. */
+        public long needed(int run, Dim.Keep keep) {
+            long size = first < 0
+                    ? dim.size(run, keep)
+                    : Arrays.stream(dim.kept(keep))
+                            .filter(index -> index < first)
+                            .count();
+            return sign * size;
+        }
+    }
+
+    /** An operator that reads only what belongs to index {@code index} of {@code dim}. */
+    public record Selection(Op op, Dim dim, int index) {}
 
     /**
      * An attribute that encodes a size: an INT (element -1) or an element of an INTS must equal the size of
@@ -64,6 +81,8 @@ public final class AnalysisFacts {
     private final List<Mean> means = new ArrayList<>();
     private final List<Distribution> distributions = new ArrayList<>();
     private final List<Contraction> contractions = new ArrayList<>();
+    private final List<Selection> selections = new ArrayList<>();
+    private final Set<Use> numberings = new HashSet<>();
     private final List<Choice> choices = new ArrayList<>();
     private final List<Total> totals = new ArrayList<>();
     private final Set<Op> mixers = new HashSet<>();
@@ -93,6 +112,15 @@ public final class AnalysisFacts {
 
     public List<Contraction> contractions() {
         return contractions;
+    }
+
+    public List<Selection> selections() {
+        return selections;
+    }
+
+    /** Constants that number the indices of their only axis with more than one index. */
+    public Set<Use> numberings() {
+        return numberings;
     }
 
     public List<Choice> choices() {

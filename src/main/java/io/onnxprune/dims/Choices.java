@@ -2,8 +2,15 @@
 package io.onnxprune.dims;
 
 import io.onnxprune.dims.AnalysisFacts.Choice;
+import io.onnxprune.dims.AnalysisFacts.Selection;
+import io.onnxprune.ir.Program.Value;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.function.Predicate;
 
@@ -14,6 +21,7 @@ import java.util.function.Predicate;
 final class Choices {
     private final DimensionAnalysis analysis;
     private final List<Choice> choices;
+    private final Map<Dim.Atom, List<Set<Value>>> own = new HashMap<>();
 
     Choices(DimensionAnalysis analysis) {
         this.analysis = analysis;
@@ -39,6 +47,53 @@ final class Choices {
                     .filter(atom -> !whole || !wanted.test(atom))
                     .forEach(atom -> atom.pin(reason(choice)));
         }
+        findOwn();
+    }
+
+    /**
+     * Finds the constants of each index that is served by operators of its own, such as the weights of an expert, and
+     * pins dimensions where these operators cannot be removed.
+     */
+    private void findOwn() {
+        UnchosenZeros zeros = zeros();
+        Map<Dim.Atom, List<Selection>> byAtom = new LinkedHashMap<>();
+        for (Selection selection : analysis.facts().selections()) {
+            if (selection.dim().resolve() instanceof Dim.Atom atom) {
+                byAtom.computeIfAbsent(atom, key -> new ArrayList<>()).add(selection);
+            }
+        }
+        byAtom.forEach((atom, selections) -> {
+            List<Set<Value>> units = new ArrayList<>();
+            for (int unit = 0; unit < atom.size(0) && atom.pin() == null; unit++) {
+                Absence absence = Absence.of(analysis, zeros, of(selections, unit));
+                if (absence.obstacle() != null) {
+                    atom.pin("what is left without one of them is not known at node "
+                            + absence.obstacle().node().label());
+                }
+                units.add(absence.unused());
+            }
+            own.put(atom, units);
+        });
+    }
+
+    private static List<Selection> of(List<Selection> selections, int unit) {
+        return selections.stream()
+                .filter(selection -> selection.index() == unit)
+                .toList();
+    }
+
+    private UnchosenZeros zeros() {
+        return UnchosenZeros.of(analysis, atoms());
+    }
+
+    /** What happens without the indices that are not kept. */
+    Absence absence(Dim.Keep keep) {
+        List<Selection> absent = analysis.facts().selections().stream()
+                .filter(selection -> selection.dim().resolve() instanceof Dim.Atom atom
+                        && keep.kept(atom) != null
+                        && Arrays.binarySearch(keep.kept(atom), selection.index()) < 0)
+                .toList();
+        return Absence.of(analysis, absent.isEmpty() ? UnchosenZeros.NONE : zeros(), absent);
     }
 
     private String reason(Choice choice) {
@@ -67,16 +122,17 @@ final class Choices {
         return analysis.operand(choice.op(), choice.input())[choice.axis()].resolve();
     }
 
-    /** The smallest number of units of {@code atom} that all its choices allow. */
-    Dimension.Least least(Dim.Atom atom) {
+    /** What holds for the units of {@code atom}. */
+    Dimension.Units units(Dim.Atom atom) {
         Choice most = null;
         for (Choice choice : choices) {
             if (axis(choice) == atom && choice.least() > (most == null ? 1 : most.least())) {
                 most = choice;
             }
         }
+        List<Set<Value>> constants = own.getOrDefault(atom, List.of());
         return most == null
-                ? Dimension.Least.ONE
-                : new Dimension.Least(most.least(), "as many are chosen at node " + label(most));
+                ? new Dimension.Units(1, "", constants)
+                : new Dimension.Units(most.least(), "as many are chosen at node " + label(most), constants);
     }
 }

@@ -165,6 +165,10 @@ final class IndexRules {
             return;
         }
         long position = index < 0 ? index + size : index;
+        if (c.isChosen(dim)) {
+            c.selection(1, dim, position);
+            return;
+        }
         List<Long> extents = new ArrayList<>(List.of(position, 1L, size - position - 1));
         extents.removeIf(extent -> extent <= 0);
         List<Dim> parts = c.cutInto(dim, extents);

@@ -56,7 +56,7 @@ final class Pointers {
     }
 
     private static boolean readsIndices(Node node, int input) {
-        return node.is("Shape") || node.is("Size") || node.is("OneHot") && input == 0;
+        return node.is("Shape") || node.is("Size") || node.is("Equal") || node.is("OneHot") && input == 0;
     }
 
     /** Pins the dimension whose indices an output of the model shows. */

@@ -3,6 +3,7 @@ package io.onnxprune.dims;
 
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import java.util.Arrays;
 import java.util.List;
@@ -162,7 +163,7 @@ final class RuleContext {
 
     /** Records that element {@code element} of integer operand {@code input} must equal {@code sign} times a size. */
     void require(int input, int element, int sign, Dim size) {
-        analysis.facts().sizes().add(new AnalysisFacts.SizeOperand(op, input, element, sign, size));
+        analysis.facts().sizes().add(new AnalysisFacts.SizeOperand(op, input, element, sign, size, -1));
     }
 
     /** Records that an INT attribute (element -1) or an element of an INTS attribute must equal a size. */
@@ -203,6 +204,31 @@ final class RuleContext {
      */
     void choice(int input, int axis, boolean largest, long least) {
         analysis.facts().choices().add(new AnalysisFacts.Choice(op, input, axis, largest, Math.toIntExact(least)));
+    }
+
+    /**
+     * Records that the operator reads only what belongs to one index of {@code dim}, which is the only element of
+     * operand {@code input}.
+     */
+    void selection(int input, Dim dim, long index) {
+        int place = Math.toIntExact(index);
+        analysis.facts().selections().add(new AnalysisFacts.Selection(op, dim, place));
+        analysis.facts().sizes().add(new AnalysisFacts.SizeOperand(op, input, 0, 1, dim, place));
+    }
+
+    /** Records that the only axis of operand {@code input} numbers the indices of {@code dim}, in order. */
+    void numbering(int input, Dim dim) {
+        Arrays.stream(in(input)).filter(axis -> !axis.isOne()).forEach(axis -> unify(axis, dim));
+        analysis.facts().numberings().add(new Use(op, input));
+    }
+
+    /** Whether an operator before this one chooses among the indices of {@code dim}. */
+    boolean isChosen(Dim dim) {
+        Dim resolved = dim.resolve();
+        return resolved instanceof Dim.Atom
+                && analysis.facts().choices().stream()
+                        .anyMatch(choice ->
+                                analysis.operand(choice.op(), choice.input())[choice.axis()].resolve() == resolved);
     }
 
     /** Records that the operator sums over {@code axes} of operand {@code input}. */

@@ -69,6 +69,11 @@ public final class Structure {
         return dimensions;
     }
 
+    /** What the operators that serve one unit each become without the units that are not kept. */
+    public Absence absence(Dim.Keep keep) {
+        return choices.absence(keep);
+    }
+
     /** The role of an atom; {@link Role#OTHER} when nothing is known. */
     public Role role(Dim.Atom atom) {
         return roles.getOrDefault(atom, Role.OTHER);
@@ -332,9 +337,15 @@ public final class Structure {
             List<Member> weights =
                     places.stream().filter(place -> isWeight(place)).toList();
             if (!weights.isEmpty() && atom.size(0) > 1 && !atom.isDynamic()) {
-                Dimension.Least least = choices.least(atom);
                 found.add(new Dimension(
-                        "", role(atom), layer(atom, weights), atom, (int) atom.size(0), weights, least, atom.pin()));
+                        "",
+                        role(atom),
+                        layer(atom, weights),
+                        atom,
+                        (int) atom.size(0),
+                        weights,
+                        choices.units(atom),
+                        atom.pin()));
             }
         });
         found.sort(Comparator.comparing(Dimension::role).thenComparing(Dimension::layer));
@@ -346,7 +357,7 @@ public final class Structure {
             // The separator differs from that of a layer: ffn-1 is the first of several, ffn.1 is that of layer 1.
             String name = counts.get(base) == 1 ? base : base + "-" + used.merge(base, 1, Integer::sum);
             dimensions.add(
-                    new Dimension(name, d.role(), d.layer(), d.atom(), d.size(), d.members(), d.least(), d.pin()));
+                    new Dimension(name, d.role(), d.layer(), d.atom(), d.size(), d.members(), d.units(), d.pin()));
         }
     }
 

@@ -48,6 +48,8 @@ final class Allocator {
                 keep.put(group.dimensions().get(i).name(), group.kept(i));
             }
         }
+        // What has gone with its expert needs no entry.
+        keep.keySet().removeAll(count.removedDimensions(new Plan(model, keep, layers, blocks)));
         Plan plan = new Plan(model, keep, layers, blocks);
         return new Allocation(plan, count.dense(), count.under(plan));
     }
@@ -127,12 +129,14 @@ final class Allocator {
                     .filter(dimension -> budget.measure(running.lossOf(List.of(dimension), dimension.size() - 1)) > 0)
                     .toList();
             if (!remaining.isEmpty()) {
-                groups.add(new TiedDimensions(
+                TiedDimensions group = new TiedDimensions(
                         remaining,
                         remaining.stream()
                                 .map(dimension -> scores.units().get(dimension.name()))
                                 .toList(),
-                        step(remaining.get(0))));
+                        step(remaining.get(0)));
+                group.order(running);
+                groups.add(group);
             }
         }
         return groups;

@@ -142,10 +142,10 @@ final class Candidates {
         List<String> reasons = new ArrayList<>(outOfReach.stream().toList());
         groups.stream()
                 .flatMap(List::stream)
-                .filter(dimension -> dimension.least().units() > 1)
+                .filter(dimension -> dimension.units().least() > 1)
                 .forEach(dimension -> reasons.add(dimension.name() + " keeps at least "
-                        + dimension.least().units() + ": "
-                        + dimension.least().because()));
+                        + dimension.units().least() + ": "
+                        + dimension.units().because()));
         blocked.values().stream().distinct().forEach(reasons::add);
         if (reasons.isEmpty()) {
             return "";

@@ -22,7 +22,7 @@ final class TiedDimensions {
 
     /**
      * Creates a group. Its counts are the size, then the multiples of {@code step} below it, down to the first that no dimension
-     * forbids ({@link Dimension#least}).
+     * forbids ({@link Dimension.Units#least}).
      */
     TiedDimensions(List<Dimension> dimensions, List<double[]> scores, int step) {
         this.dimensions = dimensions;
@@ -36,7 +36,7 @@ final class TiedDimensions {
         }
         int size = dimensions.get(0).size();
         int least = dimensions.stream()
-                .mapToInt(dimension -> dimension.least().units())
+                .mapToInt(dimension -> dimension.units().least())
                 .max()
                 .orElse(1);
         int below = Math.max(0, (size - 1) / step - (least - 1) / step);
@@ -104,6 +104,13 @@ final class TiedDimensions {
             }
         }
         return low;
+    }
+
+    /** Tells a count which units go first. */
+    void order(ParameterCount.Running running) {
+        for (int i = 0; i < dimensions.size(); i++) {
+            running.order(dimensions.get(i), leastFirst.get(i));
+        }
     }
 
     void moveTo(int target, ParameterCount.Running running) {
