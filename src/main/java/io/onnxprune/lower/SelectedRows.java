@@ -3,8 +3,11 @@ package io.onnxprune.lower;
 
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.DType;
+import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.stream.LongStream;
 
 /**
@@ -15,7 +18,7 @@ import java.util.stream.LongStream;
  *     rows [N, ..] ─ Gather order ─ Split by counts ─ one part for each matrix ─ Concat ─ Gather places ─ [N, ..]
  * </pre>
  */
-final class SelectedRows {
+public final class SelectedRows {
     private final RewriteContext c;
     private final int matrices;
     private final String order;
@@ -33,6 +36,30 @@ final class SelectedRows {
         this.order = c.shared("order " + index, () -> sorting(index));
         this.places = c.shared("places " + index, () -> sorting(order));
         this.counts = c.shared("counts " + index, () -> counted(index));
+    }
+
+    /**
+     * The index that rows were sorted by which {@code op} brings into their first order; empty for any other operator.
+     *
+     * @param op an operator of a lowered model
+     */
+    public static Optional<Value> index(Op op) {
+        return op.node().is("Gather") ? sorted(op.input(1)).flatMap(SelectedRows::sorted) : Optional.empty();
+    }
+
+    /** Whether positions are those of rows in the order of {@code index}. */
+    public static boolean isOrder(Value positions, Value index) {
+        return sorted(positions).filter(vector -> vector == index).isPresent();
+    }
+
+    /** The vector whose elements have these positions in ascending order. */
+    private static Optional<Value> sorted(Value positions) {
+        Op sort = positions.producer();
+        boolean ascending = sort != null
+                && sort.node().is("TopK")
+                && sort.node().intAttribute("largest", 1) == 0
+                && positions == sort.output(1);
+        return ascending ? Optional.of(sort.input(0)) : Optional.empty();
     }
 
     /** The positions of the elements of a vector in ascending order. */

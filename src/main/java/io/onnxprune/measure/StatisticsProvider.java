@@ -16,6 +16,7 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.ir.Model;
 import io.onnxprune.plan.BlockInfluence;
+import io.onnxprune.plan.ExpertImportance;
 import io.onnxprune.plan.LayerInputs;
 import io.onnxprune.plan.Taylor;
 import io.onnxprune.rewrite.PrunedState;
@@ -234,6 +235,11 @@ public final class StatisticsProvider implements AutoCloseable {
     /** Similarities of the residual stream before and after blocks of a state. */
     public BlockInfluence.Similarities similarities(PrunedState pruned) {
         return new ModelSimilarities(pruned, rows(), runtime, setup.calibration, log);
+    }
+
+    /** What the experts of a state contribute to the tokens that are routed to them. */
+    public ExpertImportance.Contributions contributions(PrunedState pruned) {
+        return new ModelContributions(pruned, rows(), calibrator(pruned.model()));
     }
 
     /**
