@@ -107,7 +107,7 @@ final class Choices {
                 .filter(other -> axis.atoms().contains(axis(other)))
                 .findFirst()
                 .orElse(choice);
-        return "chosen in groups or parts" + at(first);
+        return "chosen in groups" + at(first);
     }
 
     private static String at(Choice choice) {

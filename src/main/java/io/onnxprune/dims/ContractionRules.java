@@ -112,7 +112,7 @@ final class ContractionRules {
     }
 
     private static void order(RuleContext c) {
-        if (c.isShapeArithmetic()) {
+        if (c.elements(0) != null) {
             return;
         }
         boolean selects = c.node().op().startsWith("Arg");

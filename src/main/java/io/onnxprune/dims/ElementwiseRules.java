@@ -123,7 +123,7 @@ final class ElementwiseRules {
             if (c.target(other) != null) {
                 c.unify(target, c.target(other));
             } else if (numbers != null && numbers.length == 1) {
-                c.selection(other, target, numbers[0]);
+                c.selection(other, 0, target, numbers[0]);
             } else if (numbers != null && numbersAll(numbers, target)) {
                 c.numbering(other, target);
             } else {

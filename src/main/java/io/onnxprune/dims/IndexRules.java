@@ -75,6 +75,13 @@ final class IndexRules {
         }
         long size = in.size(0);
         long from = Math.min(size, start[position] < 0 ? Math.max(0, start[position] + size) : start[position]);
+        if (step == 1 && out.isOne() && c.isChosen(in)) {
+            c.selection(1, position, in, from);
+            if (end[position] >= 0 && end[position] <= size) {
+                c.requirePlace(2, position, in, from + 1);
+            }
+            return;
+        }
         if (step > 1) {
             strided(c, in, out, from, step);
             return;
@@ -166,7 +173,7 @@ final class IndexRules {
         }
         long position = index < 0 ? index + size : index;
         if (c.isChosen(dim)) {
-            c.selection(1, dim, position);
+            c.selection(1, 0, dim, position);
             return;
         }
         List<Long> extents = new ArrayList<>(List.of(position, 1L, size - position - 1));

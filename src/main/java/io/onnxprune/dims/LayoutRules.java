@@ -217,6 +217,10 @@ final class LayoutRules {
             parts.forEach(part -> c.pin(part, "part of a varying length"));
             return;
         }
+        if (c.isChosen(in[axis])) {
+            c.pin(in[axis], "chosen among, and split into parts");
+            return;
+        }
         c.unify(in[axis], Dim.sum(parts));
         for (int i = 0; i < parts.size(); i++) {
             if (c.elements(1) != null) {

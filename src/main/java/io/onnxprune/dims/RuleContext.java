@@ -139,6 +139,10 @@ final class RuleContext {
      * null is returned.
      */
     List<Dim> cutInto(Dim dim, List<Long> extents) {
+        if (isChosen(dim)) {
+            pin(dim, "chosen among, and cut into parts");
+            return null;
+        }
         try {
             return analysis.unifier().cutInto(dim, extents);
         } catch (Unifier.MismatchException e) {
@@ -207,13 +211,17 @@ final class RuleContext {
     }
 
     /**
-     * Records that the operator reads only what belongs to one index of {@code dim}, which is the only element of
-     * operand {@code input}.
+     * Records that the operator reads only what belongs to one index of {@code dim}, which element {@code element}
+     * of operand {@code input} names.
      */
-    void selection(int input, Dim dim, long index) {
-        int place = Math.toIntExact(index);
-        analysis.facts().selections().add(new AnalysisFacts.Selection(op, dim, place));
-        analysis.facts().sizes().add(new AnalysisFacts.SizeOperand(op, input, 0, 1, dim, place));
+    void selection(int input, int element, Dim dim, long index) {
+        analysis.facts().selections().add(new AnalysisFacts.Selection(op, dim, Math.toIntExact(index)));
+        requirePlace(input, element, dim, index);
+    }
+
+    /** Records that element {@code element} of operand {@code input} must be the place of index {@code index} of a dimension. */
+    void requirePlace(int input, int element, Dim dim, long index) {
+        analysis.facts().sizes().add(new AnalysisFacts.SizeOperand(op, input, element, 1, dim, Math.toIntExact(index)));
     }
 
     /** Records that the only axis of operand {@code input} numbers the indices of {@code dim}, in order. */
