@@ -3,6 +3,7 @@ package io.onnxprune.calibrate;
 
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
 import io.onnxprune.lower.SelectedRows;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -21,6 +22,7 @@ import java.util.Set;
  * <pre>
  *     rows of one expert ─ W1 ─ act ─ W2 ─ Mul gate ─ [output] ─ Scatter or Add
  *     parts of all experts ─ Concat ─ Gather places ─ Mul gates ─ [outputs] ─ ReduceSum
+ *     tokens ─ stack [experts, ..] ─ Mul gates ─ [outputs along the first axis] ─ ReduceSum
  * </pre>
  */
 final class ExpertOutputs {
@@ -29,8 +31,13 @@ final class ExpertOutputs {
      *
      * @param expert one expert, or {@link ExpertWeight#ALL} for rows of all of them
      * @param index the expert of each row; null where it is not known
+     * @param along whether the first axis is that of all experts
      */
-    private record Mark(String mixture, int expert, Value index) {
+    private record Mark(String mixture, int expert, Value index, boolean along) {
+        static Mark of(String mixture, int expert) {
+            return new Mark(mixture, expert, null, false);
+        }
+
         boolean isJoined() {
             return expert == ExpertWeight.ALL;
         }
@@ -52,7 +59,7 @@ final class ExpertOutputs {
         flow.program().initializers().forEach((name, value) -> {
             ExpertWeight weight = weights.get(name);
             if (weight != null && weight.expert() != ExpertWeight.ALL) {
-                outputs.marks.put(value, new Mark(weight.mixture(), weight.expert(), null));
+                outputs.marks.put(value, Mark.of(weight.mixture(), weight.expert()));
             }
         });
         flow.program().ops().forEach(outputs::visit);
@@ -84,7 +91,7 @@ final class ExpertOutputs {
                 && SelectedRows.isOrder(before.input(1), mark.index);
         for (int i = 0; mark != null && i < op.outputs().size(); i++) {
             if (op.output(i) != null) {
-                marks.put(op.output(i), sorted ? new Mark(mark.mixture, i, null) : mark);
+                marks.put(op.output(i), sorted ? Mark.of(mark.mixture, i) : mark);
             }
         }
     }
@@ -92,7 +99,11 @@ final class ExpertOutputs {
     private Mark result(Op op) {
         ExpertWeight one = slice(op);
         if (one != null) {
-            return new Mark(one.mixture(), one.expert(), null);
+            return Mark.of(one.mixture(), one.expert());
+        }
+        ExpertWeight all = op.node().is("MatMul") ? stack(op.input(1)) : null;
+        if (all != null && rank(op.input(1)) == 3) {
+            return new Mark(all.mixture(), ExpertWeight.ALL, null, true);
         }
         Set<Mark> distinct = new HashSet<>();
         op.inputs().stream().filter(Objects::nonNull).map(marks::get).forEach(distinct::add);
@@ -131,26 +142,29 @@ final class ExpertOutputs {
                 || op.input(1).constant() == null) {
             return null;
         }
-        Value stack = op.input(0);
+        ExpertWeight all = stack(op.input(0));
+        Tensor index = op.input(1).constant();
+        return all == null || index.elements() != 1 ? null : new ExpertWeight(all.mixture(), (int) index.toLongs()[0]);
+    }
+
+    /** The mixture whose stacked weights a value holds; null for any other value. */
+    private ExpertWeight stack(Value value) {
+        Value stack = value;
         while (stack.constant() == null
                 && stack.producer() != null
                 && (stack.producer().node().is("Cast")
                         || stack.producer().node().is("Identity"))) {
             stack = stack.producer().input(0);
         }
-        ExpertWeight all = stack.constant() == null ? null : weights.get(stack.name());
-        long[] index =
-                op.input(1).constant().elements() == 1 ? op.input(1).constant().toLongs() : new long[0];
-        return all == null || all.expert() != ExpertWeight.ALL || index.length == 0
-                ? null
-                : new ExpertWeight(all.mixture(), (int) index[0]);
+        ExpertWeight weight = stack.constant() == null ? null : weights.get(stack.name());
+        return weight == null || weight.expert() != ExpertWeight.ALL ? null : weight;
     }
 
     private Mark concatenated(Op op) {
         Set<String> mixtures = new HashSet<>();
         op.inputs().forEach(value -> mixtures.add(marks.containsKey(value) ? marks.get(value).mixture : ""));
         boolean rows = op.node().intAttribute("axis", 0) == 0;
-        return rows && mixtures.size() == 1 ? new Mark(mixtures.iterator().next(), ExpertWeight.ALL, null) : null;
+        return rows && mixtures.size() == 1 ? Mark.of(mixtures.iterator().next(), ExpertWeight.ALL) : null;
     }
 
     /** Rows of all experts stay so as long as their order does. */
@@ -160,13 +174,16 @@ final class ExpertOutputs {
                 mark(op, 0) == null
                         ? null
                         : SelectedRows.index(op)
-                                .map(index -> new Mark(mark.mixture, mark.expert, index))
+                                .map(index -> new Mark(mark.mixture, mark.expert, index, false))
                                 .orElse(SelectedRows.isOrder(op.input(1), mark.index) ? mark : null);
             case "ReduceSum" -> {
-                if (keepsRows(op)) {
+                Set<Integer> axes = axes(op);
+                if (axes.equals(Set.of(rank(op.input(0)) - 1))) {
                     yield mark;
                 }
-                output(op.input(0));
+                if (!mark.along || axes.equals(Set.of(0))) {
+                    output(op.input(0));
+                }
                 yield null;
             }
             case "Transpose" -> {
@@ -174,28 +191,35 @@ final class ExpertOutputs {
                 yield order != null && order.get(0) == 0 ? mark : null;
             }
             case "MatMul", "Gemm", "Einsum", "TopK", "NonZero" -> null;
-            default -> mark;
+            default -> !mark.along || rank(op.output(0)) == 3 ? mark : null;
         };
     }
 
-    private boolean keepsRows(Op op) {
-        long[] shape = flow.trace().shape(op.input(0), 0);
+    /** The axes that a sum is over; none where they are not constant. */
+    private Set<Integer> axes(Op op) {
+        Set<Integer> found = new HashSet<>();
         Value axes = op.input(1);
-        return shape != null
-                && axes != null
-                && axes.constant() != null
-                && Arrays.stream(axes.constant().toLongs())
-                        .allMatch(axis -> Math.floorMod(axis, shape.length) == shape.length - 1);
+        if (axes != null && axes.constant() != null) {
+            Arrays.stream(axes.constant().toLongs())
+                    .forEach(axis -> found.add((int) Math.floorMod(axis, (long) rank(op.input(0)))));
+        }
+        return found;
+    }
+
+    private int rank(Value value) {
+        long[] shape = flow.trace().shape(value, 0);
+        return shape == null ? 0 : shape.length;
     }
 
     private void output(Value value) {
         Mark mark = value == null ? null : marks.get(value);
         long[] shape = value == null ? null : flow.trace().shape(value, 0);
-        if (mark == null || shape == null || shape.length == 0 || mark.isJoined() && mark.index == null) {
+        boolean known = mark != null && (!mark.isJoined() || mark.index != null || mark.along);
+        if (!known || shape == null || shape.length == 0) {
             return;
         }
         Activation activation = new Activation(value.name(), (int) shape[shape.length - 1]);
-        String index = mark.isJoined() ? mark.index.name() : "";
+        String index = mark.index == null ? "" : mark.index.name();
         found.add(new ExpertOutput(mark.mixture, mark.expert, activation, index));
     }
 }

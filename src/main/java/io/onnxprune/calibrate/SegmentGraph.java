@@ -265,7 +265,8 @@ final class SegmentGraph {
                         builder.add("Unsqueeze", counted, builder.ints(1))),
                 Map.of("axis", new Attribute.Int(1)));
         if (tap.index().isEmpty()) {
-            return builder.add("ReduceSum", pairs, builder.ints(0));
+            String apart = builder.add("Reshape", pairs, builder.ints(tap.experts(), -1, 2));
+            return builder.add("ReduceSum", List.of(apart, builder.ints(1)), Map.of("keepdims", new Attribute.Int(0)));
         }
         String zeros = builder.add("Expand", builder.scalar(0), builder.ints(tap.experts(), 2));
         String index = builder.add("Unsqueeze", tap.index(), builder.ints(1));

@@ -126,7 +126,8 @@ public sealed interface Tap {
      * {@code [experts, 2]}.
      *
      * @param activation y, the weighted outputs of experts before they are added
-     * @param index the value with the expert of each row; empty if all rows are of one expert
+     * @param index the value with the expert of each row; empty if each expert has as many rows, one expert after the
+     *     other
      * @param experts their number
      */
     record Contribution(Activation activation, String index, int experts, Measure measure) implements Tap {
