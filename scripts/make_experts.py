@@ -100,7 +100,7 @@ def fused_experts(g):
 
 def int4_experts(g):
     """com.microsoft.QMoE: int4 by rows; then int4 by blocks with zero points and weights apart from the scores"""
-    channels, width = 32, WIDTH
+    channels, width = 48, WIDTH
 
     def packed(name, *shape):
         return g.constant(name, g.random.integers(0, 256, shape).astype(np.uint8))

@@ -142,6 +142,20 @@ public final class DimensionAnalysis {
         return activations == null ? null : List.of(packed[0], activations[activations.length - 1]);
     }
 
+    /**
+     * The channels in each unit of an inner or outer width, which are several where quantisation blocks or bytes must be
+     * kept intact. The contracted axis gives their number. Other axes may carry the channels twice (fused projections) or
+     * by blocks.
+     */
+    public int channels(Dim.Atom atom) {
+        return (int) facts.contractions().stream()
+                .filter(contraction ->
+                        contraction.withConstant() && contraction.dim().atoms().contains(atom))
+                .mapToLong(contraction -> contraction.dim().size(0) / atom.size(0))
+                .min()
+                .orElse(1);
+    }
+
     /** Dimensions of values beside the residual stream at each use by a block. */
     public Map<Use, Dim[]> sideUses() {
         return sideUses;

@@ -146,15 +146,8 @@ final class Allocator {
         return switch (dimension.role()) {
             case HEADS, KV_HEADS, QUERY_HEADS -> budget.roundHeads();
             case FFN, MIXER, SIDE, HIDDEN -> {
-                // A unit has several channels where quantisation blocks must be kept intact. The contracted axis gives
-                // their number. Other axes may carry the channels twice (fused projections) or by blocks.
-                long channels = structure.analysis().facts().contractions().stream()
-                        .filter(contraction -> contraction.withConstant()
-                                && contraction.dim().atoms().contains(dimension.atom()))
-                        .mapToLong(contraction -> contraction.dim().size(0) / dimension.size())
-                        .min()
-                        .orElse(1);
-                yield budget.roundTo() / gcd(budget.roundTo(), (int) Math.max(1, channels));
+                int channels = structure.analysis().channels(dimension.atom());
+                yield budget.roundTo() / gcd(budget.roundTo(), Math.max(1, channels));
             }
             case QK_HEAD_DIM, V_HEAD_DIM, LATENT, EXPERTS, VOCABULARY, OTHER -> 1;
         };

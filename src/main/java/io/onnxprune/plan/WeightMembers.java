@@ -120,7 +120,7 @@ final class WeightMembers {
         List<List<Tensor>> units = dimension.units().own().stream()
                 .map(values -> values.stream()
                         .filter(value -> value.constant().dtype().isFloat()
-                                && value.constant().rank() > 0)
+                                && value.constant().elements() > 1)
                         .sorted(Comparator.comparingInt(
                                 value -> value.uses().get(0).op().index()))
                         .map(Value::constant)
