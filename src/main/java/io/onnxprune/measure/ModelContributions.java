@@ -21,6 +21,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Set;
 import java.util.stream.IntStream;
 
 /**
@@ -33,6 +34,24 @@ record ModelContributions(PrunedState state, List<long[]> rows, Calibrator calib
         implements ExpertImportance.Contributions {
     @Override
     public Map<Dimension, Sums> measure(List<Dimension> experts, Kind kind) {
+        Map<Dimension, List<Tap.Contribution>> taps = taps(experts, kind);
+        Map<Tap, HostTensor> sums = new HashMap<>();
+        Set<Tap> all = new LinkedHashSet<>();
+        taps.values().forEach(all::addAll);
+        if (!all.isEmpty()) {
+            calibrator.gather(rows, all, sums::put);
+        }
+        Map<Dimension, Sums> measured = new LinkedHashMap<>();
+        taps.forEach((dimension, own) -> measured.put(dimension, sums(dimension, own, sums)));
+        return measured;
+    }
+
+    /**
+     * What is to be measured for each dimension.
+     *
+     * @throws UserException if it is not known where the outputs of experts are added
+     */
+    Map<Dimension, List<Tap.Contribution>> taps(List<Dimension> experts, Kind kind) {
         Map<String, ExpertWeight> sources = new HashMap<>();
         experts.forEach(dimension -> addWeights(dimension, sources));
         Map<String, ExpertWeight> weights = new HashMap<>();
@@ -52,15 +71,7 @@ record ModelContributions(PrunedState state, List<long[]> rows, Calibrator calib
         for (Dimension dimension : experts) {
             taps.put(dimension, taps(dimension, outputs.getOrDefault(dimension.name(), Map.of()), kind));
         }
-        Map<Tap, HostTensor> sums = new HashMap<>();
-        LinkedHashSet<Tap> all = new LinkedHashSet<>();
-        taps.values().forEach(all::addAll);
-        if (!all.isEmpty()) {
-            calibrator.gather(rows, all, sums::put);
-        }
-        Map<Dimension, Sums> measured = new LinkedHashMap<>();
-        taps.forEach((dimension, own) -> measured.put(dimension, sums(dimension, own, sums)));
-        return measured;
+        return taps;
     }
 
     private static void addWeights(Dimension dimension, Map<String, ExpertWeight> weights) {

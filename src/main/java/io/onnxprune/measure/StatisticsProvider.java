@@ -14,6 +14,7 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.diag.PassClock;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.Dimension;
 import io.onnxprune.ir.Model;
 import io.onnxprune.plan.BlockInfluence;
 import io.onnxprune.plan.ExpertImportance;
@@ -35,6 +36,9 @@ import org.jspecify.annotations.Nullable;
  */
 public final class StatisticsProvider implements AutoCloseable {
     private static final String PASS = "statistics";
+
+    /** Tokens of a row where only the graph matters. */
+    private static final int FEW = 16;
 
     private final Setup setup;
     private final OnnxRuntime runtime;
@@ -148,6 +152,22 @@ public final class StatisticsProvider implements AutoCloseable {
         if (given.isEmpty()) {
             Differentiability.require(model, initializers, runtime, setup.calibration);
         }
+    }
+
+    /**
+     * Checks that contributions of experts can be measured, before there are rows. A model that cannot be prepared for
+     * rows of a few tokens is not checked.
+     *
+     * @throws UserException if it is not known where the outputs of experts are added
+     */
+    public void requireContributions(PrunedState whole, List<Dimension> experts) {
+        Calibrator calibrator;
+        try {
+            calibrator = Calibrator.of(whole.model(), runtime, setup.calibration, FEW, Log.NONE);
+        } catch (UserException e) {
+            return; // This is told for the rows of the run.
+        }
+        new ModelContributions(whole, List.of(), calibrator).taps(experts, ExpertImportance.Kind.OUTPUT);
     }
 
     /** A calibrator of a model for rows of the length of this run. */

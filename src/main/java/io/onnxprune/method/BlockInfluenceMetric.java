@@ -2,10 +2,10 @@
 package io.onnxprune.method;
 
 import io.onnxprune.option.Named;
+import io.onnxprune.pass.DenseModel;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.plan.BlockInfluence;
-import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
 
 /** How far a layer or a block turns the residual stream (ShortGPT, arXiv 2403.03853). */
@@ -17,8 +17,8 @@ public record BlockInfluenceMetric() implements ImportanceMetric {
     }
 
     @Override
-    public void check(PruneSet prune) {
-        BlockInfluence.require(prune);
+    public void check(DenseModel dense, PassContext context) {
+        BlockInfluence.require(context.prune());
     }
 
     @Override

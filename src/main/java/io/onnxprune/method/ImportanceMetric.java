@@ -9,7 +9,6 @@ import io.onnxprune.pass.Pass;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.plan.Budget;
-import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
 
 /** Scores units, layers and residual blocks: what is worth least is pruned first. */
@@ -44,12 +43,12 @@ public interface ImportanceMetric extends Part {
     }
 
     /**
-     * Refuses structures that this metric cannot score, before anything is measured.
+     * Refuses what this metric cannot score, before anything is measured.
      *
-     * @param prune the structures of the pass that uses the scores
+     * @param context of the pass that scores; its structures are those of the pass that uses the scores
      * @throws io.onnxprune.diag.UserException with the reason
      */
-    default void check(PruneSet prune) {}
+    default void check(DenseModel dense, PassContext context) {}
 
     /** The work of one measurement. */
     default Cost cost(CostModel model) {

@@ -5,12 +5,13 @@ import io.onnxprune.option.Named;
 import io.onnxprune.option.Option;
 import io.onnxprune.pass.Cost;
 import io.onnxprune.pass.CostModel;
+import io.onnxprune.pass.DenseModel;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.plan.ExpertImportance;
 import io.onnxprune.plan.ExpertImportance.Kind;
-import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
+import io.onnxprune.rewrite.PrunedState;
 
 /** What experts contribute to the tokens that are routed to them (REAP, arXiv 2510.13999). */
 @Named(value = "reap", summary = "what experts contribute to the tokens that are routed to them")
@@ -36,8 +37,12 @@ public record ReapMetric(
     }
 
     @Override
-    public void check(PruneSet prune) {
-        ExpertImportance.require(prune);
+    public void check(DenseModel dense, PassContext context) {
+        ExpertImportance.require(context.prune());
+        context.statistics()
+                .requireContributions(
+                        PrunedState.whole(dense.structure(), dense.keepAll()),
+                        ExpertImportance.experts(dense.structure()));
     }
 
     @Override

@@ -60,13 +60,13 @@ public record ScorePass(@Option("The importance metric.") ImportanceMetric metri
     }
 
     /**
-     * Refuses structures that the metric cannot score, and a model without gradients, before text is written and measured.
+     * Refuses what the metric cannot score, and a model without gradients, before text is written and measured.
      * Only operators without a rule, and fused ones, which may have forms without gradients, are suspected to have no
      * derivative.
      */
     @Override
     public void check(DenseModel dense, PassContext context) {
-        metric.check(context.prune());
+        metric.check(dense, context);
         Structure structure = dense.structure();
         boolean suspect = !structure.analysis().facts().unknown().isEmpty()
                 || structure.analysis().program().ops().stream()

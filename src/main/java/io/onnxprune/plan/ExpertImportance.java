@@ -73,13 +73,19 @@ public final class ExpertImportance implements Importance {
         }
     }
 
-    @Override
-    public Scores score(Structure structure, Log log) {
-        List<Dimension> experts = structure.dimensions().stream()
+    /** The experts that can be pruned. */
+    public static List<Dimension> experts(Structure structure) {
+        return structure.dimensions().stream()
                 .filter(dimension -> dimension.isPrunable() && dimension.role() == Role.EXPERTS)
                 .toList();
+    }
+
+    @Override
+    public Scores score(Structure structure, Log log) {
         Map<String, double[]> units = new HashMap<>();
-        contributions.measure(experts, kind).forEach((dimension, sums) -> units.put(dimension.name(), scores(sums)));
+        contributions
+                .measure(experts(structure), kind)
+                .forEach((dimension, sums) -> units.put(dimension.name(), scores(sums)));
         return Scores.ofUnits(units, structure);
     }
 
