@@ -11,6 +11,7 @@ import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
@@ -19,7 +20,9 @@ import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.ValueInfo;
+import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.plan.ExpertImportance;
 import io.onnxprune.plan.ExpertImportance.Kind;
 import io.onnxprune.plan.ExpertImportance.Sums;
@@ -179,6 +182,65 @@ class ModelContributionsTest {
             byHand.assertEqual(entry.getValue());
         }
         assertThat(next).isEqualTo(writes.size());
+    }
+
+    /** All experts compute all tokens, and gates weigh them; only tokens with a gate count. */
+    @ParameterizedTest
+    @ValueSource(strings = {"switch-experts", "weighed-experts"})
+    void expertsOfAllTokens(String form) {
+        Structure structure = TestModels.structure(
+                ModelReader.read(Path.of("src", "test", "resources", "forms", form, "model.onnx")));
+        boolean stacked = form.equals("switch-experts");
+        // [experts, tokens, width] of all experts, or [tokens, width] of one expert after the other.
+        List<String> weighed = structure.analysis().program().ops().stream()
+                .filter(op -> op.node().is("Mul")
+                        && structure.analysis().dims(op.output(0)).length == (stacked ? 1 + HIDDEN : HIDDEN)
+                        && op.inputs().stream().anyMatch(value -> last(structure, value) == 1)
+                        && last(structure, op.output(0)) > 1
+                        && structure.stream().blocks().stream()
+                                .anyMatch(block -> block.ops().contains(op)))
+                .map(op -> op.output(0).name())
+                .toList();
+        Map<Dimension, Sums> measured = of(dense(structure)).measure(experts(structure), Kind.OUTPUT);
+        assertThat(measured).hasSize(2);
+        int next = 0;
+        for (Map.Entry<Dimension, Sums> entry : measured.entrySet()) {
+            int count = entry.getKey().size();
+            ByHand byHand = new ByHand(count);
+            for (int part = 0; part < (stacked ? 1 : count); part++) {
+                String name = weighed.get(next++);
+                HostTensor tensor = values(structure, List.of(name)).get(name);
+                float[] elements = tensor.toFloats();
+                int width = (int) tensor.shape()[tensor.shape().length - 1];
+                int tokens = elements.length / width / (stacked ? count : 1);
+                for (int row = 0; row < elements.length / width; row++) {
+                    double length = length(elements, row * width, width);
+                    if (length > 0) {
+                        byHand.add(stacked ? row / tokens : part, length);
+                    }
+                }
+            }
+            byHand.assertEqual(entry.getValue());
+        }
+        assertThat(next).isEqualTo(weighed.size());
+    }
+
+    private static long last(Structure structure, Value value) {
+        Dim[] dims = structure.analysis().dims(value);
+        return dims == null || dims.length == 0 ? 0 : dims[dims.length - 1].size(0);
+    }
+
+    /** Gates in a matrix product leave no output of a single expert. */
+    @Test
+    void gatesInAMatrixProductAreRefused() {
+        Structure structure = TestModels.structure(
+                ModelReader.read(Path.of("src", "test", "resources", "forms", "dense-experts", "model.onnx")));
+        ModelContributions contributions = of(dense(structure));
+        List<Dimension> experts = experts(structure);
+        assertThat(contributions.taps(experts.subList(0, 1), Kind.OUTPUT)).hasSize(1);
+        assertThatThrownBy(() -> contributions.taps(experts, Kind.OUTPUT))
+                .isInstanceOf(UserException.class)
+                .hasMessageContaining("the experts of experts.1 cannot be scored by their outputs");
     }
 
     /** The operator is computed by hand, from its operands. */
