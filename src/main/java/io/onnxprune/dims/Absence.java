@@ -191,6 +191,9 @@ public final class Absence {
         if (node.is("Not") && state(op, 0) != null) {
             return state(op, 0) == State.TRUE ? State.ZERO : state(op, 0) == State.ZERO ? State.TRUE : null;
         }
+        if (node.is("Where") && state(op, 0) == State.TRUE && isZero(op, 1)) {
+            return State.ZERO;
+        }
         if (Absent.keepsZero(node, input -> isZero(op, input)) || writesNothing(op)) {
             return State.ZERO;
         }

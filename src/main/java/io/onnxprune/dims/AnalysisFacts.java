@@ -68,9 +68,14 @@ public final class AnalysisFacts {
      * experts with the scores of their router. Where indices of the axis are removed, those that are kept are compared.
      *
      * @param largest whether large values win
-     * @param least number of indices that must be kept, because the operator selects as many
+     * @param least number of indices that must be kept, because the operator selects as many; 0 for a maximum, which
+     *     alone does not tell what competes
      */
-    public record Choice(Op op, int input, int axis, boolean largest, int least) {}
+    public record Choice(Op op, int input, int axis, boolean largest, int least) {
+        boolean competes() {
+            return least > 0;
+        }
+    }
 
     /** A sum over {@code axes} of operand {@code input}. */
     public record Total(Op op, int input, List<Integer> axes) {}

@@ -31,7 +31,9 @@ final class Choices {
     /** The variables of these dimensions. */
     Set<Dim.Atom> atoms() {
         Set<Dim.Atom> atoms = new LinkedHashSet<>();
-        choices.forEach(choice -> atoms.addAll(axis(choice).atoms()));
+        choices.stream()
+                .filter(Choice::competes)
+                .forEach(choice -> atoms.addAll(axis(choice).atoms()));
         return atoms;
     }
 
@@ -98,6 +100,9 @@ final class Choices {
 
     private String reason(Choice choice) {
         Dim axis = axis(choice);
+        if (!choice.competes()) {
+            return "reduced by " + choice.op().node().op() + at(choice);
+        }
         if (axis instanceof Dim.Atom) {
             boolean softmax = choice.op().node().op().endsWith("Softmax");
             return (softmax ? "normalised by a softmax" : "ranked") + at(choice);

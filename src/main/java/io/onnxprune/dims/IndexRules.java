@@ -216,8 +216,9 @@ final class IndexRules {
         int batch = (int) c.node().intAttribute("batch_dims", 0);
         long[] constant = c.constants(1);
         for (int i = batch; i < batch + depth; i++) {
-            if (depth == 1 && c.target(1) != null) {
-                c.unify(data[i], c.target(1));
+            Dim target = depth == 1 ? c.target(1) : c.component(1, i - batch);
+            if (target != null) {
+                c.unify(data[i], target);
             } else if (constant != null && constant.length == 1 && !data[i].isDynamic()) {
                 selectOne(c, data[i], constant[0]);
             } else {
@@ -262,7 +263,9 @@ final class IndexRules {
         int depth = Math.toIntExact(indices[indices.length - 1].size(0));
         c.pin(indices[indices.length - 1], "components of an index");
         for (int i = 0; i < depth; i++) {
-            if (depth == 1) {
+            if (depth > 1 && c.component(1, i) != null) {
+                c.unify(data[i], c.component(1, i));
+            } else if (depth == 1) {
                 indexed(c, data[i], "written by index");
             } else {
                 c.pin(data[i], "written by index");

@@ -147,7 +147,7 @@ final class LayoutRules {
                 }
             } else if (in[axis].sameSize(out[axis])) {
                 c.unify(in[axis], out[axis]);
-            } else if (repeats == null || in[axis].isDynamic() || out[axis].isDynamic()) {
+            } else if (repeats == null || !isRepeated(in[axis], out[axis])) {
                 c.pin(in[axis], "tiled a varying number of times");
                 c.pin(out[axis], "tiled a varying number of times");
             } else {
@@ -156,6 +156,15 @@ final class LayoutRules {
                 c.require(1, axis, 1, copies);
             }
         }
+    }
+
+    /** Whether a length, which may vary, is repeated the same number of times in both traced runs. */
+    private static boolean isRepeated(Dim in, Dim out) {
+        boolean full = in.size(0) > 0 && in.size(1) > 0;
+        return full
+                && out.size(0) % in.size(0) == 0
+                && out.size(1) % in.size(1) == 0
+                && out.size(0) / in.size(0) == out.size(1) / in.size(1);
     }
 
     private static void concat(RuleContext c) {

@@ -235,8 +235,8 @@ final class RuleContext {
         Dim resolved = dim.resolve();
         return resolved instanceof Dim.Atom
                 && analysis.facts().choices().stream()
-                        .anyMatch(choice ->
-                                analysis.operand(choice.op(), choice.input())[choice.axis()].resolve() == resolved);
+                        .anyMatch(choice -> choice.competes()
+                                && analysis.operand(choice.op(), choice.input())[choice.axis()].resolve() == resolved);
     }
 
     /** Records that the operator sums over {@code axes} of operand {@code input}. */
@@ -247,6 +247,25 @@ final class RuleContext {
     /** The dimension whose indices the values of operand {@code input} are, such as those of chosen experts; else null. */
     Dim target(int input) {
         return analysis.targets().get(op.input(input));
+    }
+
+    /**
+     * The dimensions whose indices the elements of an index of several components are, for operand {@code input}: null for
+     * a component of another kind, and for an operand that is no such index.
+     */
+    Dim component(int input, int index) {
+        Dim[] components = components(input);
+        return components == null || index >= components.length ? null : components[index];
+    }
+
+    /** The dimensions of all components; null for an operand that is no such index. */
+    Dim[] components(int input) {
+        return analysis.components().get(op.input(input));
+    }
+
+    /** Declares the dimensions whose indices the components of the result are. */
+    void hasComponents(Dim[] components) {
+        analysis.components().put(op.output(0), components);
     }
 
     /** Declares that the values of result {@code index} are indices along {@code target}. */
