@@ -223,8 +223,18 @@ public final class Absence {
 
     /** The constants that are read by nothing but operators without an effect. */
     Set<Value> unused() {
-        Set<Op> dead = new HashSet<>();
         Set<Value> constants = new HashSet<>();
+        findUseless(constants);
+        return constants;
+    }
+
+    /** The operators whose results nothing reads without the indices, beside those that depend on them. */
+    Set<Op> useless() {
+        return findUseless(new HashSet<>());
+    }
+
+    private Set<Op> findUseless(Set<Value> constants) {
+        Set<Op> dead = new HashSet<>();
         Deque<Value> candidates = new ArrayDeque<>();
         Predicate<Use> isDead = use -> dead.contains(use.op())
                 || states.containsKey(use.op().output(0))
@@ -249,7 +259,7 @@ public final class Absence {
                 candidates.addAll(operands(producer));
             }
         }
-        return constants;
+        return dead;
     }
 
     private static List<Value> operands(Op op) {

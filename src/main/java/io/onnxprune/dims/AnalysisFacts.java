@@ -87,6 +87,7 @@ public final class AnalysisFacts {
     private final List<Distribution> distributions = new ArrayList<>();
     private final List<Contraction> contractions = new ArrayList<>();
     private final List<Selection> selections = new ArrayList<>();
+    private final List<Selection> pieces = new ArrayList<>();
     private final Set<Use> numberings = new HashSet<>();
     private final List<Choice> choices = new ArrayList<>();
     private final List<Total> totals = new ArrayList<>();
@@ -121,6 +122,11 @@ public final class AnalysisFacts {
 
     public List<Selection> selections() {
         return selections;
+    }
+
+    /** Selections by a constant index from constants, such as that of one expert's matrix from a stack. */
+    List<Selection> pieces() {
+        return pieces;
     }
 
     /** Constants that number the indices of their only axis with more than one index. */

@@ -3,6 +3,7 @@ package io.onnxprune.dims;
 
 import io.onnxprune.dims.AnalysisFacts.Choice;
 import io.onnxprune.dims.AnalysisFacts.Selection;
+import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -26,6 +27,7 @@ final class Choices {
     Choices(DimensionAnalysis analysis) {
         this.analysis = analysis;
         this.choices = analysis.facts().choices();
+        linkPieces();
     }
 
     /** The variables of these dimensions. */
@@ -58,13 +60,7 @@ final class Choices {
      */
     private void findOwn() {
         UnchosenZeros zeros = zeros();
-        Map<Dim.Atom, List<Selection>> byAtom = new LinkedHashMap<>();
-        for (Selection selection : analysis.facts().selections()) {
-            if (selection.dim().resolve() instanceof Dim.Atom atom) {
-                byAtom.computeIfAbsent(atom, key -> new ArrayList<>()).add(selection);
-            }
-        }
-        byAtom.forEach((atom, selections) -> {
+        selectionsByAtom().forEach((atom, selections) -> {
             List<Set<Value>> units = new ArrayList<>();
             for (int unit = 0; unit < atom.size(0) && atom.pin() == null; unit++) {
                 Absence absence = Absence.of(analysis, zeros, of(selections, unit));
@@ -76,6 +72,77 @@ final class Choices {
             }
             own.put(atom, units);
         });
+    }
+
+    /**
+     * Stacks from which every operator of an index takes the piece of that index are indexed by the same dimension. What
+     * else takes pieces out of a constant pins the axis.
+     */
+    private void linkPieces() {
+        Map<Dim, List<Selection>> stacks = new LinkedHashMap<>();
+        analysis.facts()
+                .pieces()
+                .forEach(piece -> stacks.computeIfAbsent(piece.dim().resolve(), key -> new ArrayList<>())
+                        .add(piece));
+        Map<Op, Selection> served = stacks.isEmpty() ? Map.of() : served();
+        stacks.forEach((axis, pieces) -> {
+            Selection first = served.get(pieces.get(0).op());
+            boolean same = first != null
+                    && axis instanceof Dim.Atom
+                    && axis.sameSize(first.dim())
+                    && pieces.stream().allMatch(piece -> serves(served.get(piece.op()), first.dim(), piece.index()));
+            try {
+                if (same) {
+                    analysis.unifier()
+                            .unify(axis, first.dim(), first.op().node().label());
+                }
+            } catch (Unifier.MismatchException e) {
+                same = false;
+            }
+            for (Selection piece : pieces) {
+                if (same) {
+                    analysis.facts()
+                            .sizes()
+                            .add(new AnalysisFacts.SizeOperand(piece.op(), 1, 0, 1, axis, piece.index()));
+                } else {
+                    axis.atoms()
+                            .forEach(atom -> atom.pin("selected by a constant index at node "
+                                    + piece.op().node().label()));
+                }
+            }
+        });
+    }
+
+    private static boolean serves(Selection selection, Dim dim, int index) {
+        return selection != null
+                && selection.index() == index
+                && selection.dim().resolve() == dim.resolve();
+    }
+
+    /** The selection that each operator serves alone. */
+    private Map<Op, Selection> served() {
+        UnchosenZeros zeros = zeros();
+        Map<Op, Selection> served = new HashMap<>();
+        selectionsByAtom().forEach((atom, selections) -> {
+            for (int unit = 0; unit < atom.size(0); unit++) {
+                List<Selection> own = of(selections, unit);
+                if (!own.isEmpty()) {
+                    Absence absence = Absence.of(analysis, zeros, own);
+                    absence.useless().forEach(op -> served.put(op, own.get(0)));
+                }
+            }
+        });
+        return served;
+    }
+
+    private Map<Dim.Atom, List<Selection>> selectionsByAtom() {
+        Map<Dim.Atom, List<Selection>> byAtom = new LinkedHashMap<>();
+        for (Selection selection : analysis.facts().selections()) {
+            if (selection.dim().resolve() instanceof Dim.Atom atom) {
+                byAtom.computeIfAbsent(atom, key -> new ArrayList<>()).add(selection);
+            }
+        }
+        return byAtom;
     }
 
     private static List<Selection> of(List<Selection> selections, int unit) {

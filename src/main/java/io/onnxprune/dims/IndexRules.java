@@ -176,6 +176,10 @@ final class IndexRules {
             c.selection(1, 0, dim, position);
             return;
         }
+        if (c.isConstant(0) && c.in(0).length > 1 && dim.resolve() instanceof Dim.Atom) {
+            c.piece(dim, position);
+            return;
+        }
         List<Long> extents = new ArrayList<>(List.of(position, 1L, size - position - 1));
         extents.removeIf(extent -> extent <= 0);
         List<Dim> parts = c.cutInto(dim, extents);

@@ -219,6 +219,11 @@ final class RuleContext {
         requirePlace(input, element, dim, index);
     }
 
+    /** Records that the operator takes index {@code index} of {@code dim} from a constant; operand 1 names it. */
+    void piece(Dim dim, long index) {
+        analysis.facts().pieces().add(new AnalysisFacts.Selection(op, dim, Math.toIntExact(index)));
+    }
+
     /** Records that element {@code element} of operand {@code input} must be the place of index {@code index} of a dimension. */
     void requirePlace(int input, int element, Dim dim, long index) {
         analysis.facts().sizes().add(new AnalysisFacts.SizeOperand(op, input, element, 1, dim, Math.toIntExact(index)));
