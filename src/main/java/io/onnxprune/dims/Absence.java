@@ -13,12 +13,14 @@ import java.util.Deque;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.PriorityQueue;
 import java.util.Set;
 import java.util.function.Predicate;
+import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 
 /**
@@ -81,7 +83,7 @@ public final class Absence {
         Op op = selection.op();
         boolean isZero = op.node().is("Equal") || zeros.contains(op.input(0));
         if (isZero) {
-            set(op.output(0), State.ZERO);
+            set(op.output(selection.output()), State.ZERO);
         } else {
             obstacle = op;
         }
@@ -223,21 +225,16 @@ public final class Absence {
 
     /** The constants that are read by nothing but operators without an effect. */
     Set<Value> unused() {
-        Set<Value> constants = new HashSet<>();
-        findUseless(constants);
-        return constants;
+        return useless().stream().filter(value -> value.constant() != null).collect(Collectors.toSet());
     }
 
-    /** The operators whose results nothing reads without the indices, beside those that depend on them. */
-    Set<Op> useless() {
-        return findUseless(new HashSet<>());
-    }
-
-    private Set<Op> findUseless(Set<Value> constants) {
+    /** The values that nothing reads without the indices, beside those that depend on them. */
+    Set<Value> useless() {
         Set<Op> dead = new HashSet<>();
+        Set<Value> found = new LinkedHashSet<>();
         Deque<Value> candidates = new ArrayDeque<>();
         Predicate<Use> isDead = use -> dead.contains(use.op())
-                || states.containsKey(use.op().output(0))
+                || dependsWhole(use.op())
                 || passed.containsKey(use.op()) && passed.get(use.op()) != use.input();
         states.keySet().forEach(value -> candidates.addAll(operands(value.producer())));
         passed.keySet().forEach(op -> candidates.addAll(operands(op)));
@@ -247,9 +244,7 @@ public final class Absence {
             if (shown || value.uses().isEmpty() || !value.uses().stream().allMatch(isDead)) {
                 continue;
             }
-            if (value.constant() != null) {
-                constants.add(value);
-            }
+            found.add(value);
             Op producer = value.producer();
             boolean useless = producer != null
                     && producer.outputs().stream()
@@ -259,7 +254,12 @@ public final class Absence {
                 candidates.addAll(operands(producer));
             }
         }
-        return dead;
+        return found;
+    }
+
+    /** Whether all results of an operator depend on absent indices. */
+    private boolean dependsWhole(Op op) {
+        return op.outputs().stream().allMatch(output -> output == null || states.containsKey(output));
     }
 
     private static List<Value> operands(Op op) {

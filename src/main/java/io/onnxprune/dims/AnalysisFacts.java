@@ -30,8 +30,11 @@ public final class AnalysisFacts {
         }
     }
 
-    /** An operator that reads only what belongs to index {@code index} of {@code dim}. */
-    public record Selection(Op op, Dim dim, int index) {}
+    /**
+     * A result of an operator that has only what belongs to index {@code index} of {@code dim}: the only result, or one of
+     * a Split into single indices.
+     */
+    public record Selection(Op op, int output, Dim dim, int index) {}
 
     /**
      * An attribute that encodes a size: an INT (element -1) or an element of an INTS must equal the size of
@@ -125,7 +128,7 @@ public final class AnalysisFacts {
     }
 
     /** Selections by a constant index from constants, such as that of one expert's matrix from a stack. */
-    List<Selection> pieces() {
+    public List<Selection> pieces() {
         return pieces;
     }
 

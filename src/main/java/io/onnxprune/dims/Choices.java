@@ -3,7 +3,6 @@ package io.onnxprune.dims;
 
 import io.onnxprune.dims.AnalysisFacts.Choice;
 import io.onnxprune.dims.AnalysisFacts.Selection;
-import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Value;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -84,13 +83,13 @@ final class Choices {
                 .pieces()
                 .forEach(piece -> stacks.computeIfAbsent(piece.dim().resolve(), key -> new ArrayList<>())
                         .add(piece));
-        Map<Op, Selection> served = stacks.isEmpty() ? Map.of() : served();
+        Map<Value, Selection> served = stacks.isEmpty() ? Map.of() : served();
         stacks.forEach((axis, pieces) -> {
-            Selection first = served.get(pieces.get(0).op());
+            Selection first = served.get(result(pieces.get(0)));
             boolean same = first != null
                     && axis instanceof Dim.Atom
                     && axis.sameSize(first.dim())
-                    && pieces.stream().allMatch(piece -> serves(served.get(piece.op()), first.dim(), piece.index()));
+                    && pieces.stream().allMatch(piece -> serves(served.get(result(piece)), first.dim(), piece.index()));
             try {
                 if (same) {
                     analysis.unifier()
@@ -100,11 +99,11 @@ final class Choices {
                 same = false;
             }
             for (Selection piece : pieces) {
-                if (same) {
+                if (same && !piece.op().node().is("Split")) {
                     analysis.facts()
                             .sizes()
                             .add(new AnalysisFacts.SizeOperand(piece.op(), 1, 0, 1, axis, piece.index()));
-                } else {
+                } else if (!same) {
                     axis.atoms()
                             .forEach(atom -> atom.pin("selected by a constant index at node "
                                     + piece.op().node().label()));
@@ -119,16 +118,20 @@ final class Choices {
                 && selection.dim().resolve() == dim.resolve();
     }
 
-    /** The selection that each operator serves alone. */
-    private Map<Op, Selection> served() {
+    private static Value result(Selection selection) {
+        return selection.op().output(selection.output());
+    }
+
+    /** The selection that each value serves alone. */
+    private Map<Value, Selection> served() {
         UnchosenZeros zeros = zeros();
-        Map<Op, Selection> served = new HashMap<>();
+        Map<Value, Selection> served = new HashMap<>();
         selectionsByAtom().forEach((atom, selections) -> {
             for (int unit = 0; unit < atom.size(0); unit++) {
                 List<Selection> own = of(selections, unit);
                 if (!own.isEmpty()) {
                     Absence absence = Absence.of(analysis, zeros, own);
-                    absence.useless().forEach(op -> served.put(op, own.get(0)));
+                    absence.useless().forEach(value -> served.put(value, own.get(0)));
                 }
             }
         });

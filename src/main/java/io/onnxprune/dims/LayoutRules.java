@@ -226,6 +226,12 @@ final class LayoutRules {
             parts.forEach(part -> c.pin(part, "part of a varying length"));
             return;
         }
+        boolean single = parts.size() == in[axis].size(0);
+        boolean stack = single && c.isConstant(0) && in.length > 1 && in[axis].resolve() instanceof Dim.Atom;
+        if (single && c.isChosen(in[axis]) || stack) {
+            c.selections(in[axis], !stack);
+            return;
+        }
         if (c.isChosen(in[axis])) {
             c.pin(in[axis], "chosen among, and split into parts");
             return;

@@ -215,13 +215,22 @@ final class RuleContext {
      * of operand {@code input} names.
      */
     void selection(int input, int element, Dim dim, long index) {
-        analysis.facts().selections().add(new AnalysisFacts.Selection(op, dim, Math.toIntExact(index)));
+        analysis.facts().selections().add(new AnalysisFacts.Selection(op, 0, dim, Math.toIntExact(index)));
         requirePlace(input, element, dim, index);
     }
 
     /** Records that the operator takes index {@code index} of {@code dim} from a constant; operand 1 names it. */
     void piece(Dim dim, long index) {
-        analysis.facts().pieces().add(new AnalysisFacts.Selection(op, dim, Math.toIntExact(index)));
+        analysis.facts().pieces().add(new AnalysisFacts.Selection(op, 0, dim, Math.toIntExact(index)));
+    }
+
+    /** Records that each result of a Split has one index of {@code dim}, whether of scores or of a stack of constants. */
+    void selections(Dim dim, boolean chosen) {
+        List<AnalysisFacts.Selection> found =
+                chosen ? analysis.facts().selections() : analysis.facts().pieces();
+        for (int i = 0; i < op.outputs().size(); i++) {
+            found.add(new AnalysisFacts.Selection(op, i, dim, i));
+        }
     }
 
     /** Records that element {@code element} of operand {@code input} must be the place of index {@code index} of a dimension. */
