@@ -223,20 +223,26 @@ public final class Absence {
         return op.node().op().startsWith("Scatter") && isZero(op, 0) && (state(op, 1) == State.EMPTY || nothing(op, 2));
     }
 
-    /** The constants that are read by nothing but operators without an effect. */
-    Set<Value> unused() {
-        return useless().stream().filter(value -> value.constant() != null).collect(Collectors.toSet());
+    /**
+     * The constants that are read by nothing but operators without an effect.
+     *
+     * @param gone uses that go with the indices
+     */
+    Set<Value> unused(List<Use> gone) {
+        return useless(gone).stream().filter(value -> value.constant() != null).collect(Collectors.toSet());
     }
 
     /** The values that nothing reads without the indices, beside those that depend on them. */
-    Set<Value> useless() {
+    Set<Value> useless(List<Use> gone) {
         Set<Op> dead = new HashSet<>();
         Set<Value> found = new LinkedHashSet<>();
         Deque<Value> candidates = new ArrayDeque<>();
         Predicate<Use> isDead = use -> dead.contains(use.op())
+                || gone.contains(use)
                 || dependsWhole(use.op())
                 || passed.containsKey(use.op()) && passed.get(use.op()) != use.input();
         states.keySet().forEach(value -> candidates.addAll(operands(value.producer())));
+        gone.forEach(use -> candidates.add(use.op().input(use.input())));
         passed.keySet().forEach(op -> candidates.addAll(operands(op)));
         while (!candidates.isEmpty()) {
             Value value = candidates.pop();

@@ -80,6 +80,9 @@ public final class AnalysisFacts {
         }
     }
 
+    /** Operand {@code input} of a Concat of single indices, which becomes index {@code index} of {@code dim}. */
+    public record Part(Op op, int input, Dim dim, int index) {}
+
     /** A sum over {@code axes} of operand {@code input}. */
     public record Total(Op op, int input, List<Integer> axes) {}
 
@@ -91,6 +94,7 @@ public final class AnalysisFacts {
     private final List<Contraction> contractions = new ArrayList<>();
     private final List<Selection> selections = new ArrayList<>();
     private final List<Selection> pieces = new ArrayList<>();
+    private final List<Part> parts = new ArrayList<>();
     private final Set<Use> numberings = new HashSet<>();
     private final List<Choice> choices = new ArrayList<>();
     private final List<Total> totals = new ArrayList<>();
@@ -130,6 +134,10 @@ public final class AnalysisFacts {
     /** Selections by a constant index from constants, such as that of one expert's matrix from a stack. */
     public List<Selection> pieces() {
         return pieces;
+    }
+
+    public List<Part> parts() {
+        return parts;
     }
 
     /** Constants that number the indices of their only axis with more than one index. */

@@ -2,10 +2,13 @@
 package io.onnxprune.dims;
 
 import io.onnxprune.dims.AnalysisFacts.Choice;
+import io.onnxprune.dims.AnalysisFacts.Part;
 import io.onnxprune.dims.AnalysisFacts.Selection;
+import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
@@ -27,6 +30,7 @@ final class Choices {
         this.analysis = analysis;
         this.choices = analysis.facts().choices();
         linkPieces();
+        pinParts();
     }
 
     /** The variables of these dimensions. */
@@ -59,7 +63,12 @@ final class Choices {
      */
     private void findOwn() {
         UnchosenZeros zeros = zeros();
-        selectionsByAtom().forEach((atom, selections) -> {
+        Map<Dim.Atom, List<Selection>> byAtom = selectionsByAtom();
+        analysis.facts().parts().stream()
+                .map(part -> part.dim().resolve())
+                .filter(dim -> dim instanceof Dim.Atom)
+                .forEach(dim -> byAtom.putIfAbsent((Dim.Atom) dim, List.of()));
+        byAtom.forEach((atom, selections) -> {
             List<Set<Value>> units = new ArrayList<>();
             for (int unit = 0; unit < atom.size(0) && atom.pin() == null; unit++) {
                 Absence absence = Absence.of(analysis, zeros, of(selections, unit));
@@ -67,7 +76,7 @@ final class Choices {
                     atom.pin("what is left without one of them is not known at node "
                             + absence.obstacle().node().label());
                 }
-                units.add(absence.unused());
+                units.add(absence.unused(partsOf(atom, unit)));
             }
             own.put(atom, units);
         });
@@ -112,6 +121,32 @@ final class Choices {
         });
     }
 
+    /** What is put together of single values is that many parts, unless operators choose among them. */
+    private void pinParts() {
+        Set<Dim.Atom> chosen = atoms();
+        for (Part part : analysis.facts().parts()) {
+            Dim dim = part.dim().resolve();
+            if (dim instanceof Dim.Atom atom && !chosen.contains(atom) && part.index() == 0) {
+                atom.pin("single index of a concatenation at node "
+                        + part.op().node().label());
+                cut(atom);
+            } else if (!(dim instanceof Dim.Atom)) {
+                dim.atoms()
+                        .forEach(atom -> atom.pin("single index of a concatenation at node "
+                                + part.op().node().label()));
+            }
+        }
+    }
+
+    private void cut(Dim.Atom atom) {
+        try {
+            analysis.unifier().cutInto(atom, Collections.nCopies(Math.toIntExact(atom.size(0)), 1L));
+        } catch (Unifier.MismatchException e) {
+            // It stays whole, and is pinned already.
+            atom.pin(e.getMessage());
+        }
+    }
+
     private static boolean serves(Selection selection, Dim dim, int index) {
         return selection != null
                 && selection.index() == index
@@ -131,7 +166,7 @@ final class Choices {
                 List<Selection> own = of(selections, unit);
                 if (!own.isEmpty()) {
                     Absence absence = Absence.of(analysis, zeros, own);
-                    absence.useless().forEach(value -> served.put(value, own.get(0)));
+                    absence.useless(List.of()).forEach(value -> served.put(value, own.get(0)));
                 }
             }
         });
@@ -146,6 +181,13 @@ final class Choices {
             }
         }
         return byAtom;
+    }
+
+    private List<Use> partsOf(Dim.Atom atom, int unit) {
+        return analysis.facts().parts().stream()
+                .filter(part -> part.index() == unit && part.dim().resolve() == atom)
+                .map(part -> new Use(part.op(), part.input()))
+                .toList();
     }
 
     private static List<Selection> of(List<Selection> selections, int unit) {

@@ -175,6 +175,7 @@ final class LayoutRules {
         }
         List<Dim> parts = new ArrayList<>();
         boolean dynamic = out[axis].isDynamic();
+        boolean single = true;
         for (int i = 0; i < c.op().inputs().size(); i++) {
             Dim[] in = c.in(i);
             for (int other = 0; other < out.length; other++) {
@@ -185,8 +186,11 @@ final class LayoutRules {
             // An axis of extent one is a part too, but it has no atom, so it gets a pinned one.
             parts.add(in[axis].isOne() ? c.pinned(1, "single index of a concatenation") : in[axis]);
             dynamic |= in[axis].isDynamic();
+            single &= in[axis].isOne();
         }
-        if (parts.size() == 1) {
+        if (single && !dynamic && parts.size() > 1) {
+            c.parts(out[axis]);
+        } else if (parts.size() == 1) {
             c.unifyBroadcast(parts.get(0), out[axis]);
         } else if (dynamic) {
             parts.stream().filter(part -> !part.isDynamic()).forEach(part -> c.pin(part, "joined to a varying length"));

@@ -23,6 +23,7 @@ final class RuleContext {
             "Unsqueeze",
             "Gather",
             "GatherND",
+            "Split",
             "DequantizeLinear");
 
     private final DimensionAnalysis analysis;
@@ -222,6 +223,13 @@ final class RuleContext {
     /** Records that the operator takes index {@code index} of {@code dim} from a constant; operand 1 names it. */
     void piece(Dim dim, long index) {
         analysis.facts().pieces().add(new AnalysisFacts.Selection(op, 0, dim, Math.toIntExact(index)));
+    }
+
+    /** Records that each operand of a Concat is one index of {@code dim}. */
+    void parts(Dim dim) {
+        for (int i = 0; i < op.inputs().size(); i++) {
+            analysis.facts().parts().add(new AnalysisFacts.Part(op, i, dim, i));
+        }
     }
 
     /** Records that each result of a Split has one index of {@code dim}, whether of scores or of a stack of constants. */

@@ -16,7 +16,10 @@ import java.util.List;
 import java.util.Map;
 import java.util.stream.Stream;
 
-/** Takes the results of removed indices from operators that split a dimension, such as experts, into single indices. */
+/**
+ * Takes removed indices from operators that split a dimension, such as experts, into single indices, or put it together
+ * of them.
+ */
 final class SplitEditor {
     private final DimensionAnalysis analysis;
     private final Dim.Keep keep;
@@ -29,6 +32,18 @@ final class SplitEditor {
     }
 
     void removeParts() {
+        Map<Op, Dim> joins = new LinkedHashMap<>();
+        analysis.facts().parts().forEach(part -> joins.put(part.op(), part.dim()));
+        joins.forEach((op, dim) -> {
+            if (dim.size(0, keep) != dim.size(0)) {
+                Node current = editor.current(op.node());
+                List<String> inputs = Arrays.stream(dim.kept(keep))
+                        .mapToObj(current.inputs()::get)
+                        .toList();
+                editor.replace(op.node(), current.withInputs(inputs));
+            }
+        });
+
         Map<Op, Dim> splits = new LinkedHashMap<>();
         Stream.concat(analysis.facts().selections().stream(), analysis.facts().pieces().stream())
                 .filter(selection -> selection.op().node().is("Split"))
