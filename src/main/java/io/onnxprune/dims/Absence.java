@@ -13,12 +13,14 @@ import java.util.Deque;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.PriorityQueue;
 import java.util.Set;
 import java.util.function.Predicate;
+import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 
 /**
@@ -81,7 +83,7 @@ public final class Absence {
         Op op = selection.op();
         boolean isZero = op.node().is("Equal") || zeros.contains(op.input(0));
         if (isZero) {
-            set(op.output(0), State.ZERO);
+            set(op.output(selection.output()), State.ZERO);
         } else {
             obstacle = op;
         }
@@ -191,6 +193,9 @@ public final class Absence {
         if (node.is("Not") && state(op, 0) != null) {
             return state(op, 0) == State.TRUE ? State.ZERO : state(op, 0) == State.ZERO ? State.TRUE : null;
         }
+        if (node.is("Where") && state(op, 0) == State.TRUE && isZero(op, 1)) {
+            return State.ZERO;
+        }
         if (Absent.keepsZero(node, input -> isZero(op, input)) || writesNothing(op)) {
             return State.ZERO;
         }
@@ -218,15 +223,26 @@ public final class Absence {
         return op.node().op().startsWith("Scatter") && isZero(op, 0) && (state(op, 1) == State.EMPTY || nothing(op, 2));
     }
 
-    /** The constants that are read by nothing but operators without an effect. */
-    Set<Value> unused() {
+    /**
+     * The constants that are read by nothing but operators without an effect.
+     *
+     * @param gone uses that go with the indices
+     */
+    Set<Value> unused(List<Use> gone) {
+        return useless(gone).stream().filter(value -> value.constant() != null).collect(Collectors.toSet());
+    }
+
+    /** The values that nothing reads without the indices, beside those that depend on them. */
+    Set<Value> useless(List<Use> gone) {
         Set<Op> dead = new HashSet<>();
-        Set<Value> constants = new HashSet<>();
+        Set<Value> found = new LinkedHashSet<>();
         Deque<Value> candidates = new ArrayDeque<>();
         Predicate<Use> isDead = use -> dead.contains(use.op())
-                || states.containsKey(use.op().output(0))
+                || gone.contains(use)
+                || dependsWhole(use.op())
                 || passed.containsKey(use.op()) && passed.get(use.op()) != use.input();
         states.keySet().forEach(value -> candidates.addAll(operands(value.producer())));
+        gone.forEach(use -> candidates.add(use.op().input(use.input())));
         passed.keySet().forEach(op -> candidates.addAll(operands(op)));
         while (!candidates.isEmpty()) {
             Value value = candidates.pop();
@@ -234,9 +250,7 @@ public final class Absence {
             if (shown || value.uses().isEmpty() || !value.uses().stream().allMatch(isDead)) {
                 continue;
             }
-            if (value.constant() != null) {
-                constants.add(value);
-            }
+            found.add(value);
             Op producer = value.producer();
             boolean useless = producer != null
                     && producer.outputs().stream()
@@ -246,7 +260,12 @@ public final class Absence {
                 candidates.addAll(operands(producer));
             }
         }
-        return constants;
+        return found;
+    }
+
+    /** Whether all results of an operator depend on absent indices. */
+    private boolean dependsWhole(Op op) {
+        return op.outputs().stream().allMatch(output -> output == null || states.containsKey(output));
     }
 
     private static List<Value> operands(Op op) {

@@ -30,8 +30,11 @@ public final class AnalysisFacts {
         }
     }
 
-    /** An operator that reads only what belongs to index {@code index} of {@code dim}. */
-    public record Selection(Op op, Dim dim, int index) {}
+    /**
+     * A result of an operator that has only what belongs to index {@code index} of {@code dim}: the only result, or one of
+     * a Split into single indices.
+     */
+    public record Selection(Op op, int output, Dim dim, int index) {}
 
     /**
      * An attribute that encodes a size: an INT (element -1) or an element of an INTS must equal the size of
@@ -68,9 +71,17 @@ public final class AnalysisFacts {
      * experts with the scores of their router. Where indices of the axis are removed, those that are kept are compared.
      *
      * @param largest whether large values win
-     * @param least number of indices that must be kept, because the operator selects as many
+     * @param least number of indices that must be kept, because the operator selects as many; 0 for a maximum, which
+     *     alone does not tell what competes
      */
-    public record Choice(Op op, int input, int axis, boolean largest, int least) {}
+    public record Choice(Op op, int input, int axis, boolean largest, int least) {
+        boolean competes() {
+            return least > 0;
+        }
+    }
+
+    /** Operand {@code input} of a Concat of single indices, which becomes index {@code index} of {@code dim}. */
+    public record Part(Op op, int input, Dim dim, int index) {}
 
     /** A sum over {@code axes} of operand {@code input}. */
     public record Total(Op op, int input, List<Integer> axes) {}
@@ -82,6 +93,8 @@ public final class AnalysisFacts {
     private final List<Distribution> distributions = new ArrayList<>();
     private final List<Contraction> contractions = new ArrayList<>();
     private final List<Selection> selections = new ArrayList<>();
+    private final List<Selection> pieces = new ArrayList<>();
+    private final List<Part> parts = new ArrayList<>();
     private final Set<Use> numberings = new HashSet<>();
     private final List<Choice> choices = new ArrayList<>();
     private final List<Total> totals = new ArrayList<>();
@@ -116,6 +129,15 @@ public final class AnalysisFacts {
 
     public List<Selection> selections() {
         return selections;
+    }
+
+    /** Selections by a constant index from constants, such as that of one expert's matrix from a stack. */
+    public List<Selection> pieces() {
+        return pieces;
+    }
+
+    public List<Part> parts() {
+        return parts;
     }
 
     /** Constants that number the indices of their only axis with more than one index. */

@@ -120,6 +120,8 @@ final class ContractionRules {
             if (selects && !c.in(0)[axis].isDynamic()) {
                 c.choice(0, axis, c.node().is("ArgMax"), 1);
                 c.pointsTo(0, c.in(0)[axis]);
+            } else if (c.node().is("ReduceMax") && !c.in(0)[axis].isDynamic()) {
+                c.choice(0, axis, true, 0);
             } else {
                 c.pin(c.in(0)[axis], "reduced by " + c.node().op());
             }

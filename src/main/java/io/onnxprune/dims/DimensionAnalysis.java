@@ -30,6 +30,7 @@ public final class DimensionAnalysis {
     private final Map<Value, Dim[]> values = new HashMap<>();
     private final Map<Use, Dim[]> constantUses = new LinkedHashMap<>();
     private final Map<Value, Dim> targets = new HashMap<>();
+    private final Map<Value, Dim[]> components = new HashMap<>();
     private final Set<Use> untied;
     private final Map<Use, Dim[]> sideUses = new LinkedHashMap<>();
 
@@ -101,6 +102,11 @@ public final class DimensionAnalysis {
     /** The dimension along which the values of an integer tensor are indices. */
     Map<Value, Dim> targets() {
         return targets;
+    }
+
+    /** The same for the components of an index of several, which lie along the last axis. */
+    Map<Value, Dim[]> components() {
+        return components;
     }
 
     Unifier unifier() {

@@ -176,6 +176,10 @@ final class IndexRules {
             c.selection(1, 0, dim, position);
             return;
         }
+        if (c.isConstant(0) && c.in(0).length > 1 && dim.resolve() instanceof Dim.Atom) {
+            c.piece(dim, position);
+            return;
+        }
         List<Long> extents = new ArrayList<>(List.of(position, 1L, size - position - 1));
         extents.removeIf(extent -> extent <= 0);
         List<Dim> parts = c.cutInto(dim, extents);
@@ -216,8 +220,9 @@ final class IndexRules {
         int batch = (int) c.node().intAttribute("batch_dims", 0);
         long[] constant = c.constants(1);
         for (int i = batch; i < batch + depth; i++) {
-            if (depth == 1 && c.target(1) != null) {
-                c.unify(data[i], c.target(1));
+            Dim target = depth == 1 ? c.target(1) : c.component(1, i - batch);
+            if (target != null) {
+                c.unify(data[i], target);
             } else if (constant != null && constant.length == 1 && !data[i].isDynamic()) {
                 selectOne(c, data[i], constant[0]);
             } else {
@@ -262,7 +267,9 @@ final class IndexRules {
         int depth = Math.toIntExact(indices[indices.length - 1].size(0));
         c.pin(indices[indices.length - 1], "components of an index");
         for (int i = 0; i < depth; i++) {
-            if (depth == 1) {
+            if (depth > 1 && c.component(1, i) != null) {
+                c.unify(data[i], c.component(1, i));
+            } else if (depth == 1) {
                 indexed(c, data[i], "written by index");
             } else {
                 c.pin(data[i], "written by index");

@@ -36,9 +36,14 @@ final class Pointers {
 
     /** Declares what indices become by the operator, and pins their dimension where that is not known. */
     static void follow(RuleContext c) {
+        followComponents(c);
+        boolean joins = joinsComponents(c);
         for (int input = 0; input < c.op().inputs().size(); input++) {
             Dim target = c.op().input(input) == null ? null : c.target(input);
             if (target == null) {
+                continue;
+            }
+            if (joins) {
                 continue;
             }
             if (input == 0 && isOneOf(c.node(), MOVES)) {
@@ -47,6 +52,39 @@ final class Pointers {
                 }
             } else if (!(input == 1 && isOneOf(c.node(), SELECTS)) && !readsIndices(c.node(), input)) {
                 c.pin(target, "its indices are used as numbers");
+            }
+        }
+    }
+
+    /** Whether indices become components of one index, such as (token, expert); declares them. */
+    private static boolean joinsComponents(RuleContext c) {
+        Dim[] out = c.node().is("Concat") ? c.out(0) : null;
+        if (out == null || RuleContext.axis(c.node().intAttribute("axis", 0), out.length) != out.length - 1) {
+            return false;
+        }
+        Dim[] components = new Dim[c.op().inputs().size()];
+        boolean any = false;
+        for (int input = 0; input < components.length; input++) {
+            Dim[] in = c.in(input);
+            if (in == null || !in[in.length - 1].isOne()) {
+                return false;
+            }
+            components[input] = c.target(input);
+            any |= components[input] != null;
+        }
+        if (any) {
+            c.hasComponents(components);
+        }
+        return any;
+    }
+
+    /** Pins the dimensions of components that are not read as such. */
+    private static void followComponents(RuleContext c) {
+        for (int input = 0; input < c.op().inputs().size(); input++) {
+            boolean reads = input == 1 && (c.node().is("GatherND") || c.node().is("ScatterND"));
+            Dim[] components = reads ? null : c.components(input);
+            for (int i = 0; components != null && i < components.length; i++) {
+                c.pin(components[i], "its indices are used as numbers");
             }
         }
     }

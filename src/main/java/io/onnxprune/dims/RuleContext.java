@@ -23,6 +23,7 @@ final class RuleContext {
             "Unsqueeze",
             "Gather",
             "GatherND",
+            "Split",
             "DequantizeLinear");
 
     private final DimensionAnalysis analysis;
@@ -215,8 +216,29 @@ final class RuleContext {
      * of operand {@code input} names.
      */
     void selection(int input, int element, Dim dim, long index) {
-        analysis.facts().selections().add(new AnalysisFacts.Selection(op, dim, Math.toIntExact(index)));
+        analysis.facts().selections().add(new AnalysisFacts.Selection(op, 0, dim, Math.toIntExact(index)));
         requirePlace(input, element, dim, index);
+    }
+
+    /** Records that the operator takes index {@code index} of {@code dim} from a constant; operand 1 names it. */
+    void piece(Dim dim, long index) {
+        analysis.facts().pieces().add(new AnalysisFacts.Selection(op, 0, dim, Math.toIntExact(index)));
+    }
+
+    /** Records that each operand of a Concat is one index of {@code dim}. */
+    void parts(Dim dim) {
+        for (int i = 0; i < op.inputs().size(); i++) {
+            analysis.facts().parts().add(new AnalysisFacts.Part(op, i, dim, i));
+        }
+    }
+
+    /** Records that each result of a Split has one index of {@code dim}, whether of scores or of a stack of constants. */
+    void selections(Dim dim, boolean chosen) {
+        List<AnalysisFacts.Selection> found =
+                chosen ? analysis.facts().selections() : analysis.facts().pieces();
+        for (int i = 0; i < op.outputs().size(); i++) {
+            found.add(new AnalysisFacts.Selection(op, i, dim, i));
+        }
     }
 
     /** Records that element {@code element} of operand {@code input} must be the place of index {@code index} of a dimension. */
@@ -235,8 +257,8 @@ final class RuleContext {
         Dim resolved = dim.resolve();
         return resolved instanceof Dim.Atom
                 && analysis.facts().choices().stream()
-                        .anyMatch(choice ->
-                                analysis.operand(choice.op(), choice.input())[choice.axis()].resolve() == resolved);
+                        .anyMatch(choice -> choice.competes()
+                                && analysis.operand(choice.op(), choice.input())[choice.axis()].resolve() == resolved);
     }
 
     /** Records that the operator sums over {@code axes} of operand {@code input}. */
@@ -247,6 +269,25 @@ final class RuleContext {
     /** The dimension whose indices the values of operand {@code input} are, such as those of chosen experts; else null. */
     Dim target(int input) {
         return analysis.targets().get(op.input(input));
+    }
+
+    /**
+     * The dimensions whose indices the elements of an index of several components are, for operand {@code input}: null for
+     * a component of another kind, and for an operand that is no such index.
+     */
+    Dim component(int input, int index) {
+        Dim[] components = components(input);
+        return components == null || index >= components.length ? null : components[index];
+    }
+
+    /** The dimensions of all components; null for an operand that is no such index. */
+    Dim[] components(int input) {
+        return analysis.components().get(op.input(input));
+    }
+
+    /** Declares the dimensions whose indices the components of the result are. */
+    void hasComponents(Dim[] components) {
+        analysis.components().put(op.output(0), components);
     }
 
     /** Declares that the values of result {@code index} are indices along {@code target}. */

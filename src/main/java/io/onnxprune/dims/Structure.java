@@ -38,8 +38,8 @@ public final class Structure {
     private Structure(DimensionAnalysis analysis) {
         this.analysis = analysis;
         this.stream = ResidualStream.of(analysis);
-        this.members = analysis.members();
         this.choices = new Choices(analysis);
+        this.members = analysis.members();
         for (int i = 0; i < stream.blocks().size(); i++) {
             for (Op op : stream.blocks().get(i).ops()) {
                 blocksByOp.computeIfAbsent(op, key -> new HashSet<>()).add(i);

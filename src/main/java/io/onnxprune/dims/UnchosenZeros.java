@@ -55,7 +55,7 @@ final class UnchosenZeros {
 
     /** Whether all elements of a value are zero. */
     boolean isZeroEverywhere(Value value) {
-        return zeros.contains(value) && !hasChosenAxis(value);
+        return isZero(value) && (value.constant() != null || !hasChosenAxis(value));
     }
 
     private boolean isZero(Op op) {

@@ -122,6 +122,7 @@ public final class Slicer {
         sliceConstants();
         analysis.sideUses().forEach(this::sliceSideValue);
         bypass(structure.absence(keep));
+        new SplitEditor(analysis, keep, editor).removeParts();
         ShapePatcher patcher = new ShapePatcher(analysis, keep, editor);
         patcher.patch();
         patcher.patchAttributes();
