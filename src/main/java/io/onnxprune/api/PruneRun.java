@@ -92,18 +92,19 @@ final class PruneRun {
         try (SideInputs closed = sides;
                 StatisticsProvider statistics = statistics(dense, weights, runtime)) {
             List<Scheduled> schedule = setup.recipe().schedule(repeat -> repeat.count(ratio(dense)));
+            PassContext context = new PassContext(
+                    runSettings(),
+                    RunData.NONE,
+                    statistics,
+                    runtime,
+                    new PassContext.Position(schedule, 0, Optional.empty()),
+                    listener);
             PassManager manager = new PassManager(
                     schedule,
-                    new PassContext(
-                            runSettings(),
-                            RunData.NONE,
-                            statistics,
-                            runtime,
-                            new PassContext.Position(schedule, 0, Optional.empty()),
-                            listener),
+                    context,
                     new PassManager.Instruments(clock, listener, settings.dumpIr(), inputs, weights));
             settings.dumpIr().ifPresent(folder -> manager.dump(folder, "import", model));
-            manager.check(dense);
+            check(manager, dense, context);
             Optional<CalibrationData> data = data(file, runtime);
             statistics.measureOn(data.filter(CalibrationData::calibrates)
                     .map(CalibrationData::rows)
@@ -114,6 +115,19 @@ final class PruneRun {
                     .ifPresent(path -> PlanFile.write(
                             path, result.state().plan(), result.state().dense().structure()));
             return delivered(report(result, data, runtime));
+        }
+    }
+
+    /** Refuses what cannot work, and names the methods that can. */
+    private void check(PassManager manager, DenseModel dense, PassContext context) {
+        try {
+            manager.check(dense);
+        } catch (UsageException e) {
+            throw e;
+        } catch (UserException e) {
+            throw setup.requested()
+                    .map(asked -> new OtherMethods(settings.recipe(), dense, context).named(e, asked))
+                    .orElse(e);
         }
     }
 

@@ -173,6 +173,17 @@ public final class RecipeSettings {
         return verify ? changed : changed.without("verify");
     }
 
+    /**
+     * The recipe of another method with the same target, structures and other options of allocation.
+     *
+     * @throws UsageException if it cannot have them
+     */
+    Recipe of(String otherMethod) {
+        RecipeSettings other = new RecipeSettings().extensions(extensions).method(otherMethod);
+        other.allocate.putAll(allocate);
+        return other.resolve(Optional.empty(), OptionalInt.empty());
+    }
+
     private Recipe planned(Recipe base) {
         Recipe changed = base;
         for (Map.Entry<String, String> value : allocate.entrySet()) {

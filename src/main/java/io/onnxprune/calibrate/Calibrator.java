@@ -203,6 +203,15 @@ public final class Calibrator {
     }
 
     /**
+     * The weighted outputs of experts in the lowered model.
+     *
+     * @param weights the weights of experts, by the name of the initializer
+     */
+    public List<ExpertOutput> expertOutputs(Map<String, ExpertWeight> weights) {
+        return ExpertOutputs.of(flow(List.of()), weights);
+    }
+
+    /**
      * The names of the initializers that may have gradients. They hold floating-point numbers, or integers that are
      * cast to floating-point numbers.
      */

@@ -241,7 +241,36 @@ final class SegmentGraph {
         } else if (tap instanceof Tap.Salience salience) {
             String product = builder.add("Mul", value.name(), gradient);
             accumulate(tap, total(rows(single(value, product), salience.activation())));
+        } else if (tap instanceof Tap.Contribution contribution) {
+            accumulate(tap, contribution(contribution, value, gradient));
         }
+    }
+
+    /** A number for each row and 1 where it is not zero, added up for each expert. */
+    private String contribution(Tap.Contribution tap, Value value, String gradient) {
+        String rows = rows(tap.activation());
+        String each = length(rows);
+        if (gradient != null) {
+            String product = rows(single(value, builder.add("Mul", value.name(), gradient)), tap.activation());
+            String change = builder.add(
+                    "ReduceSum", List.of(product, builder.ints(1)), Map.of("keepdims", new Attribute.Int(0)));
+            boolean squared = tap.measure() == Tap.Contribution.Measure.SQUARED_CHANGE;
+            each = squared ? builder.add("Mul", change, change) : builder.add("Abs", change);
+        }
+        String counted = cast(builder.add("Greater", length(rows), builder.scalar(0)));
+        String pairs = builder.add(
+                "Concat",
+                List.of(
+                        builder.add("Unsqueeze", each, builder.ints(1)),
+                        builder.add("Unsqueeze", counted, builder.ints(1))),
+                Map.of("axis", new Attribute.Int(1)));
+        if (tap.index().isEmpty()) {
+            String apart = builder.add("Reshape", pairs, builder.ints(tap.experts(), -1, 2));
+            return builder.add("ReduceSum", List.of(apart, builder.ints(1)), Map.of("keepdims", new Attribute.Int(0)));
+        }
+        String zeros = builder.add("Expand", builder.scalar(0), builder.ints(tap.experts(), 2));
+        String index = builder.add("Unsqueeze", tap.index(), builder.ints(1));
+        return builder.add("ScatterND", List.of(zeros, index, pairs), Map.of("reduction", new Attribute.Text("add")));
     }
 
     private String single(Value value, String gradient) {

@@ -33,6 +33,9 @@ final class SumShapes {
         if (tap instanceof Tap.Positions) {
             return new long[] {1};
         }
+        if (tap instanceof Tap.Contribution contribution) {
+            return new long[] {contribution.experts(), 2};
+        }
         if (tap instanceof Tap.Similarity) {
             return new long[] {2};
         }

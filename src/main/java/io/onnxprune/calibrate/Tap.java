@@ -121,6 +121,32 @@ public sealed interface Tap {
         }
     }
 
+    /**
+     * What the rows of an activation contribute, and the number of rows that contribute anything, for each expert:
+     * {@code [experts, 2]}.
+     *
+     * @param activation y, the weighted outputs of experts before they are added
+     * @param index the value with the expert of each row; empty if each expert has as many rows, one expert after the
+     *     other
+     * @param experts their number
+     */
+    record Contribution(Activation activation, String index, int experts, Measure measure) implements Tap {
+        /** What is summed over rows. */
+        public enum Measure {
+            /** ‖y‖. */
+            LENGTH,
+            /** |y · ∂L_n/∂y|: to first order, how much the loss changes without the row. */
+            CHANGE,
+            /** (y · ∂L_n/∂y)². */
+            SQUARED_CHANGE
+        }
+
+        @Override
+        public String subject() {
+            return activation.value();
+        }
+    }
+
     /** The name of the initializer or activation of the statistic. */
     String subject();
 
@@ -129,6 +155,7 @@ public sealed interface Tap {
         return this instanceof Gradient
                 || this instanceof SquaredGradient
                 || this instanceof GradientSecondMoment
-                || this instanceof Salience;
+                || this instanceof Salience
+                || this instanceof Contribution contribution && contribution.measure() != Contribution.Measure.LENGTH;
     }
 }

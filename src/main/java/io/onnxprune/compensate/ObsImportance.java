@@ -90,6 +90,9 @@ public final class ObsImportance implements Importance {
         Set<Tap> taps = new LinkedHashSet<>();
         jobs.forEach(job -> taps.addAll(taps(job)));
         Map<String, double[]> units = new HashMap<>();
+        if (jobs.isEmpty()) {
+            return Scores.ofUnits(units, structure);
+        }
         try (Statistics statistics = model.source().of(model.calibrator(), taps)) {
             for (Job job : jobs) {
                 units.put(job.dimension.name(), scores(job, statistics, log));

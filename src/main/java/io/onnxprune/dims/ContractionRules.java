@@ -23,7 +23,7 @@ final class ContractionRules {
                 "FusedMatMul");
         table.onnx(ContractionRules::gemm, "Gemm");
         table.onnx(ContractionRules::einsum, "Einsum");
-        table.onnx(ContractionRules::reduced, "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2");
+        table.onnx(ContractionRules::sum, "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2");
         table.onnx(ContractionRules::mean, "ReduceMean");
         table.onnx(ContractionRules::order, "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp");
         table.onnx(ContractionRules::order, "ArgMax", "ArgMin");
@@ -100,6 +100,10 @@ final class ContractionRules {
         });
     }
 
+    private static void sum(RuleContext c) {
+        c.total(0, reduced(c));
+    }
+
     private static void mean(RuleContext c) {
         List<Integer> axes = reduced(c);
         if (!axes.isEmpty()) {
@@ -108,11 +112,19 @@ final class ContractionRules {
     }
 
     private static void order(RuleContext c) {
-        if (c.isShapeArithmetic()) {
+        if (c.elements(0) != null) {
             return;
         }
+        boolean selects = c.node().op().startsWith("Arg");
         for (int axis : reduced(c)) {
-            c.pin(c.in(0)[axis], "reduced by " + c.node().op());
+            if (selects && !c.in(0)[axis].isDynamic()) {
+                c.choice(0, axis, c.node().is("ArgMax"), 1);
+                c.pointsTo(0, c.in(0)[axis]);
+            } else if (c.node().is("ReduceMax") && !c.in(0)[axis].isDynamic()) {
+                c.choice(0, axis, true, 0);
+            } else {
+                c.pin(c.in(0)[axis], "reduced by " + c.node().op());
+            }
         }
     }
 

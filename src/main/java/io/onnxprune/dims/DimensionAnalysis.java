@@ -30,6 +30,8 @@ public final class DimensionAnalysis {
     private final Elements elements;
     private final Map<Value, Dim[]> values = new HashMap<>();
     private final Map<Use, Dim[]> constantUses = new LinkedHashMap<>();
+    private final Map<Value, Dim> targets = new HashMap<>();
+    private final Map<Value, Dim[]> components = new HashMap<>();
     private final Set<Use> untied;
     private final Map<Use, Dim[]> sideUses = new LinkedHashMap<>();
 
@@ -62,6 +64,7 @@ public final class DimensionAnalysis {
             }
         }
         program.ops().forEach(this::pinSizesUsedAsNumbers);
+        program.outputs().forEach(output -> Pointers.pinOutput(this, output));
         sideUses.keySet().forEach(use -> pinShared(use.op().input(use.input())));
         return this;
     }
@@ -107,6 +110,16 @@ public final class DimensionAnalysis {
         return facts;
     }
 
+    /** The dimension along which the values of an integer tensor are indices. */
+    Map<Value, Dim> targets() {
+        return targets;
+    }
+
+    /** The same for the components of an index of several, which lie along the last axis. */
+    Map<Value, Dim[]> components() {
+        return components;
+    }
+
     Unifier unifier() {
         return unifier;
     }
@@ -144,6 +157,20 @@ public final class DimensionAnalysis {
         Dim[] activations = operand(use.op(), 0);
         Dim[] packed = operand(use.op(), 1);
         return activations == null ? null : List.of(packed[0], activations[activations.length - 1]);
+    }
+
+    /**
+     * The channels in each unit of an inner or outer width, which are several where quantisation blocks or bytes must be
+     * kept intact. The contracted axis gives their number. Other axes may carry the channels twice (fused projections) or
+     * by blocks.
+     */
+    public int channels(Dim.Atom atom) {
+        return (int) facts.contractions().stream()
+                .filter(contraction ->
+                        contraction.withConstant() && contraction.dim().atoms().contains(atom))
+                .mapToLong(contraction -> contraction.dim().size(0) / atom.size(0))
+                .min()
+                .orElse(1);
     }
 
     /** Dimensions of values beside the residual stream at each use by a block. */

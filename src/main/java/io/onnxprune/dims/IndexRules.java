@@ -8,18 +8,11 @@ import java.util.List;
 final class IndexRules {
     static final String LOOKED_UP = "looked up by index (a vocabulary or position table)";
 
-    private static final String RANKED = "ranked by top-k";
-
     private IndexRules() {}
 
     /** Whether the pin is that of a look-up: indices select along this dimension, a vocabulary or a position table. */
     static boolean isLookedUp(Dim.Atom atom) {
         return atom.pin() != null && atom.pin().startsWith(LOOKED_UP);
-    }
-
-    /** Whether the pin is that of top-k, which selects among experts of a mixture. */
-    static boolean isRanked(Dim.Atom atom) {
-        return atom.pin() != null && atom.pin().startsWith(RANKED);
     }
 
     static void register(OperatorRules.Table table) {
@@ -82,6 +75,13 @@ final class IndexRules {
         }
         long size = in.size(0);
         long from = Math.min(size, start[position] < 0 ? Math.max(0, start[position] + size) : start[position]);
+        if (step == 1 && out.isOne() && c.isChosen(in)) {
+            c.selection(1, position, in, from);
+            if (end[position] >= 0 && end[position] <= size) {
+                c.requirePlace(2, position, in, from + 1);
+            }
+            return;
+        }
         if (step > 1) {
             strided(c, in, out, from, step);
             return;
@@ -150,6 +150,10 @@ final class IndexRules {
         if (data[axis].isDynamic()) {
             return;
         }
+        if (c.target(1) != null) {
+            c.unify(data[axis], c.target(1));
+            return;
+        }
         long[] constant = c.constants(1);
         if (constant == null || constant.length != 1) {
             c.pin(data[axis], LOOKED_UP);
@@ -168,6 +172,14 @@ final class IndexRules {
             return;
         }
         long position = index < 0 ? index + size : index;
+        if (c.isChosen(dim)) {
+            c.selection(1, 0, dim, position);
+            return;
+        }
+        if (c.isConstant(0) && c.in(0).length > 1 && dim.resolve() instanceof Dim.Atom) {
+            c.piece(dim, position);
+            return;
+        }
         List<Long> extents = new ArrayList<>(List.of(position, 1L, size - position - 1));
         extents.removeIf(extent -> extent <= 0);
         List<Dim> parts = c.cutInto(dim, extents);
@@ -190,7 +202,7 @@ final class IndexRules {
         for (int i = 0; i < data.length; i++) {
             c.unifyBroadcast(indices[i], c.out(0)[i]);
             if (i == axis) {
-                c.pin(data[i], LOOKED_UP);
+                indexed(c, data[i], LOOKED_UP);
             } else if (data[i].sameSize(indices[i])) {
                 c.unifyBroadcast(data[i], indices[i]);
             } else {
@@ -208,7 +220,10 @@ final class IndexRules {
         int batch = (int) c.node().intAttribute("batch_dims", 0);
         long[] constant = c.constants(1);
         for (int i = batch; i < batch + depth; i++) {
-            if (constant != null && constant.length == 1 && !data[i].isDynamic()) {
+            Dim target = depth == 1 ? c.target(1) : c.component(1, i - batch);
+            if (target != null) {
+                c.unify(data[i], target);
+            } else if (constant != null && constant.length == 1 && !data[i].isDynamic()) {
                 selectOne(c, data[i], constant[0]);
             } else {
                 c.pin(data[i], LOOKED_UP);
@@ -234,7 +249,7 @@ final class IndexRules {
         c.unifyAll(indices, c.in(2));
         for (int i = 0; i < data.length; i++) {
             if (i == axis) {
-                c.pin(data[i], "written by index");
+                indexed(c, data[i], "written by index");
             } else if (data[i].sameSize(indices[i])) {
                 c.unifyBroadcast(data[i], indices[i]);
             } else {
@@ -252,7 +267,13 @@ final class IndexRules {
         int depth = Math.toIntExact(indices[indices.length - 1].size(0));
         c.pin(indices[indices.length - 1], "components of an index");
         for (int i = 0; i < depth; i++) {
-            c.pin(data[i], "written by index");
+            if (depth > 1 && c.component(1, i) != null) {
+                c.unify(data[i], c.component(1, i));
+            } else if (depth == 1) {
+                indexed(c, data[i], "written by index");
+            } else {
+                c.pin(data[i], "written by index");
+            }
         }
         for (int i = 0; i < indices.length - 1; i++) {
             c.unifyBroadcast(indices[i], updates[i]);
@@ -262,15 +283,33 @@ final class IndexRules {
         }
     }
 
+    /** An axis that operand 1 selects from: the one that its values are indices of, or else a table. */
+    private static void indexed(RuleContext c, Dim axis, String otherwise) {
+        if (c.target(1) != null) {
+            c.unify(axis, c.target(1));
+        } else {
+            c.pin(axis, otherwise);
+        }
+    }
+
+    /** The results are indices of the ranked axis, which keeps at least as many as are selected. */
     private static void topK(RuleContext c) {
         Dim[] in = c.in(0);
         int axis = RuleContext.axis(c.node().intAttribute("axis", -1), in.length);
+        long[] k = c.op().inputs().size() > 1
+                ? c.constants(1)
+                : new long[] {c.node().intAttribute("k", 0)};
+        if (in[axis].isDynamic() || k == null || k[0] < 1) {
+            c.pin(in[axis], "ranked by top-k of a varying number");
+        } else {
+            c.choice(0, axis, c.node().intAttribute("largest", 1) != 0, k[0]);
+            c.pointsTo(1, in[axis]);
+        }
         for (int output = 0; output < 2; output++) {
             Dim[] out = c.out(output);
             for (int i = 0; out != null && i < in.length; i++) {
                 if (i == axis) {
-                    c.pin(in[i], RANKED);
-                    c.pin(out[i], RANKED);
+                    c.pin(out[i], "the ranks of a top-k");
                 } else {
                     c.unifyBroadcast(in[i], out[i]);
                 }
@@ -283,7 +322,10 @@ final class IndexRules {
         Dim[] out = c.out(0);
         int axis = RuleContext.axis(c.node().intAttribute("axis", -1), out.length);
         for (int i = 0; i < out.length; i++) {
-            if (i == axis) {
+            if (i == axis && c.target(0) != null) {
+                c.unify(out[i], c.target(0));
+                c.require(1, 0, 1, out[i]);
+            } else if (i == axis) {
                 c.pin(out[i], "one index of a one-hot code");
             } else {
                 c.unifyBroadcast(in[i < axis ? i : i - 1], out[i]);

@@ -147,7 +147,7 @@ final class LayoutRules {
                 }
             } else if (in[axis].sameSize(out[axis])) {
                 c.unify(in[axis], out[axis]);
-            } else if (repeats == null || in[axis].isDynamic() || out[axis].isDynamic()) {
+            } else if (repeats == null || !isRepeated(in[axis], out[axis])) {
                 c.pin(in[axis], "tiled a varying number of times");
                 c.pin(out[axis], "tiled a varying number of times");
             } else {
@@ -158,6 +158,15 @@ final class LayoutRules {
         }
     }
 
+    /** Whether a length, which may vary, is repeated the same number of times in both traced runs. */
+    private static boolean isRepeated(Dim in, Dim out) {
+        boolean full = in.size(0) > 0 && in.size(1) > 0;
+        return full
+                && out.size(0) % in.size(0) == 0
+                && out.size(1) % in.size(1) == 0
+                && out.size(0) / in.size(0) == out.size(1) / in.size(1);
+    }
+
     private static void concat(RuleContext c) {
         Dim[] out = c.out(0);
         int axis = RuleContext.axis(c.node().intAttribute("axis", 0), out.length);
@@ -166,6 +175,7 @@ final class LayoutRules {
         }
         List<Dim> parts = new ArrayList<>();
         boolean dynamic = out[axis].isDynamic();
+        boolean single = true;
         for (int i = 0; i < c.op().inputs().size(); i++) {
             Dim[] in = c.in(i);
             for (int other = 0; other < out.length; other++) {
@@ -176,8 +186,11 @@ final class LayoutRules {
             // An axis of extent one is a part too, but it has no atom, so it gets a pinned one.
             parts.add(in[axis].isOne() ? c.pinned(1, "single index of a concatenation") : in[axis]);
             dynamic |= in[axis].isDynamic();
+            single &= in[axis].isOne();
         }
-        if (parts.size() == 1) {
+        if (single && !dynamic && parts.size() > 1) {
+            c.parts(out[axis]);
+        } else if (parts.size() == 1) {
             c.unifyBroadcast(parts.get(0), out[axis]);
         } else if (dynamic) {
             parts.stream().filter(part -> !part.isDynamic()).forEach(part -> c.pin(part, "joined to a varying length"));
@@ -215,6 +228,16 @@ final class LayoutRules {
         }
         if (in[axis].isDynamic()) {
             parts.forEach(part -> c.pin(part, "part of a varying length"));
+            return;
+        }
+        boolean single = parts.size() == in[axis].size(0);
+        boolean stack = single && c.isConstant(0) && in.length > 1 && in[axis].resolve() instanceof Dim.Atom;
+        if (single && c.isChosen(in[axis]) || stack) {
+            c.selections(in[axis], !stack);
+            return;
+        }
+        if (c.isChosen(in[axis])) {
+            c.pin(in[axis], "chosen among, and split into parts");
             return;
         }
         c.unify(in[axis], Dim.sum(parts));

@@ -49,6 +49,7 @@ final class OperatorRules {
         NormalizationRules.register(TABLE);
         FusedAttentionRules.register(TABLE);
         RecurrentRules.register(TABLE);
+        ExpertRules.register(TABLE);
         QuantizationRules.register(TABLE);
         IntegerRules.register(TABLE);
     }
@@ -68,6 +69,7 @@ final class OperatorRules {
         } else {
             rule.apply(context);
         }
+        Pointers.follow(context);
     }
 
     static void pinEverything(RuleContext context, String reason) {

@@ -103,7 +103,7 @@ final class QuantizationRules {
     }
 
     /** K as blocks × block size, plus a shorter last block when K is not a multiple. */
-    private static Dim blocks(RuleContext c, Dim count, long columns, long block) {
+    static Dim blocks(RuleContext c, Dim count, long columns, long block) {
         long fullBlocks = columns / block;
         long remainder = columns % block;
         Dim.Atom size = c.pinned(block, "a quantisation block is pruned as one unit");

@@ -4,6 +4,7 @@ package io.onnxprune.dims;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Op;
+import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Program.Value;
 import java.util.Arrays;
 import java.util.List;
@@ -23,6 +24,7 @@ final class RuleContext {
             "Unsqueeze",
             "Gather",
             "GatherND",
+            "Split",
             "DequantizeLinear");
 
     private final DimensionAnalysis analysis;
@@ -144,6 +146,10 @@ final class RuleContext {
      * null is returned.
      */
     List<Dim> cutInto(Dim dim, List<Long> extents) {
+        if (isChosen(dim)) {
+            pin(dim, "chosen among, and cut into parts");
+            return null;
+        }
         try {
             return analysis.unifier().cutInto(dim, extents);
         } catch (Unifier.MismatchException e) {
@@ -168,7 +174,7 @@ final class RuleContext {
 
     /** Records that element {@code element} of integer operand {@code input} must equal {@code sign} times a size. */
     void require(int input, int element, int sign, Dim size) {
-        analysis.facts().sizes().add(new AnalysisFacts.SizeOperand(op, input, element, sign, size));
+        analysis.facts().sizes().add(new AnalysisFacts.SizeOperand(op, input, element, sign, size, -1));
     }
 
     /** Records that an INT attribute (element -1) or an element of an INTS attribute must equal a size. */
@@ -201,6 +207,100 @@ final class RuleContext {
     /** Records that the operator takes a mean over {@code axes} of operand {@code input}. */
     void mean(int input, List<Integer> axes) {
         analysis.facts().means().add(new AnalysisFacts.Mean(op, input, List.copyOf(axes)));
+    }
+
+    /**
+     * Records that the operator compares the values of operand {@code input} along {@code axis} and selects
+     * {@code least} of them.
+     */
+    void choice(int input, int axis, boolean largest, long least) {
+        analysis.facts().choices().add(new AnalysisFacts.Choice(op, input, axis, largest, Math.toIntExact(least)));
+    }
+
+    /**
+     * Records that the operator reads only what belongs to one index of {@code dim}, which element {@code element}
+     * of operand {@code input} names.
+     */
+    void selection(int input, int element, Dim dim, long index) {
+        analysis.facts().selections().add(new AnalysisFacts.Selection(op, 0, dim, Math.toIntExact(index)));
+        requirePlace(input, element, dim, index);
+    }
+
+    /** Records that the operator takes index {@code index} of {@code dim} from a constant; operand 1 names it. */
+    void piece(Dim dim, long index) {
+        analysis.facts().pieces().add(new AnalysisFacts.Selection(op, 0, dim, Math.toIntExact(index)));
+    }
+
+    /** Records that each operand of a Concat is one index of {@code dim}. */
+    void parts(Dim dim) {
+        for (int i = 0; i < op.inputs().size(); i++) {
+            analysis.facts().parts().add(new AnalysisFacts.Part(op, i, dim, i));
+        }
+    }
+
+    /** Records that each result of a Split has one index of {@code dim}, whether of scores or of a stack of constants. */
+    void selections(Dim dim, boolean chosen) {
+        List<AnalysisFacts.Selection> found =
+                chosen ? analysis.facts().selections() : analysis.facts().pieces();
+        for (int i = 0; i < op.outputs().size(); i++) {
+            found.add(new AnalysisFacts.Selection(op, i, dim, i));
+        }
+    }
+
+    /** Records that element {@code element} of operand {@code input} must be the place of index {@code index} of a dimension. */
+    void requirePlace(int input, int element, Dim dim, long index) {
+        analysis.facts().sizes().add(new AnalysisFacts.SizeOperand(op, input, element, 1, dim, Math.toIntExact(index)));
+    }
+
+    /** Records that the only axis of operand {@code input} numbers the indices of {@code dim}, in order. */
+    void numbering(int input, Dim dim) {
+        Arrays.stream(in(input)).filter(axis -> !axis.isOne()).forEach(axis -> unify(axis, dim));
+        analysis.facts().numberings().add(new Use(op, input));
+    }
+
+    /** Whether an operator before this one chooses among the indices of {@code dim}. */
+    boolean isChosen(Dim dim) {
+        Dim resolved = dim.resolve();
+        return resolved instanceof Dim.Atom
+                && analysis.facts().choices().stream()
+                        .anyMatch(choice -> choice.competes()
+                                && analysis.operand(choice.op(), choice.input())[choice.axis()].resolve() == resolved);
+    }
+
+    /** Records that the operator sums over {@code axes} of operand {@code input}. */
+    void total(int input, List<Integer> axes) {
+        analysis.facts().totals().add(new AnalysisFacts.Total(op, input, List.copyOf(axes)));
+    }
+
+    /** The dimension whose indices the values of operand {@code input} are, such as those of chosen experts; else null. */
+    Dim target(int input) {
+        return analysis.targets().get(op.input(input));
+    }
+
+    /**
+     * The dimensions whose indices the elements of an index of several components are, for operand {@code input}: null for
+     * a component of another kind, and for an operand that is no such index.
+     */
+    Dim component(int input, int index) {
+        Dim[] components = components(input);
+        return components == null || index >= components.length ? null : components[index];
+    }
+
+    /** The dimensions of all components; null for an operand that is no such index. */
+    Dim[] components(int input) {
+        return analysis.components().get(op.input(input));
+    }
+
+    /** Declares the dimensions whose indices the components of the result are. */
+    void hasComponents(Dim[] components) {
+        analysis.components().put(op.output(0), components);
+    }
+
+    /** Declares that the values of result {@code index} are indices along {@code target}. */
+    void pointsTo(int index, Dim target) {
+        if (op.output(index) != null) {
+            analysis.targets().put(op.output(index), target);
+        }
     }
 
     /** Records a distribution over {@code axis} for each index of {@code batch}. */

@@ -33,11 +33,13 @@ public final class Structure {
     private final TokenFlow tokens;
     private final Map<Op, Set<Integer>> blocksByOp = new HashMap<>();
     private final Map<Dim.Atom, Role> roles = new HashMap<>();
+    private final Choices choices;
     private final List<Dimension> dimensions = new ArrayList<>();
 
     private Structure(DimensionAnalysis analysis) {
         this.analysis = analysis;
         this.stream = ResidualStream.of(analysis);
+        this.choices = new Choices(analysis);
         this.members = analysis.members();
         this.tokens = TokenFlow.of(analysis);
         for (int i = 0; i < stream.blocks().size(); i++) {
@@ -46,6 +48,7 @@ public final class Structure {
             }
         }
         assignRoles();
+        choices.pinOthers(atom -> role(atom) == Role.EXPERTS);
         pinInterface();
         pinUnknownTypes();
         nameDimensions();
@@ -71,6 +74,11 @@ public final class Structure {
     /** The dimensions of weights, by role and layer, without those of extent one. */
     public List<Dimension> dimensions() {
         return dimensions;
+    }
+
+    /** What the operators that serve one unit each become without the units that are not kept. */
+    public Absence absence(Dim.Keep keep) {
+        return choices.absence(keep);
     }
 
     /** The role of an atom; {@link Role#OTHER} when nothing is known. */
@@ -100,9 +108,9 @@ public final class Structure {
     }
 
     private void assignRoles() {
+        choices.atoms().forEach(atom -> roles.putIfAbsent(atom, Role.EXPERTS));
         for (AnalysisFacts.Distribution distribution : analysis.facts().distributions()) {
             if (!distribution.overPositions()) {
-                distribution.axis().atoms().forEach(atom -> roles.putIfAbsent(atom, Role.EXPERTS));
                 continue;
             }
             List<Dim.Atom> heads = new ArrayList<>();
@@ -244,11 +252,6 @@ public final class Structure {
     private void assignTables() {
         Set<Dim.Atom> tables = new LinkedHashSet<>(tokens.tables());
         tables.retainAll(members.keySet());
-        members.forEach((atom, places) -> {
-            if (IndexRules.isRanked(atom)) {
-                roles.putIfAbsent(atom, Role.EXPERTS);
-            }
-        });
         if (tables.isEmpty()) {
             members.keySet().stream()
                     .filter(atom -> IndexRules.isLookedUp(atom)
@@ -315,7 +318,14 @@ public final class Structure {
                     places.stream().filter(place -> isWeight(place)).toList();
             if (!weights.isEmpty() && atom.size(0) > 1 && !atom.isDynamic()) {
                 found.add(new Dimension(
-                        "", role(atom), layer(atom, weights), atom, (int) atom.size(0), weights, atom.pin()));
+                        "",
+                        role(atom),
+                        layer(atom, weights),
+                        atom,
+                        (int) atom.size(0),
+                        weights,
+                        choices.units(atom),
+                        atom.pin()));
             }
         });
         found.sort(Comparator.comparing(Dimension::role).thenComparing(Dimension::layer));
@@ -326,7 +336,8 @@ public final class Structure {
             String base = baseName(d);
             // The separator differs from that of a layer: ffn-1 is the first of several, ffn.1 is that of layer 1.
             String name = counts.get(base) == 1 ? base : base + "-" + used.merge(base, 1, Integer::sum);
-            dimensions.add(new Dimension(name, d.role(), d.layer(), d.atom(), d.size(), d.members(), d.pin()));
+            dimensions.add(
+                    new Dimension(name, d.role(), d.layer(), d.atom(), d.size(), d.members(), d.units(), d.pin()));
         }
     }
 

@@ -6,6 +6,7 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.ResidualStream.Block;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
+import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import java.util.ArrayList;
 import java.util.EnumMap;
@@ -54,11 +55,13 @@ final class Sizes {
     private final List<Integer> layers = new ArrayList<>();
     private final List<Integer> attentionLayers = new ArrayList<>();
     private final Map<Kind, Map<Integer, List<Change>>> changes = new EnumMap<>(Kind.class);
+    private final Set<String> gone;
     private boolean split;
 
     private Sizes(Structure structure, Plan plan) {
         this.structure = structure;
         this.plan = plan;
+        this.gone = ParameterCount.of(structure).removedDimensions(plan);
     }
 
     static Sizes of(Structure structure, Plan plan) {
@@ -207,16 +210,27 @@ final class Sizes {
         }
     }
 
-    /** The dimensions of a role in a layer; if there are none, those that span several layers. */
+    /**
+     * The dimensions of a role in a layer; if there are none, those that span several layers. The channels of an expert
+     * that goes count no more.
+     */
     private List<Change> at(int layer, Role role) {
         List<Dimension> found = structure.dimensions().stream()
-                .filter(dimension -> dimension.role() == role)
+                .filter(dimension -> dimension.role() == role && !gone.contains(dimension.name()))
                 .toList();
         boolean own = found.stream().anyMatch(dimension -> dimension.layer() == layer);
         return new ArrayList<>(found.stream()
                 .filter(dimension -> dimension.layer() == (own ? layer : -1))
-                .map(this::change)
+                .map(dimension -> times(change(dimension), role == Role.FFN ? channels(dimension) : 1))
                 .toList());
+    }
+
+    private int channels(Dimension dimension) {
+        return structure.analysis().channels(dimension.atom());
+    }
+
+    private static Change times(Change change, int factor) {
+        return new Change(change.before * factor, change.after * factor);
     }
 
     /** Whether a layer keeps the block with its feed-forward part. A layer without such a block loses nothing. */

@@ -50,6 +50,8 @@ final class Decompositions {
         RecurrentDecompositions.register(TABLE);
         QuantizedDecompositions.register(TABLE);
         DynamicQuantization.register(TABLE);
+        ExpertDecompositions.register(TABLE);
+        SelectedProducts.register(TABLE);
     }
 
     private Decompositions() {}

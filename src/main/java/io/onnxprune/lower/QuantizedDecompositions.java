@@ -66,7 +66,7 @@ final class QuantizedDecompositions {
     }
 
     /** Unpacks integers of {@code bits} bits from bytes, lowest first, into unsigned bytes of the given shape. */
-    private static String unpack(RewriteContext c, String bytes, long bits, long... shape) {
+    static String unpack(RewriteContext c, String bytes, long bits, long... shape) {
         if (bits == 8) {
             return c.reshape(bytes, shape);
         }

@@ -118,13 +118,17 @@ final class RewriteContext {
      * @throws UserException when it was not traced
      */
     long[] shape(int position, int run) {
-        Value value = op.input(position);
-        long[] shape = value == null ? null : trace.shape(value, run);
+        long[] shape = op.input(position) == null ? null : shape(op.input(position), run);
         if (shape == null) {
             throw new UserException("node %s has an input \"%s\" whose shape is not known; it cannot be calibrated"
                     .formatted(node.label(), in(position)));
         }
         return shape;
+    }
+
+    /** The shape of any value in one traced run (0 or 1); null when it was not traced. */
+    long[] shape(Value value, int run) {
+        return trace.shape(value, run);
     }
 
     /** The element type of an operand, with half precision widened; UNDEFINED when unknown. */

@@ -14,8 +14,10 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.diag.PassClock;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dim;
+import io.onnxprune.dims.Dimension;
 import io.onnxprune.ir.Model;
 import io.onnxprune.plan.BlockInfluence;
+import io.onnxprune.plan.ExpertImportance;
 import io.onnxprune.plan.LayerInputs;
 import io.onnxprune.plan.Taylor;
 import io.onnxprune.rewrite.PrunedState;
@@ -34,6 +36,9 @@ import org.jspecify.annotations.Nullable;
  */
 public final class StatisticsProvider implements AutoCloseable {
     private static final String PASS = "statistics";
+
+    /** Tokens of a row where only the graph matters. */
+    private static final int FEW = 16;
 
     private final Setup setup;
     private final OnnxRuntime runtime;
@@ -149,6 +154,22 @@ public final class StatisticsProvider implements AutoCloseable {
         }
     }
 
+    /**
+     * Checks that contributions of experts can be measured, before there are rows. A model that cannot be prepared for
+     * rows of a few tokens is not checked.
+     *
+     * @throws UserException if it is not known where the outputs of experts are added
+     */
+    public void requireContributions(PrunedState whole, List<Dimension> experts) {
+        Calibrator calibrator;
+        try {
+            calibrator = Calibrator.of(whole.model(), runtime, setup.calibration, FEW, Log.NONE);
+        } catch (UserException e) {
+            return; // This is told for the rows of the run.
+        }
+        new ModelContributions(whole, List.of(), calibrator).taps(experts, ExpertImportance.Kind.OUTPUT);
+    }
+
     /** A calibrator of a model for rows of the length of this run. */
     public Calibrator calibrator(Model model) {
         return Calibrator.of(model, runtime, setup.calibration, length(), log);
@@ -234,6 +255,11 @@ public final class StatisticsProvider implements AutoCloseable {
     /** Similarities of the residual stream before and after blocks of a state. */
     public BlockInfluence.Similarities similarities(PrunedState pruned) {
         return new ModelSimilarities(pruned, rows(), runtime, setup.calibration, log);
+    }
+
+    /** What the experts of a state contribute to the tokens that are routed to them. */
+    public ExpertImportance.Contributions contributions(PrunedState pruned) {
+        return new ModelContributions(pruned, rows(), calibrator(pruned.model()));
     }
 
     /**

@@ -2,6 +2,7 @@
 package io.onnxprune.method;
 
 import io.onnxprune.option.Named;
+import io.onnxprune.pass.DenseModel;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.plan.BlockInfluence;
@@ -13,6 +14,11 @@ public record BlockInfluenceMetric() implements ImportanceMetric {
     @Override
     public boolean needsRows() {
         return true;
+    }
+
+    @Override
+    public void check(DenseModel dense, PassContext context) {
+        BlockInfluence.require(context.prune());
     }
 
     @Override

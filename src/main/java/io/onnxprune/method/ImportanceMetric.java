@@ -42,6 +42,14 @@ public interface ImportanceMetric extends Part {
         return budget;
     }
 
+    /**
+     * Refuses what this metric cannot score, before anything is measured.
+     *
+     * @param context of the pass that scores; its structures are those of the pass that uses the scores
+     * @throws io.onnxprune.diag.UserException with the reason
+     */
+    default void check(DenseModel dense, PassContext context) {}
+
     /** The work of one measurement. */
     default Cost cost(CostModel model) {
         return needsRows() ? model.forward() : Cost.NONE;

@@ -6,6 +6,7 @@ import io.onnxprune.compensate.ObsImportance.Curvature;
 import io.onnxprune.compensate.ObsImportance.Members;
 import io.onnxprune.compensate.ObsSelection;
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.dims.Dimension;
 import io.onnxprune.option.Named;
 import io.onnxprune.option.Option;
 import io.onnxprune.pass.Cost;
@@ -15,7 +16,13 @@ import io.onnxprune.pass.Pass;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.LinearLayers;
+import io.onnxprune.plan.PruneSet;
+import io.onnxprune.plan.Reduction;
 import io.onnxprune.plan.Scores;
+import io.onnxprune.plan.Taylor;
+import java.util.List;
+import java.util.Set;
 
 /** The loss when the kept weights compensate (optimal brain surgeon; The LLM Surgeon, arXiv 2312.17244). */
 @Named(value = "obs", summary = "the loss when the kept weights compensate")
@@ -28,14 +35,29 @@ public record ObsMetric(
         @Option(
                 "For curvature loss: the linear layers that sum over a unit, or also those that produce it, whose costs are"
                         + " added.")
-        Members members)
+        Members members,
+
+        @Option(
+                "Dimensions that no linear layer of plain numbers sums over, such as channels of quantised weights: they are not"
+                        + " pruned; or, for curvature loss, they are scored by the diagonal of the Fisher matrix, and nothing"
+                        + " compensates.")
+        Others others)
         implements ImportanceMetric {
+    /** Dimensions whose consumers cannot be solved for. */
+    public enum Others {
+        KEEP,
+        FISHER
+    }
+
     /** Errors as they are, of the consumers. */
     public ObsMetric() {
-        this(Curvature.OUTPUT, new ObsSelection(), Members.CONSUMERS);
+        this(Curvature.OUTPUT, new ObsSelection(), Members.CONSUMERS, Others.KEEP);
     }
 
     public ObsMetric {
+        if (others == Others.FISHER && curvature != Curvature.LOSS) {
+            throw new UsageException("others fisher needs curvature loss: only then costs are in the unit of the loss");
+        }
         if (members == Members.ALL && curvature != Curvature.LOSS) {
             throw new UsageException(
                     "members all needs curvature loss: the costs of producers are measured by gradients");
@@ -63,9 +85,23 @@ public record ObsMetric(
 
     @Override
     public Budget restrict(Budget budget, DenseModel dense, PassContext context) {
-        return dense.layers()
-                .restrict(
-                        budget, dense.structure(), ofLoss(), context.settings().method(), context.log());
+        String method = context.settings().method();
+        if (others == Others.KEEP) {
+            return dense.layers().restrict(budget, dense.structure(), ofLoss(), method, context.log());
+        }
+        LinearLayers.requireUnits(budget, method);
+        List<Dimension> unscored = unscored(budget.prune(), dense);
+        if (!unscored.isEmpty()) {
+            Dimension first = unscored.get(0);
+            context.log()
+                    .warn(unscored.size() + " dimensions are scored by gradients, and nothing compensates for what they"
+                            + " lose: " + first.name() + ", " + dense.layers().reason(first, true));
+        }
+        return budget;
+    }
+
+    private static List<Dimension> unscored(PruneSet prune, DenseModel dense) {
+        return dense.layers().unscored(prune, dense.structure(), true);
     }
 
     @Override
@@ -76,10 +112,32 @@ public record ObsMetric(
 
     @Override
     public Scores score(PruningState state, PassContext context) {
-        return new ObsImportance(
+        Scores solved = new ObsImportance(
                         MeasuredStates.of(state.pruned(), state, context),
                         context.prune(),
                         new ObsImportance.Settings(curvature, members, selection))
                 .score(state.dense().structure(), context.log());
+        return others == Others.KEEP ? solved : withOthers(solved, state, context);
+    }
+
+    /**
+     * Scores with those of the other dimensions: ½ Σ w² Σₙ gₙ² over the weights w of the last member of a unit, with the
+     * gradients gₙ of single rows. The costs ½ tr(ΔWᵀ A ΔW G) are sums of products of two sums over positions, so they
+     * are that many times larger.
+     */
+    private Scores withOthers(Scores solved, PruningState state, PassContext context) {
+        Set<Dimension> unscored = Set.copyOf(unscored(context.prune(), state.dense()));
+        if (unscored.isEmpty()) {
+            return solved;
+        }
+        Taylor.Gradients gradients = context.statistics()
+                .gradients(
+                        state.pruned(),
+                        List.of(this, context.prune(), solved.units().keySet()));
+        Scores fisher = new Taylor(Taylor.Kind.ELEMENT2, Reduction.LAST, unscored::contains, gradients)
+                .score(state.dense().structure(), context.log());
+        List<long[]> rows = context.statistics().rows();
+        double positions = (double) rows.size() * rows.get(0).length;
+        return solved.with(fisher, 0.5 * positions * rows.size());
     }
 }

@@ -60,13 +60,18 @@ public record ScorePass(@Option("The importance metric.") ImportanceMetric metri
     }
 
     /**
-     * Refuses a model without gradients before text is written and measured. Only operators without a rule are suspected
-     * to have no derivative.
+     * Refuses what the metric cannot score, and a model without gradients, before text is written and measured.
+     * Only operators without a rule, and fused ones, which may have forms without gradients, are suspected to have no
+     * derivative.
      */
     @Override
     public void check(DenseModel dense, PassContext context) {
+        metric.check(dense, context);
         Structure structure = dense.structure();
-        if (metric.differentiates() && !structure.analysis().facts().unknown().isEmpty()) {
+        boolean suspect = !structure.analysis().facts().unknown().isEmpty()
+                || structure.analysis().program().ops().stream()
+                        .anyMatch(op -> !op.node().domain().isEmpty());
+        if (metric.differentiates() && suspect) {
             context.statistics().requireGradients(structure.analysis().program().model(), scored(dense, context));
         }
     }

@@ -48,6 +48,8 @@ final class Allocator {
                 keep.put(group.dimensions().get(i).name(), group.kept(i));
             }
         }
+        // What has gone with its expert needs no entry.
+        keep.keySet().removeAll(count.removedDimensions(new Plan(model, keep, layers, blocks)));
         Plan plan = new Plan(model, keep, layers, blocks);
         return new Allocation(plan, count.dense(), count.under(plan));
     }
@@ -127,12 +129,14 @@ final class Allocator {
                     .filter(dimension -> budget.measure(running.lossOf(List.of(dimension), dimension.size() - 1)) > 0)
                     .toList();
             if (!remaining.isEmpty()) {
-                groups.add(new TiedDimensions(
+                TiedDimensions group = new TiedDimensions(
                         remaining,
                         remaining.stream()
                                 .map(dimension -> scores.units().get(dimension.name()))
                                 .toList(),
-                        step(remaining.get(0))));
+                        step(remaining.get(0)));
+                group.order(running);
+                groups.add(group);
             }
         }
         return groups;
@@ -142,15 +146,8 @@ final class Allocator {
         return switch (dimension.role()) {
             case HEADS, KV_HEADS, QUERY_HEADS -> budget.roundHeads();
             case FFN, MIXER, SIDE, HIDDEN -> {
-                // A unit has several channels where quantisation blocks must be kept intact. The contracted axis gives
-                // their number. Other axes may carry the channels twice (fused projections) or by blocks.
-                long channels = structure.analysis().facts().contractions().stream()
-                        .filter(contraction -> contraction.withConstant()
-                                && contraction.dim().atoms().contains(dimension.atom()))
-                        .mapToLong(contraction -> contraction.dim().size(0) / dimension.size())
-                        .min()
-                        .orElse(1);
-                yield budget.roundTo() / gcd(budget.roundTo(), (int) Math.max(1, channels));
+                int channels = structure.analysis().channels(dimension.atom());
+                yield budget.roundTo() / gcd(budget.roundTo(), Math.max(1, channels));
             }
             case QK_HEAD_DIM, V_HEAD_DIM, LATENT, EXPERTS, VOCABULARY, OTHER -> 1;
         };

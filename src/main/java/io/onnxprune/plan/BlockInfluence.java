@@ -45,16 +45,25 @@ public final class BlockInfluence implements Importance {
     }
 
     /**
+     * Refuses structures other than layers and blocks.
+     *
+     * @throws UserException if {@code prune} has others
+     */
+    public static void require(PruneSet prune) {
+        if (!prune.roles().isEmpty()) {
+            throw new UserException("metric block-influence scores layers and blocks only, not " + prune
+                    + "; prune only layers or blocks, or choose another metric");
+        }
+    }
+
+    /**
      * Scores the layers and blocks that can be pruned. All others have score 0.
      *
      * @throws UserException if units of dimensions are to be pruned too
      */
     @Override
     public Scores score(Structure structure, Log log) {
-        if (!prune.roles().isEmpty()) {
-            throw new UserException("metric block-influence scores layers and blocks only, not " + prune
-                    + "; prune only layers or blocks, or choose another metric");
-        }
+        require(prune);
         List<Block> blocks = structure.stream().blocks();
         Set<Span> wanted = new LinkedHashSet<>();
         if (prune.layers()) {

@@ -140,6 +140,12 @@ final class Candidates {
     /** The reasons why more cannot be pruned, for an error message; empty if nothing is held back. */
     String limits() {
         List<String> reasons = new ArrayList<>(outOfReach.stream().toList());
+        groups.stream()
+                .flatMap(List::stream)
+                .filter(dimension -> dimension.units().least() > 1)
+                .forEach(dimension -> reasons.add(dimension.name() + " keeps at least "
+                        + dimension.units().least() + ": "
+                        + dimension.units().because()));
         blocked.values().stream().distinct().forEach(reasons::add);
         if (reasons.isEmpty()) {
             return "";

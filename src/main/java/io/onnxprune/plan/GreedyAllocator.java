@@ -92,9 +92,12 @@ final class GreedyAllocator {
         return budget.measure(group.nextLoss(running));
     }
 
+    /** Units of what has gone with another unit, such as channels of an expert, free nothing and do not count. */
     private double smallestUnit() {
         return groups.stream()
-                .mapToDouble(group -> group.canShrink() ? loss(group) : Double.MAX_VALUE)
+                .filter(TiedDimensions::canShrink)
+                .mapToDouble(this::loss)
+                .filter(loss -> loss > 0)
                 .min()
                 .orElse(0);
     }
@@ -129,7 +132,8 @@ final class GreedyAllocator {
             }
             while (!queue.isEmpty() && excess() >= half) {
                 Step step = queue.poll();
-                if (loss(step.group) <= excess() + half) {
+                long loss = loss(step.group);
+                if (loss > 0 && loss <= excess() + half) {
                     step.group.moveTo(step.group.position() + 1, running);
                     moved = true;
                     if (step.group.canShrink()) {

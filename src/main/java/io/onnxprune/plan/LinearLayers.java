@@ -157,17 +157,9 @@ public final class LinearLayers {
      * @throws UserException if nothing that the budget names can be pruned, or it names layers or blocks
      */
     public Budget restrict(Budget budget, Structure structure, boolean ofLoss, String method, Log log) {
-        if (budget.prune().layers() || budget.prune().blocks()) {
-            throw new UserException(method + " compares heads and channels, not whole layers or blocks; prune those, or"
-                    + " choose another method");
-        }
-        List<Dimension> requested = structure.dimensions().stream()
-                .filter(dimension ->
-                        dimension.isPrunable() && budget.prune().roles().contains(dimension.role()))
-                .toList();
-        List<Dimension> impossible = requested.stream()
-                .filter(dimension -> reason(dimension, ofLoss) != null)
-                .toList();
+        requireUnits(budget, method);
+        List<Dimension> requested = requested(budget.prune(), structure);
+        List<Dimension> impossible = unscored(budget.prune(), structure, ofLoss);
         if (impossible.isEmpty()) {
             return budget;
         }
@@ -187,6 +179,32 @@ public final class LinearLayers {
         impossible.forEach(dimension ->
                 refused.put(dimension.name(), "not pruned by " + method + " (" + reason(dimension, ofLoss) + ")"));
         return budget.withRefused(refused);
+    }
+
+    /**
+     * Refuses a budget of layers or blocks.
+     *
+     * @param method how the message names the method
+     * @throws UserException if the budget names them
+     */
+    public static void requireUnits(Budget budget, String method) {
+        if (budget.prune().layers() || budget.prune().blocks()) {
+            throw new UserException(method + " compares heads and channels, not whole layers or blocks; prune those, or"
+                    + " choose another method");
+        }
+    }
+
+    private static List<Dimension> requested(PruneSet prune, Structure structure) {
+        return structure.dimensions().stream()
+                .filter(dimension -> dimension.isPrunable() && prune.roles().contains(dimension.role()))
+                .toList();
+    }
+
+    /** The dimensions of {@code prune} whose units cannot be scored by their consumers, as {@link #reason} says. */
+    public List<Dimension> unscored(PruneSet prune, Structure structure, boolean ofLoss) {
+        return requested(prune, structure).stream()
+                .filter(dimension -> reason(dimension, ofLoss) != null)
+                .toList();
     }
 
     /**

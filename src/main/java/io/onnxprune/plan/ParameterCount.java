@@ -11,7 +11,9 @@ import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Use;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.plan.CountedConstant.Extents;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.BitSet;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -22,6 +24,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.function.ToDoubleFunction;
+import java.util.stream.IntStream;
 
 /**
  * Counts the parameters and stored bytes of a model under a plan. Every number counts that is not provably a table, a
@@ -36,53 +39,20 @@ public final class ParameterCount {
      * @param bytes stored bytes of all constants
      */
     public record Size(long parameters, long bytes) {
+        private Size times(double share) {
+            return new Size(Math.round(share * parameters), Math.round(share * bytes));
+        }
+
         Size minus(Size other) {
             return new Size(parameters - other.parameters, bytes - other.bytes);
-        }
-    }
-
-    /**
-     * A number of elements: the product of the extents of {@code axes}, which can shrink, and of {@code fixed}.
-     */
-    record Extents(List<Dim> axes, long fixed) {
-        long count(Dim.Keep keep) {
-            long elements = fixed;
-            for (Dim axis : axes) {
-                elements *= axis.size(0, keep);
-            }
-            return elements;
-        }
-
-        double fraction(ToDoubleFunction<Dim.Atom> units) {
-            double elements = fixed;
-            for (Dim axis : axes) {
-                elements *= axis.extent(units);
-            }
-            return elements;
-        }
-
-        Extents times(long factor) {
-            return new Extents(axes, fixed * factor);
-        }
-    }
-
-    /**
-     * One constant.
-     *
-     * @param stored its elements
-     * @param weights its parameters
-     */
-    record Constant(Tensor tensor, Extents stored, Extents weights) {
-        Size size(Dim.Keep keep) {
-            long bytes = tensor.opaque() == null ? tensor.dtype().bytes(stored.count(keep)) : tensor.opaque().length;
-            return new Size(weights.count(keep), bytes);
         }
     }
 
     private final Structure structure;
     private final Liveness liveness;
     private final StoredParameters stored;
-    private final List<Constant> constants = new ArrayList<>();
+    private final List<CountedConstant> constants = new ArrayList<>();
+    private final Map<Tensor, CountedConstant.Owner> owners;
     private final Map<Dim.Atom, int[]> constantsByAtom = new HashMap<>();
     private final Size dense;
 
@@ -98,6 +68,7 @@ public final class ParameterCount {
                 .forEach(
                         use -> firstUses.putIfAbsent(use.op().input(use.input()).constant(), use));
         Set<Tensor> tensors = new HashSet<>();
+        this.owners = CountedConstant.owners(structure);
         collect(structure.analysis().program().model().graph(), tensors, firstUses);
         indexConstants();
         this.dense = start().size();
@@ -115,26 +86,43 @@ public final class ParameterCount {
 
     /** The size of the pruned model under {@code plan}. */
     public Size under(Plan plan) {
+        return running(plan).size();
+    }
+
+    private Running running(Plan plan) {
         Running running = start();
         for (Dimension dimension : structure.dimensions()) {
             int[] kept = plan.keep().get(dimension.name());
             if (kept != null) {
+                running.order(dimension, firstToGo(dimension, kept));
                 running.keep(dimension, kept.length);
             }
         }
         running.remove(blocksWithout(plan));
-        return running.size();
+        return running;
     }
 
-    /** The names of the dimensions that {@code plan} removes entirely, with their blocks. */
+    /** The units of a dimension, those first that are not kept. */
+    private static int[] firstToGo(Dimension dimension, int[] kept) {
+        int[] gone = IntStream.range(0, dimension.size())
+                .filter(unit -> Arrays.binarySearch(kept, unit) < 0)
+                .toArray();
+        return IntStream.concat(Arrays.stream(gone), Arrays.stream(kept)).toArray();
+    }
+
+    /** The names of the dimensions that {@code plan} removes entirely, with their blocks or with units of others. */
     public Set<String> removedDimensions(Plan plan) {
-        return removedDimensions(blocksWithout(plan));
+        return removedDimensions(running(plan));
     }
 
     /** The names of the dimensions that disappear with the given blocks. */
     Set<String> removedDimensions(BitSet blocks) {
         Running running = start();
         running.remove(blocks);
+        return removedDimensions(running);
+    }
+
+    private Set<String> removedDimensions(Running running) {
         Set<String> pruned = new LinkedHashSet<>();
         for (Dimension dimension : structure.dimensions()) {
             List<Dimension> single = List.of(dimension);
@@ -194,9 +182,9 @@ public final class ParameterCount {
         Set<Op> unknown = structure.analysis().facts().unknown();
         long parameters = 0;
         Op example = null;
-        for (Constant constant : constants) {
-            long held = constant.weights.count(Dim.Keep.ALL);
-            Op reader = held == 0 ? null : stored.reader(constant.tensor, unknown);
+        for (CountedConstant constant : constants) {
+            long held = constant.weights().count(Dim.Keep.ALL);
+            Op reader = held == 0 ? null : stored.reader(constant.tensor(), unknown);
             if (reader != null) {
                 parameters += held;
                 example = example == null ? reader : example;
@@ -255,18 +243,26 @@ public final class ParameterCount {
         int each = stored.perElement(tensor);
         List<Dim> logical =
                 each == 0 || use == null ? null : structure.analysis().quantisedMatrix(use);
-        constants.add(new Constant(tensor, elements, logical == null ? elements.times(each) : new Extents(logical, 1)));
+        constants.add(new CountedConstant(
+                tensor,
+                elements,
+                logical == null ? elements.times(each) : new Extents(logical, 1),
+                owners.get(tensor)));
     }
 
     private void indexConstants() {
         Map<Dim.Atom, List<Integer>> found = new HashMap<>();
         for (int index = 0; index < constants.size(); index++) {
             int constant = index;
-            constants.get(index).stored.axes().stream()
+            constants.get(index).stored().axes().stream()
                     .flatMap(axis -> axis.atoms().stream())
                     .distinct()
                     .forEach(atom -> found.computeIfAbsent(atom, key -> new ArrayList<>())
                             .add(constant));
+            CountedConstant.Owner owner = constants.get(index).owner();
+            if (owner != null) {
+                found.computeIfAbsent(owner.atom(), key -> new ArrayList<>()).add(constant);
+            }
         }
         found.forEach((atom, indices) -> constantsByAtom.put(
                 atom, indices.stream().mapToInt(Integer::intValue).toArray()));
@@ -277,6 +273,7 @@ public final class ParameterCount {
         private static final int[] NONE = {};
 
         private final Map<Dim.Atom, Integer> counts = new HashMap<>();
+        private final Map<Dim.Atom, int[]> places = new HashMap<>();
         private final Size[] sizes = new Size[constants.size()];
         private final boolean[] dead = new boolean[constants.size()];
         private long parameters;
@@ -284,8 +281,8 @@ public final class ParameterCount {
 
         private Running() {
             for (int index = 0; index < sizes.length; index++) {
-                Constant constant = constants.get(index);
-                sizes[index] = constant.size(this);
+                CountedConstant constant = constants.get(index);
+                sizes[index] = sizeOf(constant);
                 add(sizes[index], 1);
             }
         }
@@ -305,12 +302,31 @@ public final class ParameterCount {
             return new Size(parameters, bytes);
         }
 
+        /**
+         * Says in which order the units of a dimension go, so that constants that only one of them uses go with it. Without
+         * an order, they are counted in part.
+         */
+        void order(Dimension dimension, int[] firstToGo) {
+            int[] place = new int[firstToGo.length];
+            for (int i = 0; i < firstToGo.length; i++) {
+                place[firstToGo[i]] = i;
+            }
+            places.put(dimension.atom(), place);
+        }
+
+        private Size sizeOf(CountedConstant constant) {
+            Dim.Atom owner = constant.ownerAtom();
+            Integer count = owner == null ? null : counts.get(owner);
+            Size whole = constant.size(this);
+            return count == null ? whole : whole.times(constant.share(count, places.get(owner)));
+        }
+
         /** Sets the number of kept units of {@code dimension}. Only the constants along it are recounted. */
         void keep(Dimension dimension, int count) {
             counts.put(dimension.atom(), count);
             for (int index : constantsByAtom.getOrDefault(dimension.atom(), NONE)) {
-                Constant constant = constants.get(index);
-                Size size = constant.size(this);
+                CountedConstant constant = constants.get(index);
+                Size size = sizeOf(constant);
                 if (!dead[index]) {
                     add(size.minus(sizes[index]), 1);
                 }
@@ -345,19 +361,20 @@ public final class ParameterCount {
                     units.getOrDefault(atom, (double) (counts.containsKey(atom) ? counts.get(atom) : atom.size(0)));
             double size = 0;
             for (int index = 0; index < sizes.length; index++) {
-                Constant constant = constants.get(index);
+                CountedConstant constant = constants.get(index);
                 if (dead[index]) {
                     continue;
                 }
-                if (constant.stored.axes().stream()
-                        .noneMatch(axis -> axis.atoms().stream().anyMatch(units::containsKey))) {
+                boolean owned = units.containsKey(constant.ownerAtom());
+                if (!owned
+                        && constant.stored().axes().stream()
+                                .noneMatch(axis -> axis.atoms().stream().anyMatch(units::containsKey))) {
                     size += inBytes ? sizes[index].bytes : sizes[index].parameters;
                 } else {
-                    size += inBytes
-                            ? constant.stored.fraction(count)
-                                    * constant.tensor.dtype().bits()
-                                    / 8.0
-                            : constant.weights.fraction(count);
+                    double left = owned
+                            ? units.get(constant.ownerAtom()) / constant.owner().units()
+                            : 1;
+                    size += left * constant.fraction(count, inBytes);
                 }
             }
             return size;

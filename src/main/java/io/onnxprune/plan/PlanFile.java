@@ -190,6 +190,14 @@ public final class PlanFile {
         if (!dimension.isPrunable() && kept.length < dimension.size()) {
             throw problem("shrinks dimension \"" + name + "\", which is pinned: " + dimension.pin());
         }
+        if (kept.length < dimension.units().least()) {
+            throw problem("keeps %d of %s, which needs %d: %s"
+                    .formatted(
+                            kept.length,
+                            name,
+                            dimension.units().least(),
+                            dimension.units().because()));
+        }
         if (keep.put(name, kept) != null) {
             throw problem("names dimension \"" + name + "\" twice");
         }

@@ -30,6 +30,14 @@ public record Scores(Map<String, double[]> units, double[] layers, double[] bloc
                 new double[structure.stream().blocks().size()]);
     }
 
+    /** These scores with those of other dimensions, multiplied by {@code factor}. */
+    public Scores with(Scores others, double factor) {
+        Map<String, double[]> all = new LinkedHashMap<>(units);
+        others.units.forEach((name, scores) ->
+                all.put(name, Arrays.stream(scores).map(score -> factor * score).toArray()));
+        return new Scores(all, layers, blocks);
+    }
+
     /**
      * These scores with the lowest score for everything that {@code plan} already prunes, so that it is pruned first.
      */

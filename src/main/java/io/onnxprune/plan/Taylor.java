@@ -21,6 +21,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.Predicate;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -98,20 +99,29 @@ public final class Taylor implements Importance {
 
     private final Kind kind;
     private final Reduction reduction;
-    private final PruneSet prune;
+    private final Predicate<Dimension> wanted;
     private final Gradients gradients;
 
     /** Creates scores for the structures of {@code prune}. With layers or blocks, all weights are scored. */
     public Taylor(Kind kind, Reduction reduction, PruneSet prune, Gradients gradients) {
+        this(
+                kind,
+                reduction,
+                dimension -> prune.layers() || prune.blocks() || prune.roles().contains(dimension.role()),
+                gradients);
+    }
+
+    /** Creates scores for the {@code wanted} dimensions. */
+    public Taylor(Kind kind, Reduction reduction, Predicate<Dimension> wanted, Gradients gradients) {
         this.kind = kind;
         this.reduction = reduction;
-        this.prune = prune;
+        this.wanted = wanted;
         this.gradients = gradients;
     }
 
     @Override
     public Scores score(Structure structure, Log log) {
-        WeightMembers members = new WeightMembers(structure, this::isWanted, WeightMembers.Integers.ALWAYS, log);
+        WeightMembers members = new WeightMembers(structure, wanted, WeightMembers.Integers.ALWAYS, log);
         Map<String, Tensor> tensors = new LinkedHashMap<>();
         members.axes().keySet().forEach(tensor -> tensors.putIfAbsent(members.name(tensor), tensor));
         // A name inside a branch may repeat one of the main graph. Then the name means the initializer of the main
@@ -131,10 +141,6 @@ public final class Taylor implements Importance {
             log.warn("the loss does not depend on the weights of " + name + ", so all its units score 0");
         }
         return members.scores(sums, reduction);
-    }
-
-    private boolean isWanted(Dimension dimension) {
-        return prune.layers() || prune.blocks() || prune.roles().contains(dimension.role());
     }
 
     private void check(String name, Tensor tensor, FloatBuffer sum, FloatBuffer squares) {

@@ -20,7 +20,10 @@ final class TiedDimensions {
     private final int[] counts;
     private int position;
 
-    /** Creates a group. Its counts are the size, then the multiples of {@code step} below it, down to one step. */
+    /**
+     * Creates a group. Its counts are the size, then the multiples of {@code step} below it, down to the first that no dimension
+     * forbids ({@link Dimension.Units#least}).
+     */
     TiedDimensions(List<Dimension> dimensions, List<double[]> scores, int step) {
         this.dimensions = dimensions;
         this.scores = scores;
@@ -32,11 +35,15 @@ final class TiedDimensions {
                     .toArray());
         }
         int size = dimensions.get(0).size();
-        int below = (size - 1) / step;
+        int least = dimensions.stream()
+                .mapToInt(dimension -> dimension.units().least())
+                .max()
+                .orElse(1);
+        int below = Math.max(0, (size - 1) / step - (least - 1) / step);
         counts = new int[below + 1];
         counts[0] = size;
         for (int i = 1; i <= below; i++) {
-            counts[i] = (below - i + 1) * step;
+            counts[i] = ((size - 1) / step - i + 1) * step;
         }
     }
 
@@ -97,6 +104,13 @@ final class TiedDimensions {
             }
         }
         return low;
+    }
+
+    /** Tells a count which units go first. */
+    void order(ParameterCount.Running running) {
+        for (int i = 0; i < dimensions.size(); i++) {
+            running.order(dimensions.get(i), leastFirst.get(i));
+        }
     }
 
     void moveTo(int target, ParameterCount.Running running) {

@@ -23,6 +23,7 @@ import java.util.Map;
 import java.util.Set;
 import java.util.function.Function;
 import java.util.function.Predicate;
+import java.util.stream.IntStream;
 
 /**
  * The weights along prunable dimensions, and the reduction of sums over their slices to scores.
@@ -47,10 +48,14 @@ final class WeightMembers {
 
     private final Structure structure;
     private final Map<Dimension, List<Slices>> members = new LinkedHashMap<>();
+    private final Map<Dimension, List<Own>> own = new HashMap<>();
     private final Map<Tensor, BitSet> axes = new LinkedHashMap<>();
     private final Map<Tensor, String> labels = new HashMap<>();
     private final Map<Tensor, String> names = new LinkedHashMap<>();
     private final Map<Tensor, IntegerWeights> integers = new HashMap<>();
+
+    /** Constants of each unit that no other unit uses, such as one matrix of each expert. */
+    private record Own(List<List<Tensor>> units) {}
 
     /** Collects the members of the prunable dimensions that are {@code wanted}. */
     WeightMembers(Structure structure, Predicate<Dimension> wanted, Integers counting, Log log) {
@@ -59,6 +64,7 @@ final class WeightMembers {
         for (Dimension dimension : structure.dimensions()) {
             if (dimension.isPrunable() && wanted.test(dimension)) {
                 members.put(dimension, membersOf(dimension, counting, log));
+                own.put(dimension, ownOf(dimension));
             }
         }
     }
@@ -107,6 +113,30 @@ final class WeightMembers {
             log.warn(dimension.name() + " has only integer weights without scales along it, so all its units score 0");
         }
         return slices;
+    }
+
+    /** The weights that only one unit uses: one member for each of its constants, if all units have as many. */
+    private List<Own> ownOf(Dimension dimension) {
+        List<List<Tensor>> units = dimension.units().own().stream()
+                .map(values -> values.stream()
+                        .filter(value -> value.constant().dtype().isFloat()
+                                && value.constant().elements() > 1)
+                        .sorted(Comparator.comparingInt(
+                                value -> value.uses().get(0).op().index()))
+                        .map(Value::constant)
+                        .toList())
+                .toList();
+        units.forEach(tensors -> tensors.forEach(
+                tensor -> axes.computeIfAbsent(tensor, key -> new BitSet()).set(0)));
+        int most = units.stream().mapToInt(List::size).max().orElse(0);
+        if (units.stream().anyMatch(tensors -> tensors.size() != most)) {
+            return List.of(new Own(units));
+        }
+        return IntStream.range(0, most)
+                .mapToObj(index -> new Own(units.stream()
+                        .map(tensors -> List.of(tensors.get(index)))
+                        .toList()))
+                .toList();
     }
 
     private static boolean counts(Member member, boolean withIntegers, Set<Tensor> scaling) {
@@ -164,7 +194,8 @@ final class WeightMembers {
     /** Computes scores from the sums over the slices of each tensor. A tensor without sums does not count. */
     Scores scores(Map<Tensor, AxisSums> sums, Reduction reduction) {
         Map<String, double[]> units = new HashMap<>();
-        members.forEach((dimension, slices) -> units.put(dimension.name(), units(dimension, slices, sums, reduction)));
+        members.forEach((dimension, slices) ->
+                units.put(dimension.name(), units(dimension, byMember(dimension, slices, sums), reduction)));
         ParameterCount count = ParameterCount.of(structure);
         Function<int[], Double> depth =
                 blocks -> total(count.constantsOf(ParameterCount.bits(blocks)), sums, reduction);
@@ -179,8 +210,8 @@ final class WeightMembers {
         return new Scores(units, layers, blocks);
     }
 
-    private static double[] units(
-            Dimension dimension, List<Slices> slices, Map<Tensor, AxisSums> sums, Reduction reduction) {
+    /** The values of each member by unit. */
+    private List<double[][]> byMember(Dimension dimension, List<Slices> slices, Map<Tensor, AxisSums> sums) {
         List<double[][]> byMember = new ArrayList<>();
         for (Slices member : slices) {
             AxisSums measured = sums.get(member.tensor);
@@ -197,6 +228,23 @@ final class WeightMembers {
                 offset += extent;
             }
         }
+        for (Own each : own.get(dimension)) {
+            boolean isMeasured = each.units.stream().flatMap(List::stream).allMatch(sums::containsKey);
+            if (isMeasured) {
+                byMember.add(each.units.stream()
+                        .map(tensors -> new double[] {
+                            tensors.stream()
+                                    .mapToDouble(
+                                            tensor -> Math.abs(sums.get(tensor).total()))
+                                    .sum()
+                        })
+                        .toArray(double[][]::new));
+            }
+        }
+        return byMember;
+    }
+
+    private static double[] units(Dimension dimension, List<double[][]> byMember, Reduction reduction) {
         double[] scores = new double[dimension.size()];
         for (int unit = 0; unit < scores.length; unit++) {
             scores[unit] = unit(byMember, unit, reduction);

@@ -23,15 +23,20 @@ final class DeadCode {
      */
     static Graph remove(Graph before, Graph after) {
         Set<String> liveBefore = before.needed();
+        Set<String> definedBefore = new HashSet<>(before.initializers().keySet());
+        before.nodes().forEach(node -> definedBefore.addAll(node.outputs()));
         Set<String> live = after.needed();
         List<Node> nodes = after.nodes().stream()
                 .filter(node -> node.outputs().stream().anyMatch(live::contains)
-                        || node.outputs().stream().noneMatch(liveBefore::contains))
+                        || node.outputs().stream().noneMatch(liveBefore::contains)
+                                && node.outputs().stream().anyMatch(definedBefore::contains))
                 .toList();
         Set<String> usedBefore = before.reads();
         Set<String> used = after.withNodes(nodes).reads();
         Map<String, Tensor> initializers = new LinkedHashMap<>(after.initializers());
-        initializers.keySet().removeIf(name -> usedBefore.contains(name) && !used.contains(name));
+        initializers
+                .keySet()
+                .removeIf(name -> !used.contains(name) && (usedBefore.contains(name) || !definedBefore.contains(name)));
         List<ValueInfo> inputs = after.inputs().stream()
                 .filter(input -> !usedBefore.contains(input.name()) || used.contains(input.name()))
                 .toList();

@@ -58,6 +58,7 @@ public final class MaskedModel {
                 masked.maskBranch(blocks.get(i));
             }
         }
+        new MaskedChoices(masked, masked.analysis, masked.keep, masked.editor).apply();
         // This comes last, because it decomposes fused normalisations whose operands the steps before edit.
         masked.maskMeans();
         Model result = masked.editor.apply(Map.of());
@@ -123,7 +124,7 @@ public final class MaskedModel {
     }
 
     /** An initializer of ones and zeros along one axis, with extent one on the others. */
-    private String mask(Dim[] dims, int axis, DType dtype) {
+    String mask(Dim[] dims, int axis, DType dtype) {
         int extent = Math.toIntExact(dims[axis].size(0));
         int[] kept = dims[axis].kept(keep);
         long[] shape = new long[dims.length - axis];
@@ -150,7 +151,7 @@ public final class MaskedModel {
         return emit(before, "Mul", left, right);
     }
 
-    private String emit(Node before, String operator, String... inputs) {
+    String emit(Node before, String operator, String... inputs) {
         String result = editor.freshName("onnx_prune_oracle_" + fresh++);
         editor.insertBefore(before, Node.of(result, operator, List.of(inputs), List.of(result), Map.of()));
         return result;

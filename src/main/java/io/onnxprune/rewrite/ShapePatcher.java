@@ -59,10 +59,7 @@ final class ShapePatcher {
         Map<Integer, Patch> stale = new TreeMap<>();
         for (SizeOperand size : sizes) {
             Patch patch = new Patch(
-                    size.sign() * size.dim().size(0, keep),
-                    size.sign() * size.dim().size(1, keep),
-                    first[size.element()],
-                    second[size.element()]);
+                    size.needed(0, keep), size.needed(1, keep), first[size.element()], second[size.element()]);
             if (patch.isNeeded()) {
                 stale.put(size.element(), patch);
             }

@@ -2,6 +2,7 @@
 package io.onnxprune.rewrite;
 
 import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Absence;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.DimensionAnalysis;
 import io.onnxprune.dims.Structure;
@@ -22,12 +23,17 @@ import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.LongStream;
 
 /**
  * Builds the pruned model: every constant is sliced at each of its uses, every stale number is patched, and declared
  * shapes are updated.
  */
 public final class Slicer {
+    /** Marks constants that number the indices of an axis, which are numbered again. */
+    private static final String NUMBERING = "numbering";
+
+    private final Structure structure;
     private final DimensionAnalysis analysis;
     private final Dim.Keep keep;
     private final GraphEditor editor;
@@ -52,8 +58,9 @@ public final class Slicer {
      */
     public record Sliced(Model model, Map<String, Slice> slices) {}
 
-    private Slicer(DimensionAnalysis analysis, Dim.Keep keep, Map<Value, Tensor> updates) {
-        this.analysis = analysis;
+    private Slicer(Structure structure, Dim.Keep keep, Map<Value, Tensor> updates) {
+        this.structure = structure;
+        this.analysis = structure.analysis();
         this.keep = keep;
         this.updates = updates;
         this.editor = new GraphEditor(analysis.program().model());
@@ -81,7 +88,7 @@ public final class Slicer {
         if (!slices && updates.isEmpty()) {
             return new Sliced(analysis.program().model(), Map.of());
         }
-        Slicer slicer = new Slicer(analysis, keep, updates);
+        Slicer slicer = new Slicer(structure, keep, updates);
         Model model = slicer.run();
         return new Sliced(model, slicer.slices);
     }
@@ -114,12 +121,29 @@ public final class Slicer {
     private Model run() {
         sliceConstants();
         analysis.sideUses().forEach(this::sliceSideValue);
+        bypass(structure.absence(keep));
+        new SplitEditor(analysis, keep, editor).removeParts();
         ShapePatcher patcher = new ShapePatcher(analysis, keep, editor);
         patcher.patch();
         patcher.patchAttributes();
         Model model = editor.apply(replaced);
         Graph graph = DeadCode.remove(analysis.program().model().graph(), model.graph());
         return model.withGraph(declareShapes(graph));
+    }
+
+    /** Connects the readers of an operator that only passes an operand on with that operand. */
+    private void bypass(Absence absence) {
+        List<Value> outputs = analysis.program().outputs();
+        absence.passed().keySet().forEach(op -> {
+            Value output = op.output(0);
+            Value left = absence.left(output);
+            output.uses().forEach(use -> editor.setInput(use.op().node(), use.input(), left.name()));
+            if (outputs.contains(output)) {
+                editor.replace(
+                        op.node(),
+                        Node.of(op.node().name(), "Identity", List.of(left.name()), List.of(output.name()), Map.of()));
+            }
+        });
     }
 
     private void sliceConstants() {
@@ -134,13 +158,15 @@ public final class Slicer {
     private void sliceConstant(Value value, List<Use> uses) {
         Map<String, List<Use>> bySlice = new LinkedHashMap<>();
         Map<String, int[][]> kept = new HashMap<>();
+        String unsliced = Arrays.deepToString(new int[value.constant().rank()][]);
         for (Use use : uses) {
             int[][] indices = kept(analysis.constantUses().get(use), value.constant());
-            String key = Arrays.deepToString(indices);
+            boolean numbers = analysis.facts().numberings().contains(use);
+            String slice = Arrays.deepToString(indices);
+            String key = numbers && !slice.equals(unsliced) ? slice + NUMBERING : slice;
             kept.put(key, indices);
             bySlice.computeIfAbsent(key, unused -> new ArrayList<>()).add(use);
         }
-        String unsliced = Arrays.deepToString(new int[value.constant().rank()][]);
         boolean everywhere = uses.size() == value.uses().size();
         // The unsliced tensor keeps the name if it is still used; else the first slice gets it.
         boolean nameTaken = bySlice.containsKey(unsliced) && !updates.containsKey(value) || !everywhere;
@@ -151,6 +177,12 @@ public final class Slicer {
             Tensor full = updates.getOrDefault(value, value.constant());
             int[][] indices = kept.get(entry.getKey());
             Tensor sliced = Slicing.slice(full, indices);
+            if (entry.getKey().endsWith(NUMBERING)) {
+                sliced = Tensor.ofIndices(
+                        sliced.dtype(),
+                        sliced.shape(),
+                        LongStream.range(0, sliced.elements()).toArray());
+            }
             if (!nameTaken && replaceInPlace(value, sliced)) {
                 nameTaken = true;
                 slices.put(value.name(), new Slice(value.name(), indices));

@@ -79,15 +79,14 @@ class PublicFormsTest {
         assertThat(json("inspect.json").path("layers").asInt()).isEqualTo(layers);
     }
 
-    /** Experts of one node cannot be pruned, so there are no FFN channels beside them. */
     @ParameterizedTest
     @CsvSource({
         "01-static-kv-cache/model, heads ffn layers, 0.04",
         "02-hybrid-shortconv/model, heads ffn layers, 0.04",
         "02-hybrid-shortconv/model_b, heads ffn layers, 0.04",
         "04-inputs-embeds/model, heads ffn layers, 0.04",
-        "07-gptoss-moe/model, heads layers, 0.04",
-        "07-gptoss-moe/model_b, heads layers, 0.04",
+        "07-gptoss-moe/model, heads ffn experts layers, 0.04",
+        "07-gptoss-moe/model_b, heads ffn experts layers, 0.04",
         "08-qdq-int4-block/model, heads ffn layers, 0.04",
         "08-qdq-int4-block/model_b, heads ffn layers, 0.04",
         "10-kv-shared-ple/model, heads ffn layers, 0.04",
@@ -102,7 +101,7 @@ class PublicFormsTest {
     })
     void everyRoleIsPrunedAndVerified(String name, String roles, double heads) throws IOException {
         for (String role : roles.split(" ")) {
-            double ratio = role.equals("layers") ? 0.4 : role.equals("ffn") ? 0.1 : heads;
+            double ratio = role.equals("layers") ? 0.4 : role.equals("ffn") || role.equals("experts") ? 0.1 : heads;
             Cli.Run run = prune(name, "--method", "magnitude", "--prune", role, "--ratio", ratio)
                     .succeeded();
             assertThat(run.out()).as(role).contains("verified on");

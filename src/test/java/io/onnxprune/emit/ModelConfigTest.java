@@ -306,6 +306,29 @@ class ModelConfigTest {
     }
 
     @Test
+    void removedExpertsAreCountedWithoutTheirChannels() throws IOException {
+        String model = "qwen3-moe-d";
+        List<String> kept = new ArrayList<>(List.of("experts.0=2", "experts.1=2"));
+        for (Dimension dimension : Fixture.structure(model).dimensions()) {
+            if (dimension.role() == Role.FFN && !dimension.name().matches(".*-[34]")) {
+                kept.add(dimension.name() + "=16");
+            }
+        }
+        ObjectNode config = patched(model, Fixture.plan(kept.toArray(String[]::new)));
+
+        assertThat(kept).hasSize(6);
+        assertThat(config.get("num_experts").asInt()).isEqualTo(2);
+        assertThat(config.get("num_experts_per_tok").asInt()).isEqualTo(2);
+        assertThat(config.get("moe_intermediate_size").asInt()).isEqualTo(16);
+        assertThat(warnings.warnings()).isEmpty();
+
+        config = patched(model, Fixture.plan("experts.1=3"));
+        assertThat(config.get("num_experts").asInt()).isEqualTo(4);
+        assertThat(config.get("per_layer_config")).hasToString("{\"1\":{\"num_experts\":3}}");
+        assertThat(warnings.warnings()).singleElement().asString().contains("experts");
+    }
+
+    @Test
     void sectionsOfTheDecoderArePatched() throws IOException {
         ObjectNode config = patched(
                 GROUPED,

@@ -13,6 +13,7 @@ import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.DimensionAnalysis.Member;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.plan.Magnitude.Norm;
@@ -105,7 +106,19 @@ class ImportanceTest {
                 sums.add(sum);
             }
         }
+        if (!dimension.units().own().isEmpty()) {
+            dimension.units().own().get(unit).stream()
+                    .map(Value::constant)
+                    .filter(tensor -> tensor.dtype().isFloat() && tensor.elements() > 1)
+                    .forEach(tensor -> sums.add(norm(tensor.toFloats(), norm)));
+        }
         return sums;
+    }
+
+    private static double norm(float[] values, Norm norm) {
+        return IntStream.range(0, values.length)
+                .mapToDouble(i -> norm == Norm.L1 ? Math.abs(values[i]) : (double) values[i] * values[i])
+                .sum();
     }
 
     @Test

@@ -155,12 +155,34 @@ class TaylorTest {
                             }
                         }
                     }
+                    for (Member member : own(structure, dimension, unit)) {
+                        double[] terms = gradients.terms(nameOf(member), member.tensor(), kind);
+                        expected += kind == Kind.VECTOR
+                                ? Math.abs(Arrays.stream(terms).sum())
+                                : Arrays.stream(terms).map(Math::abs).sum();
+                    }
                     assertThat(units[unit])
                             .as("%s %s %d", name, key, unit)
                             .isCloseTo(expected, within(1e-6 * (1 + expected)));
                 }
             });
         }
+    }
+
+    /** The weights that no other unit uses, each by its first axis. */
+    private static List<Member> own(Structure structure, Dimension dimension, int unit) {
+        List<Member> found = new ArrayList<>();
+        if (!dimension.units().own().isEmpty()) {
+            structure.analysis().constantUses().forEach((use, dims) -> {
+                Tensor tensor = use.op().input(use.input()).constant();
+                boolean owned =
+                        dimension.units().own().get(unit).contains(use.op().input(use.input()));
+                if (owned && tensor.dtype().isFloat() && tensor.elements() > 1) {
+                    found.add(new Member(use, 0, dims[0], tensor));
+                }
+            });
+        }
+        return found;
     }
 
     /** The indices of a unit, found by the indices that are kept without it. */

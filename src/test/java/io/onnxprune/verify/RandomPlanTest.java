@@ -189,10 +189,18 @@ class RandomPlanTest {
         Map<String, int[]> keep = new LinkedHashMap<>();
         for (Dimension dimension : structure.dimensions()) {
             if (dimension.isPrunable() && random.nextInt(3) > 0) {
-                keep.put(dimension.name(), subset(random, dimension.size()));
+                keep.put(dimension.name(), subset(random, dimension));
             }
         }
         return keep;
+    }
+
+    /** Some units of a dimension, ascending, no fewer than it allows. */
+    private static int[] subset(Random random, Dimension dimension) {
+        int[] kept = subset(random, dimension.size());
+        return kept.length >= dimension.units().least()
+                ? kept
+                : IntStream.range(0, dimension.units().least()).toArray();
     }
 
     /** Some of the indices below {@code size}, ascending, at least one. */

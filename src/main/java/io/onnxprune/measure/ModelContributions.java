@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.measure;
+
+import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.ExpertOutput;
+import io.onnxprune.calibrate.ExpertWeight;
+import io.onnxprune.calibrate.Tap;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.plan.ExpertImportance;
+import io.onnxprune.plan.ExpertImportance.Kind;
+import io.onnxprune.plan.ExpertImportance.Sums;
+import io.onnxprune.rewrite.PrunedState;
+import io.onnxprune.rewrite.Slicer.Slice;
+import io.onnxprune.runtime.HostTensor;
+import java.nio.FloatBuffer;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import java.util.Set;
+import java.util.stream.IntStream;
+
+/**
+ * Measures what the experts of a pruned model contribute.
+ *
+ * @param rows token ids, all rows of equal length
+ * @param calibrator runs the pruned model
+ */
+record ModelContributions(PrunedState state, List<long[]> rows, Calibrator calibrator)
+        implements ExpertImportance.Contributions {
+    @Override
+    public Map<Dimension, Sums> measure(List<Dimension> experts, Kind kind) {
+        Map<Dimension, List<Tap.Contribution>> taps = taps(experts, kind);
+        Map<Tap, HostTensor> sums = new HashMap<>();
+        Set<Tap> all = new LinkedHashSet<>();
+        taps.values().forEach(all::addAll);
+        if (!all.isEmpty()) {
+            calibrator.gather(rows, all, sums::put);
+        }
+        Map<Dimension, Sums> measured = new LinkedHashMap<>();
+        taps.forEach((dimension, own) -> measured.put(dimension, sums(dimension, own, sums)));
+        return measured;
+    }
+
+    /**
+     * What is to be measured for each dimension.
+     *
+     * @throws UserException if it is not known where the outputs of experts are added
+     */
+    Map<Dimension, List<Tap.Contribution>> taps(List<Dimension> experts, Kind kind) {
+        Map<String, ExpertWeight> sources = new HashMap<>();
+        experts.forEach(dimension -> addWeights(dimension, sources));
+        Map<String, ExpertWeight> weights = new HashMap<>();
+        calibrator.lowered().graph().initializers().keySet().forEach(name -> {
+            Slice slice = state.slices().get(name);
+            ExpertWeight weight = sources.get(slice == null ? name : slice.source());
+            if (weight != null) {
+                weights.put(name, weight);
+            }
+        });
+        Map<String, Map<Integer, ExpertOutput>> outputs = new HashMap<>();
+        calibrator
+                .expertOutputs(weights)
+                .forEach(output -> outputs.computeIfAbsent(output.mixture(), key -> new LinkedHashMap<>())
+                        .put(output.expert(), output));
+        Map<Dimension, List<Tap.Contribution>> taps = new LinkedHashMap<>();
+        for (Dimension dimension : experts) {
+            taps.put(dimension, taps(dimension, outputs.getOrDefault(dimension.name(), Map.of()), kind));
+        }
+        return taps;
+    }
+
+    private static void addWeights(Dimension dimension, Map<String, ExpertWeight> weights) {
+        dimension.members().stream()
+                .filter(member -> member.axis() == 0)
+                .forEach(member -> weights.put(
+                        member.use().op().input(member.use().input()).name(),
+                        new ExpertWeight(dimension.name(), ExpertWeight.ALL)));
+        for (int expert = 0; expert < dimension.units().own().size(); expert++) {
+            ExpertWeight own = new ExpertWeight(dimension.name(), expert);
+            dimension.units().own().get(expert).stream()
+                    .filter(value -> value.constant().dtype().isFloat())
+                    .forEach(value -> weights.put(value.name(), own));
+        }
+    }
+
+    /** The kept experts of a dimension, in the order of the pruned model. */
+    private int[] kept(Dimension dimension) {
+        int[] units = state.plan().keep().get(dimension.name());
+        return units == null ? IntStream.range(0, dimension.size()).toArray() : units;
+    }
+
+    /** One tap for all kept experts, or one for each of them. */
+    private List<Tap.Contribution> taps(Dimension dimension, Map<Integer, ExpertOutput> outputs, Kind kind) {
+        Tap.Contribution.Measure measure = switch (kind) {
+            case OUTPUT -> Tap.Contribution.Measure.LENGTH;
+            case CHANGE -> Tap.Contribution.Measure.CHANGE;
+            case FISHER -> Tap.Contribution.Measure.SQUARED_CHANGE;
+        };
+        int[] kept = kept(dimension);
+        ExpertOutput all = outputs.get(ExpertWeight.ALL);
+        if (all != null) {
+            return List.of(new Tap.Contribution(all.activation(), all.index(), kept.length, measure));
+        }
+        List<Tap.Contribution> taps = new ArrayList<>();
+        boolean ofOwn = !dimension.units().own().isEmpty();
+        for (int i = 0; i < kept.length; i++) {
+            ExpertOutput output = outputs.get(ofOwn ? kept[i] : i);
+            if (output == null) {
+                throw new UserException("the experts of " + dimension.name() + " cannot be scored by their outputs:"
+                        + " where that of expert " + kept[i]
+                        + " is added to those of others is not known; choose another"
+                        + " metric, such as taylor");
+            }
+            taps.add(new Tap.Contribution(output.activation(), "", 1, measure));
+        }
+        return taps;
+    }
+
+    private Sums sums(Dimension dimension, List<Tap.Contribution> taps, Map<Tap, HostTensor> sums) {
+        double[] contributions = new double[dimension.size()];
+        double[] tokens = new double[dimension.size()];
+        int next = 0;
+        int[] kept = kept(dimension);
+        for (Tap.Contribution tap : taps) {
+            FloatBuffer values = Objects.requireNonNull(sums.get(tap), "a tap that was not measured")
+                    .asFloats();
+            for (int i = 0; i < tap.experts(); i++) {
+                contributions[kept[next]] = values.get(values.position() + 2 * i);
+                tokens[kept[next++]] = values.get(values.position() + 2 * i + 1);
+            }
+        }
+        return new Sums(contributions, tokens);
+    }
+}
