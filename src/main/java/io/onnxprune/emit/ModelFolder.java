@@ -66,9 +66,10 @@ public final class ModelFolder {
             throw new UserException("there is no model file or folder " + argument);
         }
         Path model = namedByGenai(argument).orElseGet(() -> inside(argument));
-        boolean inner = model.getParent().equals(argument.resolve(ModelPlace.INNER))
-                && !ModelPlace.isDescribed(model.getParent());
-        return new ModelFolder(model, inner ? argument.toAbsolutePath() : ModelPlace.home(model), true);
+        Path outer = argument.toAbsolutePath();
+        Path folder = model.toAbsolutePath().getParent();
+        boolean inner = outer.resolve(ModelPlace.INNER).equals(folder) && !ModelPlace.isDescribed(folder);
+        return new ModelFolder(model, inner ? outer : ModelPlace.home(model), true);
     }
 
     private static Path inside(Path argument) {
