@@ -49,7 +49,7 @@ class ArchitectureTest {
             Map.entry("ir", "diag"),
             Map.entry("lower", "diag dims ir onnx runtime"),
             Map.entry("measure", "calibrate diag dims ir onnx plan rewrite runtime"),
-            Map.entry("method", "compensate diag ir measure obs option pass plan rewrite"),
+            Map.entry("method", "compensate diag dims ir measure obs option pass plan rewrite"),
             Map.entry("obs", "algebra diag"),
             Map.entry("onnx", "diag ir"),
             Map.entry("option", "diag"),
