@@ -249,6 +249,102 @@ def grouped_experts(g):
     g.decoder(mixture, mixture)
 
 
+def piecewise_experts(g):
+    """Each expert takes its piece of the stacks: by Gather, for the tokens that chose it; then by Split, for all tokens"""
+
+    def gathered(g, x, name):
+        shares, indices = g.top(g.op("Softmax", g.router(x, name), axis=-1))
+        shares = g.normalised(shares)
+        up, down = g.stack(name + ".up", WIDTH, CHANNELS), g.stack(name + ".down", CHANNELS, WIDTH)
+        code = g.op("OneHot", indices, g.int(EXPERTS), g.constant("off_on_index", np.array([0, 1], np.int64)), axis=-1)
+        masks = g.op("Transpose", code, perm=[2, 1, 0])
+        result = g.op("Mul", x, g.number(0.0))
+        for expert in range(EXPERTS):
+            mask = g.op("Cast", g.op("Gather", masks, g.int(expert), axis=0), to=TensorProto.BOOL)
+            ranks, rows = (g.op("Squeeze", t, g.ints(0)) for t in g.op("Split", g.op("NonZero", mask), g.ints(1, 1), axis=0, count=2))
+            inner = g.op("Relu", g.op("MatMul", g.op("Gather", x, rows, axis=0), g.op("Gather", up, g.int(expert), axis=0)))
+            y = g.op("MatMul", inner, g.op("Gather", down, g.int(expert), axis=0))
+            places = g.op("Concat", g.op("Unsqueeze", rows, g.ints(1)), g.op("Unsqueeze", ranks, g.ints(1)), axis=1)
+            y = g.op("Mul", y, g.op("Unsqueeze", g.op("GatherND", shares, places), g.ints(1)))
+            wide = g.op("Expand", g.op("Unsqueeze", rows, g.ints(1)), g.op("Shape", y))
+            result = g.op("ScatterElements", result, wide, y, axis=0, reduction="add")
+        return result
+
+    def split(g, x, name):
+        shares, indices = g.top(g.op("Softmax", g.router(x, name), axis=-1))
+        ups = g.op("Split", g.stack(name + ".up", WIDTH, CHANNELS), axis=0, num_outputs=EXPERTS, count=EXPERTS)
+        downs = g.op("Split", g.stack(name + ".down", CHANNELS, WIDTH), g.ints(*[1] * EXPERTS), axis=0, count=EXPERTS)
+        code = g.op("OneHot", indices, g.int(EXPERTS), g.constant("off_on", np.array([0, 1], np.float32)), axis=-1)
+        weighed = g.op("Mul", code, g.op("Unsqueeze", shares, g.ints(2)))
+        result = None
+        for up, down, share in zip(ups, downs, g.op("Split", weighed, axis=2, num_outputs=EXPERTS, count=EXPERTS)):
+            inner = g.op("Relu", g.op("MatMul", x, g.op("Squeeze", up, g.ints(0))))
+            y = g.op("MatMul", inner, g.op("Squeeze", down, g.ints(0)))
+            y = g.op("Mul", y, g.op("ReduceSum", share, g.ints(1), keepdims=0))
+            result = g.op("Add", result, y) if result else y
+        return result
+
+    g.decoder(gathered, split)
+
+
+def joined_experts(g):
+    """Results of all experts in one tensor; then a softmax in single operators, and gates that Where clears"""
+
+    def joined(g, x, name):
+        scores = g.op("Softmax", g.router(x, name), axis=-1)
+        shares, indices = g.top(scores)
+        gates = g.gates(g.normalised(shares), indices, scores)
+        results = [g.op("Unsqueeze", g.ffn(x, f"{name}.{expert}", CHANNELS), g.ints(1)) for expert in range(EXPERTS)]
+        y = g.op("Mul", g.op("Concat", *results, axis=1), g.op("Unsqueeze", gates, g.ints(2)))
+        return g.op("ReduceSum", y, g.ints(1), keepdims=0)
+
+    def cleared(g, x, name):
+        logits = g.router(x, name)
+        exponents = g.op("Exp", g.op("Sub", logits, g.op("ReduceMax", logits, g.ints(-1), keepdims=1)))
+        shares, indices = g.top(g.normalised(exponents))
+        result = None
+        for expert in range(EXPERTS):
+            others = g.op("Not", g.op("Equal", indices, g.int(expert)))
+            share = g.op("ReduceSum", g.op("Where", others, g.number(0.0), shares), g.ints(-1), keepdims=1)
+            y = g.op("Mul", g.ffn(x, f"{name}.{expert}", CHANNELS), share)
+            result = g.op("Add", result, y) if result else y
+        return result
+
+    g.decoder(joined, cleared)
+
+
+def tiled_experts(g):
+    """Tokens repeated for all experts, an interleaved gate and biases; then shares by pairs of token and expert"""
+
+    def tiled(g, x, name):
+        logits = g.router(x, name, bias=True)
+        best, indices = g.top(logits)
+        gates = g.gates(g.op("Softmax", best, axis=-1), indices, logits)
+        copies = g.op("Reshape", g.op("Tile", x, g.ints(EXPERTS, 1)), g.ints(EXPERTS, -1, WIDTH))
+        both = g.op("MatMul", copies, g.stack(name + ".gate_up", WIDTH, 2 * CHANNELS))
+        both = g.op("Add", both, g.op("Unsqueeze", g.weight(name + ".gate_up.bias", EXPERTS, 2 * CHANNELS, spread=0.2), g.ints(1)))
+        gate, up = (g.op("Slice", both, g.ints(start), g.ints(2**31), g.ints(2), g.ints(2)) for start in (0, 1))
+        y = g.op("MatMul", g.op("Mul", g.op("Add", up, g.number(1.0)), g.silu(gate)), g.stack(name + ".down", CHANNELS, WIDTH))
+        y = g.op("Add", y, g.op("Unsqueeze", g.weight(name + ".down.bias", EXPERTS, WIDTH, spread=0.2), g.ints(1)))
+        wide = g.op("Unsqueeze", g.op("Transpose", gates, perm=[1, 0]), g.ints(2))
+        return g.op("ReduceSum", g.op("Mul", y, wide), g.ints(0), keepdims=0)
+
+    def paired(g, x, name):
+        scores = g.op("Sigmoid", g.router(x, name))
+        indices = g.top(scores)[1]
+        tokens = g.op("Squeeze", g.op("Slice", g.op("Shape", x), g.ints(0), g.ints(1)), g.ints(0))
+        rows = g.op("Unsqueeze", g.op("Range", g.int(0), tokens, g.int(1)), g.ints(1))
+        rows = g.op("Expand", rows, g.op("Shape", indices))
+        pairs = g.op("Concat", g.op("Unsqueeze", rows, g.ints(2)), g.op("Unsqueeze", indices, g.ints(2)), axis=2)
+        shares = g.normalised(g.op("GatherND", scores, pairs))
+        wide = g.op("Unsqueeze", x, g.ints(1, 2))
+        up = g.op("Relu", g.op("MatMul", wide, g.op("Gather", g.stack(name + ".up", WIDTH, CHANNELS), indices, axis=0)))
+        y = g.op("Squeeze", g.op("MatMul", up, g.op("Gather", g.stack(name + ".down", CHANNELS, WIDTH), indices, axis=0)), g.ints(2))
+        return g.op("ReduceSum", g.op("Mul", y, g.op("Unsqueeze", shares, g.ints(2))), g.ints(1), keepdims=0)
+
+    g.decoder(tiled, paired)
+
+
 FORMS = {
     "fused-experts": fused_experts,
     "int4-experts": int4_experts,
@@ -258,6 +354,9 @@ FORMS = {
     "weighed-experts": weighed_experts,
     "switch-experts": switch_experts,
     "grouped-experts": grouped_experts,
+    "piecewise-experts": piecewise_experts,
+    "joined-experts": joined_experts,
+    "tiled-experts": tiled_experts,
 }
 
 COMMITTED_AS_TESTMODELS = {"fused-experts", "int4-experts", "biased-experts", "unrolled-experts"}

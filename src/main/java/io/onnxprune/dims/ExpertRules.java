@@ -11,13 +11,18 @@ import java.util.Set;
  * set of FFN channels. Numbers of less than a byte are packed along the last axis.
  */
 final class ExpertRules {
-    /** Inputs of the matrices, and of their biases, in the order fc1, fc2, fc3. */
-    private record Layout(int[] weights, int[] scales, int[] biases, int[] zeros) {}
+    /** Inputs of the matrices, scales, biases and zero points of fc1, fc2 and fc3; -1 where an operator has none. */
+    private record Layout(
+            boolean quantised,
+            List<Integer> weights,
+            List<Integer> scales,
+            List<Integer> biases,
+            List<Integer> zeros) {}
 
     private static final Layout PLAIN =
-            new Layout(new int[] {2, 4, 6}, new int[] {-1, -1, -1}, new int[] {3, 5, 7}, new int[] {-1, -1, -1});
+            new Layout(false, List.of(2, 4, 6), List.of(-1, -1, -1), List.of(3, 5, 7), List.of(-1, -1, -1));
     private static final Layout QUANTISED =
-            new Layout(new int[] {2, 5, 8}, new int[] {3, 6, 9}, new int[] {4, 7, 10}, new int[] {11, 12, 13});
+            new Layout(true, List.of(2, 5, 8), List.of(3, 6, 9), List.of(4, 7, 10), List.of(11, 12, 13));
     /** Inputs of QMoE that these rules cover: all but those of formats other than integers. */
     private static final int COVERED = 15;
 
@@ -54,19 +59,19 @@ final class ExpertRules {
         Fused(RuleContext c, Layout layout) {
             this.c = c;
             this.layout = layout;
-            this.block = layout == QUANTISED ? c.node().intAttribute("block_size", 0) : 0;
+            this.block = layout.quantised ? c.node().intAttribute("block_size", 0) : 0;
         }
 
         void apply() {
             Dim[] x = c.in(0);
             Dim[] router = c.in(1);
-            Dim[] down = c.in(layout.weights[1]);
+            Dim[] down = c.in(layout.weights.get(1));
             Dim hidden = x[x.length - 1];
             long perElement = perElement(1);
             Dim channels = c.fresh(down[2].size(0) * perElement);
             boolean gated = c.node().intAttribute("swiglu_fusion", 0) != 0
                     && GATED.contains(c.node().textAttribute("activation_type", "relu"));
-            long rows = c.in(layout.weights[0])[1].size(0);
+            long rows = c.in(layout.weights.get(0))[1].size(0);
             if (down[1].size(0) != hidden.size(0) || rows != channels.size(0) * (gated ? 2 : 1)) {
                 OperatorRules.pinEverything(c, "weights of experts in an order that is not analysed");
                 return;
@@ -74,21 +79,21 @@ final class ExpertRules {
             c.unifyAll(x, c.out(0));
             c.unify(Dim.product(Arrays.asList(x).subList(0, x.length - 1)), router[0]);
             c.choice(1, 1, true, c.node().intAttribute("k", 1));
-            if (c.in(14) != null && layout == QUANTISED) {
+            if (c.in(14) != null && layout.quantised) {
                 c.unifyAll(c.in(14), router);
             }
             c.contraction(hidden, true);
             c.contraction(channels, true);
             matrix(0, router[1], rows(channels, gated), hidden);
             matrix(1, router[1], hidden, channels);
-            if (c.in(layout.weights[2]) != null) {
+            if (c.in(layout.weights.get(2)) != null) {
                 matrix(2, router[1], channels, hidden);
             }
         }
 
         private int perElement(int matrix) {
-            Tensor weights = c.op().input(layout.weights[matrix]).constant();
-            return layout == PLAIN || weights == null ? 1 : QuantizedOperands.perElement(c.node(), weights);
+            Tensor weights = c.op().input(layout.weights.get(matrix)).constant();
+            return !layout.quantised || weights == null ? 1 : QuantizedOperands.perElement(c.node(), weights);
         }
 
         private Dim rows(Dim channels, boolean gated) {
@@ -102,10 +107,10 @@ final class ExpertRules {
 
         /** One matrix [E, rows, columns] with its scales, zero points and bias. */
         private void matrix(int index, Dim experts, Dim rows, Dim columns) {
-            Dim[] weights = c.in(layout.weights[index]);
+            Dim[] weights = c.in(layout.weights.get(index));
             c.unifyBroadcast(weights[0], experts);
             c.unify(weights[1], rows);
-            Dim[] scales = layout.scales[index] < 0 ? null : c.in(layout.scales[index]);
+            Dim[] scales = layout.scales.get(index) < 0 ? null : c.in(layout.scales.get(index));
             Dim blocks = null;
             int each = perElement(index);
             if (scales != null && scales.length == 3 && block > 0) {
@@ -116,8 +121,8 @@ final class ExpertRules {
                 c.unify(columns, packed(weights[2], each));
             }
             encoding(scales, experts, rows, blocks);
-            zeros(layout.zeros[index] < 0 ? null : c.in(layout.zeros[index]), experts, rows, blocks);
-            Dim[] bias = c.in(layout.biases[index]);
+            zeros(layout.zeros.get(index) < 0 ? null : c.in(layout.zeros.get(index)), experts, rows, blocks);
+            Dim[] bias = c.in(layout.biases.get(index));
             encoding(bias, experts, rows, null);
         }
 

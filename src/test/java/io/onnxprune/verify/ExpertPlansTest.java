@@ -61,6 +61,9 @@ class ExpertPlansTest {
             "forms/dense-experts",
             "forms/weighed-experts",
             "forms/switch-experts",
+            "forms/piecewise-experts",
+            "forms/joined-experts",
+            "forms/tiled-experts",
             "cases/07-gptoss-moe/model",
             "cases/07-gptoss-moe/model_b");
 
@@ -106,7 +109,13 @@ class ExpertPlansTest {
 
     /** The other side of the comparison is made without the dimensions: by the bias of the router alone. */
     @ParameterizedTest
-    @CsvSource({"fused-experts, 0", "unrolled-experts, 0", "unrolled-experts, 1", "forms/dense-experts, 1"})
+    @CsvSource({
+        "fused-experts, 0",
+        "unrolled-experts, 0",
+        "unrolled-experts, 1",
+        "forms/dense-experts, 1",
+        "forms/tiled-experts, 0"
+    })
     void removedExpertsAreThoseThatTheRouterNeverChooses(String form, int layer) {
         Structure structure = structure(form);
         int[] kept = {0, 2, 3};
