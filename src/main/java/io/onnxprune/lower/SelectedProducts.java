@@ -116,8 +116,8 @@ final class SelectedProducts {
     /** The operand with its last two axes swapped. */
     private String swapped(int operand) {
         long[] axes = RewriteContext.axes(0, c.rank(operand));
-        axes[axes.length - 2] = axes.length - 1;
-        axes[axes.length - 1] = axes.length - 2;
+        axes[axes.length - 2] = axes.length - 1L;
+        axes[axes.length - 1] = axes.length - 2L;
         return c.transpose(c.in(operand), axes);
     }
 
