@@ -75,7 +75,8 @@ public record PruneReport(
 
     /** This report with one more file that was written. */
     PruneReport withFile(Path file) {
-        return new PruneReport(state, sizes, emission.map(found -> found.with(file)), evaluations, effort, vocabulary, seed);
+        return new PruneReport(
+                state, sizes, emission.map(found -> found.with(file)), evaluations, effort, vocabulary, seed);
     }
 
     /** The structure of the dense model. */
