@@ -44,28 +44,45 @@ final class ModelCard {
         this.old = FrontMatter.read(input.home().resolve("README.md"), log);
     }
 
-    /** Removes the card of a model that was there before, so that it does not stand beside the new one. */
-    static void removeOld(OutputTarget target, Log log) {
+    /** Removes the card of a model that was in the output folder before, so that it does not stand beside the new one. */
+    static void removeOld(Pruner pruner, Log log) {
+        Optional<OutputTarget> target = folder(pruner);
         try {
-            Files.deleteIfExists(target.card());
+            if (target.isPresent()) {
+                Files.deleteIfExists(target.get().card());
+            }
         } catch (IOException e) {
-            log.warn("the old model card " + target.card() + " cannot be removed: " + FileFailure.reason(e));
+            log.warn("the old model card " + target.get().card() + " cannot be removed: " + FileFailure.reason(e));
         }
     }
 
-    /** Writes the card. The model is already there, so a card that cannot be written is only warned of; false then. */
-    static boolean write(PruneReport report, ModelFolder input, OutputTarget target, Pruner.Builder settings, Log log) {
-        ModelCard card = new ModelCard(report, input, settings, log);
-        String title = Objects.requireNonNull(target.home().getFileName(), "a folder has a name")
+    /**
+     * Writes the card of a run that writes a folder. The model is already there, so a card that cannot be written is only
+     * warned of.
+     *
+     * @return the report, with the card among the written files
+     */
+    static PruneReport deliver(PruneReport report, Pruner pruner, Log log) {
+        Optional<OutputTarget> target = folder(pruner);
+        if (target.isEmpty()) {
+            return report;
+        }
+        ModelCard card = new ModelCard(report, pruner.input(), pruner.settings(), log);
+        String title = Objects.requireNonNull(target.get().home().getFileName(), "a folder has a name")
                 .toString();
         String text = FrontMatter.text(card.header()) + "\n# " + title + "\n\n" + card.body();
         try {
-            WholeFile.write(target.card(), text.getBytes(StandardCharsets.UTF_8));
-            return true;
+            WholeFile.write(target.get().card(), text.getBytes(StandardCharsets.UTF_8));
+            return report.withFile(target.get().card());
         } catch (IOException e) {
-            log.warn("the model card " + target.card() + " cannot be written: " + FileFailure.reason(e));
-            return false;
+            log.warn("the model card " + target.get().card() + " cannot be written: " + FileFailure.reason(e));
+            return report;
         }
+    }
+
+    /** The output folder, for a run that writes one. */
+    private static Optional<OutputTarget> folder(Pruner pruner) {
+        return pruner.target().filter(OutputTarget::isFolder);
     }
 
     private Map<String, Object> header() {

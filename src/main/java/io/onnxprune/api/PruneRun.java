@@ -8,7 +8,6 @@ import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.emit.ModelFolder;
-import io.onnxprune.emit.OutputTarget;
 import io.onnxprune.eval.CalibrationData;
 import io.onnxprune.eval.CausalLm;
 import io.onnxprune.eval.DataRequest;
@@ -110,11 +109,13 @@ final class PruneRun {
                     .map(CalibrationData::rows)
                     .orElse(List.of()));
             PassManager.Result result = manager.run(PruningState.of(dense), new RunData(data, training));
-            folder().ifPresent(written -> ModelCard.removeOld(written, listener));
+            ModelCard.removeOld(pruner, listener);
             settings.planOut()
                     .ifPresent(path -> PlanFile.write(
                             path, result.state().plan(), result.state().dense().structure()));
-            return delivered(report(result, data, runtime));
+            PruneReport report = report(result, data, runtime);
+            // The card of a model that lost tokens compares with the original.
+            return settings.isReduced() ? report : ModelCard.deliver(report, pruner, listener);
         }
     }
 
@@ -231,19 +232,6 @@ final class PruneRun {
 
     private Evaluation evaluate(CausalLm model, CalibrationData data) {
         return Evaluator.evaluate(model, data.heldOut(), OptionalInt.of(EvalOptions.DEFAULT_PROMPT), listener);
-    }
-
-    /** The report, after the model card was written in an output folder. */
-    private PruneReport delivered(PruneReport report) {
-        Optional<OutputTarget> folder = folder();
-        boolean written =
-                folder.isPresent() && ModelCard.write(report, pruner.input(), folder.get(), settings, listener);
-        return written ? report.withFile(folder.get().card()) : report;
-    }
-
-    /** The output folder, for a run that writes one. */
-    private Optional<OutputTarget> folder() {
-        return pruner.target().filter(OutputTarget::isFolder);
     }
 
     private PruneReport report(PassManager.Result result, Optional<CalibrationData> data, OnnxRuntime runtime) {

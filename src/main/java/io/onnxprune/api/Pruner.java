@@ -180,6 +180,7 @@ public final class Pruner {
             this.reduced = true;
             output = whole.output;
             dryRun = whole.dryRun;
+            clients = whole.clients;
             externalData = whole.externalData;
             lastLogits = whole.lastLogits;
             statistics = whole.statistics;

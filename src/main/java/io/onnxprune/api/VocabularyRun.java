@@ -120,10 +120,10 @@ final class VocabularyRun {
                             given,
                             kept,
                             original.tokenizer,
-                            reduced.place.resolveSibling(ReducedFolder.TOKENIZER),
+                            reduced.folder.resolve(ReducedFolder.TOKENIZER),
                             listener)));
             PruneReport report = rest(original, reduced, rows, folder, runtime);
-            return whole(report, original, reduced, rows, text, runtime);
+            return ModelCard.deliver(whole(report, original, reduced, rows, text, runtime), pruner, listener);
         } finally {
             FileTree.delete(folder);
         }
@@ -210,19 +210,19 @@ final class VocabularyRun {
 
     private Reduced reduced(Original original, KeptTokens kept, int required, Path folder, OnnxRuntime runtime) {
         ModelFolder input = pruner.input();
-        Path beside = folder.resolve("model");
-        Path place = beside.resolve(input.model().getFileName());
+        Path home = folder.resolve("model");
+        Path place = home.resolve(input.home().relativize(input.model().toAbsolutePath()));
         try {
-            Files.createDirectories(beside);
+            Files.createDirectories(place.getParent());
         } catch (IOException e) {
-            throw new UserException("folder " + beside + " cannot be made: " + FileFailure.reason(e), e);
+            throw new UserException("folder " + home + " cannot be made: " + FileFailure.reason(e), e);
         }
         Model model = Provenance.withVocabulary(original.tables.reduced(kept), kept.before(), kept.ids());
         ModelWriter.write(model, place, original.model.externalData());
         new ReducedFolder(input, original.tokenizer, kept, original.tables.sizes(kept), listener)
-                .write(beside, ModelFolder.weightFiles(original.model.graph()));
+                .write(home, ModelFolder.weightFiles(original.model.graph()));
         writeAdapters(original, kept, place);
-        return new Reduced(beside, place, kept, required, verified(original, kept, place, runtime));
+        return new Reduced(home, place, kept, required, verified(original, kept, place, runtime));
     }
 
     /** Writes the adapters beside the model for the model with the kept tokens. */

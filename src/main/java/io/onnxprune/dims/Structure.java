@@ -108,7 +108,6 @@ public final class Structure {
     }
 
     private void assignRoles() {
-        choices.atoms().forEach(atom -> roles.putIfAbsent(atom, Role.EXPERTS));
         for (AnalysisFacts.Distribution distribution : analysis.facts().distributions()) {
             if (!distribution.overPositions()) {
                 continue;
@@ -127,6 +126,8 @@ public final class Structure {
         stream.width().forEach(atom -> roles.put(atom, Role.HIDDEN));
         assignHeadSizes();
         assignTables();
+        // A softmax over the tokens is no choice among experts.
+        choices.atoms().forEach(atom -> roles.putIfAbsent(atom, Role.EXPERTS));
         assignInnerWidths();
     }
 
