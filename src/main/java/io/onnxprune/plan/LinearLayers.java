@@ -138,7 +138,7 @@ public final class LinearLayers {
     public String problem(Dimension dimension) {
         List<Op> ops = applications(dimension);
         if (ops.isEmpty()) {
-            return "it has no consumer with a constant weight matrix";
+            return "no product with a constant matrix sums over it";
         }
         return ops.stream()
                 .map(problems::get)

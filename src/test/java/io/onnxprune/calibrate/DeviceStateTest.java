@@ -3,11 +3,13 @@ package io.onnxprune.calibrate;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
 
 import io.onnxprune.TestModels;
 import io.onnxprune.device.HostDevice;
 import io.onnxprune.device.LimitedDevice;
 import io.onnxprune.diag.OutOfMemoryException;
+import io.onnxprune.dims.Role;
 import io.onnxprune.ir.Model;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.OnnxRuntime;
@@ -22,7 +24,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /**
- * Runs whose weights, sums and activations stay in the memory of a device yield the same bits as runs on host tensors.
+ * Runs whose weights, sums and activations stay in the memory of a device yield the same bits as runs on host tensors, but for experts.
  * The device is the host here, behind the same binding as a GPU.
  */
 @Tag("ort")
@@ -50,13 +52,33 @@ class DeviceStateTest {
                 Gathered device = Gathered.gather(
                         model, rows, taps, memory, folder, OnnxRuntime.openOn(new HostDevice(), ONE_THREAD));
 
-                assertThat(device.loss()).isEqualTo(host.loss());
                 assertThat(device.messages()).isEqualTo(host.messages());
-                taps.forEach(tap -> assertThat(device.sums().get(tap))
-                        .as(tap.toString())
-                        .isEqualTo(host.sums().get(tap)));
+                if (hasExperts(model)) {
+                    assertNearlyEqual(device, host, taps);
+                } else {
+                    assertThat(device.loss()).isEqualTo(host.loss());
+                    taps.forEach(tap -> assertThat(device.sums().get(tap))
+                            .as(tap.toString())
+                            .isEqualTo(host.sums().get(tap)));
+                }
             }
         }
+    }
+
+    private static boolean hasExperts(Model model) {
+        return TestModels.structure(model).dimensions().stream().anyMatch(found -> found.role() == Role.EXPERTS);
+    }
+
+    /**
+     * ONNX Runtime's kernel for a product of one row adds in another order if the matrix is an input of the graph, as it is
+     * on a device, and no constant. An expert may get a single token.
+     */
+    private static void assertNearlyEqual(Gathered device, Gathered host, Set<Tap> taps) {
+        assertThat(device.loss()).containsExactly(host.loss(), within(1e-5));
+        taps.forEach(tap -> assertThat(
+                        Gathered.distance(device.sums().get(tap), host.sums().get(tap)))
+                .as(tap.toString())
+                .isLessThan(1e-5));
     }
 
     /** A device with too little memory for the whole model gets smaller segments, and the user is told. */
