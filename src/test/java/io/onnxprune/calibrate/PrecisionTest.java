@@ -8,6 +8,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import io.onnxprune.TestModels;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UsageException;
+import io.onnxprune.dims.Role;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Model;
 import io.onnxprune.onnx.ModelReader;
@@ -58,12 +59,16 @@ class PrecisionTest {
         for (Tap tap : taps) {
             double distance =
                     Gathered.distance(rounded.sums().get(tap), exact.sums().get(tap));
-            assertThat(distance).as(tap.toString()).isLessThan(0.5);
+            assertThat(distance).as(tap.toString()).isFinite();
             furthest = Math.max(furthest, distance);
         }
         assertThat(furthest).isGreaterThan(1e-4);
-        for (int row = 0; row < rows.size(); row++) {
-            assertThat(rounded.loss()[row]).isCloseTo(exact.loss()[row], org.assertj.core.data.Offset.offset(0.05));
+        // Rounded scores choose other experts for some tokens, so nothing bounds the difference there.
+        if (TestModels.structure(name).dimensions().stream().noneMatch(found -> found.role() == Role.EXPERTS)) {
+            assertThat(furthest).isLessThan(0.5);
+            for (int row = 0; row < rows.size(); row++) {
+                assertThat(rounded.loss()[row]).isCloseTo(exact.loss()[row], org.assertj.core.data.Offset.offset(0.05));
+            }
         }
     }
 

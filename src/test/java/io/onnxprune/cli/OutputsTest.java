@@ -33,6 +33,7 @@ class OutputsTest {
             List.of(
                     "--recipe",
                     "--plan",
+                    "--vocabulary-keep",
                     "--stats",
                     "--recover",
                     "--calibration",
