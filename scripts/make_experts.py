@@ -8,16 +8,13 @@
 Seeded random weights. Each model is run on ONNX Runtime before it is kept. Needs onnx, numpy and onnxruntime.
 """
 
-import argparse
-import os
 import sys
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from make_forms import Graph, feeds
+from make_forms import Graph, run
 
 WIDTH = 32
 HEAD = 8
@@ -362,35 +359,5 @@ FORMS = {
 COMMITTED_AS_TESTMODELS = {"fused-experts", "int4-experts", "biased-experts", "unrolled-experts"}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", help="where the folders of the models go")
-    parser.add_argument("names", nargs="*", metavar="model", help="which models; without a name those that are not in testmodels")
-    parser.add_argument("--list", action="store_true", help="print the names and what the models have")
-    arguments = parser.parse_args()
-    if arguments.list or not arguments.folder:
-        for name, form in FORMS.items():
-            print(f"{name:18} {form.__doc__}")
-        return 0 if arguments.list else 2
-    unknown = set(arguments.names) - set(FORMS)
-    if unknown:
-        print(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(FORMS)}", file=sys.stderr)
-        return 2
-    for seed, (name, form) in enumerate(FORMS.items(), start=1):
-        if name not in (arguments.names or set(FORMS) - COMMITTED_AS_TESTMODELS):
-            continue
-        graph = Mixture(seed)
-        form(graph)
-        serialized = graph.model().SerializeToString()
-        session = onnxruntime.InferenceSession(serialized, providers=["CPUExecutionProvider"])
-        logits = session.run(["logits"], feeds(session))[0]
-        path = os.path.join(arguments.folder, name, "model.onnx")
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(serialized)
-        print(f"{path}: {len(serialized):,} bytes, logits up to {np.abs(logits).max():.2f}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, FORMS, COMMITTED_AS_TESTMODELS, Mixture))

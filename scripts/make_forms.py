@@ -426,24 +426,32 @@ def feeds(session):
     return found
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run(description, forms, elsewhere, graph_of):
+    """The command line of a script that makes models.
+
+    forms: functions that build a graph, by the names of their models
+    elsewhere: names of models that are made only when they are asked for
+    graph_of: makes the empty graph for a seed
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", help="where the folders of the models go")
-    parser.add_argument("names", nargs="*", metavar="model", help="which models; all without a name")
+    parser.add_argument(
+        "names", nargs="*", metavar="model", help="which models; without a name those that no test model is made from"
+    )
     parser.add_argument("--list", action="store_true", help="print the names and what the models have")
     arguments = parser.parse_args()
     if arguments.list or not arguments.folder:
-        for name, form in FORMS.items():
-            print(f"{name:16} {form.__doc__}")
+        for name, form in forms.items():
+            print(f"{name:18} {form.__doc__}")
         return 0 if arguments.list else 2
-    unknown = set(arguments.names) - set(FORMS)
+    unknown = set(arguments.names) - set(forms)
     if unknown:
-        print(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(FORMS)}", file=sys.stderr)
+        print(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(forms)}", file=sys.stderr)
         return 2
-    for seed, (name, form) in enumerate(FORMS.items(), start=1):
-        if name not in (arguments.names or set(FORMS) - ELSEWHERE):
+    for seed, (name, form) in enumerate(forms.items(), start=1):
+        if name not in (arguments.names or set(forms) - elsewhere):
             continue
-        graph = Graph(seed)
+        graph = graph_of(seed)
         form(graph)
         serialized = graph.model().SerializeToString()
         session = onnxruntime.InferenceSession(serialized, providers=["CPUExecutionProvider"])
@@ -457,4 +465,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, FORMS, ELSEWHERE, Graph))

@@ -58,6 +58,7 @@ final class Absent {
 
     private Absent() {}
 
+    /** Whether the result has elements of operand 0 and no others. */
     static boolean moves(Node node) {
         return node.domain().isEmpty() && MOVES.contains(node.op());
     }

@@ -11,23 +11,6 @@ import java.util.Set;
  * used as numbers, the dimension is pinned.
  */
 final class Pointers {
-    /** Operators that move the elements of operand 0. */
-    private static final Set<String> MOVES = Set.of(
-            "Cast",
-            "Expand",
-            "Flatten",
-            "Gather",
-            "GatherElements",
-            "GatherND",
-            "Identity",
-            "Reshape",
-            "Slice",
-            "Split",
-            "Squeeze",
-            "Tile",
-            "Transpose",
-            "Unsqueeze");
-
     /** Operators that select with operand 1. */
     private static final Set<String> SELECTS =
             Set.of("Gather", "GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND");
@@ -46,11 +29,11 @@ final class Pointers {
             if (joins) {
                 continue;
             }
-            if (input == 0 && isOneOf(c.node(), MOVES)) {
+            if (input == 0 && Absent.moves(c.node())) {
                 for (int i = 0; i < c.op().outputs().size(); i++) {
                     c.pointsTo(i, target);
                 }
-            } else if (!(input == 1 && isOneOf(c.node(), SELECTS)) && !readsIndices(c.node(), input)) {
+            } else if (!(input == 1 && selects(c.node())) && !readsIndices(c.node(), input)) {
                 c.pin(target, "its indices are used as numbers");
             }
         }
@@ -89,8 +72,8 @@ final class Pointers {
         }
     }
 
-    private static boolean isOneOf(Node node, Set<String> operators) {
-        return node.domain().isEmpty() && operators.contains(node.op());
+    private static boolean selects(Node node) {
+        return node.domain().isEmpty() && SELECTS.contains(node.op());
     }
 
     private static boolean readsIndices(Node node, int input) {
