@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assumptions.assumeTrue;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -110,6 +111,14 @@ class NodeClientsTest {
         return folder;
     }
 
+    /** A test model with a tokenizer that gives tokens for any text. */
+    private Path described() throws IOException {
+        Path folder = dense("stories-llama", true);
+        Path tokenizer = Path.of("src/test/resources/tokenizers/byte-fallback/tokenizer.json");
+        Files.copy(tokenizer, folder.resolve("tokenizer.json"), StandardCopyOption.REPLACE_EXISTING);
+        return folder;
+    }
+
     private Path pruned(String name, Path model, Object... options) {
         Path out = root.resolve(name);
         List<Object> all = new ArrayList<>(List.of(model, "-o", out, "--quiet", "--method", "magnitude"));
@@ -127,6 +136,7 @@ class NodeClientsTest {
                 pruned("for-all", grouped, "--for", "optimum,transformers,transformers.js", "--ratio", "0.1"),
                 pruned("uneven", grouped, "--protect", "layers.1"),
                 pruned("fewer-layers", grouped, "--prune", "layers", "--ratio", "0.3"),
+                pruned("fewer-tokens", described(), "--prune", "vocabulary", "--calibration", "docs/recovery.md"),
                 pruned("hub", plain),
                 pruned("hub-external", plain, "--external-data"),
                 pruned("hub-hidden", plain, "--prune", "heads,ffn,hidden"));

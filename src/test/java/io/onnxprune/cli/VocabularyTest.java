@@ -269,4 +269,48 @@ class VocabularyTest {
                 .succeeded();
         assertThat(out.resolve("model.onnx.data")).exists();
     }
+
+    @Test
+    void layoutAndCardAreThoseOfTheOriginal() throws IOException {
+        addTokenizer();
+        Files.createDirectories(input.resolve("onnx"));
+        Files.move(input.resolve("model.onnx"), input.resolve("onnx/model.onnx"));
+
+        prune("--prune", "vocabulary", "--ratio", "0.02", "--calibration", text, "--base-model", "owner/name")
+                .succeeded();
+
+        assertThat(out.resolve("onnx/model.onnx")).exists();
+        assertThat(out.resolve("tokenizer.json")).exists();
+        assertThat(Files.readString(out.resolve("README.md")))
+                .contains(
+                        "base_model: owner/name",
+                        "onnx-prune " + input,
+                        "| parameters | 1,318,528 |",
+                        "| tokens | 512 |");
+    }
+
+    @Test
+    void clientsLimitWhatElseIsPruned() throws IOException {
+        addTokenizer();
+
+        Cli.Run run = prune(
+                        "--prune",
+                        "vocabulary,heads,ffn",
+                        "--ratio",
+                        "0.1",
+                        "--calibration",
+                        text,
+                        "--method",
+                        "magnitude",
+                        "--for",
+                        "optimum")
+                .succeeded();
+
+        assertThat(run.err()).contains("heads").contains("optimum");
+        JsonNode config = read(out.resolve("config.json"));
+        assertThat(config.path("num_attention_heads").asInt()).isEqualTo(8);
+        assertThat(config.path("intermediate_size").asInt()).isLessThan(344);
+        assertThat(config.path("vocab_size").asInt()).isLessThan(ROWS);
+        assertThat(config.has("per_layer_config")).isFalse();
+    }
 }
