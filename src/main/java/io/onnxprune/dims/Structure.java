@@ -108,6 +108,9 @@ public final class Structure {
     }
 
     private void assignRoles() {
+        // A softmax over the tokens is no choice among experts.
+        assignTables();
+        choices.atoms().forEach(atom -> roles.putIfAbsent(atom, Role.EXPERTS));
         for (AnalysisFacts.Distribution distribution : analysis.facts().distributions()) {
             if (!distribution.overPositions()) {
                 continue;
@@ -125,9 +128,6 @@ public final class Structure {
         }
         stream.width().forEach(atom -> roles.put(atom, Role.HIDDEN));
         assignHeadSizes();
-        assignTables();
-        // A softmax over the tokens is no choice among experts.
-        choices.atoms().forEach(atom -> roles.putIfAbsent(atom, Role.EXPERTS));
         assignInnerWidths();
     }
 
