@@ -41,7 +41,7 @@ final class ModelCard {
         this.report = report;
         this.input = input;
         this.settings = settings;
-        this.old = FrontMatter.read(input.home().resolve("README.md"), log);
+        this.old = FrontMatter.read(input.home().resolve(OutputTarget.CARD), log);
     }
 
     /** Removes the card of a model that was in the output folder before, so that it does not stand beside the new one. */

@@ -113,7 +113,7 @@ public final class LayerwisePruning implements SequentialRun.Editor {
         this.linears = new PrunedLinears(state, layers);
         for (Dimension dimension : state.structure().dimensions()) {
             int[] units = target.keep().get(dimension.name());
-            if (units != null && units.length < present(dimension).length) {
+            if (units != null && units.length < state.plan().kept(dimension).length) {
                 layers.of(dimension)
                         .forEach(consumer -> prunedDimensions
                                 .computeIfAbsent(consumer, key -> new ArrayList<>())
@@ -123,12 +123,6 @@ public final class LayerwisePruning implements SequentialRun.Editor {
                 }
             }
         }
-    }
-
-    /** The units of a dimension that the model has before this run. */
-    private int[] present(Dimension dimension) {
-        int[] units = state.plan().keep().get(dimension.name());
-        return units == null ? IntStream.range(0, dimension.size()).toArray() : units;
     }
 
     @Override
@@ -243,7 +237,7 @@ public final class LayerwisePruning implements SequentialRun.Editor {
     }
 
     private void choose(Dimension dimension, List<Part> here, long positions) {
-        int[] units = present(dimension);
+        int[] units = state.plan().kept(dimension);
         List<LayerProblem> problems = new ArrayList<>();
         List<Matrix> parts = new ArrayList<>();
         Set<LinearLayer> reached = new HashSet<>();

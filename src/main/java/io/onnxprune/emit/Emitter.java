@@ -8,7 +8,6 @@ import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
-import io.onnxprune.onnx.ModelPlace;
 import io.onnxprune.onnx.ModelWriter;
 import io.onnxprune.plan.Plan;
 import java.io.IOException;
@@ -28,7 +27,6 @@ import java.util.Set;
  */
 public final class Emitter {
     /** Larger files beside a model are taken for data and are not copied. */
-    private static final long MAX_COMPANION_BYTES = 64L << 20;
 
     /**
      * The written files.
@@ -186,11 +184,11 @@ public final class Emitter {
 
     private Staged write(Model model, boolean external, Set<Path> inputWeights, Map<String, Path> beside) {
         Path data = target.data();
-        if (inputWeights.stream().anyMatch(weights -> isSame(weights, data))) {
+        if (inputWeights.stream().anyMatch(weights -> ModelFolder.isSame(weights, data))) {
             throw new UserException("the weights would be written to " + data
                     + ", which holds weights of the input; choose another output name");
         }
-        List<Path> companions = target.isFolder() ? companions(inputWeights) : List.of();
+        List<Path> companions = target.isFolder() ? input.copiedCompanions(inputWeights, log) : List.of();
         long weights = ModelWriter.bytes(model.graph());
         // Weights inside the model file are first written to a file of their own.
         long needed = (external ? weights : 2 * weights) + total(companions);
@@ -227,25 +225,6 @@ public final class Emitter {
                 staging.close();
             }
         }
-    }
-
-    private List<Path> companions(Set<Path> inputWeights) {
-        List<Path> found = new ArrayList<>();
-        for (Path companion : input.companions()) {
-            if (inputWeights.stream().anyMatch(weights -> isSame(companion, weights))) {
-                continue;
-            }
-            if (!ModelPlace.owns(input.model(), companion)) {
-                log.warn(companion + " is a link that leads out of the model's folder and was not copied; copy it"
-                        + " yourself if the model needs it");
-            } else if (ModelFolder.size(companion) > MAX_COMPANION_BYTES) {
-                log.warn(companion + " is over " + gigabytes(MAX_COMPANION_BYTES)
-                        + " and was not copied; copy it yourself if the model needs it");
-            } else {
-                found.add(companion);
-            }
-        }
-        return found;
     }
 
     /** The new content of a configuration; empty when the file is copied unchanged. */
@@ -296,14 +275,6 @@ public final class Emitter {
     /** Total size of the files in bytes. */
     private static long total(List<Path> files) {
         return files.stream().mapToLong(ModelFolder::size).sum();
-    }
-
-    private static boolean isSame(Path first, Path second) {
-        try {
-            return Files.exists(second) && Files.isSameFile(first, second);
-        } catch (IOException e) {
-            return false;
-        }
     }
 
     private static long usable(Path folder) {

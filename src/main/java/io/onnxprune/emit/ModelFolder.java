@@ -2,6 +2,7 @@
 package io.onnxprune.emit;
 
 import io.onnxprune.diag.FileFailure;
+import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Attribute;
 import io.onnxprune.ir.Bytes;
@@ -36,6 +37,9 @@ public final class ModelFolder {
     private static final String USUAL = "model.onnx";
     /** Names of decoders, the one with and without a past in one file first. */
     private static final List<String> DECODERS = List.of("decoder_model_merged.onnx", "decoder_model.onnx");
+
+    /** Larger files beside a model are taken for data and are not copied. */
+    private static final long MAX_COMPANION_BYTES = 64L << 20;
 
     private static final Set<String> COMPANION_TYPES =
             Set.of("json", "txt", "model", "jinja", "tiktoken", "spm", "bpe", "vocab");
@@ -195,6 +199,38 @@ public final class ModelFolder {
     public List<Path> companions() {
         List<Path> found = files(home).stream().filter(ModelFolder::isCompanion).toList();
         return isFolder || isDescribed() ? found : List.of();
+    }
+
+    /**
+     * The {@link #companions} that go with a copy of the model. One that another place holds or that is too large is
+     * warned of.
+     *
+     * @param weights files with weights of the model, which are no companions
+     */
+    public List<Path> copiedCompanions(Set<Path> weights, Log log) {
+        List<Path> found = new ArrayList<>();
+        for (Path companion : companions()) {
+            if (weights.stream().anyMatch(file -> isSame(companion, file))) {
+                continue;
+            }
+            if (!ModelPlace.owns(model, companion)) {
+                log.warn(companion + " is a link that leads out of the model's folder and was not copied; copy it"
+                        + " yourself if the model needs it");
+            } else if (size(companion) > MAX_COMPANION_BYTES) {
+                log.warn(companion + " is over 64 MiB and was not copied; copy it yourself if the model needs it");
+            } else {
+                found.add(companion);
+            }
+        }
+        return found;
+    }
+
+    static boolean isSame(Path first, Path second) {
+        try {
+            return Files.exists(second) && Files.isSameFile(first, second);
+        } catch (IOException e) {
+            return false;
+        }
     }
 
     /**

@@ -18,7 +18,8 @@ import java.util.Map;
  * the input, beside the other files or in a folder {@code onnx}.
  */
 public final class OutputTarget {
-    static final String CARD = "README.md";
+    /** The name of the model card. */
+    public static final String CARD = "README.md";
 
     private final Path model;
     private final Path home;

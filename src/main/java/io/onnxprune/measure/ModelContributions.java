@@ -22,7 +22,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
-import java.util.stream.IntStream;
 
 /**
  * Measures what the experts of a pruned model contribute.
@@ -88,12 +87,6 @@ record ModelContributions(PrunedState state, List<long[]> rows, Calibrator calib
         }
     }
 
-    /** The kept experts of a dimension, in the order of the pruned model. */
-    private int[] kept(Dimension dimension) {
-        int[] units = state.plan().keep().get(dimension.name());
-        return units == null ? IntStream.range(0, dimension.size()).toArray() : units;
-    }
-
     /** One tap for all kept experts, or one for each of them. */
     private List<Tap.Contribution> taps(Dimension dimension, Map<Integer, ExpertOutput> outputs, Kind kind) {
         Tap.Contribution.Measure measure = switch (kind) {
@@ -101,7 +94,7 @@ record ModelContributions(PrunedState state, List<long[]> rows, Calibrator calib
             case CHANGE -> Tap.Contribution.Measure.CHANGE;
             case FISHER -> Tap.Contribution.Measure.SQUARED_CHANGE;
         };
-        int[] kept = kept(dimension);
+        int[] kept = state.plan().kept(dimension);
         ExpertOutput all = outputs.get(ExpertWeight.ALL);
         if (all != null) {
             return List.of(new Tap.Contribution(all.activation(), all.index(), kept.length, measure));
@@ -125,7 +118,7 @@ record ModelContributions(PrunedState state, List<long[]> rows, Calibrator calib
         double[] contributions = new double[dimension.size()];
         double[] tokens = new double[dimension.size()];
         int next = 0;
-        int[] kept = kept(dimension);
+        int[] kept = state.plan().kept(dimension);
         for (Tap.Contribution tap : taps) {
             FloatBuffer values = Objects.requireNonNull(sums.get(tap), "a tap that was not measured")
                     .asFloats();

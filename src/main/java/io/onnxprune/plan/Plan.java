@@ -44,6 +44,12 @@ public record Plan(String model, Map<String, int[]> keep, int[] layers, int[] bl
         return byAtom::get;
     }
 
+    /** The kept units of a dimension, ascending. */
+    public int[] kept(Dimension dimension) {
+        int[] units = keep.get(dimension.name());
+        return units == null ? IntStream.range(0, dimension.size()).toArray() : units;
+    }
+
     /** The content as text, for checkpoint keys. */
     public String describe() {
         StringBuilder text = new StringBuilder();

@@ -9,7 +9,6 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.emit.JsonFile;
 import io.onnxprune.emit.ModelFolder;
-import io.onnxprune.onnx.ModelPlace;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -32,8 +31,6 @@ public final class ReducedFolder {
     /** The file from old to new token ids. */
     public static final String MAP = "vocabulary_map.json";
 
-    /** Larger files beside a model are taken for data and are not copied. */
-    private static final long MAX_BYTES = 64L << 20;
     /** Ends of names of tokenizers in formats of other libraries. */
     private static final Set<String> OTHER_TOKENIZERS = Set.of("model", "tiktoken", "spm", "bpe", "vocab");
 
@@ -98,12 +95,10 @@ public final class ReducedFolder {
      */
     public void write(Path folder, Set<Path> weights) {
         try {
-            for (Path file : input.companions()) {
-                if (!weights.contains(file) && isWanted(file)) {
-                    Optional<byte[]> content = content(file);
-                    if (content.isPresent()) {
-                        Files.write(folder.resolve(name(file)), content.get());
-                    }
+            for (Path file : input.copiedCompanions(weights, log)) {
+                Optional<byte[]> content = isMade(file) ? Optional.empty() : content(file);
+                if (content.isPresent()) {
+                    Files.write(folder.resolve(name(file)), content.get());
                 }
             }
             if (tokenizer.isPresent()) {
@@ -116,18 +111,9 @@ public final class ReducedFolder {
         }
     }
 
-    private boolean isWanted(Path file) throws IOException {
-        if (!ModelPlace.owns(input.model(), file)) {
-            log.warn(
-                    file + " is a link that leads out of the model's folder and was not copied; copy it yourself if the"
-                            + " model needs it");
-            return false;
-        }
-        if (Files.size(file) > MAX_BYTES) {
-            log.warn(file + " is over 64 MiB and was not copied; copy it yourself if the model needs it");
-            return false;
-        }
-        return !name(file).equals(TOKENIZER) && !name(file).equals(MAP);
+    /** Whether a file is made anew, whatever the input has under its name. */
+    private static boolean isMade(Path file) {
+        return name(file).equals(TOKENIZER) || name(file).equals(MAP);
     }
 
     /** The new content of a file; empty for one that is left out. */
