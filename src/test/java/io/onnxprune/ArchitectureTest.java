@@ -48,7 +48,7 @@ class ArchitectureTest {
             Map.entry("emit", "diag dims ir onnx plan"),
             Map.entry("eval", "diag ir onnx runtime"),
             Map.entry("ir", "diag"),
-            Map.entry("latency", "device diag dims eval ir plan runtime"),
+            Map.entry("latency", "device diag dims eval ir plan rewrite runtime"),
             Map.entry("lower", "diag dims ir onnx runtime"),
             Map.entry("measure", "calibrate diag dims ir onnx plan rewrite runtime"),
             Map.entry("method", "compensate diag dims ir measure obs option pass plan rewrite"),

@@ -21,7 +21,7 @@ public record Latency(double prefillTokensPerSecond, OptionalDouble decodeTokens
     private static final int DECODED_TOKENS = 32;
 
     /** For one workload: more repeats, since a target is met to a few per cent. */
-    private static final int MANY_REPEATS = 101;
+    private static final int MANY_REPEATS = 301;
 
     /** Steps behind one prompt; few, since each lengthens the cache. */
     private static final int STEPS = 4;
@@ -57,7 +57,7 @@ public record Latency(double prefillTokensPerSecond, OptionalDouble decodeTokens
     }
 
     /**
-     * The time of a workload: the median over several repeats, after a warm-up.
+     * The time of a workload: the lower quartile over many repeats, after a warm-up. Other work on the machine only adds time.
      *
      * @return seconds
      * @throws UserException when the model cannot do this work
@@ -79,7 +79,7 @@ public record Latency(double prefillTokensPerSecond, OptionalDouble decodeTokens
                 || (prefill.size() < MANY_REPEATS && secondsSince(begin) < ENOUGH_SECONDS)) {
             repeat(model, prompt, decodes ? STEPS : 0, prefill, decode);
         }
-        double seconds = median(decodes ? decode : prefill);
+        double seconds = lowerQuartile(decodes ? decode : prefill);
         log.debug("timed %s: %.3f ms".formatted(work, 1e3 * seconds));
         return seconds;
     }
@@ -115,6 +115,10 @@ public record Latency(double prefillTokensPerSecond, OptionalDouble decodeTokens
         long[] tokens = new long[length];
         Arrays.setAll(tokens, i -> (i * 7919L + 1) % vocabulary);
         return tokens;
+    }
+
+    private static double lowerQuartile(List<Double> values) {
+        return values.stream().sorted().skip(values.size() / 4).findFirst().orElseThrow();
     }
 
     private static double median(List<Double> values) {

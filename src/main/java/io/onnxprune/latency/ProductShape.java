@@ -12,6 +12,8 @@ record ProductShape(long batch, long rows, long inner, long columns, Operand ope
     enum Form {
         /** Both operands are activations. */
         ACTIVATIONS,
+        /** Both operands are activations, and a softmax over the columns follows. */
+        SCORES,
         /** A constant matrix. */
         MATRIX,
         /** Integers of few bits in blocks, as MatMulNBits (com.microsoft) takes them. */
@@ -40,6 +42,11 @@ record ProductShape(long batch, long rows, long inner, long columns, Operand ope
     /** This shape with other {@link #sizes}. */
     ProductShape with(long... sizes) {
         return new ProductShape(sizes[0], rows, sizes[1], sizes[2], operand);
+    }
+
+    /** Whether both operands are activations. */
+    boolean isOfActivations() {
+        return operand.form == Form.ACTIVATIONS || operand.form == Form.SCORES;
     }
 
     /** Multiplications. */

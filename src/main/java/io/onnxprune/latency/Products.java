@@ -18,13 +18,18 @@ import java.util.Arrays;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
+import java.util.stream.Collectors;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 
 /**
  * Finds the matrix products of a model: linear layers, experts, convolutions as products of their patches, and the two products of
  * attention. Operators that compute several products have several.
  */
 final class Products {
+    private static final Operand SCORES = Operand.of(Form.SCORES, false);
+    private static final Operand VALUES = Operand.of(Form.ACTIVATIONS, false);
+
     private final DimensionAnalysis analysis;
     private final Workload work;
     private final List<Product> found = new ArrayList<>();
@@ -42,9 +47,10 @@ final class Products {
             if (contraction.withConstant()) {
                 products.addLinear(contraction);
             } else {
-                products.addAttention(contraction);
+                products.addProduct(contraction);
             }
         }
+        products.analysis.facts().distributions().forEach(products::addFused);
         return products.found;
     }
 
@@ -151,36 +157,39 @@ final class Products {
                 : leading.stream().mapToLong(dim -> dim.size(0)).reduce(1, (a, b) -> a * b);
     }
 
-    private void addAttention(Contraction contraction) {
+    /** A product of two activations by an operator of its own. */
+    private void addProduct(Contraction contraction) {
         Op op = contraction.op();
-        Operand operand = Operand.of(Form.ACTIVATIONS, false);
-        List<Distribution> fused = analysis.facts().distributions().stream()
-                .filter(distribution -> distribution.op() == op)
-                .toList();
         Dim[] out = analysis.dims(op.output(0));
-        if (fused.isEmpty()) {
-            boolean product = op.node().is("MatMul") || op.node().is("FusedMatMul");
-            if (product && out != null && out.length > 2) {
-                List<Dim> batch = withoutPositions(Arrays.asList(out).subList(0, out.length - 2));
-                add(op, null, work.rows(), List.of(batch, List.of(contraction.dim()), last(out)), operand);
-            }
+        boolean product = op.node().is("MatMul") || op.node().is("FusedMatMul");
+        if (product && out != null && out.length > 2) {
+            List<Dim> batch = withoutPositions(Arrays.asList(out).subList(0, out.length - 2));
+            boolean scores = out[out.length - 1].isDynamic();
+            add(op, null, work.rows(), List.of(batch, List.of(contraction.dim()), last(out)), scores ? SCORES : VALUES);
+        }
+    }
+
+    /** The two products of attention that one operator computes. */
+    private void addFused(Distribution distribution) {
+        Op op = distribution.op();
+        Dim[] out = analysis.dims(op.output(0));
+        Dim all = positions();
+        if (op.node().is("Softmax") || out == null || out.length < 3 || all == null) {
             return;
         }
-        // The products with keys and with values have the same shape but for the order of their sizes.
-        List<Dim> heads = withoutPositions(fused.get(0).batch());
-        Dim all = positions();
-        if (all != null) {
-            add(op, null, work.rows(), List.of(heads, List.of(contraction.dim()), List.of(all)), operand);
-            add(op, null, work.rows(), List.of(heads, List.of(all), List.of(contraction.dim())), operand);
-        }
+        List<Dim> heads = withoutPositions(distribution.batch());
+        List<Dim> size = withoutPositions(last(out));
+        size.removeAll(heads);
+        add(op, null, work.rows(), List.of(heads, size, List.of(all)), SCORES);
+        add(op, null, work.rows(), List.of(heads, List.of(all), size), VALUES);
     }
 
     private static List<Dim> withoutPositions(List<Dim> batch) {
         return batch.stream()
-                .flatMap(dim -> dim.segments().size() == 1 ? dim.atoms().stream() : java.util.stream.Stream.of())
+                .flatMap(dim -> dim.segments().size() == 1 ? dim.atoms().stream() : Stream.of())
                 .filter(atom -> !atom.isDynamic())
                 .map(atom -> (Dim) atom)
-                .toList();
+                .collect(Collectors.toCollection(ArrayList::new));
     }
 
     /** A dimension that varies from run to run; null if there is none. */

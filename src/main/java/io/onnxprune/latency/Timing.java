@@ -10,9 +10,12 @@ import io.onnxprune.eval.CausalLm;
 import io.onnxprune.eval.Latency;
 import io.onnxprune.eval.Workload;
 import io.onnxprune.ir.Model;
+import io.onnxprune.plan.Allocation;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.Currency;
 import io.onnxprune.plan.ParameterCount;
+import io.onnxprune.plan.Plan;
+import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -32,7 +35,7 @@ public final class Timing {
     public static final double TOLERANCE = 0.05;
 
     /** A factor outside of this says that what was saved is lost in noise. */
-    private static final double MOST_FACTOR = 8;
+    private static final double MOST_FACTOR = 50;
 
     private final OnnxRuntime runtime;
     private final Path model;
@@ -74,16 +77,45 @@ public final class Timing {
      */
     public Budget in(Budget budget, Structure structure) {
         Optional<Workload> work = work(budget);
-        return work.isEmpty() ? budget : budget.in(measured.computeIfAbsent(work.get(), key -> dense(key, structure)));
+        if (work.isEmpty()) {
+            return budget;
+        }
+        TimeCurrency known = measured.get(work.get());
+        if (known == null) {
+            known = first(budget, work.get(), structure);
+            measured.put(work.get(), known);
+        }
+        return budget.in(known);
     }
 
-    private TimeCurrency dense(Workload work, Structure structure) {
-        double seconds = seconds(model, work);
-        TimeCurrency currency = new TimeCurrency(work, table(), seconds, 1);
-        log.info(work + " takes the model " + currency.text(seconds));
-        ParameterCount.of(structure, currency);
+    /** Times the dense model, its products, and the smallest model that the budget allows, which tells what products save. */
+    private TimeCurrency first(Budget budget, Workload work, Structure structure) {
+        double dense = seconds(model, work);
+        TimeCurrency currency = new TimeCurrency(work, table(), dense, 1);
+        Budget products = budget.in(currency);
+        Plan smallest = Allocation.smallest(structure, products, "");
+        double predicted =
+                products.measure(ParameterCount.of(structure, currency).under(smallest));
+        double least = seconds(PrunedState.of(structure, smallest, Map.of()).model(), work);
+        log.info(String.format(
+                Locale.ROOT,
+                "%s takes %s; with everything gone that may go, it takes %s",
+                work,
+                currency.text(dense),
+                currency.text(least)));
         saved();
-        return currency;
+        double factor = (dense - least) / (dense - predicted);
+        if (!(factor > 1 / MOST_FACTOR && factor < MOST_FACTOR)) {
+            throw new UserException(String.format(
+                    Locale.ROOT,
+                    "pruning %s saves no time that can be planned: the model takes %s, the smallest one %s, and products alone"
+                            + " would save %s; prune other structures, or ask for a ratio",
+                    budget.prune(),
+                    currency.text(dense),
+                    currency.text(least),
+                    currency.text(dense - predicted)));
+        }
+        return new TimeCurrency(work, table(), dense, factor);
     }
 
     private TimeTable table() {

@@ -124,7 +124,7 @@ public record AllocatePass(
         boolean last = here.step() == here.steps();
         if (here.step() == 1 || last) {
             // The first plan for the whole target tells what the steps lead to.
-            whole = new TimedPlans(dense, context, this::norms).settled(whole, scores);
+            whole = new MeasuredPlans(dense, context).settled(whole, scores);
         }
         ParameterCount.Size size =
                 ParameterCount.of(dense.structure(), whole.currency()).dense();

@@ -54,6 +54,12 @@ public record Allocation(Plan plan, ParameterCount.Size before, ParameterCount.S
         }
     }
 
+    /** The plan that keeps least of what a budget allows to prune, whatever its target. */
+    public static Plan smallest(Structure structure, Budget budget, String model) {
+        Scores any = new RandomImportance(0).score(structure, Log.NONE);
+        return new Allocator(structure, any, budget, Log.NONE).smallest(model);
+    }
+
     /**
      * The share of the parameters that a budget comes to, whatever its currency, where units are worth the same.
      *

@@ -252,6 +252,23 @@ final class Allocator {
                 : IntStream.range(0, total).filter(index -> !pruned.get(index)).toArray();
     }
 
+    /** The plan that keeps least. */
+    Plan smallest(String model) {
+        Candidates candidates = new Candidates(structure, budget, count, log);
+        Map<String, int[]> keep = new LinkedHashMap<>();
+        for (TiedDimensions group : groups(candidates, count.start())) {
+            group.moveTo(group.lastPosition(), count.start());
+            for (int i = 0; i < group.dimensions().size() && group.canGrow(); i++) {
+                keep.put(group.dimensions().get(i).name(), group.kept(i));
+            }
+        }
+        RunningCount running = count.start();
+        BitSet pruned = removeAllDepth(candidates, running);
+        int[] blocks = kept(structure.stream().blocks().size(), pruned);
+        keep.keySet().removeAll(count.removedDimensions(new Plan(model, keep, null, blocks)));
+        return new Plan(model, keep, null, blocks);
+    }
+
     private void checkReachable(Candidates candidates) {
         RunningCount running = count.start();
         double unit = Double.MAX_VALUE;
@@ -297,7 +314,8 @@ final class Allocator {
         return sets.stream().mapToDouble(this::freed).min().orElse(0);
     }
 
-    private void removeAllDepth(Candidates candidates, RunningCount running) {
+    /** Removes all layers and blocks that may go; returns the blocks. */
+    private BitSet removeAllDepth(Candidates candidates, RunningCount running) {
         BitSet pruned = new BitSet();
         if (budget.prune().layers()) {
             List<int[]> layers = PrunableBlocks.layers(structure);
@@ -318,5 +336,6 @@ final class Allocator {
                     .forEach(index -> pruned.or(ParameterCount.bits(blocks.get(index))));
         }
         running.remove(pruned);
+        return pruned;
     }
 }

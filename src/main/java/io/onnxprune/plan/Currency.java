@@ -62,6 +62,11 @@ public interface Currency {
         return OptionalLong.empty();
     }
 
+    /** What a pruned model costs beside what its parts tell; 0 where nothing is known of it. */
+    default long extra() {
+        return 0;
+    }
+
     /** The amount of a model or of a part of it, whose size was counted in this currency. */
     default double amount(ParameterCount.Size size) {
         return amount(size.parameters(), size.bytes(), size.other());
@@ -84,6 +89,15 @@ public interface Currency {
 
     /** Bytes of all constants, and of what the model remembers of one sequence of {@code context} tokens. */
     static Currency memory(long context) {
-        return new MemoryCurrency(context);
+        return memory(context, 0);
+    }
+
+    /**
+     * Memory with what a count of the dense model's constants does not know.
+     *
+     * @param extra bytes that pruning adds, such as sizes in the graph that are no longer equal
+     */
+    static Currency memory(long context, long extra) {
+        return new MemoryCurrency(context, extra);
     }
 }

@@ -4,6 +4,7 @@ package io.onnxprune.plan;
 import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.StateSize;
 import io.onnxprune.dims.Structure;
+import java.util.ArrayList;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.OptionalLong;
@@ -14,8 +15,9 @@ import java.util.Set;
  * recurrences.
  *
  * @param tokens of the sequence
+ * @param extra bytes that pruning adds
  */
-record MemoryCurrency(long tokens) implements Currency {
+record MemoryCurrency(long tokens, long extra) implements Currency {
     @Override
     public String unit() {
         return StoredCurrency.BYTES.unit();
@@ -34,9 +36,9 @@ record MemoryCurrency(long tokens) implements Currency {
 
     @Override
     public List<Part> parts(Structure structure) {
-        return StateSize.of(structure.analysis(), tokens).stream()
-                .map(MemoryCurrency::part)
-                .toList();
+        List<Part> parts = new ArrayList<>(List.of(new Part(null, null, Set.of(), units -> extra)));
+        StateSize.of(structure.analysis(), tokens).forEach(state -> parts.add(part(state)));
+        return parts;
     }
 
     private static Part part(StateSize state) {
