@@ -28,7 +28,7 @@ import java.util.Optional;
 
 /**
  * Times of one model on this machine, before and after pruning. It learns from every plan that is timed how much of what products
- * save the whole model saves.
+ * save the whole model saves, and remembers what plans showed about memory.
  */
 public final class Timing {
     /** A target is met if the measured time differs from it by no more than this share. */
@@ -40,7 +40,7 @@ public final class Timing {
     private final OnnxRuntime runtime;
     private final Path model;
     private final Log log;
-    private final Map<Workload, TimeCurrency> measured = new HashMap<>();
+    private final Map<Object, Currency> measured = new HashMap<>();
     private Optional<TimeTable> table = Optional.empty();
 
     /**
@@ -70,22 +70,34 @@ public final class Timing {
     }
 
     /**
-     * A budget in what is known about times now. If nothing is known, the dense model and its products are timed first.
+     * A budget in what is known about its currency now. If nothing is known of a time, the dense model and its products are timed
+     * first.
      *
      * @param structure of the dense model
      * @throws UserException if the model cannot do the work
      */
     public Budget in(Budget budget, Structure structure) {
         Optional<Workload> work = work(budget);
-        if (work.isEmpty()) {
-            return budget;
+        if (work.isPresent() && !measured.containsKey(work.get())) {
+            measured.put(work.get(), first(budget, work.get(), structure));
         }
-        TimeCurrency known = measured.get(work.get());
-        if (known == null) {
-            known = first(budget, work.get(), structure);
-            measured.put(work.get(), known);
-        }
-        return budget.in(known);
+        return budget.in(measured.getOrDefault(key(budget), budget.currency()));
+    }
+
+    /** What a currency is about, whatever is known of it. */
+    private static Object key(Budget budget) {
+        return work(budget).map(work -> (Object) work).orElseGet(() -> budget.currency()
+                .context());
+    }
+
+    /**
+     * Takes over what is known better of a budget's currency.
+     *
+     * @return the budget
+     */
+    public Budget learnt(Budget budget) {
+        measured.put(key(budget), budget.currency());
+        return budget;
     }
 
     /** Times the dense model, its products, and the smallest model that the budget allows, which tells what products save. */
@@ -204,13 +216,12 @@ public final class Timing {
             return Optional.empty();
         }
         TimeCurrency better = new TimeCurrency(known.work(), known.table(), known.dense(), factor);
-        measured.put(known.work(), better);
         log.info(String.format(
                 Locale.ROOT,
                 "the plan takes %s, not %s: a model saves %.2f times what its products save, so the plan is made again",
                 known.text(seconds),
                 known.number(predicted),
                 factor));
-        return Optional.of(budget.in(better));
+        return Optional.of(learnt(budget.in(better)));
     }
 }

@@ -58,7 +58,9 @@ final class MeasuredPlans {
             long bytes = ParameterCount.storedBytes(pruned.graph())
                     + StateSize.bytes(pruned.graph(), tokens, dense.structure().analysis());
             Currency exact = Currency.memory(tokens, budget.currency().extra() + bytes - Math.round(predicted));
-            return bytes == Math.round(predicted) ? Optional.empty() : possible(budget.in(exact), scores);
+            return bytes == Math.round(predicted)
+                    ? Optional.empty()
+                    : possible(dense.timing().orElseThrow().learnt(budget.in(exact)), scores);
         }
         Timing timing = dense.timing().orElseThrow();
         return timing.corrected(budget, predicted, timing.seconds(pruned, Timing.work(budget).orElseThrow()))

@@ -124,7 +124,7 @@ class TimeCurrencyTest {
         Structure structure = TestModels.structure("stories-llama");
         TimeCurrency currency = currency(PREFILL, 1, TimeCurrencyTest::padded);
         Scores scores = new RandomImportance(1).score(structure, Log.NONE);
-        Budget budget = budget(DENSE - 0.008, currency).withScope(scope);
+        Budget budget = budget(DENSE - 0.03, currency).withScope(scope);
         Plan plan = Allocation.of(structure, scores, budget, "", Log.NONE).plan();
 
         assertThat(plan.keep().keySet()).anyMatch(name -> name.startsWith("ffn"));
