@@ -86,8 +86,9 @@ public final class Timing {
 
     /** What a currency is about, whatever is known of it. */
     private static Object key(Budget budget) {
-        return work(budget).map(work -> (Object) work).orElseGet(() -> budget.currency()
-                .context());
+        return work(budget)
+                .map(work -> (Object) work)
+                .orElseGet(() -> budget.currency().context());
     }
 
     /**

@@ -63,7 +63,10 @@ final class MeasuredPlans {
                     : possible(dense.timing().orElseThrow().learnt(budget.in(exact)), scores);
         }
         Timing timing = dense.timing().orElseThrow();
-        return timing.corrected(budget, predicted, timing.seconds(pruned, Timing.work(budget).orElseThrow()))
+        return timing.corrected(
+                        budget,
+                        predicted,
+                        timing.seconds(pruned, Timing.work(budget).orElseThrow()))
                 .flatMap(better -> possible(better, scores));
     }
 

@@ -126,7 +126,9 @@ final class Allocator {
         List<TiedDimensions> groups = new ArrayList<>();
         for (List<Dimension> tied : candidates.groups()) {
             List<Dimension> remaining = tied.stream()
-                    .filter(dimension -> running.lossOf(List.of(dimension), dimension.size() - 1).bytes() > 0)
+                    .filter(dimension -> running.lossOf(List.of(dimension), dimension.size() - 1)
+                                    .bytes()
+                            > 0)
                     .toList();
             if (!remaining.isEmpty()) {
                 TiedDimensions group = new TiedDimensions(

@@ -66,7 +66,8 @@ class MemoryTargetTest {
                 .mapToDouble(dimension -> Currency.memory(CONTEXT).amount(count.unit(dimension)))
                 .min()
                 .orElseThrow();
-        assertThat(memory(ModelReader.read(TestModels.file(name)).graph(), structure)).isEqualTo(dense);
+        assertThat(memory(ModelReader.read(TestModels.file(name)).graph(), structure))
+                .isEqualTo(dense);
         assertThat(measured).isBetween(target - unit, (double) target);
         ReachedTarget reached = report.sizes().reached().orElseThrow();
         assertThat(reached.measured()).hasValue(measured);

@@ -167,7 +167,8 @@ class BadCommandLineTest {
         prune("--size", "1KB").failed(1, "1,000 bytes cannot be reached", "at least ");
         prune("--params", "1B").failed(1, "the model already has only ", "lower the target");
         prune("--memory-target", "1KB", "--context", "100").failed(1, "1,000 bytes cannot be reached", "at least ");
-        prune("--memory-target", "1GB", "--context", "100").failed(1, "there is nothing to do: the model already has only ");
+        prune("--memory-target", "1GB", "--context", "100")
+                .failed(1, "there is nothing to do: the model already has only ");
         prune("--latency", "1us").failed(1, "0.001 ms cannot be reached", "at least ", "ask for less");
         prune("--latency", "100s").failed(1, "there is nothing to do: the model already has only ", " ms");
     }

@@ -128,21 +128,24 @@ class TimeCurrencyTest {
         Plan plan = Allocation.of(structure, scores, budget, "", Log.NONE).plan();
 
         assertThat(plan.keep().keySet()).anyMatch(name -> name.startsWith("ffn"));
-        plan.keep().forEach((name, kept) -> assertThat(name.startsWith("ffn") ? kept.length % 64 : 0)
-                .as(name + " keeps " + kept.length)
-                .isZero());
+        plan.keep()
+                .forEach((name, kept) -> assertThat(name.startsWith("ffn") ? kept.length % 64 : 0)
+                        .as(name + " keeps " + kept.length)
+                        .isZero());
     }
 
     @Test
     void roundingThatIsAskedForStaysInForce() {
         Structure structure = TestModels.structure("stories-llama");
         Scores scores = new RandomImportance(1).score(structure, Log.NONE);
-        Budget budget = budget(DENSE - 0.008, currency(PREFILL, 1, TimeCurrencyTest::byWork)).withRounding(48, 2);
+        Budget budget = budget(DENSE - 0.008, currency(PREFILL, 1, TimeCurrencyTest::byWork))
+                .withRounding(48, 2);
         Plan plan = Allocation.of(structure, scores, budget, "", Log.NONE).plan();
 
         assertThat(plan.keep()).isNotEmpty();
-        plan.keep().forEach((name, kept) ->
-                assertThat(kept.length % (name.startsWith("ffn") ? 48 : 2)).isZero());
+        plan.keep()
+                .forEach((name, kept) -> assertThat(kept.length % (name.startsWith("ffn") ? 48 : 2))
+                        .isZero());
     }
 
     @Test
@@ -193,7 +196,12 @@ class TimeCurrencyTest {
 
     /** Few runs of small products, whose times are not looked at. */
     @ParameterizedTest
-    @CsvSource({"MATRIX, false, 0, 0", "MATRIX, true, 0, 0", "BLOCKS, false, 4, 32", "ACTIVATIONS, false, 0, 0", "SCORES, false, 0, 0"
+    @CsvSource({
+        "MATRIX, false, 0, 0",
+        "MATRIX, true, 0, 0",
+        "BLOCKS, false, 4, 32",
+        "ACTIVATIONS, false, 0, 0",
+        "SCORES, false, 0, 0"
     })
     void everyFormRuns(Form form, boolean half, int bits, int block) {
         ProductShape shape = new ProductShape(

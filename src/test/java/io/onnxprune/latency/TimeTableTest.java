@@ -111,7 +111,9 @@ class TimeTableTest {
 
         assertThat(warnings).hasSize(1).allMatch(text -> text.contains("measured again"));
         assertThat(timed).hasSize(1);
-        assertThat(Files.readString(file)).startsWith("onnx-prune product times 1: a\n").contains("1x8x96x480 = ");
+        assertThat(Files.readString(file))
+                .startsWith("onnx-prune product times 1: a\n")
+                .contains("1x8x96x480 = ");
     }
 
     @Test

@@ -128,7 +128,8 @@ class CurrencyTest {
             for (double share : new double[] {0.98, 0.93, 0.9}) {
                 double target = share * currency.amount(count.dense());
                 Budget budget = heads.withTarget(new Target(Goal.AMOUNT, target, currency));
-                Plan plan = Allocation.of(structure, scores, budget, "", Log.NONE).plan();
+                Plan plan =
+                        Allocation.of(structure, scores, budget, "", Log.NONE).plan();
                 double missed = currency.amount(count.under(plan)) - target;
                 double best = everyCount(all).stream()
                         .mapToDouble(keep -> currency.amount(count.under(new Plan("", keep, null, null))) - target)
@@ -161,8 +162,8 @@ class CurrencyTest {
     @Test
     void stepsAreEqualInTheCurrency() {
         ParameterCount.Size dense = new ParameterCount.Size(1000, 4000, 6000);
-        Budget budget = Budget.ofRatio(PruneSet.standard(), 0)
-                .withTarget(new Target(Goal.FACTOR, 2, Currency.memory(1)));
+        Budget budget =
+                Budget.ofRatio(PruneSet.standard(), 0).withTarget(new Target(Goal.FACTOR, 2, Currency.memory(1)));
 
         assertThat(budget.target(dense)).isEqualTo(5000);
         assertThat(budget.ratio(dense)).isEqualTo(0.5);
