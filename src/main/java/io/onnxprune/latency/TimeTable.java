@@ -128,7 +128,7 @@ final class TimeTable {
         }
         long most = full.sizes()[axis];
         long step = step(most);
-        at[axis] = sizes[axis] >= most ? most : (long) (sizes[axis] / step) * step;
+        at[axis] = sizes[axis] >= most ? most : step * (long) (sizes[axis] / step);
         double rest = sizes[axis] - at[axis];
         double low = interpolated(full, sizes, at.clone(), axis + 1);
         if (rest <= 0) {

@@ -69,7 +69,7 @@ public interface Currency {
 
     /** The amount of a model or of a part of it, whose size was counted in this currency. */
     default double amount(ParameterCount.Size size) {
-        return amount(size.parameters(), size.bytes(), size.other());
+        return amount((double) size.parameters(), (double) size.bytes(), size.other());
     }
 
     /** An amount with its unit, for messages. */
