@@ -8,6 +8,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Set;
 import java.util.function.ToDoubleFunction;
+import org.jspecify.annotations.Nullable;
 
 /**
  * A matrix product of a model.
@@ -19,7 +20,8 @@ import java.util.function.ToDoubleFunction;
  * @param axes what its {@link ProductShape#sizes} are products of, in their order
  * @param operand the form of its second operand
  */
-record Product(Op op, Value weight, long rows, long positions, List<List<Dim>> axes, ProductShape.Operand operand) {
+record Product(
+        Op op, @Nullable Value weight, long rows, long positions, List<List<Dim>> axes, ProductShape.Operand operand) {
     /** Its shape in the dense model. */
     ProductShape full() {
         double[] sizes = sizes(atom -> atom.size(0));

@@ -21,6 +21,7 @@ import java.util.Set;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Finds the matrix products of a model: linear layers, experts, convolutions as products of their patches, and the two products of
@@ -58,7 +59,7 @@ final class Products {
         Op op = contraction.op();
         Node node = op.node();
         int input = weightOperand(contraction);
-        Value weight = input < 0 ? null : op.input(input).origin();
+        @Nullable Value weight = input < 0 ? null : op.input(input).origin();
         Dim[] out = analysis.dims(op.output(0));
         // Of the branches of an If, which share their weights, one runs.
         if (out == null || !op.branch().isEmpty() && weight != null && !inBranches.add(weight)) {
@@ -75,7 +76,7 @@ final class Products {
             add(op, null, rows(out), List.of(List.of(), List.of(contraction.dim()), last(out)), blocks);
             return;
         }
-        Dim[] matrix = input < 0 ? null : analysis.operand(op, input);
+        Dim @Nullable [] matrix = input < 0 ? null : analysis.operand(op, input);
         if (matrix == null || matrix.length == 1) {
             add(op, weight, rows(out), List.of(List.of(), List.of(contraction.dim()), last(out)), matrix(half));
         } else if (node.op().endsWith("MoE")) {
@@ -97,11 +98,11 @@ final class Products {
     }
 
     /** Each token goes to some experts, so that they share the rows. */
-    private void addExperts(Contraction contraction, Dim[] matrix, Value weight, boolean half) {
+    private void addExperts(Contraction contraction, Dim[] matrix, @Nullable Value weight, boolean half) {
         Op op = contraction.op();
         long experts = matrix[0].size(0);
         long chosen = work.rows() * op.node().intAttribute("k", 1);
-        Dim busy = experts <= chosen ? matrix[0] : null;
+        @Nullable Dim busy = experts <= chosen ? matrix[0] : null;
         long copies = busy == null ? chosen : 1;
         List<List<Dim>> axes = List.of(
                 busy == null ? List.of() : List.of(busy),
@@ -173,7 +174,7 @@ final class Products {
     private void addFused(Distribution distribution) {
         Op op = distribution.op();
         Dim[] out = analysis.dims(op.output(0));
-        Dim all = positions();
+        @Nullable Dim all = positions();
         if (op.node().is("Softmax") || out == null || out.length < 3 || all == null) {
             return;
         }
@@ -193,7 +194,7 @@ final class Products {
     }
 
     /** A dimension that varies from run to run; null if there is none. */
-    private Dim positions() {
+    private @Nullable Dim positions() {
         return analysis.program().inputs().stream()
                 .map(analysis::dims)
                 .filter(dims -> dims != null)
@@ -206,7 +207,7 @@ final class Products {
                 .orElse(null);
     }
 
-    private void add(Op op, Value weight, long rows, List<List<Dim>> axes, Operand operand) {
+    private void add(Op op, @Nullable Value weight, long rows, List<List<Dim>> axes, Operand operand) {
         found.add(new Product(op, weight, rows, work.positions(), axes, operand));
     }
 }

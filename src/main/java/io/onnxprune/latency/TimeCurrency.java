@@ -12,6 +12,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Set;
 import java.util.function.ToDoubleFunction;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Seconds of a workload. A pruned model takes the time of the dense model, without what its products take less: the sum of
@@ -22,7 +23,7 @@ import java.util.function.ToDoubleFunction;
  * @param dense seconds of the dense model
  * @param factor the saved time of a whole model relative to that of its products alone
  */
-record TimeCurrency(Workload work, TimeTable table, double dense, double factor) implements Currency {
+record TimeCurrency(Workload work, @Nullable TimeTable table, double dense, double factor) implements Currency {
     /** A currency that only names the workload. */
     static TimeCurrency unmeasured(Workload work) {
         return new TimeCurrency(work, null, 0, 1);
@@ -53,7 +54,8 @@ record TimeCurrency(Workload work, TimeTable table, double dense, double factor)
     /** Products, and the rest of the model, which stays. */
     @Override
     public List<Part> parts(Structure structure) {
-        if (table == null) {
+        TimeTable times = table;
+        if (times == null) {
             throw new IllegalStateException("nothing has been timed");
         }
         List<Part> parts = new ArrayList<>();
@@ -61,7 +63,7 @@ record TimeCurrency(Workload work, TimeTable table, double dense, double factor)
         for (Product product : Products.of(structure, work)) {
             ProductShape full = product.full();
             ToDoubleFunction<ToDoubleFunction<Dim.Atom>> cost =
-                    units -> factor * table.seconds(full, product.sizes(units));
+                    units -> factor * times.seconds(full, product.sizes(units));
             rest -= cost.applyAsDouble(atom -> atom.size(0));
             parts.add(new Part(product.op().output(0), product.weight(), product.variables(), cost));
         }
