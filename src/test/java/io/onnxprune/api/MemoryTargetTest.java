@@ -71,7 +71,7 @@ class MemoryTargetTest {
         assertThat(measured).isBetween(target - unit, (double) target);
         ReachedTarget reached = report.sizes().reached().orElseThrow();
         assertThat(reached.measured()).hasValue(measured);
-        assertThat(reached.asked()).isEqualTo(target);
+        assertThat(reached.asked()).isEqualTo((double) target);
         assertThat(reached.predicted()).isEqualTo(measured);
     }
 }
