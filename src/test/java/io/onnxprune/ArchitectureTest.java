@@ -35,7 +35,7 @@ class ArchitectureTest {
             Map.entry("algebra", "device diag"),
             Map.entry(
                     "api",
-                    "algebra calibrate device diag dims emit eval ir measure onnx option pass passes plan recipe recover rewrite runtime verify vocabulary"),
+                    "algebra calibrate device diag dims emit eval ir latency measure onnx option pass passes plan recipe recover rewrite runtime verify vocabulary"),
             Map.entry("autodiff", "diag dims ir"),
             Map.entry("calibrate", "algebra autodiff device diag dims eval ir lower runtime"),
             Map.entry(
@@ -48,6 +48,7 @@ class ArchitectureTest {
             Map.entry("emit", "diag dims ir onnx plan"),
             Map.entry("eval", "diag ir onnx runtime"),
             Map.entry("ir", "diag"),
+            Map.entry("latency", "device diag dims eval ir plan rewrite runtime"),
             Map.entry("lower", "diag dims ir onnx runtime"),
             Map.entry("measure", "calibrate diag dims ir onnx plan rewrite runtime"),
             Map.entry("method", "compensate diag dims ir measure obs option pass plan rewrite"),
@@ -56,10 +57,10 @@ class ArchitectureTest {
             Map.entry("option", "diag"),
             Map.entry(
                     "pass",
-                    "algebra calibrate device diag dims emit eval ir lower measure option plan recover rewrite runtime"),
+                    "algebra calibrate device diag dims emit eval ir latency lower measure option plan recover rewrite runtime"),
             Map.entry(
                     "passes",
-                    "algebra autodiff compensate diag dims emit eval ir measure method option pass plan recover rewrite runtime verify"),
+                    "algebra autodiff compensate diag dims emit eval ir latency measure method option pass plan recover rewrite runtime verify"),
             Map.entry("plan", "calibrate diag dims ir option"),
             Map.entry("recipe", "compensate diag method option pass"),
             Map.entry(

@@ -53,7 +53,7 @@ final class OtherMethods {
             if (budget.isEmpty() || !budget.get().prune().equals(prune)) {
                 return false;
             }
-            double ratio = budget.get().ratio(dense.given());
+            double ratio = dense.share(budget.get());
             List<Scheduled> schedule = recipe.schedule(repeat -> repeat.count(ratio));
             for (int i = 0; i < schedule.size(); i++) {
                 schedule.get(i)

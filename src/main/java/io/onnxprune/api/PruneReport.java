@@ -52,9 +52,14 @@ public record PruneReport(
      * @param after the pruned model
      * @param gone names of the dimensions that were pruned with their block or layer
      * @param requested the target; empty where a plan was given, or nothing was to be pruned but only to become zero
+     * @param reached what became of a target of memory or time; empty for others
      */
     public record Sizes(
-            ParameterCount.Size before, ParameterCount.Size after, Set<String> gone, Optional<Budget> requested) {}
+            ParameterCount.Size before,
+            ParameterCount.Size after,
+            Set<String> gone,
+            Optional<Budget> requested,
+            Optional<ReachedTarget> reached) {}
 
     /**
      * Evaluations of the model.
@@ -99,10 +104,11 @@ public record PruneReport(
         return before == 0 ? 0 : 1 - (double) sizes.after.parameters() / before;
     }
 
-    /** The share of the parameters, or for a target in bytes of the bytes, that was to be pruned. */
+    /** The share of what the target is counted in that was to be pruned: of the parameters, bytes or time. */
     public OptionalDouble ratioRequested() {
         return sizes.requested
-                .map(budget -> OptionalDouble.of(budget.ratio(sizes.before)))
+                .map(budget -> OptionalDouble.of(
+                        sizes.reached.map(ReachedTarget::ratio).orElseGet(() -> budget.ratio(sizes.before))))
                 .orElse(OptionalDouble.empty());
     }
 
@@ -142,6 +148,7 @@ public record PruneReport(
         json.put("bytes_after", sizes.after.bytes());
         json.put("ratio_requested", orNull(ratioRequested()));
         json.put("ratio_achieved", ratioAchieved());
+        json.put("target", sizes.reached.map(ReachedTarget::toJson).orElse(null));
         json.put("layers_before", structure().stream().layers());
         json.put("layers_after", layersKept());
         json.put("blocks_before", PrunableBlocks.blocks(structure()).size());

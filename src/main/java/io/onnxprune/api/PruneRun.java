@@ -16,6 +16,7 @@ import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
 import io.onnxprune.eval.Similarity;
 import io.onnxprune.ir.Model;
+import io.onnxprune.latency.Timing;
 import io.onnxprune.measure.AnalysedModel;
 import io.onnxprune.measure.StatisticsProvider;
 import io.onnxprune.onnx.ModelReader;
@@ -28,6 +29,7 @@ import io.onnxprune.pass.RunSettings;
 import io.onnxprune.pass.Scheduled;
 import io.onnxprune.passes.CalibratePass;
 import io.onnxprune.passes.RecoverPass;
+import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.PlanFile;
 import io.onnxprune.recover.TrainingRows;
@@ -83,14 +85,15 @@ final class PruneRun {
         List<String> weights = clock.timed("hash", () -> weights(model));
         Structure structure = clock.timed("infer-dimensions", () -> AnalysedModel.of(model, runtime, listener))
                 .structure();
-        DenseModel dense = DenseModel.of(model, structure, inputs.hash(file));
+        DenseModel dense = DenseModel.of(model, structure, inputs.hash(file)).with(new Timing(runtime, file, listener));
         if (dense.given().parameters() == 0) {
             throw new UserException(file + " has no parameters, so there is nothing to prune");
         }
         sides = sides(model, runtime);
         try (SideInputs closed = sides;
                 StatisticsProvider statistics = statistics(dense, weights, runtime)) {
-            List<Scheduled> schedule = setup.recipe().schedule(repeat -> repeat.count(ratio(dense)));
+            double share = clock.timed("size-target", () -> share(dense));
+            List<Scheduled> schedule = setup.recipe().schedule(repeat -> repeat.count(share));
             PassContext context = new PassContext(
                     runSettings(),
                     RunData.NONE,
@@ -170,8 +173,9 @@ final class PruneRun {
                 listener);
     }
 
-    private double ratio(DenseModel dense) {
-        return setup.requested().map(budget -> budget.ratio(dense.given())).orElse(1.0);
+    /** The share of the parameters that the target comes to. A time is measured for that, so it is in what no data change. */
+    private double share(DenseModel dense) {
+        return setup.requested().map(dense::share).orElse(1.0);
     }
 
     private RunSettings runSettings() {
@@ -252,12 +256,20 @@ final class PruneRun {
                         state.dense().given(),
                         count.under(state.plan()),
                         count.removedDimensions(state.plan()),
-                        setup.requested()),
+                        setup.requested(),
+                        setup.requested().flatMap(budget -> reached(budget, state, written))),
                 result.emission(),
                 new PruneReport.Evaluations(data, before, after, similarity),
                 new PruneReport.Effort(clock.times(), ProcessMemory.peakResidentBytes()),
                 Optional.empty(),
                 setup.seed());
+    }
+
+    private Optional<ReachedTarget> reached(Budget requested, PruningState state, Optional<Path> written) {
+        return requested.currency().isLimit()
+                ? Optional.of(
+                        clock.timed("measure-target", () -> ReachedTarget.of(requested, state, written, listener)))
+                : Optional.empty();
     }
 
     private Evaluation evaluateAfter(Path written, CalibrationData data, OnnxRuntime runtime) {

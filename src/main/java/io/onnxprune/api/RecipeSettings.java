@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.api;
 
-import io.onnxprune.diag.Amount;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.eval.DataRequest;
 import io.onnxprune.option.Extensions;
 import io.onnxprune.passes.AllocatePass;
+import io.onnxprune.passes.PruneTarget;
 import io.onnxprune.passes.RecoverPass;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.recipe.PassStep;
@@ -186,12 +186,16 @@ public final class RecipeSettings {
 
     private Recipe planned(Recipe base) {
         Recipe changed = base;
+        if (PruneTarget.KEYS.stream().anyMatch(allocate::containsKey)) {
+            for (String key : PruneTarget.ALL) {
+                changed = changed.withDefault(ALLOCATE, key);
+            }
+        }
         for (Map.Entry<String, String> value : allocate.entrySet()) {
             changed = withOption(changed, ALLOCATE, value.getKey(), value.getValue());
         }
-        Optional.ofNullable(allocate.get("params")).ifPresent(text -> Amount.parameters(text, "--params"));
-        Optional.ofNullable(allocate.get("size")).ifPresent(text -> Amount.bytes(text, "--size"));
         requireOneTarget();
+        requireTarget(changed);
         // The values of all passes must go together.
         changed.passes();
         changed = steps.isPresent() ? changed.withSteps(steps.getAsInt()) : changed;
@@ -206,12 +210,25 @@ public final class RecipeSettings {
         return changed;
     }
 
+    /** Checks the target apart from the recipe, whose messages would name a line of the recipe. */
+    private static void requireTarget(Recipe recipe) {
+        PassStep step = recipe.first(ALLOCATE).orElseThrow();
+        Map<String, String> target = new LinkedHashMap<>(step.values());
+        target.keySet().retainAll(PruneTarget.ALL);
+        try {
+            PassStep.of(ALLOCATE, target, recipe.extensions()).pass();
+        } catch (UsageException e) {
+            // The sentence starts with the key, which is the option without its dashes.
+            throw new UsageException("--" + e.getMessage());
+        }
+    }
+
     private void requireOneTarget() {
-        long targets = List.of("ratio", "params", "size").stream()
-                .filter(allocate::containsKey)
-                .count();
-        if (targets > 1) {
-            throw new UsageException("--ratio, --params and --size each set the target; give one of them");
+        List<String> targets =
+                PruneTarget.KEYS.stream().filter(allocate::containsKey).toList();
+        if (targets.size() > 1) {
+            throw new UsageException(
+                    "--" + targets.get(0) + " and --" + targets.get(1) + " each set the target; give one of them");
         }
     }
 

@@ -104,7 +104,7 @@ final class RunSetup {
     /** The largest share of the parameters that the target may come to. */
     private double mostPruned() {
         return requested
-                .map(budget -> budget.goal() == Budget.Goal.RATIO ? budget.amount() : 1)
+                .map(budget -> budget.goal() == Budget.Goal.RATIO ? budget.amount() : 1.0)
                 .orElse(1.0);
     }
 

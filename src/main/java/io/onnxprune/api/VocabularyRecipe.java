@@ -7,9 +7,11 @@ import io.onnxprune.emit.OutputTarget;
 import io.onnxprune.emit.RunFiles;
 import io.onnxprune.eval.TokenData;
 import io.onnxprune.passes.AllocatePass;
+import io.onnxprune.passes.PruneTarget;
 import io.onnxprune.passes.RecoverPass;
 import io.onnxprune.passes.VerifyPass;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.Currency;
 import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.recipe.PassStep;
@@ -25,7 +27,7 @@ import java.util.Set;
  */
 final class VocabularyRecipe {
     private static final String ALLOCATE = "allocate";
-    private static final List<String> TARGETS = List.of("ratio", "params", "size");
+    private static final List<String> TARGETS = PruneTarget.KEYS;
 
     private final Pruner.Builder settings;
     private final Recipe recipe;
@@ -88,6 +90,11 @@ final class VocabularyRecipe {
                             "--vocabulary-keep already says which tokens stay, and nothing else is pruned, so --" + key
                                     + " has no effect; leave it out");
                 });
+        target().filter(budget -> budget.currency().isLimit()).ifPresent(budget -> {
+            throw new UsageException(
+                    "--prune vocabulary takes a target of parameters or stored bytes, not of time or memory;"
+                            + " prune the vocabulary in a run of its own");
+        });
         if (settings.planOut().isPresent()) {
             throw new UsageException(
                     "--plan-out has no place for tokens; leave it out, or prune the vocabulary in a run"
@@ -171,7 +178,7 @@ final class VocabularyRecipe {
         for (String key : TARGETS) {
             step = step.withDefault(key);
         }
-        String key = budget.goal() == Budget.Goal.BYTES ? "size" : "params";
+        String key = budget.currency() == Currency.bytes() ? "size" : "params";
         return step.with(key, Long.toString((long) budget.target(size)));
     }
 }

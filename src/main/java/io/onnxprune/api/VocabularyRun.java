@@ -182,8 +182,8 @@ final class VocabularyRun {
     /** Lets as many tokens go as the target takes: of several structures only tokens that never occur. */
     private KeptTokens toTarget(Original original, TokenChoice choice, long[] counts, Budget budget) {
         double goal = budget.target(original.size());
-        long each = original.tables.dimensions().stream()
-                .mapToLong(dimension -> budget.measure(original.count.unit(dimension)))
+        double each = original.tables.dimensions().stream()
+                .mapToDouble(dimension -> budget.measure(original.count.unit(dimension)))
                 .sum();
         int most = 0;
         KeptTokens kept = choice.rarest(counts, 0, 0);
@@ -201,7 +201,7 @@ final class VocabularyRun {
                                     kept.before() - kept.after(),
                                     kept.before(),
                                     100 * (1 - (goal + excess) / whole),
-                                    budget.unit(),
+                                    budget.currency().unit(),
                                     100 * (1 - goal / whole),
                                     choice.required().cardinality()));
         }
@@ -295,7 +295,7 @@ final class VocabularyRun {
         return new PruneReport(
                 rest.state(),
                 new PruneReport.Sizes(
-                        original.size(), rest.sizes().after(), rest.sizes().gone(), recipe.target()),
+                        original.size(), rest.sizes().after(), rest.sizes().gone(), recipe.target(), Optional.empty()),
                 rest.emission(),
                 new PruneReport.Evaluations(
                         data.map(found ->

@@ -11,7 +11,6 @@ import io.onnxprune.recipe.Recipe;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Iterator;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
@@ -59,6 +58,11 @@ final class PruneCommand implements Callable<Integer> {
             "--ratio",
             "--params",
             "--size",
+            "--memory-target",
+            "--context",
+            "--latency",
+            "--speedup",
+            "--latency-of",
             "--prune",
             "--vocabulary-keep",
             "--scope",
@@ -94,18 +98,8 @@ final class PruneCommand implements Callable<Integer> {
     @Option(names = "--recipe", paramLabel = "FILE", description = "a recipe file in place of a bundled recipe")
     private Path recipeFile;
 
-    @Option(
-            names = "--ratio",
-            paramLabel = "R",
-            description = "share of the dense model's parameters to prune (default: 0.2), or the sparsity of"
-                    + " methods that only make zeros")
-    private String ratio;
-
-    @Option(names = "--params", paramLabel = "N", description = "parameters to keep: 1.1B, 700M, 250000")
-    private String parameters;
-
-    @Option(names = "--size", paramLabel = "N", description = "bytes to keep: 900MB, 1.5GB")
-    private String size;
+    @Mixin
+    private TargetArguments target = new TargetArguments();
 
     @Option(
             names = "--prune",
@@ -327,11 +321,8 @@ final class PruneCommand implements Callable<Integer> {
 
     /** The given options of allocation, by their recipe keys. */
     private Map<String, String> allocation() {
-        Map<String, String> given = new LinkedHashMap<>();
+        Map<String, String> given = target.given();
         given.put("prune", prune);
-        given.put("ratio", ratio);
-        given.put("params", parameters);
-        given.put("size", size);
         given.put("scope", scope);
         given.put("schedule", schedule);
         given.put("first-ratio", firstRatio);

@@ -96,6 +96,9 @@ final class PruneSummary {
 
     /** The requested and the achieved size, in the measure of the target. */
     private static String achieved(Budget requested, PruneReport report) {
+        if (report.sizes().reached().isPresent()) {
+            return report.sizes().reached().get().sentence();
+        }
         if (requested.goal() == Budget.Goal.RATIO) {
             return String.format(
                     Locale.ROOT,
@@ -105,10 +108,9 @@ final class PruneSummary {
         }
         return String.format(
                 Locale.ROOT,
-                "asked to keep %,.0f %s, kept %,d",
-                requested.amount(),
-                requested.unit(),
-                requested.measure(report.sizes().after()));
+                "asked to keep %s, kept %s",
+                requested.currency().text(requested.amount()),
+                requested.currency().number(requested.measure(report.sizes().after())));
     }
 
     /** Whether an entry is the verification, which is printed last. */

@@ -8,6 +8,7 @@ import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.ir.ValueInfo;
 import io.onnxprune.runtime.ModelInterface;
+import io.onnxprune.runtime.State;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
@@ -104,6 +105,11 @@ public final class DimensionAnalysis {
         return value.producer() == null
                 && graph.states().stream()
                         .anyMatch(state -> state.input().name().equals(value.name()));
+    }
+
+    /** What the model remembers from step to step. */
+    List<State> states() {
+        return graph.states();
     }
 
     public AnalysisFacts facts() {

@@ -5,6 +5,7 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
+import io.onnxprune.ir.Model;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.LastPosition;
@@ -152,6 +153,16 @@ public final class CausalLm implements AutoCloseable {
     /** Opens a model file as {@link #open(OnnxRuntime, Path, Log)}, without warnings. */
     public static CausalLm open(OnnxRuntime runtime, Path model) {
         return open(runtime, model, Log.NONE);
+    }
+
+    /**
+     * Opens a model in memory, optimised by the runtime, or else in another form as {@link #open(OnnxRuntime, Path, Log)}.
+     *
+     * @throws UserException when no form can be loaded
+     */
+    public static CausalLm open(OnnxRuntime runtime, Model model) {
+        Session session = ServedModel.open(runtime, model);
+        return new CausalLm(session, ModelInterface.of(session, model.graph()), true, row -> "", Optional::empty);
     }
 
     /**

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.passes;
 
-import io.onnxprune.diag.Amount;
 import io.onnxprune.diag.Log;
-import io.onnxprune.diag.UsageException;
 import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.StateSize;
 import io.onnxprune.emit.Clients;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
@@ -35,7 +34,7 @@ import java.util.Set;
 @Named(value = "allocate", summary = "Chooses what to prune so that the model meets the target.")
 public record AllocatePass(
         @Option("The structures that may be pruned.") PruneSet prune,
-        Target target,
+        PruneTarget target,
         Budget.Competition competition,
         Budget.Rounding rounding,
         Budget.Protection protection,
@@ -43,41 +42,11 @@ public record AllocatePass(
         @Option("Rescales normalisation weights when the hidden width shrinks, whose mean square changes with it.")
         boolean normCorrection)
         implements DecidingPass {
-    /** The target as a recipe writes it. */
-    public record Target(
-            @Option(value = "Share of the dense model's parameters to prune.", below = 1)
-            double ratio,
-
-            @Option("Parameters to keep, such as 1.1B or 700M, in place of a ratio.")
-            Optional<String> params,
-
-            @Option("Bytes to keep, such as 900MB, in place of a ratio.")
-            Optional<String> size) {
-        /** A fifth of the parameters. */
-        public Target() {
-            this(0.2, Optional.empty(), Optional.empty());
-        }
-
-        public Target {
-            if (params.isPresent() && size.isPresent()) {
-                throw new UsageException("params and size each set the target; give one of them");
-            }
-            params.ifPresent(text -> Amount.parameters(text, "params"));
-            size.ifPresent(text -> Amount.bytes(text, "size"));
-        }
-
-        private Budget.Target amount() {
-            return params.map(text -> new Budget.Target(Budget.Goal.PARAMETERS, Amount.parameters(text, "params")))
-                    .or(() -> size.map(text -> new Budget.Target(Budget.Goal.BYTES, Amount.bytes(text, "size"))))
-                    .orElse(new Budget.Target(Budget.Goal.RATIO, ratio));
-        }
-    }
-
     /** A fifth of the parameters, from heads and FFN channels of every layer alike. */
     public AllocatePass() {
         this(
                 PruneSet.standard(),
-                new Target(),
+                new PruneTarget(),
                 new Budget.Competition(),
                 new Budget.Rounding(),
                 new Budget.Protection(),
@@ -86,7 +55,7 @@ public record AllocatePass(
 
     /** The budget as it was asked for. */
     public Budget budget() {
-        return new Budget(prune, target.amount(), competition, rounding, protection);
+        return new Budget(prune, target.target(), competition, rounding, protection);
     }
 
     @Override
@@ -109,8 +78,8 @@ public record AllocatePass(
      * or that a client needs whole.
      */
     private Budget budget(DenseModel dense, PassContext context) {
-        Budget budget = budget().rebased(
-                        dense.given(), ParameterCount.of(dense.structure()).dense());
+        Budget budget = dense.measured(budget().rebased(
+                        dense.given(), ParameterCount.of(dense.structure()).dense()));
         for (Pass pass : context.position().all()) {
             budget = pass.restrict(budget, dense, context);
         }
@@ -124,6 +93,7 @@ public record AllocatePass(
     @Override
     public void check(DenseModel dense, PassContext context) {
         Budget budget = budget(dense, context);
+        warnWithoutStates(dense, context);
         if (!budget.isNothing()) {
             Allocation.check(dense.structure(), budget);
         }
@@ -134,18 +104,36 @@ public record AllocatePass(
         return Allocation.candidates(dense.structure(), budget());
     }
 
+    /** A model without states needs no memory for a context. */
+    private void warnWithoutStates(DenseModel dense, PassContext context) {
+        target.memory().context().ifPresent(tokens -> {
+            if (StateSize.of(dense.structure().analysis(), tokens).isEmpty()) {
+                context.log()
+                        .warn("the model has no cache and no other state, so a context of " + tokens
+                                + " tokens adds nothing to its memory");
+            }
+        });
+    }
+
     @Override
     public PruningState run(PruningState state, PassContext context) {
         DenseModel dense = state.dense();
         Scheduled here = context.position().current();
-        ParameterCount.Size whole = ParameterCount.of(dense.structure()).dense();
-        Budget step = budget(dense, context.withLog(Log.NONE)).atStep(here.step(), here.steps(), whole);
-        if (here.steps() > 1) {
-            context.log().info(String.format(Locale.ROOT, "pruning up to %.1f %%", 100 * step.ratio(whole)));
-        }
         Scores scores = state.scores().orElseThrow().after(state.plan(), dense.structure());
+        Budget whole = budget(dense, context.withLog(Log.NONE));
+        boolean last = here.step() == here.steps();
+        if (here.step() == 1 || last) {
+            // The first plan for the whole target tells what the steps lead to.
+            whole = new MeasuredPlans(dense, context).settled(whole, scores);
+        }
+        ParameterCount.Size size =
+                ParameterCount.of(dense.structure(), whole.currency()).dense();
+        Budget step = whole.atStep(here.step(), here.steps(), size);
+        if (here.steps() > 1) {
+            context.log().info(String.format(Locale.ROOT, "pruning up to %.1f %%", 100 * step.ratio(size)));
+        }
         Allocation allocation = Allocation.of(dense.structure(), scores, step, dense.hash(), context.log());
-        if (here.step() == here.steps() && !step.isNothing()) {
+        if (last && !step.isNothing()) {
             allocation.requireSmaller(dense.structure(), scores, step);
         }
         Plan plan = allocation.plan();

@@ -10,13 +10,13 @@ import java.util.List;
  * A plan that meets a budget.
  *
  * @param plan the kept units, layers and blocks
- * @param before size of the dense model
- * @param after size of the pruned model
+ * @param before size of the dense model, counted in the currency of the budget
+ * @param after size of the pruned model, counted so too
  */
 public record Allocation(Plan plan, ParameterCount.Size before, ParameterCount.Size after) {
     /**
      * Chooses the least important units, layers and blocks to prune. The size of the pruned model differs from the
-     * budget's target by at most one unit of the smallest kind that may be pruned.
+     * budget's target by at most one unit of the smallest kind that may be pruned. Where the target is a limit, it is not above.
      *
      * @param model hash of the model, for the plan
      * @throws io.onnxprune.diag.UserException if the target cannot be reached, or a requested role has nothing to
@@ -52,6 +52,22 @@ public record Allocation(Plan plan, ParameterCount.Size before, ParameterCount.S
             Allocator allocator = new Allocator(structure, scores, budget, Log.NONE);
             allocator.requireStep(allocator.candidates());
         }
+    }
+
+    /** The plan that keeps least of what a budget allows to prune, whatever its target. */
+    public static Plan smallest(Structure structure, Budget budget, String model) {
+        Scores any = new RandomImportance(0).score(structure, Log.NONE);
+        return new Allocator(structure, any, budget, Log.NONE).smallest(model);
+    }
+
+    /**
+     * The share of the parameters that a budget comes to, whatever its currency, where units are worth the same.
+     *
+     * @throws io.onnxprune.diag.UserException if the target cannot be reached
+     */
+    public static double parameterShare(Structure structure, Budget budget) {
+        Scores any = new RandomImportance(0).score(structure, Log.NONE);
+        return new Allocator(structure, any, budget, Log.NONE).run("").ratio();
     }
 
     /** The dimensions that a budget allows to prune. */

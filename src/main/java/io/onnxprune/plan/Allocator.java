@@ -27,7 +27,7 @@ final class Allocator {
         this.scores = scores;
         this.budget = budget;
         this.log = log;
-        this.count = ParameterCount.of(structure);
+        this.count = ParameterCount.of(structure, budget.currency());
         this.target = budget.target(count.dense());
     }
 
@@ -36,7 +36,7 @@ final class Allocator {
             return new Allocation(Plan.keepAll(model), count.dense(), count.dense());
         }
         Candidates candidates = candidates();
-        ParameterCount.Running running = count.start();
+        RunningCount running = count.start();
         int[] layers = dropLayers(candidates, running);
         int[] blocks = dropBlocks(candidates, layers, running);
         List<TiedDimensions> groups = groups(candidates, running);
@@ -60,11 +60,11 @@ final class Allocator {
      * @throws UserException if the target cannot be reached
      */
     Candidates candidates() {
-        long dense = budget.measure(count.dense());
+        double dense = budget.measure(count.dense());
         if (target > dense) {
-            throw new UserException(String.format(
-                    "the model already has only %,d %s, fewer than the %,.0f to keep; lower the target",
-                    dense, budget.unit(), target));
+            Currency currency = budget.currency();
+            throw new UserException("there is nothing to do: the model already has only " + currency.text(dense)
+                    + ", less than the " + currency.number(target) + " that were asked for; lower the target");
         }
         Candidates found = new Candidates(structure, budget, count, log);
         checkReachable(found);
@@ -72,13 +72,13 @@ final class Allocator {
     }
 
     /**
-     * Checks that the budget asks for no less than the smallest step.
+     * Checks that the budget asks for no less than the smallest step. A limit is kept by any step.
      *
      * @throws UserException if the model would stay as it is
      */
     void requireStep(Candidates candidates) {
         double dense = budget.measure(count.dense());
-        SmallestStep step = smallestStep(candidates);
+        SmallestStep step = budget.currency().isLimit() ? null : smallestStep(candidates);
         if (step != null && target < dense && dense - target < step.least()) {
             throw step.nothingFits(budget, dense, target);
         }
@@ -87,7 +87,7 @@ final class Allocator {
     /** The step that is pruned first; null if there is none. A target is met to half a unit, but no layer is pruned for it. */
     private SmallestStep smallestStep(Candidates candidates) {
         SmallestStep smallest = null;
-        ParameterCount.Running running = count.start();
+        RunningCount running = count.start();
         List<TiedDimensions> groups = groups(candidates, running);
         for (TiedDimensions group : groups) {
             if (group.canShrink()) {
@@ -116,17 +116,19 @@ final class Allocator {
     }
 
     private double freed(int[] blocks) {
-        ParameterCount.Running running = count.start();
+        RunningCount running = count.start();
         running.remove(ParameterCount.bits(blocks));
         return budget.measure(count.dense().minus(running.size()));
     }
 
     /** The tied dimensions of all groups, without the dimensions of pruned layers. */
-    private List<TiedDimensions> groups(Candidates candidates, ParameterCount.Running running) {
+    private List<TiedDimensions> groups(Candidates candidates, RunningCount running) {
         List<TiedDimensions> groups = new ArrayList<>();
         for (List<Dimension> tied : candidates.groups()) {
             List<Dimension> remaining = tied.stream()
-                    .filter(dimension -> budget.measure(running.lossOf(List.of(dimension), dimension.size() - 1)) > 0)
+                    .filter(dimension -> running.lossOf(List.of(dimension), dimension.size() - 1)
+                                    .bytes()
+                            > 0)
                     .toList();
             if (!remaining.isEmpty()) {
                 TiedDimensions group = new TiedDimensions(
@@ -136,13 +138,23 @@ final class Allocator {
                                 .toList(),
                         step(remaining.get(0)));
                 group.order(running);
+                if (budget.currency().hasPlateaus()) {
+                    group.dropPlateaus(running);
+                }
                 groups.add(group);
             }
         }
         return groups;
     }
 
+    /** The multiple of units that a dimension keeps. */
     private int step(Dimension dimension) {
+        int rounding = rounding(dimension);
+        int known = budget.currency().multiple(structure, dimension);
+        return rounding / gcd(rounding, known) * known;
+    }
+
+    private int rounding(Dimension dimension) {
         return switch (dimension.role()) {
             case HEADS, KV_HEADS, QUERY_HEADS -> budget.roundHeads();
             case FFN, MIXER, SIDE, HIDDEN -> {
@@ -161,7 +173,7 @@ final class Allocator {
      * Prunes layers, the least important first, as far as they fit. Returns the indices of kept layers; null if all are
      * kept.
      */
-    private int[] dropLayers(Candidates candidates, ParameterCount.Running running) {
+    private int[] dropLayers(Candidates candidates, RunningCount running) {
         if (!budget.prune().layers()) {
             return null;
         }
@@ -173,7 +185,7 @@ final class Allocator {
         return kept(structure.stream().layers(), pruned);
     }
 
-    private int[] dropBlocks(Candidates candidates, int[] layers, ParameterCount.Running running) {
+    private int[] dropBlocks(Candidates candidates, int[] layers, RunningCount running) {
         if (!budget.prune().blocks()) {
             return null;
         }
@@ -216,8 +228,7 @@ final class Allocator {
      * @param depthOnly whether no units can compensate for the missed part of the target, so that the nearest size
      *     is wanted
      */
-    private BitSet drop(
-            List<Integer> order, List<int[]> sets, BitSet before, boolean depthOnly, ParameterCount.Running running) {
+    private BitSet drop(List<Integer> order, List<int[]> sets, BitSet before, boolean depthOnly, RunningCount running) {
         BitSet dropped = new BitSet();
         BitSet pruned = (BitSet) before.clone();
         for (int position : order) {
@@ -226,7 +237,8 @@ final class Allocator {
             double needed = budget.measure(running.size()) - target;
             running.remove(next);
             double freed = needed - (budget.measure(running.size()) - target);
-            if (freed <= needed + (depthOnly ? freed / 2 : 0)) {
+            boolean more = budget.currency().isLimit() ? needed > 0 : freed <= needed + freed / 2;
+            if (freed <= needed || depthOnly && more) {
                 pruned = next;
                 dropped.set(position);
             } else {
@@ -242,12 +254,29 @@ final class Allocator {
                 : IntStream.range(0, total).filter(index -> !pruned.get(index)).toArray();
     }
 
+    /** The plan that keeps least. */
+    Plan smallest(String model) {
+        Candidates candidates = new Candidates(structure, budget, count, log);
+        Map<String, int[]> keep = new LinkedHashMap<>();
+        for (TiedDimensions group : groups(candidates, count.start())) {
+            group.moveTo(group.lastPosition(), count.start());
+            for (int i = 0; i < group.dimensions().size() && group.canGrow(); i++) {
+                keep.put(group.dimensions().get(i).name(), group.kept(i));
+            }
+        }
+        RunningCount running = count.start();
+        BitSet pruned = removeAllDepth(candidates, running);
+        int[] blocks = kept(structure.stream().blocks().size(), pruned);
+        keep.keySet().removeAll(count.removedDimensions(new Plan(model, keep, null, blocks)));
+        return new Plan(model, keep, null, blocks);
+    }
+
     private void checkReachable(Candidates candidates) {
-        ParameterCount.Running running = count.start();
+        RunningCount running = count.start();
         double unit = Double.MAX_VALUE;
         for (TiedDimensions group : groups(candidates, running)) {
             if (group.canShrink()) {
-                unit = Math.min(unit, (double) budget.measure(group.nextLoss(running)));
+                unit = Math.min(unit, budget.measure(group.nextLoss(running)));
             }
         }
         if (unit == Double.MAX_VALUE) {
@@ -257,13 +286,18 @@ final class Allocator {
             group.moveTo(group.lastPosition(), running);
         }
         removeAllDepth(candidates, running);
-        long least = budget.measure(running.size());
-        if (least - unit / 2 > target) {
-            long dense = budget.measure(count.dense());
+        double least = running.amount();
+        Currency currency = budget.currency();
+        if (least - (currency.isLimit() ? 0 : unit / 2) > target) {
+            double dense = budget.measure(count.dense());
             throw new UserException(String.format(
-                    "%,.0f %s cannot be reached by pruning %s: at least %,d remain (ratio %.4f)%s; prune more"
+                    "%s cannot be reached by pruning %s: at least %s remain (ratio %.4f)%s; prune more"
                             + " structures or ask for less",
-                    target, budget.unit(), budget.prune(), least, 1 - (double) least / dense, candidates.limits()));
+                    currency.text(target),
+                    budget.prune(),
+                    currency.number(least),
+                    1 - least / dense,
+                    candidates.limits()));
         }
     }
 
@@ -282,7 +316,8 @@ final class Allocator {
         return sets.stream().mapToDouble(this::freed).min().orElse(0);
     }
 
-    private void removeAllDepth(Candidates candidates, ParameterCount.Running running) {
+    /** Removes all layers and blocks that may go; returns the blocks. */
+    private BitSet removeAllDepth(Candidates candidates, RunningCount running) {
         BitSet pruned = new BitSet();
         if (budget.prune().layers()) {
             List<int[]> layers = PrunableBlocks.layers(structure);
@@ -303,5 +338,6 @@ final class Allocator {
                     .forEach(index -> pruned.or(ParameterCount.bits(blocks.get(index))));
         }
         running.remove(pruned);
+        return pruned;
     }
 }

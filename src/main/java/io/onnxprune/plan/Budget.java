@@ -34,11 +34,14 @@ public record Budget(
         this(prune, target, competition, rounding, protection, Map.of());
     }
 
-    /** The measure of a target. */
+    /** How a target is put. */
     public enum Goal {
+        /** A share to prune. */
         RATIO,
-        PARAMETERS,
-        BYTES
+        /** An amount to keep. */
+        AMOUNT,
+        /** How many times less the pruned model costs. */
+        FACTOR
     }
 
     /** How units of different dimensions compete. */
@@ -51,7 +54,7 @@ public record Budget(
 
     /** The value by which units of different dimensions are compared in one ranking. */
     public enum Rank {
-        /** The score of a unit divided by its parameters. */
+        /** The score of a unit divided by what it costs in the currency of the target: its parameters, bytes or time. */
         SCORE_PER_PARAMETER,
         /** The score of a unit. */
         SCORE
@@ -68,18 +71,36 @@ public record Budget(
     /**
      * The size of the pruned model.
      *
-     * @param goal the measure
-     * @param amount a share of the model's parameters to prune, in [0, 1), or the number of parameters or bytes to
-     *     keep
+     * @param goal how it is put
+     * @param amount a share of the dense model to prune, in [0, 1); the amount to keep; or a factor of more than 1
+     * @param currency what it is counted in
      */
-    public record Target(Goal goal, double amount) {
+    public record Target(Goal goal, double amount, Currency currency) {
         public Target {
             if (goal == Goal.RATIO && !(amount >= 0 && amount < 1)) {
                 throw new UsageException("the ratio to prune must be at least 0 and less than 1, not " + amount);
             }
-            if (goal != Goal.RATIO && !(amount > 0)) {
-                throw new UsageException("the " + measureName(goal) + " to keep must be more than 0, not " + amount);
+            if (goal == Goal.AMOUNT && !(amount > 0)) {
+                throw new UsageException("the " + currency.unit() + " to keep must be more than 0, not " + amount);
             }
+            if (goal == Goal.FACTOR && !(amount > 1 && amount < Double.POSITIVE_INFINITY)) {
+                throw new UsageException("a factor to gain must be more than 1, not " + amount);
+            }
+        }
+
+        /** A share of the parameters to prune, in [0, 1). */
+        public static Target ratio(double share) {
+            return new Target(Goal.RATIO, share, Currency.parameters());
+        }
+
+        /** A number of parameters to keep. */
+        public static Target parameters(double kept) {
+            return new Target(Goal.AMOUNT, kept, Currency.parameters());
+        }
+
+        /** A number of stored bytes to keep. */
+        public static Target bytes(double kept) {
+            return new Target(Goal.AMOUNT, kept, Currency.bytes());
         }
     }
 
@@ -156,7 +177,7 @@ public record Budget(
      * protection.
      */
     public static Budget ofRatio(PruneSet prune, double ratio) {
-        return new Budget(prune, new Target(Goal.RATIO, ratio), new Competition(), new Rounding(), new Protection());
+        return new Budget(prune, Target.ratio(ratio), new Competition(), new Rounding(), new Protection());
     }
 
     public Goal goal() {
@@ -165,6 +186,11 @@ public record Budget(
 
     public double amount() {
         return target.amount;
+    }
+
+    /** What the target is counted in. */
+    public Currency currency() {
+        return target.currency;
     }
 
     public Scope scope() {
@@ -203,8 +229,17 @@ public record Budget(
         return protection.skipLast;
     }
 
-    public Budget withTarget(Goal changed, double amount) {
-        return new Budget(prune, new Target(changed, amount), competition, rounding, protection, refused);
+    public Budget withTarget(Target changed) {
+        return new Budget(prune, changed, competition, rounding, protection, refused);
+    }
+
+    /** This budget with its target counted in another currency of the same unit. */
+    public Budget in(Currency changed) {
+        return withTarget(new Target(goal(), amount(), changed));
+    }
+
+    private Budget withAmount(double changed) {
+        return withTarget(new Target(goal(), changed, currency()));
     }
 
     public Budget withScope(Scope changed) {
@@ -244,33 +279,28 @@ public record Budget(
         return new Budget(prune, target, competition, rounding, protection, reasons);
     }
 
-    private static String measureName(Goal goal) {
-        return goal == Goal.BYTES ? "bytes" : "parameters";
-    }
-
     /** Whether the budget prunes nothing. */
     public boolean isNothing() {
         return goal() == Goal.RATIO && amount() == 0;
     }
 
-    /** The pruned share of {@code dense}, in the measure of the target. */
+    /** The pruned share of {@code dense}, in the currency of the target. */
     public double ratio(ParameterCount.Size dense) {
-        return goal() == Goal.RATIO ? amount() : 1 - amount() / measure(dense);
+        return goal() == Goal.RATIO ? amount() : 1 - target(dense) / measure(dense);
     }
 
-    /** A size in the measure of the target. */
-    public long measure(ParameterCount.Size size) {
-        return goal() == Goal.BYTES ? size.bytes() : size.parameters();
+    /** The amount of a size in the currency of the target, in which it was counted. */
+    public double measure(ParameterCount.Size size) {
+        return currency().amount(size);
     }
 
-    /** The name of the measure, for messages. */
-    public String unit() {
-        return measureName(goal());
-    }
-
-    /** The size of the pruned model for a dense model of size {@code dense}, in the measure of the target. */
+    /** The amount of the pruned model for a dense model of size {@code dense}, in the currency of the target. */
     public double target(ParameterCount.Size dense) {
-        return goal() == Goal.RATIO ? measure(dense) * (1 - amount()) : amount();
+        return switch (goal()) {
+            case RATIO -> measure(dense) * (1 - amount());
+            case AMOUNT -> amount();
+            case FACTOR -> measure(dense) / amount();
+        };
     }
 
     /**
@@ -280,11 +310,12 @@ public record Budget(
      * @param larger size after the addition
      */
     public Budget rebased(ParameterCount.Size dense, ParameterCount.Size larger) {
-        return goal() == Goal.RATIO ? withTarget(goal(), 1 - target(dense) / measure(larger)) : this;
+        return goal() == Goal.RATIO ? withAmount(1 - target(dense) / measure(larger)) : this;
     }
 
     /**
-     * The budget of one of {@code steps} equal steps from a model of size {@code dense} to the target.
+     * The budget of one of {@code steps} equal steps from a model of size {@code dense} to the target. Steps are equal in the
+     * currency of the target.
      *
      * @param step number of the step, from 1 to {@code steps}
      */
@@ -293,8 +324,9 @@ public record Budget(
             return this;
         }
         double done = (double) step / steps;
-        return withTarget(
-                        goal(), goal() == Goal.RATIO ? amount() * done : measure(dense) * (1 - done) + amount() * done)
-                .withSchedule(schedule().scaled(done));
+        Budget part = goal() == Goal.RATIO
+                ? withAmount(amount() * done)
+                : withTarget(new Target(Goal.AMOUNT, measure(dense) * (1 - done) + target(dense) * done, currency()));
+        return part.withSchedule(schedule().scaled(done));
     }
 }

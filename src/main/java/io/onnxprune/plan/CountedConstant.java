@@ -7,6 +7,7 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import java.util.HashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -19,10 +20,7 @@ import java.util.function.ToDoubleFunction;
  * @param weights its parameters
  * @param owner the unit that alone uses it; null if it has no owner
  */
-record CountedConstant(Tensor tensor, Extents stored, Extents weights, Owner owner) {
-    /** A unit of a dimension of {@code units} units. */
-    record Owner(Dim.Atom atom, int unit, int units) {}
-
+record CountedConstant(Tensor tensor, Extents stored, Extents weights, Owner owner) implements Counted {
     /** The owner of each constant that has one. */
     static Map<Tensor, Owner> owners(Structure structure) {
         Map<Tensor, Owner> owners = new HashMap<>();
@@ -61,29 +59,27 @@ record CountedConstant(Tensor tensor, Extents stored, Extents weights, Owner own
         }
     }
 
-    /** The variable whose unit is the owner; null if there is none. */
-    Dim.Atom ownerAtom() {
-        return owner == null ? null : owner.atom;
+    @Override
+    public Set<Dim.Atom> variables() {
+        Set<Dim.Atom> variables = new LinkedHashSet<>();
+        stored.axes.forEach(axis -> variables.addAll(axis.atoms()));
+        return variables;
     }
 
-    /**
-     * The share that is left when {@code count} units of the owner's dimension are kept.
-     *
-     * @param place the place of each unit in the order in which they go; null if it is not known
-     */
-    double share(int count, int[] place) {
-        double gone = owner.units - count;
-        return place == null ? (double) count / owner.units : place[owner.unit] < gone ? 0 : 1;
+    @Override
+    public boolean isIn(Liveness.Dead dead) {
+        return dead.constants().contains(tensor);
     }
 
-    /** The size of what is left of it, if its owner is kept. */
-    ParameterCount.Size size(Dim.Keep keep) {
+    @Override
+    public ParameterCount.Size size(Dim.Keep keep) {
         long bytes = tensor.opaque() == null ? tensor.dtype().bytes(stored.count(keep)) : tensor.opaque().length;
         return new ParameterCount.Size(weights.count(keep), bytes);
     }
 
-    /** The parameters or bytes if each variable has {@code units} units, which need not be an integer. */
-    double fraction(ToDoubleFunction<Dim.Atom> units, boolean inBytes) {
-        return inBytes ? stored.fraction(units) * tensor.dtype().bits() / 8.0 : weights.fraction(units);
+    @Override
+    public double amount(ToDoubleFunction<Dim.Atom> units, Currency currency) {
+        return currency.amount(
+                weights.fraction(units), stored.fraction(units) * tensor.dtype().bits() / 8.0, 0);
     }
 }

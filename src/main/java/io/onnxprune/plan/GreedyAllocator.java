@@ -21,7 +21,7 @@ final class GreedyAllocator {
     private static final int BISECTIONS = 60;
 
     private final List<TiedDimensions> groups;
-    private final ParameterCount.Running running;
+    private final RunningCount running;
     private final Budget budget;
     private final double target;
     private LayerRatios ratios;
@@ -36,7 +36,7 @@ final class GreedyAllocator {
      */
     private record Step(TiedDimensions group, double key, int order) {}
 
-    GreedyAllocator(List<TiedDimensions> groups, ParameterCount.Running running, Budget budget, double target) {
+    GreedyAllocator(List<TiedDimensions> groups, RunningCount running, Budget budget, double target) {
         this.groups = groups.stream().filter(TiedDimensions::canShrink).toList();
         this.running = running;
         this.budget = budget;
@@ -47,6 +47,14 @@ final class GreedyAllocator {
         if (groups.isEmpty()) {
             return;
         }
+        approach();
+        if (budget.currency().isLimit()) {
+            keepLimit();
+        }
+    }
+
+    /** Comes as near to the target as the smallest unit allows, above or below. */
+    private void approach() {
         if (budget.scope() == Budget.Scope.GLOBAL) {
             fill(groups, this::score);
             overshootAndRestore();
@@ -88,7 +96,32 @@ final class GreedyAllocator {
         return budget.measure(running.size()) - target;
     }
 
-    private long loss(TiedDimensions group) {
+    /**
+     * Takes what is still above a limit by the smallest step that is enough. Then it gives back what fits below the limit.
+     */
+    private void keepLimit() {
+        while (excess() > 0) {
+            double needed = excess();
+            TiedDimensions least = groups.stream()
+                    .filter(group -> group.canShrink() && loss(group) > 0)
+                    .min(Comparator.comparing((TiedDimensions group) -> loss(group) < needed)
+                            .thenComparingDouble(group -> loss(group) < needed ? -loss(group) : loss(group))
+                            .thenComparingDouble(this::key))
+                    .orElse(null);
+            if (least == null) {
+                return;
+            }
+            least.moveTo(least.position() + 1, running);
+        }
+        restoreUnits(null);
+    }
+
+    /** The value by which groups are compared: the group with the smallest one takes the next step. */
+    private double key(TiedDimensions group) {
+        return budget.scope() == Budget.Scope.GLOBAL ? score(group) : excessRatio(group);
+    }
+
+    private double loss(TiedDimensions group) {
         return budget.measure(group.nextLoss(running));
     }
 
@@ -104,12 +137,13 @@ final class GreedyAllocator {
 
     /** The score of the next step of a group, by which groups are compared. */
     private double score(TiedDimensions group) {
-        return budget.rank() == Budget.Rank.SCORE ? group.stepScore(group.position()) : scorePerParameter(group);
+        return budget.rank() == Budget.Rank.SCORE ? group.stepScore(group.position()) : scorePerCost(group);
     }
 
-    private double scorePerParameter(TiedDimensions group) {
-        long parameters = Math.max(1, group.nextLoss(running).parameters());
-        return group.stepScore(group.position()) / parameters;
+    /** What a step costs nothing for is compared by its score alone. */
+    private double scorePerCost(TiedDimensions group) {
+        double cost = loss(group);
+        return group.stepScore(group.position()) / (cost > 0 ? cost : 1);
     }
 
     /** The ratio that a group will have lost after one more unit, minus the ratio that it should lose. */
@@ -132,7 +166,7 @@ final class GreedyAllocator {
             }
             while (!queue.isEmpty() && excess() >= half) {
                 Step step = queue.poll();
-                long loss = loss(step.group);
+                double loss = loss(step.group);
                 if (loss > 0 && loss <= excess() + half) {
                     step.group.moveTo(step.group.position() + 1, running);
                     moved = true;
@@ -168,7 +202,7 @@ final class GreedyAllocator {
         }
         setLevel(finest, largestLevel(finest, half));
         List<TiedDimensions> leastFirst = new ArrayList<>(finest);
-        leastFirst.sort(Comparator.comparingDouble(this::scorePerParameterIfAny));
+        leastFirst.sort(Comparator.comparingDouble(this::scorePerCostIfAny));
         for (TiedDimensions group : leastFirst) {
             if (group.canShrink() && loss(group) <= excess() + half) {
                 group.moveTo(group.position() + 1, running);
@@ -176,8 +210,8 @@ final class GreedyAllocator {
         }
     }
 
-    private double scorePerParameterIfAny(TiedDimensions group) {
-        return group.canShrink() ? scorePerParameter(group) : Double.MAX_VALUE;
+    private double scorePerCostIfAny(TiedDimensions group) {
+        return group.canShrink() ? scorePerCost(group) : Double.MAX_VALUE;
     }
 
     /** The level at which the target would be met if fractions of units could be pruned. */
@@ -201,7 +235,7 @@ final class GreedyAllocator {
             double kept = Math.max(group.least(), wanted(group, some));
             group.dimensions().forEach(dimension -> units.put(dimension.atom(), kept));
         }
-        return running.sizeWith(units, budget.goal() == Budget.Goal.BYTES);
+        return running.amountWith(units);
     }
 
     /** The number of units that a group should keep, not rounded. */
@@ -232,7 +266,7 @@ final class GreedyAllocator {
 
     private List<List<TiedDimensions>> coarseToFine() {
         Map<Role, List<TiedDimensions>> kinds = new LinkedHashMap<>();
-        Map<Role, Long> costs = new LinkedHashMap<>();
+        Map<Role, Double> costs = new LinkedHashMap<>();
         for (TiedDimensions group : groups) {
             kinds.computeIfAbsent(group.role(), key -> new ArrayList<>()).add(group);
             costs.merge(group.role(), firstLoss(group), Math::max);
@@ -242,11 +276,11 @@ final class GreedyAllocator {
         return order.stream().map(kinds::get).toList();
     }
 
-    /** The size that the first step of a group frees. */
-    private long firstLoss(TiedDimensions group) {
+    /** What the first step of a group frees. */
+    private double firstLoss(TiedDimensions group) {
         int position = group.position();
         group.moveTo(0, running);
-        long loss = loss(group);
+        double loss = loss(group);
         group.moveTo(position, running);
         return loss;
     }
@@ -263,7 +297,7 @@ final class GreedyAllocator {
                 ? null
                 : groups.stream()
                         .filter(TiedDimensions::canShrink)
-                        .min(Comparator.comparingLong(this::loss))
+                        .min(Comparator.comparingDouble(this::loss))
                         .orElse(null);
         if (overshot != null) {
             overshot.moveTo(overshot.position() + 1, running);
@@ -300,8 +334,9 @@ final class GreedyAllocator {
     private double scoreOfLastStep(TiedDimensions group) {
         double error = Math.abs(excess());
         group.moveTo(group.position() - 1, running);
-        boolean nearer = Math.abs(excess()) < error;
-        double score = budget.scope() == Budget.Scope.GLOBAL ? score(group) : excessRatio(group);
+        boolean limit = budget.currency().isLimit();
+        boolean nearer = Math.abs(excess()) < error && !(limit && excess() > 0);
+        double score = key(group);
         group.moveTo(group.position() + 1, running);
         return nearer ? score : Double.NEGATIVE_INFINITY;
     }

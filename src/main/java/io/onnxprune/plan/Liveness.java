@@ -20,12 +20,15 @@ import java.util.Set;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
 
-/** Finds the constants that are unused once residual blocks are pruned. */
+/** Finds the values and constants that are unused once residual blocks are pruned. */
 final class Liveness {
     private final Program program;
     private final List<Block> blocks;
     private final BlockRemoval removal;
-    private final Set<Tensor> alive;
+    private final Reached alive;
+
+    /** Values, and the constants among them. */
+    private record Reached(Set<Value> values, Set<Tensor> constants) {}
 
     Liveness(Structure structure) {
         program = structure.analysis().program();
@@ -34,17 +37,23 @@ final class Liveness {
         alive = reached(new BitSet());
     }
 
-    /** The constants that become unused without the blocks of the given indices. */
-    Set<Tensor> deadWithout(BitSet removed) {
-        Set<Tensor> dead = new HashSet<>();
+    /** What becomes unused without some blocks. */
+    record Dead(Set<Value> values, Set<Tensor> constants) {}
+
+    /** What becomes unused without the blocks of the given indices. */
+    Dead deadWithout(BitSet removed) {
+        Dead dead = new Dead(new HashSet<>(), new HashSet<>());
         if (!removed.isEmpty()) {
-            dead.addAll(alive);
-            dead.removeAll(reached(removed));
+            Reached left = reached(removed);
+            dead.values.addAll(alive.values);
+            dead.values.removeAll(left.values);
+            dead.constants.addAll(alive.constants);
+            dead.constants.removeAll(left.constants);
         }
         return dead;
     }
 
-    private Set<Tensor> reached(BitSet removed) {
+    private Reached reached(BitSet removed) {
         Map<Op, Block> skipped = new HashMap<>();
         removed.stream().mapToObj(blocks::get).forEach(block -> skipped.put(block.add(), block));
         Set<Value> dropped = removal.droppedOutputs(removed);
@@ -65,7 +74,7 @@ final class Liveness {
                 pushSources(value, producer, skipped.get(producer), open);
             }
         }
-        return constants;
+        return new Reached(seen, constants);
     }
 
     /** The values that the branches yield for an output of an If; empty for any other value. */

@@ -10,20 +10,19 @@ import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Node;
 import io.onnxprune.ir.Program.Op;
 import io.onnxprune.ir.Program.Use;
+import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.CountedConstant.Extents;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.BitSet;
 import java.util.HashMap;
-import java.util.HashSet;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
-import java.util.function.ToDoubleFunction;
 import java.util.stream.IntStream;
 
 /**
@@ -37,14 +36,24 @@ public final class ParameterCount {
      *
      * @param parameters number of parameters
      * @param bytes stored bytes of all constants
+     * @param other what the currency of the count adds to them ({@link Currency#parts})
      */
-    public record Size(long parameters, long bytes) {
-        private Size times(double share) {
-            return new Size(Math.round(share * parameters), Math.round(share * bytes));
+    public record Size(long parameters, long bytes, double other) {
+        /** The size of constants alone. */
+        public Size(long parameters, long bytes) {
+            this(parameters, bytes, 0);
         }
 
-        Size minus(Size other) {
-            return new Size(parameters - other.parameters, bytes - other.bytes);
+        Size times(double share) {
+            return new Size(Math.round(share * parameters), Math.round(share * bytes), share * other);
+        }
+
+        Size plus(Size more) {
+            return new Size(parameters + more.parameters, bytes + more.bytes, other + more.other);
+        }
+
+        Size minus(Size less) {
+            return new Size(parameters - less.parameters, bytes - less.bytes, other - less.other);
         }
     }
 
@@ -52,12 +61,15 @@ public final class ParameterCount {
     private final Liveness liveness;
     private final StoredParameters stored;
     private final List<CountedConstant> constants = new ArrayList<>();
-    private final Map<Tensor, CountedConstant.Owner> owners;
-    private final Map<Dim.Atom, int[]> constantsByAtom = new HashMap<>();
+    private final Map<Tensor, Counted.Owner> owners;
+    private final List<Counted> counted = new ArrayList<>();
+    private final Map<Dim.Atom, int[]> byVariable = new HashMap<>();
+    private final Currency currency;
     private final Size dense;
 
-    private ParameterCount(Structure structure) {
+    private ParameterCount(Structure structure, Currency currency) {
         this.structure = structure;
+        this.currency = currency;
         this.liveness = new Liveness(structure);
         this.stored = new StoredParameters(structure);
         Map<Tensor, Use> firstUses = new HashMap<>();
@@ -67,16 +79,27 @@ public final class ParameterCount {
                 .keySet()
                 .forEach(
                         use -> firstUses.putIfAbsent(use.op().input(use.input()).constant(), use));
-        Set<Tensor> tensors = new HashSet<>();
+        Set<Tensor> tensors = new LinkedHashSet<>();
         this.owners = CountedConstant.owners(structure);
-        collect(structure.analysis().program().model().graph(), tensors, firstUses);
-        indexConstants();
+        collect(structure.analysis().program().model().graph(), tensors);
+        tensors.forEach(tensor -> add(tensor, firstUses));
+        counted.addAll(constants);
+        for (Currency.Part part : currency.parts(structure)) {
+            Value weight = part.weight();
+            counted.add(new Counted.OfCurrency(part, weight == null ? null : owners.get(weight.constant())));
+        }
+        index();
         this.dense = start().size();
     }
 
     /** Counts the model of {@code structure}. */
     public static ParameterCount of(Structure structure) {
-        return new ParameterCount(structure);
+        return of(structure, Currency.parameters());
+    }
+
+    /** Counts the model of {@code structure}, with the parts that a currency adds to its constants. */
+    public static ParameterCount of(Structure structure, Currency currency) {
+        return new ParameterCount(structure, currency);
     }
 
     /** The size of the dense model. */
@@ -89,8 +112,8 @@ public final class ParameterCount {
         return running(plan).size();
     }
 
-    private Running running(Plan plan) {
-        Running running = start();
+    private RunningCount running(Plan plan) {
+        RunningCount running = start();
         for (Dimension dimension : structure.dimensions()) {
             int[] kept = plan.keep().get(dimension.name());
             if (kept != null) {
@@ -117,12 +140,12 @@ public final class ParameterCount {
 
     /** The names of the dimensions that disappear with the given blocks. */
     Set<String> removedDimensions(BitSet blocks) {
-        Running running = start();
+        RunningCount running = start();
         running.remove(blocks);
         return removedDimensions(running);
     }
 
-    private Set<String> removedDimensions(Running running) {
+    private Set<String> removedDimensions(RunningCount running) {
         Set<String> pruned = new LinkedHashSet<>();
         for (Dimension dimension : structure.dimensions()) {
             List<Dimension> single = List.of(dimension);
@@ -145,7 +168,7 @@ public final class ParameterCount {
 
     /** The size that pruning one unit of {@code dimension} from the dense model saves. */
     public Size unit(Dimension dimension) {
-        Running running = start();
+        RunningCount running = start();
         running.keep(dimension, dimension.size() - 1);
         return dense.minus(running.size());
     }
@@ -161,7 +184,7 @@ public final class ParameterCount {
     }
 
     private Size removed(BitSet blocks) {
-        Running running = start();
+        RunningCount running = start();
         running.remove(blocks);
         return dense.minus(running.size());
     }
@@ -202,31 +225,39 @@ public final class ParameterCount {
 
     /** The constants that only the given blocks use. */
     Set<Tensor> constantsOf(BitSet blocks) {
-        return liveness.deadWithout(blocks);
+        return liveness.deadWithout(blocks).constants();
     }
 
     /** A count that follows one change after another, starting with the dense model. */
-    Running start() {
-        return new Running();
+    RunningCount start() {
+        return new RunningCount(counted, byVariable, liveness, currency);
     }
 
-    private void collect(Graph graph, Set<Tensor> seen, Map<Tensor, Use> firstUses) {
-        graph.initializers().values().forEach(tensor -> add(tensor, seen, firstUses));
+    /** Bytes of all constants that a graph stores, in subgraphs too. */
+    public static long storedBytes(Graph graph) {
+        Set<Tensor> tensors = new LinkedHashSet<>();
+        collect(graph, tensors);
+        return tensors.stream().mapToLong(ParameterCount::bytes).sum();
+    }
+
+    private static long bytes(Tensor tensor) {
+        return tensor.opaque() == null ? tensor.dtype().bytes(tensor.elements()) : tensor.opaque().length;
+    }
+
+    private static void collect(Graph graph, Set<Tensor> found) {
+        found.addAll(graph.initializers().values());
         for (Node node : graph.nodes()) {
             for (Attribute attribute : node.attributes().values()) {
                 if (attribute instanceof Attribute.Constant constant) {
-                    add(constant.tensor(), seen, firstUses);
+                    found.add(constant.tensor());
                 } else if (attribute instanceof Attribute.Body body) {
-                    collect(body.graph(), seen, firstUses);
+                    collect(body.graph(), found);
                 }
             }
         }
     }
 
-    private void add(Tensor tensor, Set<Tensor> seen, Map<Tensor, Use> firstUses) {
-        if (!seen.add(tensor)) {
-            return;
-        }
+    private void add(Tensor tensor, Map<Tensor, Use> firstUses) {
         Use use = firstUses.get(tensor);
         Dim[] dims = use == null ? null : structure.analysis().constantUses().get(use);
         List<Dim> axes = new ArrayList<>();
@@ -250,151 +281,18 @@ public final class ParameterCount {
                 owners.get(tensor)));
     }
 
-    private void indexConstants() {
+    private void index() {
         Map<Dim.Atom, List<Integer>> found = new HashMap<>();
-        for (int index = 0; index < constants.size(); index++) {
-            int constant = index;
-            constants.get(index).stored().axes().stream()
-                    .flatMap(axis -> axis.atoms().stream())
-                    .distinct()
-                    .forEach(atom -> found.computeIfAbsent(atom, key -> new ArrayList<>())
-                            .add(constant));
-            CountedConstant.Owner owner = constants.get(index).owner();
-            if (owner != null) {
-                found.computeIfAbsent(owner.atom(), key -> new ArrayList<>()).add(constant);
+        for (int index = 0; index < counted.size(); index++) {
+            Set<Dim.Atom> variables = new LinkedHashSet<>(counted.get(index).variables());
+            if (counted.get(index).owner() != null) {
+                variables.add(counted.get(index).ownerAtom());
+            }
+            for (Dim.Atom atom : variables) {
+                found.computeIfAbsent(atom, key -> new ArrayList<>()).add(index);
             }
         }
-        found.forEach((atom, indices) -> constantsByAtom.put(
+        found.forEach((atom, indices) -> byVariable.put(
                 atom, indices.stream().mapToInt(Integer::intValue).toArray()));
-    }
-
-    /** Counts of kept units, and the size of the model under them. Not thread-safe. */
-    final class Running implements Dim.Keep {
-        private static final int[] NONE = {};
-
-        private final Map<Dim.Atom, Integer> counts = new HashMap<>();
-        private final Map<Dim.Atom, int[]> places = new HashMap<>();
-        private final Size[] sizes = new Size[constants.size()];
-        private final boolean[] dead = new boolean[constants.size()];
-        private long parameters;
-        private long bytes;
-
-        private Running() {
-            for (int index = 0; index < sizes.length; index++) {
-                CountedConstant constant = constants.get(index);
-                sizes[index] = sizeOf(constant);
-                add(sizes[index], 1);
-            }
-        }
-
-        @Override
-        public int[] kept(Dim.Atom atom) {
-            throw new UnsupportedOperationException("only counts are known");
-        }
-
-        @Override
-        public long count(Dim.Atom atom) {
-            Integer count = counts.get(atom);
-            return count == null ? -1 : count;
-        }
-
-        Size size() {
-            return new Size(parameters, bytes);
-        }
-
-        /**
-         * Says in which order the units of a dimension go, so that constants that only one of them uses go with it. Without
-         * an order, they are counted in part.
-         */
-        void order(Dimension dimension, int[] firstToGo) {
-            int[] place = new int[firstToGo.length];
-            for (int i = 0; i < firstToGo.length; i++) {
-                place[firstToGo[i]] = i;
-            }
-            places.put(dimension.atom(), place);
-        }
-
-        private Size sizeOf(CountedConstant constant) {
-            Dim.Atom owner = constant.ownerAtom();
-            Integer count = owner == null ? null : counts.get(owner);
-            Size whole = constant.size(this);
-            return count == null ? whole : whole.times(constant.share(count, places.get(owner)));
-        }
-
-        /** Sets the number of kept units of {@code dimension}. Only the constants along it are recounted. */
-        void keep(Dimension dimension, int count) {
-            counts.put(dimension.atom(), count);
-            for (int index : constantsByAtom.getOrDefault(dimension.atom(), NONE)) {
-                CountedConstant constant = constants.get(index);
-                Size size = sizeOf(constant);
-                if (!dead[index]) {
-                    add(size.minus(sizes[index]), 1);
-                }
-                sizes[index] = size;
-            }
-        }
-
-        /** The number of kept units of {@code dimension}. */
-        int kept(Dimension dimension) {
-            Integer count = counts.get(dimension.atom());
-            return count == null ? dimension.size() : count;
-        }
-
-        /** The size that would be saved if {@code dimensions} kept {@code count} units each. Changes nothing. */
-        Size lossOf(List<Dimension> dimensions, int count) {
-            Size before = size();
-            int[] current = dimensions.stream().mapToInt(this::kept).toArray();
-            dimensions.forEach(dimension -> keep(dimension, count));
-            Size after = size();
-            for (int i = 0; i < current.length; i++) {
-                keep(dimensions.get(i), current[i]);
-            }
-            return before.minus(after);
-        }
-
-        /**
-         * The size of the model, in parameters or bytes, if the given atoms had these numbers of units, which may be
-         * fractions.
-         */
-        double sizeWith(Map<Dim.Atom, Double> units, boolean inBytes) {
-            ToDoubleFunction<Dim.Atom> count = atom ->
-                    units.getOrDefault(atom, (double) (counts.containsKey(atom) ? counts.get(atom) : atom.size(0)));
-            double size = 0;
-            for (int index = 0; index < sizes.length; index++) {
-                CountedConstant constant = constants.get(index);
-                if (dead[index]) {
-                    continue;
-                }
-                boolean owned = units.containsKey(constant.ownerAtom());
-                if (!owned
-                        && constant.stored().axes().stream()
-                                .noneMatch(axis -> axis.atoms().stream().anyMatch(units::containsKey))) {
-                    size += inBytes ? sizes[index].bytes : sizes[index].parameters;
-                } else {
-                    double left = owned
-                            ? units.get(constant.ownerAtom()) / constant.owner().units()
-                            : 1;
-                    size += left * constant.fraction(count, inBytes);
-                }
-            }
-            return size;
-        }
-
-        /** Removes exactly the residual blocks of {@code removed}. */
-        void remove(BitSet removed) {
-            Set<Tensor> unused = liveness.deadWithout(removed);
-            for (int index = 0; index < sizes.length; index++) {
-                boolean dies = unused.contains(constants.get(index).tensor());
-                if (dies != dead[index]) {
-                    add(sizes[index], dies ? -1 : 1);
-                    dead[index] = dies;
-                }
-            }
-        }
-
-        private void add(Size size, int sign) {
-            parameters += sign * size.parameters;
-            bytes += sign * size.bytes;
-        }
     }
 }

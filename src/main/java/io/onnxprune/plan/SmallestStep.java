@@ -11,7 +11,7 @@ import java.util.Locale;
  * The smallest piece that a budget may prune from the dense model.
  *
  * @param what the piece, for messages
- * @param size what it frees, in the measure of the budget
+ * @param size what it frees, in the currency of the budget
  * @param least what must be asked for, so that it is pruned
  */
 record SmallestStep(String what, double size, double least) {
@@ -24,11 +24,10 @@ record SmallestStep(String what, double size, double least) {
     UserException nothingFits(Budget budget, double dense, double target) {
         return new UserException(String.format(
                 Locale.ROOT,
-                "nothing would be pruned: %s of the %,.0f %s is asked for, but the smallest step is %s with %s; ask for"
+                "nothing would be pruned: %s of the %s is asked for, but the smallest step is %s with %s; ask for"
                         + " at least %s, or prune smaller structures",
                 share(dense - target, dense),
-                dense,
-                budget.unit(),
+                budget.currency().text(dense),
                 what,
                 share(size, dense),
                 share(Math.min(size, least), dense)));

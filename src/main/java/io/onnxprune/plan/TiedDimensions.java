@@ -17,7 +17,7 @@ final class TiedDimensions {
     private final List<Dimension> dimensions;
     private final List<double[]> scores;
     private final List<int[]> leastFirst = new ArrayList<>();
-    private final int[] counts;
+    private int[] counts;
     private int position;
 
     /**
@@ -107,13 +107,13 @@ final class TiedDimensions {
     }
 
     /** Tells a count which units go first. */
-    void order(ParameterCount.Running running) {
+    void order(RunningCount running) {
         for (int i = 0; i < dimensions.size(); i++) {
             running.order(dimensions.get(i), leastFirst.get(i));
         }
     }
 
-    void moveTo(int target, ParameterCount.Running running) {
+    void moveTo(int target, RunningCount running) {
         position = target;
         dimensions.forEach(dimension -> running.keep(dimension, counts[target]));
     }
@@ -127,8 +127,24 @@ final class TiedDimensions {
     }
 
     /** The size that the next step down would free. */
-    ParameterCount.Size nextLoss(ParameterCount.Running running) {
+    ParameterCount.Size nextLoss(RunningCount running) {
         return running.lossOf(dimensions, counts[position + 1]);
+    }
+
+    /** Leaves out the counts at which a model costs no less than at a larger one. */
+    void dropPlateaus(RunningCount running) {
+        double cheapest = running.amount();
+        List<Integer> worth = new ArrayList<>(List.of(counts[0]));
+        int[] all = counts;
+        for (int i = 1; i < all.length; i++) {
+            moveTo(i, running);
+            if (running.amount() < cheapest) {
+                cheapest = running.amount();
+                worth.add(all[i]);
+            }
+        }
+        moveTo(0, running);
+        counts = worth.stream().mapToInt(Integer::intValue).toArray();
     }
 
     /** The sum of the scores of the units that the step from {@code from} to the next position prunes. */

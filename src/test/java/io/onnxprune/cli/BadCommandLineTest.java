@@ -77,7 +77,27 @@ class BadCommandLineTest {
             --params lots            | --params takes an amount like 1.1B
             --params 0               | to keep must be more than 0
             --size 4XB               | --size takes an amount like 900MB
-            --ratio 0.1 --size 4MB   | --ratio, --params and --size each set the target; give one of them
+            --ratio 0.1 --size 4MB   | --ratio and --size each set the target; give one of them
+            --latency 5ms --speedup 2 | --latency and --speedup each set the target; give one of them
+            --params 1M --memory-target 4MB --context 8 | --params and --memory-target each set the target
+            --latency 25             | --latency takes an amount like 25ms, 1.5s or 800us, not "25"
+            --latency 25MB           | --latency takes an amount like 25ms
+            --latency 0ms            | --latency must be more than 0
+            --latency -5ms           | --latency takes an amount like 25ms
+            --speedup 1              | --speedup must be more than 1, not 1.0
+            --speedup fast           | --speedup must be a number
+            --speedup 0.5            | --speedup must be a number of at least 1
+            --speedup 2 --latency-of prefill | --latency-of takes prefill:N for a prompt of N tokens, or decode:N
+            --speedup 2 --latency-of decode:0 | --latency-of takes prefill:N
+            --latency-of decode:64   | --latency-of is for latency and speedup, which were not given
+            --memory-target 4MB      | --memory-target needs context
+            --memory-target 4XB --context 8 | --memory-target takes an amount like 900MB
+            --context 64             | --context is for memory-target, which was not given
+            --memory-target 4MB --context 0 | --context must be a whole number of at least 1
+            --memory-target 4MB --context 4K | --context must be a whole number
+            --method wanda --speedup 2 --calibration x | --speedup has no effect: wanda prunes nothing
+            --plan p --speedup 2     | --plan already determines the kept units, so --speedup has no effect
+            --prune vocabulary --calibration x --speedup 2 | --prune vocabulary takes a target of parameters or stored bytes
             --prune haeds            | --prune must be one of heads, query_heads, ffn; did you mean "heads"?
             --scope glob             | --scope must be one of local, global; did you mean "global"?
             --layout even            | --layout must be one of per-layer, uniform
@@ -146,6 +166,11 @@ class BadCommandLineTest {
         prune("--params", "10").failed(1, "10 parameters cannot be reached", "at least ");
         prune("--size", "1KB").failed(1, "1,000 bytes cannot be reached", "at least ");
         prune("--params", "1B").failed(1, "the model already has only ", "lower the target");
+        prune("--memory-target", "1KB", "--context", "100").failed(1, "1,000 bytes cannot be reached", "at least ");
+        prune("--memory-target", "1GB", "--context", "100")
+                .failed(1, "there is nothing to do: the model already has only ");
+        prune("--latency", "1us").failed(1, "0.001 ms cannot be reached", "at least ", "ask for less");
+        prune("--latency", "100s").failed(1, "there is nothing to do: the model already has only ", " ms");
     }
 
     /** Calibration of a large model takes hours. */

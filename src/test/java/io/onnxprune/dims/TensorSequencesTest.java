@@ -141,7 +141,7 @@ class TensorSequencesTest {
     private static Budget budget() {
         return new Budget(
                 PruneSet.standard(),
-                new Budget.Target(Budget.Goal.RATIO, 0.2),
+                Budget.Target.ratio(0.2),
                 new Budget.Competition(),
                 new Budget.Rounding(),
                 new Budget.Protection());

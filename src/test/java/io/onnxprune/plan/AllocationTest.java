@@ -14,6 +14,7 @@ import io.onnxprune.dims.Structure;
 import io.onnxprune.plan.Budget.Goal;
 import io.onnxprune.plan.Budget.Layout;
 import io.onnxprune.plan.Budget.Scope;
+import io.onnxprune.plan.Budget.Target;
 import java.lang.reflect.Proxy;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -85,15 +86,15 @@ class AllocationTest {
     }
 
     private static Budget aim(Structure structure, Budget budget, double least, Random random) {
-        Goal goal = List.of(Goal.values()).get(random.nextInt(3));
-        Budget aimed = budget.withTarget(goal == Goal.RATIO ? Goal.PARAMETERS : goal, 1);
+        int kind = random.nextInt(3);
+        Budget aimed = budget.withTarget(kind == 0 ? Target.bytes(1) : Target.parameters(1));
         double dense = aimed.measure(count(structure).dense());
         double smallest =
-                goal == Goal.BYTES ? aimed.measure(count(structure).under(smallest(structure, budget.prune()))) : least;
+                kind == 0 ? aimed.measure(count(structure).under(smallest(structure, budget.prune()))) : least;
         double target = smallest + random.nextDouble() * (dense - smallest);
-        return goal == Goal.RATIO
-                ? budget.withTarget(Goal.RATIO, 1 - target / dense)
-                : budget.withTarget(goal, Math.rint(target));
+        return kind == 1
+                ? budget.withTarget(Target.ratio(1 - target / dense))
+                : aimed.withTarget(new Target(Goal.AMOUNT, Math.rint(target), aimed.currency()));
     }
 
     private static Plan smallest(Structure structure, PruneSet prune) {
@@ -108,15 +109,15 @@ class AllocationTest {
 
     /** The smallest step of the budget on the dense model. */
     private static double smallestUnit(Structure structure, Budget budget) {
-        Map<String, Long> steps = new HashMap<>();
+        Map<String, Double> steps = new HashMap<>();
         for (Dimension dimension : structure.dimensions()) {
             if (dimension.isPrunable() && budget.prune().roles().contains(dimension.role())) {
                 boolean tied = budget.layout() == Layout.UNIFORM && dimension.layer() >= 0;
                 String key = tied ? dimension.role() + "/" + dimension.size() : dimension.name();
-                steps.merge(key, budget.measure(count(structure).unit(dimension)), Long::sum);
+                steps.merge(key, budget.measure(count(structure).unit(dimension)), Double::sum);
             }
         }
-        return steps.values().stream().mapToLong(Long::longValue).min().orElseThrow();
+        return steps.values().stream().mapToDouble(Double::doubleValue).min().orElseThrow();
     }
 
     @ParameterizedTest
@@ -247,7 +248,7 @@ class AllocationTest {
         for (int channels = 0; channels < 30; channels++) {
             Budget budget = Budget.ofRatio(prune, 0)
                     .withScope(scope)
-                    .withTarget(Goal.PARAMETERS, least + head + channels * 384.0);
+                    .withTarget(Target.parameters(least + head + channels * 384.0));
             Allocation allocation = allocate("stories-llama", budget);
             assertThat(Math.abs(allocation.after().parameters() - budget.amount()))
                     .isLessThanOrEqualTo(384);
@@ -337,7 +338,7 @@ class AllocationTest {
                 .hasMessageContaining(
                         "because ffn.0 is protected, ffn.4 is in a skipped layer, ffn.5 is in a skipped layer;");
         assertThatThrownBy(() -> allocate(
-                        "stories-llama", Budget.ofRatio(PruneSet.standard(), 0).withTarget(Goal.PARAMETERS, 2e9)))
+                        "stories-llama", Budget.ofRatio(PruneSet.standard(), 0).withTarget(Target.parameters(2e9))))
                 .isInstanceOf(UserException.class)
                 .hasMessageContaining("the model already has only");
     }
@@ -469,12 +470,12 @@ class AllocationTest {
     void stepsToATargetAreEqual() {
         ParameterCount.Size dense = new ParameterCount.Size(1000, 4000);
         Budget ratio = Budget.ofRatio(PruneSet.standard(), 0.4);
-        Budget bytes = ratio.withTarget(Goal.BYTES, 1000);
+        Budget bytes = ratio.withTarget(Target.bytes(1000));
 
         assertThat(ratio.atStep(1, 4, dense).amount()).isEqualTo(0.1);
         assertThat(bytes.atStep(1, 4, dense).amount()).isEqualTo(3250);
         assertThat(bytes.atStep(4, 4, dense)).isEqualTo(bytes);
-        assertThat(bytes.withTarget(Goal.BYTES, 5000).atStep(1, 4, dense).amount())
+        assertThat(bytes.withTarget(Target.bytes(5000)).atStep(1, 4, dense).amount())
                 .isEqualTo(5000);
     }
 

@@ -46,7 +46,7 @@ class SmallestStepTest {
                 .hasMessageStartingWith("nothing would be pruned: ")
                 .hasMessageContaining("the smallest step is " + step)
                 .satisfies(failure -> assertThat(
-                                allocate(budget.withTarget(Budget.Goal.RATIO, enough(failure.getMessage())))
+                                allocate(budget.withTarget(Budget.Target.ratio(enough(failure.getMessage()))))
                                         .ratio())
                         .isPositive());
     }
@@ -77,10 +77,10 @@ class SmallestStepTest {
     @Test
     void parametersToKeep() {
         long dense = ParameterCount.of(structure).dense().parameters();
-        Budget budget = Budget.ofRatio(PruneSet.standard(), 0).withTarget(Budget.Goal.PARAMETERS, (double) dense - 3);
+        Budget budget = Budget.ofRatio(PruneSet.standard(), 0).withTarget(Budget.Target.parameters((double) dense - 3));
 
         assertThatThrownBy(() -> allocate(budget)).hasMessageContaining("of the %,d parameters is asked for", dense);
-        assertThat(allocate(budget.withTarget(Budget.Goal.PARAMETERS, (double) dense))
+        assertThat(allocate(budget.withTarget(Budget.Target.parameters((double) dense)))
                         .ratio())
                 .isZero();
     }

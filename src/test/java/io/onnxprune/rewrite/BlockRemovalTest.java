@@ -67,7 +67,7 @@ class BlockRemovalTest {
     private static Budget budget(String word, double ratio) {
         return new Budget(
                 PruneSet.parse(List.of(word)),
-                new Budget.Target(Budget.Goal.RATIO, ratio),
+                Budget.Target.ratio(ratio),
                 new Budget.Competition(),
                 new Budget.Rounding(),
                 new Budget.Protection());
