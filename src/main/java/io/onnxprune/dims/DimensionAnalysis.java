@@ -106,6 +106,11 @@ public final class DimensionAnalysis {
                         .anyMatch(state -> state.input().name().equals(value.name()));
     }
 
+    /** Whether a value is a graph output that a state takes over in the next step. */
+    boolean isNextState(Value value) {
+        return graph.states().stream().anyMatch(state -> state.output().equals(value.name()));
+    }
+
     public AnalysisFacts facts() {
         return facts;
     }
