@@ -5,7 +5,6 @@ import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
-import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
@@ -19,6 +18,7 @@ import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 
 /**
@@ -54,14 +54,13 @@ public final class BasisChange {
     /**
      * Changes the basis of each dimension.
      *
-     * @param dimensions with the constants that change, whose basis can change
+     * @param dimensions with the constants that change, whose basis can change and whose moments can be measured
      * @return the new contents of these constants
-     * @throws UserException if the model does not run a linear layer that is measured, or a number is out of range
+     * @throws io.onnxprune.diag.UserException if a number is out of range
      */
     public Map<Value, Tensor> of(Map<Dimension, List<Member>> dimensions) {
         Set<Tap> taps = new LinkedHashSet<>();
-        dimensions.forEach(
-                (dimension, members) -> measured(members).forEach(member -> taps.addAll(taps(dimension, member))));
+        dimensions.values().forEach(members -> measured(members).forEach(member -> taps.addAll(taps(member))));
         try (Statistics statistics = model.source().of(model.calibrator(), taps)) {
             dimensions.forEach((dimension, members) -> change(dimension, members, statistics));
         }
@@ -76,18 +75,21 @@ public final class BasisChange {
                 : consumers;
     }
 
-    private PrunedLinear linear(Dimension dimension, Member member) {
-        LinearLayer layer = member.layer().orElseThrow();
-        PrunedLinear found = linears.get(layer);
-        if (found == null) {
-            throw new UserException("the basis of " + dimension.name() + " cannot change: the model does not run node "
-                    + layer.node() + " between the tokens and the logits");
-        }
-        return found;
+    /** The reason why the second moments of a dimension with these members cannot be measured; empty if they can. */
+    public Optional<String> obstacle(List<Member> members) {
+        return measured(members).stream()
+                .map(member -> member.layer().orElseThrow())
+                .filter(layer -> !linears.containsKey(layer))
+                .findFirst()
+                .map(layer -> "the model does not run node " + layer.node() + " between the tokens and the logits");
     }
 
-    private List<Tap> taps(Dimension dimension, Member member) {
-        PrunedLinear layer = linear(dimension, member);
+    private PrunedLinear linear(Member member) {
+        return linears.get(member.layer().orElseThrow());
+    }
+
+    private List<Tap> taps(Member member) {
+        PrunedLinear layer = linear(member);
         boolean bias = !member.consumes() && biases.of(layer) != null;
         List<Tap> taps = new ArrayList<>(Statistics.ofInputs(layer.lowered().input(), bias));
         if (loss && member.consumes()) {
@@ -103,7 +105,7 @@ public final class BasisChange {
         Moments moments = new Moments(lanes, dimension.size());
         try {
             for (Member member : measured(members)) {
-                add(dimension, member, statistics, moments);
+                add(member, statistics, moments);
             }
             for (int lane = 0; lane < lanes; lane++) {
                 bases.add(OrderedBasis.of(moments.vectors.get(lane), moments.covectors.get(lane), damped));
@@ -136,8 +138,8 @@ public final class BasisChange {
         }
     }
 
-    private void add(Dimension dimension, Member member, Statistics statistics, Moments moments) {
-        PrunedLinear layer = linear(dimension, member);
+    private void add(Member member, Statistics statistics, Moments moments) {
+        PrunedLinear layer = linear(member);
         boolean consumes = member.consumes();
         double[] bias = consumes ? null : biases.of(layer);
         try (Matrix a = statistics.inputs(layer.lowered().input(), bias != null);

@@ -138,7 +138,7 @@ public final class Variance {
     }
 
     private void refuse(Op op) {
-        obstacle = "node " + op.node().label() + " (" + op.node().op() + ") treats its units one by one";
+        obstacle = "node " + op.node().label() + " treats its units one by one";
     }
 
     private static Set<Integer> addends(Op op) {
@@ -156,7 +156,7 @@ public final class Variance {
      */
     private void follow(Op op, Set<Integer> operands, boolean all) {
         boolean any = IntStream.range(0, op.outputs().size()).anyMatch(i -> gives(op, i));
-        boolean lost = !any && operands.stream().anyMatch(i -> has(op, i));
+        boolean lost = !any && operands.stream().anyMatch(i -> has(op, i)) && !takesOthers(op);
         boolean other = IntStream.range(0, op.inputs().size()).anyMatch(i -> !operands.contains(i) && has(op, i));
         boolean same = all
                 && operands.stream()
@@ -178,6 +178,13 @@ public final class Variance {
                 first = first == null ? key : join(op, first, key, false);
             }
         }
+    }
+
+    /** Whether the operator takes other parts of an axis that the dimension is only a part of, such as queries from q ⊕ k ⊕ v. */
+    private boolean takesOthers(Op op) {
+        return op.node().is("Slice")
+                && Arrays.stream(analysis.operand(op, 0))
+                        .allMatch(dim -> !has(dim) || dim.resolve() instanceof Dim.Sum);
     }
 
     private void branches(Op op) {

@@ -3,11 +3,10 @@ package io.onnxprune.passes;
 
 import io.onnxprune.compensate.BasisChange;
 import io.onnxprune.compensate.ObsImportance.Curvature;
+import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dimension;
-import io.onnxprune.ir.Program.Value;
-import io.onnxprune.ir.Tensor;
 import io.onnxprune.method.MeasuredStates;
 import io.onnxprune.option.Named;
 import io.onnxprune.option.Option;
@@ -89,32 +88,40 @@ public record RotatePass(
 
     @Override
     public PruningState run(PruningState state, PassContext context) {
+        List<Dimension> wanted = wanted(state.dense(), context);
+        if (wanted.isEmpty()) {
+            return state;
+        }
+        BasisChange change = new BasisChange(
+                MeasuredStates.of(state.pruned(), state, context), curvature == Curvature.LOSS, damping);
+        Map<Dimension, List<Member>> members = members(wanted, state.dense(), change, context.log());
+        if (members.isEmpty()) {
+            return state;
+        }
+        List<String> names = members.keySet().stream().map(Dimension::name).toList();
+        return state.withWeights(change.of(members))
+                .with(ReportEntry.of(
+                        "rotated", "the units of " + names.size() + " dimensions are in a basis that orders them", names));
+    }
+
+    /** The constants that change with each dimension. One whose basis cannot change is left out, with a warning. */
+    private static Map<Dimension, List<Member>> members(
+            List<Dimension> wanted, DenseModel dense, BasisChange change, Log log) {
         Map<Dimension, List<Member>> changes = new LinkedHashMap<>();
         Map<String, String> kept = new LinkedHashMap<>();
-        for (Dimension dimension : wanted(state.dense(), context)) {
-            BasisMembers members = BasisMembers.of(
-                    state.dense().structure().analysis(),
-                    dimension,
-                    state.dense().layers());
-            members.obstacle()
+        for (Dimension dimension : wanted) {
+            BasisMembers found = BasisMembers.of(dense.structure().analysis(), dimension, dense.layers());
+            found.obstacle()
+                    .or(() -> change.obstacle(found.members()))
                     .ifPresentOrElse(
                             reason -> kept.put(dimension.name(), reason),
-                            () -> changes.put(dimension, members.members()));
+                            () -> changes.put(dimension, found.members()));
         }
         kept.entrySet().stream()
                 .findFirst()
-                .ifPresent(first -> context.log()
-                        .warn(kept.size() + " dimensions keep their basis, and their units are pruned as they are: "
-                                + first.getKey() + ", " + first.getValue()));
-        if (changes.isEmpty()) {
-            return state;
-        }
-        Map<Value, Tensor> changed = new BasisChange(
-                        MeasuredStates.of(state.pruned(), state, context), curvature == Curvature.LOSS, damping)
-                .of(changes);
-        List<String> names = changes.keySet().stream().map(Dimension::name).toList();
-        return state.withWeights(changed)
-                .with(ReportEntry.of(
-                        "rotated", "the units of " + names.size() + " dimensions are in a basis that orders them", names));
+                .ifPresent(first -> log.warn(kept.size()
+                        + " dimensions keep their basis, and their units are pruned as they are: " + first.getKey() + ", "
+                        + first.getValue()));
+        return changes;
     }
 }

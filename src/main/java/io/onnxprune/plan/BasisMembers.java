@@ -54,7 +54,7 @@ public record BasisMembers(List<BasisMembers.Member> members, Optional<String> o
             Use use = entry.getKey();
             Value constant = use.op().input(use.input());
             Optional<LinearLayer> layer = Optional.ofNullable(layers.ofWeight(constant.name()));
-            String problem = layer.isPresent() ? null : problem(use, constant, layers);
+            String problem = layer.isPresent() ? null : problem(use, constant, layers, variance);
             int axis = axis(analysis, use, dimension);
             List<List<int[]>> lanes = problem == null ? lanes(analysis, use, axis, dimension, variance) : List.of();
             Member member = new Member(constant, layer, axis, entry.getValue(), lanes);
@@ -77,8 +77,11 @@ public record BasisMembers(List<BasisMembers.Member> members, Optional<String> o
                 : new BasisMembers(List.of(), Optional.of("no constants that share its heads have it"));
     }
 
-    /** The reason why a constant that is no weight of a linear layer may not change; null for a bias of its own. */
-    private static String problem(Use use, Value constant, LinearLayers layers) {
+    /**
+     * The reason why a constant that is no weight of a linear layer may not change; null for a bias that changes alike at all its
+     * uses.
+     */
+    private static String problem(Use use, Value constant, LinearLayers layers, Variance variance) {
         Op op = use.op();
         Tensor tensor = constant.constant();
         String known = layers.problems().get(op);
@@ -89,17 +92,14 @@ public record BasisMembers(List<BasisMembers.Member> members, Optional<String> o
                 && Arrays.stream(tensor.shape()).filter(extent -> extent > 1).count() == 1;
         boolean added = op.node().is("Add") || op.node().is("Gemm") && use.input() == 2;
         if (!vector || !added) {
-            return "node " + op.node().label() + " (" + op.node().op() + ") has a constant that is no weight of a linear"
-                    + " layer and no bias";
+            return "node " + op.node().label() + " has a constant that is no weight of a linear layer and no bias";
         }
-        return constant.uses().size() == 1
-                ? null
-                : "node " + op.node().label() + " shares its bias with node "
-                        + constant.uses().stream()
-                                .map(other -> other.op().node().label())
-                                .filter(other -> !other.equals(op.node().label()))
-                                .findFirst()
-                                .orElse(op.node().label());
+        return constant.uses().stream()
+                .filter(other -> !variance.constants().containsKey(other))
+                .findFirst()
+                .map(other -> "node " + op.node().label() + " shares its bias with node "
+                        + other.op().node().label())
+                .orElse(null);
     }
 
     private static int axis(DimensionAnalysis analysis, Use use, Dimension dimension) {
