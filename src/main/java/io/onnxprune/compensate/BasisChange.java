@@ -168,8 +168,8 @@ public final class BasisChange {
 
     private void apply(Member member, List<OrderedBasis> bases) {
         Value constant = member.constant();
-        Tensor present = changed.getOrDefault(
-                constant, model.state().updates().getOrDefault(constant, constant.constant()));
+        Tensor present =
+                changed.getOrDefault(constant, model.state().updates().getOrDefault(constant, constant.constant()));
         boolean matrix = member.layer().isPresent();
         int axis = matrix ? member.axis() : 0;
         Tensor flat = matrix ? present : Tensor.ofFloats(present.dtype(), column(present), present.toFloats());

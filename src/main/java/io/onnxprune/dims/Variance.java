@@ -160,7 +160,9 @@ public final class Variance {
         boolean other = IntStream.range(0, op.inputs().size()).anyMatch(i -> !operands.contains(i) && has(op, i));
         boolean same = all
                 && operands.stream()
-                        .anyMatch(i -> op.input(i) != null && !has(op, i) && !isZero(op.input(i).constant()));
+                        .anyMatch(i -> op.input(i) != null
+                                && !has(op, i)
+                                && !isZero(op.input(i).constant()));
         if (lost || other || same) {
             refuse(op);
             return;
@@ -267,9 +269,10 @@ public final class Variance {
         if (parents.putIfAbsent(tensor, tensor) == null) {
             flips.put(tensor, false);
             Set<Dim.Atom> others = new HashSet<>();
-            Arrays.stream(dims).forEach(dim -> dim.atoms().stream()
-                    .filter(other -> other != atom && !other.isDynamic() && other.size(0) > 1)
-                    .forEach(others::add));
+            Arrays.stream(dims)
+                    .forEach(dim -> dim.atoms().stream()
+                            .filter(other -> other != atom && !other.isDynamic() && other.size(0) > 1)
+                            .forEach(others::add));
             if (lanes == null) {
                 lanes = new LinkedHashSet<>(others);
             }

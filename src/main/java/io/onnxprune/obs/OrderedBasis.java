@@ -56,7 +56,9 @@ public record OrderedBasis(Matrix basis, Matrix inverse, double[] energies) impl
                 Matrix basis = Matrix.of(columns(eigenvectors, order, scale));
                 Blas.solveTriangle(root, false, basis);
                 return new OrderedBasis(
-                        basis, inverse, IntStream.of(order).mapToDouble(i -> values[i]).toArray());
+                        basis,
+                        inverse,
+                        IntStream.of(order).mapToDouble(i -> values[i]).toArray());
             }
         }
     }

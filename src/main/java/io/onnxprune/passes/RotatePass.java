@@ -101,7 +101,9 @@ public record RotatePass(
         List<String> names = members.keySet().stream().map(Dimension::name).toList();
         return state.withWeights(change.of(members))
                 .with(ReportEntry.of(
-                        "rotated", "the units of " + names.size() + " dimensions are in a basis that orders them", names));
+                        "rotated",
+                        "the units of " + names.size() + " dimensions are in a basis that orders them",
+                        names));
     }
 
     /** The constants that change with each dimension. One whose basis cannot change is left out, with a warning. */
@@ -120,7 +122,8 @@ public record RotatePass(
         kept.entrySet().stream()
                 .findFirst()
                 .ifPresent(first -> log.warn(kept.size()
-                        + " dimensions keep their basis, and their units are pruned as they are: " + first.getKey() + ", "
+                        + " dimensions keep their basis, and their units are pruned as they are: " + first.getKey()
+                        + ", "
                         + first.getValue()));
         return changes;
     }

@@ -130,9 +130,11 @@ public record BasisMembers(List<BasisMembers.Member> members, Optional<String> o
                 if (lane.contains(-1)) {
                     return List.of();
                 }
-                found.computeIfAbsent(lane, key -> Stream.generate(() -> (List<Integer>) new ArrayList<Integer>())
-                                .limit(dimension.size())
-                                .toList())
+                found.computeIfAbsent(
+                                lane,
+                                key -> Stream.generate(() -> (List<Integer>) new ArrayList<Integer>())
+                                        .limit(dimension.size())
+                                        .toList())
                         .get(units[index])
                         .add(index);
             }

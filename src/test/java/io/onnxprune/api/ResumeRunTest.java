@@ -192,7 +192,9 @@ class ResumeRunTest {
         stop("llama-gqa-d", passes, 16, "score of step 1 of 3");
         PruneReport resumed = run("llama-gqa-d", passes, 16, "resumed", true, Log.NONE);
         assertSame("resumed", "whole");
-        assertThat(whole.toJson().get("rotated")).isNotNull().isEqualTo(resumed.toJson().get("rotated"));
+        assertThat(whole.toJson().get("rotated"))
+                .isNotNull()
+                .isEqualTo(resumed.toJson().get("rotated"));
     }
 
     @Test

@@ -18,7 +18,8 @@ class RotateTest extends PruningRuns {
     @ParameterizedTest
     @ValueSource(strings = {"llama-gqa-d", "opt-c", "gpt2-g-merged", "gpt-neox-d", "mla", "shared-kv"})
     void ranksOfManyFormsOfModels(String name) throws IOException {
-        Cli.Run run = run(name, "--method", "auto", "--correct", "0", "--prune", "heads,v_head_dim,ffn", "--ratio", "0.1")
+        Cli.Run run = run(
+                        name, "--method", "auto", "--correct", "0", "--prune", "heads,v_head_dim,ffn", "--ratio", "0.1")
                 .succeeded();
 
         assertThat(run.out()).contains("dimensions are in a basis that orders them", "verified on");
@@ -31,12 +32,22 @@ class RotateTest extends PruningRuns {
 
     @Test
     void aBasisThatCannotChangeIsToldOnce() throws IOException {
-        Cli.Run run = run("gated-attention", "--method", "auto", "--correct", "0", "--prune", "v_head_dim", "--ratio", "0.05")
+        Cli.Run run = run(
+                        "gated-attention",
+                        "--method",
+                        "auto",
+                        "--correct",
+                        "0",
+                        "--prune",
+                        "v_head_dim",
+                        "--ratio",
+                        "0.05")
                 .succeeded();
 
         assertThat(run.err())
-                .containsOnlyOnce("3 dimensions keep their basis, and their units are pruned as they are: v_head_dim.0, node"
-                        + " \"node_Sigmoid_92\" (Sigmoid) treats its units one by one");
+                .containsOnlyOnce(
+                        "3 dimensions keep their basis, and their units are pruned as they are: v_head_dim.0, node"
+                                + " \"node_Sigmoid_92\" (Sigmoid) treats its units one by one");
     }
 
     @Test

@@ -135,11 +135,12 @@ class BasisChangeTest {
             boolean first,
             float[] dense) {
         Map<String, int[]> keep = new LinkedHashMap<>();
-        changes.keySet().forEach(dimension -> keep.put(
-                dimension.name(),
-                IntStream.range(0, dimension.size() / 2)
-                        .map(unit -> first ? unit : unit + dimension.size() / 2)
-                        .toArray()));
+        changes.keySet()
+                .forEach(dimension -> keep.put(
+                        dimension.name(),
+                        IntStream.range(0, dimension.size() / 2)
+                                .map(unit -> first ? unit : unit + dimension.size() / 2)
+                                .toArray()));
         Plan all = Plan.keepAll("");
         float[] found = logits(PrunedState.of(structure, new Plan("", keep, all.layers(), all.blocks()), updates)
                 .model());
