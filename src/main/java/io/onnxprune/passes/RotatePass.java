@@ -98,12 +98,11 @@ public record RotatePass(
         if (members.isEmpty()) {
             return state;
         }
-        List<String> names = members.keySet().stream().map(Dimension::name).toList();
         return state.withWeights(change.of(members))
                 .with(ReportEntry.of(
                         "rotated",
-                        "the units of " + names.size() + " dimensions are in a basis that orders them",
-                        names));
+                        "the units of " + members.size() + " dimensions are in a basis that orders them",
+                        members.size()));
     }
 
     /** The constants that change with each dimension. One whose basis cannot change is left out, with a warning. */
