@@ -138,7 +138,9 @@ public final class Variance {
     }
 
     private void refuse(Op op) {
-        obstacle = "node " + op.node().label() + " treats its units one by one";
+        boolean quantised = !QuantizedOperands.of(op.node()).isEmpty();
+        obstacle =
+                "node " + op.node().label() + (quantised ? " has quantised weights" : " treats its units one by one");
     }
 
     private static Set<Integer> addends(Op op) {
@@ -306,7 +308,7 @@ public final class Variance {
             parents.put(second, first);
             flips.put(second, flip);
         } else if (flip && obstacle == null) {
-            refuse(op);
+            obstacle = "node " + op.node().label() + " multiplies its units with others in the same basis";
         }
         return left;
     }

@@ -166,6 +166,8 @@ class BasisChangeTest {
                 "stories-llama | QK_HEAD_DIM | node \"/model/layers.0/self_attn/Mul\" (Mul) treats its units one by one",
                 "llama-mha-b23 | QK_HEAD_DIM | node \"node_RotaryEmbedding_372\" (RotaryEmbedding) treats its units one by one",
                 "gated-attention | V_HEAD_DIM | node \"node_Sigmoid_92\" (Sigmoid) treats its units one by one",
+                "gpt2-cb | QK_HEAD_DIM | node \"/m/transformer/h.0/attn/MatMul\" (MatMul) multiplies its units with others in the same basis",
+                "int4-experts | FFN | node \"node_QMoE_66\" (com.microsoft.QMoE) has quantised weights",
                 "opt-c | FFN | node \"/m/decoder/layers.0/activation_fn/Relu\" (Relu) treats its units one by one",
                 "qwen3-moe-d | QK_HEAD_DIM | node \"/model/layers.0/self_attn/q_norm/Pow\" (Pow) treats its units one by one",
             })
