@@ -154,6 +154,7 @@ public record PruneReport(
         json.put("blocks_before", PrunableBlocks.blocks(structure()).size());
         json.put("blocks_after", blocksKept());
         json.put("dimensions", dimensions());
+        json.put("rotated", 0);
         json.put("compensated", 0);
         json.put("refitted", 0);
         for (String key : List.of("correction", "zeros", "recovery", "verification")) {

@@ -112,6 +112,11 @@ public final class DimensionAnalysis {
         return graph.states();
     }
 
+    /** Whether a value is a graph output that a state takes over in the next step. */
+    boolean isNextState(Value value) {
+        return graph.states().stream().anyMatch(state -> state.output().equals(value.name()));
+    }
+
     public AnalysisFacts facts() {
         return facts;
     }

@@ -43,6 +43,7 @@ public record Recipe(String name, String description, List<Step> steps, Extensio
     private static final List<String> USUAL_ORDER = List.of(
             "calibrate",
             "add-biases",
+            "rotate",
             "score",
             "allocate",
             "apply-plan",

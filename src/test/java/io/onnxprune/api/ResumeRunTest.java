@@ -185,6 +185,19 @@ class ResumeRunTest {
     }
 
     @Test
+    void aBasisThatChangedIsInCheckpointsToo() throws IOException {
+        String passes = SURGEON.replace("  - repeat:", "  - {pass: rotate}\n  - repeat:")
+                .replace("[heads, ffn]", "[heads, v_head_dim, ffn]");
+        PruneReport whole = run("llama-gqa-d", passes, 16, "whole", false, Log.NONE);
+        stop("llama-gqa-d", passes, 16, "score of step 1 of 3");
+        PruneReport resumed = run("llama-gqa-d", passes, 16, "resumed", true, Log.NONE);
+        assertSame("resumed", "whole");
+        assertThat(whole.toJson().get("rotated"))
+                .isEqualTo(3)
+                .isEqualTo(resumed.toJson().get("rotated"));
+    }
+
+    @Test
     void layersAndNormsAreInCheckpointsToo() throws IOException {
         run("stories-llama", LAYERS, 4, "whole", false, Log.NONE);
         stop("stories-llama", LAYERS, 4, "score of step 3 of 3");

@@ -35,8 +35,9 @@ class JsonDocumentTest {
                 name: all
                 passes:
                   - {pass: calibrate}
+                  - {pass: rotate}
                   - {pass: score, metric: random}
-                  - {pass: allocate}
+                  - {pass: allocate, prune: [heads, v_head_dim, ffn]}
                   - {pass: sparsify}
                   - {pass: rewrite}
                   - {pass: emit}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.passes;
+
+import io.onnxprune.compensate.BasisChange;
+import io.onnxprune.compensate.ObsImportance.Curvature;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UsageException;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Dimension;
+import io.onnxprune.method.MeasuredStates;
+import io.onnxprune.option.Named;
+import io.onnxprune.option.Option;
+import io.onnxprune.pass.DenseModel;
+import io.onnxprune.pass.Fact;
+import io.onnxprune.pass.Pass;
+import io.onnxprune.pass.PassContext;
+import io.onnxprune.pass.PruningState;
+import io.onnxprune.pass.ReportEntry;
+import io.onnxprune.plan.BasisMembers;
+import io.onnxprune.plan.BasisMembers.Member;
+import io.onnxprune.plan.PruneSet;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/** Orders the units of dimensions that are about to be pruned by a change of basis. */
+@Named(
+        value = "rotate",
+        summary =
+                "Changes the basis of dimensions that later passes prune, so that few units carry most of what a dimension does. The"
+                        + " model computes the same. Dimensions whose units pass an operator that treats them one by one keep"
+                        + " their basis, with a warning.")
+public record RotatePass(
+        @Option("The dimensions, such as v_head_dim.") PruneSet dimensions,
+
+        @Option("The cost of an error: its square at the output of the linear layer, or its effect on the loss.")
+        Curvature curvature,
+
+        @Option("Added to the diagonal of second moments, as a share of its mean.")
+        double damping)
+        implements Pass {
+    /** The size of value heads, by the effect on the loss. */
+    public RotatePass() {
+        this(PruneSet.parse(List.of("v_head_dim")), Curvature.LOSS, 0.01);
+    }
+
+    public RotatePass {
+        if (dimensions.layers() || dimensions.blocks()) {
+            throw new UsageException("rotate changes the basis of dimensions; layers and blocks have none");
+        }
+    }
+
+    @Override
+    public Set<Fact> requires() {
+        return Set.of(Fact.ROWS);
+    }
+
+    @Override
+    public Effect effect() {
+        return Effect.CHANGES_MODEL;
+    }
+
+    @Override
+    public boolean differentiates() {
+        return curvature == Curvature.LOSS;
+    }
+
+    /** The dimensions that the next pass with a plan may shrink and that this pass is for. */
+    private List<Dimension> wanted(DenseModel dense, PassContext context) {
+        return context.position().later().stream()
+                .filter(DecidingPass.class::isInstance)
+                .map(DecidingPass.class::cast)
+                .flatMap(pass -> pass.shrinking(dense, context).stream())
+                .distinct()
+                .filter(dimension -> dimensions.roles().contains(dimension.role()) && dimension.isPrunable())
+                .toList();
+    }
+
+    @Override
+    public void check(DenseModel dense, PassContext context) {
+        int here = context.position().index();
+        boolean late = context.position().all().subList(0, here).stream().anyMatch(DecidingPass.class::isInstance);
+        if (late) {
+            throw new UserException("pass rotate must come before the passes that choose what to prune");
+        }
+    }
+
+    @Override
+    public PruningState run(PruningState state, PassContext context) {
+        List<Dimension> wanted = wanted(state.dense(), context);
+        if (wanted.isEmpty()) {
+            return state;
+        }
+        BasisChange change = new BasisChange(
+                MeasuredStates.of(state.pruned(), state, context), curvature == Curvature.LOSS, damping);
+        Map<Dimension, List<Member>> members = members(wanted, state.dense(), change, context.log());
+        if (members.isEmpty()) {
+            return state;
+        }
+        return state.withWeights(change.of(members))
+                .with(ReportEntry.of(
+                        "rotated",
+                        "the units of " + members.size() + " dimensions are in a basis that orders them",
+                        members.size()));
+    }
+
+    /** The constants that change with each dimension. One whose basis cannot change is left out, with a warning. */
+    private static Map<Dimension, List<Member>> members(
+            List<Dimension> wanted, DenseModel dense, BasisChange change, Log log) {
+        Map<Dimension, List<Member>> changes = new LinkedHashMap<>();
+        Map<String, String> kept = new LinkedHashMap<>();
+        for (Dimension dimension : wanted) {
+            BasisMembers found = BasisMembers.of(dense.structure().analysis(), dimension, dense.layers());
+            found.obstacle()
+                    .or(() -> change.obstacle(found.members()))
+                    .ifPresentOrElse(
+                            reason -> kept.put(dimension.name(), reason),
+                            () -> changes.put(dimension, found.members()));
+        }
+        kept.entrySet().stream()
+                .findFirst()
+                .ifPresent(first -> log.warn(kept.size()
+                        + " dimensions keep their basis, and their units are pruned as they are: " + first.getKey()
+                        + ", "
+                        + first.getValue()));
+        return changes;
+    }
+}
