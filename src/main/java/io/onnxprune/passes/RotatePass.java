@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+package io.onnxprune.passes;
+
+import io.onnxprune.algebra.Matrix;
+import io.onnxprune.algebra.SymmetricEigen;
+import io.onnxprune.calibrate.Activation;
+import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.LoweredLinear;
+import io.onnxprune.calibrate.Statistics;
+import io.onnxprune.calibrate.Tap;
+import io.onnxprune.compensate.BasisWeights;
+import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UsageException;
+import io.onnxprune.diag.UserException;
+import io.onnxprune.dims.Structure;
+import io.onnxprune.ir.Model;
+import io.onnxprune.measure.AnalysedModel;
+import io.onnxprune.option.Named;
+import io.onnxprune.option.Option;
+import io.onnxprune.pass.DenseModel;
+import io.onnxprune.pass.Fact;
+import io.onnxprune.pass.Pass;
+import io.onnxprune.pass.PassContext;
+import io.onnxprune.pass.PruningState;
+import io.onnxprune.pass.ReportEntry;
+import io.onnxprune.rewrite.NormFolding;
+import io.onnxprune.rewrite.OutputBiases;
+import io.onnxprune.rewrite.StreamRotation;
+import java.util.ArrayList;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Set;
+
+/** Changes the basis of the residual stream, so that its last channels carry least. */
+@Named(
+        value = "rotate",
+        summary =
+                "Gives the residual stream the basis of its principal components; the dense model computes the same, and pruning"
+                        + " the hidden width then cuts the components that carry least.")
+public record RotatePass(
+        @Option(
+                "What a direction of the stream is worth: the energy that linear layers read there, or that times the mean"
+                        + " square of the gradients of the loss at each of them.")
+        Weight weight)
+        implements Pass {
+    /** The weight of the linear layers that read the stream. */
+    public enum Weight {
+        /** The same for all. */
+        ENERGY,
+        /** The mean square of the gradient of the loss by what they read. */
+        LOSS
+    }
+
+    /** By the loss. */
+    public RotatePass() {
+        this(Weight.LOSS);
+    }
+
+    @Override
+    public Set<Fact> requires() {
+        return Set.of(Fact.ROWS);
+    }
+
+    @Override
+    public Effect effect() {
+        return Effect.CHANGES_MODEL;
+    }
+
+    @Override
+    public boolean isRepeatedOnResume() {
+        return true;
+    }
+
+    @Override
+    public boolean differentiates() {
+        return weight == Weight.LOSS;
+    }
+
+    @Override
+    public void check(DenseModel dense, PassContext context) {
+        List<Pass> all = context.position().all();
+        boolean late = all.subList(0, all.size() - context.position().later().size() - 1).stream()
+                .anyMatch(pass ->
+                        pass.effect() == Effect.CHANGES_MODEL || pass.provides().contains(Fact.PLAN));
+        if (late) {
+            throw new UsageException(
+                    "pass rotate changes the dense model; put it before all passes that prune or change weights");
+        }
+        StreamRotation.check(dense.structure());
+    }
+
+    @Override
+    public PruningState run(PruningState state, PassContext context) {
+        DenseModel dense = state.dense();
+        Structure completed =
+                analysed(OutputBiases.complete(dense.structure(), StreamRotation.biased(dense.structure())), context);
+        Structure folded = analysed(NormFolding.of(completed, new BasisWeights(context.workFolder(), null)), context);
+        try (Matrix basis = basis(folded, context)) {
+            Model rotated = StreamRotation.rotated(folded, new BasisWeights(context.workFolder(), basis));
+            int width = basis.rows();
+            return state.withDense(dense.withStructure(analysed(rotated, context)))
+                    .with(ReportEntry.of(
+                            "rotated",
+                            "the residual stream has the basis of its " + width + " principal components",
+                            width));
+        }
+    }
+
+    private static Structure analysed(Model model, PassContext context) {
+        return AnalysedModel.of(model, context.runtime(), Log.NONE).structure();
+    }
+
+    /** Eigenvectors of the second moment of what linear layers read, each with its weight. */
+    private Matrix basis(Structure folded, PassContext context) {
+        Calibrator calibrator =
+                context.statistics().calibrator(folded.analysis().program().model());
+        Set<String> readers = StreamRotation.readers(folded);
+        Set<Activation> inputs = new LinkedHashSet<>();
+        for (LoweredLinear linear : calibrator.linears()) {
+            if (readers.contains(linear.weight())) {
+                inputs.add(linear.input());
+            }
+        }
+        if (inputs.isEmpty()) {
+            throw new UserException(
+                    "no linear layer reads normalised values of the residual stream, so it has no basis to prefer");
+        }
+        List<Tap> taps = new ArrayList<>();
+        for (Activation input : inputs) {
+            taps.add(new Tap.SecondMoment(input));
+            if (weight == Weight.LOSS) {
+                taps.add(new Tap.GradientSecondMoment(input));
+            }
+        }
+        try (Statistics statistics =
+                Statistics.measure(calibrator, context.statistics().rows(), taps)) {
+            return SymmetricEigen.vectors(moment(statistics, inputs));
+        }
+    }
+
+    private Matrix moment(Statistics statistics, Set<Activation> inputs) {
+        int width = inputs.iterator().next().width();
+        Matrix sum = Matrix.zeros(width, width);
+        double[] row = new double[width];
+        for (Activation input : inputs) {
+            try (Matrix a = statistics.inputs(input)) {
+                double factor = factor(statistics, input) / trace(a);
+                for (int i = 0; i < width; i++) {
+                    a.getRow(i, row);
+                    for (int j = 0; j < width; j++) {
+                        sum.add(i, j, factor * row[j]);
+                    }
+                }
+            }
+        }
+        return sum;
+    }
+
+    private double factor(Statistics statistics, Activation input) {
+        if (weight == Weight.ENERGY) {
+            return 1;
+        }
+        try (Matrix g = statistics.gradients(input)) {
+            return trace(g);
+        }
+    }
+
+    private static double trace(Matrix matrix) {
+        double sum = 0;
+        for (double value : matrix.diagonal()) {
+            sum += value;
+        }
+        return sum;
+    }
+}
