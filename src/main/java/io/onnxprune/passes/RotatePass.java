@@ -6,9 +6,11 @@ import io.onnxprune.algebra.SymmetricEigen;
 import io.onnxprune.calibrate.Activation;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.LoweredLinear;
+import io.onnxprune.calibrate.Objective;
 import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.compensate.BasisWeights;
+import io.onnxprune.diag.Fingerprint;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
@@ -23,12 +25,14 @@ import io.onnxprune.pass.Pass;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.pass.ReportEntry;
+import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.rewrite.NormFolding;
 import io.onnxprune.rewrite.OutputBiases;
 import io.onnxprune.rewrite.StreamRotation;
 import java.util.ArrayList;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Locale;
 import java.util.Set;
 
 /** Changes the basis of the residual stream, so that its last channels carry least. */
@@ -43,6 +47,9 @@ public record RotatePass(
                         + " square of the gradients of the loss at each of them.")
         Weight weight)
         implements Pass {
+    /** Largest difference of losses: weights in half precision are rounded to 2⁻¹¹ of their size. */
+    private static final double TOLERANCE = 1e-2;
+
     /** The weight of the linear layers that read the stream. */
     public enum Weight {
         /** The same for all. */
@@ -97,13 +104,38 @@ public record RotatePass(
         Structure folded = analysed(NormFolding.of(completed, new BasisWeights(context.workFolder(), null)), context);
         try (Matrix basis = basis(folded, context)) {
             Model rotated = StreamRotation.rotated(folded, new BasisWeights(context.workFolder(), basis));
+            requireSameLoss(dense.structure().analysis().program().model(), rotated, context);
             int width = basis.rows();
-            return state.withDense(dense.withStructure(analysed(rotated, context)))
+            // Plans name channels of this basis, so they fit no run without it.
+            String hash = Fingerprint.of(
+                    List.of(dense.hash(), this), context.statistics().rows());
+            Structure structure = analysed(rotated, context);
+            return state.withDense(new DenseModel(
+                            dense.imported(), structure, LinearLayers.of(structure), dense.given(), hash))
                     .with(ReportEntry.of(
                             "rotated",
                             "the residual stream has the basis of its " + width + " principal components",
                             width));
         }
+    }
+
+    /** Compares the models on one row: rounding alone may make a difference. */
+    private static void requireSameLoss(Model before, Model after, PassContext context) {
+        double expected = loss(before, context);
+        double found = loss(after, context);
+        if (!(Math.abs(found - expected) <= TOLERANCE * Math.max(1, Math.abs(expected)))) {
+            throw new UserException(String.format(
+                    Locale.ROOT,
+                    "the rotated model has a loss of %.5g where the dense one has %.5g; nothing was written, please report this"
+                            + " model",
+                    found,
+                    expected));
+        }
+    }
+
+    private static double loss(Model model, PassContext context) {
+        List<long[]> row = context.statistics().rows().subList(0, 1);
+        return context.statistics().calibrator(model).losses(Objective.ofNextTokens(row))[0];
     }
 
     private static Structure analysed(Model model, PassContext context) {

@@ -102,7 +102,14 @@ public final class NormFolding {
             return;
         }
         if (isShared(place)) {
-            insertProduct(place, scale, shift);
+            boolean copied = shift == null
+                    && basis.centrings().isEmpty()
+                    && (long) width * width > place.constant().constant().elements();
+            if (copied) {
+                untie(place, scale);
+            } else {
+                insertProduct(place, scale, shift);
+            }
             return;
         }
         if (shift != null) {
@@ -111,6 +118,13 @@ public final class NormFolding {
         if (scale != null) {
             editor.set(place, weights.scaled(editor.contents(place), place.axis(), scale));
         }
+    }
+
+    /** A copy of a matrix with fewer elements than the square one that would go before it. */
+    private void untie(Place place, double[] scale) {
+        Tensor copy = weights.scaled(place.constant().constant(), place.axis(), scale);
+        String name = editor.graph().addInitializer(place.constant().name() + "_scaled", copy);
+        editor.graph().setInput(place.use().op().node(), place.use().input(), name);
     }
 
     /** x becomes x·diag(scale) + shift before a matrix that has to stay. */

@@ -111,6 +111,12 @@ final class StreamBasis {
             throw new UserException("the basis of the hidden width cannot change: " + hidden.pin());
         }
         StreamBasis basis = new StreamBasis(structure, hidden);
+        hidden.members().stream()
+                .filter(member -> !member.tensor().dtype().isFloat())
+                .findFirst()
+                .ifPresent(member -> {
+                    throw basis.refused(member.use().op(), "has quantised weights");
+                });
         structure.analysis().program().inputs().forEach(input -> basis.requireAbsent(input, "input"));
         structure.analysis().program().outputs().forEach(output -> basis.requireAbsent(output, "output"));
         structure.analysis().program().ops().forEach(basis::follow);
