@@ -2,14 +2,8 @@
 package io.onnxprune.passes;
 
 import io.onnxprune.algebra.Matrix;
-import io.onnxprune.algebra.SymmetricEigen;
-import io.onnxprune.calibrate.Activation;
-import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.LoweredLinear;
-import io.onnxprune.calibrate.Objective;
-import io.onnxprune.calibrate.Statistics;
-import io.onnxprune.calibrate.Tap;
 import io.onnxprune.compensate.BasisWeights;
+import io.onnxprune.compensate.PrincipalBasis;
 import io.onnxprune.diag.Fingerprint;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UsageException;
@@ -29,8 +23,6 @@ import io.onnxprune.plan.LinearLayers;
 import io.onnxprune.rewrite.NormFolding;
 import io.onnxprune.rewrite.OutputBiases;
 import io.onnxprune.rewrite.StreamRotation;
-import java.util.ArrayList;
-import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Set;
@@ -134,74 +126,20 @@ public record RotatePass(
     }
 
     private static double loss(Model model, PassContext context) {
-        List<long[]> row = context.statistics().rows().subList(0, 1);
-        return context.statistics().calibrator(model).losses(Objective.ofNextTokens(row))[0];
+        return PrincipalBasis.loss(
+                context.statistics().calibrator(model),
+                context.statistics().rows().get(0));
     }
 
     private static Structure analysed(Model model, PassContext context) {
         return AnalysedModel.of(model, context.runtime(), Log.NONE).structure();
     }
 
-    /** Eigenvectors of the second moment of what linear layers read, each with its weight. */
     private Matrix basis(Structure folded, PassContext context) {
-        Calibrator calibrator =
-                context.statistics().calibrator(folded.analysis().program().model());
-        Set<String> readers = StreamRotation.readers(folded);
-        Set<Activation> inputs = new LinkedHashSet<>();
-        for (LoweredLinear linear : calibrator.linears()) {
-            if (readers.contains(linear.weight())) {
-                inputs.add(linear.input());
-            }
-        }
-        if (inputs.isEmpty()) {
-            throw new UserException(
-                    "no linear layer reads normalised values of the residual stream, so it has no basis to prefer");
-        }
-        List<Tap> taps = new ArrayList<>();
-        for (Activation input : inputs) {
-            taps.add(new Tap.SecondMoment(input));
-            if (weight == Weight.LOSS) {
-                taps.add(new Tap.GradientSecondMoment(input));
-            }
-        }
-        try (Statistics statistics =
-                Statistics.measure(calibrator, context.statistics().rows(), taps)) {
-            return SymmetricEigen.vectors(moment(statistics, inputs));
-        }
-    }
-
-    private Matrix moment(Statistics statistics, Set<Activation> inputs) {
-        int width = inputs.iterator().next().width();
-        Matrix sum = Matrix.zeros(width, width);
-        double[] row = new double[width];
-        for (Activation input : inputs) {
-            try (Matrix a = statistics.inputs(input)) {
-                double factor = factor(statistics, input) / trace(a);
-                for (int i = 0; i < width; i++) {
-                    a.getRow(i, row);
-                    for (int j = 0; j < width; j++) {
-                        sum.add(i, j, factor * row[j]);
-                    }
-                }
-            }
-        }
-        return sum;
-    }
-
-    private double factor(Statistics statistics, Activation input) {
-        if (weight == Weight.ENERGY) {
-            return 1;
-        }
-        try (Matrix g = statistics.gradients(input)) {
-            return trace(g);
-        }
-    }
-
-    private static double trace(Matrix matrix) {
-        double sum = 0;
-        for (double value : matrix.diagonal()) {
-            sum += value;
-        }
-        return sum;
+        return PrincipalBasis.of(
+                context.statistics().calibrator(folded.analysis().program().model()),
+                context.statistics().rows(),
+                StreamRotation.readers(folded),
+                weight == Weight.LOSS);
     }
 }
