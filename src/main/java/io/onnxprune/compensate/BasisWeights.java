@@ -26,6 +26,7 @@ public final class BasisWeights implements StreamWeights {
     }
 
     /** Channels as the rows of a matrix, changed by {@code change}, which returns another matrix or the same one. */
+    @SuppressWarnings("ReferenceEquality") // a changed matrix may be the same object
     private Tensor changed(Tensor tensor, int axis, UnaryOperator<Matrix> change) {
         Tensor flat = flat(tensor, axis);
         int rows = axis == 0 && tensor.rank() > 1 ? 0 : 1;

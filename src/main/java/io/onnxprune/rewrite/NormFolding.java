@@ -90,7 +90,7 @@ public final class NormFolding {
         List<Place> all = uses.get(place.constant());
         return place.constant().constant().rank() > 1
                 && all.stream()
-                        .anyMatch(other -> other != place
+                        .anyMatch(other -> !other.equals(place)
                                 && other.axis() == place.axis()
                                 && (other.kind() != place.kind() || place.kind() == Kind.READ));
     }
