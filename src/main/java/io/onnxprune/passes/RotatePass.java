@@ -7,6 +7,7 @@ import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Role;
 import io.onnxprune.method.MeasuredStates;
 import io.onnxprune.option.Named;
 import io.onnxprune.option.Option;
@@ -19,6 +20,7 @@ import io.onnxprune.pass.ReportEntry;
 import io.onnxprune.plan.BasisMembers;
 import io.onnxprune.plan.BasisMembers.Member;
 import io.onnxprune.plan.PruneSet;
+import io.onnxprune.rewrite.StreamRotation;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -30,9 +32,9 @@ import java.util.Set;
         summary =
                 "Changes the basis of dimensions that later passes prune, so that few units carry most of what a dimension does. The"
                         + " model computes the same. Dimensions whose units pass an operator that treats them one by one keep"
-                        + " their basis, with a warning.")
+                        + " their basis, with a warning; the hidden width must not.")
 public record RotatePass(
-        @Option("The dimensions, such as v_head_dim.") PruneSet dimensions,
+        @Option("The dimensions, such as v_head_dim; or hidden alone, for the residual stream.") PruneSet dimensions,
 
         @Option("The cost of an error: its square at the output of the linear layer, or its effect on the loss.")
         Curvature curvature,
@@ -49,6 +51,9 @@ public record RotatePass(
         if (dimensions.layers() || dimensions.blocks()) {
             throw new UsageException("rotate changes the basis of dimensions; layers and blocks have none");
         }
+        if (dimensions.roles().contains(Role.HIDDEN) && dimensions.roles().size() > 1) {
+            throw new UsageException("pass rotate changes the hidden width alone; give other dimensions another pass behind it");
+        }
     }
 
     @Override
@@ -59,6 +64,17 @@ public record RotatePass(
     @Override
     public Effect effect() {
         return Effect.CHANGES_MODEL;
+    }
+
+    /** Whether the residual stream changes, and with it the dense model. */
+    private boolean ofStream() {
+        return dimensions.roles().contains(Role.HIDDEN);
+    }
+
+    /** A dense model is in no checkpoint. */
+    @Override
+    public boolean isRepeatedOnResume() {
+        return ofStream();
     }
 
     @Override
@@ -84,6 +100,17 @@ public record RotatePass(
         if (late) {
             throw new UserException("pass rotate must come before the passes that choose what to prune");
         }
+        if (ofStream() && !wanted(dense, context).isEmpty()) {
+            checkStream(dense, context);
+        }
+    }
+
+    private static void checkStream(DenseModel dense, PassContext context) {
+        int here = context.position().index();
+        if (context.position().all().subList(0, here).stream().anyMatch(pass -> pass.effect() == Effect.CHANGES_MODEL)) {
+            throw new UsageException("rotating the hidden width changes the dense model; put it before all passes that change weights");
+        }
+        StreamRotation.check(dense.structure());
     }
 
     @Override
@@ -91,6 +118,9 @@ public record RotatePass(
         List<Dimension> wanted = wanted(state.dense(), context);
         if (wanted.isEmpty()) {
             return state;
+        }
+        if (ofStream()) {
+            return StreamToComponents.run(state, curvature == Curvature.LOSS, context);
         }
         BasisChange change = new BasisChange(
                 MeasuredStates.of(state.pruned(), state, context), curvature == Curvature.LOSS, damping);
