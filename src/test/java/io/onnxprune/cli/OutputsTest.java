@@ -46,7 +46,15 @@ class OutputsTest {
             "inspect",
             List.of("--ort-library"),
             "eval",
-            List.of("--against", "--data", "--tokenizer", "--adapter", "--embeddings", "--side", "--ort-library"),
+            List.of(
+                    "--against",
+                    "--data",
+                    "--choices",
+                    "--tokenizer",
+                    "--adapter",
+                    "--embeddings",
+                    "--side",
+                    "--ort-library"),
             "recover",
             List.of("--data", "--eval", "--tokenizer", "--distill", "--ort-library"));
 
@@ -86,7 +94,7 @@ class OutputsTest {
         if ((name.isEmpty() || trains) && !options.contains("-o")) {
             all.addAll(List.of("-o", folder.resolve("out/small.onnx")));
         }
-        if ((name.equals("eval") || trains) && !options.contains("--data")) {
+        if ((name.equals("eval") || trains) && !options.contains("--data") && !options.contains("--choices")) {
             all.addAll(List.of("--data", folder.resolve("tokens.jsonl")));
         }
         all.addAll(options);
