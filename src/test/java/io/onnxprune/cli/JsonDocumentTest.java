@@ -182,7 +182,7 @@ class JsonDocumentTest {
         Path questions = Files.writeString(
                 folder.resolve("questions.jsonl"),
                 "{\"input_ids\": [1, 2], \"choices\": [[3], [4, 5]], \"label\": 0}\n");
-        Cli.run("eval", MODEL, "--against", MODEL, "--choices", questions, "--json", file)
+        Cli.run("eval", MODEL, "--against", MODEL.getParent(), "--choices", questions, "--json", file)
                 .succeeded();
         assertDocumented("eval", file, false);
         Map<String, TreeSet<String>> found = new TreeMap<>();
@@ -191,6 +191,30 @@ class JsonDocumentTest {
                 .containsAll(documented("eval").keySet().stream()
                         .filter(name -> name.contains("choices."))
                         .toList());
+    }
+
+    @Test
+    void sweep() throws IOException {
+        Path file = folder.resolve("a.json");
+        Cli.Run run = Cli.run(
+                "sweep",
+                MODEL,
+                "--ratios",
+                "0.2,0.99",
+                "--methods",
+                "magnitude",
+                "--calibration",
+                Cli.tokens(folder),
+                "--seq-len",
+                8,
+                "-o",
+                folder.resolve("out"),
+                "--work-dir",
+                folder.resolve("work"),
+                "--json",
+                file);
+        assertThat(run.code()).as(run.err()).isEqualTo(1);
+        assertDocumented("sweep", file, true);
     }
 
     /**

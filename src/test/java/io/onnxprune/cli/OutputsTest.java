@@ -55,6 +55,8 @@ class OutputsTest {
                     "--embeddings",
                     "--side",
                     "--ort-library"),
+            "sweep",
+            List.of("--calibration", "--eval", "--tokenizer", "--embeddings", "--side", "--ort-library"),
             "recover",
             List.of("--data", "--eval", "--tokenizer", "--distill", "--ort-library"));
 
@@ -63,6 +65,7 @@ class OutputsTest {
             "", List.of("-o", "--plan-out", "--stats-out", "--json"),
             "inspect", List.of("--json"),
             "eval", List.of("--json"),
+            "sweep", List.of("--json", "--svg"),
             "recover", List.of("-o", "--json"));
 
     /** Options that name a folder that is written to. */
@@ -70,6 +73,7 @@ class OutputsTest {
             "", List.of("--dump-ir", "--work-dir"),
             "inspect", List.of(),
             "eval", List.of(),
+            "sweep", List.of("-o", "--work-dir"),
             "recover", List.of("--work-dir", "--export-training-artifacts"));
 
     @TempDir
@@ -90,6 +94,9 @@ class OutputsTest {
             all.add(name);
         }
         all.add(model);
+        if (name.equals("sweep")) {
+            all.addAll(List.of("--ratios", "0.1", "--methods", "magnitude"));
+        }
         boolean trains = name.equals("recover");
         if ((name.isEmpty() || trains) && !options.contains("-o")) {
             all.addAll(List.of("-o", folder.resolve("out/small.onnx")));
