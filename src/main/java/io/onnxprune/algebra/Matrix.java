@@ -274,6 +274,27 @@ public final class Matrix implements AutoCloseable {
         return result;
     }
 
+    /**
+     * A copy on the host of a second moment Σ x xᵀ about the mean: Σ (x - μ)(x - μ)ᵀ = Σ x xᵀ - s sᵀ / count, with s = Σ x. Its inverse
+     * is the block of the inputs in the inverse of {@link #bordered}.
+     *
+     * @param total {@code [n]}, s
+     * @param count number of positions, more than 0
+     */
+    public Matrix centred(double[] total, double count) {
+        Matrix result = zeros(rows, columns);
+        double[] row = new double[columns];
+        for (int i = 0; i < rows; i++) {
+            getRow(i, row);
+            double mean = total[i] / count;
+            for (int j = 0; j < columns; j++) {
+                row[j] -= mean * total[j];
+            }
+            result.setRow(i, row);
+        }
+        return result;
+    }
+
     /** A transposed copy on the host. */
     public Matrix transposed() {
         Matrix result = uninitialized(columns, rows);

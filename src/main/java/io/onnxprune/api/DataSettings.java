@@ -25,6 +25,15 @@ public final class DataSettings {
     private OptionalInt sequenceLength = OptionalInt.empty();
     private OptionalLong bos = OptionalLong.empty();
     private SideFiles sides = SideFiles.NONE;
+    private Optional<Usual> usual = Optional.empty();
+
+    /**
+     * Rows where nothing else was set.
+     *
+     * @param windows number of calibration rows
+     * @param length tokens of a row of text
+     */
+    record Usual(int windows, int length) {}
 
     /**
      * Adds a file of calibration data: jsonl with input_ids or text, .npy of token ids or of embeddings, or plain
@@ -88,6 +97,16 @@ public final class DataSettings {
         return this;
     }
 
+    /** Sets what rows are like by default, in place of what the recipe says. */
+    DataSettings usual(Usual rows) {
+        usual = Optional.of(rows);
+        return this;
+    }
+
+    Optional<Usual> usual() {
+        return usual;
+    }
+
     SideFiles sides() {
         return sides;
     }
@@ -120,6 +139,7 @@ public final class DataSettings {
         settings.sequenceLength = sequenceLength;
         settings.bos = bos.isPresent() ? OptionalLong.of(newId.applyAsLong(bos.getAsLong())) : bos;
         settings.sides = sides;
+        settings.usual = usual;
         return settings;
     }
 

@@ -6,10 +6,12 @@ import io.onnxprune.diag.InputFiles;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.emit.ModelFolder;
 import io.onnxprune.emit.RunFiles;
+import io.onnxprune.eval.ChoiceAccuracy;
 import io.onnxprune.eval.EvalOptions;
 import io.onnxprune.eval.Evaluation;
 import io.onnxprune.eval.Evaluator;
 import io.onnxprune.eval.SideFiles;
+import io.onnxprune.eval.Windows;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.runtime.OnnxRuntime;
 import io.onnxprune.runtime.RuntimeOptions;
@@ -17,8 +19,12 @@ import java.nio.file.Path;
 import java.util.List;
 import java.util.Optional;
 import java.util.OptionalInt;
+import java.util.function.Supplier;
 
-/** Measures perplexity and speed of a model: {@code ModelEvaluator.builder(model, data).build().run(listener)}. */
+/**
+ * Measures perplexity and speed of a model: {@code ModelEvaluator.builder(model, data).build().run(listener)}. Or measures how
+ * often it finds the right one of several options.
+ */
 public final class ModelEvaluator {
     private final ModelFolder input;
     private final EvalOptions options;
@@ -31,7 +37,7 @@ public final class ModelEvaluator {
                 settings.tokenizer,
                 settings.adapter,
                 settings.sides,
-                settings.sequenceLength,
+                new Windows(settings.sequenceLength, settings.stride),
                 settings.prompt);
         this.runtime = settings.runtime;
     }
@@ -40,7 +46,7 @@ public final class ModelEvaluator {
      * Begins to describe an evaluation.
      *
      * @param model an .onnx file, or a folder with model.onnx
-     * @param data jsonl with input_ids or text, .npy of token ids, or plain text
+     * @param data jsonl with input_ids or text, .npy of token ids, or plain text; or a jsonl of questions
      */
     public static Builder builder(Path model, Path data) {
         return new Builder(model, data);
@@ -76,10 +82,34 @@ public final class ModelEvaluator {
 
     /** Does the work on a runtime that is open already. */
     public Evaluation run(OnnxRuntime open, ProgressListener listener) {
+        return guarded(() -> Evaluator.evaluate(open, input.model(), options, listener));
+    }
+
+    /**
+     * Takes the data for questions with options, and measures how often the model finds the right one.
+     *
+     * @throws UsageException if windows were set, which questions are not cut into
+     * @throws io.onnxprune.diag.UserException if the model or the data cannot be read or run
+     */
+    public ChoiceAccuracy choices(ProgressListener listener) {
+        if (!options.windows().equals(Windows.WHOLE)) {
+            throw new UsageException(
+                    "--seq-len and --stride cut rows of --data; a question is one row for each option");
+        }
+        if (!options.sides().arrays().isEmpty()) {
+            throw new UsageException("--side goes with the rows of --data, not with questions; leave it out");
+        }
+        CacheFolder.warning().ifPresent(listener::warn);
+        try (OnnxRuntime open = OnnxRuntime.open(runtime)) {
+            return guarded(() -> Evaluator.choices(open, input.model(), options, listener));
+        }
+    }
+
+    private <T> T guarded(Supplier<T> work) {
         InputFiles inputs = InputFiles.of(files().inputs());
         return inputs.guard(() -> {
             inputs.add(ModelFolder.weightFiles(ModelReader.read(input.model()).graph()));
-            Evaluation found = Evaluator.evaluate(open, input.model(), options, listener);
+            T found = work.get();
             inputs.requireUnchanged();
             return found;
         });
@@ -93,6 +123,7 @@ public final class ModelEvaluator {
         private Optional<Path> adapter = Optional.empty();
         private SideFiles sides = SideFiles.NONE;
         private OptionalInt sequenceLength = OptionalInt.empty();
+        private OptionalInt stride = OptionalInt.empty();
         private OptionalInt prompt = OptionalInt.of(EvalOptions.DEFAULT_PROMPT);
         private RuntimeOptions runtime = RuntimeOptions.cpu();
 
@@ -121,11 +152,13 @@ public final class ModelEvaluator {
 
         /** Cuts rows into windows of so many tokens. */
         public Builder sequenceLength(int tokens) {
-            if (tokens < 2) {
-                throw new UsageException(
-                        "--seq-len takes 2 or more, since a prediction takes two tokens, not " + tokens);
-            }
             sequenceLength = OptionalInt.of(tokens);
+            return this;
+        }
+
+        /** Lets windows begin every so many tokens and overlap; what a window repeats is context and does not count. */
+        public Builder stride(int tokens) {
+            stride = OptionalInt.of(tokens);
             return this;
         }
 
@@ -147,6 +180,7 @@ public final class ModelEvaluator {
         /**
          * Checks the description.
          *
+         * @throws UsageException if windows cannot be so
          * @throws io.onnxprune.diag.UserException if there is no model
          */
         public ModelEvaluator build() {

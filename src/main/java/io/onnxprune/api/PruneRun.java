@@ -48,6 +48,7 @@ final class PruneRun {
     private final Pruner.Builder settings;
     private final RunSetup setup;
     private final ProgressListener listener;
+    private final Optional<SharedRuns> shared;
     private final PassClock clock;
     private final InputFiles inputs;
     private Optional<Evaluation> before = Optional.empty();
@@ -61,7 +62,13 @@ final class PruneRun {
      * @throws UsageException if settings do not go together
      */
     PruneRun(Pruner pruner, ProgressListener listener) {
+        this(pruner, listener, Optional.empty());
+    }
+
+    /** A run that shares what it can with other runs. */
+    PruneRun(Pruner pruner, ProgressListener listener, Optional<SharedRuns> shared) {
         this.pruner = pruner;
+        this.shared = shared;
         this.settings = pruner.settings();
         this.listener = listener;
         this.clock = new PassClock(listener);
@@ -104,7 +111,8 @@ final class PruneRun {
             PassManager manager = new PassManager(
                     schedule,
                     context,
-                    new PassManager.Instruments(clock, listener, settings.dumpIr(), inputs, weights));
+                    new PassManager.Instruments(clock, listener, settings.dumpIr(), inputs, weights),
+                    shared.map(SharedRuns::steps));
             settings.dumpIr().ifPresent(folder -> manager.dump(folder, "import", model));
             check(manager, dense, context);
             Optional<CalibrationData> data = data(file, runtime);
@@ -202,6 +210,13 @@ final class PruneRun {
         if (setup.request().isEmpty() && trains.isEmpty()) {
             return Optional.empty();
         }
+        Optional<SharedRuns.Measured> known =
+                shared.filter(runs -> trains.isEmpty()).flatMap(runs -> runs.find(setup.request()));
+        if (known.isPresent()) {
+            evaluates = pruner.target().isPresent() && known.get().hasLoss();
+            before = known.get().before();
+            return Optional.of(known.get().data());
+        }
         try (CausalLm model = clock.timed("open-model", () -> open(runtime, file))) {
             training = trains.map(
                     pass -> clock.timed("training-data", () -> TrainingRows.read(source(pass), model, file, listener)));
@@ -216,8 +231,11 @@ final class PruneRun {
             sides.require(data.heldOut());
             evaluates = pruner.target().isPresent() && model.hasLanguageLoss();
             if (evaluates && !settings.isReduced()) {
-                before = Optional.of(clock.timed("evaluate-before", () -> evaluate(model, data)));
+                before = Optional.of(shared.flatMap(runs -> runs.before(data))
+                        .orElseGet(() -> clock.timed("evaluate-before", () -> evaluate(model, data))));
             }
+            shared.ifPresent(
+                    runs -> runs.keep(setup.request(), new SharedRuns.Measured(data, model.hasLanguageLoss(), before)));
             return Optional.of(data);
         }
     }

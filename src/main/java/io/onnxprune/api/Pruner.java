@@ -133,6 +133,12 @@ public final class Pruner {
         return run.apply(runtime);
     }
 
+    /** Does the work on a runtime that is open already, and shares what it can with other runs. */
+    PruneReport run(OnnxRuntime runtime, ProgressListener listener, SharedRuns shared) {
+        boolean reduces = new VocabularyRecipe(this).isAsked();
+        return reduces ? run(runtime, listener) : new PruneRun(this, listener, Optional.of(shared)).on(runtime);
+    }
+
     /** The run, after what can be checked before anything is opened. */
     private Function<OnnxRuntime, PruneReport> prepared(ProgressListener listener) {
         VocabularyRecipe recipe = new VocabularyRecipe(this);
@@ -435,6 +441,14 @@ public final class Pruner {
 
         boolean resumes() {
             return resume;
+        }
+
+        Optional<Path> workFolder() {
+            return workFolder;
+        }
+
+        RuntimeOptions runtime() {
+            return runtime;
         }
 
         CalibrationOptions calibration() {

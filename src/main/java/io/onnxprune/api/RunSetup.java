@@ -148,6 +148,10 @@ final class RunSetup {
             rejectWithoutCalibration(settings.resumes(), "--resume");
         }
         DataRequest asked = settings.data().request(calibrates, trainingFile().isPresent(), seed());
+        if (settings.data().usual().isPresent()) {
+            DataSettings.Usual usual = settings.data().usual().get();
+            return asked.withDefaults(usual.windows(), usual.length());
+        }
         return calibrates
                 ? recipe.first("calibrate")
                         .map(step -> (CalibratePass) step.pass())

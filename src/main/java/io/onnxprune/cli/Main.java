@@ -62,6 +62,7 @@ public final class Main {
         return new CommandLine(new PruneCommand())
                 .addSubcommand(new InspectCommand())
                 .addSubcommand(new EvalCommand())
+                .addSubcommand(new SweepCommand())
                 .addSubcommand(new RecoverCommand())
                 .registerConverter(Path.class, PathText::of);
     }

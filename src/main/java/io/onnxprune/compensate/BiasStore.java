@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.compensate;
 
+import io.onnxprune.algebra.Matrix;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Slicing;
@@ -78,6 +79,29 @@ final class BiasStore {
             changed.put(nameInPrunedModel(bias), toPruned(dense, layer));
         }
         return changed;
+    }
+
+    /**
+     * Lets the bias of a linear layer take the mean of what its weights lost: the best bias for any weights.
+     *
+     * @param before the weights that it fits now, {@code [n, out]}
+     * @param after the new weights, {@code [n, out]}
+     * @param total sum of the inputs, {@code [n]}
+     * @param count number of positions in that sum
+     * @return the new contents of initializers of the pruned model, by name
+     */
+    Map<String, Tensor> follow(PrunedLinear layer, Matrix before, Matrix after, double[] total, double count) {
+        double[] shift = new double[before.columns()];
+        double[] old = new double[shift.length];
+        double[] now = new double[shift.length];
+        for (int i = 0; i < before.rows(); i++) {
+            before.getRow(i, old);
+            after.getRow(i, now);
+            for (int j = 0; j < shift.length; j++) {
+                shift[j] += total[i] / count * (old[j] - now[j]);
+            }
+        }
+        return add(layer, shift);
     }
 
     private String nameInPrunedModel(Value bias) {

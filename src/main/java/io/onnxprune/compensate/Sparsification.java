@@ -5,6 +5,7 @@ import io.onnxprune.algebra.Matrix;
 import io.onnxprune.calibrate.LoweredLinear;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.InputStatistics;
+import io.onnxprune.calibrate.Statistics;
 import io.onnxprune.diag.Log;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.ir.Program.Value;
@@ -23,7 +24,8 @@ import java.util.Map;
 /**
  * Sets single weights of all linear layers of residual blocks to zero and keeps their shapes. It zeroes the weights
  * that affect the layer's output least, on inputs computed by the already sparse blocks before it. SparseGPT (arXiv
- * 2301.00774) lets the other weights compensate. Wanda (arXiv 2306.11695) leaves them unchanged.
+ * 2301.00774) lets the other weights compensate, and here also the bias where a layer has one: it counts as one more input that is
+ * always 1 and always kept, which is the same as inputs about their mean. Wanda (arXiv 2306.11695) leaves them unchanged.
  */
 public final class Sparsification implements SequentialRun.Editor {
     /** The criterion that chooses zeros. */
@@ -75,6 +77,7 @@ public final class Sparsification implements SequentialRun.Editor {
     private final Log log;
     private final PrunedLinears linears;
     private final BlockLayers blockLayers;
+    private final BiasStore biases;
     private final Map<Value, Tensor> updates = new HashMap<>();
     private Zeros zeros = Zeros.NONE;
 
@@ -91,6 +94,7 @@ public final class Sparsification implements SequentialRun.Editor {
         this.log = log;
         this.linears = new PrunedLinears(state, layers);
         this.blockLayers = new BlockLayers(state, layers);
+        this.biases = new BiasStore(state);
     }
 
     @Override
@@ -107,28 +111,40 @@ public final class Sparsification implements SequentialRun.Editor {
             return edited;
         }
         int inputs = layers.get(0).input().width();
-        try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs)) {
+        double[] total = Statistics.doubles(statistics.total());
+        boolean centres = layers.stream().anyMatch(linear -> fitsBias(linears.of(linear)));
+        try (Matrix a = Matrix.of(statistics.secondMoment().asFloats(), inputs, inputs);
+                Matrix centred = centres ? a.centred(total, (double) statistics.positions()) : null) {
             for (LoweredLinear linear : layers) {
                 PrunedLinear layer = linears.of(linear);
                 Damping damping = new Damping(
                         request.damping, statistics.positions(), layer.dense().node(), log);
+                boolean fitsBias = fitsBias(layer);
                 try (Matrix w = layer.read();
                         Matrix sparse = request.method == Method.WANDA
                                 ? LayerSparsifier.wanda(a, w, request.pattern, damping)
-                                : LayerSparsifier.sparseGpt(a, w, request.pattern, damping)) {
+                                : LayerSparsifier.sparseGpt(fitsBias ? centred : a, w, request.pattern, damping)) {
                     Tensor pruned = layer.toPruned(sparse, store);
                     edited.put(linear.weight(), pruned);
                     updates.put(layer.dense().weight(), layer.isDense() ? pruned : layer.toDense(sparse, store));
                     zeros = zeros.and(sparse);
+                    if (fitsBias) {
+                        edited.putAll(biases.follow(layer, w, sparse, total, (double) statistics.positions()));
+                    }
                 }
             }
         }
         return edited;
     }
 
-    /** New weights of the dense model. */
+    private boolean fitsBias(PrunedLinear layer) {
+        return request.method == Method.SPARSEGPT && biases.of(layer) != null;
+    }
+
+    /** New weights and biases of the dense model. */
     public Map<Value, Tensor> updates() {
         blockLayers.warn(log);
+        updates.putAll(biases.updates());
         return updates;
     }
 

@@ -37,7 +37,8 @@ import java.util.stream.DoubleStream;
  * 2312.17244). The cost is the quadratic model ½ tr(ΔWᵀ A ΔW G) / N over N positions for each layer X·W. A is XᵀX, G is
  * DᵀD, and D are the gradients of the loss by the layer's output. The other weights compensate. Costs of all matrices
  * are in the same unit, so the weights with the lowest costs of all matrices become zero. Weights that are zero already
- * cost nothing and remain zero.
+ * cost nothing and remain zero. A bias counts as one more input, which is always 1 and always kept: this is the same as inputs about
+ * their mean, with the bias taking the mean of what the weights lose.
  */
 public final class SurgeonSparsification {
     /**
@@ -56,57 +57,19 @@ public final class SurgeonSparsification {
     private final WeightStore store;
     private final Log log;
     private final BlockLayers blockLayers;
+    private final BiasStore biases;
     /** The candidates of each input, which share its second moment. */
-    private final Map<Activation, List<Candidate>> byInput = new LinkedHashMap<>();
+    private final Map<SparseLayer.Inputs, List<SparseLayer>> byInput = new LinkedHashMap<>();
 
-    private final Set<Candidate> unreached = new HashSet<>();
-
-    /** A linear layer that may become sparse, with its current weight in the pruned model. */
-    private static final class Candidate {
-        private final PrunedLinear layer;
-        private Tensor weight;
-        private boolean changed;
-
-        Candidate(PrunedLinear layer, boolean changed) {
-            this.layer = layer;
-            this.weight = layer.weight();
-            this.changed = changed;
-        }
-
-        Activation input() {
-            return layer.lowered().input();
-        }
-
-        Activation output() {
-            return layer.lowered().output();
-        }
-
-        String node() {
-            return layer.node();
-        }
-
-        int inputs() {
-            return layer.rows().length;
-        }
-
-        /** {@code [n, out]}. */
-        Matrix read() {
-            return WeightStore.read(weight, layer.dense().axis());
-        }
-
-        /** {@code [out, n]}. */
-        Matrix readByOutput() {
-            return WeightStore.read(weight, 1 - layer.dense().axis());
-        }
-    }
+    private final Set<SparseLayer> unreached = new HashSet<>();
 
     /** The factors of the cost of elements: half the squared element times the factors of its input and its output. */
     @SuppressWarnings("ArrayRecordComponent") // a holder, never compared
-    private record Factors(Candidate candidate, double[] inputs, double[] outputs) {}
+    private record Factors(SparseLayer candidate, double[] inputs, double[] outputs) {}
 
     /** Visits a candidate when both of its second moments are known. */
     private interface Visitor {
-        void visit(Candidate candidate, KroneckerFactor inputs, KroneckerFactor outputs);
+        void visit(SparseLayer candidate, KroneckerFactor inputs, KroneckerFactor outputs);
     }
 
     private SurgeonSparsification(PrunedModel model, Request request) {
@@ -115,12 +78,17 @@ public final class SurgeonSparsification {
         this.store = new WeightStore(model.folder());
         this.log = model.log();
         this.blockLayers = new BlockLayers(model.state(), model.layers());
+        this.biases = new BiasStore(model.state());
         Map<Value, Tensor> updates = model.state().updates();
         for (PrunedLinear layer : model.linears()) {
             if (blockLayers.contains(layer.dense())) {
-                byInput.computeIfAbsent(layer.lowered().input(), input -> new ArrayList<>())
-                        .add(new Candidate(
-                                layer, updates.containsKey(layer.dense().weight())));
+                boolean hasBias = biases.of(layer) != null;
+                byInput.computeIfAbsent(
+                                new SparseLayer.Inputs(layer.lowered().input(), hasBias), input -> new ArrayList<>())
+                        .add(new SparseLayer(
+                                layer,
+                                hasBias,
+                                updates.containsKey(layer.dense().weight())));
             }
         }
     }
@@ -146,13 +114,13 @@ public final class SurgeonSparsification {
         return surgeon.result();
     }
 
-    private List<Candidate> all() {
+    private List<SparseLayer> all() {
         return byInput.values().stream().flatMap(List::stream).toList();
     }
 
     private void check() {
         if (request.pattern instanceof Pattern.Grouped grouped) {
-            for (Candidate candidate : all()) {
+            for (SparseLayer candidate : all()) {
                 grouped.check(candidate.node(), candidate.inputs());
             }
         }
@@ -160,13 +128,14 @@ public final class SurgeonSparsification {
 
     private void sparsify() {
         Set<Tap> taps = new LinkedHashSet<>();
-        for (Candidate candidate : all()) {
-            taps.add(new Tap.Positions(candidate.input()));
-            taps.add(new Tap.SecondMoment(candidate.input()));
+        for (SparseLayer candidate : all()) {
+            Activation input = candidate.input().activation();
+            taps.add(new Tap.Positions(input));
+            taps.addAll(Statistics.ofInputs(input, candidate.hasBias));
             taps.add(new Tap.GradientSecondMoment(candidate.output()));
         }
         try (Statistics statistics = model.source().of(model.calibrator(), taps)) {
-            for (Candidate candidate : all()) {
+            for (SparseLayer candidate : all()) {
                 if (positions(statistics, candidate) == 0) {
                     blockLayers.markUnreached(candidate.node());
                 }
@@ -179,8 +148,8 @@ public final class SurgeonSparsification {
         }
     }
 
-    private static double positions(Statistics statistics, Candidate candidate) {
-        return statistics.sum(new Tap.Positions(candidate.input())).asFloats().get(0);
+    private static double positions(Statistics statistics, SparseLayer candidate) {
+        return candidate.input().count(statistics);
     }
 
     /** Visits all candidates that tokens reach. */
@@ -191,8 +160,8 @@ public final class SurgeonSparsification {
                     return;
                 }
                 try (KroneckerFactor inputs =
-                        KroneckerFactor.of(statistics.inputs(input), inputDamping(statistics, candidates.get(0)))) {
-                    for (Candidate candidate : candidates) {
+                        KroneckerFactor.of(input.moment(statistics), inputDamping(statistics, candidates.get(0)))) {
+                    for (SparseLayer candidate : candidates) {
                         try (KroneckerFactor outputs = KroneckerFactor.of(
                                 statistics.gradients(candidate.output()), outputDamping(statistics, candidate))) {
                             visitor.visit(candidate, inputs, outputs);
@@ -204,11 +173,11 @@ public final class SurgeonSparsification {
         }
     }
 
-    private Damping inputDamping(Statistics statistics, Candidate candidate) {
+    private Damping inputDamping(Statistics statistics, SparseLayer candidate) {
         return new Damping(request.damping, (long) positions(statistics, candidate), candidate.node(), log);
     }
 
-    private Damping outputDamping(Statistics statistics, Candidate candidate) {
+    private Damping outputDamping(Statistics statistics, SparseLayer candidate) {
         return new Damping(
                 request.gradientDamping,
                 (long) positions(statistics, candidate),
@@ -217,7 +186,7 @@ public final class SurgeonSparsification {
     }
 
     private void elements(Statistics statistics, double share) {
-        Map<Candidate, Factors> factors = new LinkedHashMap<>();
+        Map<SparseLayer, Factors> factors = new LinkedHashMap<>();
         forEach(statistics, "costs", (candidate, inputs, outputs) -> {
             warnIfUnreached(candidate, outputs);
             double[] byOutput = scaled(outputs.weights(), 0.5 / positions(statistics, candidate));
@@ -234,7 +203,7 @@ public final class SurgeonSparsification {
                     ElementUpdate.inGroups(inputs, outputs, w, zeros, request.correlate);
                 }
                 try (Matrix transposed = w.transposed()) {
-                    replace(candidate, transposed);
+                    replace(candidate, transposed, statistics);
                 }
             }
         });
@@ -309,7 +278,7 @@ public final class SurgeonSparsification {
 
     /** Sets whole rows and columns of matrices to zero. */
     private void rowsAndColumns(Statistics statistics, double share) {
-        List<Candidate> read = new ArrayList<>();
+        List<SparseLayer> read = new ArrayList<>();
         RowColumnPruning rowsAndColumns = new RowColumnPruning();
         forEach(statistics, "costs", (candidate, inputs, outputs) -> {
             warnIfUnreached(candidate, outputs);
@@ -324,8 +293,8 @@ public final class SurgeonSparsification {
         });
         rowsAndColumns.choose(share);
         for (int index = 0; index < read.size(); index++) {
-            Candidate candidate = read.get(index);
-            try (Matrix a = statistics.inputs(candidate.input());
+            SparseLayer candidate = read.get(index);
+            try (Matrix a = candidate.input().moment(statistics);
                     Matrix g = statistics.gradients(candidate.output());
                     Matrix w = candidate.read();
                     Matrix updated = LeastSquares.keep(
@@ -336,12 +305,12 @@ public final class SurgeonSparsification {
                             rowsAndColumns.keptOutputs(index),
                             inputDamping(statistics, candidate),
                             outputDamping(statistics, candidate))) {
-                replace(candidate, updated);
+                replace(candidate, updated, statistics);
             }
         }
     }
 
-    private void warnIfUnreached(Candidate candidate, KroneckerFactor outputs) {
+    private void warnIfUnreached(SparseLayer candidate, KroneckerFactor outputs) {
         if (DoubleStream.of(outputs.weights()).allMatch(weight -> weight == 0) && unreached.add(candidate)) {
             log.warn("no gradient reaches node " + candidate.node()
                     + ", so its weights cost nothing and become zero first");
@@ -362,7 +331,14 @@ public final class SurgeonSparsification {
         return values;
     }
 
-    private void replace(Candidate candidate, Matrix w) {
+    private void replace(SparseLayer candidate, Matrix w, Statistics statistics) {
+        if (candidate.hasBias) {
+            try (Matrix before = candidate.read()) {
+                double[] total = candidate.input().total(statistics);
+                biases.follow(
+                        candidate.layer, before, w, total, candidate.input().count(statistics));
+            }
+        }
         candidate.weight = candidate.layer.toPruned(w, store);
         candidate.changed = true;
     }
@@ -370,7 +346,7 @@ public final class SurgeonSparsification {
     private Result result() {
         blockLayers.warn(log);
         Zeros zeros = Zeros.NONE;
-        for (Candidate candidate : all()) {
+        for (SparseLayer candidate : all()) {
             if (candidate.changed) {
                 try (Matrix w = candidate.read()) {
                     zeros = zeros.and(w);
@@ -380,10 +356,10 @@ public final class SurgeonSparsification {
         return new Result(updates(), zeros);
     }
 
-    /** New weights of the dense model. */
+    /** New weights and biases of the dense model. */
     private Map<Value, Tensor> updates() {
-        Map<Value, Tensor> updates = new HashMap<>();
-        for (Candidate candidate : all()) {
+        Map<Value, Tensor> updates = new HashMap<>(biases.updates());
+        for (SparseLayer candidate : all()) {
             if (candidate.changed) {
                 updates.put(candidate.layer.dense().weight(), candidate.layer.toDense(candidate.weight, store));
             }

@@ -12,7 +12,7 @@ import java.util.OptionalInt;
  * @param tokenizer the tokenizer for text; by default tokenizer.json beside the model
  * @param adapter an adapter file of ONNX Runtime (.onnx_adapter), for a model with inputs for one
  * @param sides files for inputs that do not follow from token ids
- * @param sequenceLength tokens of a window; by default rows are not cut
+ * @param windows how rows are cut
  * @param promptLength length in tokens of the prompt for speed; empty to skip measuring speed
  */
 public record EvalOptions(
@@ -20,7 +20,7 @@ public record EvalOptions(
         Optional<Path> tokenizer,
         Optional<Path> adapter,
         SideFiles sides,
-        OptionalInt sequenceLength,
+        Windows windows,
         OptionalInt promptLength) {
     /** Default length in tokens of the prompt for measuring speed. */
     public static final int DEFAULT_PROMPT = 128;
@@ -32,12 +32,12 @@ public record EvalOptions(
                 Optional.empty(),
                 Optional.empty(),
                 SideFiles.NONE,
-                OptionalInt.empty(),
+                Windows.WHOLE,
                 OptionalInt.of(DEFAULT_PROMPT));
     }
 
     /** A copy of these options without measuring speed. */
     public EvalOptions withoutLatency() {
-        return new EvalOptions(data, tokenizer, adapter, sides, sequenceLength, OptionalInt.empty());
+        return new EvalOptions(data, tokenizer, adapter, sides, windows, OptionalInt.empty());
     }
 }

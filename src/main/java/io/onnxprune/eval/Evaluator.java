@@ -27,16 +27,56 @@ public final class Evaluator {
      * @throws UserException when the data or the model cannot be read, do not match, or the model does not run
      */
     public static Evaluation evaluate(OnnxRuntime runtime, Path model, EvalOptions options, Log log) {
-        TokenData data = TokenData.read(
-                options.data(), options.tokenizer().or(() -> tokenizerBeside(model)), options.sequenceLength());
-        try (SideInputs sides = options.sides()
-                        .open(runtime, model, interfaceOf(model), List.of(options.data()), options.tokenizer(), log);
-                CausalLm lm = CausalLm.open(runtime, model, options.adapter(), sides, log)) {
-            lm.graph().requireLogits();
+        Optional<Path> tokenizer = options.tokenizer().or(() -> tokenizerBeside(model));
+        List<Example> rows = TokenData.examples(options.data(), tokenizer, options.windows());
+        TokenData data =
+                new TokenData(options.data(), rows.stream().map(Example::tokens).toList());
+        try (SideInputs sides = sides(runtime, model, options, List.of(options.data()), log);
+                CausalLm lm = opened(runtime, model, options, sides, log)) {
             data.requireVocabulary(lm.vocabulary());
             sides.require(data.rows());
+            return ofExamples(lm, rows, options.promptLength(), log);
+        }
+    }
+
+    /**
+     * Measures how often a model file finds the right answers to questions.
+     *
+     * @param model the model.onnx
+     * @param options with a file of questions as data
+     * @throws UserException when the data or the model cannot be read, do not match, or the model does not run
+     */
+    public static ChoiceAccuracy choices(OnnxRuntime runtime, Path model, EvalOptions options, Log log) {
+        Questions questions = Questions.read(options.data(), options.tokenizer().or(() -> tokenizerBeside(model)));
+        List<long[]> rows = questions.rows().stream().map(Example::tokens).toList();
+        ModelSettings settings = ModelSettings.beside(model, log);
+        settings.context().ifPresent(limit -> questions.requireLength(limit, settings.contextSource()));
+        try (SideInputs sides = sides(runtime, model, options, List.of(), log);
+                CausalLm lm = opened(runtime, model, options, sides, log)) {
+            new TokenData(options.data(), rows).requireVocabulary(lm.vocabulary());
+            int longest = rows.stream().mapToInt(row -> row.length).max().orElseThrow();
+            int supported = lm.longestRow(rows.get(0)[0], longest);
+            if (supported > 0) {
+                questions.requireLength(supported, "the longest row that it runs on");
+            }
+            return ChoiceAccuracy.measure(lm, questions, log);
+        }
+    }
+
+    private static SideInputs sides(OnnxRuntime runtime, Path model, EvalOptions options, List<Path> rows, Log log) {
+        return options.sides().open(runtime, model, interfaceOf(model), rows, options.tokenizer(), log);
+    }
+
+    /** Opens a model that gives logits. */
+    private static CausalLm opened(OnnxRuntime runtime, Path model, EvalOptions options, SideInputs sides, Log log) {
+        CausalLm lm = CausalLm.open(runtime, model, options.adapter(), sides, log);
+        try {
+            lm.graph().requireLogits();
             warnOfNoise(lm.graph(), log);
-            return evaluate(lm, data.rows(), options.promptLength(), log);
+            return lm;
+        } catch (UserException e) {
+            lm.close();
+            throw e;
         }
     }
 
@@ -48,8 +88,12 @@ public final class Evaluator {
      * @throws UserException when the model does not run on the rows
      */
     public static Evaluation evaluate(CausalLm model, List<long[]> rows, OptionalInt promptLength, Log log) {
+        return ofExamples(model, rows.stream().map(Example::whole).toList(), promptLength, log);
+    }
+
+    private static Evaluation ofExamples(CausalLm model, List<Example> rows, OptionalInt promptLength, Log log) {
         long start = System.nanoTime();
-        Perplexity perplexity = Perplexity.measure(model, rows, log);
+        Perplexity perplexity = Perplexity.ofExamples(model, rows, log);
         double seconds = (System.nanoTime() - start) * 1e-9;
         Optional<Latency> latency = latency(model, promptLength, log);
         return new Evaluation(

@@ -45,36 +45,50 @@ public record Perplexity(double perplexity, double nll, long tokens) {
      * @throws UserException when the model cannot run on the rows or its logits are not finite
      */
     public static Perplexity ofExamples(CausalLm model, List<Example> rows, Log log) {
-        Map<Integer, List<Example>> byLength = new TreeMap<>();
-        for (Example row : rows) {
-            byLength.computeIfAbsent(row.tokens().length, length -> new ArrayList<>())
-                    .add(row);
-        }
-        double sum = 0;
-        long count = 0;
-        try (Log.Progress progress = log.progress("perplexity", rows.size())) {
-            for (Map.Entry<Integer, List<Example>> group : byLength.entrySet()) {
-                int size = batchSize(group.getKey(), model.vocabulary());
-                List<Example> same = group.getValue();
-                for (int start = 0; start < same.size(); start += size) {
-                    List<Example> batch = same.subList(start, Math.min(start + size, same.size()));
-                    double nll = batchNll(model, batch);
-                    if (!Double.isFinite(nll)) {
-                        throw notFinite(model, batch, rows);
-                    }
-                    sum += nll;
-                    count += batch.stream().mapToLong(Example::predictions).sum();
-                    progress.step(batch.size());
-                }
-            }
-        }
+        double sum = Arrays.stream(ofRows(model, rows, "perplexity", log)).sum();
+        long count = rows.stream().mapToLong(Example::predictions).sum();
         double nll = sum / count;
         return new Perplexity(Math.exp(nll), nll, count);
     }
 
+    /**
+     * Negative log-likelihoods of rows, in nats: the sum over the predictions of each row that count.
+     *
+     * @param rows examples; rows of equal length are run together
+     * @param stage name of the work, for the progress
+     * @throws UserException when the model cannot run on the rows or its logits are not finite
+     */
+    static double[] ofRows(CausalLm model, List<Example> rows, String stage, Log log) {
+        Map<Integer, List<Integer>> byLength = new TreeMap<>();
+        for (int i = 0; i < rows.size(); i++) {
+            byLength.computeIfAbsent(rows.get(i).tokens().length, length -> new ArrayList<>())
+                    .add(i);
+        }
+        double[] found = new double[rows.size()];
+        try (Log.Progress progress = log.progress(stage, rows.size())) {
+            for (Map.Entry<Integer, List<Integer>> group : byLength.entrySet()) {
+                int size = batchSize(group.getKey(), model.vocabulary());
+                List<Integer> same = group.getValue();
+                for (int start = 0; start < same.size(); start += size) {
+                    List<Integer> indices = same.subList(start, Math.min(start + size, same.size()));
+                    List<Example> batch = indices.stream().map(rows::get).toList();
+                    double[] nll = nll(model, batch);
+                    if (!Double.isFinite(Arrays.stream(nll).sum())) {
+                        throw notFinite(model, batch, rows);
+                    }
+                    for (int i = 0; i < nll.length; i++) {
+                        found[indices.get(i)] = nll[i];
+                    }
+                    progress.step(batch.size());
+                }
+            }
+        }
+        return found;
+    }
+
     private static UserException notFinite(CausalLm model, List<Example> batch, List<Example> rows) {
         for (Example row : batch) {
-            if (batch.size() == 1 || !Double.isFinite(batchNll(model, List.of(row)))) {
+            if (batch.size() == 1 || !Double.isFinite(nll(model, List.of(row))[0])) {
                 return new UserException(
                         "the model's logits are not finite numbers on row %d of %d to measure perplexity on (%s)%s"
                                 .formatted(
@@ -94,7 +108,8 @@ public record Perplexity(double perplexity, double nll, long tokens) {
         return (int) Math.max(1, Math.min(byMemory, BATCH_TOKENS / length));
     }
 
-    private static double batchNll(CausalLm model, List<Example> batch) {
+    /** Negative log-likelihoods of rows of equal length. */
+    private static double[] nll(CausalLm model, List<Example> batch) {
         HostTensor logits = model.logits(batch.stream().map(Example::tokens).toArray(long[][]::new));
         FloatBuffer values = logits.asFloats();
         int vocabulary = (int) logits.shape()[2];
@@ -110,7 +125,10 @@ public record Perplexity(double perplexity, double nll, long tokens) {
             int next = position + 1;
             nll[i] = next < row.first() ? 0 : nll(values, offset, vocabulary, (int) row.tokens()[next]);
         });
-        return Arrays.stream(nll).sum();
+        return IntStream.range(0, batch.size())
+                .mapToDouble(row -> Arrays.stream(nll, row * predictions, (row + 1) * predictions)
+                        .sum())
+                .toArray();
     }
 
     /** {@code logsumexp(x) - x[target]} over the {@code size} logits from {@code offset}. */

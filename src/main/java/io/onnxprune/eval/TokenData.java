@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.eval;
 
-import static java.nio.charset.StandardCharsets.UTF_8;
-
-import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.databind.ObjectMapper;
 import io.onnxprune.diag.FileFailure;
 import io.onnxprune.diag.UserException;
-import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.charset.CharacterCodingException;
@@ -35,8 +30,6 @@ public record TokenData(Path source, List<long[]> rows) {
     /** Maximal size of a plain text file, which is tokenized in one piece. */
     private static final long MAX_TEXT_BYTES = 1L << 30;
 
-    private static final ObjectMapper JSON = new ObjectMapper();
-
     /**
      * Reads a data file and cuts it into windows. The file holds JSON lines, plain text, or a NumPy array of int32 or
      * int64 with one or two axes. A JSON line is an object with {@code input_ids} (a list of ids), with {@code text},
@@ -57,6 +50,15 @@ public record TokenData(Path source, List<long[]> rows) {
                     .formatted(sequenceLength.getAsInt()));
         }
         return new TokenData(file, load(file, tokenizer).cut(file, sequenceLength));
+    }
+
+    /**
+     * Reads a data file as {@link #read} does, and cuts it into windows that may overlap.
+     *
+     * @throws UserException as {@link #read}
+     */
+    static List<Example> examples(Path file, Optional<Path> tokenizer, Windows windows) {
+        return load(file, tokenizer).examples(file, windows);
     }
 
     /** Whether a file begins with token ids; false for text, and for a file that cannot be read. */
@@ -121,56 +123,23 @@ public record TokenData(Path source, List<long[]> rows) {
 
     private static Rows readJsonLines(Path file, Optional<Path> tokenizer) throws IOException {
         Rows rows = new Rows();
-        try (BufferedReader reader = Files.newBufferedReader(file, UTF_8);
-                LazyTokenizer text = new LazyTokenizer(file, tokenizer)) {
-            int number = 0;
-            for (String line = reader.readLine(); line != null; line = reader.readLine()) {
-                number++;
-                if (!line.isBlank()) {
-                    readJsonLine(file, number, line, text, rows);
-                }
-            }
-        }
+        JsonLines.read(file, tokenizer, (line, text) -> readJsonLine(line, text, rows));
         return rows;
     }
 
-    private static void readJsonLine(Path file, int number, String line, LazyTokenizer text, Rows rows) {
-        JsonNode node;
-        try {
-            node = JSON.readTree(line);
-        } catch (JsonProcessingException e) {
-            throw new UserException(
-                    "line %d of %s is not valid JSON%s; write one JSON object on each line"
-                            .formatted(number, file, column(e)),
-                    e);
-        }
-        JsonNode ids = node.path("input_ids");
+    private static void readJsonLine(JsonLines.Line line, LazyTokenizer text, Rows rows) {
+        JsonNode ids = line.node().path("input_ids");
         if (ids.isArray()) {
-            long[] row = new long[ids.size()];
-            for (int i = 0; i < row.length; i++) {
-                if (!ids.get(i).isIntegralNumber() || !ids.get(i).canConvertToLong()) {
-                    throw new UserException("line %d of %s has an input_ids entry that is not an integer of 64 bits: %s"
-                            .formatted(number, file, ids.get(i)));
-                }
-                row[i] = ids.get(i).asLong();
-            }
-            rows.fixed.add(row);
-        } else if (node.path("text").isTextual()) {
-            rows.running.add(Piece.of(text.get().encode(node.path("text").asText())));
+            rows.fixed.add(line.ids(ids, "input_ids"));
+        } else if (line.node().path("text").isTextual()) {
+            rows.running.add(Piece.of(text.get().encode(line.node().path("text").asText())));
         } else {
-            Instructions.Exchange exchange = Instructions.of(node)
-                    .orElseThrow(() -> new UserException(
-                            "line %d of %s has neither input_ids (a list of integers) nor text (a string), nor instruction and output, nor prompt and completion"
-                                    .formatted(number, file)));
+            Instructions.Exchange exchange = Instructions.of(line.node())
+                    .orElseThrow(
+                            () -> line.failure(
+                                    "has neither input_ids (a list of integers) nor text (a string), nor instruction and output, nor prompt and completion"));
             rows.running.add(exchange.encode(text.get()));
         }
-    }
-
-    /** Where a line stops being JSON. One that is over a limit of the parser has no such place. */
-    private static String column(JsonProcessingException failure) {
-        return failure.getLocation() == null
-                ? ": " + failure.getOriginalMessage()
-                : " from column " + failure.getLocation().getColumnNr() + " on";
     }
 
     /**
@@ -212,11 +181,16 @@ public record TokenData(Path source, List<long[]> rows) {
         final List<Piece> running = new ArrayList<>();
 
         List<long[]> cut(Path file, OptionalInt sequenceLength) {
-            List<long[]> result = new ArrayList<>();
-            for (long[] row : fixed) {
-                windows(row, sequenceLength.orElse(row.length), result);
-            }
-            windows(joined(running), sequenceLength.orElse(TEXT_WINDOW), result);
+            return examples(file, Windows.of(sequenceLength)).stream()
+                    .map(Example::tokens)
+                    .toList();
+        }
+
+        /** The rows of ids and the joined text, cut into windows. */
+        List<Example> examples(Path file, Windows windows) {
+            List<Example> result = new ArrayList<>();
+            fixed.forEach(row -> windows.cut(row, row.length, result));
+            windows.cut(joined(running), TEXT_WINDOW, result);
             if (result.isEmpty()) {
                 throw new UserException("no row of %s has 2 tokens; a prediction takes at least 2".formatted(file));
             }
@@ -263,43 +237,9 @@ public record TokenData(Path source, List<long[]> rows) {
         }
 
         private static void windows(long[] row, int length, List<long[]> into) {
-            if (row.length <= length) {
-                if (row.length >= 2) {
-                    into.add(row);
-                }
-                return;
-            }
-            for (int start = 0; start + length <= row.length; start += length) {
-                into.add(Arrays.copyOfRange(row, start, start + length));
-            }
-        }
-    }
-
-    /** Loads the tokenizer on first use, because data with ids needs none. */
-    private static final class LazyTokenizer implements AutoCloseable {
-        private final Path data;
-        private final Optional<Path> file;
-        private TextTokenizer tokenizer;
-
-        LazyTokenizer(Path data, Optional<Path> file) {
-            this.data = data;
-            this.file = file;
-        }
-
-        TextTokenizer get() {
-            if (tokenizer == null) {
-                tokenizer = new TextTokenizer(file.orElseThrow(() -> new UserException(
-                        "the data file %s has text, and there is no tokenizer; put tokenizer.json beside the model or give --tokenizer FILE"
-                                .formatted(data))));
-            }
-            return tokenizer;
-        }
-
-        @Override
-        public void close() {
-            if (tokenizer != null) {
-                tokenizer.close();
-            }
+            List<Example> cut = new ArrayList<>();
+            Windows.of(OptionalInt.of(length)).cut(row, length, cut);
+            cut.forEach(window -> into.add(window.tokens()));
         }
     }
 }

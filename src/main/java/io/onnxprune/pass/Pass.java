@@ -6,6 +6,7 @@ import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.PruneSet;
 import java.util.Collection;
+import java.util.List;
 import java.util.Optional;
 import java.util.Set;
 
@@ -97,6 +98,14 @@ public interface Pass extends Part {
     /** The work of this pass, in the model's own numbers. */
     default Cost cost(CostModel model) {
         return Cost.NONE;
+    }
+
+    /**
+     * What the result depends on beside the model, the rows, the seed and the state that the pass is given, and beside the passes of
+     * the recipe: two runs of one recipe in which this is equal come to the same result. By default the options and the step.
+     */
+    default Object work(Scheduled here, DenseModel dense) {
+        return List.of(this, here.step(), here.steps());
     }
 
     /**

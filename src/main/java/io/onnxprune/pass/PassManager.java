@@ -36,6 +36,7 @@ public final class PassManager {
     private final PassContext context;
     private final Instruments instruments;
     private final Log log;
+    private final Optional<SharedSteps> shared;
     private int dumped;
     private Optional<Model> lastChecked = Optional.empty();
 
@@ -61,10 +62,17 @@ public final class PassManager {
 
     /** A run of {@code schedule}, which {@link Requirements} has checked. */
     public PassManager(List<Scheduled> schedule, PassContext context, Instruments instruments) {
+        this(schedule, context, instruments, Optional.empty());
+    }
+
+    /** A run of {@code schedule} that shares what it can with other runs. */
+    public PassManager(
+            List<Scheduled> schedule, PassContext context, Instruments instruments, Optional<SharedSteps> shared) {
         this.schedule = List.copyOf(schedule);
         this.context = context;
         this.instruments = instruments;
         this.log = once(context.log());
+        this.shared = shared;
     }
 
     /** A log that gives each warning once: passes of later steps have the same reasons as those of the first. */
@@ -112,15 +120,11 @@ public final class PassManager {
     }
 
     private Result run(PruningState start, PassContext run, Optional<CheckpointStore> store) {
-        PruningState state = start;
         Optional<Emitter.Staged> staged = Optional.empty();
         try {
-            int done = 0;
-            if (isResumed(store)) {
-                CheckpointStore.Saved saved = resumed(store.get(), repeated(state, run));
-                state = saved.state();
-                done = saved.done();
-            }
+            Optional<CheckpointStore.Saved> saved = begun(start, run, store);
+            PruningState state = saved.map(CheckpointStore.Saved::state).orElse(start);
+            int done = saved.map(CheckpointStore.Saved::done).orElse(0);
             Forecast forecast = Forecast.of(
                     schedule, start.dense(), context.prune(), run.data().tokens(), log);
             forecast.begin(done, () -> Speed.of(context.runtime()));
@@ -140,6 +144,9 @@ public final class PassManager {
                 if (store.isPresent() && isSaved(scheduled)) {
                     store.get().save(new CheckpointStore.Saved(i + 1, state));
                 }
+                if (shared.isPresent() && isSaved(scheduled)) {
+                    shared.get().passed(i + 1, state);
+                }
                 forecast.done(i);
             }
             instruments.inputs().requireUnchanged();
@@ -150,6 +157,22 @@ public final class PassManager {
             staged.ifPresent(Emitter.Staged::close);
             store.ifPresent(CheckpointStore::close);
         }
+    }
+
+    /** How far a run is that goes on from a checkpoint, or from a state that another run came to. */
+    private Optional<CheckpointStore.Saved> begun(
+            PruningState start, PassContext run, Optional<CheckpointStore> store) {
+        if (isResumed(store)) {
+            return Optional.of(resumed(store.get(), repeated(start, run)));
+        }
+        Optional<CheckpointStore.Saved> found =
+                shared.flatMap(states -> states.begin(schedule, start.dense(), () -> repeated(start, run)));
+        found.ifPresent(saved -> log.debug("%d of %d passes, up to %s, are as in an earlier run, so its state is taken"
+                .formatted(
+                        saved.done(),
+                        schedule.size(),
+                        schedule.get(saved.done() - 1).label())));
+        return found;
     }
 
     private PassContext at(PassContext run, int index, Optional<CheckpointStore> store) {

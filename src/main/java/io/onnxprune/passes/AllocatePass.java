@@ -115,6 +115,14 @@ public record AllocatePass(
         });
     }
 
+    /** What this step is to reach, which steps of different targets may have in common. */
+    @Override
+    public Object work(Scheduled here, DenseModel dense) {
+        ParameterCount.Size whole = ParameterCount.of(dense.structure()).dense();
+        Budget step = budget().rebased(dense.given(), whole).atStep(here.step(), here.steps(), whole);
+        return List.of(step, normCorrection);
+    }
+
     @Override
     public PruningState run(PruningState state, PassContext context) {
         DenseModel dense = state.dense();

@@ -14,6 +14,7 @@ import io.onnxprune.pass.Fact;
 import io.onnxprune.pass.Pass;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
+import io.onnxprune.pass.Scheduled;
 import io.onnxprune.plan.LinearLayer;
 import java.util.Collection;
 import java.util.EnumSet;
@@ -78,6 +79,12 @@ public record CompensatePass(@Option("How weights change.") WeightUpdate update)
     @Override
     public Collection<LinearLayer> changesBiasesOf(DenseModel dense, Collection<LinearLayer> shrinking) {
         return update.changesBiases() ? shrinking : Set.of();
+    }
+
+    /** The same in any step: what changes from step to step is the state. */
+    @Override
+    public Object work(Scheduled here, DenseModel dense) {
+        return this;
     }
 
     @Override

@@ -15,6 +15,7 @@ import io.onnxprune.pass.Fact;
 import io.onnxprune.pass.Pass;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
+import io.onnxprune.pass.Scheduled;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.PruneSet;
 import java.util.HashSet;
@@ -97,6 +98,12 @@ public record ScorePass(@Option("The importance metric.") ImportanceMetric metri
             }
         }
         return names;
+    }
+
+    /** The same in any step: what changes from step to step is the state. */
+    @Override
+    public Object work(Scheduled here, DenseModel dense) {
+        return this;
     }
 
     @Override

@@ -25,6 +25,9 @@ public record Budget(
         Rounding rounding,
         Protection protection,
         Map<String, String> refused) {
+    /** The precision of the share that a step is to reach. */
+    private static final double DECIMALS = 1e12;
+
     public Budget {
         refused = Collections.unmodifiableMap(new LinkedHashMap<>(refused));
     }
@@ -310,7 +313,9 @@ public record Budget(
      * @param larger size after the addition
      */
     public Budget rebased(ParameterCount.Size dense, ParameterCount.Size larger) {
-        return goal() == Goal.RATIO ? withAmount(1 - target(dense) / measure(larger)) : this;
+        return goal() == Goal.RATIO && !dense.equals(larger)
+                ? withAmount(decimal(1 - target(dense) / measure(larger)))
+                : this;
     }
 
     /**
@@ -325,8 +330,13 @@ public record Budget(
         }
         double done = (double) step / steps;
         Budget part = goal() == Goal.RATIO
-                ? withAmount(amount() * done)
+                ? withAmount(decimal(amount() * done))
                 : withTarget(new Target(Goal.AMOUNT, measure(dense) * (1 - done) + target(dense) * done, currency()));
         return part.withSchedule(schedule().scaled(done));
+    }
+
+    /** A share without the last digits of binary fractions, so that the first of three steps to 0.3 reaches exactly 0.1. */
+    private static double decimal(double share) {
+        return Math.rint(share * DECIMALS) / DECIMALS;
     }
 }

@@ -40,6 +40,38 @@ class CholeskyTest {
         }
     }
 
+    /** A constant input that is solved for leaves the moment of the others about their mean. */
+    @Test
+    void theInverseOfACentredMomentIsABlockOfTheBorderedOne() {
+        Random random = new Random(3);
+        int n = 7;
+        int count = 40;
+        double[] total = new double[n];
+        double[][] moment = new double[n][n];
+        for (int position = 0; position < count; position++) {
+            double[] x = random.doubles(n, 1, 3).toArray();
+            for (int i = 0; i < n; i++) {
+                total[i] += x[i];
+                for (int j = 0; j < n; j++) {
+                    moment[i][j] += x[i] * x[j];
+                }
+            }
+        }
+        try (Matrix a = Matrix.of(moment);
+                Matrix centred = a.centred(total, count);
+                Matrix bordered = a.bordered(total, count)) {
+            for (Matrix each : new Matrix[] {centred, bordered}) {
+                assertThat(Cholesky.factor(each)).isTrue();
+                Cholesky.invert(each);
+            }
+            for (int i = 0; i < n; i++) {
+                for (int j = i; j < n; j++) {
+                    assertThat(centred.get(i, j)).isCloseTo(bordered.get(i, j), within(1e-9));
+                }
+            }
+        }
+    }
+
     @ParameterizedTest
     @ValueSource(ints = {2, 100, 190})
     void matricesThatAreNotPositiveDefiniteHaveNoFactor(int n) {

@@ -153,8 +153,14 @@ class BadCommandLineTest {
         Cli.run(model).failed(2, "no output was named", "-o OUT");
         Cli.run("inspekt", model).failed(2, "there is no command \"inspekt\"; did you mean \"inspect\"?");
         Cli.run("inspect").failed(2, "missing required parameter: 'MODEL'", "onnx-prune inspect --help");
-        Cli.run("eval", model).failed(2, "missing required option: '--data=FILE'");
+        Cli.run("eval", model).failed(2, "no data was named; add --data FILE for perplexity, or --choices FILE");
         Cli.run("eval", model, "--data", "x", "--seq-len", 1).failed(2, "--seq-len takes 2 or more");
+        Cli.run("eval", model, "--data", "x", "--choices", "y").failed(2, "--data and --choices are two measurements");
+        Cli.run("eval", model, "--choices", "y", "--prompt", 8).failed(2, "--prompt is for the speed measurement");
+        Cli.run("eval", model, "--choices", "y", "--seq-len", 8).failed(2, "--seq-len and --stride cut rows of --data");
+        Cli.run("eval", model, "--choices", "y", "--side", "a=x").failed(2, "--side goes with the rows of --data");
+        Cli.run("eval", model, "--data", "x", "--stride", 8).failed(2, "--stride is for windows of --seq-len N");
+        Cli.run("eval", model, "--data", "x", "--seq-len", 8, "--stride", 9).failed(2, "--stride takes 1 to 8");
         Cli.run("eval", model, "--data", "x", "--prompt", -1).failed(2, "--prompt takes a number of tokens");
         Cli.run("inspect", model, "--explain", "loggits").failed(1, "\"loggits\"", "did you mean \"logits\"?");
     }

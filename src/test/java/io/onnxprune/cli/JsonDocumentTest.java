@@ -184,6 +184,42 @@ class JsonDocumentTest {
         Cli.run("eval", MODEL, "--data", Cli.tokens(folder), "--prompt", "0", "--json", file)
                 .succeeded();
         assertDocumented("eval", file, false);
+        Path questions = Files.writeString(
+                folder.resolve("questions.jsonl"),
+                "{\"input_ids\": [1, 2], \"choices\": [[3], [4, 5]], \"label\": 0}\n");
+        Cli.run("eval", MODEL, "--against", MODEL.getParent(), "--choices", questions, "--json", file)
+                .succeeded();
+        assertDocumented("eval", file, false);
+        Map<String, TreeSet<String>> found = new TreeMap<>();
+        collect("", read(file), found);
+        assertThat(found.keySet())
+                .containsAll(documented("eval").keySet().stream()
+                        .filter(name -> name.contains("choices."))
+                        .toList());
+    }
+
+    @Test
+    void sweep() throws IOException {
+        Path file = folder.resolve("a.json");
+        Cli.Run run = Cli.run(
+                "sweep",
+                MODEL,
+                "--ratios",
+                "0.2,0.99",
+                "--methods",
+                "magnitude",
+                "--calibration",
+                Cli.tokens(folder),
+                "--seq-len",
+                8,
+                "-o",
+                folder.resolve("out"),
+                "--work-dir",
+                folder.resolve("work"),
+                "--json",
+                file);
+        assertThat(run.code()).as(run.err()).isEqualTo(1);
+        assertDocumented("sweep", file, true);
     }
 
     /**
@@ -199,10 +235,11 @@ class JsonDocumentTest {
 
         assertThat(documented.keySet()).containsAll(found.keySet());
         if (complete) {
-            // A model has either a perplexity or a similarity, and tokens go only where that is asked for.
+            // A model has either a perplexity or a similarity or answers, and tokens go only where that is asked for.
+            Pattern others = Pattern.compile("(similarity|vocabulary|(against\\.)?choices)\\..*");
             assertThat(found.keySet())
                     .containsAll(documented.keySet().stream()
-                            .filter(name -> !name.startsWith("similarity.") && !name.startsWith("vocabulary."))
+                            .filter(others.asMatchPredicate().negate())
                             .toList());
         } else {
             assertThat(found.keySet())

@@ -46,7 +46,17 @@ class OutputsTest {
             "inspect",
             List.of("--ort-library"),
             "eval",
-            List.of("--against", "--data", "--tokenizer", "--adapter", "--embeddings", "--side", "--ort-library"),
+            List.of(
+                    "--against",
+                    "--data",
+                    "--choices",
+                    "--tokenizer",
+                    "--adapter",
+                    "--embeddings",
+                    "--side",
+                    "--ort-library"),
+            "sweep",
+            List.of("--calibration", "--eval", "--tokenizer", "--embeddings", "--side", "--ort-library"),
             "recover",
             List.of("--data", "--eval", "--tokenizer", "--distill", "--ort-library"));
 
@@ -55,6 +65,7 @@ class OutputsTest {
             "", List.of("-o", "--plan-out", "--stats-out", "--json"),
             "inspect", List.of("--json"),
             "eval", List.of("--json"),
+            "sweep", List.of("--json", "--svg"),
             "recover", List.of("-o", "--json"));
 
     /** Options that name a folder that is written to. */
@@ -62,6 +73,7 @@ class OutputsTest {
             "", List.of("--dump-ir", "--work-dir"),
             "inspect", List.of(),
             "eval", List.of(),
+            "sweep", List.of("-o", "--work-dir"),
             "recover", List.of("--work-dir", "--export-training-artifacts"));
 
     @TempDir
@@ -82,11 +94,14 @@ class OutputsTest {
             all.add(name);
         }
         all.add(model);
+        if (name.equals("sweep")) {
+            all.addAll(List.of("--ratios", "0.1", "--methods", "magnitude"));
+        }
         boolean trains = name.equals("recover");
         if ((name.isEmpty() || trains) && !options.contains("-o")) {
             all.addAll(List.of("-o", folder.resolve("out/small.onnx")));
         }
-        if ((name.equals("eval") || trains) && !options.contains("--data")) {
+        if ((name.equals("eval") || trains) && !options.contains("--data") && !options.contains("--choices")) {
             all.addAll(List.of("--data", folder.resolve("tokens.jsonl")));
         }
         all.addAll(options);

@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.compensate;
 
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
 import io.onnxprune.TestModels;
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Matrix;
+import io.onnxprune.calibrate.Activation;
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.Statistics;
+import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.Log;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.Model;
+import io.onnxprune.ir.Program.Value;
+import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Allocation;
 import io.onnxprune.plan.Budget;
 import io.onnxprune.plan.LinearLayers;
@@ -20,8 +27,11 @@ import io.onnxprune.plan.PruneSet;
 import io.onnxprune.rewrite.PrunedState;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Random;
+import java.util.Set;
 import java.util.stream.IntStream;
 
 /** Helpers of tests that run entire models. */
@@ -66,6 +76,53 @@ final class Runs {
     static int[] kept(Plan plan, Dimension dimension) {
         int[] kept = plan.keep().get(dimension.name());
         return kept == null ? IntStream.range(0, dimension.size()).toArray() : kept;
+    }
+
+    /**
+     * Checks that biases took the mean of what weights lost, so that the mean output of a layer of the dense model stays.
+     *
+     * @param all whether that holds for all layers; else for those that take what the first one takes
+     * @return the number of layers that were checked
+     */
+    static int checkMeans(PrunedModel dense, Map<Value, Tensor> updates, boolean all) {
+        List<PrunedLinear> linears = dense.linears().stream()
+                .filter(layer -> updates.containsKey(layer.dense().weight()))
+                .filter(layer -> new BiasStore(dense.state()).of(layer) != null)
+                .toList();
+        Activation first = linears.get(0).lowered().input();
+        List<PrunedLinear> checked = linears.stream()
+                .filter(layer -> all || layer.lowered().input().equals(first))
+                .toList();
+        Set<Tap> taps = new HashSet<>();
+        checked.forEach(layer -> taps.addAll(Statistics.ofInputs(layer.lowered().input(), true)));
+        PrunedState sparse =
+                PrunedState.of(dense.state().structure(), dense.state().plan(), updates);
+        try (Statistics statistics = dense.source().of(dense.calibrator(), taps)) {
+            double largest = 0;
+            for (PrunedLinear layer : checked) {
+                double[] old = new BiasStore(dense.state()).of(layer);
+                double[] now = new BiasStore(sparse).of(layer);
+                Activation input = layer.lowered().input();
+                double[] total = Statistics.doubles(statistics.sum(new Tap.Total(input)));
+                double count =
+                        statistics.sum(new Tap.Positions(input)).asFloats().get(0);
+                int axis = layer.dense().axis();
+                try (Matrix before = WeightStore.read(layer.weight(), axis);
+                        Matrix after =
+                                WeightStore.read(updates.get(layer.dense().weight()), axis)) {
+                    for (int j = 0; j < old.length; j++) {
+                        double lost = 0;
+                        for (int i = 0; i < total.length; i++) {
+                            lost += total[i] / count * (before.get(i, j) - after.get(i, j));
+                        }
+                        assertThat(now[j] - old[j]).isCloseTo(lost, within(1e-4));
+                        largest = Math.max(largest, Math.abs(lost));
+                    }
+                }
+            }
+            assertThat(largest).isGreaterThan(1e-3);
+        }
+        return checked.size();
     }
 
     /** tr(Δᵀ A Δ) = ‖XΔ‖² of the difference of two weights. */

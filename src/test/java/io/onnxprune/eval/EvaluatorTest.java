@@ -29,7 +29,12 @@ class EvaluatorTest {
     @Test
     void perplexityAndSpeed() {
         EvalOptions options = new EvalOptions(
-                DATA, Optional.empty(), Optional.empty(), SideFiles.NONE, OptionalInt.of(32), OptionalInt.of(16));
+                DATA,
+                Optional.empty(),
+                Optional.empty(),
+                SideFiles.NONE,
+                Windows.of(OptionalInt.of(32)),
+                OptionalInt.of(16));
         Evaluation found = Evaluator.evaluate(RUNTIME, MODELS.resolve("stories-llama/model.onnx"), options, Log.NONE);
         assertThat(found.rows()).isEqualTo(32);
         assertThat(found.tokens()).isEqualTo(32 * 31);
