@@ -121,6 +121,12 @@ public record AllocatePass(
         return budget.withRefused(refused);
     }
 
+    /** The budget of one step of this pass. */
+    Budget budgetOf(Scheduled here, DenseModel dense, PassContext context) {
+        ParameterCount.Size whole = ParameterCount.of(dense.structure()).dense();
+        return budget(dense, context.withLog(Log.NONE)).atStep(here.step(), here.steps(), whole);
+    }
+
     @Override
     public void check(DenseModel dense, PassContext context) {
         Budget budget = budget(dense, context);
@@ -139,7 +145,7 @@ public record AllocatePass(
         DenseModel dense = state.dense();
         Scheduled here = context.position().current();
         ParameterCount.Size whole = ParameterCount.of(dense.structure()).dense();
-        Budget step = budget(dense, context.withLog(Log.NONE)).atStep(here.step(), here.steps(), whole);
+        Budget step = budgetOf(here, dense, context);
         if (here.steps() > 1) {
             context.log().info(String.format(Locale.ROOT, "pruning up to %.1f %%", 100 * step.ratio(whole)));
         }
