@@ -169,11 +169,10 @@ public final class BudgetSearch {
     private Result run(Optional<CheckpointFile> checkpoint) {
         Position at = checkpoint.flatMap(file -> file.load(this::restore)).orElseGet(this::first);
         while (at.generation < settings.generations && at.quantum >= settings.quantum * SMALLEST && space.size() > 0) {
-            Position next = generation(at);
-            at = next;
-            Position done = at;
+            Position done = generation(at);
             checkpoint.ifPresent(file -> file.save(content(done)));
-            weights.retain(List.of(space.plan(at.best)));
+            weights.retain(List.of(space.plan(done.best)));
+            at = done;
             known.forEach(Map::clear);
         }
         return new Result(at.best, at.start, at.reached, at.generation, measured);
@@ -299,7 +298,7 @@ public final class BudgetSearch {
         return slopes;
     }
 
-    private static CheckpointFile.Content content(Position at) {
+    private CheckpointFile.Content content(Position at) {
         Map<String, String> values = new LinkedHashMap<>();
         values.put("generation", Integer.toString(at.generation));
         values.put("levels", text(at.best.levels()));
@@ -307,6 +306,7 @@ public final class BudgetSearch {
         values.put("start", Double.toString(at.start));
         values.put("reached", Double.toString(at.reached));
         values.put("quantum", Double.toString(at.quantum));
+        values.put("measured", Integer.toString(measured));
         return new CheckpointFile.Content(values, Map.of());
     }
 
@@ -320,6 +320,7 @@ public final class BudgetSearch {
         if (best.levels().size() != space.size()) {
             throw new IllegalArgumentException("levels of " + best.levels().size() + " places");
         }
+        measured = Integer.parseInt(values.get("measured"));
         log.info("the search resumes: " + values.get("generation") + " generations are done");
         return new Position(
                 Integer.parseInt(values.get("generation")),

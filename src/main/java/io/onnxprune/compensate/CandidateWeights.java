@@ -37,6 +37,10 @@ import java.util.stream.IntStream;
  * Týr-the-Pruner, arXiv 2503.09657). {@link #retain} limits them to those of a few plans.
  */
 final class CandidateWeights implements AutoCloseable {
+    /** Operators whose first input decides alone whether the result is zero, element by element. */
+    private static final Set<String> MOVES =
+            Set.of("Identity", "Reshape", "Cast", "Dropout", "Transpose", "Squeeze", "Unsqueeze", "Flatten");
+
     private final PrunedModel model;
     private final Structure structure;
     private final double damping;
@@ -94,12 +98,9 @@ final class CandidateWeights implements AutoCloseable {
         }
         Op op = block.branch().producer();
         while (op != null && block.ops().contains(op) && linear(op) == null) {
-            Value next = null;
-            for (Value input : op.inputs()) {
-                next = input != null && input.constant() == null ? (next == null ? input : null) : next;
-            }
             boolean adds = op.node().is("Add");
-            if (next == null || !adds && !op.node().is("Identity")) {
+            Value next = adds ? added(op) : MOVES.contains(op.node().op()) ? op.input(0) : null;
+            if (next == null) {
                 return Optional.empty();
             }
             biased |= adds;
@@ -111,6 +112,12 @@ final class CandidateWeights implements AutoCloseable {
                 && (!(biased || gemm) || new BiasStore(model.state()).of(found) != null)
                 && block.ops().containsAll(model.layers().applications(found.dense()));
         return known ? Optional.of(found) : Optional.empty();
+    }
+
+    /** The operand of an addition that a constant is added to; null for any other addition. */
+    private static Value added(Op op) {
+        boolean first = op.input(1).constant() != null;
+        return first == (op.input(0).constant() != null) ? null : op.input(first ? 0 : 1);
     }
 
     private PrunedLinear linear(Op op) {

@@ -8,6 +8,7 @@ import io.onnxprune.dims.Structure;
 import java.util.ArrayList;
 import java.util.BitSet;
 import java.util.Collections;
+import java.util.Comparator;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -292,9 +293,30 @@ public final class Reallocation {
         return settled(gone);
     }
 
+    /** The size that one step back of a place adds. */
+    private double nextGain(int place) {
+        int position = places.get(place).position();
+        double gain = grow(place, 1);
+        places.get(place).moveTo(position, running);
+        return gain;
+    }
+
     /** Meets the budget by single units; empty if that is not possible. */
     private Optional<Point> settled(Set<Integer> gone) {
         new GreedyAllocator(places, running, budget, target).run();
+        if (excess() < -tolerance) {
+            // Only coarse units are left to take back.
+            IntStream.range(0, places.size())
+                    .filter(place -> nextGain(place) > 0)
+                    .boxed()
+                    .max(Comparator.comparingDouble(
+                            place -> places.get(place).stepScore(places.get(place).position() - 1)))
+                    .ifPresent(place -> grow(place, 1));
+        }
+        if (excess() > tolerance) {
+            // A coarse unit that came back is more than was free: fine ones go for it.
+            new GreedyAllocator(places, running, budget, target).run();
+        }
         return Math.abs(excess()) <= tolerance ? Optional.of(current(gone)) : Optional.empty();
     }
 
