@@ -115,7 +115,11 @@ public final class BudgetSearch {
      * @throws io.onnxprune.diag.UserException when a run fails
      */
     public static Found run(
-            PrunedModel model, Reference reference, Space space, Settings settings, Optional<CheckpointFile> checkpoint) {
+            PrunedModel model,
+            Reference reference,
+            Space space,
+            Settings settings,
+            Optional<CheckpointFile> checkpoint) {
         try (CandidateWeights weights = new CandidateWeights(model, settings.damping)) {
             Reallocation allocations = space.of(weights::canChange);
             List<Integer> blocks = settings.blocks ? movableBlocks(allocations, weights, model.log()) : List.of();
@@ -147,7 +151,8 @@ public final class BudgetSearch {
                     .filter(block -> !found.contains(block))
                     .findFirst()
                     .orElseThrow();
-            log.warn((all.size() - found.size()) + " residual blocks only lose units and do not go as a whole, such as blocks."
+            log.warn((all.size() - found.size())
+                    + " residual blocks only lose units and do not go as a whole, such as blocks."
                     + space.block(first)[0] + ": it does not end in a linear layer whose weight and bias can be zero");
         }
         return found;

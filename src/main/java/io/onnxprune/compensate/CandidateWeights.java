@@ -68,7 +68,8 @@ final class CandidateWeights implements AutoCloseable {
         BiasStore biases = new BiasStore(model.state());
         Set<Tap> taps = new LinkedHashSet<>();
         for (PrunedLinear layer : linears.values()) {
-            if (structure.dimensions().stream().anyMatch(d -> canChange(d) && layer.dense().consumes(d))) {
+            if (structure.dimensions().stream()
+                    .anyMatch(d -> canChange(d) && layer.dense().consumes(d))) {
                 consumers.add(layer);
                 taps.addAll(Statistics.ofInputs(layer.lowered().input(), biases.of(layer) != null));
             }
@@ -81,7 +82,8 @@ final class CandidateWeights implements AutoCloseable {
         List<LinearLayer> all = model.layers().of(dimension);
         return PrunedLinears.INNER.contains(dimension.role())
                 && model.layers().problem(dimension) == null
-                && !all.isEmpty() && linears.keySet().containsAll(all);
+                && !all.isEmpty()
+                && linears.keySet().containsAll(all);
     }
 
     /** Whether a residual block can go by changes of weights alone: it ends in one linear layer that can be zero. */

@@ -33,14 +33,16 @@ import java.util.Set;
                 "Moves the budget of an allocation between dimensions, and lets entire blocks go, where measured predictions come"
                         + " nearer to those of the dense model on rows that nothing is solved for.")
 public record SearchPass(
-        @Option(value = "Largest number of generations.", min = 1) int generations,
+        @Option(value = "Largest number of generations.", min = 1)
+        int generations,
 
         @Option(value = "Number of candidates in each generation that move budget between dimensions.", min = 1)
         int candidates,
 
         @Option(
-                value = "The first amount that is moved, as a share of the mean size of a dimension's parameters; halved where no"
-                        + " candidate is better.",
+                value =
+                        "The first amount that is moved, as a share of the mean size of a dimension's parameters; halved where no"
+                                + " candidate is better.",
                 below = 1)
         double quantum,
 
@@ -82,7 +84,9 @@ public record SearchPass(
     /** Candidates and probes of each generation on few tokens, a quarter of them on more, and the inputs' moments. */
     @Override
     public Cost cost(CostModel model) {
-        return model.forward().times((int) Math.ceil(4 * generations * setAside)).then(model.inputMoments());
+        return model.forward()
+                .times((int) Math.ceil(4 * generations * setAside))
+                .then(model.inputMoments());
     }
 
     /**

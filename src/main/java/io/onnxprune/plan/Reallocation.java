@@ -82,7 +82,8 @@ public final class Reallocation {
         this.goneBefore = removed(past);
         running.remove(goneBefore);
         this.places = allocator.groups(candidates, running).stream()
-                .filter(group -> group.canShrink() && group.dimensions().stream().allMatch(movable))
+                .filter(group ->
+                        group.canShrink() && group.dimensions().stream().allMatch(movable))
                 .toList();
         keepOthers();
         for (TiedDimensions place : places) {
@@ -163,7 +164,9 @@ public final class Reallocation {
         return present <= 1
                 ? List.of()
                 : open.stream()
-                        .filter(position -> !candidates.withLengths(List.of(position), blocks, gone).isEmpty())
+                        .filter(position -> !candidates
+                                .withLengths(List.of(position), blocks, gone)
+                                .isEmpty())
                         .toList();
     }
 
@@ -309,8 +312,8 @@ public final class Reallocation {
             IntStream.range(0, places.size())
                     .filter(place -> nextGain(place) > 0)
                     .boxed()
-                    .max(Comparator.comparingDouble(
-                            place -> places.get(place).stepScore(places.get(place).position() - 1)))
+                    .max(Comparator.comparingDouble(place ->
+                            places.get(place).stepScore(places.get(place).position() - 1)))
                     .ifPresent(place -> grow(place, 1));
         }
         if (excess() > tolerance) {
@@ -329,9 +332,10 @@ public final class Reallocation {
                 keep.put(place.dimensions().get(i).name(), place.kept(i));
             }
         }
-        keep.entrySet().removeIf(entry -> structure.dimensions().stream()
-                .anyMatch(dimension ->
-                        dimension.name().equals(entry.getKey()) && dimension.size() == entry.getValue().length));
+        keep.entrySet()
+                .removeIf(entry -> structure.dimensions().stream()
+                        .anyMatch(dimension -> dimension.name().equals(entry.getKey())
+                                && dimension.size() == entry.getValue().length));
         BitSet gone = indices(point.gone);
         Plan withoutBlocks = new Plan(start.model(), keep, past.layers(), kept(gone));
         keep.keySet().removeAll(count.removedDimensions(withoutBlocks));
@@ -339,6 +343,8 @@ public final class Reallocation {
     }
 
     private int[] kept(BitSet gone) {
-        return gone.isEmpty() ? null : Allocator.kept(structure.stream().blocks().size(), gone);
+        return gone.isEmpty()
+                ? null
+                : Allocator.kept(structure.stream().blocks().size(), gone);
     }
 }
