@@ -45,6 +45,7 @@ public record Recipe(String name, String description, List<Step> steps, Extensio
             "add-biases",
             "score",
             "allocate",
+            "search",
             "apply-plan",
             "prune-layerwise",
             "compensate",

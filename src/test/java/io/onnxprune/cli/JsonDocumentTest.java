@@ -37,6 +37,7 @@ class JsonDocumentTest {
                   - {pass: calibrate}
                   - {pass: score, metric: random}
                   - {pass: allocate}
+                  - {pass: search, generations: 1, candidates: 1, blocks: false}
                   - {pass: sparsify}
                   - {pass: rewrite}
                   - {pass: emit}
