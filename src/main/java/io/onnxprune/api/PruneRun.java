@@ -21,6 +21,7 @@ import io.onnxprune.measure.AnalysedModel;
 import io.onnxprune.measure.StatisticsProvider;
 import io.onnxprune.onnx.ModelReader;
 import io.onnxprune.pass.DenseModel;
+import io.onnxprune.pass.Pass;
 import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PassManager;
 import io.onnxprune.pass.PruningState;
@@ -116,9 +117,14 @@ final class PruneRun {
             settings.dumpIr().ifPresent(folder -> manager.dump(folder, "import", model));
             check(manager, dense, context);
             Optional<CalibrationData> data = data(file, runtime);
-            statistics.measureOn(data.filter(CalibrationData::calibrates)
-                    .map(CalibrationData::rows)
-                    .orElse(List.of()));
+            statistics.measureOn(
+                    data.filter(CalibrationData::calibrates)
+                            .map(CalibrationData::rows)
+                            .orElse(List.of()),
+                    context.position().all().stream()
+                            .mapToDouble(Pass::setAside)
+                            .max()
+                            .orElse(0));
             PassManager.Result result = manager.run(PruningState.of(dense), new RunData(data, training));
             ModelCard.removeOld(pruner, listener);
             settings.planOut()

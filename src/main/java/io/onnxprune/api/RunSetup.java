@@ -92,7 +92,15 @@ final class RunSetup {
     /** A recipe that prunes nothing. */
     private static Recipe keepingAll(Recipe base) {
         return base.without(
-                "add-biases", "score", "allocate", "prune-layerwise", "compensate", "refit", "correct", "recover");
+                "add-biases",
+                "score",
+                "allocate",
+                "search",
+                "prune-layerwise",
+                "compensate",
+                "refit",
+                "correct",
+                "recover");
     }
 
     /** A recipe without passes that are to make no zeros. */

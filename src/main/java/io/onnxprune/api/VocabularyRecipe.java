@@ -159,7 +159,15 @@ final class VocabularyRecipe {
     /** The recipe without what prunes. */
     private Recipe unplanned() {
         return recipe.without(
-                "add-biases", "score", ALLOCATE, "prune-layerwise", "compensate", "refit", "correct", "recover");
+                "add-biases",
+                "score",
+                ALLOCATE,
+                "search",
+                "prune-layerwise",
+                "compensate",
+                "refit",
+                "correct",
+                "recover");
     }
 
     /** The recipe with the other structures and the target that was named, as it can be checked before the model is read. */

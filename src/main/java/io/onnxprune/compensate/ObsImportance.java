@@ -105,8 +105,11 @@ public final class ObsImportance implements Importance {
         Map<LinearLayer, PrunedLinear> linears = new LinkedHashMap<>();
         model.linears().forEach(layer -> linears.put(layer.dense(), layer));
         List<Job> jobs = new ArrayList<>();
+        Set<String> gone = model.state().goneDimensions();
         for (Dimension dimension : model.state().structure().dimensions()) {
-            boolean wanted = dimension.isPrunable() && prune.roles().contains(dimension.role());
+            boolean wanted = dimension.isPrunable()
+                    && prune.roles().contains(dimension.role())
+                    && !gone.contains(dimension.name());
             if (wanted && model.layers().reason(dimension, loss) == null) {
                 jobs.add(new Job(dimension, consumers(dimension, linears), producers(dimension, linears.values())));
             }

@@ -48,6 +48,7 @@ public final class StatisticsProvider implements AutoCloseable {
 
     private Log log;
     private List<long[]> rows = List.of();
+    private List<long[]> setAside = List.of();
     private Optional<Measured> last = Optional.empty();
     private Optional<ModelInputs> inputs = Optional.empty();
 
@@ -104,10 +105,13 @@ public final class StatisticsProvider implements AutoCloseable {
     /**
      * Sets the rows of tokens to measure on, all of equal length.
      *
+     * @param share of the rows, the last ones, that nothing is solved for, because a pass compares models on them
      * @throws UserException if their length differs from that of the statistics file
      */
-    public void measureOn(List<long[]> tokens) {
-        rows = tokens;
+    public void measureOn(List<long[]> tokens, double share) {
+        int aside = share == 0 ? 0 : Math.min(tokens.size() - 1, (int) Math.ceil(share * tokens.size()));
+        rows = tokens.subList(0, tokens.size() - Math.max(0, aside));
+        setAside = tokens.subList(rows.size(), tokens.size());
         given.filter(origin -> !rows.isEmpty() && rows.get(0).length != origin.length())
                 .ifPresent(origin -> {
                     throw new UserException(
@@ -136,6 +140,19 @@ public final class StatisticsProvider implements AutoCloseable {
                     "--stats holds only the statistics of the first pass, but another pass needs more; add --calibration");
         }
         return rows;
+    }
+
+    /**
+     * The rows that nothing is solved for.
+     *
+     * @throws UserException if the run has none
+     */
+    public List<long[]> rowsSetAside() {
+        if (setAside.isEmpty()) {
+            throw new UserException("models are compared on rows that nothing is solved for, but there are only "
+                    + rows.size() + " calibration rows in all; give at least two (--samples)");
+        }
+        return setAside;
     }
 
     private int length() {

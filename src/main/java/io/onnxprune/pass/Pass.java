@@ -90,6 +90,11 @@ public interface Pass extends Part {
         return Moments.NONE;
     }
 
+    /** The share of the calibration rows that no pass may solve for, because this one compares models on them. */
+    default double setAside() {
+        return 0;
+    }
+
     /** Whether this pass computes gradients. */
     default boolean differentiates() {
         return moments() == Moments.FISHER;

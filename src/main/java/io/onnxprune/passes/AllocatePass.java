@@ -90,6 +90,17 @@ public record AllocatePass(
         return budget.withRefused(refused);
     }
 
+    /** The budget of one step of this pass. */
+    Budget budgetOf(Scheduled here, DenseModel dense, PassContext context) {
+        return atStep(budget(dense, context.withLog(Log.NONE)), here, dense);
+    }
+
+    private static Budget atStep(Budget whole, Scheduled here, DenseModel dense) {
+        ParameterCount.Size size =
+                ParameterCount.of(dense.structure(), whole.currency()).dense();
+        return whole.atStep(here.step(), here.steps(), size);
+    }
+
     @Override
     public void check(DenseModel dense, PassContext context) {
         Budget budget = budget(dense, context);
@@ -134,9 +145,9 @@ public record AllocatePass(
             // The first plan for the whole target tells what the steps lead to.
             whole = new MeasuredPlans(dense, context).settled(whole, scores);
         }
+        Budget step = atStep(whole, here, dense);
         ParameterCount.Size size =
                 ParameterCount.of(dense.structure(), whole.currency()).dense();
-        Budget step = whole.atStep(here.step(), here.steps(), size);
         if (here.steps() > 1) {
             context.log().info(String.format(Locale.ROOT, "pruning up to %.1f %%", 100 * step.ratio(size)));
         }

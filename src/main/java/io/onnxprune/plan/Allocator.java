@@ -87,7 +87,7 @@ final class Allocator {
     /** The step that is pruned first; null if there is none. A target is met to half a unit, but no layer is pruned for it. */
     private SmallestStep smallestStep(Candidates candidates) {
         SmallestStep smallest = null;
-        RunningCount running = count.start();
+        RunningCount running = remaining();
         List<TiedDimensions> groups = groups(candidates, running);
         for (TiedDimensions group : groups) {
             if (group.canShrink()) {
@@ -122,7 +122,7 @@ final class Allocator {
     }
 
     /** The tied dimensions of all groups, without the dimensions of pruned layers. */
-    private List<TiedDimensions> groups(Candidates candidates, RunningCount running) {
+    List<TiedDimensions> groups(Candidates candidates, RunningCount running) {
         List<TiedDimensions> groups = new ArrayList<>();
         for (List<Dimension> tied : candidates.groups()) {
             List<Dimension> remaining = tied.stream()
@@ -187,7 +187,7 @@ final class Allocator {
 
     private int[] dropBlocks(Candidates candidates, int[] layers, RunningCount running) {
         if (!budget.prune().blocks()) {
-            return null;
+            return budget.prune().layers() ? null : keptBlocks(running);
         }
         List<int[]> copies = PrunableBlocks.blocks(structure);
         Plan withoutLayers = new Plan("", Map.of(), layers, null);
@@ -212,6 +212,28 @@ final class Allocator {
         BitSet indices = new BitSet();
         pruned.stream().forEach(position -> indices.or(ParameterCount.bits(copies.get(position))));
         return kept(structure.stream().blocks().size(), indices);
+    }
+
+    /** Blocks that an earlier step pruned stay pruned: {@link Scores#after} gives them the lowest score of all. */
+    private int[] keptBlocks(RunningCount running) {
+        BitSet gone = goneBefore();
+        running.remove(gone);
+        return kept(structure.stream().blocks().size(), gone);
+    }
+
+    private BitSet goneBefore() {
+        BitSet gone = new BitSet();
+        for (int index = 0; index < scores.blocks().length; index++) {
+            gone.set(index, scores.blocks()[index] == Double.NEGATIVE_INFINITY);
+        }
+        return gone;
+    }
+
+    /** A count of the model without the blocks that an earlier step pruned. */
+    private RunningCount remaining() {
+        RunningCount running = count.start();
+        running.remove(goneBefore());
+        return running;
     }
 
     /** The candidates, least important first. One of {@code present} is always kept. */
@@ -248,7 +270,8 @@ final class Allocator {
         return dropped;
     }
 
-    private static int[] kept(int total, BitSet pruned) {
+    /** The numbers below {@code total} that are not pruned; null for all. */
+    static int[] kept(int total, BitSet pruned) {
         return pruned.isEmpty()
                 ? null
                 : IntStream.range(0, total).filter(index -> !pruned.get(index)).toArray();
@@ -272,7 +295,7 @@ final class Allocator {
     }
 
     private void checkReachable(Candidates candidates) {
-        RunningCount running = count.start();
+        RunningCount running = remaining();
         double unit = Double.MAX_VALUE;
         for (TiedDimensions group : groups(candidates, running)) {
             if (group.canShrink()) {
@@ -318,7 +341,7 @@ final class Allocator {
 
     /** Removes all layers and blocks that may go; returns the blocks. */
     private BitSet removeAllDepth(Candidates candidates, RunningCount running) {
-        BitSet pruned = new BitSet();
+        BitSet pruned = goneBefore();
         if (budget.prune().layers()) {
             List<int[]> layers = PrunableBlocks.layers(structure);
             candidates

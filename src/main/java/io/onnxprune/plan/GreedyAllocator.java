@@ -37,7 +37,7 @@ final class GreedyAllocator {
     private record Step(TiedDimensions group, double key, int order) {}
 
     GreedyAllocator(List<TiedDimensions> groups, RunningCount running, Budget budget, double target) {
-        this.groups = groups.stream().filter(TiedDimensions::canShrink).toList();
+        this.groups = groups.stream().filter(group -> group.lastPosition() > 0).toList();
         this.running = running;
         this.budget = budget;
         this.target = target;

@@ -46,6 +46,7 @@ public record Recipe(String name, String description, List<Step> steps, Extensio
             "rotate",
             "score",
             "allocate",
+            "search",
             "apply-plan",
             "prune-layerwise",
             "compensate",

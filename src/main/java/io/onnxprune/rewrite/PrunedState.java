@@ -6,10 +6,12 @@ import io.onnxprune.ir.GraphChecker;
 import io.onnxprune.ir.Model;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
+import io.onnxprune.plan.ParameterCount;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.Slicer.Slice;
 import io.onnxprune.rewrite.Slicer.Sliced;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * A pruned model in terms of the dense one: the plan, the weights that changed, and the smaller model that both make, in
@@ -71,6 +73,12 @@ public final class PrunedState {
     /** Whether the plan keeps everything and no weight changed. */
     public boolean isDense() {
         return plan.removesNothing(structure) && updates.isEmpty();
+    }
+
+    /** The names of the dimensions that have gone with layers or blocks. */
+    public Set<String> goneDimensions() {
+        boolean depth = plan.layers() != null || plan.blocks() != null;
+        return depth ? ParameterCount.of(structure).removedDimensions(plan) : Set.of();
     }
 
     /** The pruned model. */

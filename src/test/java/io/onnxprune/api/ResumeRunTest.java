@@ -8,6 +8,7 @@ import io.onnxprune.RecordedLog;
 import io.onnxprune.TestModels;
 import io.onnxprune.TokenRows;
 import io.onnxprune.diag.Log;
+import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.runtime.RuntimeOptions;
 import java.io.IOException;
@@ -158,6 +159,47 @@ class ResumeRunTest {
                         + (atStep - 1) + " of 3");
         assertSame("resumed", "whole");
         assertThat(resumed.entries()).isEqualTo(whole.entries());
+    }
+
+    /** A search leaves a choice, which is in the checkpoint with the scores. */
+    @Test
+    void goesOnAfterASearch() throws IOException {
+        String passes = """
+                  - {pass: calibrate}
+                  - repeat:
+                      steps: 2
+                      passes:
+                        - {pass: score, metric: obs, curvature: loss}
+                        - {pass: allocate, prune: [heads, ffn], scope: global, ratio: 0.3}
+                        - {pass: search, generations: 2, candidates: 2, set-aside: 0.25}
+                        - {pass: compensate, update: least-squares}
+                  - {pass: rewrite}
+                  - {pass: emit}
+                  - {pass: verify, tolerance: 1e-3}
+                """;
+        PruneReport whole = run("llama-gqa-d", passes, 16, "whole", false, Log.NONE);
+        stop("llama-gqa-d", passes, 16, "compensate of step 2 of 2");
+
+        PruneReport resumed = run("llama-gqa-d", passes, 16, "resumed", true, Log.NONE);
+
+        assertSame("resumed", "whole");
+        assertThat(resumed.entries()).isEqualTo(whole.entries());
+        assertThat(whole.toJson().get("search")).isNotNull();
+    }
+
+    /** A search moves what an allocation shared out; a plan from elsewhere has no budget. */
+    @Test
+    void aSearchNeedsAnAllocation() {
+        String passes = """
+                  - {pass: calibrate}
+                  - {pass: score, metric: obs, curvature: loss}
+                  - {pass: search}
+                  - {pass: rewrite}
+                  - {pass: emit}
+                """;
+        assertThatThrownBy(() -> run("llama-gqa-d", passes, 16, "none", false, Log.NONE))
+                .isInstanceOf(UsageException.class)
+                .hasMessageContaining("pass search needs a plan that no other pass has acted on yet");
     }
 
     /** Models with branches that have constants of their own, and with half precision in a file beside them. */

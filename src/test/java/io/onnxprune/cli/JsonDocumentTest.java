@@ -38,6 +38,7 @@ class JsonDocumentTest {
                   - {pass: rotate}
                   - {pass: score, metric: random}
                   - {pass: allocate, prune: [heads, v_head_dim, ffn]}
+                  - {pass: search, generations: 1, candidates: 1, blocks: false}
                   - {pass: sparsify}
                   - {pass: rewrite}
                   - {pass: emit}
