@@ -30,6 +30,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.function.Function;
 
 /** Chooses the units, layers and blocks to prune so that the model meets a target. */
 @Named(value = "allocate", summary = "Chooses what to prune so that the model meets the target.")
@@ -134,12 +135,30 @@ public record AllocatePass(
         return Allocation.candidates(dense.structure(), budget());
     }
 
+    /** The budget of the step that a pass is in. */
+    private Budget step(DenseModel dense, PassContext context) {
+        Scheduled here = context.position().current();
+        ParameterCount.Size whole = ParameterCount.of(dense.structure()).dense();
+        return budget(dense, context.withLog(Log.NONE)).atStep(here.step(), here.steps(), whole);
+    }
+
+    /** Makes plans of scores in the place of {@code context}, as {@link #run} does. */
+    Function<Scores, Plan> planner(PruningState state, PassContext context) {
+        DenseModel dense = state.dense();
+        Budget step = step(dense, context);
+        return scores -> {
+            Scores present = scores.after(state.plan(), dense.structure());
+            return Allocation.of(dense.structure(), present, step, dense.hash(), Log.NONE)
+                    .plan();
+        };
+    }
+
     @Override
     public PruningState run(PruningState state, PassContext context) {
         DenseModel dense = state.dense();
         Scheduled here = context.position().current();
         ParameterCount.Size whole = ParameterCount.of(dense.structure()).dense();
-        Budget step = budget(dense, context.withLog(Log.NONE)).atStep(here.step(), here.steps(), whole);
+        Budget step = step(dense, context);
         if (here.steps() > 1) {
             context.log().info(String.format(Locale.ROOT, "pruning up to %.1f %%", 100 * step.ratio(whole)));
         }
