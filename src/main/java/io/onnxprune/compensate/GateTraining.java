@@ -37,7 +37,7 @@ import java.util.function.Function;
  *
  * <p>The logits of the dense model are computed from its last hidden states, which are stored once, beside each batch: they take a
  * width instead of a vocabulary for each token. Some rows are set aside. The scores of the epoch with the least
- * divergence on them win, and training stops when two epochs have not lowered it. A bias does not compensate here.
+ * divergence on them win, and training stops when three epochs have not lowered it. A bias does not compensate here.
  */
 public final class GateTraining {
     /**
@@ -45,7 +45,8 @@ public final class GateTraining {
      *
      * @param epochs most passes over the rows
      * @param batch rows of a step
-     * @param rate how far a score moves in a step, in units of the logarithm of importance
+     * @param rate how far a score moves in the first step, in units of the logarithm of importance; it falls evenly to
+     *     zero
      * @param temperature τ of the probability σ(s / τ) that a gate is open
      * @param damping added to the diagonal of XᵀX for the weights that compensate, as a share of its mean; negative
      *     for weights that do not compensate
@@ -80,7 +81,7 @@ public final class GateTraining {
     public record Result(Scores scores, double before, double after, int epochs) {}
 
     /** Epochs without a lower divergence after which training stops. */
-    private static final int PATIENCE = 2;
+    private static final int PATIENCE = 3;
 
     /** One of so many rows is set aside. */
     private static final int HELD_OUT = 8;
@@ -189,12 +190,18 @@ public final class GateTraining {
         return start;
     }
 
+    /** The rate of a step, which falls evenly to zero. */
+    private double rate(int step, int steps) {
+        return settings.rate * (1 - (double) step / (steps * settings.epochs));
+    }
+
     private void epoch(Progress at, List<Objective> steps, Objective heldOut, List<long[]> train, Statistics whole) {
         List<Objective> order = new ArrayList<>(steps);
         Collections.shuffle(order, new Random(data.seed + at.epoch));
         try (Statistics statistics = pruned(plan(), train, whole)) {
-            for (Objective rows : order) {
-                gates.step(derivatives(rows, plan(), statistics), settings.rate, settings.temperature);
+            for (int i = 0; i < order.size(); i++) {
+                double rate = rate(at.epoch * order.size() + i, order.size());
+                gates.step(derivatives(order.get(i), plan(), statistics), rate, settings.temperature);
                 gates.centre(plan());
             }
         }

@@ -33,14 +33,16 @@ import java.util.Set;
 public record GatesPass(
         @Option(
                 value =
-                        "Most passes over the rows; training stops when two have not helped on the eighth of them that is"
+                        "Most passes over the rows; training stops when three have not helped on the eighth of them that is"
                                 + " set aside.",
                 min = 1)
         int epochs,
 
         @Option(value = "Rows of a step.", min = 1) int batch,
 
-        @Option(value = "How far scores move in a step, in units of the logarithm of importance.")
+        @Option(
+                value =
+                        "How far scores move in the first step, in units of the logarithm of importance; it falls evenly to zero.")
         double rate,
 
         @Option(value = "How far from the threshold gates still move, in the same unit.")
