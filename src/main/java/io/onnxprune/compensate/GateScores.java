@@ -2,7 +2,6 @@
 package io.onnxprune.compensate;
 
 import io.onnxprune.dims.Dimension;
-import io.onnxprune.dims.Structure;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Tensor;
 import io.onnxprune.plan.Plan;
@@ -10,7 +9,6 @@ import io.onnxprune.plan.Scores;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
-import java.util.List;
 import java.util.Map;
 
 /**
@@ -21,12 +19,14 @@ final class GateScores {
     /** Start values lie within this distance of the threshold, so that a few steps can cross it from anywhere. */
     private static final float SPREAD = 2;
 
+    /** How far below the threshold a unit begins that has no score, because it was pruned before. */
+    private static final float UNSCORED = 0.5f;
+
     /** Shares of the averages of gradients and of their squares that a step keeps. */
     private static final double MOMENTUM = 0.9;
 
     private static final double SQUARES = 0.99;
 
-    private final Structure structure;
     private final Scores initial;
     private final Map<Dimension, Double> sizes;
     private final double threshold;
@@ -41,8 +41,7 @@ final class GateScores {
      * @param sizes by which scores of the units of a dimension are divided in a ranking
      * @param plan what {@code initial} prunes
      */
-    GateScores(Structure structure, Scores initial, Map<Dimension, Double> sizes, Plan plan) {
-        this.structure = structure;
+    GateScores(Scores initial, Map<Dimension, Double> sizes, Plan plan) {
         this.initial = initial;
         this.sizes = sizes;
         this.threshold = threshold(initial, sizes, plan);
@@ -51,26 +50,31 @@ final class GateScores {
             float[] own = new float[scores.length];
             for (int unit = 0; unit < own.length; unit++) {
                 double ratio = scores[unit] / size / threshold;
-                own[unit] = ratio > 0 ? (float) Math.max(-SPREAD, Math.min(SPREAD, Math.log(ratio))) : -SPREAD;
+                own[unit] = ratio > 0 ? (float) Math.max(-SPREAD, Math.min(SPREAD, Math.log(ratio))) : -UNSCORED;
             }
             values.put(dimension.name(), own);
             averages.put(dimension.name(), new float[own.length]);
         });
     }
 
-    /** The largest score for each unit of size of what is pruned; 1 if nothing is. */
+    /** The largest score for each unit of size of what is pruned, or, without one, the least of what is kept. */
     private static double threshold(Scores initial, Map<Dimension, Double> sizes, Plan plan) {
-        double most = 0;
+        double pruned = 0;
+        double kept = Double.POSITIVE_INFINITY;
         for (Map.Entry<Dimension, Double> entry : sizes.entrySet()) {
             double[] scores = initial.units().get(entry.getKey().name());
-            int[] kept = plan.kept(entry.getKey());
+            int[] indices = plan.kept(entry.getKey());
             for (int unit = 0; unit < scores.length; unit++) {
-                if (Arrays.binarySearch(kept, unit) < 0) {
-                    most = Math.max(most, scores[unit] / entry.getValue());
+                double score = scores[unit] / entry.getValue();
+                if (Arrays.binarySearch(indices, unit) < 0) {
+                    pruned = Math.max(pruned, score);
+                } else if (score > 0) {
+                    kept = Math.min(kept, score);
                 }
             }
         }
-        return most > 0 && Double.isFinite(most) ? most : 1;
+        double found = pruned > 0 ? pruned : kept;
+        return Double.isFinite(found) ? found : 1;
     }
 
     /** The scores as a ranking takes them, with those of dimensions without gates as they were. */
@@ -201,11 +205,7 @@ final class GateScores {
     /** Values of zero for each gate. */
     Map<Dimension, double[]> zeros() {
         Map<Dimension, double[]> zeros = new LinkedHashMap<>();
-        List.copyOf(sizes.keySet()).forEach(dimension -> zeros.put(dimension, new double[dimension.size()]));
+        sizes.keySet().forEach(dimension -> zeros.put(dimension, new double[dimension.size()]));
         return zeros;
-    }
-
-    Structure structure() {
-        return structure;
     }
 }

@@ -111,8 +111,7 @@ public final class GateTraining {
         this.settings = settings;
         this.log = model.log();
         this.store = new WeightStore(model.folder());
-        this.gates =
-                new GateScores(model.state().structure(), ranking.scores, sizes(), ranking.plan.apply(ranking.scores));
+        this.gates = new GateScores(ranking.scores, sizes(), ranking.plan.apply(ranking.scores));
         Map<LinearLayer, PrunedLinear> linears = new LinkedHashMap<>();
         model.linears().forEach(layer -> linears.put(layer.dense(), layer));
         Map<PrunedLinear, List<Dimension>> dimensions = new LinkedHashMap<>();

@@ -80,6 +80,12 @@ public record GatesPass(
         return Set.of(Fact.SCORES);
     }
 
+    /** What was pruned before may return, so gates begin with the dense model. */
+    @Override
+    public Effect effect() {
+        return Effect.CHANGES_MODEL;
+    }
+
     @Override
     public boolean differentiates() {
         return true;
@@ -118,7 +124,8 @@ public record GatesPass(
     }
 
     @Override
-    public PruningState run(PruningState state, PassContext context) {
+    public PruningState run(PruningState before, PassContext context) {
+        PruningState state = before.restarted();
         AllocatePass allocation = allocation(context);
         boolean perParameter = allocation.budget().rank() == Budget.Rank.SCORE_PER_PARAMETER;
         Optional<GateTraining.Result> result = train(
@@ -127,7 +134,7 @@ public record GatesPass(
                 new GateTraining.Ranking(
                         state.scores().orElseThrow(), perParameter, allocation.planner(state, context)));
         return result.map(found -> state.withScores(found.scores()).with(entry(found)))
-                .orElse(state);
+                .orElse(before);
     }
 
     /** Trains gates; empty where the budget prunes nothing. */
