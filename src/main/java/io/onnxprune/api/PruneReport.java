@@ -149,7 +149,7 @@ public record PruneReport(
         json.put("dimensions", dimensions());
         json.put("compensated", 0);
         json.put("refitted", 0);
-        for (String key : List.of("correction", "zeros", "recovery", "verification")) {
+        for (String key : List.of("gates", "correction", "zeros", "recovery", "verification")) {
             json.put(key, null);
         }
         state.report().forEach((key, entry) -> json.put(key, entry.value()));

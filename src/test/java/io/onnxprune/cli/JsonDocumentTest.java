@@ -36,7 +36,8 @@ class JsonDocumentTest {
                 passes:
                   - {pass: calibrate}
                   - {pass: score, metric: random}
-                  - {pass: allocate}
+                  - {pass: gates, epochs: 1}
+                  - {pass: allocate, scope: global}
                   - {pass: sparsify}
                   - {pass: rewrite}
                   - {pass: emit}
