@@ -11,8 +11,8 @@ import io.onnxprune.obs.Damping;
 import io.onnxprune.obs.Gates;
 import io.onnxprune.obs.LeastSquares;
 import io.onnxprune.plan.Plan;
-import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collection;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -50,17 +50,34 @@ record GatedLayer(PrunedLinear layer, Map<Dimension, List<int[]>> units, double 
 
     /** The channels whose units are all kept, ascending. */
     int[] kept(Plan plan) {
+        boolean[] open = open(plan, units.keySet());
+        return IntStream.range(0, open.length).filter(i -> open[i]).toArray();
+    }
+
+    /** For each channel whether its units of these dimensions are kept. */
+    private boolean[] open(Plan plan, Collection<Dimension> dimensions) {
         boolean[] open = new boolean[layer.rows().length];
         Arrays.fill(open, true);
-        units.forEach((dimension, channels) -> {
+        for (Dimension dimension : dimensions) {
+            List<int[]> channels = units.get(dimension);
             int[] kept = plan.kept(dimension);
             for (int unit = 0; unit < channels.size(); unit++) {
                 if (Arrays.binarySearch(kept, unit) < 0) {
                     IntStream.of(channels.get(unit)).forEach(channel -> open[channel] = false);
                 }
             }
-        });
-        return IntStream.range(0, open.length).filter(i -> open[i]).toArray();
+        }
+        return open;
+    }
+
+    /** The channels of each unit that no gate of another dimension closes: there, its own gate changes nothing. */
+    private List<int[]> ownChannels(Dimension dimension, Plan plan) {
+        List<Dimension> others =
+                units.keySet().stream().filter(one -> one != dimension).toList();
+        boolean[] open = open(plan, others);
+        return units.get(dimension).stream()
+                .map(channels -> IntStream.of(channels).filter(i -> open[i]).toArray())
+                .toList();
     }
 
     /**
@@ -100,17 +117,16 @@ record GatedLayer(PrunedLinear layer, Map<Dimension, List<int[]>> units, double 
     void add(Tensor gradient, Matrix solved, Plan plan, Statistics statistics, Map<Dimension, double[]> sums, Log log) {
         try (Matrix c = WeightStore.read(gradient, layer.dense().axis());
                 Matrix w = layer.read()) {
-            for (Map.Entry<Dimension, List<int[]>> entry : units.entrySet()) {
-                int[] present = IntStream.range(0, entry.getValue().size())
-                        .filter(unit -> entry.getValue().get(unit).length > 0)
+            for (Dimension dimension : units.keySet()) {
+                List<int[]> all = ownChannels(dimension, plan);
+                int[] present = IntStream.range(0, all.size())
+                        .filter(unit -> all.get(unit).length > 0)
                         .toArray();
-                List<int[]> channels = new ArrayList<>();
-                IntStream.of(present)
-                        .forEach(unit -> channels.add(entry.getValue().get(unit)));
+                List<int[]> channels = IntStream.of(present).mapToObj(all::get).toList();
                 double[] found = compensates()
                         ? compensated(new Parts(w, solved, c), kept(plan), channels, statistics, log)
                         : Gates.plain(w, c, channels);
-                double[] own = sums.get(entry.getKey());
+                double[] own = sums.get(dimension);
                 for (int i = 0; i < present.length; i++) {
                     own[present[i]] += found[i];
                 }
