@@ -73,7 +73,7 @@ record GatedLayer(PrunedLinear layer, Map<Dimension, List<int[]>> units, double 
     /** The channels of each unit that no gate of another dimension closes: there, its own gate changes nothing. */
     private List<int[]> ownChannels(Dimension dimension, Plan plan) {
         List<Dimension> others =
-                units.keySet().stream().filter(one -> one != dimension).toList();
+                units.keySet().stream().filter(one -> !one.equals(dimension)).toList();
         boolean[] open = open(plan, others);
         return units.get(dimension).stream()
                 .map(channels -> IntStream.of(channels).filter(i -> open[i]).toArray())
