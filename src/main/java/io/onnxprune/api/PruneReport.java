@@ -157,7 +157,7 @@ public record PruneReport(
         json.put("rotated", 0);
         json.put("compensated", 0);
         json.put("refitted", 0);
-        for (String key : List.of("search", "correction", "zeros", "recovery", "verification")) {
+        for (String key : List.of("gates", "search", "correction", "zeros", "recovery", "verification")) {
             json.put(key, null);
         }
         state.report().forEach((key, entry) -> json.put(key, entry.value()));

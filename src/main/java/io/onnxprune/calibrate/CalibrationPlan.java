@@ -196,6 +196,11 @@ record CalibrationPlan(List<Piece> pieces, int rows, long segmentBytes, long bou
                 boundaryBytes + other.boundaryBytes);
     }
 
+    /** This plan with batches of at most {@code most} rows. */
+    CalibrationPlan withRows(int most) {
+        return new CalibrationPlan(pieces, Math.min(rows, most), segmentBytes, boundaryBytes);
+    }
+
     /**
      * Whether no plan has smaller pieces or batches.
      *

@@ -22,6 +22,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.function.ToLongFunction;
+import java.util.stream.IntStream;
 
 /**
  * The KL divergence of the predictions of a model from those of a reference, another form of the same dense model. The
@@ -43,11 +44,14 @@ public final class Divergence extends Objective implements AutoCloseable {
     private final Reference reference;
     private final List<long[]> rows;
     private final List<int[]> batches;
+    /** The position of the first batch among those of the reference. */
+    private final int start;
 
-    private Divergence(Reference reference, List<long[]> rows, List<int[]> batches) {
+    private Divergence(Reference reference, List<long[]> rows, List<int[]> batches, int start) {
         this.reference = reference;
         this.rows = rows;
         this.batches = batches;
+        this.start = start;
     }
 
     /**
@@ -59,9 +63,19 @@ public final class Divergence extends Objective implements AutoCloseable {
      * @throws io.onnxprune.diag.UserException when a run fails or values do not fit on disk
      */
     public static Divergence from(Calibrator reference, Calibrator model, List<long[]> rows) {
+        return from(reference, model, rows, rows.size());
+    }
+
+    /**
+     * Runs {@code reference} over {@code rows} in batches of at most {@code most} rows.
+     *
+     * @see #from(Calibrator, Calibrator, List)
+     */
+    public static Divergence from(Calibrator reference, Calibrator model, List<long[]> rows, int most) {
         DataFlow flow = reference.flow(List.of());
         CalibrationPlan plan = CalibrationPlan.ahead(reference.workload(flow, rows.size(), reference.memory()));
-        List<int[]> batches = plan.beside(model.planOfGradients(rows.size())).batches(rows.size());
+        List<int[]> batches =
+                plan.beside(model.planOfGradients(rows.size())).withRows(most).batches(rows.size());
         List<Segment> segments = Segment.of(flow, plan.pieces());
         Batches referenceBatches = new Batches(flow, reference.graph(), rows, batches);
         Budget budget = RunMemory.boundaries(reference.runtime(), reference.options(), reference.memory())
@@ -88,7 +102,8 @@ public final class Divergence extends Objective implements AutoCloseable {
                         footprint,
                         plan.pieces().get(last)),
                 rows,
-                batches);
+                batches,
+                0);
     }
 
     /**
@@ -96,15 +111,27 @@ public final class Divergence extends Objective implements AutoCloseable {
      * used after this object is closed.
      */
     public Objective first(int count) {
-        List<int[]> firstBatches = new ArrayList<>();
-        int size = 0;
-        for (int[] batch : batches) {
-            if (size < count) {
-                firstBatches.add(batch);
-                size += batch.length;
+        return parts(count).get(0);
+    }
+
+    /**
+     * The objective on one part of the rows after another: complete batches with at least {@code count} rows in all, and
+     * fewer in the last part. They must not be used after this object is closed.
+     */
+    public List<Objective> parts(int count) {
+        List<Objective> parts = new ArrayList<>();
+        int next = 0;
+        for (int row = 0; next < batches.size(); ) {
+            int firstRow = row;
+            int firstBatch = next;
+            List<int[]> own = new ArrayList<>();
+            while (next < batches.size() && row - firstRow < count) {
+                own.add(IntStream.of(batches.get(next)).map(i -> i - firstRow).toArray());
+                row += batches.get(next++).length;
             }
+            parts.add(new Divergence(reference, rows.subList(firstRow, row), own, start + firstBatch));
         }
-        return new Divergence(reference, rows.subList(0, size), firstBatches);
+        return parts;
     }
 
     @Override
@@ -161,7 +188,7 @@ public final class Divergence extends Objective implements AutoCloseable {
         }
         String output = end.segment().output().name();
         String target = renamed.get(last.output().name());
-        Feeds feeds = (unused, batch) -> feeds(batch, renamed);
+        Feeds feeds = (unused, batch) -> feeds(start + batch, renamed);
         if (end.model().graph().logits().isEmpty()) {
             SquaredErrorLoss loss = SquaredErrorLoss.append(output, target, builder);
             return new Part(loss.rows(), loss.gradient(), feeds);

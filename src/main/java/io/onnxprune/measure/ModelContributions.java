@@ -2,19 +2,23 @@
 package io.onnxprune.measure;
 
 import io.onnxprune.calibrate.Calibrator;
+import io.onnxprune.calibrate.Divergence;
 import io.onnxprune.calibrate.ExpertOutput;
 import io.onnxprune.calibrate.ExpertWeight;
 import io.onnxprune.calibrate.Tap;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.dims.Dimension;
+import io.onnxprune.ir.Model;
 import io.onnxprune.plan.ExpertImportance;
 import io.onnxprune.plan.ExpertImportance.Kind;
 import io.onnxprune.plan.ExpertImportance.Sums;
+import io.onnxprune.plan.Plan;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.rewrite.Slicer.Slice;
 import io.onnxprune.runtime.HostTensor;
 import java.nio.FloatBuffer;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
@@ -22,17 +26,58 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
+import java.util.function.Function;
+import java.util.stream.IntStream;
 
 /**
  * Measures what the experts of a pruned model contribute.
  *
  * @param rows token ids, all rows of equal length
  * @param calibrator runs the pruned model
+ * @param calibrators prepares other models
  */
-record ModelContributions(PrunedState state, List<long[]> rows, Calibrator calibrator)
+record ModelContributions(
+        PrunedState state, List<long[]> rows, Calibrator calibrator, Function<Model, Calibrator> calibrators)
         implements ExpertImportance.Contributions {
     @Override
     public Map<Dimension, Sums> measure(List<Dimension> experts, Kind kind) {
+        return kind == Kind.DIVERGENCE ? divergences(experts) : contributions(experts, kind);
+    }
+
+    /** Runs the model without each expert that may go, one after the other. */
+    private Map<Dimension, Sums> divergences(List<Dimension> experts) {
+        Map<Dimension, Sums> measured = new LinkedHashMap<>();
+        try (Divergence divergence = Divergence.from(calibrator, calibrator, rows)) {
+            for (Dimension dimension : experts) {
+                int[] kept = state.plan().kept(dimension);
+                double[] found = new double[dimension.size()];
+                for (int i = 0;
+                        i < kept.length && kept.length > dimension.units().least();
+                        i++) {
+                    PrunedState without = without(dimension, kept, i);
+                    double[] losses = calibrators.apply(without.model()).losses(divergence);
+                    found[kept[i]] = Arrays.stream(losses).average().orElseThrow();
+                }
+                measured.put(dimension, new Sums(found, new double[dimension.size()]));
+            }
+        }
+        return measured;
+    }
+
+    private PrunedState without(Dimension dimension, int[] kept, int index) {
+        Plan plan = state.plan();
+        Map<String, int[]> keep = new LinkedHashMap<>(plan.keep());
+        keep.put(
+                dimension.name(),
+                IntStream.range(0, kept.length)
+                        .filter(i -> i != index)
+                        .map(i -> kept[i])
+                        .toArray());
+        return PrunedState.of(
+                state.structure(), new Plan(plan.model(), keep, plan.layers(), plan.blocks()), state.updates());
+    }
+
+    private Map<Dimension, Sums> contributions(List<Dimension> experts, Kind kind) {
         Map<Dimension, List<Tap.Contribution>> taps = taps(experts, kind);
         Map<Tap, HostTensor> sums = new HashMap<>();
         Set<Tap> all = new LinkedHashSet<>();
@@ -93,6 +138,7 @@ record ModelContributions(PrunedState state, List<long[]> rows, Calibrator calib
             case OUTPUT -> Tap.Contribution.Measure.LENGTH;
             case CHANGE -> Tap.Contribution.Measure.CHANGE;
             case FISHER -> Tap.Contribution.Measure.SQUARED_CHANGE;
+            case DIVERGENCE -> throw new IllegalArgumentException("a divergence is measured without taps");
         };
         int[] kept = state.plan().kept(dimension);
         ExpertOutput all = outputs.get(ExpertWeight.ALL);

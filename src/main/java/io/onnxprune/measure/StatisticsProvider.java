@@ -184,7 +184,8 @@ public final class StatisticsProvider implements AutoCloseable {
         } catch (UserException e) {
             return; // This is told for the rows of the run.
         }
-        new ModelContributions(whole, List.of(), calibrator).taps(experts, ExpertImportance.Kind.OUTPUT);
+        new ModelContributions(whole, List.of(), calibrator, this::calibrator)
+                .taps(experts, ExpertImportance.Kind.OUTPUT);
     }
 
     /** A calibrator of a model for rows of the length of this run. */
@@ -276,7 +277,7 @@ public final class StatisticsProvider implements AutoCloseable {
 
     /** What the experts of a state contribute to the tokens that are routed to them. */
     public ExpertImportance.Contributions contributions(PrunedState pruned) {
-        return new ModelContributions(pruned, rows(), calibrator(pruned.model()));
+        return new ModelContributions(pruned, rows(), calibrator(pruned.model()), this::calibrator);
     }
 
     /**

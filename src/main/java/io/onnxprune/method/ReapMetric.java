@@ -18,7 +18,8 @@ import io.onnxprune.rewrite.PrunedState;
 public record ReapMetric(
         @Option(
                 "g is the gate of an expert for a token that is routed to it, f its output and L the loss: the mean of g·‖f‖ over"
-                        + " these tokens, or the sum of abs(g·∂L/∂g) or of its square.")
+                        + " these tokens, or the sum of abs(g·∂L/∂g) or of its square, or the KL divergence of the model without"
+                        + " the expert, from one run of the model for each expert.")
         Kind contribution)
         implements ImportanceMetric {
     /** The mean of gates times outputs. */
@@ -33,12 +34,15 @@ public record ReapMetric(
 
     @Override
     public boolean differentiates() {
-        return contribution != Kind.OUTPUT;
+        return contribution == Kind.CHANGE || contribution == Kind.FISHER;
     }
 
     @Override
     public void check(DenseModel dense, PassContext context) {
         ExpertImportance.require(context.prune());
+        if (contribution == Kind.DIVERGENCE) {
+            return;
+        }
         context.statistics()
                 .requireContributions(
                         PrunedState.whole(dense.structure(), dense.keepAll()),
@@ -47,6 +51,9 @@ public record ReapMetric(
 
     @Override
     public Cost cost(CostModel model) {
+        if (contribution == Kind.DIVERGENCE) {
+            return model.divergences();
+        }
         return differentiates() ? model.activationGradients() : model.forward();
     }
 

@@ -2,6 +2,7 @@
 package io.onnxprune.pass;
 
 import io.onnxprune.dims.Dimension;
+import io.onnxprune.dims.Role;
 import io.onnxprune.plan.LinearLayer;
 import io.onnxprune.plan.PruneSet;
 import java.util.LinkedHashSet;
@@ -15,23 +16,31 @@ import java.util.function.ToDoubleFunction;
  *
  * @param layers all linear layers
  * @param consumers the linear layers that sum over a dimension that may be pruned
+ * @param experts number of experts that may be pruned
  * @param tokens T
  */
-public record CostModel(List<LinearLayer> layers, List<LinearLayer> consumers, long tokens) {
+public record CostModel(List<LinearLayer> layers, List<LinearLayer> consumers, int experts, long tokens) {
     /** The cost model of a dense model of which {@code prune} may be pruned. */
     public static CostModel of(DenseModel dense, PruneSet prune, long tokens) {
         Set<LinearLayer> consumers = new LinkedHashSet<>();
+        int experts = 0;
         for (Dimension dimension : dense.structure().dimensions()) {
             if (dimension.isPrunable() && prune.roles().contains(dimension.role())) {
                 consumers.addAll(dense.layers().of(dimension));
+                experts += dimension.role() == Role.EXPERTS ? dimension.size() : 0;
             }
         }
-        return new CostModel(dense.layers().all(), List.copyOf(consumers), tokens);
+        return new CostModel(dense.layers().all(), List.copyOf(consumers), experts, tokens);
     }
 
     /** A forward pass: 2nmT. */
     public Cost forward() {
         return Cost.ofModel(2 * tokens * sum(layers, layer -> n(layer) * m(layer)));
+    }
+
+    /** A forward pass without each expert, and one with all: 2nmT (1 + experts). */
+    public Cost divergences() {
+        return forward().times(1 + experts);
     }
 
     /** A forward pass and gradients of activations, with the second forward pass of their segments: 6nmT. */

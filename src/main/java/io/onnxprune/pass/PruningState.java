@@ -110,6 +110,17 @@ public record PruningState(
         return new PruningState(dense, pruned, choice, Optional.of(found), report, output);
     }
 
+    /** This state with nothing pruned any more and the weights of the dense model; scores stay. */
+    public PruningState restarted() {
+        return new PruningState(
+                dense,
+                PrunedState.whole(dense.structure(), dense.keepAll()),
+                Optional.empty(),
+                scores,
+                report,
+                Output.NONE);
+    }
+
     /**
      * This state with a plan that compensation has yet to act on.
      *

@@ -29,6 +29,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.function.Function;
 
 /** Chooses the units, layers and blocks to prune so that the model meets a target. */
 @Named(value = "allocate", summary = "Chooses what to prune so that the model meets the target.")
@@ -132,6 +133,17 @@ public record AllocatePass(
         ParameterCount.Size whole = ParameterCount.of(dense.structure()).dense();
         Budget step = budget().rebased(dense.given(), whole).atStep(here.step(), here.steps(), whole);
         return List.of(step, normCorrection);
+    }
+
+    /** Makes plans of scores in the place of {@code context}, as {@link #run} does. */
+    Function<Scores, Plan> planner(PruningState state, PassContext context) {
+        DenseModel dense = state.dense();
+        Budget step = budgetOf(context.position().current(), dense, context);
+        return scores -> {
+            Scores present = scores.after(state.plan(), dense.structure());
+            return Allocation.of(dense.structure(), present, step, dense.hash(), Log.NONE)
+                    .plan();
+        };
     }
 
     @Override

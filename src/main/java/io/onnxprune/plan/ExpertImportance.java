@@ -17,7 +17,11 @@ import java.util.Map;
  * <ul>
  *   <li>{@link Kind#OUTPUT}: the mean of gₜ · ‖f(xₜ)‖ (REAP, arXiv 2510.13999),
  *   <li>{@link Kind#CHANGE}: the sum of |gₜ · ∂L/∂gₜ|,
- *   <li>{@link Kind#FISHER}: the sum of (gₜ · ∂L/∂gₜ)².
+ *   <li>{@link Kind#FISHER}: the sum of (gₜ · ∂L/∂gₜ)²,
+ *   <li>{@link Kind#DIVERGENCE}: the KL divergence from the model of the same model without e, in nats a token. The tokens
+ *       of e are routed anew, and gates are normalised without it, by the operators that are there. Its second-order
+ *       form is ½ tr(EᵀE G), with E the change of the mixture's output and G the curvature of the loss there; the
+ *       divergence itself needs neither gradients nor the place where experts are added.
  * </ul>
  *
  * <p>An expert that no token is routed to scores 0. Gates of the kept experts need no correction: they are normalised
@@ -28,7 +32,8 @@ public final class ExpertImportance implements Importance {
     public enum Kind {
         OUTPUT,
         CHANGE,
-        FISHER
+        FISHER,
+        DIVERGENCE
     }
 
     /**

@@ -6,6 +6,7 @@ import io.onnxprune.diag.Nearest;
 import io.onnxprune.diag.UsageException;
 import io.onnxprune.diag.UserException;
 import io.onnxprune.option.Extensions;
+import io.onnxprune.pass.Fact;
 import io.onnxprune.pass.Pass;
 import io.onnxprune.pass.Requirements;
 import io.onnxprune.pass.Scheduled;
@@ -293,7 +294,6 @@ public record Recipe(String name, String description, List<Step> steps, Extensio
         for (PassStep pass :
                 steps.stream().flatMap(step -> step.passes().stream()).toList()) {
             switch (pass.name()) {
-                case "score" -> {}
                 case "allocate" -> {
                     if (!planned) {
                         changed.add(PassStep.of("apply-plan", values, extensions));
@@ -301,7 +301,12 @@ public record Recipe(String name, String description, List<Step> steps, Extensio
                     planned = true;
                 }
                 case "prune-layerwise" -> changed.add(compensation(pass));
-                default -> changed.add(pass);
+                default -> {
+                    // Nothing is left to choose by scores.
+                    if (!pass.pass().provides().contains(Fact.SCORES)) {
+                        changed.add(pass);
+                    }
+                }
             }
         }
         return new Recipe(name, description, changed, extensions);

@@ -76,6 +76,25 @@ class ExpertMethodsTest {
         assertThat(kept("kv_heads")).isIn(1.0, Double.NaN);
     }
 
+    /** Experts by the divergence without each, in one ranking with heads. */
+    @ParameterizedTest
+    @ValueSource(strings = {"biased-experts", "unrolled-experts"})
+    void expertsRankBesideHeads(String model) throws IOException {
+        Path recipe = Cli.recipe(
+                folder,
+                "{pass: calibrate}",
+                "{pass: score, metric: obs, curvature: loss, others: divergence}",
+                "{pass: allocate, prune: [experts, heads], ratio: 0.3, scope: global}",
+                "{pass: compensate}",
+                "{pass: rewrite}",
+                "{pass: verify}");
+
+        Cli.Run run = run(model, "--recipe", recipe).succeeded();
+
+        assertThat(run.err()).contains("are scored by divergences (experts) or gradients");
+        assertThat(kept("experts")).isLessThan(1);
+    }
+
     @Test
     void aMethodThatCannotPruneExpertsNamesThoseThatCan() throws IOException {
         run("mixtral-a", "--method", "slimgpt", "--ratio", "0.3")

@@ -37,7 +37,8 @@ class JsonDocumentTest {
                   - {pass: calibrate}
                   - {pass: rotate}
                   - {pass: score, metric: random}
-                  - {pass: allocate, prune: [heads, v_head_dim, ffn]}
+                  - {pass: gates, epochs: 1}
+                  - {pass: allocate, prune: [heads, v_head_dim, ffn], scope: global}
                   - {pass: search, generations: 1, candidates: 1, blocks: false}
                   - {pass: sparsify}
                   - {pass: rewrite}

@@ -15,6 +15,7 @@ import io.onnxprune.dims.Dim;
 import io.onnxprune.dims.Dimension;
 import io.onnxprune.dims.Role;
 import io.onnxprune.dims.Structure;
+import io.onnxprune.eval.CausalLm;
 import io.onnxprune.ir.DType;
 import io.onnxprune.ir.Graph;
 import io.onnxprune.ir.Model;
@@ -29,6 +30,7 @@ import io.onnxprune.plan.ExpertImportance.Sums;
 import io.onnxprune.plan.Plan;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.plan.Scores;
+import io.onnxprune.rewrite.MaskedModel;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.runtime.HostTensor;
 import io.onnxprune.runtime.ModelInterface;
@@ -41,6 +43,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import java.util.function.Function;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
@@ -65,8 +68,9 @@ class ModelContributionsTest {
 
     private ModelContributions of(PrunedState state) {
         CalibrationOptions options = new CalibrationOptions(CalibrationOptions.DEFAULT_MEMORY, folder, false);
-        Calibrator calibrator = Calibrator.of(state.model(), TestModels.runtime(), options, rows[0].length, Log.NONE);
-        return new ModelContributions(state, List.of(rows), calibrator);
+        Function<Model, Calibrator> calibrators =
+                model -> Calibrator.of(model, TestModels.runtime(), options, rows[0].length, Log.NONE);
+        return new ModelContributions(state, List.of(rows), calibrators.apply(state.model()), calibrators);
     }
 
     private static PrunedState dense(Structure structure) {
@@ -379,6 +383,55 @@ class ModelContributionsTest {
                 assertThat(square).isLessThanOrEqualTo(change * change * (1 + 1e-5));
             }
         }
+    }
+
+    /** Compared with runs of the whole model in which an expert is masked, so that the router chooses others. */
+    @ParameterizedTest
+    @ValueSource(strings = {"fused-experts", "mixtral-a", "unrolled-experts"})
+    void theDivergenceIsThatOfTheModelWithoutTheExpert(String name) {
+        Structure structure = TestModels.structure(name);
+        Dimension first = experts(structure).get(0);
+        Sums sums =
+                of(dense(structure)).measure(List.of(first), Kind.DIVERGENCE).get(first);
+
+        float[] whole = logits(structure.analysis().program().model());
+        for (int expert = 0; expert < first.size(); expert++) {
+            int gone = expert;
+            int[] kept = IntStream.range(0, first.size()).filter(i -> i != gone).toArray();
+            Plan plan = new Plan("", Map.of(first.name(), kept), null, null);
+            double expected = divergence(whole, logits(MaskedModel.of(structure, plan, Map.of())));
+            assertThat(expected).isPositive();
+            assertThat(sums.contributions()[expert]).isCloseTo(expected, within(1e-6 + 1e-3 * expected));
+        }
+    }
+
+    private float[] logits(Model model) {
+        try (CausalLm lm = CausalLm.of(TestModels.runtime().open(model, true), model.graph())) {
+            return lm.logits(rows).toFloats();
+        }
+    }
+
+    /** The mean KL divergence over positions. */
+    private double divergence(float[] reference, float[] other) {
+        int positions = rows.length * rows[0].length;
+        int vocabulary = reference.length / positions;
+        double sum = 0;
+        for (int start = 0; start < reference.length; start += vocabulary) {
+            double one = logSum(reference, start, vocabulary);
+            double two = logSum(other, start, vocabulary);
+            for (int i = start; i < start + vocabulary; i++) {
+                sum += Math.exp(reference[i] - one) * (reference[i] - one - other[i] + two);
+            }
+        }
+        return sum / positions;
+    }
+
+    private static double logSum(float[] logits, int start, int count) {
+        double sum = 0;
+        for (int i = start; i < start + count; i++) {
+            sum += Math.exp(logits[i]);
+        }
+        return Math.log(sum);
     }
 
     /** What the kept experts contribute is measured under the names of the dense model. */

@@ -109,7 +109,7 @@ class RecipeTest {
         name: mine                 | # none                    | 1:1: the key "name" is missing
         name: mine                 | name: [a]                 | 2:7: name must be a single value, not a list
         name: mine                 | version: 2                | 2:1: the key "version" is there twice
-        pass: allocate             | pass: alocate             | 5:11: there is no pass "alocate", only calibrate, add-biases, rotate, score, allocate, apply-plan, prune-layerwise, compensate, refit, correct, recover, sparsify, rewrite, emit, verify; did you mean "allocate"?
+        pass: allocate             | pass: alocate             | 5:11: there is no pass "alocate", only calibrate, add-biases, rotate, score, gates, allocate, search, apply-plan, prune-layerwise, compensate, refit, correct, recover, sparsify, rewrite, emit, verify; did you mean "allocate"?
         metric: random             | metric: randm             | 4:27: metric must be one of magnitude, random, taylor, obs, wanda, flap, block-influence, position, reap, not "randm"; did you mean "random"?
         [heads, hidden]            | [heads, hiden]            | 6:20: prune must be one of
         [heads, hidden]            | {a: b}                    | 6:12: prune must be a single value, not a map
@@ -302,6 +302,8 @@ class RecipeTest {
                         "rewrite",
                         "emit",
                         "verify");
+        assertThat(names(Recipe.bundled("gates").withPlan(Path.of("p.json"))))
+                .isEqualTo(names(Recipe.bundled("auto").withPlan(Path.of("p.json"))));
         Recipe layerwise = Recipe.bundled("slimgpt").withPlan(Path.of("p.json"));
         assertThat(names(layerwise))
                 .containsExactly("calibrate", "apply-plan", "compensate", "rewrite", "emit", "verify");
