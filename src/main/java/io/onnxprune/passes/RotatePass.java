@@ -34,7 +34,8 @@ import java.util.Set;
                         + " model computes the same. Dimensions whose units pass an operator that treats them one by one keep"
                         + " their basis, with a warning; the hidden width must not.")
 public record RotatePass(
-        @Option("The dimensions, such as v_head_dim; or hidden alone, for the residual stream.") PruneSet dimensions,
+        @Option("The dimensions, such as v_head_dim; or hidden alone, for the residual stream.")
+        PruneSet dimensions,
 
         @Option("The cost of an error: its square at the output of the linear layer, or its effect on the loss.")
         Curvature curvature,
@@ -52,7 +53,8 @@ public record RotatePass(
             throw new UsageException("rotate changes the basis of dimensions; layers and blocks have none");
         }
         if (dimensions.roles().contains(Role.HIDDEN) && dimensions.roles().size() > 1) {
-            throw new UsageException("pass rotate changes the hidden width alone; give other dimensions another pass behind it");
+            throw new UsageException(
+                    "pass rotate changes the hidden width alone; give other dimensions another pass behind it");
         }
     }
 
@@ -107,8 +109,10 @@ public record RotatePass(
 
     private static void checkStream(DenseModel dense, PassContext context) {
         int here = context.position().index();
-        if (context.position().all().subList(0, here).stream().anyMatch(pass -> pass.effect() == Effect.CHANGES_MODEL)) {
-            throw new UsageException("rotating the hidden width changes the dense model; put it before all passes that change weights");
+        if (context.position().all().subList(0, here).stream()
+                .anyMatch(pass -> pass.effect() == Effect.CHANGES_MODEL)) {
+            throw new UsageException(
+                    "rotating the hidden width changes the dense model; put it before all passes that change weights");
         }
         StreamRotation.check(dense.structure());
     }

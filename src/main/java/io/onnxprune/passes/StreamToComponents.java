@@ -43,7 +43,12 @@ final class StreamToComponents {
                     List.of(dense.hash(), "rotated", loss), context.statistics().rows());
             Structure structure = analysed(rotated, context);
             return state.withDense(new DenseModel(
-                            dense.imported(), structure, LinearLayers.of(structure), dense.given(), hash, dense.timing()))
+                            dense.imported(),
+                            structure,
+                            LinearLayers.of(structure),
+                            dense.given(),
+                            hash,
+                            dense.timing()))
                     .with(ReportEntry.of(
                             "rotated",
                             "the residual stream has the basis of its " + width + " principal components",
