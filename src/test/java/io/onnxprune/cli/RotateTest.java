@@ -30,6 +30,16 @@ class RotateTest extends PruningRuns {
         return report().path("evaluation_" + when).path("perplexity").asDouble();
     }
 
+    @ParameterizedTest
+    @ValueSource(strings = {"stories-llama", "llama-gqa-d", "opt-c"})
+    void streamAndHeadsShareOneBudget(String name) throws IOException {
+        Cli.Run run = run(name, "--method", "auto-rotated", "--ratio", "0.15", "--steps", "2").succeeded();
+
+        assertThat(run.out()).contains("hidden channels of", "verified on");
+        assertThat(report().path("parameters_after").asDouble())
+                .isLessThan(0.86 * report().path("parameters_before").asDouble());
+    }
+
     @Test
     void aBasisThatCannotChangeIsToldOnce() throws IOException {
         Cli.Run run = run(

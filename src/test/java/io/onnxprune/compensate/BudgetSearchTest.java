@@ -87,7 +87,7 @@ class BudgetSearchTest {
         Map<List<Integer>, Double> all = new HashMap<>();
         try (CandidateWeights weights = new CandidateWeights(model, UNITS.damping())) {
             for (List<Integer> steps : allocations(6, 2)) {
-                Calibrator candidate = model.calibrator().withWeights(weights.of(plan(structure, steps)));
+                Calibrator candidate = model.calibrator().withWeights(weights.of(plan(steps)));
                 all.put(steps, divergence(dense, candidate, rows));
             }
         }
@@ -104,15 +104,15 @@ class BudgetSearchTest {
     private static Budget ffn(Structure structure, int quarters) {
         ParameterCount count = ParameterCount.of(structure);
         long quarter = count.dense().parameters()
-                - count.under(plan(structure, List.of(1, 0, 0, 0, 0, 0))).parameters();
+                - count.under(plan(List.of(1, 0, 0, 0, 0, 0))).parameters();
         return Budget.ofRatio(PruneSet.parse(List.of("ffn")), 0)
                 .withScope(Budget.Scope.GLOBAL)
-                .withTarget(Budget.Target.parameters(count.dense().parameters() - quarters * quarter))
+                .withTarget(Budget.Target.parameters((double) (count.dense().parameters() - quarters * quarter)))
                 .withRounding(86, 1);
     }
 
     /** The plan in which each layer has lost a number of quarters of its channels, the last ones first. */
-    private static Plan plan(Structure structure, List<Integer> quarters) {
+    private static Plan plan(List<Integer> quarters) {
         Map<String, int[]> keep = new LinkedHashMap<>();
         for (int layer = 0; layer < quarters.size(); layer++) {
             if (quarters.get(layer) > 0) {

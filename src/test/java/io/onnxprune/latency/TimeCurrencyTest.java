@@ -64,7 +64,7 @@ class TimeCurrencyTest {
                 .withTarget(new Budget.Target(Budget.Goal.AMOUNT, seconds, currency));
     }
 
-    private static Plan first(Structure structure, Map<String, Integer> counts) {
+    private static Plan first(Map<String, Integer> counts) {
         Map<String, int[]> keep = new java.util.HashMap<>();
         counts.forEach((name, count) -> keep.put(name, IntStream.range(0, count).toArray()));
         return new Plan("", keep, null, null);
@@ -82,9 +82,9 @@ class TimeCurrencyTest {
         double heads = rows * 2 * (4 * 128 * 16.0 + 2 * 16.0 * positions);
 
         assertThat(currency.amount(count.dense())).isCloseTo(DENSE, within(1e-12));
-        assertThat(currency.amount(count.under(first(structure, Map.of("ffn.0", 160)))))
+        assertThat(currency.amount(count.under(first(Map.of("ffn.0", 160)))))
                 .isCloseTo(DENSE - 1.5e-9 * ffn, within(1e-12));
-        assertThat(currency.amount(count.under(first(structure, Map.of("heads.1", 6)))))
+        assertThat(currency.amount(count.under(first(Map.of("heads.1", 6)))))
                 .isCloseTo(DENSE - 1.5e-9 * heads, within(1e-12));
         assertThat(currency.amount(count.under(new Plan("", Map.of(), new int[] {0, 1, 2, 3, 4}, null))))
                 .isCloseTo(
