@@ -33,7 +33,8 @@ class RotateTest extends PruningRuns {
     @ParameterizedTest
     @ValueSource(strings = {"stories-llama", "llama-gqa-d", "opt-c"})
     void streamAndHeadsShareOneBudget(String name) throws IOException {
-        Cli.Run run = run(name, "--method", "auto-rotated", "--ratio", "0.15", "--steps", "2").succeeded();
+        Cli.Run run = run(name, "--method", "auto-rotated", "--ratio", "0.15", "--steps", "2")
+                .succeeded();
 
         assertThat(run.out()).contains("hidden channels of", "verified on");
         assertThat(report().path("parameters_after").asDouble())
