@@ -17,10 +17,13 @@ public interface CorrectionObjective extends Part {
      * @param pruned runs the pruned model
      * @param dense runs the dense model, on rows of the same length
      * @param rows token ids, each row of that length
-     * @param searchRows least number of rows for the line search
+     * @param search rows for the line search alone, of the same length; empty to search on some of {@code rows}
      * @throws io.onnxprune.diag.UserException when a run fails
      */
-    Losses open(Calibrator pruned, Calibrator dense, List<long[]> rows, int searchRows);
+    Losses open(Calibrator pruned, Calibrator dense, List<long[]> rows, List<long[]> search);
+
+    /** Number of the rows that serve the line search too, where it has none of its own. */
+    int SEARCH_ROWS = 32;
 
     /**
      * The loss on all rows and on the rows of the line search.

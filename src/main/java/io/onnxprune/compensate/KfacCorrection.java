@@ -36,7 +36,7 @@ import java.util.TreeMap;
  * output. C is the gradient of a token's KL divergence by W. A, G and C are measured again for each step. One step
  * length α serves all layers, since their changes reduce the same divergence. The directions of later steps are
  * conjugate to the earlier ones. α comes from a line search on some of the rows, so the KL divergence on these rows
- * never rises.
+ * never rises. Rows that gradients are not taken from keep corrections from fitting their rows alone.
  */
 public final class KfacCorrection {
     /**
@@ -65,8 +65,9 @@ public final class KfacCorrection {
      *
      * @param dense runs the dense model
      * @param rows token ids, all of the length that the calibrator was made for
+     * @param search rows for the line search alone; empty to search on some of {@code rows}
      */
-    public record Reference(Calibrator dense, List<long[]> rows) {}
+    public record Reference(Calibrator dense, List<long[]> rows, List<long[]> search) {}
 
     /**
      * The progress of a run.
@@ -85,9 +86,6 @@ public final class KfacCorrection {
             double length,
             NaturalGradientStep last,
             Map<LoweredLinear, Tensor> directions) {}
-
-    /** Number of rows on which the line search measures the loss. */
-    private static final int SEARCH_ROWS = 32;
 
     /**
      * The first step length, multiplied by the number of layers. All layers reduce the same error, so each takes a
@@ -140,7 +138,7 @@ public final class KfacCorrection {
             PrunedModel model, Reference reference, Settings settings, Optional<CheckpointFile> checkpoint) {
         KfacCorrection correction = new KfacCorrection(model, reference.rows, settings, checkpoint);
         try (CorrectionObjective.Losses losses =
-                settings.objective.open(model.calibrator(), reference.dense, reference.rows, SEARCH_ROWS)) {
+                settings.objective.open(model.calibrator(), reference.dense, reference.rows, reference.search)) {
             return correction.run(losses);
         }
     }

@@ -21,8 +21,15 @@ public record KlDivergenceObjective() implements CorrectionObjective {
     }
 
     @Override
-    public Losses open(Calibrator pruned, Calibrator dense, List<long[]> rows, int searchRows) {
+    public Losses open(Calibrator pruned, Calibrator dense, List<long[]> rows, List<long[]> search) {
         Divergence divergence = Divergence.from(dense, pruned, rows);
-        return new Losses(divergence, divergence.first(searchRows), divergence::close);
+        if (search.isEmpty()) {
+            return new Losses(divergence, divergence.first(SEARCH_ROWS), divergence::close);
+        }
+        Divergence aside = Divergence.from(dense, pruned, search);
+        return new Losses(divergence, aside, () -> {
+            aside.close();
+            divergence.close();
+        });
     }
 }

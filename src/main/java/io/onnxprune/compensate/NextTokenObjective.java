@@ -15,9 +15,9 @@ public record NextTokenObjective() implements CorrectionObjective {
     }
 
     @Override
-    public Losses open(Calibrator pruned, Calibrator dense, List<long[]> rows, int searchRows) {
+    public Losses open(Calibrator pruned, Calibrator dense, List<long[]> rows, List<long[]> search) {
         pruned.requireNextTokens();
-        List<long[]> few = rows.subList(0, Math.min(searchRows, rows.size()));
+        List<long[]> few = search.isEmpty() ? rows.subList(0, Math.min(SEARCH_ROWS, rows.size())) : search;
         return new Losses(Objective.ofNextTokens(rows), Objective.ofNextTokens(few), () -> {});
     }
 }

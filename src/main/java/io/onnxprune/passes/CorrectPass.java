@@ -19,6 +19,7 @@ import io.onnxprune.pass.PruningState;
 import io.onnxprune.pass.ReportEntry;
 import io.onnxprune.runtime.ModelInterface;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
@@ -40,7 +41,14 @@ public record CorrectPass(
         @Option("The linear layers that sum over heads and FFN channels change, or all in residual blocks.")
         Layers layers,
 
-        @Option("The loss that corrections reduce.") CorrectionObjective objective)
+        @Option("The loss that corrections reduce.") CorrectionObjective objective,
+
+        @Option(
+                value =
+                        "Share of the calibration rows, the last ones, that serve the line search alone; with 0 it uses rows that"
+                                + " gradients come from.",
+                below = 1)
+        double setAside)
         implements Pass {
     /** Which linear layers change. */
     public enum Layers {
@@ -50,7 +58,7 @@ public record CorrectPass(
 
     /** Three corrections of the consumers, which reduce the KL divergence from the dense model. */
     public CorrectPass() {
-        this(3, 0.1, Layers.CONSUMERS, new KlDivergenceObjective());
+        this(3, 0.1, Layers.CONSUMERS, new KlDivergenceObjective(), 0);
     }
 
     @Override
@@ -92,7 +100,10 @@ public record CorrectPass(
         try {
             return KfacCorrection.run(
                     MeasuredStates.of(state.pruned(), state, context),
-                    new KfacCorrection.Reference(statistics.calibratorOfDense(state.pruned()), statistics.rows()),
+                    new KfacCorrection.Reference(
+                            statistics.calibratorOfDense(state.pruned()),
+                            statistics.rows(),
+                            setAside == 0 ? List.of() : statistics.rowsSetAside()),
                     new KfacCorrection.Settings(steps, damping, layers == Layers.ALL, objective),
                     context.position().checkpoint());
         } catch (NoDerivativeException e) {

@@ -39,7 +39,7 @@ class KfacCorrectionTest {
         Model original = state.structure().analysis().program().model();
         return KfacCorrection.run(
                 Runs.model(state, folder, log),
-                new KfacCorrection.Reference(Runs.calibrator(original, folder), rows),
+                new KfacCorrection.Reference(Runs.calibrator(original, folder), rows, List.of()),
                 settings,
                 Optional.empty());
     }
