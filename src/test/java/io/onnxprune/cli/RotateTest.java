@@ -36,9 +36,16 @@ class RotateTest extends PruningRuns {
         Cli.Run run = run(name, "--method", "auto-rotated", "--ratio", "0.15", "--steps", "2")
                 .succeeded();
 
-        assertThat(run.out()).contains("hidden channels of", "verified on");
+        assertThat(run.out()).contains("dimensions are in a basis that orders them", "verified on");
         assertThat(report().path("parameters_after").asDouble())
                 .isLessThan(0.86 * report().path("parameters_before").asDouble());
+    }
+
+    @Test
+    void theHiddenWidthIsCutInItsOwnBasis() throws IOException {
+        Cli.Run run = run("stories-llama", "--method", "slicegpt", "--ratio", "0.15").succeeded();
+
+        assertThat(run.out()).contains("hidden channels of 128", "verified on");
     }
 
     @Test
