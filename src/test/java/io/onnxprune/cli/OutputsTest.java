@@ -96,6 +96,9 @@ class OutputsTest {
         all.add(model);
         if (name.equals("sweep")) {
             all.addAll(List.of("--ratios", "0.1", "--methods", "magnitude"));
+            if (!options.contains("--calibration") && !options.contains("--eval")) {
+                all.addAll(List.of("--calibration", folder.resolve("tokens.jsonl")));
+            }
         }
         boolean trains = name.equals("recover");
         if ((name.isEmpty() || trains) && !options.contains("-o")) {

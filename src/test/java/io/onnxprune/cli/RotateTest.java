@@ -43,7 +43,8 @@ class RotateTest extends PruningRuns {
 
     @Test
     void theHiddenWidthIsCutInItsOwnBasis() throws IOException {
-        Cli.Run run = run("stories-llama", "--method", "slicegpt", "--ratio", "0.15").succeeded();
+        Cli.Run run =
+                run("stories-llama", "--method", "slicegpt", "--ratio", "0.15").succeeded();
 
         assertThat(run.out()).contains("hidden channels of 128", "verified on");
     }
