@@ -6,8 +6,10 @@ import io.onnxprune.eval.DataRequest;
 import io.onnxprune.measure.StatisticsProvider;
 import io.onnxprune.passes.CalibratePass;
 import io.onnxprune.passes.RecoverPass;
+import io.onnxprune.passes.RotatePass;
 import io.onnxprune.passes.SparsifyPass;
 import io.onnxprune.plan.Budget;
+import io.onnxprune.plan.PruneSet;
 import io.onnxprune.recipe.Recipe;
 import java.util.List;
 import java.util.Optional;
@@ -44,7 +46,7 @@ final class RunSetup {
                     "--ratio 0 removes nothing, so --recover has no effect; to train a model as it is, use"
                             + " onnx-prune recover");
         }
-        recipe = settled(nothing ? keepingAll(base) : withoutIdleZeros(base));
+        recipe = settled(nothing ? keepingAll(base) : withoutIdleRotation(withoutIdleZeros(base)));
         recipe.check();
         DataNeeds needs = new DataNeeds(recipe.schedule(repeat -> repeat.count(mostPruned())));
         checkStatistics(needs, nothing);
@@ -93,7 +95,9 @@ final class RunSetup {
     private static Recipe keepingAll(Recipe base) {
         return base.without(
                 "add-biases",
+                "rotate",
                 "score",
+                "gates",
                 "allocate",
                 "search",
                 "prune-layerwise",
@@ -107,6 +111,15 @@ final class RunSetup {
     private static Recipe withoutIdleZeros(Recipe base) {
         boolean idle = base.all("sparsify").stream().allMatch(step -> ((SparsifyPass) step.pass()).isNothing());
         return idle ? base.without("sparsify") : base;
+    }
+
+    /** A recipe without passes that rotate what no pass prunes. A plan from a file may prune anything. */
+    private Recipe withoutIdleRotation(Recipe base) {
+        List<PruneSet> pruned =
+                base.passes().stream().flatMap(pass -> pass.prunes().stream()).toList();
+        return settings.plan().isPresent()
+                ? base
+                : base.without(step -> step.pass() instanceof RotatePass rotate && rotate.isIdle(pruned));
     }
 
     /** The largest share of the parameters that the target may come to. */

@@ -21,6 +21,7 @@ import io.onnxprune.plan.BasisMembers;
 import io.onnxprune.plan.BasisMembers.Member;
 import io.onnxprune.plan.PruneSet;
 import io.onnxprune.rewrite.StreamRotation;
+import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -66,6 +67,11 @@ public record RotatePass(
     @Override
     public Effect effect() {
         return Effect.CHANGES_MODEL;
+    }
+
+    /** Whether nothing that this pass is for is among what a recipe prunes. */
+    public boolean isIdle(List<PruneSet> pruned) {
+        return pruned.stream().allMatch(prune -> Collections.disjoint(prune.roles(), dimensions.roles()));
     }
 
     /** Whether the residual stream changes, and with it the dense model. */

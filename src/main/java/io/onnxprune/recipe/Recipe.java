@@ -24,6 +24,7 @@ import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
 import java.util.function.Function;
+import java.util.function.Predicate;
 import java.util.function.ToIntFunction;
 import java.util.function.UnaryOperator;
 import java.util.jar.JarEntry;
@@ -212,7 +213,12 @@ public record Recipe(String name, String description, List<Step> steps, Extensio
     /** This recipe without passes of a name. */
     public Recipe without(String... names) {
         List<String> unwanted = List.of(names);
-        return mapped(step -> unwanted.contains(step.name()) ? Optional.empty() : Optional.of(step));
+        return without(step -> unwanted.contains(step.name()));
+    }
+
+    /** This recipe without the passes that {@code unwanted} takes. */
+    public Recipe without(Predicate<PassStep> unwanted) {
+        return mapped(step -> unwanted.test(step) ? Optional.empty() : Optional.of(step));
     }
 
     /** This recipe with another pass in the place of those of its name. */

@@ -64,7 +64,7 @@ class SweepTest {
     @ParameterizedTest
     @CsvSource({
         "llm-surgeon-fast, '0.1,0.2,0.25', '0 4 0'",
-        "auto, '0.05,0.1', '0 5'",
+        "auto, '0.05,0.1', '0 4'",
         "llm-pruner-global, '0.1,0.2', '0 2'",
         "slimgpt, '0.1,0.2', '0 2'",
         "flap, '0.1,0.2', '0 0'"
