@@ -4,6 +4,7 @@ package io.onnxprune.measure;
 import io.onnxprune.calibrate.CalibrationOptions;
 import io.onnxprune.calibrate.Calibrator;
 import io.onnxprune.calibrate.Differentiability;
+import io.onnxprune.calibrate.Divergence;
 import io.onnxprune.calibrate.SequentialRun;
 import io.onnxprune.calibrate.SequentialRun.Reference;
 import io.onnxprune.calibrate.Statistics;
@@ -23,6 +24,7 @@ import io.onnxprune.plan.Taylor;
 import io.onnxprune.rewrite.PrunedState;
 import io.onnxprune.runtime.OnnxRuntime;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.Collection;
 import java.util.List;
 import java.util.Optional;
@@ -153,6 +155,18 @@ public final class StatisticsProvider implements AutoCloseable {
                     + rows.size() + " calibration rows in all; give at least two (--samples)");
         }
         return setAside;
+    }
+
+    /**
+     * The mean divergence of a pruned model from the dense one on the rows that nothing is solved for, in nats a token.
+     *
+     * @throws UserException if the run has no such rows
+     */
+    public double divergenceAside(PrunedState pruned) {
+        Calibrator model = calibrator(pruned.model());
+        try (Divergence divergence = Divergence.from(calibratorOfDense(pruned), model, rowsSetAside())) {
+            return Arrays.stream(model.losses(divergence)).average().orElseThrow();
+        }
     }
 
     private int length() {

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 package io.onnxprune.passes;
 
-import io.onnxprune.calibrate.Calibrator;
-import io.onnxprune.calibrate.Divergence;
 import io.onnxprune.compensate.ResidualRefit;
 import io.onnxprune.ir.Program.Value;
 import io.onnxprune.ir.Tensor;
-import io.onnxprune.measure.StatisticsProvider;
 import io.onnxprune.option.Named;
 import io.onnxprune.option.Option;
 import io.onnxprune.pass.Cost;
@@ -18,8 +15,6 @@ import io.onnxprune.pass.PassContext;
 import io.onnxprune.pass.PruningState;
 import io.onnxprune.pass.ReportEntry;
 import io.onnxprune.plan.LinearLayer;
-import io.onnxprune.rewrite.PrunedState;
-import java.util.Arrays;
 import java.util.Collection;
 import java.util.Locale;
 import java.util.Map;
@@ -89,8 +84,9 @@ public record RefitPass(
         context.statistics().sweep(state.pruned(), true, editor);
         Map<Value, Tensor> changed = editor.updates();
         if (setAside > 0) {
-            double before = divergence(state.pruned(), context);
-            double after = divergence(state.withWeights(changed).pruned(), context);
+            double before = context.statistics().divergenceAside(state.pruned());
+            double after = context.statistics()
+                    .divergenceAside(state.withWeights(changed).pruned());
             if (!(after < before)) {
                 return state.with(ReportEntry.of(
                         "refitted",
@@ -109,15 +105,5 @@ public record RefitPass(
                         changed.keySet(),
                         layers -> "the weights of " + layers
                                 + " linear layers bring the residual stream near to that of the dense model");
-    }
-
-    /** The mean divergence from the dense model on the rows set aside, per token. */
-    private static double divergence(PrunedState pruned, PassContext context) {
-        StatisticsProvider statistics = context.statistics();
-        Calibrator model = statistics.calibrator(pruned.model());
-        try (Divergence divergence =
-                Divergence.from(statistics.calibratorOfDense(pruned), model, statistics.rowsSetAside())) {
-            return Arrays.stream(model.losses(divergence)).average().orElseThrow();
-        }
     }
 }
