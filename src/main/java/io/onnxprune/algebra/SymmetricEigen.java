@@ -8,20 +8,22 @@ import java.util.stream.IntStream;
 /**
  * Eigenvalues and orthonormal eigenvectors of a symmetric matrix: reduction to tridiagonal form by Householder reflections,
  * then implicit QL steps (Golub and Van Loan, Matrix Computations, sections 8.3.1 and 8.3.3). About 6 n³ multiplications.
+ *
+ * @param values {@code [n]}, falling
+ * @param vectors orthogonal, {@code [n, n]}, with the eigenvectors as columns
  */
-public final class SymmetricEigen {
+@SuppressWarnings("ArrayRecordComponent") // a result, never compared
+public record SymmetricEigen(double[] values, Matrix vectors) implements AutoCloseable {
     private static final int MAX_STEPS = 60;
 
-    private SymmetricEigen() {}
-
     /**
-     * The eigenvectors of {@code a} as columns, by falling eigenvalue.
+     * The eigenvalues and eigenvectors of {@code a}.
      *
      * @param a symmetric, {@code [n, n]}; it is not changed
-     * @return orthogonal, {@code [n, n]}; the caller closes it
+     * @return the caller closes it
      * @throws IllegalArgumentException if a number is not finite
      */
-    public static Matrix vectors(Matrix a) {
+    public static SymmetricEigen of(Matrix a) {
         if (!a.isFinite()) {
             throw new IllegalArgumentException("a matrix with numbers that are not finite has no eigenvectors");
         }
@@ -48,7 +50,13 @@ public final class SymmetricEigen {
                 result.set(row, column, vectors[order[column]][row]);
             }
         }
-        return result;
+        return new SymmetricEigen(
+                IntStream.of(order).mapToDouble(i -> values[i]).toArray(), result);
+    }
+
+    @Override
+    public void close() {
+        vectors.close();
     }
 
     /** Makes {@code a} tridiagonal. Row i of {@code q} becomes the i-th vector of the basis in which it is. */

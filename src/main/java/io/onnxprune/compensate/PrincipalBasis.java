@@ -52,7 +52,7 @@ public final class PrincipalBasis {
         }
         try (Statistics statistics = Statistics.measure(model, rows, taps);
                 Matrix moment = moment(statistics, inputs, byLoss)) {
-            return SymmetricEigen.vectors(moment);
+            return SymmetricEigen.of(moment).vectors();
         }
     }
 

@@ -4,8 +4,7 @@ package io.onnxprune.obs;
 import io.onnxprune.algebra.Blas;
 import io.onnxprune.algebra.Matrix;
 import io.onnxprune.algebra.Place;
-import java.util.Comparator;
-import java.util.stream.IntStream;
+import io.onnxprune.algebra.SymmetricEigen;
 
 /**
  * The basis in which the units of a space are independent and ordered. Of vectors x with the second moment A and covectors y
@@ -22,9 +21,6 @@ import java.util.stream.IntStream;
  */
 @SuppressWarnings("ArrayRecordComponent") // a result, never compared
 public record OrderedBasis(Matrix basis, Matrix inverse, double[] energies) implements AutoCloseable {
-    private static final int MAX_SWEEPS = 60;
-    private static final double CONVERGED = 1e-26;
-
     /**
      * The ordered basis.
      *
@@ -41,24 +37,16 @@ public record OrderedBasis(Matrix basis, Matrix inverse, double[] energies) impl
         try (Matrix root = damping.raise(n, share -> upper(vectors, share * mean));
                 Matrix half = Blas.product(root, covectors);
                 Matrix rootT = root.transposed();
-                Matrix form = Blas.product(half, rootT)) {
-            double[][] eigenvectors = new double[n][n];
-            double[] values = diagonalise(form, eigenvectors);
-            int[] order = IntStream.range(0, n)
-                    .boxed()
-                    .sorted(Comparator.comparingDouble((Integer i) -> -values[i]))
-                    .mapToInt(Integer::intValue)
-                    .toArray();
+                Matrix form = Blas.product(half, rootT);
+                SymmetricEigen eigen = SymmetricEigen.of(form)) {
             double scale = mean > 0 ? Math.sqrt(mean) : 1;
-            // Vᵀ in the rows of eigenvectors: T = c U⁻¹ V and T⁻¹ = Vᵀ U / c, with A + λI = UᵀU.
-            try (Matrix v = Matrix.of(select(eigenvectors, order, 1 / scale))) {
+            // With A + λI = UᵀU and eigenvectors V, T = c U⁻¹ V and T⁻¹ = Vᵀ U / c.
+            try (Matrix vectorsT = eigen.vectors().transposed();
+                    Matrix v = scaled(vectorsT, 1 / scale)) {
                 Matrix inverse = Blas.product(v, root);
-                Matrix basis = Matrix.of(columns(eigenvectors, order, scale));
+                Matrix basis = scaled(eigen.vectors(), scale);
                 Blas.solveTriangle(root, false, basis);
-                return new OrderedBasis(
-                        basis,
-                        inverse,
-                        IntStream.of(order).mapToDouble(i -> values[i]).toArray());
+                return new OrderedBasis(basis, inverse, eigen.values());
             }
         }
     }
@@ -74,75 +62,17 @@ public record OrderedBasis(Matrix basis, Matrix inverse, double[] energies) impl
         return factor;
     }
 
-    private static double[][] select(double[][] rows, int[] order, double scale) {
-        return IntStream.of(order)
-                .mapToObj(i -> IntStream.range(0, rows.length)
-                        .mapToDouble(j -> scale * rows[i][j])
-                        .toArray())
-                .toArray(double[][]::new);
-    }
-
-    private static double[][] columns(double[][] rows, int[] order, double scale) {
-        return IntStream.range(0, rows.length)
-                .mapToObj(j ->
-                        IntStream.of(order).mapToDouble(i -> scale * rows[i][j]).toArray())
-                .toArray(double[][]::new);
-    }
-
-    /**
-     * The eigenvalues of a symmetric matrix by cyclic Jacobi rotations (Golub and Van Loan, Matrix Computations, section 8.5).
-     * Meant for sizes of heads: each sweep takes about 6 n³ operations.
-     *
-     * @param vectors gets the eigenvectors as rows
-     */
-    private static double[] diagonalise(Matrix form, double[][] vectors) {
-        int n = form.rows();
-        double[][] a = new double[n][n];
-        double total = 0;
-        for (int i = 0; i < n; i++) {
-            form.getRow(i, a[i]);
-            vectors[i][i] = 1;
-            for (double value : a[i]) {
-                total += value * value;
+    private static Matrix scaled(Matrix matrix, double factor) {
+        double[] row = new double[matrix.columns()];
+        Matrix result = Matrix.zeros(matrix.rows(), matrix.columns());
+        for (int i = 0; i < matrix.rows(); i++) {
+            matrix.getRow(i, row);
+            for (int j = 0; j < row.length; j++) {
+                row[j] *= factor;
             }
+            result.setRow(i, row);
         }
-        double off = Double.POSITIVE_INFINITY;
-        for (int sweep = 0; sweep < MAX_SWEEPS && off > CONVERGED * total; sweep++) {
-            off = 0;
-            for (int p = 0; p < n; p++) {
-                for (int q = p + 1; q < n; q++) {
-                    off += a[p][q] * a[p][q];
-                    rotate(a, vectors, p, q);
-                }
-            }
-        }
-        return IntStream.range(0, n).mapToDouble(i -> a[i][i]).toArray();
-    }
-
-    /** Makes a[p][q] zero. */
-    private static void rotate(double[][] a, double[][] vectors, int p, int q) {
-        if (a[p][q] == 0) {
-            return;
-        }
-        double theta = (a[q][q] - a[p][p]) / (2 * a[p][q]);
-        double tangent = Math.copySign(1, theta) / (Math.abs(theta) + Math.hypot(theta, 1));
-        double cosine = 1 / Math.hypot(tangent, 1);
-        double sine = tangent * cosine;
-        for (int i = 0; i < a.length; i++) {
-            double left = a[i][p];
-            a[i][p] = cosine * left - sine * a[i][q];
-            a[i][q] = sine * left + cosine * a[i][q];
-        }
-        turn(a[p], a[q], cosine, sine);
-        turn(vectors[p], vectors[q], cosine, sine);
-    }
-
-    private static void turn(double[] first, double[] second, double cosine, double sine) {
-        for (int i = 0; i < first.length; i++) {
-            double left = first[i];
-            first[i] = cosine * left - sine * second[i];
-            second[i] = sine * left + cosine * second[i];
-        }
+        return result;
     }
 
     @Override

@@ -59,7 +59,7 @@ class StreamRotationTest {
                 symmetric.set(j, i, value);
             }
         }
-        return SymmetricEigen.vectors(symmetric);
+        return SymmetricEigen.of(symmetric).vectors();
     }
 
     private static Dimension hidden(Structure structure) {
@@ -195,7 +195,7 @@ class StreamRotationTest {
     void eigenvectorsAreOrthonormalAndDiagonalise() {
         double[][] values = {{4, 1, -2, 2}, {1, 2, 0, 1}, {-2, 0, 3, -2}, {2, 1, -2, -1}};
         try (Matrix a = Matrix.of(values);
-                Matrix q = SymmetricEigen.vectors(a);
+                Matrix q = SymmetricEigen.of(a).vectors();
                 Matrix aq = Blas.product(a, q);
                 Matrix transposed = q.transposed();
                 Matrix diagonal = Blas.product(transposed, aq);
